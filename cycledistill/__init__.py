@@ -1,0 +1,11 @@
+"""Multi-cycled transformers with self-distillation, for any vision transformer."""
+
+from cycledistill.cycle import unwrap_cyclic, wrap_cyclic
+from cycledistill.distill import Distill
+from cycledistill.loss import CycleLoss
+from cycledistill.output import CycleOutput
+from cycledistill.stack import StackError
+
+__version__ = "0.1.0"
+
+__all__ = ["CycleLoss", "CycleOutput", "Distill", "StackError", "unwrap_cyclic", "wrap_cyclic"]

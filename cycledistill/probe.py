@@ -1,0 +1,153 @@
+"""Watch a model's forward on the meta device: who runs after whom, and with which shapes.
+
+The copy that is run holds no data, so a probe of a large model takes a second and no memory. A probe that fails is no
+verdict: the caller falls back on structure, and the first training forward verifies what was assumed.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Call:
+    """One call of one module: the tensors that went in and came out."""
+
+    inputs: list[torch.Tensor]
+    outputs: list[torch.Tensor]
+
+
+Trace = dict[str, list[Call]]
+"""The calls of each watched module, by module name."""
+
+Links = list[tuple[int, int]]
+"""Which output tensor (first) is which input tensor (second) of the block that follows."""
+
+
+def links_between(outputs: list[Any], inputs: list[Any]) -> Links:
+    """Pairs (i, j) such that output leaf i of one block is, as an object, input leaf j of the next."""
+    return [
+        (i, j)
+        for i, made in enumerate(outputs)
+        if isinstance(made, torch.Tensor)
+        for j, taken in enumerate(inputs)
+        if taken is made
+    ]
+
+
+def shapes(tensors: Iterable[torch.Tensor]) -> str:
+    """``(4, 196, 192) and (4, 1, 192)``: shapes as an error message shows them."""
+    return " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
+
+
+def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
+    """Run a meta copy of ``model`` once in eval mode and note the calls of the modules called ``names``.
+
+    Returns:
+        The calls of each name, or ``None`` where no input could be guessed or the copy did not run.
+    """
+    names = list(names)
+    candidates = list(guess_inputs(model))
+    if not candidates:
+        return None
+    try:
+        twin = meta_copy(model)
+    except Exception as error:  # whatever a model's own __deepcopy__ raises, the probe just has no answer
+        _logger.debug("no meta copy of %s: %s", type(model).__name__, error)
+        return None
+    for inputs in candidates:
+        try:
+            return _run(twin, inputs, names)
+        except Exception as error:  # a wrong guess of the input fails anywhere inside the model
+            _logger.debug("probe of %s with %s failed: %s", type(model).__name__, shapes(inputs.values()), error)
+    return None
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """A deep copy of ``model`` whose parameters and buffers are on the meta device; nothing of their data is copied."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        with torch.no_grad():
+            empty = tensor.detach().to("meta")
+        if isinstance(tensor, nn.Parameter):
+            empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
+        memo[id(tensor)] = empty
+    return copy.deepcopy(model, memo)
+
+
+def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[dict[str, torch.Tensor]]:
+    """Inputs the model may take, most telling source first, as meta tensors by argument name ("" = positional).
+
+    Sources: the model's patch embedding, its ``image_size``, its Hugging Face config, timm's ``pretrained_cfg``.
+    """
+    config = getattr(model, "config", None)
+    name = getattr(model, "main_input_name", "") if config is not None else ""
+    if name == "input_ids":
+        yield {name: torch.zeros(batch, 16, dtype=torch.long, device="meta")}
+        return
+    seen = set()
+    for size in _declared_sizes(model, config):
+        for channels in _declared_channels(model, config):
+            shape = (batch, channels, *size)
+            if shape not in seen:
+                seen.add(shape)
+                yield {name: torch.zeros(shape, device="meta")}
+
+
+def _declared_sizes(model: nn.Module, config: Any) -> Iterator[tuple[int, ...]]:
+    vision = getattr(config, "vision_config", None)
+    pretrained = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    embed = getattr(model, "patch_embed", None)
+    for owner, attribute in (
+        (embed, "img_size"),
+        (config, "image_size"),
+        (vision, "image_size"),
+        (model, "image_size"),
+        (model, "img_size"),
+        (pretrained, "input_size"),
+    ):
+        size = owner.get(attribute) if isinstance(owner, dict) else getattr(owner, attribute, None)
+        if isinstance(size, int):
+            yield (size, size)
+        elif isinstance(size, (tuple, list)) and len(size) >= 2 and all(isinstance(side, int) for side in size):
+            yield tuple(size[-2:])
+
+
+def _declared_channels(model: nn.Module, config: Any) -> Iterator[int]:
+    declared = getattr(config, "num_channels", None)
+    convolutions = (m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
+    for channels in (declared, next(convolutions, None), 3):
+        if isinstance(channels, int):
+            yield channels
+
+
+def _run(twin: nn.Module, inputs: dict[str, torch.Tensor], names: list[str]) -> Trace:
+    trace: Trace = {name: [] for name in names}
+    modules = dict(twin.named_modules())
+    handles = []
+    for name in names:
+
+        def note(module: nn.Module, args: Any, kwargs: Any, output: Any, calls: list[Call] = trace[name]) -> None:
+            # Strong references keep every tensor's identity unique for the whole probe.
+            calls.append(Call(pytree.tree_leaves((args, kwargs)), pytree.tree_leaves(output)))
+
+        handles.append(modules[name].register_forward_hook(note, with_kwargs=True))
+    positional = [tensor for name, tensor in inputs.items() if not name]
+    named = {name: tensor for name, tensor in inputs.items() if name}
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+            twin.eval()(*positional, **named)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return trace

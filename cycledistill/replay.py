@@ -1,0 +1,301 @@
+"""Note one forward of a model, run its blocks again, and replay the rest of the model around other tokens.
+
+The first pass is the model's own forward, untouched. Blocks note what they were given, modules before the stack note
+what they returned. Further cycles run the noted blocks on their own output. The tail (norm, head, loss) of a further
+cycle is the model's own forward again, with the early modules answering from their notes and each block answering with
+its output of that cycle. No block's and no model's forward is written a second time here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import checkpoint
+
+from cycledistill.probe import Links, links_between
+from cycledistill.stack import StackError, broken_chain, check_fit, default_links
+from cycledistill.swap import Swapped
+
+NOTE, LOOP, BYPASS = "note", "loop", "bypass"
+SITE = "_cycle_site"
+"""Key in a swapped module's ``__dict__`` under which it finds its place in the stack."""
+
+
+class StackReached(BaseException):
+    """Ends the first pass at the last block when only a later cycle's output is wanted; never leaves this package."""
+
+
+@dataclass
+class NotedCall:
+    """One block, and the arguments of its call in the first pass."""
+
+    block: nn.Module
+    leaves: list[Any]
+    spec: pytree.TreeSpec
+    checkpointed: bool
+    links: Links = field(default_factory=list)
+
+    def arguments(self, state: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The noted arguments with the state leaves taken from the output leaves of the block before."""
+        leaves = list(self.leaves)
+        for made, taken in self.links:
+            leaves[taken] = state[made]
+        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+        return args, kwargs
+
+
+class Run:
+    """What is known during one forward of a wrapped model. It lives as long as that forward."""
+
+    def __init__(self, path: str, depth: int, stop_at_last: bool) -> None:
+        self.path = path
+        self.depth = depth
+        self.stop_at_last = stop_at_last
+        self.phase = NOTE
+        self.entered = 0
+        self.calls: list[NotedCall] = []
+        self.outputs: list[Any] = []
+        self.early: list[tuple[int, Any, tuple[int, ...]]] = []
+        self.early_answered = 0
+        self.inside_early = False
+        self.grad_enabled = torch.is_grad_enabled()
+        self.saving_hooks = _saving_hooks()
+
+    def note(self, block: nn.Module, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note that block ``index`` is about to run with these arguments in the first pass."""
+        self._enter(index)
+        if self.grad_enabled and not torch.is_grad_enabled():
+            raise StackError(
+                f'blocks="{self.path}": block {index} runs without gradients inside a forward that has them, as in '
+                "reentrant activation checkpointing, which would give wrong gradients silently. Use non-reentrant "
+                "checkpointing: torch.utils.checkpoint.checkpoint(..., use_reentrant=False), or for timm "
+                "timm.layers.set_reentrant_ckpt(False)"
+            )
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        call = NotedCall(block, leaves, spec, _saving_hooks() is not self.saving_hooks)
+        if index > 0:
+            call.links = links_between(pytree.tree_leaves(self.outputs[-1]), leaves)
+            if not call.links:
+                raise broken_chain(self.path, index)
+        self.calls.append(call)
+        if self.stop_at_last and index == self.depth - 1:
+            raise StackReached
+
+    def answer_block(self, index: int) -> Any:
+        """What block ``index`` returns while the tail of a further cycle is replayed."""
+        self._enter(index)
+        return self.outputs[index]
+
+    def note_early(self, key: int, output: Any) -> None:
+        """Note the output of a module that ran before the stack."""
+        self.early.append((key, output, _versions(output)))
+
+    def answer_early(self, key: int) -> Any:
+        """The noted output of a module before the stack, in the order of the first pass."""
+        known = self.early[self.early_answered] if self.early_answered < len(self.early) else None
+        if known is None or known[0] != key:
+            raise StackError(
+                "the model's forward took another way before the stack when it was replayed than the first time: "
+                "its control flow depends on something that changed (a random choice, a counter). Make that choice "
+                "inside a module, or outside the model"
+            )
+        self.early_answered += 1
+        _, output, versions = known
+        # An output the model changed in place must not be changed again: autograd has saved it.
+        return output if _versions(output) == versions else pytree.tree_map_only(torch.Tensor, torch.clone, output)
+
+    def is_before_stack(self) -> bool:
+        """Whether no block was entered yet in this pass, outside any early module."""
+        return self.entered == 0 and not self.inside_early and self.phase != LOOP
+
+    def first_pass_done(self) -> None:
+        """Check that every block ran, link the stack's end to its beginning, and check that it fits.
+
+        In a first pass that stopped at the last block the fit is checked after that block's first run.
+        """
+        if self.entered != self.depth:
+            raise StackError(
+                f'blocks="{self.path}": the forward entered {self.entered} of {self.depth} blocks; the model was edited '
+                "after wrapping, or skips blocks. Call unwrap_cyclic(model) and wrap it again as it is now"
+            )
+        first = self.calls[0]
+        if self.depth > 1:
+            first.links = self.calls[1].links
+        if self.outputs and len(self.outputs) == self.depth:
+            self._check_fit()
+
+    def _check_fit(self) -> None:
+        first, made = self.calls[0], pytree.tree_leaves(self.outputs[-1])
+        if self.depth == 1:
+            first.links = default_links(made, first.leaves, self.path)
+        if max(i for i, _ in first.links) >= len(made) or max(j for _, j in first.links) >= len(first.leaves):
+            raise StackError(
+                f'blocks="{self.path}": the last block returns another structure than the others, or the first takes '
+                "another; name a run of blocks with one signature"
+            )
+        check_fit(self.path, first.leaves, made, first.links)
+
+    def finish_first_cycle(self) -> None:
+        """Run the last block of cycle 1 after a first pass that stopped in front of it."""
+        last = self.calls[-1]
+        args, kwargs = pytree.tree_unflatten(last.leaves, last.spec)
+        self.phase = LOOP
+        self.outputs.append(last.block(*args, **kwargs))
+        self._check_fit()
+
+    def cycle(self, frozen: FrozenStatistics) -> None:
+        """Run every block once more, the first on the output of the last."""
+        self.phase = LOOP
+        output = self.outputs[-1]
+        outputs = []
+        for call in self.calls:
+            args, kwargs = call.arguments(pytree.tree_leaves(output))
+            if call.checkpointed:
+                output = checkpoint(partial(_run_frozen, call.block, frozen), *args, use_reentrant=False, **kwargs)
+            else:
+                output = _run_frozen(call.block, frozen, *args, **kwargs)
+            outputs.append(output)
+        self.outputs = outputs
+
+    def replay(self, forward: Callable[[], Any], frozen: FrozenStatistics) -> Any:
+        """The model's own forward around the tokens of the current cycle."""
+        self.phase, self.entered, self.early_answered = BYPASS, 0, 0
+        with frozen.hold():
+            output = forward()
+        if self.entered != self.depth:
+            raise StackError(
+                f'blocks="{self.path}": the replayed forward entered {self.entered} of {self.depth} blocks; the model '
+                "skips blocks at random. Switch that off, or use the model's own stochastic depth inside the blocks"
+            )
+        return output
+
+    def state(self) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """The stack's output in the current cycle: the tensors that the next cycle starts from."""
+        made = pytree.tree_leaves(self.outputs[-1])
+        indices = sorted({i for i, _ in self.calls[0].links})
+        state = tuple(made[i] for i in indices)
+        return state[0] if len(state) == 1 else state
+
+    def _enter(self, index: int) -> None:
+        if index != self.entered:
+            raise StackError(
+                f'blocks="{self.path}": block {index} was entered where block {self.entered} was due. Every block must '
+                "run exactly once, in order; if the model was edited after wrapping, call unwrap_cyclic(model) and "
+                "wrap it again"
+            )
+        self.entered += 1
+
+
+@dataclass
+class Recorder:
+    """Shared by the swapped modules of one model: the run in progress, if any."""
+
+    run: Run | None = None
+
+
+@dataclass
+class Site:
+    """The place of one swapped module: its recorder and its number among the blocks, or among the early modules."""
+
+    recorder: Recorder
+    index: int
+
+
+class CycledBlock(Swapped):
+    """A block of the stack. Noting happens in ``__call__``, outside all hooks: some replace tensors (FSDP2's do)."""
+
+    swap_order = 10
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        site: Site = self.__dict__[SITE]
+        run = site.recorder.run
+        if run is None or run.phase == LOOP:
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        if run.phase == BYPASS:
+            output = run.answer_block(site.index)
+            _show_to_collectors(self, args, output)  # type: ignore[arg-type]
+            return output
+        run.note(self, site.index, args, kwargs)  # type: ignore[arg-type]
+        output = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        run.outputs.append(output)
+        return output
+
+
+class EarlyModule(Swapped):
+    """A module outside the stack. Called before it, it notes its output once and answers from the note in replays.
+
+    So stems are not run twice, their BatchNorm moves once, and their random masks are the same in every cycle.
+    """
+
+    swap_order = 10
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        site: Site = self.__dict__[SITE]
+        run = site.recorder.run
+        if run is None or not run.is_before_stack():
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        if run.phase == BYPASS:
+            return run.answer_early(site.index)
+        run.inside_early = True
+        try:
+            output = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            run.inside_early = False
+        run.note_early(site.index, output)
+        return output
+
+
+class FrozenStatistics:
+    """Keeps the running statistics of BatchNorm still while extra cycles run: they belong to the first cycle."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.norms = [module for module in modules if isinstance(module, _BatchNorm) and module.track_running_stats]
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Normalise by batch statistics inside the context, as in training, and leave the buffers alone."""
+        for norm in self.norms:
+            norm.track_running_stats = not norm.training
+        try:
+            yield
+        finally:
+            for norm in self.norms:
+                norm.track_running_stats = True
+
+
+def _run_frozen(block: nn.Module, frozen: FrozenStatistics, *args: Any, **kwargs: Any) -> Any:
+    if not frozen.norms:
+        return block(*args, **kwargs)
+    with frozen.hold():
+        return block(*args, **kwargs)
+
+
+def _saving_hooks() -> Any:
+    """The innermost saved-tensor hooks: another pair inside a block's call than outside means checkpointing."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return None
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks[0] if hooks is not None else None
+
+
+def _versions(output: Any) -> tuple[int, ...]:
+    if torch.compiler.is_compiling():
+        return ()
+    tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+    return tuple(tensor._version for tensor in tensors if not tensor.is_inference())
+
+
+def _show_to_collectors(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    # Hugging Face collects hidden states by forward hooks that are only active inside the model's own forward. A
+    # by-passed block runs no hooks, so these (and only these, the others ran in the loop) are shown its output.
+    for hook in block._forward_hooks.values():
+        if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
+            hook(block, args, output)
