@@ -1,10 +1,10 @@
 """Multi-cycled transformers with self-distillation, for any vision transformer."""
 
+from cycledistill.chain import StackError
 from cycledistill.cycle import unwrap_cyclic, wrap_cyclic
 from cycledistill.distill import Distill
 from cycledistill.loss import CycleLoss
 from cycledistill.output import CycleOutput
-from cycledistill.stack import StackError
 
 __version__ = "0.1.0"
 

@@ -62,8 +62,8 @@ class Distill:
     select: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.task_weights, list):
-            object.__setattr__(self, "task_weights", tuple(self.task_weights))
+        if isinstance(self.task_weights, list):  # a recipe read from YAML has lists
+            object.__setattr__(self, "task_weights", tuple(self.task_weights))  # type: ignore[unreachable]
         self._check_task_weights()
         weights = self.token_weight if isinstance(self.token_weight, Mapping) else {"token_weight": self.token_weight}
         for name, weight in weights.items():
@@ -259,7 +259,7 @@ def _check_weight(weight: object, name: str) -> None:
 
 
 def _check_choice(value: object, choices: tuple[str, ...], name: str, or_callable: bool = False) -> None:
-    if isinstance(value, str) and value in choices or or_callable and callable(value):
+    if (isinstance(value, str) and value in choices) or (or_callable and callable(value)):
         return
     allowed = ", ".join(map(repr, choices)) + (" or a callable" if or_callable else "")
     raise ValueError(f"{name}={value!r}: expected {allowed}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from torch import nn
 
-from cycledistill.stack import StackError
+from cycledistill.chain import StackError
 
 Groups = dict[str, slice]
 ALL: Groups = {"all": slice(None)}
@@ -21,7 +22,8 @@ def check_groups(groups: Mapping[str, slice]) -> Groups:
     """
     if not isinstance(groups, Mapping) or not groups:
         raise StackError(
-            f'tokens={groups!r}: a dict of slices is expected, as {{"keypoint": slice(0, 17), "visual": slice(17, None)}}'
+            f"tokens={groups!r}: a dict of slices is expected, as "
+            '{"keypoint": slice(0, 17), "visual": slice(17, None)}'
         )
     for name, group in groups.items():
         if not isinstance(name, str) or not isinstance(group, slice) or group.step not in (None, 1):
@@ -55,7 +57,7 @@ def fit_groups(groups: Groups, shape: tuple[int, ...]) -> None:
             raise StackError(f"tokens[{name!r}]={group!r} is empty or out of range: the stack has {number} tokens")
         spans[name] = (start, stop)
     ordered = sorted(spans, key=lambda name: spans[name])
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in pairwise(ordered):
         if spans[second][0] < spans[first][1]:
             raise StackError(
                 f"tokens: {first!r} {spans[first]} and {second!r} {spans[second]} overlap; every token belongs to one "

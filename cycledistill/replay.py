@@ -20,13 +20,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
+from cycledistill.chain import StackError, broken_chain, check_fit, default_links
 from cycledistill.probe import Links, links_between
-from cycledistill.stack import StackError, broken_chain, check_fit, default_links
-from cycledistill.swap import Swapped
 
 NOTE, LOOP, BYPASS = "note", "loop", "bypass"
-SITE = "_cycle_site"
-"""Key in a swapped module's ``__dict__`` under which it finds its place in the stack."""
 
 
 class StackReached(BaseException):
@@ -123,8 +120,8 @@ class Run:
         """
         if self.entered != self.depth:
             raise StackError(
-                f'blocks="{self.path}": the forward entered {self.entered} of {self.depth} blocks; the model was edited '
-                "after wrapping, or skips blocks. Call unwrap_cyclic(model) and wrap it again as it is now"
+                f'blocks="{self.path}": the forward entered {self.entered} of {self.depth} blocks; the model was '
+                "edited after wrapping, or skips blocks. Call unwrap_cyclic(model) and wrap it again as it is now"
             )
         first = self.calls[0]
         if self.depth > 1:
@@ -194,65 +191,6 @@ class Run:
         self.entered += 1
 
 
-@dataclass
-class Recorder:
-    """Shared by the swapped modules of one model: the run in progress, if any."""
-
-    run: Run | None = None
-
-
-@dataclass
-class Site:
-    """The place of one swapped module: its recorder and its number among the blocks, or among the early modules."""
-
-    recorder: Recorder
-    index: int
-
-
-class CycledBlock(Swapped):
-    """A block of the stack. Noting happens in ``__call__``, outside all hooks: some replace tensors (FSDP2's do)."""
-
-    swap_order = 10
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        site: Site = self.__dict__[SITE]
-        run = site.recorder.run
-        if run is None or run.phase == LOOP:
-            return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        if run.phase == BYPASS:
-            output = run.answer_block(site.index)
-            _show_to_collectors(self, args, output)  # type: ignore[arg-type]
-            return output
-        run.note(self, site.index, args, kwargs)  # type: ignore[arg-type]
-        output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        run.outputs.append(output)
-        return output
-
-
-class EarlyModule(Swapped):
-    """A module outside the stack. Called before it, it notes its output once and answers from the note in replays.
-
-    So stems are not run twice, their BatchNorm moves once, and their random masks are the same in every cycle.
-    """
-
-    swap_order = 10
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        site: Site = self.__dict__[SITE]
-        run = site.recorder.run
-        if run is None or not run.is_before_stack():
-            return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        if run.phase == BYPASS:
-            return run.answer_early(site.index)
-        run.inside_early = True
-        try:
-            output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        finally:
-            run.inside_early = False
-        run.note_early(site.index, output)
-        return output
-
-
 class FrozenStatistics:
     """Keeps the running statistics of BatchNorm still while extra cycles run: they belong to the first cycle."""
 
@@ -280,7 +218,7 @@ def _run_frozen(block: nn.Module, frozen: FrozenStatistics, *args: Any, **kwargs
 
 def _saving_hooks() -> Any:
     """The innermost saved-tensor hooks: another pair inside a block's call than outside means checkpointing."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
         return None
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks[0] if hooks is not None else None
@@ -291,11 +229,3 @@ def _versions(output: Any) -> tuple[int, ...]:
         return ()
     tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]
     return tuple(tensor._version for tensor in tensors if not tensor.is_inference())
-
-
-def _show_to_collectors(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-    # Hugging Face collects hidden states by forward hooks that are only active inside the model's own forward. A
-    # by-passed block runs no hooks, so these (and only these, the others ran in the loop) are shown its output.
-    for hook in block._forward_hooks.values():
-        if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
-            hook(block, args, output)

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 from torch import nn
 
-from cycledistill.probe import Call, Links, Trace, links_between, probe, shapes
+from cycledistill.chain import StackError, check_chain
+from cycledistill.probe import Call, Links, Trace, links_between, probe
 
 _PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
-_ATTENTION = re.compile(r"Attn|Attention|XCA|MHSA|MQA|MHA|Focal|LiteMLA", re.IGNORECASE)
-
-
-class StackError(ValueError):
-    """A model has no stack to cycle, several, one that changes shape, or was edited after wrapping."""
+_ATTENTION = re.compile(r"Attn|Attention|XCA|GPSA|MHSA|MQA|MHA|Focal|LiteMLA", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -115,72 +111,34 @@ def _automatic(model: nn.Module) -> Stack:
             "convolutional network. A run can still be cycled by its path, for example "
             f'wrap_cyclic(model, blocks="{stacks[0].path}")'
         )
-    listing = "\n".join(f"  {stack}" for stack in attention)
     raise StackError(
         f"{name} has no single stack to take: no chain that fills its container holds a quarter of the parameters "
-        f"and has a block class of its own. Candidates:\n{listing}\n"
-        f'Take one of them, for example wrap_cyclic(model, blocks="{attention[0].path}")'
+        f"and has a block class of its own.{_listing(attention)}"
     )
+
+
+def advice(model: nn.Module, refused: str) -> str:
+    """The candidates of ``model`` other than the refused path, as the end of an error message."""
+    return _listing([stack for stack in find_stacks(model) if stack.path != refused])
+
+
+def _listing(stacks: list[Stack]) -> str:
+    if not stacks:
+        return ""
+    lines = "\n".join(f"  {stack}" for stack in stacks)
+    return f' Candidates:\n{lines}\nTake one of them, for example wrap_cyclic(model, blocks="{stacks[0].path}")'
 
 
 def _explicit(model: nn.Module, path: str) -> Stack:
     named = _named_blocks(model, path)
     trace = probe(model, [name for name, _ in named])
     if trace is not None:
-        check_chain(named, [trace[name] for name, _ in named], path)
+        try:
+            check_chain(named, [trace[name] for name, _ in named], path)
+        except StackError as refusal:
+            raise StackError(f"{refusal}.{advice(model, path)}") from None
     total = sum(parameter.numel() for parameter in model.parameters()) or 1
     return _describe(path, named, "[" not in path, total, trace)
-
-
-def check_chain(named: Sequence[tuple[str, nn.Module]], calls: Sequence[list[Call]], path: str) -> None:
-    """Refuse blocks that are not called once each, one on the other's output, back to the shape they started from."""
-    for (name, _), made in zip(named, calls, strict=True):
-        if len(made) != 1:
-            raise StackError(
-                f'blocks="{path}": {name} runs {len(made)} times in one forward; every block of a stack must run once'
-            )
-    chain = [made[0] for made in calls]
-    links: Links = []
-    for index in range(1, len(chain)):
-        found = links_between(chain[index - 1].outputs, chain[index].inputs)
-        if not found:
-            raise broken_chain(path, index)
-        links = links or found
-    check_fit(
-        path, chain[0].inputs, chain[-1].outputs, links or default_links(chain[-1].outputs, chain[0].inputs, path)
-    )
-
-
-def broken_chain(path: str, index: int) -> StackError:
-    """The refusal of a stack in which something sits between two blocks."""
-    base = path.split("[")[0]
-    advice = f'Try wrap_cyclic(model, blocks="{base}[0:{index}]")' if "[" not in path and index > 1 else ""
-    return StackError(
-        f'blocks="{path}": block {index} does not receive the output of block {index - 1}; something between them '
-        f"makes a new tensor, so running the blocks again on their own output would skip it. {advice}".rstrip()
-    )
-
-
-def default_links(outputs: Sequence[object], inputs: Sequence[object], path: str) -> Links:
-    """Links of a single-module stack: its first output tensor takes the place of its first input tensor."""
-    first_out = [i for i, leaf in enumerate(outputs) if isinstance(leaf, torch.Tensor)]
-    first_in = [j for j, leaf in enumerate(inputs) if isinstance(leaf, torch.Tensor)]
-    if not first_out or not first_in:
-        raise StackError(f'blocks="{path}": the module takes or returns no tensor, so it cannot run on its own output')
-    return [(first_out[0], first_in[0])]
-
-
-def check_fit(path: str, inputs: Sequence[object], outputs: Sequence[object], links: Links) -> None:
-    """Refuse a stack whose output does not fit its input."""
-    taken: list[torch.Tensor] = [inputs[j] for _, j in links]  # type: ignore[misc]
-    made: list[torch.Tensor] = [outputs[i] for i, _ in links]  # type: ignore[misc]
-    if any(tensor.is_nested for tensor in (*taken, *made)):
-        return
-    if any(a.shape != b.shape for a, b in zip(taken, made, strict=True)):
-        raise StackError(
-            f'blocks="{path}": the stack maps {shapes(taken)} to {shapes(made)}; cycling needs equal shapes. '
-            f'Name a run of blocks that keeps the shape, for example blocks="{path.split("[")[0]}[1:]"'
-        )
 
 
 def _runs(blocks: list[tuple[str, nn.Module]], trace: Trace | None) -> list[tuple[int, int]]:

@@ -83,12 +83,11 @@ def _compose(base: type, plugins: tuple[type[Swapped], ...]) -> type:
     plugin = plugins[0]
     names = {each: getattr(base, each) for each in ("__module__", "__qualname__", "__doc__")}
     namespace = {**plugin.namespace(below), **names, "_swap_recipe": (base, plugins)}
-    composed = type(below)(base.__name__, (plugin, below), namespace)
+    composed: type = type(below)(base.__name__, (plugin, below), namespace)
     with _lock:
         return _classes.setdefault((base, plugins), composed)
 
 
 def _rebuild(base: type[_Module], plugins: tuple[type[Swapped], ...]) -> _Module:
     composed = _compose(base, plugins)
-    instance: _Module = composed.__new__(composed)
-    return instance
+    return composed.__new__(composed)  # type: ignore[call-overload]

@@ -1,0 +1,62 @@
+"""What makes blocks a chain: each hands its output, as an object, to the next, and the last fits the first again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from cycledistill.probe import Call, Links, links_between, shapes
+
+
+class StackError(ValueError):
+    """A model has no stack to cycle, several, one that changes shape, or was edited after wrapping."""
+
+
+def check_chain(named: Sequence[tuple[str, nn.Module]], calls: Sequence[list[Call]], path: str) -> None:
+    """Refuse blocks that are not called once each, one on the other's output, back to the shape they started from."""
+    for (name, _), made in zip(named, calls, strict=True):
+        if len(made) != 1:
+            raise StackError(
+                f'blocks="{path}": {name} runs {len(made)} times in one forward; every block of a stack must run once'
+            )
+    chain = [made[0] for made in calls]
+    links: Links = []
+    for index in range(1, len(chain)):
+        found = links_between(chain[index - 1].outputs, chain[index].inputs)
+        if not found:
+            raise broken_chain(path, index)
+        links = links or found
+    check_fit(
+        path, chain[0].inputs, chain[-1].outputs, links or default_links(chain[-1].outputs, chain[0].inputs, path)
+    )
+
+
+def broken_chain(path: str, index: int) -> StackError:
+    """The refusal of a stack in which something sits between two blocks."""
+    return StackError(
+        f'blocks="{path}": block {index} does not receive the output of block {index - 1}; something between them '
+        "makes a new tensor, so running the blocks again on their own output would skip it"
+    )
+
+
+def default_links(outputs: Sequence[object], inputs: Sequence[object], path: str) -> Links:
+    """Links of a single-module stack: its first output tensor takes the place of its first input tensor."""
+    first_out = [i for i, leaf in enumerate(outputs) if isinstance(leaf, torch.Tensor)]
+    first_in = [j for j, leaf in enumerate(inputs) if isinstance(leaf, torch.Tensor)]
+    if not first_out or not first_in:
+        raise StackError(f'blocks="{path}": the module takes or returns no tensor, so it cannot run on its own output')
+    return [(first_out[0], first_in[0])]
+
+
+def check_fit(path: str, inputs: Sequence[object], outputs: Sequence[object], links: Links) -> None:
+    """Refuse a stack whose output does not fit its input."""
+    taken: list[torch.Tensor] = [inputs[j] for _, j in links]  # type: ignore[misc]
+    made: list[torch.Tensor] = [outputs[i] for i, _ in links]  # type: ignore[misc]
+    if any(tensor.is_nested for tensor in (*taken, *made)):
+        return
+    if any(a.shape != b.shape for a, b in zip(taken, made, strict=True)):
+        raise StackError(
+            f'blocks="{path}": the stack maps {shapes(taken)} to {shapes(made)}; cycling needs equal shapes'
+        )

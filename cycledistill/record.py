@@ -1,0 +1,83 @@
+"""The plug-ins on a wrapped model's modules: blocks and early modules that note their calls, or answer from notes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from cycledistill.replay import BYPASS, LOOP, Run
+from cycledistill.swap import Swapped
+
+SITE = "_cycle_site"
+"""Key in a swapped module's ``__dict__`` under which it finds its place in the stack."""
+
+
+@dataclass
+class Recorder:
+    """Shared by the swapped modules of one model: the run in progress, if any."""
+
+    run: Run | None = None
+
+
+@dataclass
+class Site:
+    """The place of one swapped module: its recorder and its number among the blocks, or among the early modules."""
+
+    recorder: Recorder
+    index: int
+
+
+class CycledBlock(Swapped):
+    """A block of the stack. Noting happens in ``__call__``, outside all hooks: some replace tensors (FSDP2's do)."""
+
+    swap_order = 10
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, note or answer, as the phase of the run asks."""
+        site: Site = self.__dict__[SITE]
+        run = site.recorder.run
+        if run is None or run.phase == LOOP:
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        if run.phase == BYPASS:
+            output = run.answer_block(site.index)
+            _show_to_collectors(self, args, output)  # type: ignore[arg-type]
+            return output
+        run.note(self, site.index, args, kwargs)  # type: ignore[arg-type]
+        output = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        run.outputs.append(output)
+        return output
+
+
+class EarlyModule(Swapped):
+    """A module outside the stack. Called before it, it notes its output once and answers from the note in replays.
+
+    So stems are not run twice, their BatchNorm moves once, and their random masks are the same in every cycle.
+    """
+
+    swap_order = 10
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, note or answer, as the phase of the run asks."""
+        site: Site = self.__dict__[SITE]
+        run = site.recorder.run
+        if run is None or not run.is_before_stack():
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        if run.phase == BYPASS:
+            return run.answer_early(site.index)
+        run.inside_early = True
+        try:
+            output = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            run.inside_early = False
+        run.note_early(site.index, output)
+        return output
+
+
+def _show_to_collectors(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    # Hugging Face collects hidden states by forward hooks that are only active inside the model's own forward. A
+    # by-passed block runs no hooks, so these (and only these, the others ran in the loop) are shown its output.
+    for hook in block._forward_hooks.values():
+        if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
+            hook(block, args, output)
