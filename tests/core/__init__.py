@@ -1,0 +1,1 @@
+"""Tests of the library's core against oracles that share no code with it."""
