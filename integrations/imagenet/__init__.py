@@ -1,0 +1,11 @@
+"""Train DeiT-Tiny and other timm classifiers with cycles, on ImageNet or on any folder of images.
+
+The command is ``python -m cycledistill.integrations.imagenet.train --help`` (also through ``torchrun``); the same
+run from Python is ``load_config`` and :func:`cycledistill.integrations.imagenet.train.train`. Needs
+``pip install cycledistill[imagenet]``.
+"""
+
+from .config import Config, ConfigError, load_config
+from .task import CyclicTask
+
+__all__ = ["Config", "ConfigError", "CyclicTask", "load_config"]

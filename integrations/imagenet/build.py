@@ -1,0 +1,75 @@
+"""From a recipe to a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import timm
+from torch import nn
+
+from cycledistill import Distill, wrap_cyclic
+
+from .config import Config, ConfigError
+from .overrides import nearest
+
+
+def create_model(config: Config, classes: int) -> nn.Module:
+    """The timm model of a recipe, wrapped; ``cycles=1`` without distillation is the plain model's training.
+
+    Args:
+        config: The recipe.
+        classes: Number of classes, where the recipe leaves it open.
+
+    Raises:
+        ConfigError: timm has no such model, or it does not take the arguments, or cannot be cycled.
+
+    Example:
+        >>> model = create_model(load_config("deit_tiny"), classes=1000)
+    """
+    spec = config.model
+    kwargs: dict[str, Any] = dict(spec.kwargs)
+    if spec.img_size is not None:
+        kwargs["img_size"] = spec.img_size
+    if not timm.is_model(spec.name):
+        raise ConfigError(f"model.name: timm has no model {spec.name!r}.{nearest(spec.name, timm.list_models())}")
+    try:
+        model = timm.create_model(
+            spec.name,
+            pretrained=spec.pretrained,
+            num_classes=spec.num_classes or classes,
+            drop_rate=spec.drop,
+            drop_path_rate=spec.drop_path,
+            **kwargs,
+        )
+    except TypeError as error:
+        raise ConfigError(f"model.kwargs={kwargs!r} do not fit {spec.name}: {error}") from error
+    try:
+        wrap_cyclic(model, config.cyclic.cycles, read_distill(config.cyclic.distill), blocks=config.cyclic.blocks)
+    except ValueError as error:
+        raise ConfigError(f"cyclic: {error}") from error
+    return model
+
+
+def read_distill(value: str | dict[str, Any] | None) -> str | Distill | None:
+    """What ``cyclic.distill`` says, as ``wrap_cyclic`` takes it."""
+    if not isinstance(value, dict):
+        return value
+    known = [item.name for item in dataclasses.fields(Distill) if item.name != "select"]
+    fields = {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()}
+    preset = fields.pop("preset", None)
+    for name in fields:
+        if name not in known:
+            raise ConfigError(f"unknown key 'cyclic.distill.{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
+    try:
+        base = Distill.preset(preset) if preset else Distill()
+        return dataclasses.replace(base, **fields)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"cyclic.distill: {error}") from error
+
+
+def image_size(model: nn.Module, config: Config) -> int:
+    """Side of the square images the model takes, pixels."""
+    if config.model.img_size is not None:
+        return config.model.img_size
+    return int(timm.data.resolve_model_data_config(model)["input_size"][-1])

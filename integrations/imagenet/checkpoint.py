@@ -1,0 +1,221 @@
+"""Checkpoints that are whole or not there.
+
+One checkpoint is one folder, ``step-00000500/``: ``model.safetensors`` (keys of the plain timm model), ``ema.safetensors``
+where there is an average, ``state.pt`` (optimiser, scaler, position; tensors and numbers only, read by
+``torch.load(weights_only=True)``) and ``recipe.json`` (model, cycles, distillation, the whole config, metrics). It is
+written under another name, synced to disk and renamed, so that a run killed at any moment leaves its last complete
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .errors import CheckpointError
+
+Weights = Mapping[str, Tensor]
+
+
+class CheckpointStore:
+    """The checkpoints of a run: the last ``keep`` and the best.
+
+    Args:
+        folder: Where they are; made when the first is saved.
+        keep: How many of the latest stay; the one with the highest top-1 accuracy at exit 1 stays as well.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder, self.keep = folder, keep
+
+    def save(
+        self, step: int, weights: Weights, ema: Weights | None, state: dict[str, Any], recipe: dict[str, Any]
+    ) -> Path:
+        """Write a checkpoint and drop those no longer kept; returns its folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        final = self.folder / f"step-{step:08d}"
+        beside = self.folder / f".new-{final.name}"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        save_file(_detached(weights), beside / "model.safetensors", metadata={"format": "pt"})
+        if ema is not None:
+            save_file(_detached(ema), beside / "ema.safetensors", metadata={"format": "pt"})
+        torch.save(state, beside / "state.pt")
+        (beside / "recipe.json").write_text(json.dumps(recipe, indent=1), encoding="utf-8")
+        for file in sorted(beside.iterdir()):
+            _sync(file)
+        _sync(beside)
+        if final.exists():  # the same step again, after going back to an earlier one
+            os.replace(final, self.folder / f".old-{final.name}")
+        os.replace(beside, final)
+        _sync(self.folder)
+        self._prune()
+        return final
+
+    def complete(self) -> list[Path]:
+        """Every complete checkpoint, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        for old in self.folder.glob(".old-step-*"):  # killed between the two renames of save()
+            name = self.folder / old.name.removeprefix(".old-")
+            if not name.exists():
+                with contextlib.suppress(OSError):  # another process did it
+                    os.replace(old, name)
+        return sorted(path for path in self.folder.glob("step-*") if (path / "recipe.json").is_file())
+
+    def last(self) -> Path | None:
+        """The latest complete checkpoint, if any."""
+        return next(reversed(self.complete()), None)
+
+    def best(self) -> Path | None:
+        """The complete checkpoint with the highest top-1 accuracy of exit 1, if one was evaluated."""
+        scored = [(_top1(read_recipe(path)), path) for path in self.complete()]
+        found = [(score, path) for score, path in scored if score is not None]
+        return max(found)[1] if found else None
+
+    def _prune(self) -> None:
+        kept = {*self.complete()[-self.keep :], self.best()}
+        for path in self.complete():
+            if path not in kept:
+                os.replace(path, self.folder / f".gone-{path.name}")  # never half a checkpoint under its own name
+        for path in (p for mark in ("old", "new", "gone") for p in self.folder.glob(f".{mark}-*")):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def find_checkpoint(where: str | Path) -> Path:
+    """The checkpoint folder meant by a path: itself, or the latest in a run's folder.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    path = Path(where)
+    if (path / "recipe.json").is_file():
+        return path
+    for folder in (path, path / "checkpoints"):
+        found = CheckpointStore(folder).last()
+        if found:
+            return found
+    reason = "holds no complete checkpoint" if path.exists() else "does not exist"
+    raise CheckpointError(f"{path} {reason}: expected a folder such as RUN/checkpoints/step-00000500, or RUN itself.")
+
+
+def read_recipe(checkpoint: Path) -> dict[str, Any]:
+    """The recipe stored beside the weights."""
+    try:
+        recipe = json.loads((checkpoint / "recipe.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint / 'recipe.json'} is missing or cut off: {error}") from error
+    if not isinstance(recipe, dict):
+        raise CheckpointError(f"{checkpoint / 'recipe.json'} holds no recipe.")
+    return recipe
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Weights from ``.safetensors``, or from a ``torch.save`` file that holds tensors and no code.
+
+    A file saved with ``{"model": weights}`` or ``{"state_dict": weights}`` (DeiT's and timm's) is looked into.
+
+    Raises:
+        CheckpointError: Missing, truncated, not weights, or needing code to be run.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"weights {file} do not exist.")
+    if file.suffix == ".safetensors":
+        try:
+            return load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} is truncated or no safetensors file: {error}") from error
+    data = read_state(file)
+    for name in ("state_dict", "model"):
+        if isinstance(data.get(name), Mapping):
+            data = dict(data[name])
+            break
+    if not data or not all(isinstance(value, Tensor) for value in data.values()):
+        raise CheckpointError(f"{file} holds {sorted(map(str, data))[:5]}, expected weights by name.")
+    return data
+
+
+def read_state(file: Path) -> dict[str, Any]:
+    """A ``torch.save`` file, read without running code.
+
+    Raises:
+        CheckpointError: Missing, truncated, or holding pickled code.
+    """
+    try:
+        data = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} does not exist.") from error
+    except pickle.UnpicklingError as error:
+        if "nsupported" not in str(error):  # "Unsupported global/class/operand": torch's word for code
+            raise CheckpointError(f"{file} is truncated or no torch file: {_first_line(error)}") from error
+        raise CheckpointError(
+            f"{file} holds pickled Python code, which loading would run, so it is refused. Save its weights as "
+            f"safetensors where you trust it. torch says: {_first_line(error)}"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is truncated or no torch file: {_first_line(error)}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{file} holds a {type(data).__name__}, expected a mapping.")
+    return data
+
+
+def load_weights(model: nn.Module, weights: Weights, source: object) -> None:
+    """Load strictly, or leave the model as it is and say what does not fit.
+
+    Raises:
+        CheckpointError: Keys are missing or left over, or shapes differ.
+    """
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    shapes = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"{source} is of another model than {type(model).__name__}: {'; '.join(problems)}. "
+            "Nothing was loaded; check model.name, model.kwargs, model.img_size and the number of classes."
+        )
+    model.load_state_dict(weights, strict=True)
+
+
+def _top1(recipe: dict[str, Any]) -> float | None:
+    # JSON turned the exit numbers into text
+    return (recipe.get("metrics") or {}).get("exits", {}).get("1", {}).get("top1")
+
+
+def _detached(weights: Weights) -> dict[str, Tensor]:
+    # clones: safetensors refuses tensors that share memory
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+
+
+def _sync(path: Path) -> None:
+    if os.name != "posix":
+        return  # a folder cannot be opened for syncing elsewhere
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "nsupported" in line] or str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

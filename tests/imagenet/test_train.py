@@ -1,0 +1,319 @@
+"""Whole runs: resume bit for bit, logs, evaluation, several processes, and the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from cycledistill.integrations.imagenet.checkpoint import CheckpointStore, read_recipe, read_state
+from cycledistill.integrations.imagenet.config import Config, ConfigError, load_config
+from cycledistill.integrations.imagenet.errors import CheckpointError, DataError, NonFiniteLossError
+from cycledistill.integrations.imagenet.optim import Schedule, create_optimizer
+from cycledistill.integrations.imagenet.train import main, train
+from cycledistill.integrations.imagenet.trained import load_trained
+
+from .pictures import SIZE
+
+
+def change(config: Config, **overrides) -> Config:
+    return load_config(config.to_dict(), {name.replace("__", "."): value for name, value in overrides.items()})
+
+
+def last(config: Config) -> Path:
+    return CheckpointStore(Path(config.run.output) / "checkpoints").last()
+
+
+def assert_same_state(a: Path, b: Path) -> None:
+    """Weights, average and everything in the state, bit for bit."""
+    for name in ("model.safetensors", "ema.safetensors"):
+        one, two = load_file(a / name), load_file(b / name)
+        assert one.keys() == two.keys()
+        assert [key for key in one if not torch.equal(one[key], two[key])] == [], name
+    one, two = torch.utils._pytree.tree_flatten(read_state(a / "state.pt")), torch.utils._pytree.tree_flatten(
+        read_state(b / "state.pt")
+    )
+    assert str(one[1]) == str(two[1])
+    for x, y in zip(one[0], two[0], strict=True):
+        assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+
+
+def rows(config: Config, drop: tuple[str, ...] = ("seconds",)) -> list[dict]:
+    lines = (Path(config.run.output) / "log.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in drop} for line in lines]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop", [4, 2, 7], ids=["end of an epoch", "mid-epoch", "mid second epoch"])
+def test_resume_is_bit_exact(tiny, tmp_path, stop, workers):
+    whole = change(tiny, run__output=str(tmp_path / "whole"))
+    parts = change(tiny, run__output=str(tmp_path / "parts"), data__workers=workers)
+    assert train(whole)["finished"]
+    summary = train(change(parts, run__max_steps=stop))
+    assert (summary["step"], summary["finished"]) == (stop, False)
+    torch.manual_seed(123)  # a new process has other generators
+    train(parts, resume="auto")
+    assert_same_state(last(whole), last(parts))
+    plain = [row for row in rows(whole) if row["step"] != stop or row["kind"] == "train"]
+    assert [row for row in rows(parts) if row["step"] != stop or row["kind"] == "train"] == plain
+
+
+def test_resume_with_everything_else_on(tiny, tmp_path):
+    """fp16 scaler, clipping, one random exit a step, early stochastic depth."""
+    config = change(
+        tiny,
+        run__precision="fp16",
+        optim__clip=0.5,
+        cyclic__distill="elt",
+        cyclic__cycles=3,
+        schedule__drop_path_epochs=1,
+        ema__warmup=True,
+    )
+    whole, parts = (change(config, run__output=str(tmp_path / name)) for name in ("whole", "parts"))
+    train(whole)
+    train(change(parts, run__max_steps=3))
+    train(parts, resume="auto")
+    assert_same_state(last(whole), last(parts))
+    assert read_state(last(whole) / "state.pt")["scaler"]["scale"] > 0
+
+
+def test_runs_depend_on_the_seed_and_on_nothing_else(tiny, tmp_path):
+    configs = [change(tiny, run__output=str(tmp_path / str(i)), run__max_steps=3, run__seed=i // 2) for i in range(3)]
+    for config in configs:
+        torch.rand(5)
+        train(config)
+    assert_same_state(last(configs[0]), last(configs[1]))
+    with pytest.raises(AssertionError):
+        assert_same_state(last(configs[0]), last(configs[2]))
+
+
+def test_a_killed_run_goes_on_without_repeating_a_row(tiny, tmp_path, monkeypatch):
+    whole, killed = (change(tiny, run__output=str(tmp_path / name), run__log_every=1) for name in ("whole", "killed"))
+    train(whole)
+    killed = change(killed, run__save_every_steps=2)
+
+    def die_at_step_seven(self, model, step=None):
+        if step == 7:
+            raise KeyboardInterrupt
+        return update(self, model, step=step)
+
+    update = timm.utils.ModelEmaV3.update
+    with monkeypatch.context() as patch:
+        patch.setattr(timm.utils.ModelEmaV3, "update", die_at_step_seven)
+        with pytest.raises(KeyboardInterrupt):
+            train(killed)
+    with (tmp_path / "killed" / "log.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')  # the line it was writing
+    train(killed, resume="auto")
+    assert rows(killed) == rows(whole)
+    assert [row["step"] for row in rows(whole) if row["kind"] == "train"] == list(range(1, 9))
+    for name in ("train.csv", "eval.csv"):
+        tables = [list(csv.DictReader((tmp_path / run / name).open())) for run in ("whole", "killed")]
+        assert [{**row, "seconds": ""} for row in tables[0]] == [{**row, "seconds": ""} for row in tables[1]]
+    row = rows(whole)[0]
+    terms = [row[name] for name in ("task_1", "task_2", "token_prefix", "token_patch")]
+    assert row["loss"] == pytest.approx(sum(terms), rel=1e-6)
+    assert row["token_task_ratio"] == pytest.approx(sum(terms[2:]) / sum(terms[:2]), rel=1e-6)
+
+
+def test_tensorboard_is_an_option(tiny):
+    pytest.importorskip("tensorboard")
+    train(change(tiny, run__tensorboard=True, run__max_steps=1))
+    assert list((Path(tiny.run.output) / "tensorboard").glob("events*"))
+
+
+def test_the_result_is_the_plain_model(tiny):
+    summary = train(tiny)
+    assert list(summary["exits"]) == list(summary["ema_exits"]) == [1, 2, 3]
+    folder = Path(summary["checkpoint"])
+    bare = timm.create_model("test_vit", img_size=SIZE, patch_size=8, depth=2, num_classes=2)
+    images = torch.randn(2, 3, SIZE, SIZE)
+    for name, ema in (("model.safetensors", False), ("ema.safetensors", True)):
+        bare.load_state_dict(load_file(folder / name), strict=True)
+        trained = load_trained(tiny.run.output, ema=ema)
+        assert torch.equal(trained(images), bare.eval()(images))
+    recipe = read_recipe(folder)
+    assert (recipe["cycles"], recipe["distill"], recipe["classes"]) == (2, "sdpose", ["dark", "pale"])
+    assert load_config(recipe["config"]) == tiny
+
+
+def test_training_learns(tiny):
+    easy = change(tiny, augment__auto=None, augment__mixup=0.0, augment__cutmix=0.0, augment__erase=0.0, model__drop_path=0.0)
+    easy = change(easy, augment__color_jitter=0.0, optim__lr=0.2, schedule__epochs=8, ema__enabled=False, run__log_every=1)
+    summary = train(easy)
+    losses = [row["task_1"] for row in rows(easy) if row["kind"] == "train"]
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+    assert summary["exits"][1]["top1"] == 100
+    assert "ema_exits" not in summary
+
+
+def test_early_stochastic_depth_and_rates(tiny):
+    model = timm.create_model("test_vit", drop_path_rate=0.2, depth=3)
+    rates = []
+    for shape in ("linear", "constant"):
+        config = change(tiny, schedule__epochs=4, schedule__drop_path_epochs=2, schedule__drop_path_shape=shape)
+        schedule = Schedule(create_optimizer(model, config, 512), model, config, steps_per_epoch=10)
+        for place in ((0, 0), (1, 0), (1, 9), (2, 0), (3, 9), (0, 0)):
+            schedule.set(*place)
+            rates.append([round(block.drop_path1.drop_prob, 4) for block in model.blocks[1:]])
+    linear = [[0.1, 0.2], [0.05, 0.1], [0.005, 0.01], [0, 0], [0, 0], [0.1, 0.2]]
+    assert rates == [*linear, *[[0.1, 0.2]] * 3, [0, 0], [0, 0], [0.1, 0.2]]
+
+
+def test_deits_rates_and_weight_decay_groups():
+    config = load_config("deit_tiny")
+    model = timm.create_model("deit_tiny_patch16_224")
+    optimizer = create_optimizer(model, config, 1024)
+    schedule = Schedule(optimizer, model, config, steps_per_epoch=1251)
+    expected = {0: 1e-6, 1: 1e-6 + (1e-3 - 1e-6) / 5, 150: 1e-5 + (1e-3 - 1e-5) / 2, 299: None}
+    for epoch, rate in expected.items():
+        rate = rate or 1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * epoch / 300)) / 2
+        assert schedule.set(epoch, 700) == pytest.approx(rate)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        free = parameter.ndim == 1 or name in ("cls_token", "pos_embed")
+        assert decay[id(parameter)] == (0.0 if free else 0.05), name
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny):
+    with pytest.raises(NonFiniteLossError) as error:
+        train(change(tiny, optim__lr=1e30, schedule__warmup_epochs=0))
+    for part in ("at step 1 (epoch 0, batch 1)", "task_1", "not updated", "last checkpoint is None"):
+        assert part in str(error.value)
+
+
+def test_an_old_run_is_not_written_over(tiny):
+    config = change(tiny, run__max_steps=1)
+    train(config)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(config)
+
+
+def test_checkpoints_that_do_not_fit(tiny, tmp_path):
+    train(change(tiny, run__max_steps=2))
+    with pytest.raises(CheckpointError, match=r"inside an epoch with 4 images a step, this run has 2"):
+        train(change(tiny, data__batch_size=2), resume="auto")
+    with pytest.raises(CheckpointError, match=r"of another model .* missing \(blocks\.2\."):
+        train(change(tiny, model__kwargs={"patch_size": 8, "depth": 3}), resume="auto")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        train(tiny, resume=str(tmp_path / "absent"))
+    state = last(tiny) / "state.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="state.pt is truncated"):
+        train(tiny, resume="auto")
+    torch.save({"optimizer": test_checkpoints_that_do_not_fit}, state)
+    with pytest.raises(CheckpointError, match="pickled Python code"):
+        train(tiny, resume="auto")
+
+
+def test_changed_recipes_are_told(tiny, caplog):
+    train(change(tiny, run__max_steps=1))
+    train(change(tiny, run__max_steps=2, cyclic__cycles=3), resume="auto")
+    assert "cyclic.cycles: 2 -> 3" in caplog.text
+
+
+SCRIPT = """
+import sys, torch
+from cycledistill.integrations.imagenet.train import main
+from cycledistill.integrations.imagenet import session
+load = session.Session.save
+def save(self, metrics=None):
+    torch.save(self.model.state_dict(), f"{sys.argv[1]}/rank{self.place.rank}.pt")
+    return load(self, metrics)
+session.Session.save = save
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def launch(tmp_path: Path, config: Config, *extra: str) -> dict:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "config.yaml").write_text(json.dumps(config.to_dict()))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "script.py"]
+    command += [tmp_path, "--config", tmp_path / "config.yaml", *extra]
+    root = str(Path(__file__).parents[2])
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout)
+
+
+@pytest.mark.slow
+def test_two_processes_agree_and_resume(tiny, tmp_path):
+    config = change(tiny, data__batch_size=2, run__output=str(tmp_path / "whole"))
+    summary = launch(tmp_path, config)
+    assert (summary["step"], summary["finished"]) == (8, True)
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in ranks[0])
+    parts = change(config, run__output=str(tmp_path / "parts"))
+    launch(tmp_path, parts, "--max-steps", "3")
+    launch(tmp_path, parts, "--resume", "auto")
+    assert_same_state(last(config), last(parts))
+
+
+def command(capsys, *argv: str) -> tuple[int, str]:
+    try:
+        code = main(list(argv))
+    except SystemExit as end:
+        code = int(end.code or 0)
+    output = capsys.readouterr()
+    return code, output.out if code == 0 else output.err
+
+
+def test_the_command(tiny, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(json.dumps(tiny.to_dict()))
+    common = ("--config", str(tmp_path / "mine.yaml"), "--output", str(tmp_path / "cli"))
+    code, text = command(capsys, *common, "--max-steps", "1", "--distill", "exits", "--set", "optim.lr=1e-3")
+    assert (code, json.loads(text)["step"]) == (0, 1)
+    code, text = command(capsys, *common, "--resume", "auto", "--set", "ema.enabled=false")
+    trained = json.loads(text)
+    assert (code, trained["finished"]) == (0, True)
+    code, text = command(capsys, "--evaluate", str(tmp_path / "cli"))
+    assert (code, json.loads(text)["exits"]) == (0, trained["exits"])
+    file = str(Path(trained["checkpoint"]) / "model.safetensors")
+    code, text = command(capsys, "--evaluate", file, *common)
+    assert (code, json.loads(text)["exits"]) == (0, trained["exits"])
+
+
+def test_the_commands_errors(tiny, tmp_path, folder_dir, capsys):
+    (tmp_path / "mine.yaml").write_text(json.dumps(tiny.to_dict()))
+    common = ("--config", str(tmp_path / "mine.yaml"), "--output", str(tmp_path / "cli"))
+    broken = folder_dir / "train" / "pale" / "3.jpg"
+    broken.write_bytes(b"no image")
+    shutil.copytree(folder_dir, tmp_path / "other")
+    for split in ("train", "val"):
+        (tmp_path / "other" / split / "dark").rename(tmp_path / "other" / split / "black")
+    train(change(tiny, run__max_steps=1))
+    for argv, expected in (
+        (("--set", "optim.lrr=1"), "error: unknown key 'optim.lrr'. Did you mean 'optim.lr'?\n"),
+        (("--cycles", "0"), "error: cyclic.cycles=0: expected"),
+        (("--data-dir", str(tmp_path / "absent")), "error: data folder"),
+        (("--data-dir", str(folder_dir), "--workers", "1"), f"error: broken image {broken}"),
+        (("--resume", str(tmp_path / "absent")), "does not exist"),
+        (("--set", "optim.lr=1e30", "--set", "schedule.warmup_epochs=0"), "error: the loss is"),
+        (("--device", "cuda"), "error: run.device='cuda'"),
+        (("--device", "gpu"), "error: run.device='gpu'"),
+        (("--evaluate", tiny.run.output, "--data-dir", str(tmp_path / "other")), "would mean nothing"),
+    ):
+        if argv == ("--device", "cuda") and torch.cuda.is_available():
+            continue
+        code, text = command(capsys, *common, *argv)
+        assert code == 2, argv
+        assert expected in text
+        assert "Traceback" not in text
+
+
+def test_data_errors_reach_python_users(tiny, folder_dir):
+    (folder_dir / "train" / "pale" / "3.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"pale/3\.jpg"):
+        train(replace(tiny, data=replace(tiny.data, dir=str(folder_dir), workers=1)))
