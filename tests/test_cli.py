@@ -1,0 +1,140 @@
+"""The command line: what it prints for good input, and what it says to bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cycledistill import __main__ as cli
+
+pytest.importorskip("timm")
+Lines = pytest.CaptureFixture[str]
+
+
+def numbers(text: str, row: str) -> list[float]:
+    line = next(line for line in text.splitlines() if line.startswith(row))
+    return [float(cell) for cell in line.removeprefix(row).split()]
+
+
+def test_report_of_deit_tiny(capsys: Lines, tmp_path: Path) -> None:
+    file = tmp_path / "cost.json"
+    assert cli.main(["report", "deit_tiny_patch16_224", "--cycles", "3", "--json", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert "5,717,416" in text
+    assert [numbers(text, row)[0] for row in ("eval, 1 cycle ", "eval, 2 cycles", "eval, 3 cycles")] == [
+        pytest.approx(value, abs=5e-3) for value in (1.25, 2.48, 3.70)
+    ]
+    record = json.loads(file.read_text())
+    assert record["name"] == "deit_tiny_patch16_224"
+    assert record["parameters"] == 5_717_416
+    assert len(record["exits"]) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["cost.json"]
+
+
+def test_report_times_on_request(capsys: Lines) -> None:
+    assert cli.main(["report", "test_vit", "--img-size", "32", "--time", "--repeats", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "input 1 x 3 x 32 x 32" in text
+    assert numbers(text.replace("x\n", "\n"), "eval, 2 cycles")[0] > 0
+    assert "training step, 2 cycles" in text
+
+
+def test_report_of_a_stage_by_path(capsys: Lines) -> None:
+    assert cli.main(["report", "swin_tiny_patch4_window7_224", "--blocks", "layers.2.blocks"]) == 0
+    assert "layers.2.blocks: 6 x SwinTransformerBlock" in capsys.readouterr().out
+
+
+def test_image_sizes_of_models_that_are_not_built_for_one(capsys: Lines) -> None:
+    assert cli.main(["report", "levit_128s", "--blocks", "stages.2.blocks", "--img-size", "256"]) == 0
+    assert "input 1 x 3 x 256 x 256" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "path"),
+    [("torchvision:vit_b_16", "torchvision", "encoder.layers"), ("hf:vit", "transformers", "vit.layers")],
+)
+def test_other_sources(capsys: Lines, name: str, library: str, path: str) -> None:
+    pytest.importorskip(library)
+    assert cli.main(["report", name]) == 0
+    assert f"{path}: 12 x" in capsys.readouterr().out
+
+
+def test_a_folder_with_a_hugging_face_configuration(capsys: Lines, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    small = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64}
+    transformers.ViTConfig(**small, image_size=32, patch_size=8).save_pretrained(tmp_path)
+    assert cli.main(["report", f"hf:{tmp_path}"]) == 0
+    text = capsys.readouterr().out
+    assert "vit.layers: 3 x" in text
+    assert "pixel_values 1 x 3 x 32 x 32" in text
+
+
+def test_stacks_lists_candidates_and_the_call(capsys: Lines) -> None:
+    assert cli.main(["stacks", "swin_tiny_patch4_window7_224"]) == 0
+    text = capsys.readouterr().out
+    rows = [line.split() for line in text.splitlines() if line.startswith("layers.")]
+    assert {row[0]: int(row[1]) for row in rows} == {f"layers.{i}.blocks": d for i, d in enumerate((2, 2, 6, 2))}
+    assert 'wrap_cyclic(model, blocks="layers.3.blocks")' in text
+
+    assert cli.main(["stacks", "test_vit"]) == 0
+    assert "wrap_cyclic(model) takes blocks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["report", "deit_tini_patch16_224"], "deit_tiny_patch16_224"),
+        (["report", "torchvision:vit_b_61"], "vit_b_16"),
+        (["report", "hf:vitt"], "vit"),
+        (["report", "test_vit", "--cycles", "0"], "--cycles 0"),
+        (["report", "test_vit", "--repeats", "0"], "--repeats 0"),
+        (["report", "test_vit", "--img-size", "-8"], "--img-size -8"),
+        (["report", "resnet18"], "no attention stack"),
+        (["report", "vgg11"], "no stack"),
+        (["report", "swin_tiny_patch4_window7_224"], 'blocks="layers.3.blocks"'),
+        (["report", "test_vit", "--blocks", "blcks"], "'blocks'"),
+        (["report", "test_vit", "--json", "no/such/folder/x.json"], "no folder"),
+        (["report", "torchvision:resnet18", "--img-size", "64"], "cannot be built with --img-size 64"),
+        (["stacks", "vgg11"], "no run of equal blocks"),
+    ],
+)
+def test_bad_input_is_explained(capsys: Lines, arguments: list[str], said: str) -> None:
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("cycledistill: ")
+    assert said in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["report"], ["report", "test_vit", "--cycles", "two"], ["raport", "x"]])
+def test_a_wrong_call_shows_the_usage(capsys: Lines, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: python -m cycledistill" in capsys.readouterr().err
+
+
+def test_a_missing_library_is_named(capsys: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert cli.main(["report", "test_vit"]) == 2
+    assert "pip install timm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("model", "code"), [("test_vit", 0), ("no_such_model", 2)])
+def test_the_module_runs_as_a_program(model: str, code: int) -> None:
+    root = str(Path(cli.__file__).parents[1])
+    run = subprocess.run(
+        [sys.executable, "-m", "cycledistill", "stacks", model],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+        check=False,
+    )
+    assert run.returncode == code
+    assert "Traceback" not in run.stderr
+    assert bool(run.stdout) is (code == 0)
