@@ -28,7 +28,8 @@ TOYS = {
     "batchnorm": (toys.NormedViT, {}, "blocks"),
     "dict": (toys.DictViT, {}, "auto"),
     "pair": (toys.PairViT, {}, "auto"),
-    "convolutions": (toys.ConvNet, {}, "layers"),
+    "convolutions": (toys.ConvNet, {}, "layer2"),
+    "slicing": (toys.SlicingViT, {}, "blocks"),
 }
 
 

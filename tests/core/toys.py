@@ -277,16 +277,38 @@ class TwoStageViT(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """No attention anywhere."""
+    """No attention anywhere; two stages of one block class."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, DIM, 3, padding=1)
-        self.layers = nn.Sequential(*(nn.Sequential(nn.Conv2d(DIM, DIM, 3, padding=1), nn.ReLU()) for _ in range(3)))
+        self.layer1 = nn.Sequential(*(ConvBlock() for _ in range(2)))
+        self.layer2 = nn.Sequential(*(ConvBlock() for _ in range(3)))
         self.head = nn.Linear(DIM, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layers(self.stem(x)).mean((2, 3)))
+        x = self.layer1(self.stem(x))
+        return self.head(self.layer2(x[..., ::2, ::2]).mean((2, 3)))
+
+
+class ConvBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(DIM, DIM, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x).relu()
+
+
+class SlicingViT(ToyViT):
+    """Runs slices of its own container."""
+
+    def __init__(self) -> None:
+        super().__init__(container="sequential")
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        x = self.blocks[:2](self.embed(x))
+        return self.norm(self.blocks[2:](x))
 
 
 def make(cls: type[nn.Module] = ToyViT, seed: int = 0, **options: object) -> nn.Module:
