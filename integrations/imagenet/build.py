@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import timm
+from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from cycledistill import Distill, wrap_cyclic
@@ -56,7 +57,7 @@ def read_distill(value: str | dict[str, Any] | None) -> str | Distill | None:
     if not isinstance(value, dict):
         return value
     known = [item.name for item in dataclasses.fields(Distill) if item.name != "select"]
-    fields = {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()}
+    fields: dict[str, Any] = {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()}
     preset = fields.pop("preset", None)
     for name in fields:
         if name not in known:
@@ -72,4 +73,4 @@ def image_size(model: nn.Module, config: Config) -> int:
     """Side of the square images the model takes, pixels."""
     if config.model.img_size is not None:
         return config.model.img_size
-    return int(timm.data.resolve_model_data_config(model)["input_size"][-1])
+    return int(resolve_model_data_config(model)["input_size"][-1])

@@ -1,10 +1,10 @@
 """Checkpoints that are whole or not there.
 
-One checkpoint is one folder, ``step-00000500/``: ``model.safetensors`` (keys of the plain timm model), ``ema.safetensors``
-where there is an average, ``state.pt`` (optimiser, scaler, position; tensors and numbers only, read by
-``torch.load(weights_only=True)``) and ``recipe.json`` (model, cycles, distillation, the whole config, metrics). It is
-written under another name, synced to disk and renamed, so that a run killed at any moment leaves its last complete
-checkpoint.
+One checkpoint is one folder, ``step-00000500/``: ``model.safetensors`` (keys of the plain timm model),
+``ema.safetensors`` where there is an average, ``state.pt`` (optimiser, scaler, position; tensors and numbers only,
+read by ``torch.load(weights_only=True)``) and ``recipe.json`` (model, cycles, distillation, the whole config, metrics).
+It is written under another name, synced to disk and renamed, so that a run killed at any moment leaves its last
+complete checkpoint.
 """
 
 from __future__ import annotations

@@ -27,11 +27,15 @@ _FLAGS: dict[str, tuple[str, type, str]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the recipe's options to ``parser``; :func:`config_from_args` reads them."""
-    parser.add_argument("--config", help="YAML file, or a packaged recipe: deit_tiny, imagenette_96, cifar10_32, cpu_96")
+    parser.add_argument(
+        "--config", help="YAML file, or a packaged recipe: deit_tiny, imagenette_96, cifar10_32, cpu_96"
+    )
     for flag, (key, kind, text) in _FLAGS.items():
         parser.add_argument(flag, type=kind, metavar=key, help=text)
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="any key of the recipe; repeatable")
-    parser.add_argument("--resume", metavar="PATH", help="a run's folder, a checkpoint, or 'auto': the last in --output")
+    parser.add_argument(
+        "--resume", metavar="PATH", help="a run's folder, a checkpoint, or 'auto': the last in --output"
+    )
     parser.add_argument("--evaluate", metavar="PATH", help="measure a run, a checkpoint or a weights file; no training")
 
 
@@ -50,7 +54,7 @@ def config_from_args(args: argparse.Namespace) -> Config:
     for flag, (key, _, _) in _FLAGS.items():
         value = getattr(args, flag.lstrip("-").replace("-", "_"))
         if value is not None:
-            options.append((key, None if value == "none" else value))
+            options.append((key, None if key == "cyclic.distill" and value == "none" else value))
     config = load_config(source, dict(options)) if options else load_config(source)
     return load_config(config.to_dict(), args.set) if args.set else config
 

@@ -1,7 +1,7 @@
 """Find the images of a run and check that they can be trained on, before the first step.
 
-The images come through timm's ``create_dataset`` (class folders, tar files, ``hfds/``, ``hfids/``, ``wds/``, ``tfds/``) or
-from Parquet files. How they become batches is in ``loader.py``.
+The images come through timm's ``create_dataset`` (class folders, tar files, ``hfds/``, ``hfids/``, ``wds/``,
+``tfds/``) or from Parquet files. How they become batches is in ``loader.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from timm.data import ImageDataset, IterableImageDataset, create_dataset
+from timm.data.dataset import ImageDataset, IterableImageDataset
+from timm.data.dataset_factory import create_dataset
 from torch.utils.data import Dataset
 
 from .config import DataConfig
@@ -31,8 +32,8 @@ VAL_NAMES = ("validation", "val", "valid", "eval", "evaluation", "test")
 class ImageSets:
     """The two splits of a run. ``classes`` are the names in label order; empty where the source has none."""
 
-    train: Dataset[Any]
-    validation: Dataset[Any]
+    train: StrictImages | IterableImageDataset
+    validation: StrictImages | IterableImageDataset
     classes: list[str]
 
     @property
@@ -108,12 +109,10 @@ def open_images(config: DataConfig, seed: int = 0) -> ImageSets:
     classes = _check_classes(train, validation, config.dir or config.dataset)
     if isinstance(train, IterableImageDataset):
         return ImageSets(train, validation, classes)
-    return ImageSets(
-        StrictImages(train, config.broken_images), StrictImages(validation, config.broken_images), classes
-    )
+    return ImageSets(StrictImages(train, config.broken_images), StrictImages(validation, config.broken_images), classes)
 
 
-def open_validation(config: DataConfig) -> tuple[Dataset[Any], list[str]]:
+def open_validation(config: DataConfig) -> tuple[StrictImages | IterableImageDataset, list[str]]:
     """The validation images alone, and their class names (empty where the source has none).
 
     Raises:
@@ -166,9 +165,10 @@ def _open_folder(config: DataConfig, split: str, synonyms: Sequence[str]) -> Ima
             except (RuntimeError, ValueError, AssertionError) as error:
                 raise DataError(f"no images to read in {root}: {error}") from error
     present = ", ".join(sorted(item.name for item in folder.iterdir())[:8]) or "nothing"
+    key = "train_split" if "train" in names else "val_split"
     raise DataError(
         f"{folder} has no split {split!r}: looked for a folder, a .tar or Parquet files named "
-        f"{' or '.join(names)}, found {present}. Name the split with data.{'train' if 'train' in names else 'val'}_split."
+        f"{' or '.join(names)}, found {present}. Name the split with data.{key}."
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from timm.task.evaluator import ClassificationEvaluator, evaluation_sample_limit
-from timm.utils import unwrap_model
+from timm.utils.model import unwrap_model
 from torch import nn
 from tqdm import tqdm
 

@@ -15,8 +15,10 @@ from itertools import islice
 from typing import Any
 
 import torch
-from timm.data import Mixup, create_loader, create_transform
 from timm.data.distributed_sampler import RepeatAugSampler
+from timm.data.loader import create_loader
+from timm.data.mixup import Mixup
+from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data.distributed import DistributedSampler
 
@@ -76,6 +78,7 @@ class SeededTransform:
         self.epoch, self.count = epoch, 0
 
     def __call__(self, image: Any) -> Any:
+        """Transform the next image."""
         worker = get_worker_info()
         path = (self.seed, STREAM, self.epoch, self.rank, worker.id if worker else 0, self.count)
         self.count += 1
@@ -157,7 +160,7 @@ class TrainLoader:
 def eval_loader(images: ImageSets, config: Config, img_size: int, place: Place) -> Any:
     """Validation batches, resized to ``img_size / crop_pct`` and centre-cropped; timm's loader as it is."""
     loader = create_loader(
-        images.validation,
+        images.validation,  # type: ignore[arg-type]  # read by number or iterated: all that is asked of it
         img_size,
         config.data.eval_batch_size or config.data.batch_size,
         interpolation="bicubic" if config.augment.interpolation == "random" else config.augment.interpolation,
@@ -175,7 +178,7 @@ def eval_loader(images: ImageSets, config: Config, img_size: int, place: Place) 
 
 
 def create_mixup(config: Config, classes: int) -> Mixup | None:
-    """timm's mixup and cutmix for whole batches, or nothing when both are off."""
+    """Mixup and cutmix of timm for whole batches, or nothing when both are off."""
     augment = config.augment
     if not augment.mixes:
         return None

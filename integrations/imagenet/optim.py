@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.layers import DropPath
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
+from timm.layers.drop import DropPath
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import nn
 from torch.optim import Optimizer
 

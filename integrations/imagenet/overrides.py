@@ -213,6 +213,9 @@ def _describe(hint: Any) -> str:
         elif member is type(None):
             names.append("null")
         else:
-            names.append({"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}.get(
-                member.__name__, member.__name__))
+            names.append(
+                {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}.get(
+                    member.__name__, member.__name__
+                )
+            )
     return " or ".join(names)

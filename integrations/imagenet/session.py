@@ -10,7 +10,8 @@ from typing import Any
 
 import timm
 import torch
-from timm.utils import NativeScaler, unwrap_model
+from timm.utils.cuda import NativeScaler
+from timm.utils.model import unwrap_model
 from torch import nn
 from torch.optim import Optimizer
 
@@ -136,13 +137,17 @@ def start(config: Config, place: Place, resume: str | None) -> Session:
     checkpoint = store.last() if resume == "auto" else find_checkpoint(resume) if resume else None
     if not resume and store.last():
         raise ConfigError(f"{config.run.output} holds a run already: pass --resume auto to go on, or another --output.")
+    if checkpoint and any(path.name > checkpoint.name for path in store.complete()):
+        # the new checkpoints would be the older ones, and dropped first
+        raise ConfigError(
+            f"{config.run.output} holds checkpoints after {checkpoint.name}: go on from there in another --output."
+        )
     seed_all(derive_seed(config.run.seed, INIT))  # the same on every process: the same weights
     images = open_images(config.data, config.run.seed)
     classes = config.model.num_classes or len(images.classes)
     if classes < max(2, len(images.classes)):
-        raise ConfigError(
-            f"model.num_classes={config.model.num_classes}: the images have {len(images.classes) or 'unnamed'} classes."
-        )
+        known = f"the images have {len(images.classes)}" if images.classes else "the images do not tell it; set it"
+        raise ConfigError(f"model.num_classes={config.model.num_classes}: {known}.")
     model = create_model(config, classes).to(place.device)
     size = image_size(model, config)
     augment = config.augment

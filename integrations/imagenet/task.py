@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.task import ClassificationTask
@@ -60,7 +60,7 @@ class CyclicTask(ClassificationTask):
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images (B, C, H, W) and labels (B,) or soft targets (B, classes) to the dict described above."""
         output = self.trainable_module(input)
-        terms = self.criterion.parts(output, target)
+        terms = cast(CycleLoss, self.criterion).parts(output, target)
         parts = {"output_loss" if name == "output" else name: term for name, term in terms.items()}
         student = output[0] if isinstance(output, CycleOutput) else output
         return {"loss": sum_terms(parts), "output": student, **parts}

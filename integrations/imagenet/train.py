@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.utils import distribute_bn
 from timm.utils.clip_grad import dispatch_clip_grad
+from timm.utils.distributed import distribute_bn
 from tqdm import tqdm
 
 from .cli import add_arguments, config_from_args
@@ -37,9 +37,7 @@ _logger = logging.getLogger(__name__)
 
 
 def train(config: Config, resume: str | None = None) -> dict[str, Any]:
-    """Run a recipe to its end, or to ``run.max_steps``.
-
-    Writes ``log.jsonl``, ``train.csv``, ``eval.csv`` and ``checkpoints/`` under ``run.output``.
+    """Run a recipe to its end, or to ``run.max_steps``; logs and checkpoints go to ``run.output``.
 
     Args:
         config: The recipe, from ``load_config``.
@@ -98,8 +96,8 @@ def _run_epoch(session: Session, began: float) -> None:
         rate = session.schedule.set(session.epoch, session.batch)
         seed_all(derive_seed(run.seed, STEP, session.step, session.place.rank))
         losses = _train_step(session, images, target)
-        session.step, session.batch = session.step + 1, session.batch + 1
         session.meter.add(losses)
+        session.step, session.batch = session.step + 1, session.batch + 1
         bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
         if session.step % run.log_every == 0 and session.log:
             row = {"step": session.step, "epoch": session.epoch, "lr": rate, **session.meter.take()}
@@ -147,8 +145,8 @@ def _finite(terms: dict[str, torch.Tensor], session: Session) -> dict[str, float
     raise NonFiniteLossError(
         f"the loss is {losses['loss']} at step {session.step} (epoch {session.epoch}, batch {session.batch}); "
         f"not finite: {', '.join(guilty) or 'only their sum'}; all terms: {losses}. The weights were not updated by "
-        f"this step; the last checkpoint is {session.store.last()}. A lower optim.lr, optim.clip=1, or run.precision=bf16 "
-        "or fp32 instead of fp16 usually helps."
+        f"this step; the last checkpoint is {session.store.last()}. Usually a lower optim.lr, "
+        "optim.clip=1, or run.precision=bf16 or fp32 instead of fp16 helps."
     )
 
 
@@ -161,14 +159,14 @@ def _evaluate(session: Session) -> dict[str, Any]:
     for name, key in (("model", "exits"), ("ema", "ema_exits")):
         model = task.get_eval_model(ema=name == "ema")
         if model is None:
-            continue
+            continue  # the recipe keeps no average
         shown = config.run.progress and session.place.primary
         exits = evaluate(model, session.val_loader, session.exits, precision=config.run.precision, progress=shown)
         measured[key] = exits
         flat = {f"{metric}@{number}": value for number, all_ in exits.items() for metric, value in all_.items()}
         if session.log:
             session.log.write("eval", step=session.step, epoch=session.epoch, weights=name, **flat)
-        accuracy = ", ".join(f"{values['top1']:.2f} at {number} cycles" for number, values in exits.items())
+        accuracy = ", ".join(f"{values['top1']:.2f} at exit {number}" for number, values in exits.items())
         _logger.info("step %d, %s: top-1 %s", session.step, name, accuracy)
     return measured
 

@@ -47,7 +47,9 @@ def load_trained(path: str | Path, ema: bool = False, config: Config | None = No
         classes = int(recipe["model"]["num_classes"])
         model = create_model(config or load_config(recipe["config"]), classes)
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error!r} is missing.") from error
+        raise CheckpointError(
+            f"{folder / 'recipe.json'} is no recipe of this library: {error!r} is missing."
+        ) from error
     file = folder / ("ema.safetensors" if ema else "model.safetensors")
     load_weights(model, read_weights(file), file)
     return model.eval()
@@ -83,7 +85,9 @@ def evaluate_trained(config: Config, path: str | Path) -> dict[str, Any]:
             model = load_trained(folder or path, ema, config).to(place.device)
             loader = eval_loader(ImageSets(validation, validation, classes), config, image_size(model, config), place)
             exits = config.cyclic.exits or list(range(1, config.cyclic.cycles + 2))
-            measured = evaluate(model, loader, exits, precision=config.run.precision, progress=config.run.progress and place.primary)
+            measured = evaluate(
+                model, loader, exits, precision=config.run.precision, progress=config.run.progress and place.primary
+            )
             result["ema_exits" if ema else "exits"] = measured
     finally:
         place.leave()

@@ -9,16 +9,19 @@ import pytest
 pytest.importorskip("timm")
 pytest.importorskip("pyarrow")
 
-from cycledistill.integrations.imagenet.config import Config, load_config  # noqa: E402
+from cycledistill.integrations.imagenet.config import Config, load_config
 
-from .pictures import SIZE, picture, write_parquet  # noqa: E402
+from .pictures import SIZE, picture, write_parquet
+
 
 @pytest.fixture(scope="session")
 def parquet_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parquet")
     for split, count in (("train", 18), ("validation", 10)):
         labels = [i % 2 for i in range(count)]
-        write_parquet(folder / f"{split}.parquet", [picture(x, i) for i, x in enumerate(labels)], labels, ["dark", "pale"])
+        write_parquet(
+            folder / f"{split}.parquet", [picture(x, i) for i, x in enumerate(labels)], labels, ["dark", "pale"]
+        )
     return folder
 
 
@@ -39,7 +42,13 @@ def tiny(parquet_dir: Path, tmp_path: Path) -> Config:
     """Two epochs of four steps, with every random thing switched on."""
     return load_config(
         {
-            "model": {"name": "test_vit", "img_size": SIZE, "drop": 0.1, "drop_path": 0.2, "kwargs": {"patch_size": 8, "depth": 2}},
+            "model": {
+                "name": "test_vit",
+                "img_size": SIZE,
+                "drop": 0.1,
+                "drop_path": 0.2,
+                "kwargs": {"patch_size": 8, "depth": 2},
+            },
             "data": {"dir": str(parquet_dir), "batch_size": 4, "workers": 0, "repeats": 2},
             "schedule": {"epochs": 2, "warmup_epochs": 1, "per_step": True},
             "optim": {"lr": 0.1},

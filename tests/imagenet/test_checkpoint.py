@@ -68,8 +68,14 @@ def test_killed_at_any_moment_the_last_complete_one_loads(tmp_path, monkeypatch,
         return call
 
     originals = [module.save_file, module._sync, os.replace, os.mkdir, torch.save, module.shutil.rmtree]
-    targets = [(module, "save_file"), (module, "_sync"), (module.os, "replace"), (module.os, "mkdir"),
-               (module.torch, "save"), (module.shutil, "rmtree")]
+    targets = [
+        (module, "save_file"),
+        (module, "_sync"),
+        (module.os, "replace"),
+        (module.os, "mkdir"),
+        (module.torch, "save"),
+        (module.shutil, "rmtree"),
+    ]
     died = 0
     for at in range(100):
         folder = tmp_path / str(at)
@@ -152,7 +158,12 @@ def test_another_models_weights_change_nothing(tmp_path):
     with pytest.raises(CheckpointError) as error:
         load_weights(model, read_weights(tmp_path / "other.safetensors"), "other.safetensors")
     message = str(error.value)
-    for part in ("other.safetensors", "1 missing (cls_token)", "unknown (blocks.2.", "head.weight (3, 64) instead of (5, 64)"):
+    for part in (
+        "other.safetensors",
+        "1 missing (cls_token)",
+        "unknown (blocks.2.",
+        "head.weight (3, 64) instead of (5, 64)",
+    ):
         assert part in message
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 

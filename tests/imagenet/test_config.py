@@ -76,7 +76,7 @@ def test_bad_overrides_name_the_key(override, parts):
 
 
 def test_bad_files(tmp_path: Path):
-    with pytest.raises(ConfigError, match="neither a file nor one of the packaged recipes.*deit_tiny.yaml"):
+    with pytest.raises(ConfigError, match=r"neither a file nor one of the packaged recipes.*deit_tiny.yaml"):
         load_config("deit_tiyn")
     code = tmp_path / "code.yaml"
     code.write_text("optim: !!python/object/apply:os.system ['true']\n")
@@ -136,7 +136,9 @@ def parse(*argv: str) -> Config:
 
 
 def test_command_line_options():
-    config = parse("--config", "cpu_96", "--cycles", "3", "--distill", "none", "--max-steps", "5", "--set", "optim.lr=1e-3")
+    config = parse(
+        "--config", "cpu_96", "--cycles", "3", "--distill", "none", "--max-steps", "5", "--set", "optim.lr=1e-3"
+    )
     assert (config.cyclic.cycles, config.cyclic.distill, config.run.max_steps) == (3, None, 5)
     assert (config.optim.lr, config.model.img_size) == (1e-3, 96)
     # --set has the last word, and can refine a preset named by an option

@@ -22,7 +22,9 @@ from .pictures import SIZE, picture, write_parquet
 CPU = Place(torch.device("cpu"))
 
 
-def batches(config: Config, epoch: int = 0, start: int = 0, place: Place = CPU) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def batches(
+    config: Config, epoch: int = 0, start: int = 0, place: Place = CPU
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     loader = TrainLoader(open_images(config.data), config, SIZE, place)
     return list(loader.batches(epoch, start))
 
@@ -168,7 +170,9 @@ def test_a_broken_image_is_named(tiny, folder_dir, workers):
 
 def test_an_empty_parquet_row_is_named(tiny, tmp_path):
     for split in ("train", "validation"):
-        write_parquet(tmp_path / f"{split}.parquet", [picture(0, 0), b"", picture(1, 0), b"GIF"], [0, 1, 1, 0], ["a", "b"])
+        write_parquet(
+            tmp_path / f"{split}.parquet", [picture(0, 0), b"", picture(1, 0), b"GIF"], [0, 1, 1, 0], ["a", "b"]
+        )
     config = replace(tiny, data=replace(tiny.data, dir=str(tmp_path), repeats=1))
     with pytest.raises(DataError, match=r"broken image picture\d.jpg \(row \d of train.parquet\)"):
         batches(config)
@@ -197,7 +201,12 @@ def shards(tmp_path: Path) -> Path:
 @pytest.mark.filterwarnings("ignore:")  # webdataset's own
 def test_a_stream_can_be_entered_anywhere(tiny, shards):
     data = replace(
-        tiny.data, dir=str(shards), dataset="wds/x", train_split="train-{0..1}.tar|16", val_split="val-{0..1}.tar|8", workers=1
+        tiny.data,
+        dir=str(shards),
+        dataset="wds/x",
+        train_split="train-{0..1}.tar|16",
+        val_split="val-{0..1}.tar|8",
+        workers=1,
     )
     config = replace(tiny, data=data)
     whole = batches(config, epoch=1)

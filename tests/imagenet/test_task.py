@@ -57,7 +57,10 @@ def test_eval_result_is_the_plain_models(batch):
 
 def test_one_cycle_trains_as_timms_own_task(batch):
     losses = []
-    for task in (CyclicTask(tiny_vit(), cycles=1, distill=None, verbose=False), ClassificationTask(tiny_vit(), verbose=False)):
+    for task in (
+        CyclicTask(tiny_vit(), cycles=1, distill=None, verbose=False),
+        ClassificationTask(tiny_vit(), verbose=False),
+    ):
         optimizer = torch.optim.AdamW(task.parameters(), lr=1e-3)
         for _ in range(3):
             result = task.train()(*batch)

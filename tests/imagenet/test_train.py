@@ -41,8 +41,9 @@ def assert_same_state(a: Path, b: Path) -> None:
         one, two = load_file(a / name), load_file(b / name)
         assert one.keys() == two.keys()
         assert [key for key in one if not torch.equal(one[key], two[key])] == [], name
-    one, two = torch.utils._pytree.tree_flatten(read_state(a / "state.pt")), torch.utils._pytree.tree_flatten(
-        read_state(b / "state.pt")
+    one, two = (
+        torch.utils._pytree.tree_flatten(read_state(a / "state.pt")),
+        torch.utils._pytree.tree_flatten(read_state(b / "state.pt")),
     )
     assert str(one[1]) == str(two[1])
     for x, y in zip(one[0], two[0], strict=True):
@@ -119,7 +120,7 @@ def test_a_killed_run_goes_on_without_repeating_a_row(tiny, tmp_path, monkeypatc
     assert rows(killed) == rows(whole)
     assert [row["step"] for row in rows(whole) if row["kind"] == "train"] == list(range(1, 9))
     for name in ("train.csv", "eval.csv"):
-        tables = [list(csv.DictReader((tmp_path / run / name).open())) for run in ("whole", "killed")]
+        tables = [list(csv.DictReader((tmp_path / run / name).read_text().splitlines())) for run in ("whole", "killed")]
         assert [{**row, "seconds": ""} for row in tables[0]] == [{**row, "seconds": ""} for row in tables[1]]
     row = rows(whole)[0]
     terms = [row[name] for name in ("task_1", "task_2", "token_prefix", "token_patch")]
@@ -149,8 +150,12 @@ def test_the_result_is_the_plain_model(tiny):
 
 
 def test_training_learns(tiny):
-    easy = change(tiny, augment__auto=None, augment__mixup=0.0, augment__cutmix=0.0, augment__erase=0.0, model__drop_path=0.0)
-    easy = change(easy, augment__color_jitter=0.0, optim__lr=0.2, schedule__epochs=8, ema__enabled=False, run__log_every=1)
+    easy = change(
+        tiny, augment__auto=None, augment__mixup=0.0, augment__cutmix=0.0, augment__erase=0.0, model__drop_path=0.0
+    )
+    easy = change(
+        easy, augment__color_jitter=0.0, optim__lr=0.2, schedule__epochs=8, ema__enabled=False, run__log_every=1
+    )
     summary = train(easy)
     losses = [row["task_1"] for row in rows(easy) if row["kind"] == "train"]
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
@@ -210,7 +215,7 @@ def test_checkpoints_that_do_not_fit(tiny, tmp_path):
         train(tiny, resume=str(tmp_path / "absent"))
     state = last(tiny) / "state.pt"
     state.write_bytes(state.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="state.pt is truncated"):
+    with pytest.raises(CheckpointError, match=r"state.pt is truncated"):
         train(tiny, resume="auto")
     torch.save({"optimizer": test_checkpoints_that_do_not_fit}, state)
     with pytest.raises(CheckpointError, match="pickled Python code"):
@@ -239,10 +244,22 @@ sys.exit(main(sys.argv[2:]))
 def launch(tmp_path: Path, config: Config, *extra: str) -> dict:
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "config.yaml").write_text(json.dumps(config.to_dict()))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "script.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        tmp_path / "script.py",
+    ]
     command += [tmp_path, "--config", tmp_path / "config.yaml", *extra]
     root = str(Path(__file__).parents[2])
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+    }
     result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     return json.loads(result.stdout)
