@@ -1,0 +1,31 @@
+"""What every test starts from: one thread, one seed, no network, no display, a fresh compiler."""
+
+from __future__ import annotations
+
+import os
+
+# Read when the libraries are first imported, so set before any of them is. Inherited by the processes tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: one thread is faster, and results do not depend on cores
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+
+import random
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> Iterator[None]:
+    """Make a test's result independent of the tests that ran before it."""
+    torch.set_num_threads(1)
+    random.seed(0)
+    torch.manual_seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    yield
+    if "torch._dynamo" in sys.modules:  # compiled code and its counters are kept for the whole process
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()

@@ -1,0 +1,57 @@
+"""Arrows point one way: examples -> integrations -> cycledistill, and no integration knows another."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = sorted((ROOT / "cycledistill").glob("*.py"))
+INTEGRATIONS = sorted((ROOT / "integrations").rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every module a file imports, by its full name, and whether that happens as soon as the file is imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = path.relative_to(ROOT).with_suffix("").parts
+    package = (("cycledistill", *inside) if inside[0] == "integrations" else inside)[:-1]
+    deferred = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test))
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        now = id(node) not in deferred
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, now) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join((*package[: len(package) + 1 - node.level], *filter(None, [node.module])))
+            base = base if node.level else str(node.module)
+            yield base, now
+            yield from ((f"{base}.{alias.name}", now) for alias in node.names if base.startswith("cycledistill"))
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)
+def test_library_needs_torch_alone_and_no_integration(path: Path) -> None:
+    for name, now in imports(path):
+        assert not name.startswith("cycledistill.integrations"), f"{path.name} imports {name}"
+        if now:
+            root = name.partition(".")[0]
+            assert root in {"cycledistill", "torch", *sys.stdlib_module_names}, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", INTEGRATIONS, ids=lambda path: "/".join(path.parts[-2:]))
+def test_no_integration_imports_another(path: Path) -> None:
+    own = path.relative_to(ROOT / "integrations").parts[0]
+    others = {folder.name for folder in (ROOT / "integrations").iterdir() if folder.is_dir()} - {own}
+    for name, _ in imports(path):
+        parts = name.split(".")
+        assert parts[0] != "integrations", f"{path} imports {name}: write cycledistill.{name}"
+        if parts[:2] == ["cycledistill", "integrations"] and len(parts) > 2:
+            assert parts[2] not in others, f"{path} imports {name}: move what both need down into cycledistill"
