@@ -14,11 +14,15 @@ class StackError(ValueError):
     """A model has no stack to cycle, several, one that changes shape, or was edited after wrapping."""
 
 
+class ChainError(StackError):
+    """The blocks that were named do not run on each other's output; other candidates may."""
+
+
 def check_chain(named: Sequence[tuple[str, nn.Module]], calls: Sequence[list[Call]], path: str) -> None:
     """Refuse blocks that are not called once each, one on the other's output, back to the shape they started from."""
     for (name, _), made in zip(named, calls, strict=True):
         if len(made) != 1:
-            raise StackError(
+            raise ChainError(
                 f'blocks="{path}": {name} runs {len(made)} times in one forward; every block of a stack must run once'
             )
     chain = [made[0] for made in calls]
@@ -33,9 +37,9 @@ def check_chain(named: Sequence[tuple[str, nn.Module]], calls: Sequence[list[Cal
     )
 
 
-def broken_chain(path: str, index: int) -> StackError:
+def broken_chain(path: str, index: int) -> ChainError:
     """The refusal of a stack in which something sits between two blocks."""
-    return StackError(
+    return ChainError(
         f'blocks="{path}": block {index} does not receive the output of block {index - 1}; something between them '
         "makes a new tensor, so running the blocks again on their own output would skip it"
     )
@@ -57,6 +61,6 @@ def check_fit(path: str, inputs: Sequence[object], outputs: Sequence[object], li
     if any(tensor.is_nested for tensor in (*taken, *made)):
         return
     if any(a.shape != b.shape for a, b in zip(taken, made, strict=True)):
-        raise StackError(
+        raise ChainError(
             f'blocks="{path}": the stack maps {shapes(taken)} to {shapes(made)}; cycling needs equal shapes'
         )

@@ -10,13 +10,14 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from cycledistill.chain import StackError
-from cycledistill.handle import CycledHost, Cyclic, Scheme
+from cycledistill.handle import CycledHost, Cyclic, HostSite, Scheme
 from cycledistill.record import SITE, CycledBlock, EarlyModule, Recorder, Site
 from cycledistill.stack import choose_stack
 from cycledistill.swap import Swapped, has_plugin, swap, swapped_since, unswap
 
 Model = TypeVar("Model", bound=nn.Module)
 
+_PLUGINS = (CycledHost, CycledBlock, EarlyModule)
 _DATA_PARALLEL = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
 
@@ -82,7 +83,10 @@ def unwrap_cyclic(model: Model) -> Model:
     if not isinstance(cyclic, Cyclic):
         inner = " (unwrap its .module)" if type(model).__name__ in _DATA_PARALLEL else ""
         raise StackError(f"{type(model).__name__} is not wrapped by wrap_cyclic, so there is nothing to undo{inner}")
-    swapped = [(name, m) for name, m in model.named_modules() if _recorder_of(m) is cyclic._recorder]
+    # A swapped module without a site is a slice of a swapped Sequential that took its place.
+    ours = (cyclic._recorder, None)
+    named = model.named_modules()
+    swapped = [(name, m) for name, m in named if _is_swapped(m) and _recorder_of(m) in ours]
     for name, module in swapped:
         other = swapped_since(module)
         if other is not None:
@@ -91,25 +95,26 @@ def unwrap_cyclic(model: Model) -> Model:
                 "first, then call unwrap_cyclic(model)"
             )
     for _, module in swapped:
-        for plugin in (CycledHost, CycledBlock, EarlyModule):
+        for plugin in _PLUGINS:
             if has_plugin(module, plugin):
                 unswap(module, plugin)
-        delattr(module, SITE)
+        module.__dict__.pop(SITE, None)
     del model.cyclic
     return model
 
 
 def _roles(model: nn.Module, cyclic: Cyclic) -> Iterator[tuple[nn.Module, type[Swapped], Any]]:
+    container = cyclic.stack.path.split("[")[0]
     blocks = cyclic.stack.modules(model)
     places = {id(block): index for index, block in enumerate(blocks)}
     inside = {id(module) for block in blocks for module in block.modules()}
-    for key, module in enumerate(model.modules()):
+    for key, (name, module) in enumerate(model.named_modules()):
         if id(module) in places:
             yield module, CycledBlock, Site(cyclic._recorder, places[id(module)])
         elif id(module) in inside or type(module).forward is nn.Module.forward:
             continue
         elif any(id(child) in places for child in module.modules()):
-            yield module, CycledHost, cyclic
+            yield module, CycledHost, HostSite(cyclic, container[len(name) :].lstrip("."))
         elif not isinstance(module, torch.jit.ScriptModule) and not parametrize.is_parametrized(module):
             yield module, EarlyModule, Site(cyclic._recorder, key)
 
@@ -129,9 +134,12 @@ def _swap_all(roles: list[tuple[nn.Module, type[Swapped], Any]]) -> None:
         raise StackError(f"Python cannot change the class of a {name} in this model: {error}") from error
 
 
+def _is_swapped(module: nn.Module) -> bool:
+    return any(has_plugin(module, plugin) for plugin in _PLUGINS)
+
+
 def _recorder_of(module: nn.Module) -> Recorder | None:
-    site = module.__dict__.get(SITE)
-    return site._recorder if isinstance(site, Cyclic) else getattr(site, "recorder", None)
+    return getattr(module.__dict__.get(SITE), "recorder", None)
 
 
 def _check_wrappable(model: nn.Module) -> None:

@@ -26,7 +26,9 @@ def check_groups(groups: Mapping[str, slice]) -> Groups:
             '{"keypoint": slice(0, 17), "visual": slice(17, None)}'
         )
     for name, group in groups.items():
-        if not isinstance(name, str) or not isinstance(group, slice) or group.step not in (None, 1):
+        bounds = (group.start, group.stop) if isinstance(group, slice) else ("not a slice",)
+        whole = all(bound is None or (isinstance(bound, int) and not isinstance(bound, bool)) for bound in bounds)
+        if not isinstance(name, str) or not whole or group.step not in (None, 1):
             raise StackError(f"tokens[{name!r}]={group!r}: a slice without a step is expected, as slice(0, 17)")
         if name == "all" and group != slice(None):
             raise StackError('tokens["all"] is the name of the group of all tokens: choose another name')

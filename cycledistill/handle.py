@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 
@@ -11,13 +12,13 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cycledistill.chain import StackError
+from cycledistill.chain import ChainError, StackError
 from cycledistill.distill import Distill
 from cycledistill.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
 from cycledistill.output import CycleOutput
 from cycledistill.record import SITE, Recorder, Site
 from cycledistill.replay import FrozenStatistics, Run, StackReached
-from cycledistill.stack import Stack
+from cycledistill.stack import Stack, advice
 from cycledistill.swap import Swapped
 
 Scheme = str | Distill | Callable[[CycleOutput], torch.Tensor] | None
@@ -27,6 +28,8 @@ class Cyclic:
     """The handle ``model.cyclic`` of a wrapped model. It holds no parameters and no module."""
 
     _stack: Stack
+    _span: tuple[int, int] | None
+    """Where in its container the stack begins and ends; ``None`` for one module that is the whole stack."""
     _siblings: int
 
     def __init__(self, cycles: int, distill: Scheme, tokens: Mapping[str, slice] | None, batch_norm: str) -> None:
@@ -48,8 +51,8 @@ class Cyclic:
             fit_groups(groups, stack.shape)
         if groups is not None and isinstance(self._distill, Distill):
             self._distill.group_weights(groups)
-        container = model.get_submodule(stack.path.split("[")[0])
-        self._stack, self._groups, self._siblings = stack, groups, len(list(container.children()))
+        self._stack, self._groups = stack, groups
+        self._span, self._siblings = stack.span(model)
         self._freeze_batch_norm &= any(isinstance(module, _BatchNorm) for module in model.modules())
 
     @property
@@ -101,14 +104,19 @@ class Cyclic:
             fit_groups(self._groups, () if isinstance(out.tokens[0], tuple) else tuple(out.tokens[0].shape))
         return self._distill.losses(out.outputs, out.tokens, self._groups)
 
-    def _check_unedited(self, model: nn.Module) -> None:
-        container, blocks = self._stack.path.split("[")[0], self._stack.modules(model)
-        sites = [getattr(block, SITE, None) for block in blocks]
-        same = len(sites) == self._stack.depth and all(
+    def _check_unedited(self, host: nn.Module, below: str) -> None:
+        try:
+            container = host.get_submodule(below)
+        except AttributeError:
+            container = nn.ModuleList()
+        siblings = [container] if self._span is None else list(container.children())
+        start, stop = self._span or (0, 1)
+        sites = [getattr(block, SITE, None) for block in siblings[start:stop]]
+        same = len(siblings) == self._siblings and all(
             isinstance(site, Site) and site.index == index and site.recorder is self._recorder
             for index, site in enumerate(sites)
         )
-        if not same or len(list(model.get_submodule(container).children())) != self._siblings:
+        if not same:
             raise StackError(
                 f'blocks="{self._stack.path}": the blocks are not those that were wrapped; the model was edited since. '
                 "Call unwrap_cyclic(model), edit, and wrap_cyclic(model) again"
@@ -116,7 +124,6 @@ class Cyclic:
 
     def _train(self, model: nn.Module, forward: Callable[[], Any]) -> CycleOutput:
         """One training forward: the model's own pass, then every further cycle with its replayed tail."""
-        self._check_unedited(model)
         if torch.is_grad_enabled():
             check_trainable(self._stack, model)
         weights = self._task_weights()
@@ -130,6 +137,9 @@ class Cyclic:
                 run.cycle(frozen)
                 tokens.append(run.state())
                 outputs.append(run.replay(forward, frozen))
+        except ChainError as refusal:
+            self._recorder.run = None
+            raise StackError(f"{refusal}.{advice(model, self._stack.path)}") from None
         finally:
             self._recorder.run = None
         out = CycleOutput(tuple(outputs), tuple(tokens), {}, weights)
@@ -168,7 +178,7 @@ class CycledHost(Swapped):
     def namespace(cls, below: type) -> dict[str, Any]:
         """Wrap every method by which users enter the stack; names, signatures and docs stay the base's."""
         names = (name for name in dir(below) if name.startswith(("forward", "get_intermediate_layers")))
-        return {name: _entry(getattr(below, name)) for name in names if inspect.isfunction(getattr(below, name))}
+        return {name: _entry(name, getattr(below, name)) for name in names if inspect.isfunction(getattr(below, name))}
 
     def __prepare_scriptable__(self) -> nn.Module:
         raise StackError(
@@ -177,18 +187,30 @@ class CycledHost(Swapped):
         )
 
 
-def _entry(method: Callable[..., Any]) -> Callable[..., Any]:
-    is_forward = method.__name__ == "forward"
+@dataclass
+class HostSite:
+    """The place of a host: the handle, and the path from the host down to the stack's container."""
 
+    cyclic: Cyclic
+    below: str
+
+    @property
+    def recorder(self) -> Recorder:
+        """The recorder that the host shares with the blocks."""
+        return self.cyclic._recorder
+
+
+def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
-        cyclic: Cyclic = getattr(self, SITE)
-        if self.training:
-            cycles = is_forward and "cyclic" in self.__dict__
-        else:
-            cycles = cyclic._exit > 1
-        if not cycles or cyclic._recorder.run is not None:
+        # A slice of a swapped Sequential is a new object of its class, and has no site: it is not a host.
+        site: HostSite | None = getattr(self, SITE, None)
+        if site is None or site.recorder.run is not None:
             return method(self, *args, **kwargs)
+        cyclic = site.cyclic
+        if not (name == "forward" and "cyclic" in self.__dict__ if self.training else cyclic._exit > 1):
+            return method(self, *args, **kwargs)
+        cyclic._check_unedited(self, site.below)
         if getattr(self, "_is_replica", False):
             raise StackError(
                 "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "

@@ -82,6 +82,11 @@ def meta_copy(model: nn.Module) -> nn.Module:
         if isinstance(tensor, nn.Parameter):
             empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
         memo[id(tensor)] = empty
+    for module in model.modules():
+        for leaf in pytree.tree_leaves(dict(vars(module))):
+            # A cache of computed tensors (LevIT's attention biases) would refuse to be copied.
+            if isinstance(leaf, torch.Tensor) and not leaf.is_leaf:
+                memo[id(leaf)] = leaf.detach().to("meta")
     return copy.deepcopy(model, memo)
 
 

@@ -36,9 +36,9 @@ class CycledBlock(Swapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, note or answer, as the phase of the run asks."""
-        site: Site = self.__dict__[SITE]
-        run = site.recorder.run
-        if run is None or run.phase == LOOP:
+        site: Site | None = getattr(self, SITE, None)
+        run = site.recorder.run if site is not None else None
+        if site is None or run is None or run.phase == LOOP:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         if run.phase == BYPASS:
             output = run.answer_block(site.index)
@@ -60,9 +60,9 @@ class EarlyModule(Swapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, note or answer, as the phase of the run asks."""
-        site: Site = self.__dict__[SITE]
-        run = site.recorder.run
-        if run is None or not run.is_before_stack():
+        site: Site | None = getattr(self, SITE, None)
+        run = site.recorder.run if site is not None else None
+        if site is None or run is None or not run.is_before_stack():
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         if run.phase == BYPASS:
             return run.answer_early(site.index)

@@ -14,7 +14,7 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from cycledistill.chain import StackError, check_chain
+from cycledistill.chain import ChainError, StackError, check_chain
 from cycledistill.probe import Call, Links, Trace, links_between, probe
 
 _PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
@@ -48,6 +48,15 @@ class Stack:
     def modules(self, model: nn.Module) -> list[nn.Module]:
         """The blocks of this stack in ``model``, in order."""
         return [module for _, module in _named_blocks(model, self.path)]
+
+    def span(self, model: nn.Module) -> tuple[tuple[int, int] | None, int]:
+        """Where the run begins and ends among its siblings, and how many these are; ``None, 1`` for one module."""
+        container = model.get_submodule(self.path.split("[")[0])
+        if not _is_container(container):
+            return None, 1
+        siblings, first = list(container.children()), self.modules(model)[0]
+        start = next(index for index, each in enumerate(siblings) if each is first)
+        return (start, start + self.depth), len(siblings)
 
     def __str__(self) -> str:
         shape = f", state {self.shape}" if self.shape is not None else ""
@@ -135,7 +144,7 @@ def _explicit(model: nn.Module, path: str) -> Stack:
     if trace is not None:
         try:
             check_chain(named, [trace[name] for name, _ in named], path)
-        except StackError as refusal:
+        except ChainError as refusal:
             raise StackError(f"{refusal}.{advice(model, path)}") from None
     total = sum(parameter.numel() for parameter in model.parameters()) or 1
     return _describe(path, named, "[" not in path, total, trace)
@@ -156,8 +165,12 @@ def _runs(blocks: list[tuple[str, nn.Module]], trace: Trace | None) -> list[tupl
                 runs.append((start, index))
                 start = index
         runs.append((start, group[-1] + 1))
-    has_parameters = [any(True for _ in module.parameters()) for _, module in blocks]
-    return [(start, stop) for start, stop in runs if stop - start >= 2 and any(has_parameters[start:stop])]
+    return [(start, stop) for start, stop in runs if stop - start >= 2 and _can_run(blocks[start][1])]
+
+
+def _can_run(block: nn.Module) -> bool:
+    """Whether a block can be called and has something to learn: not a bare ModuleList, not an activation."""
+    return type(block).forward is not nn.Module.forward and any(True for _ in block.parameters())
 
 
 def _only_call(index: int, blocks: list[tuple[str, nn.Module]], trace: Trace) -> Call | None:
