@@ -14,6 +14,7 @@ import json
 import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,9 @@ def read_state(file: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{file} does not exist.") from error
     except pickle.UnpicklingError as error:
-        if "nsupported" not in str(error):  # "Unsupported global/class/operand": torch's word for code
+        if (
+            not zipfile.is_zipfile(file) and "global" not in str(error).lower()
+        ):  # neither torch's format nor a name of code
             raise CheckpointError(f"{file} is truncated or no torch file: {_first_line(error)}") from error
         raise CheckpointError(
             f"{file} holds pickled Python code, which loading would run, so it is refused. Save its weights as "

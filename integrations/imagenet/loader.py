@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
+from PIL import Image
 from timm.data.distributed_sampler import RepeatAugSampler
 from timm.data.loader import create_loader
 from timm.data.mixup import Mixup
@@ -104,6 +106,7 @@ class TrainLoader:
         self.order: SeededOrder | None = None
         self.dataset: Any = images.train
         transform = create_transform(img_size, is_training=True, **_train_transform(config))
+        accept_zero_bits(transform)
         if images.streams:
             self.loader = self._stream(transform, config, img_size)
         else:
@@ -191,6 +194,22 @@ def create_mixup(config: Config, classes: int) -> Mixup | None:
         label_smoothing=augment.smoothing,
         num_classes=classes,
     )
+
+
+def accept_zero_bits(transform: Any) -> None:
+    """Let RandAugment posterize to 0 bits, a black image, as it did before Pillow 13 made that an error.
+
+    DeiT's ``rand-m9-mstd0.5-inc1`` asks for 0 bits about once in a thousand images (timm 1.0.31).
+    """
+    for step in transform.transforms:
+        choices = getattr(step, "ops", None) or [op for policy in getattr(step, "policy", ()) for op in policy]
+        for op in choices:
+            if op.name.startswith("Posterize"):
+                op.aug_fn = partial(_posterize, op.aug_fn)
+
+
+def _posterize(posterize: Any, image: Any, bits: int, **kwargs: Any) -> Any:
+    return posterize(image, bits, **kwargs) if bits >= 1 else Image.new(image.mode, image.size)
 
 
 def _train_transform(config: Config) -> dict[str, Any]:

@@ -133,7 +133,12 @@ def start(config: Config, place: Place, resume: str | None) -> Session:
         DataError: The images cannot be trained on.
         CheckpointError: The checkpoint cannot be gone on from.
     """
-    store = CheckpointStore(Path(config.run.output) / "checkpoints", config.run.keep)
+    output = Path(config.run.output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run.output={config.run.output!r} cannot be written to: {error}") from error
+    store = CheckpointStore(output / "checkpoints", config.run.keep)
     checkpoint = store.last() if resume == "auto" else find_checkpoint(resume) if resume else None
     if not resume and store.last():
         raise ConfigError(f"{config.run.output} holds a run already: pass --resume auto to go on, or another --output.")
@@ -181,7 +186,7 @@ def start(config: Config, place: Place, resume: str | None) -> Session:
     if place.world > 1:
         task.prepare_distributed(device_ids=place.device_ids)
     if place.primary:
-        session.log = RunLog(Path(config.run.output), session.step, config.run.tensorboard)
+        session.log = RunLog(output, session.step, config.run.tensorboard)
     return session
 
 

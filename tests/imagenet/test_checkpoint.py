@@ -145,6 +145,9 @@ def test_weights_files_of_others(tmp_path):
     torch.save([1], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="holds a list"):
         read_weights(tmp_path / "list.pth")
+    (tmp_path / "notes.pth").write_text("# weights\nof no kind\n")
+    with pytest.raises(CheckpointError, match=r"notes.pth is truncated or no torch file"):
+        read_weights(tmp_path / "notes.pth")
     with pytest.raises(CheckpointError, match="do not exist"):
         read_weights(tmp_path / "absent.safetensors")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from cycledistill.integrations.imagenet.config import Config, DataConfig
 from cycledistill.integrations.imagenet.data import open_images
@@ -110,6 +111,22 @@ def test_mixup_makes_soft_targets_or_nothing(tiny):
     assert target.shape == (4, 2)
     torch.testing.assert_close(target.sum(1), torch.ones(4))
     assert create_mixup(replace(tiny, augment=replace(tiny.augment, mixup=0.0, cutmix=0.0)), 2) is None
+
+
+@pytest.mark.parametrize("auto", ["rand-m10-inc1", "rand-m9-mstd0.5-inc1", "v0", "original"])
+def test_every_augmentation_runs_on_the_installed_pillow(tiny, auto):
+    """timm 1.0.31 posterizes to 0 bits, which Pillow 13 refuses."""
+    config = replace(tiny, augment=replace(tiny.augment, auto=auto))
+    loader = TrainLoader(open_images(config.data), config, SIZE, CPU)
+    augment = next(t for t in loader.dataset.transform.transforms if hasattr(t, "ops") or hasattr(t, "policy"))
+    ops = getattr(augment, "ops", None) or [op for policy in augment.policy for op in policy]
+    image = Image.new("RGB", (SIZE, SIZE), (200, 100, 50))
+    for op in ops:
+        for magnitude in range(11):
+            op.prob, op.magnitude = 1.0, magnitude
+            assert op(image).size == image.size
+    strongest = [op for op in ops if op.name == "PosterizeIncreasing"]
+    assert [op(image).getextrema() for op in strongest] == [((0, 0),) * 3] * len(strongest)
 
 
 def refused(match: str, **data) -> None:

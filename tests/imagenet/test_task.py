@@ -96,6 +96,7 @@ def test_ema_and_plain_keys(batch):
     assert average.cyclic.cycles == 2
 
 
+@pytest.mark.slow
 def test_compiled_task_equals_eager(batch):
     eager, compiled = (CyclicTask(tiny_vit(), verbose=False) for _ in range(2))
     torch._dynamo.reset()

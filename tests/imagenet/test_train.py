@@ -198,11 +198,32 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny):
         assert part in str(error.value)
 
 
+@pytest.mark.slow
+def test_a_compiled_run_leaves_the_same_files(tiny, tmp_path):
+    torch._dynamo.reset()
+    eager, compiled = (change(tiny, run__output=str(tmp_path / n), cyclic__exits=[1, 2]) for n in ("eager", "compiled"))
+    eager, compiled = (change(c, model__drop=0.0, model__drop_path=0.0, run__max_steps=4) for c in (eager, compiled))
+    results = [train(eager), train(change(compiled, run__compile=True, run__compile_backend="aot_eager"))]
+    weights = [load_file(last(config) / "model.safetensors") for config in (eager, compiled)]
+    assert list(weights[0]) == list(weights[1])
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, atol=1e-4, rtol=1e-3)
+    for number, values in results[0]["exits"].items():
+        assert results[1]["exits"][number]["loss"] == pytest.approx(values["loss"], abs=1e-3)
+    assert train(change(compiled, run__max_steps=5), resume="auto")["step"] == 5  # an eager run goes on from it
+
+
 def test_an_old_run_is_not_written_over(tiny):
     config = change(tiny, run__max_steps=1)
     train(config)
     with pytest.raises(ConfigError, match="holds a run already"):
         train(config)
+    first = last(config)
+    train(change(tiny, run__max_steps=3), resume="auto")
+    with pytest.raises(ConfigError, match="holds checkpoints after step-00000001"):
+        train(tiny, resume=str(first))
+    branch = change(tiny, run__output=str(Path(tiny.run.output).with_name("branch")))
+    assert train(branch, resume=str(first))["step"] == 8
 
 
 def test_checkpoints_that_do_not_fit(tiny, tmp_path):
@@ -319,6 +340,7 @@ def test_the_commands_errors(tiny, tmp_path, folder_dir, capsys):
         (("--resume", str(tmp_path / "absent")), "does not exist"),
         (("--set", "optim.lr=1e30", "--set", "schedule.warmup_epochs=0"), "error: the loss is"),
         (("--device", "cuda"), "error: run.device='cuda'"),
+        (("--output", str(tmp_path / "mine.yaml")), "cannot be written to"),
         (("--device", "gpu"), "error: run.device='gpu'"),
         (("--evaluate", tiny.run.output, "--data-dir", str(tmp_path / "other")), "would mean nothing"),
     ):
