@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import stats
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "imagenet_deit.py"
+SENTENCE = re.compile(
+    r"  (\w+) at (\d) cycles? is (ahead of|behind|not told apart from) (\w+) at (\d) cycles?: ([+-][\d.]+) points "
+    r"\[([+-][\d.]+), ([+-][\d.]+)\], higher in (\d+) of (\d+) seeds\."
+)
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("imagenet_deit", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def made_up(**accuracy: list[list[float]]) -> dict[str, list[dict[str, Any]]]:
+    """Runs of every arm; arms that are not given equal base."""
+    arms = ("base", "base_eq", "mct", "exits", "sdpose")
+    cost = {"base": 1.0, "base_eq": 1.9}
+    return {
+        arm: [
+            {"seed": seed, "steps": 10, "cpu_seconds": cost.get(arm, 1.8), "accuracy": values}
+            for seed, values in enumerate(accuracy.get(arm, accuracy["base"]))
+        ]
+        for arm in arms
+    }
+
+
+def test_with_no_data_it_prints_a_table_and_saves_a_picture(tmp_path: Path) -> None:
+    figure = tmp_path / "figures" / "picture.png"
+    done = run_script("--seeds", "2", "--steps", "6", "--output", tmp_path / "out", "--figure", figure)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    with Image.open(figure) as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 400
+    assert str(figure) in done.stdout
+    assert "answer bit for bit" in done.stdout
+    for arm, runs in record["runs"].items():
+        row = next(line for line in done.stdout.splitlines() if line.startswith(f"{arm} "))
+        accuracy = np.array([run["accuracy"] for run in runs])
+        assert accuracy.shape == (2, 3)
+        shown = [f"{mean:.1f} ± {std:.1f}" for mean, std in zip(accuracy.mean(0), accuracy.std(0, ddof=1), strict=True)]
+        cells = [str(runs[0]["steps"]), f"{record['training_cost'][arm]:.2f}", *shown]
+        assert re.split(r"\s{2,}", row.strip()) == [arm, *cells]
+    assert record["runs"]["base_eq"][0]["steps"] == round(
+        6 * max(record["training_cost"][a] for a in ("mct", "exits", "sdpose"))
+    )
+    assert len(SENTENCE.findall(done.stdout)) == len(record["comparisons"])
+
+
+def test_every_sentence_agrees_with_scipys_paired_test(example: ModuleType) -> None:
+    draw = np.random.default_rng(0)
+    level = {
+        "base": [88, 80, 63],
+        "base_eq": [90, 82, 60],
+        "mct": [79, 89, 87],
+        "exits": [88, 88, 87],
+        "sdpose": [87, 88, 86],
+    }
+    runs = made_up(**{arm: (np.array(means) + draw.normal(0, 2, (6, 3))).tolist() for arm, means in level.items()})
+    sentences = SENTENCE.findall(example.explain(runs))
+    assert len(sentences) == sum(map(len, example.QUESTIONS.values()))
+    verdicts = set()
+    for left, exit, verdict, right, other, mean, low, high, wins, seeds in sentences:
+        one = np.array([run["accuracy"][int(exit) - 1] for run in runs[left]])
+        two = np.array([run["accuracy"][int(other) - 1] for run in runs[right]])
+        interval = stats.ttest_rel(one, two).confidence_interval(0.95)
+        assert float(mean) == pytest.approx((one - two).mean(), abs=0.051)
+        assert (float(low), float(high)) == pytest.approx((interval.low, interval.high), abs=0.051)
+        assert (int(wins), int(seeds)) == (sum(one > two), 6)
+        expected = "ahead of" if interval.low > 0 else "behind" if interval.high < 0 else "not told apart from"
+        assert verdict == expected
+        verdicts.add(verdict)
+    assert verdicts == {"ahead of", "behind", "not told apart from"}
+
+
+@pytest.mark.parametrize(
+    ("difference", "verdict"),
+    [([3.0, 4.0, 5.0], "ahead of"), ([-3.0, -4.0, -5.0], "behind"), ([-3.0, 4.0, 0.5], "not told apart from")],
+)
+def test_the_text_claims_no_more_than_the_interval(example: ModuleType, difference: list[float], verdict: str) -> None:
+    base = [[80.0, 70.0, 60.0]] * 3
+    sdpose = [[80.0 + gain, 70.0, 60.0] for gain in difference]
+    text = example.explain(made_up(base=base, sdpose=sdpose))
+    assert f"sdpose at 1 cycle is {verdict} base at 1 cycle" in text
+    assert f"sdpose at 1 cycle is {verdict} base_eq at 1 cycle" in text
+    assert "exits at 1 cycle is not told apart from base at 1 cycle: +0.0 points [+0.0, +0.0]" in text
+
+
+def test_arms_of_a_seed_start_from_the_same_weights_and_see_the_same_batches(example: ModuleType) -> None:
+    (images, labels), (test_images, _) = example.load_data()
+    assert len(images) == 300
+    assert len(test_images) == 1497
+    seen: dict[str, list[torch.Tensor]] = {}
+    for arm in ("base", "sdpose"):
+        model = example.build_model(seed=3)
+        start = next(model.parameters()).clone()
+        if example.ARMS[arm]:
+            example.wrap_cyclic(model, cycles=example.CYCLES, distill=example.ARMS[arm])
+        seen[arm] = [start]
+        model.patch_embed.register_forward_pre_hook(lambda _, inputs, kept=seen[arm]: kept.append(inputs[0].clone()))
+        example.train(model, (images, labels), steps=3, seed=3)
+    assert len(seen["base"]) == 4
+    assert all(torch.equal(*pair) for pair in zip(seen["base"], seen["sdpose"], strict=True))
+
+
+def test_equal_compute_means_the_costliest_arm(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"base": 2.0, "mct": 3.0, "exits": 3.6, "sdpose": 4.2, "base_eq": 4.2}
+
+    def fake(arm: str, seed: int, steps: int, *_: object) -> dict[str, Any]:
+        return {"seed": seed, "steps": steps, "cpu_seconds": seconds[arm], "accuracy": [1.0, 1.0, 1.0]}
+
+    monkeypatch.setattr(example, "run_arm", fake)
+    runs = example.run_study(seeds=3, steps=100)
+    assert {arm: [run["steps"] for run in runs[arm]] for arm in runs} == {
+        arm: [210 if arm == "base_eq" else 100] * 3 for arm in example.ARMS
+    }
+
+
+def test_a_deployed_model_that_differs_is_noticed(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = example.wrap_cyclic(example.build_model(seed=0), cycles=2)
+    images = torch.zeros(2, 1, 8, 8)
+    example.check_deployed(example.wrap_cyclic(example.build_model(seed=1), cycles=2), images)
+
+    def unwrap_and_spoil(wrapped: Any) -> None:
+        example_unwrap(wrapped)
+        wrapped.head.bias.add_(1)
+
+    example_unwrap = example.unwrap_cyclic
+    monkeypatch.setattr(example, "unwrap_cyclic", unwrap_and_spoil)
+    with pytest.raises(AssertionError, match="does not answer like"):
+        example.check_deployed(model, images)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "1"], "at least 2 seeds"),
+        (["--steps", "0"], "1 step"),
+        (["--seeds", "two"], "invalid int value: 'two'"),
+        (["--cycles", "3", "--distill", "elt"], "--cycles, --distill: only the ImageNet recipe has this"),
+        (["--max-steps", "0"], "needs --data-dir"),
+        (["--data-dir", "somewhere", "--steps", "5"], "give one kind"),
+        (["--data-dir", "no/such/folder", "--output", "out"], "no/such/folder"),
+        (["--data-dir", ".", "--set", "optim.lrr=1"], "optim.lr"),
+        (["--evaluate", "no/such/run", "--data-dir", "."], "no/such/run"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_bad_arguments_are_named(
+    example: ModuleType,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        example.main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("runs*"))
+
+
+@pytest.mark.slow
+def test_with_a_data_folder_it_trains_resumes_and_evaluates(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for index in range(4):
+                pixels = draw.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "data" / split / name / f"{index}.jpg")
+    small = ["--set", "model.kwargs={depth: 2, embed_dim: 24, patch_size: 16}", "--set", "model.img_size=32"]
+    options = ["--data-dir", tmp_path / "data", "--device", "cpu", "--workers", "0", "--batch-size", "4"]
+    command = [
+        *options,
+        "--config",
+        "cpu_96",
+        "--output",
+        tmp_path / "run",
+        "--cycles",
+        "3",
+        "--distill",
+        "exits",
+        *small,
+    ]
+    first = run_script(*command, "--max-steps", "2")
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)["step"] == 2
+    second = run_script(*command, "--max-steps", "3", "--resume", "auto")
+    assert second.returncode == 0, second.stderr
+    assert json.loads(second.stdout)["step"] == 3
+    third = run_script("--evaluate", tmp_path / "run", *options)
+    assert third.returncode == 0, third.stderr
+    assert json.loads(third.stdout)["exits"].keys() == {"1", "2", "3", "4"}
