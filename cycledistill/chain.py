@@ -54,13 +54,18 @@ def default_links(outputs: Sequence[object], inputs: Sequence[object], path: str
     return [(first_out[0], first_in[0])]
 
 
-def check_fit(path: str, inputs: Sequence[object], outputs: Sequence[object], links: Links) -> None:
-    """Refuse a stack whose output does not fit its input."""
+def check_fit(
+    path: str, inputs: Sequence[object], outputs: Sequence[object], links: Links, drops_tokens: bool = False
+) -> None:
+    """Refuse a stack whose output does not fit its input; fewer tokens fit where a plug-in drops them."""
     taken: list[torch.Tensor] = [inputs[j] for _, j in links]  # type: ignore[misc]
     made: list[torch.Tensor] = [outputs[i] for i, _ in links]  # type: ignore[misc]
     if any(tensor.is_nested for tensor in (*taken, *made)):
         return
-    if any(a.shape != b.shape for a, b in zip(taken, made, strict=True)):
+    if not all(
+        a.shape == b.shape or (drops_tokens and a[:, :1].shape == b[:, :1].shape)
+        for a, b in zip(taken, made, strict=True)
+    ):
         raise ChainError(
             f'blocks="{path}": the stack maps {shapes(taken)} to {shapes(made)}; cycling needs equal shapes'
         )

@@ -93,13 +93,15 @@ class Cyclic:
     def _task_weights(self) -> tuple[float, ...]:
         return self._distill.weights(self._cycles) if isinstance(self._distill, Distill) else (1.0,) * self._cycles
 
-    def _losses(self, model: nn.Module, out: CycleOutput) -> dict[str, torch.Tensor]:
+    def _losses(
+        self, model: nn.Module, out: CycleOutput, entry: torch.Tensor | tuple[torch.Tensor, ...]
+    ) -> dict[str, torch.Tensor]:
         if self._distill is None:
             return {}
         if not isinstance(self._distill, Distill):
             return {"distill": self._distill(out)}
         if self._groups is None:
-            self._groups = resolve_groups(model, out.tokens[0])
+            self._groups = resolve_groups(model, entry)
         if self._groups != ALL:
             fit_groups(self._groups, () if isinstance(out.tokens[0], tuple) else tuple(out.tokens[0].shape))
         return self._distill.losses(out.outputs, out.tokens, self._groups)
@@ -143,7 +145,7 @@ class Cyclic:
         finally:
             self._recorder.run = None
         out = CycleOutput(tuple(outputs), tuple(tokens), {}, weights)
-        out.losses = self._losses(model, out)
+        out.losses = self._losses(model, out, run.entry())
         return out
 
     def _eval(self, forward: Callable[[], Any]) -> Any:

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from cycledistill.swap import bare
+
 _logger = logging.getLogger(__name__)
 
 
@@ -61,7 +63,7 @@ def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
     if not candidates:
         return None
     try:
-        twin = meta_copy(model)
+        twin = bare(meta_copy(model))  # plug-ins may change what the blocks do to the tokens
     except Exception as error:  # whatever a model's own __deepcopy__ raises, the probe just has no answer
         _logger.debug("no meta copy of %s: %s", type(model).__name__, error)
         return None
@@ -136,6 +138,14 @@ def _declared_channels(model: nn.Module, config: Any) -> Iterator[int]:
             yield channels
 
 
+def run_meta(twin: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
+    """Run a meta copy in eval mode on guessed inputs."""
+    positional = [tensor for name, tensor in inputs.items() if not name]
+    named = {name: tensor for name, tensor in inputs.items() if name}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return twin.eval()(*positional, **named)
+
+
 def _run(twin: nn.Module, inputs: dict[str, torch.Tensor], names: list[str]) -> Trace:
     trace: Trace = {name: [] for name in names}
     modules = dict(twin.named_modules())
@@ -147,11 +157,8 @@ def _run(twin: nn.Module, inputs: dict[str, torch.Tensor], names: list[str]) -> 
             calls.append(Call(pytree.tree_leaves((args, kwargs)), pytree.tree_leaves(output)))
 
         handles.append(modules[name].register_forward_hook(note, with_kwargs=True))
-    positional = [tensor for name, tensor in inputs.items() if not name]
-    named = {name: tensor for name, tensor in inputs.items() if name}
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"):
-            twin.eval()(*positional, **named)
+        run_meta(twin, inputs)
     finally:
         for handle in handles:
             handle.remove()

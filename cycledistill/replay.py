@@ -138,7 +138,8 @@ class Run:
                 f'blocks="{self.path}": the last block returns another structure than the others, or the first takes '
                 "another; name a run of blocks with one signature"
             )
-        check_fit(self.path, first.leaves, made, first.links)
+        drops_tokens = all(getattr(call.block, "drops_tokens", False) for call in self.calls)
+        check_fit(self.path, first.leaves, made, first.links, drops_tokens)
 
     def finish_first_cycle(self) -> None:
         """Run the last block of cycle 1 after a first pass that stopped in front of it."""
@@ -179,6 +180,12 @@ class Run:
         made = pytree.tree_leaves(self.outputs[-1])
         indices = sorted({i for i, _ in self.calls[0].links})
         state = tuple(made[i] for i in indices)
+        return state[0] if len(state) == 1 else state
+
+    def entry(self) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """The state that cycle 1 started from; it holds more tokens than the stack's output where some are dropped."""
+        first = self.calls[0]
+        state = tuple(first.leaves[j] for j in sorted({j for _, j in first.links}))
         return state[0] if len(state) == 1 else state
 
     def _enter(self, index: int) -> None:

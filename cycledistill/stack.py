@@ -16,6 +16,7 @@ from torch import nn
 
 from cycledistill.chain import ChainError, StackError, check_chain
 from cycledistill.probe import Call, Links, Trace, links_between, probe
+from cycledistill.swap import recipe_of
 
 _PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
 _ATTENTION = re.compile(r"Attn|Attention|XCA|GPSA|MHSA|MQA|MHA|Focal|LiteMLA", re.IGNORECASE)
@@ -153,7 +154,7 @@ def _explicit(model: nn.Module, path: str) -> Stack:
 def _runs(blocks: list[tuple[str, nn.Module]], trace: Trace | None) -> list[tuple[int, int]]:
     """Maximal runs [start, stop) of two or more same-class blocks that, as far as was seen, chain and keep shape."""
     indices = range(len(blocks))
-    same_class = [list(group) for _, group in groupby(indices, key=lambda i: type(blocks[i][1]))]
+    same_class = [list(group) for _, group in groupby(indices, key=lambda i: recipe_of(blocks[i][1])[0])]
     runs = []
     for group in same_class:
         start = group[0]

@@ -56,6 +56,13 @@ def unswap(module: nn.Module, plugin: type[Swapped]) -> None:
     module.__class__ = _compose(base, tuple(each for each in plugins if each is not plugin))
 
 
+def bare(model: _Module) -> _Module:
+    """Give every module inside ``model`` its own class, without any plug-in; meant for copies."""
+    for module in model.modules():
+        module.__class__ = recipe_of(module)[0]
+    return model
+
+
 def has_plugin(module: nn.Module, plugin: type[Swapped]) -> bool:
     """Whether ``plugin`` was swapped onto ``module``, also when another tool derived a class since."""
     return isinstance(module, plugin)
