@@ -5,7 +5,14 @@ run from Python is ``load_config`` and :func:`cycledistill.integrations.imagenet
 ``pip install cycledistill[imagenet]``.
 """
 
-from .config import Config, ConfigError, load_config
-from .task import CyclicTask
+try:
+    from .config import Config, ConfigError, load_config
+    from .task import CyclicTask
+except ModuleNotFoundError as error:
+    if error.name and error.name.startswith("cycledistill"):
+        raise
+    raise ModuleNotFoundError(
+        f"cycledistill.integrations.imagenet needs {error.name}: pip install 'cycledistill[imagenet]'", name=error.name
+    ) from error
 
 __all__ = ["Config", "ConfigError", "CyclicTask", "load_config"]

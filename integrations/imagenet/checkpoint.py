@@ -55,6 +55,7 @@ class CheckpointStore:
         torch.save(state, beside / "state.pt")
         (beside / "recipe.json").write_text(json.dumps(recipe, indent=1), encoding="utf-8")
         for file in sorted(beside.iterdir()):
+            shutil.copymode(beside / "recipe.json", file)  # safetensors lets nobody else read its files
             _sync(file)
         _sync(beside)
         if final.exists():  # the same step again, after going back to an earlier one
@@ -158,9 +159,8 @@ def read_state(file: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{file} does not exist.") from error
     except pickle.UnpicklingError as error:
-        if (
-            not zipfile.is_zipfile(file) and "global" not in str(error).lower()
-        ):  # neither torch's format nor a name of code
+        code = zipfile.is_zipfile(file) or "global" in str(error).lower()  # torch's own format, or code by its name
+        if not code:
             raise CheckpointError(f"{file} is truncated or no torch file: {_first_line(error)}") from error
         raise CheckpointError(
             f"{file} holds pickled Python code, which loading would run, so it is refused. Save its weights as "
