@@ -1,0 +1,202 @@
+"""What README and the guides say is run: snippets, outputs, commands, links and names.
+
+Every Python block of a page runs in order in one namespace, offline, in an empty folder. A ``text`` block right after a
+Python block or a command is what that prints, to the letter. Commands of ``python -m cycledistill`` are run; of others
+the file and the options must exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import io
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+import torch
+
+import cycledistill
+from cycledistill.__main__ import main
+from cycledistill.distill import PRESETS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+pytest.importorskip("timm")
+pytest.importorskip("torchvision")
+pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+GUIDES = ["wrap", "distillation", "training", "anytime", "cost", "limits"]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SKIPPED_COMMANDS = ("git clone", "cd ")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fence:
+    """A code block of a page; `printed` is the ``text`` block that follows it with nothing but blank lines between."""
+
+    page: str
+    line: int
+    language: str
+    code: str
+    printed: str | None
+
+
+def fences(page: Path) -> list[Fence]:
+    text = page.read_text(encoding="utf-8")
+    found = list(FENCE.finditer(text))
+    result = []
+    for match, after in zip_longest(found, found[1:]):
+        shown = after is not None and after[1] == "text" and not text[match.end() : after.start()].strip()
+        line = text[: match.start(2)].count("\n")
+        result.append(Fence(page.name, line, match[1], match[2], after[2] if shown and after is not None else None))
+    return result
+
+
+def commands() -> list[tuple[str, str | None]]:
+    """Every command line of every page, with its output where that is shown."""
+    result = []
+    for page in PAGES:
+        for fence in fences(page):
+            if fence.language == "bash":
+                lines = [line for line in fence.code.replace("\\\n", " ").splitlines() if line.strip()]
+                parts = [part.strip() for line in lines for part in line.split("#")[0].split("&&") if part.strip()]
+                assert fence.printed is None or len(parts) == 1, f"{page.name}:{fence.line} shows one output of several"
+                result += [(part, fence.printed) for part in parts]
+    return list(dict.fromkeys(result))
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No network, an empty folder, one thread, one seed; settings a page makes for its process are taken back."""
+
+    def refuse(self: socket.socket, address: object) -> None:
+        raise OSError(f"a snippet tried to connect to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.chdir(tmp_path)
+    # The graph is what the pages speak of; the default backend would spend a minute in a C++ compiler.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    config, flag = torch._dynamo.config, "skip_fwd_side_effects_in_bwd_under_checkpoint"
+    before, threads = getattr(config, flag), torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+    setattr(config, flag, before)
+    torch.set_num_threads(threads)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_snippets(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    namespace = types.ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", namespace)
+    for fence in fences(page):
+        if fence.language == "python":
+            code = compile("\n" * fence.line + fence.code, str(page), "exec")  # a traceback gives the page's own line
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(code, namespace.__dict__)
+            if fence.printed is not None:
+                assert printed.getvalue().rstrip() == fence.printed.rstrip(), f"{page.name}:{fence.line}"
+
+
+@pytest.mark.parametrize(("command", "shown"), commands(), ids=lambda value: str(value)[:60])
+def test_command(command: str, shown: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(command)
+    if words[:2] == ["pip", "install"]:
+        check_extras(command)
+    elif words[:3] == ["python", "-m", "cycledistill"]:
+        assert main(words[3:]) == 0
+        printed = capsys.readouterr().out
+        assert shown is None or printed.rstrip() == shown.rstrip()
+    elif words[0] in ("python", "torchrun"):
+        check_options(words)
+    else:
+        assert command == "pytest" or command.startswith(SKIPPED_COMMANDS), f"no check is known for {command!r}"
+
+
+def check_extras(command: str) -> None:
+    extras = re.findall(r"\[([\w,]+)\]", command)
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert all(name in declared for extra in extras for name in extra.split(",")), command
+
+
+def check_options(words: list[str]) -> None:
+    start = next(i for i, word in enumerate(words) if word == "-m" or word.endswith(".py"))
+    target = words[start : start + 2] if words[start] == "-m" else words[start : start + 1]
+    known = help_of(tuple(target))
+    options = [word.split("=")[0] for word in words[start + len(target) :] if word.startswith("--")]
+    unknown = [option for option in options if not re.search(rf"{re.escape(option)}\b", known)]
+    assert not unknown, f"{' '.join(target)} knows no {unknown}"
+
+
+@functools.lru_cache
+def help_of(target: tuple[str, ...]) -> str:
+    command = [sys.executable, *target, "--help"]
+    checkout = {**os.environ, "PYTHONPATH": str(ROOT)}  # so that a bare checkout is served like an installation
+    done = subprocess.run(command, cwd=ROOT, env=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text(encoding="utf-8")))
+    for target in targets:
+        if not target.startswith(("http://", "https://")):
+            path, _, anchor = target.partition("#")
+            file = page.parent / path if path else page
+            assert file.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(file), f"{page.name}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_guide_is_there_and_linked() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for guide in GUIDES:
+        assert (ROOT / "docs" / f"{guide}.md").is_file()
+        assert f"docs/{guide}.md" in readme
+
+
+def test_the_two_commands_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert 'pip install -e ".[all]" && python examples/imagenet_deit.py\n' in readme
+    assert 'pip install -e ".[dev]" && pytest\n' in readme
+
+
+def test_every_public_name_is_documented() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [name for name in cycledistill.__all__ if not re.search(rf"\b{name}\b", text)] == []
+    handle = [name for name in ("cycles", "exit", "distill", "stack") if f"model.cyclic.{name}" not in text]
+    assert handle == []
+
+
+def test_every_field_and_preset_of_the_scheme_is_documented() -> None:
+    text = (ROOT / "docs" / "distillation.md").read_text(encoding="utf-8")
+    fields = [field.name for field in dataclasses.fields(cycledistill.Distill)]
+    assert [name for name in fields if f"`{name}`" not in text] == []
+    assert [name for name in PRESETS if f'`"{name}"`' not in text] == []
