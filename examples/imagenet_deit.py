@@ -33,8 +33,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 from sklearn.datasets import load_digits
 from timm.models import VisionTransformer
-from timm.optim import param_groups_weight_decay
+from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from cycledistill import CycleLoss, unwrap_cyclic, wrap_cyclic
 from cycledistill.cost import cost
@@ -49,6 +50,8 @@ EXITS = (1, 2, 3)  # cycles at inference; three is one more than was trained
 TRAIN_IMAGES = 300
 BATCH = 32
 WEIGHT_DECAY = 0.02
+# What --tune found for base (three folds of the 300 training images, two seeds): 69.3, 75.5, 78.3 and 71.5 %. timm's
+# default initialisation (std .02) reached 75.0 at best, with 16e-3; "jax" below is the ViT paper's.
 LEARNING_RATES = (4e-3, 8e-3, 16e-3, 32e-3)
 LEARNING_RATE = 16e-3
 
@@ -90,12 +93,9 @@ def train(model: nn.Module, data: Split, steps: int, seed: int, rate: float = LE
     """An ordinary training loop, the same for plain and wrapped models; returns its CPU seconds."""
     images, labels = data
     criterion = CycleLoss(nn.CrossEntropyLoss())  # a plain output goes straight to the task loss
-    groups = param_groups_weight_decay(model, WEIGHT_DECAY)
-    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.99), fused=True)
+    optimizer = create_optimizer_v2(model, "adamw", lr=rate, weight_decay=WEIGHT_DECAY, betas=(0.9, 0.99), fused=True)
     warmup = max(1, steps // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, (1 + math.cos(math.pi * step / steps)) / 2)
-    )
+    schedule = LambdaLR(optimizer, lambda step: min((step + 1) / warmup, (1 + math.cos(math.pi * step / steps)) / 2))
     batches = torch.Generator().manual_seed(seed)  # of its own: every arm of a seed sees the same batches
     model.train()
     began = time.process_time()
@@ -113,11 +113,12 @@ def train(model: nn.Module, data: Split, steps: int, seed: int, rate: float = LE
 def accuracy(model: nn.Module, data: Split) -> list[float]:
     """Percent right at each of EXITS; ``model`` is wrapped."""
     model.eval()
+    handle: Any = model.cyclic
     right = []
     for cycles in EXITS:
-        model.cyclic.exit = cycles
+        handle.exit = cycles
         right.append(100 * (model(data[0]).argmax(dim=1) == data[1]).float().mean().item())
-    model.cyclic.exit = 1
+    handle.exit = 1
     return right
 
 
