@@ -5,7 +5,17 @@ from cycledistill.cycle import unwrap_cyclic, wrap_cyclic
 from cycledistill.distill import Distill
 from cycledistill.loss import CycleLoss
 from cycledistill.output import CycleOutput
+from cycledistill.prune import unwrap_pruning, wrap_pruning
 
 __version__ = "0.1.0"
 
-__all__ = ["CycleLoss", "CycleOutput", "Distill", "StackError", "unwrap_cyclic", "wrap_cyclic"]
+__all__ = [
+    "CycleLoss",
+    "CycleOutput",
+    "Distill",
+    "StackError",
+    "unwrap_cyclic",
+    "unwrap_pruning",
+    "wrap_cyclic",
+    "wrap_pruning",
+]

@@ -1,0 +1,137 @@
+"""Which tokens of a pruned state are left, carried on the state itself, and how to pick the rows that belong to them.
+
+The note travels as an attribute of the tensor that a block hands to the next. So a block knows its entry whoever calls
+it: the model, a further cycle, or the recomputation of a checkpoint in the backward of an earlier forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cycledistill.chain import StackError
+
+_NOTE = "_cycledistill_kept"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The tokens left in a pruned state.
+
+    Attributes:
+        index: (B, k), positions of the survivors among the ``total - first`` droppable tokens, in their present order.
+        first: Tokens in front that are never dropped.
+        total: Tokens of the unpruned state, the first ones included.
+        block: Number of the block that returned the state.
+        again: Whether it did so in a further cycle, which drops no more.
+    """
+
+    index: Tensor
+    first: int
+    total: int
+    block: int
+    again: bool = False
+
+    def then(self, local: Tensor, block: int) -> Kept:
+        """What is left after ``local`` (B, k) of the present survivors were kept in ``block``."""
+        return Kept(self.index.gather(1, local), self.first, self.total, block)
+
+    def all_index(self) -> Tensor:
+        """(B, first + k): positions in the unpruned state, of every token that is left."""
+        return with_first(self.index, self.first)
+
+
+def note_kept(state: Tensor, kept: Kept) -> None:
+    """Write on ``state`` which tokens it holds."""
+    setattr(state, _NOTE, kept)
+
+
+def kept_of(state: Tensor) -> Kept | None:
+    """Which tokens ``state`` holds, or ``None`` for a state that was not pruned."""
+    return getattr(state, _NOTE, None)
+
+
+def with_first(index: Tensor, first: int) -> Tensor:
+    """Positions (B, first + k) in a state, of its first tokens and of ``index`` (B, k) among the others."""
+    front = torch.arange(first, device=index.device).expand(index.shape[0], first)
+    return torch.cat((front, index + first), dim=1)
+
+
+def flat_rows(index: Tensor, tokens: int) -> Tensor:
+    """Row numbers (B * k,) of positions ``index`` (B, k) in a (B, tokens, C) state seen as B * tokens rows."""
+    offset = torch.arange(index.shape[0], device=index.device).unsqueeze(1) * tokens
+    return (index + offset).flatten()
+
+
+def take_rows(state: Tensor, rows: Tensor) -> Tensor:
+    """The tokens (B, k, C) of ``state`` (B, N, C) whose flat row numbers are ``rows`` (B * k,)."""
+    batch, _, channels = state.shape
+    return state.reshape(-1, channels).index_select(0, rows).view(batch, -1, channels)
+
+
+def put_rows(tokens: Tensor, rows: Tensor, number: int) -> Tensor:
+    """A (B, number, C) state of zeros with ``tokens`` (B, k, C) at the flat row numbers ``rows``."""
+    batch, _, channels = tokens.shape
+    empty = tokens.new_zeros(batch * number, channels)
+    return empty.index_copy_(0, rows, tokens.reshape(-1, channels)).view(batch, number, channels)
+
+
+def take_argument(name: str, value: Any, kept: Kept) -> Any:
+    """The part of a block's argument that belongs to the tokens that are left.
+
+    Token axes are told by length: that of the unpruned state, or of its droppable tokens. Served are per-token tables
+    (..., N, C), rotary tables (a name with "rope": (N, C), (H, N, C) or (B, H, N, C), as timm passes them), and masks
+    or biases (a name with "mask" or "bias": (N, N), (H, N, N), (B, H, N, N), (B, H, 1, N), (B, N)). Anything else
+    is passed on as it is.
+
+    Args:
+        name: Name of the parameter in the block's forward.
+        value: The argument for the unpruned state.
+        kept: The tokens that are left.
+    """
+    if not isinstance(value, Tensor) or value.ndim < 2:
+        return value
+    if "mask" in name or "bias" in name:
+        return _take_mask(value, kept)
+    lengths = {kept.total: kept.all_index, kept.total - kept.first: lambda: kept.index}
+    if value.shape[-2] not in lengths:
+        return value
+    index = lengths[value.shape[-2]]()
+    if value.ndim > 2 and "rope" not in name and value.shape[0] not in (1, len(index)):
+        raise StackError(
+            f"pruning cannot tell the axes of the block argument {name!r}, {tuple(value.shape)}: a table per token has "
+            f"the axes (N, C), (1, N, C) or (B, N, C), and the batch is {len(index)}"
+        )
+    if "rope" in name:  # heads are an axis of their own
+        return _take(value.reshape((1,) * (4 - value.ndim) + value.shape), -2, index)
+    if value.ndim == 3 and value.shape[0] > 1:
+        return take_rows(value, flat_rows(index, value.shape[1]))
+    if value.ndim == 2 or value.shape[:-2].numel() == 1:
+        table = value.reshape(value.shape[-2:])
+        rows = table.index_select(0, index.flatten())
+        return rows.view(len(index), *value.shape[1:-2], index.shape[1], value.shape[-1])
+    return _take(value, -2, index)
+
+
+def _take_mask(mask: Tensor, kept: Kept) -> Tensor:
+    index = kept.all_index()
+    axes = [axis for axis in (-2, -1) if mask.shape[axis] == kept.total]
+    if len(axes) == 2 and mask.ndim < 4:
+        mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+    for axis in axes:
+        mask = _take(mask, axis, index)
+    return mask
+
+
+def _take(value: Tensor, axis: int, index: Tensor) -> Tensor:
+    """Entries ``index`` (B, k) of ``value`` along an axis; its first axis is the batch, or 1 for all of it."""
+    batch, number = index.shape
+    shape = [batch, *value.shape[1:]]
+    view = [1] * value.ndim
+    view[0], view[axis] = batch, number
+    spread = list(shape)
+    spread[axis] = number
+    return value.expand(shape).gather(axis, index.view(view).expand(spread))
