@@ -24,9 +24,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo
 
 import cycledistill
 from cycledistill.__main__ import main
+from cycledistill.cost import cost
 from cycledistill.distill import PRESETS
 
 if sys.version_info >= (3, 11):
@@ -43,6 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GUIDES = ["wrap", "distillation", "training", "anytime", "cost", "limits"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DYNAMO_FLAG = "skip_fwd_side_effects_in_bwd_under_checkpoint"
 SKIPPED_COMMANDS = ("git clone", "cd ")
 
 
@@ -92,20 +95,20 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     # The graph is what the pages speak of; the default backend would spend a minute in a C++ compiler.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    config, flag = torch._dynamo.config, "skip_fwd_side_effects_in_bwd_under_checkpoint"
-    before, threads = getattr(config, flag), torch.get_num_threads()
+    before, threads = getattr(torch._dynamo.config, DYNAMO_FLAG), torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     yield
     torch._dynamo.reset()
-    setattr(config, flag, before)
+    setattr(torch._dynamo.config, DYNAMO_FLAG, before)
     torch.set_num_threads(threads)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.skipif(not hasattr(torch._dynamo.config, DYNAMO_FLAG), reason="the pages speak of current PyTorch")
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_snippets(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,3 +203,18 @@ def test_every_field_and_preset_of_the_scheme_is_documented() -> None:
     fields = [field.name for field in dataclasses.fields(cycledistill.Distill)]
     assert [name for name in fields if f"`{name}`" not in text] == []
     assert [name for name in PRESETS if f'`"{name}"`' not in text] == []
+
+
+def test_the_cost_table_of_the_readme_is_what_the_report_counts() -> None:
+    import timm
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) M \|$", readme, re.MULTILINE)
+    with torch.device("meta"):
+        report = cost(timm.create_model("deit_tiny_patch16_224"), cycles=3)
+    one = report.training_step[0].total
+    counted = [
+        (str(n), f"{macs.total / 1e9:.2f}", f"{step.total / one:.2f}", f"{report.parameters / 1e6:.1f}")
+        for n, (macs, step) in enumerate(zip(report.exits, report.training_step, strict=True), 1)
+    ]
+    assert shown == counted
