@@ -1,0 +1,210 @@
+"""What do the pose models cost, by which rule of counting, and do the printed figures agree?
+
+    python benchmarks/paper_costs.py                    # all models; a few seconds, no data, no GPU
+    python benchmarks/paper_costs.py --names sdpose_t   # some
+
+Models are built on the meta device for 256x192 images and 17 keypoints, one image. Multiply-accumulates in G = 1e9:
+
+true          convolutions, linear layers and attention's two products, one cycle (what eval runs)
+train         the same in a training forward with all cycles
+mmcv          the rule of mmcv's get_model_complexity_info, behind SDPose's "GFLOPs": layers alone, attention's products
+              not counted; BatchNorm, LayerNorm, ReLU and upsampling are. Its "parameters" are the trainable ones
+hrnet         the rule of HRNet's get_model_summary, behind the figures of TokenPose and PPT, in 2^30: convolutions and
+              linear layers, the latter times the number of tokens instead of their input channels
+transformer   PPT's "GFLOPs^T": 10 N C^2 + 2 N^2 C a layer, in 2^30
+
+A printed figure agrees if it is the count, rounded to its last digit (from two decimals, as mmcv prints).
+PPT's `true` contains the scores of the keypoint rows, 0.002 G, which its own code reads off the attention it forms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cycledistill.integrations.coco import create_pose_model, list_pose_models, pose_model_config
+from cycledistill.integrations.coco.config import TokenPoseConfig
+from cycledistill.macs import MacCounter
+
+OUT = Path(__file__).parent / "results" / "paper_costs.json"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A printed pair of figures: millions of parameters, and G of multiply-accumulates by one of the rules."""
+
+    source: str
+    rule: str
+    parameters: str | None
+    macs: str
+
+
+def _sdpose(parameters: str, macs: str) -> Printed:
+    return Printed("SDPose", "mmcv", parameters, macs)
+
+
+def _ppt(parameters: str | None, macs: str, source: str = "PPT") -> Printed:
+    return Printed(source, "hrnet", parameters, macs)
+
+
+PRINTED: dict[str, tuple[Printed, ...]] = {
+    "tokenpose_t": (_ppt(None, "1.29", "TokenPose"),),
+    "tokenpose_s_v1": (_sdpose("6.6", "2.4"),),
+    "tokenpose_s_v1_original": (_ppt("6.6", "2.2"),),
+    "tokenpose_s_v2": (_sdpose("6.2", "4.7"),),
+    "tokenpose_b": (_ppt("13.5", "5.7"),),
+    "tokenpose_b_narrow": (_sdpose("13.2", "5.2"),),
+    "tokenpose_l_d6": (_ppt("20.8", "9.1"),),
+    "sdpose_t": (_sdpose("4.4", "1.8"),),
+    "sdpose_s_v1": (_sdpose("6.6", "2.4"),),
+    "sdpose_s_v2": (_sdpose("6.2", "4.7"),),
+    "sdpose_b_narrow": (_sdpose("13.2", "5.2"),),
+    "sdpose_reg": (_sdpose("5.4", "2.4"),),
+    "sdpose_s_v1_ppt": (_sdpose("6.6", "2.0"),),
+    "distilpose_s": (_sdpose("5.4", "2.4"), Printed("DistilPose", "mmcv", "5.36", "2.38")),
+    "ppt_s": (_sdpose("6.6", "2.0"),),
+    "ppt_s_original": (_ppt("6.6", "1.6"),),
+    "ppt_b": (_ppt(None, "5.0"),),
+    "ppt_b_narrow": (_sdpose("13.2", "4.7"),),
+    "ppt_l_d6": (_ppt("20.8", "8.7"),),
+}
+"""Model -> printed figures. SDPose: its tables 1 to 3; PPT and TokenPose: the tables of their papers."""
+
+
+class RuleCounter:
+    """Counts by the rules of mmcv and of HRNet while a model runs.
+
+    Example:
+        >>> with RuleCounter(model) as counter:
+        ...     model(images)
+        >>> counter.mmcv, counter.hrnet
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.mmcv, self.hrnet = 0, 0
+        self._model = model
+
+    def __enter__(self) -> RuleCounter:
+        self._handles = [module.register_forward_hook(self._note) for module in self._model.modules()]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _note(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        if isinstance(module, nn.Conv2d):
+            count = out.numel() * module.in_channels * math.prod(module.kernel_size)
+            self.mmcv += count
+            self.hrnet += count
+        elif isinstance(module, nn.Linear):
+            # mmcv adds a bias once, whatever the number of tokens.
+            self.mmcv += out.numel() * module.in_features + (0 if module.bias is None else module.out_features)
+            self.hrnet += out.numel() * args[0].shape[1]
+        elif isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
+            self.mmcv += 2 * args[0].numel()
+        elif isinstance(module, (nn.ReLU, nn.Upsample)):
+            self.mmcv += out.numel()
+
+
+def examine(name: str) -> Record:
+    """Parameters and multiply-accumulates of one model, next to what was printed."""
+    config = pose_model_config(name)
+    with torch.device("meta"):
+        model = create_pose_model(name)
+        image = torch.zeros(1, 3, *config.network.image_size)
+    parameters = list(model.parameters())
+    record: Record = {
+        "name": name,
+        "parameters": sum(each.numel() for each in parameters),
+        "trainable": sum(each.numel() for each in parameters if each.requires_grad),
+        "true": _true(model.eval(), image),
+        "train": _true(model.train(), image) if config.cycles is not None else None,
+        "cycles": config.cycles or 1,
+        "transformer": _transformer(config.network, config.prune_layers, config.keep) / 2**30,
+    }
+    with torch.no_grad(), RuleCounter(model.eval()) as counter:
+        model(image)
+    record |= {"mmcv": counter.mmcv / 1e9, "hrnet": counter.hrnet / 2**30}
+    return record | {"printed": [_compare(printed, record) for printed in PRINTED.get(name, ())]}
+
+
+def _true(model: nn.Module, image: Tensor) -> float:
+    with torch.no_grad(), MacCounter(model) as counter:
+        model(image)
+    return counter.read().total / 1e9
+
+
+def _transformer(config: TokenPoseConfig, prune_layers: Sequence[int], keep: float) -> float:
+    """PPT's count of the layers alone; a layer that prunes counts at the number of tokens it leaves."""
+    visual, total = math.prod(config.grid), 0.0
+    for layer in range(config.depth):
+        visual = math.ceil(visual * keep) if layer in prune_layers else visual
+        tokens = config.num_keypoints + visual
+        total += 10 * tokens * config.dim**2 + 2 * tokens**2 * config.dim
+    return total
+
+
+def _compare(printed: Printed, record: Record) -> Record:
+    counted = {"parameters": record["trainable"] / 1e6, "macs": record[printed.rule]}
+    told = {"parameters": printed.parameters, "macs": printed.macs}
+    agrees = {what: _agrees(text, counted[what]) for what, text in told.items() if text is not None}
+    return {"source": printed.source, "rule": printed.rule, **told, "agrees": agrees}
+
+
+def _agrees(text: str, value: float) -> bool:
+    """Whether ``value``, first rounded to two decimals, then to those of ``text``, may print as ``text``."""
+    decimals = len(text.partition(".")[2])
+    return abs(float(text) - value) <= 0.5 * 10**-decimals + (0.005 if decimals < 2 else 0)
+
+
+def report(records: Sequence[Record]) -> str:
+    """The records as a table."""
+    head = ("model", "parameters", "trainable", "true", "train", "mmcv", "hrnet", "transf.", "printed: M / G by rule")
+    rows = [head]
+    for record in records:
+        figures = [f"{record[key]:.4f}" if record[key] is not None else "-" for key in ("true", "train")]
+        figures += [f"{record[key]:.4f}" for key in ("mmcv", "hrnet", "transformer")]
+        count = (f"{record['parameters']:,}", f"{record['trainable']:,}")
+        rows.append((record["name"], *count, *figures, "; ".join(map(_words, record["printed"])) or "-"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _words(printed: Record) -> str:
+    off = [what for what, agrees in printed["agrees"].items() if not agrees]
+    verdict = f"DIFFERS: {', '.join(off)}" if off else "agrees"
+    return f"{printed['source']} {printed['parameters'] or '-'} / {printed['macs']} by {printed['rule']}: {verdict}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Count, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--names", nargs="*", default=None, help="models (default: all)")
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args(argv)
+    try:
+        records = [examine(name) for name in options.names or list_pose_models()]
+    except ValueError as error:
+        parser.error(str(error))
+    print(report(records))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    beside = options.out.with_name(options.out.name + ".tmp")
+    beside.write_text(json.dumps({"image": [256, 192], "keypoints": 17, "models": records}, indent=1) + "\n")
+    os.replace(beside, options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
