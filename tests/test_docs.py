@@ -43,7 +43,6 @@ pytest.importorskip("accelerate")
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-GUIDES = ["wrap", "distillation", "training", "anytime", "cost", "limits"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DYNAMO_FLAG = "skip_fwd_side_effects_in_bwd_under_checkpoint"
 SKIPPED_COMMANDS = ("git clone", "cd ")
@@ -180,9 +179,9 @@ def anchors(page: Path) -> set[str]:
 
 def test_every_guide_is_there_and_linked() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for guide in GUIDES:
-        assert (ROOT / "docs" / f"{guide}.md").is_file()
-        assert f"docs/{guide}.md" in readme
+    guides = {page.stem for page in PAGES[1:]}
+    assert guides >= {"wrap", "distillation", "training", "anytime", "cost", "limits"}
+    assert [guide for guide in guides if f"(docs/{guide}.md)" not in readme] == []
 
 
 def test_the_two_commands_of_the_readme() -> None:
