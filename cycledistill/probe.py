@@ -103,12 +103,13 @@ def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[dict[str, torch.T
         yield {name: torch.zeros(batch, 16, dtype=torch.long, device="meta")}
         return
     seen = set()
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     for size in _declared_sizes(model, config):
         for channels in _declared_channels(model, config):
             shape = (batch, channels, *size)
             if shape not in seen:
                 seen.add(shape)
-                yield {name: torch.zeros(shape, device="meta")}
+                yield {name: torch.zeros(shape, dtype=dtype, device="meta")}
 
 
 def _declared_sizes(model: nn.Module, config: Any) -> Iterator[tuple[int, ...]]:
