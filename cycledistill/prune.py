@@ -10,15 +10,16 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from cycledistill.chain import StackError
-from cycledistill.prune_check import check_block, trial
+from cycledistill.prune_check import PARTS, check_block, check_layers, check_parts, trial
 from cycledistill.pruned import PRUNE_SITE, PrunedBlock, PrunedMlp, PrunedNorm, PrunedQkv, PruneSite
+from cycledistill.query import resolve_query
 from cycledistill.stack import Stack, choose_stack
-from cycledistill.swap import Swapped, has_plugin, recipe_of, swap, swapped_since, unswap
+from cycledistill.swap import Swapped, has_plugin, swap, swapped_since, unswap
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_PLUGINS = (PrunedBlock, PrunedQkv, PrunedNorm, PrunedMlp)
-_PARTS = {"attn.qkv": PrunedQkv, "norm2": PrunedNorm, "mlp": PrunedMlp}
+_PARTS = dict(zip(PARTS, (PrunedQkv, PrunedNorm, PrunedMlp), strict=True))
+_PLUGINS = (PrunedBlock, *_PARTS.values())
 _DATA_PARALLEL = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
 
@@ -63,7 +64,8 @@ class Pruning:
 
     def show(self, index: Tensor | None) -> None:
         """Take note of the tokens kept so far in this forward."""
-        self._index = index
+        # While a model is exported, what arrives here is a stand-in without data.
+        self._index = index if type(index) is Tensor else None
 
     def count(self, number: int) -> int:
         """How many of ``number`` droppable tokens a pruning layer keeps: ``ceil(number * keep)``."""
@@ -115,11 +117,11 @@ def wrap_pruning(
     """
     _check_wrappable(model)
     stack = choose_stack(model, blocks)
-    pruned = _check_layers(layers, stack)
-    tokens, first = _resolve_query(model, query, stack)
+    pruned = check_layers(layers, stack)
+    tokens, first = resolve_query(model, query, stack)
     handle = Pruning(stack, pruned, keep, tokens, first)
     for number in pruned:
-        _check_parts(stack, number, stack.modules(model)[number])
+        check_parts(stack, number, stack.modules(model)[number])
     # On copies first: a refusal leaves the model as it was.
     seen = trial(model, stack, pruned[0], lambda twin: _install(twin, Pruning(stack, pruned, 0.5, tokens, first)))
     if seen is not None:
@@ -185,87 +187,6 @@ def _roles(model: nn.Module, handle: Pruning) -> Iterator[tuple[nn.Module, type[
 
 def _settings_of(module: nn.Module) -> Any:
     return getattr(module.__dict__.get(PRUNE_SITE), "settings", None)
-
-
-def _resolve_query(model: nn.Module, query: str | slice, stack: Stack) -> tuple[slice, int]:
-    """The query tokens as a slice with whole bounds, and the number of tokens in front that are never dropped."""
-    prefix = getattr(model, "num_prefix_tokens", None)
-    prefix = prefix if isinstance(prefix, int) else 0
-    groups = getattr(model, "token_groups", None) or {}
-    if query == "prefix" and "prefix" not in groups:
-        query = slice(0, _prefix_in_stack(model, prefix, stack, list(groups)))
-    elif isinstance(query, str):
-        if query not in groups:
-            raise StackError(
-                f"query={query!r}: {type(model).__name__} has no such token group, only {list(groups) or 'none'}; name "
-                'one of them, "prefix", or give a slice such as slice(0, 17)'
-            )
-        query = groups[query]
-    if not isinstance(query, slice) or query.step not in (None, 1):
-        raise StackError(f'query={query!r}: "prefix", a name of a token group, or a slice without a step is expected')
-    start, stop = query.start or 0, query.stop
-    if not isinstance(stop, int) or not 0 <= start < stop or (stack.shape is not None and stop >= stack.shape[1]):
-        tokens = "" if stack.shape is None else f", of {stack.shape[1]} tokens"
-        raise StackError(
-            f"query={query!r}: query tokens stand in front and leave others to drop{tokens}; give a slice with whole "
-            "bounds, as slice(0, 17)"
-        )
-    return slice(start, stop), max(stop, prefix)
-
-
-def _prefix_in_stack(model: nn.Module, prefix: int, stack: Stack, groups: list[str]) -> int:
-    name = type(model).__name__
-    if prefix < 1:
-        hint = f'; name one of its token groups: query="{groups[0]}"' if groups else ""
-        raise StackError(
-            f"{name} has no prefix tokens whose attention could score the others{hint}. Pruning needs at least one "
-            "query token (a class or keypoint token) in the stack"
-        )
-    patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
-    if stack.shape is not None and isinstance(patches, int) and stack.shape[1:2] != (patches + prefix,):
-        raise StackError(
-            f"{name} declares {prefix} prefix tokens and {patches} patches, but the state of {stack.path} is "
-            f"{stack.shape}: the prefix is not in the stack, so there is no query token"
-        )
-    return prefix
-
-
-def _check_layers(layers: Sequence[int], stack: Stack) -> tuple[int, ...]:
-    numbers = tuple(layers) if isinstance(layers, (tuple, list, range)) else ()
-    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
-    if not numbers or not whole or len(set(numbers)) != len(numbers):
-        raise StackError(f"layers={layers!r}: different whole numbers are expected, as (3, 6, 9)")
-    outside = [number for number in numbers if not 0 <= number < stack.depth]
-    if outside:
-        raise StackError(
-            f"layers={layers!r}: {outside} lie outside the stack {stack.path}, whose {stack.depth} blocks are numbered "
-            f"0 to {stack.depth - 1}"
-        )
-    return tuple(sorted(numbers))
-
-
-def _check_parts(stack: Stack, number: int, block: nn.Module) -> None:
-    missing = []
-    for part in ("norm1", *_PARTS):
-        try:
-            found = block.get_submodule(part)
-        except AttributeError:
-            found = None
-        if found is None:
-            missing.append(part)
-    if missing:
-        raise StackError(
-            f'blocks="{stack.path}": block {number}, a {recipe_of(block)[0].__name__}, has no {", ".join(missing)}. '
-            "Pruning serves blocks with norm1, attn.qkv (called as a module), norm2 and mlp, as timm's plain vision "
-            "transformers have"
-        )
-    attention: Any = block.attn
-    lacking = [name for name in ("num_heads", "scale") if not hasattr(attention, name)]
-    if lacking:
-        raise StackError(
-            f'blocks="{stack.path}": the attention of block {number}, a {type(attention).__name__}, has no '
-            f"{', '.join(lacking)}, which its scores need"
-        )
 
 
 def _fraction(keep: float) -> float:

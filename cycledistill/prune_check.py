@@ -1,10 +1,10 @@
-"""Try pruning on copies before a model is touched: its forward without data, and one block against plain dropping."""
+"""What must hold before a model is pruned: its layers and parts, its forward without data, and one block's numbers."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,52 @@ from cycledistill.chain import StackError
 from cycledistill.probe import guess_inputs, meta_copy, run_meta
 from cycledistill.scoring import attention_rows
 from cycledistill.stack import Stack
-from cycledistill.swap import bare
+from cycledistill.swap import bare, recipe_of
 
 _logger = logging.getLogger(__name__)
 
+PARTS = ("attn.qkv", "norm2", "mlp")
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def check_layers(layers: Sequence[int], stack: Stack) -> tuple[int, ...]:
+    """The numbers of the pruning layers, ascending; refuses what are no numbers of blocks of ``stack``."""
+    numbers = tuple(layers) if isinstance(layers, (tuple, list, range)) else ()
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+    if not numbers or not whole or len(set(numbers)) != len(numbers):
+        raise StackError(f"layers={layers!r}: different whole numbers are expected, as (3, 6, 9)")
+    outside = [number for number in numbers if not 0 <= number < stack.depth]
+    if outside:
+        raise StackError(
+            f"layers={layers!r}: {outside} lie outside the stack {stack.path}, whose {stack.depth} blocks are numbered "
+            f"0 to {stack.depth - 1}"
+        )
+    return tuple(sorted(numbers))
+
+
+def check_parts(stack: Stack, number: int, block: nn.Module) -> None:
+    """Refuse a block without the parts that pruning acts on, or whose attention does not say its heads and scale."""
+    missing = []
+    for part in ("norm1", *PARTS):
+        try:
+            found = block.get_submodule(part)
+        except AttributeError:
+            found = None
+        if found is None:
+            missing.append(part)
+    if missing:
+        raise StackError(
+            f'blocks="{stack.path}": block {number}, a {recipe_of(block)[0].__name__}, has no {", ".join(missing)}. '
+            "Pruning serves blocks with norm1, attn.qkv (called as a module), norm2 and mlp, as timm's plain vision "
+            "transformers have"
+        )
+    attention: Any = block.attn
+    lacking = [name for name in ("num_heads", "scale") if not hasattr(attention, name)]
+    if lacking:
+        raise StackError(
+            f'blocks="{stack.path}": the attention of block {number}, a {type(attention).__name__}, has no '
+            f"{', '.join(lacking)}, which its scores need"
+        )
 
 
 def trial(model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Module], None]) -> Arguments | None:

@@ -101,6 +101,11 @@ class PrunedBlock(Swapped):
         self, site: PruneSite, state: Tensor, kept: Kept | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, Kept | None]:
         settings = site.settings
+        if getattr(self, "_is_replica", False):
+            raise site.error(
+                "is a replica of torch.nn.DataParallel, whose threads share one record of the forward: use "
+                "torch.nn.parallel.DistributedDataParallel"
+            )
         if state.ndim != 3 or state.shape[1] <= settings.first:
             raise site.error(
                 f"received a state {tuple(state.shape)}: pruning takes (B, N, C) with tokens after the first "
@@ -125,6 +130,11 @@ class PrunedBlock(Swapped):
         if not _recomputing():
             settings.show(kept.index)
         return take_rows(output, call.rows), kept
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise self.__dict__[PRUNE_SITE].error(
+            "cannot be compiled by torch.jit.script, which would drop no token: use torch.jit.trace, torch.export, ONNX"
+        )
 
 
 class PrunedQkv(Swapped):

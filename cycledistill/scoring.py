@@ -46,7 +46,7 @@ def attention_rows(
 ) -> Tensor:
     """The attention (B, H, Q, N) of the query tokens; arguments as for :func:`token_scores`."""
     batch, number, _ = qkv.shape
-    q, k, _ = qkv.view(batch, number, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, _ = qkv.reshape(batch, number, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
     rotated = rope is not None and query.stop > attention.num_prefix_tokens  # tokens of the prefix are not rotated
     q = q if rotated else q[:, :, query]
     q_norm, k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
@@ -61,7 +61,7 @@ def attention_rows(
             mask = mask[:, None, None]
         mine = mask[..., query, :] if mask.shape[-2] == number else mask
         logits = logits.masked_fill(~mine, float("-inf")) if mine.dtype == torch.bool else logits + mine
-    return logits.softmax(dim=-1)
+    return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))  # as fused attention does
 
 
 def _rotate(attention: Any, x: Tensor, rope: Tensor) -> Tensor:

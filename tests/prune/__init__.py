@@ -1,0 +1,1 @@
+"""Tests of token pruning against loops that drop tokens after whole layers."""
