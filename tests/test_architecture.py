@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = sorted((ROOT / "cycledistill").glob("*.py"))
+RECIPES = sorted((ROOT / "cycledistill" / "recipes").glob("*.py"))
 INTEGRATIONS = sorted((ROOT / "integrations").rglob("*.py"))
 
 
@@ -40,10 +41,20 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.name)
 def test_library_needs_torch_alone_and_no_integration(path: Path) -> None:
     for name, now in imports(path):
-        assert not name.startswith("cycledistill.integrations"), f"{path.name} imports {name}"
+        assert not name.startswith(("cycledistill.integrations", "cycledistill.recipes")), f"{path.name} imports {name}"
         if now:
             root = name.partition(".")[0]
             assert root in {"cycledistill", "torch", *sys.stdlib_module_names}, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_recipes_know_no_task_and_no_model(path: Path) -> None:
+    allowed = {"numpy", "safetensors", "torch", "yaml", *sys.stdlib_module_names}
+    for name, now in imports(path):
+        own = name == "cycledistill" or name.startswith("cycledistill.recipes")
+        assert own or not name.startswith("cycledistill"), f"{path.name} imports {name}"
+        if now:
+            assert own or name.partition(".")[0] in allowed, f"{path.name} imports {name}"
 
 
 @pytest.mark.parametrize("path", INTEGRATIONS, ids=lambda path: "/".join(path.parts[-2:]))

@@ -10,9 +10,12 @@ from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from cycledistill import Distill, wrap_cyclic
+from cycledistill.recipes.overrides import nearest
 
 from .config import Config, ConfigError
-from .overrides import nearest
+
+ADVICE = "check model.name, model.kwargs, model.img_size and the number of classes"
+"""What to look at when weights do not fit the model."""
 
 
 def create_model(config: Config, classes: int) -> nn.Module:

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from .checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.checkpoint import find_checkpoint, read_recipe
+
 from .config import Config, ConfigError, load_config
 
 # flag -> (config key, help); None: no key of the config

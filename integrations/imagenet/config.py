@@ -2,7 +2,7 @@
 
 Numbers: facebookresearch/deit ``main.py`` (Touvron et al., "Training data-efficient image transformers",
 arXiv 2012.12877), early stochastic depth: Liu et al., "Dropout Reduces Underfitting", arXiv 2303.01500.
-How files and ``a.b=c`` overrides become a :class:`Config` is in ``overrides.py``.
+How files and ``a.b=c`` overrides become a :class:`Config` is in ``cycledistill/recipes/overrides.py``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .overrides import ConfigError, build, merge, parse_override, plain, read_yaml
+from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.overrides import check as _check
+from cycledistill.recipes.overrides import load, plain
 
 __all__ = ["Config", "ConfigError", "load_config"]
-
-
-def _check(ok: bool, key: str, given: object, expected: str) -> None:
-    if not ok:
-        raise ConfigError(f"{key}={given!r}: expected {expected}.")
 
 
 @dataclass
@@ -260,8 +257,4 @@ def load_config(
 
         config = load_config("deit_tiny", ["data.dir=/data/imagenet", "cyclic.cycles=3", "optim.lr=1e-3"])
     """
-    data = dict(source) if isinstance(source, Mapping) else read_yaml(source)
-    pairs = overrides.items() if isinstance(overrides, Mapping) else [parse_override(text) for text in overrides]
-    for key, value in pairs:
-        merge(data, key, value, Config)
-    return build(Config, data)
+    return load(Config, __package__, source, overrides)

@@ -17,10 +17,11 @@ from timm.data.dataset import ImageDataset, IterableImageDataset
 from timm.data.dataset_factory import create_dataset
 from torch.utils.data import Dataset
 
+from cycledistill.recipes.seeding import seeded
+
 from .config import DataConfig
 from .errors import DataError
 from .parquet import ParquetReader, find_parquet
-from .seeding import seeded
 
 _logger = logging.getLogger(__name__)
 

@@ -24,11 +24,12 @@ from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data.distributed import DistributedSampler
 
+from cycledistill.recipes.seeding import IMAGE, STREAM, derive_seed, seeded
+
 from .config import Config
 from .data import ImageSets
 from .errors import DataError
 from .place import Place
-from .seeding import IMAGE, STREAM, derive_seed, seeded
 
 _logger = logging.getLogger(__name__)
 

@@ -15,20 +15,31 @@ from timm.utils.model import unwrap_model
 from torch import nn
 from torch.optim import Optimizer
 
-from .build import create_model, image_size
-from .checkpoint import CheckpointStore, find_checkpoint, load_weights, read_recipe, read_state, read_weights
+from cycledistill.recipes.checkpoint import (
+    CheckpointStore,
+    find_checkpoint,
+    load_weights,
+    read_recipe,
+    read_state,
+    read_weights,
+)
+from cycledistill.recipes.logs import Meter, RunLog
+from cycledistill.recipes.overrides import changed
+from cycledistill.recipes.seeding import INIT, derive_seed, seed_all
+
+from .build import ADVICE, create_model, image_size
 from .config import Config, ConfigError
 from .data import open_images
 from .errors import CheckpointError
 from .loader import TrainLoader, create_mixup, eval_loader
-from .logs import Meter, RunLog
 from .optim import Schedule, create_optimizer
-from .overrides import changed
 from .place import Place
-from .seeding import INIT, derive_seed, seed_all
 from .task import CyclicTask
 
 _logger = logging.getLogger(__name__)
+
+BEST_BY = ("exits", "1", "top1")
+"""By what the best checkpoint is chosen; JSON turns the exits' numbers into text."""
 
 
 @dataclass
@@ -92,11 +103,11 @@ class Session:
                 f"{checkpoint} was saved inside an epoch with {state['images_per_step']} images a step, this run has "
                 f"{images}: go on with the same number, or from a checkpoint at the end of an epoch."
             )
-        load_weights(self.model, read_weights(checkpoint / "model.safetensors"), checkpoint)
+        load_weights(self.model, read_weights(checkpoint / "model.safetensors"), checkpoint, ADVICE)
         if self.task.has_ema():
             ema = checkpoint / "ema.safetensors"
             source = ema if ema.is_file() else checkpoint / "model.safetensors"
-            load_weights(unwrap_model(self.task.get_eval_model(ema=True)), read_weights(source), source)
+            load_weights(unwrap_model(self.task.get_eval_model(ema=True)), read_weights(source), source, ADVICE)
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except (KeyError, ValueError) as error:
@@ -138,7 +149,7 @@ def start(config: Config, place: Place, resume: str | None) -> Session:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"run.output={config.run.output!r} cannot be written to: {error}") from error
-    store = CheckpointStore(output / "checkpoints", config.run.keep)
+    store = CheckpointStore(output / "checkpoints", config.run.keep, BEST_BY)
     checkpoint = store.last() if resume == "auto" else find_checkpoint(resume) if resume else None
     if not resume and store.last():
         raise ConfigError(f"{config.run.output} holds a run already: pass --resume auto to go on, or another --output.")

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from .build import create_model, image_size
-from .checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
+from cycledistill.recipes.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
+
+from .build import ADVICE, create_model, image_size
 from .config import Config, load_config
 from .data import ImageSets, open_validation
 from .errors import CheckpointError, DataError
@@ -39,7 +40,7 @@ def load_trained(path: str | Path, ema: bool = False, config: Config | None = No
         if config is None or config.model.num_classes is None:
             raise CheckpointError(f"{path} holds weights only: pass a recipe with model.name and model.num_classes.")
         model = create_model(config, config.model.num_classes)
-        load_weights(model, read_weights(path), path)
+        load_weights(model, read_weights(path), path, ADVICE)
         return model.eval()
     folder = find_checkpoint(path)
     recipe = read_recipe(folder)
@@ -51,7 +52,7 @@ def load_trained(path: str | Path, ema: bool = False, config: Config | None = No
             f"{folder / 'recipe.json'} is no recipe of this library: {error!r} is missing."
         ) from error
     file = folder / ("ema.safetensors" if ema else "model.safetensors")
-    load_weights(model, read_weights(file), file)
+    load_weights(model, read_weights(file), file, ADVICE)
     return model.eval()
 
 

@@ -8,7 +8,7 @@ import torch
 
 from cycledistill import wrap_cyclic
 from cycledistill.integrations.imagenet.evaluate import evaluate
-from cycledistill.integrations.imagenet.seeding import derive_seed, seeded
+from cycledistill.recipes.seeding import derive_seed, seeded
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from cycledistill.integrations.imagenet.checkpoint import CheckpointStore, read_recipe, read_state
 from cycledistill.integrations.imagenet.config import Config, ConfigError, load_config
 from cycledistill.integrations.imagenet.errors import CheckpointError, DataError, NonFiniteLossError
 from cycledistill.integrations.imagenet.optim import Schedule, create_optimizer
 from cycledistill.integrations.imagenet.train import main, train
 from cycledistill.integrations.imagenet.trained import load_trained
+from cycledistill.recipes.checkpoint import CheckpointStore, read_recipe, read_state
 
 from .pictures import SIZE
 

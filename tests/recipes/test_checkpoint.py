@@ -11,8 +11,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from cycledistill.integrations.imagenet import checkpoint as module
-from cycledistill.integrations.imagenet.checkpoint import (
+from cycledistill.recipes import checkpoint as module
+from cycledistill.recipes.checkpoint import (
     CheckpointStore,
     find_checkpoint,
     load_weights,
@@ -20,7 +20,7 @@ from cycledistill.integrations.imagenet.checkpoint import (
     read_state,
     read_weights,
 )
-from cycledistill.integrations.imagenet.errors import CheckpointError
+from cycledistill.recipes.errors import CheckpointError
 
 
 def save(store: CheckpointStore, step: int, top1: float | None = None) -> Path:
@@ -37,7 +37,7 @@ def assert_whole(path: Path, step: int) -> None:
 
 
 def test_keeps_the_last_and_the_best(tmp_path):
-    store = CheckpointStore(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path, keep=2, best_by=("exits", "1", "top1"))
     for step, top1 in ((1, 10.0), (2, 50.0), (3, 20.0), (4, None), (5, 30.0)):
         save(store, step, top1)
     assert [path.name for path in store.complete()] == ["step-00000002", "step-00000004", "step-00000005"]
@@ -104,6 +104,49 @@ def test_killed_at_any_moment_the_last_complete_one_loads(tmp_path, monkeypatch,
     assert finished
 
 
+@pytest.mark.parametrize(
+    ("writer", "error"),
+    [("save_file", module.SafetensorError("No space left")), ("_sync", OSError(28, "No space left"))],
+        ("save_file", module.SafetensorError("No space left on device")),
+        ("_sync", OSError(28, "No space left on device")),
+    ],
+)
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch, writer, error):
+    store = CheckpointStore(tmp_path)
+    old = save(store, 1)
+
+    def full(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, writer, full)
+        with pytest.raises(CheckpointError, match=r"step 2 cannot be written.*No space left.*step-00000001"):
+            save(store, 2)
+    assert os.listdir(tmp_path) == [old.name]
+    assert_whole(old, 1)
+
+
+def test_a_full_disk_in_torch_save(tmp_path):
+    """A real one: /dev/full refuses every byte."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full here")
+    store = CheckpointStore(tmp_path)
+    old = save(store, 1)
+    beside = tmp_path / ".new-step-00000002"
+    original = os.mkdir
+
+    def mkdir(path, *args, **kwargs):
+        original(path, *args, **kwargs)
+        if os.fspath(path) == os.fspath(beside):
+            os.symlink("/dev/full", beside / "state.pt")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "mkdir", mkdir)
+        with pytest.raises(CheckpointError, match="step 2 cannot be written"):
+            store.save(2, {"a": torch.ones(1)}, None, {"x": torch.zeros(10_000)}, {})
+    assert os.listdir(tmp_path) == [old.name]
+
+
 def test_weights_that_share_memory_are_saved(tmp_path):
     shared = torch.arange(6.0)
     path = CheckpointStore(tmp_path).save(1, {"a": shared, "b": shared[:3]}, None, {}, {})
@@ -159,7 +202,7 @@ def test_another_models_weights_change_nothing(tmp_path):
     del other["cls_token"]
     save_file(other, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError) as error:
-        load_weights(model, read_weights(tmp_path / "other.safetensors"), "other.safetensors")
+        load_weights(model, read_weights(tmp_path / "other.safetensors"), "other.safetensors", "check the recipe")
     message = str(error.value)
     for part in (
         "other.safetensors",

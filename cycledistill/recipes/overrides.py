@@ -8,26 +8,66 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from cycledistill.recipes.errors import ConfigError
+
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
-    """A recipe that cannot be used; the message names the key, what was given and what was expected."""
+def load(
+    cls: type[T],
+    package: str,
+    source: str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> T:
+    """Read a recipe: the defaults of ``cls``, then a file, then overrides.
+
+    Args:
+        cls: The recipe, a dataclass of dataclasses.
+        package: The package whose folder ``configs`` holds the packaged files.
+        source: A YAML file, the name of a packaged one, a mapping, or nothing for the defaults. A file holds only what
+            differs from the defaults.
+        overrides: ``"section.key=value"`` strings, the value read as YAML, or a mapping of dotted keys to values.
+
+    Raises:
+        ConfigError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
+            the wrong type or out of range.
+    """
+    data = dict(source) if isinstance(source, Mapping) else read_yaml(source, package)
+    pairs = overrides.items() if isinstance(overrides, Mapping) else [parse_override(text) for text in overrides]
+    for key, value in pairs:
+        merge(data, key, value, cls)
+    return build(cls, data)
 
 
-def read_yaml(source: str | Path | None) -> dict[str, Any]:
-    """Read a YAML file by path, or a packaged one by name; nothing gives an empty recipe."""
+def check(ok: bool, key: str, given: object, expected: str) -> None:
+    """Refuse a value that is out of range.
+
+    Raises:
+        ConfigError: ``ok`` is false; the message has the key, what was given and what was expected.
+    """
+    if not ok:
+        raise ConfigError(f"{key}={given!r}: expected {expected}.")
+
+
+def packaged_names(package: str) -> list[str]:
+    """Names of the YAML files in the folder ``configs`` of ``package``."""
+    folder = resources.files(package) / "configs"
+    return sorted(item.name for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
+    """Read a YAML file by path, or one packaged in ``package`` by name; nothing gives an empty recipe."""
     if source is None:
         return {}
-    packaged = resources.files(__package__) / "configs"
-    names = sorted(item.name for item in packaged.iterdir() if item.name.endswith(".yaml"))
+    packaged = resources.files(package) / "configs"
+    names = packaged_names(package)
     name = str(source) if str(source).endswith((".yaml", ".yml")) else f"{source}.yaml"
     if Path(source).is_file():
         text = Path(source).read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """Checkpoints that are whole or not there.
 
-One checkpoint is one folder, ``step-00000500/``: ``model.safetensors`` (keys of the plain timm model),
+One checkpoint is one folder, ``step-00000500/``: ``model.safetensors`` (keys of the plain model),
 ``ema.safetensors`` where there is an average, ``state.pt`` (optimiser, scaler, position; tensors and numbers only,
 read by ``torch.load(weights_only=True)``) and ``recipe.json`` (model, cycles, distillation, the whole config, metrics).
 It is written under another name, synced to disk and renamed, so that a run killed at any moment leaves its last
@@ -15,7 +15,7 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .errors import CheckpointError
+from cycledistill.recipes.errors import CheckpointError
 
 Weights = Mapping[str, Tensor]
 
@@ -34,16 +34,34 @@ class CheckpointStore:
 
     Args:
         folder: Where they are; made when the first is saved.
-        keep: How many of the latest stay; the one with the highest top-1 accuracy at exit 1 stays as well.
+        keep: How many of the latest stay.
+        best_by: Keys down to a number in the recipe's ``metrics``; the checkpoint where it is highest stays as well.
     """
 
-    def __init__(self, folder: Path, keep: int = 2):
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int = 2, best_by: Sequence[str] = ()):
+        self.folder, self.keep, self.best_by = folder, keep, tuple(best_by)
 
     def save(
         self, step: int, weights: Weights, ema: Weights | None, state: dict[str, Any], recipe: dict[str, Any]
     ) -> Path:
-        """Write a checkpoint and drop those no longer kept; returns its folder."""
+        """Write a checkpoint and drop those no longer kept; returns its folder.
+
+        Raises:
+            CheckpointError: It cannot be written (a full disk, say); those written before are untouched.
+        """
+        try:
+            return self._save(step, weights, ema, state, recipe)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # torch.save and safetensors have errors of their own for a full disk
+            shutil.rmtree(self.folder / f".new-step-{step:08d}", ignore_errors=True)
+            raise CheckpointError(
+                f"the checkpoint of step {step} cannot be written to {self.folder}: {error}. "
+                f"The last complete one is {self.last()}; make room, and go on from it with --resume."
+            ) from error
+
+    def _save(
+        self, step: int, weights: Weights, ema: Weights | None, state: dict[str, Any], recipe: dict[str, Any]
+    ) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"step-{step:08d}"
         beside = self.folder / f".new-{final.name}"
@@ -81,10 +99,16 @@ class CheckpointStore:
         return next(reversed(self.complete()), None)
 
     def best(self) -> Path | None:
-        """The complete checkpoint with the highest top-1 accuracy of exit 1, if one was evaluated."""
-        scored = [(_top1(read_recipe(path)), path) for path in self.complete()]
+        """The complete checkpoint with the highest number under ``best_by``, if one was evaluated."""
+        scored = [(self._score(read_recipe(path)), path) for path in self.complete()]
         found = [(score, path) for score, path in scored if score is not None]
         return max(found)[1] if found else None
+
+    def _score(self, recipe: dict[str, Any]) -> float | None:
+        found: Any = recipe.get("metrics")
+        for key in self.best_by:
+            found = found.get(key) if isinstance(found, dict) else None
+        return float(found) if isinstance(found, (int, float)) else None
 
     def _prune(self) -> None:
         kept = {*self.complete()[-self.keep :], self.best()}
@@ -173,8 +197,14 @@ def read_state(file: Path) -> dict[str, Any]:
     return data
 
 
-def load_weights(model: nn.Module, weights: Weights, source: object) -> None:
+def load_weights(model: nn.Module, weights: Weights, source: object, advice: str) -> None:
     """Load strictly, or leave the model as it is and say what does not fit.
+
+    Args:
+        model: Where to.
+        weights: Name -> tensor.
+        source: Where from, for the message.
+        advice: What to check when they do not fit, the end of the message.
 
     Raises:
         CheckpointError: Keys are missing or left over, or shapes differ.
@@ -194,14 +224,9 @@ def load_weights(model: nn.Module, weights: Weights, source: object) -> None:
     if problems:
         raise CheckpointError(
             f"{source} is of another model than {type(model).__name__}: {'; '.join(problems)}. "
-            "Nothing was loaded; check model.name, model.kwargs, model.img_size and the number of classes."
+            f"Nothing was loaded; {advice}."
         )
     model.load_state_dict(weights, strict=True)
-
-
-def _top1(recipe: dict[str, Any]) -> float | None:
-    # JSON turned the exit numbers into text
-    return (recipe.get("metrics") or {}).get("exits", {}).get("1", {}).get("top1")
 
 
 def _detached(weights: Weights) -> dict[str, Tensor]:

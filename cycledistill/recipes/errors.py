@@ -1,0 +1,13 @@
+"""The errors that a user of any training command can meet, each with a message that says what to do."""
+
+
+class ConfigError(ValueError):
+    """A recipe that cannot be used; the message names the key, what was given and what was expected."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, incomplete, of another model, or that would run code if it were loaded."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became nan or infinite; the step and the guilty terms are named."""
