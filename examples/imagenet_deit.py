@@ -229,10 +229,11 @@ def draw(runs: Runs, path: Path) -> None:
         axes.errorbar(
             np.array(EXITS) + 0.03 * (place - 2), values.mean(0), values.std(0, ddof=1),
             color=color, marker=marker, markersize=5, capsize=3, linewidth=1.5,
-            label=f"{arm}  (training cost {training_cost(runs, arm):.1f})",
+            label=f"{arm} (training cost {training_cost(runs, arm):.1f})",
         )  # fmt: skip
     axes.set(xticks=EXITS, xlabel="cycles at inference", ylabel="test accuracy, %")
-    axes.set_title(f"Digits, {TRAIN_IMAGES} training images, {len(runs['base'])} seeds", fontsize="medium")
+    title = f"Digits, {TRAIN_IMAGES} training images: mean ± std over {len(runs['base'])} seeds"
+    axes.set_title(title, fontsize="medium")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, loc="lower left", fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
