@@ -106,7 +106,7 @@ def test_killed_at_any_moment_the_last_complete_one_loads(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize(
     ("writer", "error"),
-    [("save_file", module.SafetensorError("No space left")), ("_sync", OSError(28, "No space left"))],
+    [
         ("save_file", module.SafetensorError("No space left on device")),
         ("_sync", OSError(28, "No space left on device")),
     ],
