@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import timm
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from cycledistill import Distill, wrap_cyclic
+from cycledistill import wrap_cyclic
+from cycledistill.recipes.distillation import read_distill
 from cycledistill.recipes.overrides import nearest
 
 from .config import Config, ConfigError
@@ -53,23 +53,6 @@ def create_model(config: Config, classes: int) -> nn.Module:
     except ValueError as error:
         raise ConfigError(f"cyclic: {error}") from error
     return model
-
-
-def read_distill(value: str | dict[str, Any] | None) -> str | Distill | None:
-    """What ``cyclic.distill`` says, as ``wrap_cyclic`` takes it."""
-    if not isinstance(value, dict):
-        return value
-    known = [item.name for item in dataclasses.fields(Distill) if item.name != "select"]
-    fields: dict[str, Any] = {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()}
-    preset = fields.pop("preset", None)
-    for name in fields:
-        if name not in known:
-            raise ConfigError(f"unknown key 'cyclic.distill.{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
-    try:
-        base = Distill.preset(preset) if preset else Distill()
-        return dataclasses.replace(base, **fields)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"cyclic.distill: {error}") from error
 
 
 def image_size(model: nn.Module, config: Config) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import os
 import sys
 import time
@@ -24,6 +23,7 @@ from timm.utils.clip_grad import dispatch_clip_grad
 from timm.utils.distributed import distribute_bn
 from tqdm import tqdm
 
+from cycledistill.recipes.finite import finite_terms
 from cycledistill.recipes.seeding import STEP, derive_seed, seed_all
 
 from .cli import add_arguments, config_from_args
@@ -138,16 +138,11 @@ def _train_step(session: Session, images: torch.Tensor, target: torch.Tensor) ->
 
 def _finite(terms: dict[str, torch.Tensor], session: Session) -> dict[str, float]:
     """The terms as numbers; an error that names step and terms when the loss is not finite."""
-    numbers = torch.stack([term.detach().float() for term in terms.values()]).tolist()
-    losses = dict(zip(terms, numbers, strict=True))
-    if math.isfinite(losses["loss"]):
-        return losses
-    guilty = [name for name, value in losses.items() if not math.isfinite(value) and name != "loss"]
-    raise NonFiniteLossError(
-        f"the loss is {losses['loss']} at step {session.step} (epoch {session.epoch}, batch {session.batch}); "
-        f"not finite: {', '.join(guilty) or 'only their sum'}; all terms: {losses}. The weights were not updated by "
-        f"this step; the last checkpoint is {session.store.last()}. Usually a lower optim.lr, "
-        "optim.clip=1, or run.precision=bf16 or fp32 instead of fp16 helps."
+    return finite_terms(
+        terms,
+        f"step {session.step} (epoch {session.epoch}, batch {session.batch})",
+        session.store.last(),
+        "Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or fp32 instead of fp16 helps.",
     )
 
 

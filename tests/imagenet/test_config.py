@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from cycledistill import Distill
-from cycledistill.integrations.imagenet.build import create_model, read_distill
+from cycledistill.integrations.imagenet.build import create_model
 from cycledistill.integrations.imagenet.cli import add_arguments, config_from_args
 from cycledistill.integrations.imagenet.config import Config, ConfigError, load_config
+from cycledistill.recipes.distillation import read_distill
 
 
 def test_defaults_are_the_packaged_deit_recipe():
