@@ -6,7 +6,7 @@ it: the model, a further cycle, or the recomputation of a checkpoint in the back
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class Kept:
         total: Tokens of the unpruned state, the first ones included.
         block: Number of the block that returned the state.
         again: Whether it did so in a further cycle, which drops no more.
+        taken: Arguments that blocks took for these tokens, and their parts: most models hand the same to every block.
     """
 
     index: Tensor
@@ -34,6 +35,7 @@ class Kept:
     total: int
     block: int
     again: bool = False
+    taken: list[tuple[Tensor, Tensor]] = field(default_factory=list, compare=False, repr=False)
 
     def then(self, local: Tensor, block: int) -> Kept:
         """What is left after ``local`` (B, k) of the present survivors were kept in ``block``."""
@@ -94,6 +96,17 @@ def take_argument(name: str, value: Any, kept: Kept) -> Any:
     """
     if not isinstance(value, Tensor) or value.ndim < 2:
         return value
+    if value.requires_grad or torch.compiler.is_compiling():  # a part with a history belongs to one block alone
+        return _part(name, value, kept)
+    for known, part in kept.taken:
+        if known is value:
+            return part
+    part = _part(name, value, kept)
+    kept.taken.append((value, part))
+    return part
+
+
+def _part(name: str, value: Tensor, kept: Kept) -> Tensor:
     if "mask" in name or "bias" in name:
         return _take_mask(value, kept)
     lengths = {kept.total: kept.all_index, kept.total - kept.first: lambda: kept.index}
