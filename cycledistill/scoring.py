@@ -33,7 +33,7 @@ def token_scores(
     Returns:
         Scores (B, N - first). The softmax of a row runs over all N tokens.
     """
-    rows = attention_rows(attention, qkv, query, rope, mask)
+    rows = attention_rows(attention, qkv.detach(), query, rope, mask)  # else views of it ask for gradients
     return rows[..., first:].sum(dim=(1, 2)) / rows.shape[1]
 
 

@@ -16,6 +16,7 @@ pytest.importorskip("timm")
 from timm.layers import set_reentrant_ckpt
 
 from cycledistill import CycleLoss, CycleOutput, StackError, unwrap_cyclic, unwrap_pruning, wrap_cyclic, wrap_pruning
+from cycledistill.cost import cost
 
 from .oracle import drop_after_whole_layers, embed, finish, images, vit
 
@@ -150,6 +151,18 @@ def test_compiles_whole(order: str) -> None:
     eager.eval()
     model.cyclic.exit = eager.cyclic.exit = 2
     torch.testing.assert_close(fast(x), eager(x), rtol=1e-12, atol=1e-12)
+
+
+def test_costs_are_counted() -> None:
+    model = wrap_pruning(vit(qk_norm=True), (1, 2), 0.5)
+    report = cost(model, images(1), 2)
+    width, entering, leaving = 24, (17, 17, 9, 5), (17, 9, 5, 5)  # tokens of each block's attention and MLP
+    attention = sum(2 * n * n * width for n in entering)
+    weights = sum(4 * n * width**2 + 8 * m * width**2 for n, m in zip(entering, leaving, strict=True))
+    scores = (17 + 9) * width  # one query row in the two pruning blocks
+    assert report.one_pass == (attention + weights + scores, attention + scores)
+    again = 4 * (2 * 25 * width + 12 * 5 * width**2)
+    assert report.exits[1].total - report.exits[0].total == again
 
 
 def test_groups_are_those_of_the_whole_state_when_no_probe_could_tell() -> None:
