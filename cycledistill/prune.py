@@ -116,7 +116,7 @@ def wrap_pruning(
     Source: PPT (ECCV 2022), section 3.2, human token identification.
     """
     _check_wrappable(model)
-    stack = choose_stack(model, blocks)
+    stack = _choose_stack(model, blocks)
     pruned = check_layers(layers, stack)
     tokens, first = resolve_query(model, query, stack)
     handle = Pruning(stack, pruned, keep, tokens, first)
@@ -158,6 +158,13 @@ def unwrap_pruning(model: Model) -> Model:
         delattr(module, PRUNE_SITE)
     del model.pruning
     return model
+
+
+def _choose_stack(model: nn.Module, blocks: str) -> Stack:
+    try:
+        return choose_stack(model, blocks)
+    except StackError as refusal:  # its advice is the call that the user made
+        raise StackError(str(refusal).replace("wrap_cyclic(", "wrap_pruning(")) from None
 
 
 def _install(model: nn.Module, handle: Pruning) -> None:

@@ -1,0 +1,181 @@
+"""What does dropping tokens save? The measured speed-up beside the one that the counted work promises.
+
+    python benchmarks/pruning.py                    # on the GPU if there is one, else on the CPU
+    python benchmarks/pruning.py --device cpu --models tokenpose_s_v1 --batch 32 --repeats 5
+
+A model against a copy of it under ``wrap_pruning`` (layers 3, 6, 9, keep 0.7), in one process, in interleaved rounds
+whose order turns each time; a speed-up is the median over the rounds of the ratio within a round.
+
+- stack   the blocks alone, on random tokens: forward, and forward with backward.
+- model   all of it: eval forward (at exit N), and a training step (N cycles, preset "sdpose", no optimizer).
+
+N is the number of cycles: the first drops tokens, the others run on the survivors. "MACs" is the ratio of
+multiply-accumulates of the two forwards, attention counted; "reached" is the speed-up over that ratio. Bar: the stack's
+forward and training at 32 images reach 0.85.
+
+CPU: one thread, process CPU time, float32. GPU: CUDA events, bfloat16 autocast, larger batches (no bar).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from overhead import conditions  # beside this file
+from torch import Tensor
+
+from cycledistill import wrap_cyclic, wrap_pruning
+from cycledistill.integrations.coco import create_pose_model, list_pose_models
+from cycledistill.macs import MacCounter
+from cycledistill.timing import interleaved, paired_ratio
+
+RESULTS = Path(__file__).parent / "results"
+MODELS = ("tokenpose_s_v1", "deit_tiny_patch16_224")
+LAYERS, KEEP, BAR, BAR_BATCH = (3, 6, 9), 0.7, 0.85, 32
+Row = dict[str, Any]
+
+
+class Case:
+    """One model, plain and pruned, at one batch and number of cycles."""
+
+    def __init__(self, name: str, batch: int, cycles: int, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.cycles, self.device = cycles, device
+        pose = name in list_pose_models()
+        plain: Any = (create_pose_model(name) if pose else timm.create_model(name)).to(device)
+        height, width = plain.config.image_size if pose else plain.patch_embed.img_size
+        self.images = torch.randn(batch, 3, height, width, device=device)
+        with torch.no_grad():
+            tokens, positions = (
+                plain.embed(self.images[:1]) if pose else (plain._pos_embed(plain.patch_embed(self.images[:1])), None)
+            )
+        self.tokens, self.positions = torch.randn(batch, *tokens.shape[1:], device=device), positions
+        pruned = wrap_pruning(copy.deepcopy(plain), LAYERS, KEEP, query="keypoint" if pose else "prefix")
+        self.models: dict[str, Any] = {"plain": plain, "pruned": pruned}
+        for model in self.models.values():
+            wrap_cyclic(model, cycles)
+            model.cyclic.exit = cycles
+
+    def stack(self, model: Any) -> Tensor:
+        """The blocks, as often as there are cycles."""
+        x = self.tokens
+        for _ in range(self.cycles):
+            for number, block in enumerate(model.blocks):
+                x = block(x) if self.positions is None else block(x, self.positions if number else None)
+        return x
+
+    def loss(self, model: Any) -> Tensor:
+        """A scalar that needs every cycle's output and token."""
+        out = model(self.images)
+        return sum((each.float().square().mean() for each in out.outputs), start=sum(out.losses.values()))
+
+    def calls(self, what: str) -> dict[str, Callable[[], Any]]:
+        """What is timed: one callable a model."""
+        return {name: self._call(what, model) for name, model in self.models.items()}
+
+    def _call(self, what: str, model: Any) -> Callable[[], Any]:
+        trains = what.endswith("training")
+
+        def run() -> None:
+            model.zero_grad(set_to_none=True)
+            with self.precision(), nullcontext() if trains else torch.no_grad():
+                if what.startswith("stack"):
+                    value = self.stack(model)
+                    value = value.float().square().mean() if trains else value
+                else:
+                    value = self.loss(model) if trains else model(self.images)
+            if trains:
+                value.backward()
+
+        return run
+
+    def precision(self) -> torch.autocast:
+        """bfloat16 on a GPU, float32 on the CPU."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def mac_ratio(self, what: str) -> float:
+        """Multiply-accumulates of the plain forward over those of the pruned one."""
+        counts = []
+        for model in self.models.values():
+            with torch.no_grad(), MacCounter(model) as counter:
+                if what.startswith("stack"):
+                    self.stack(model)
+                else:
+                    model(self.images)
+            counts.append(counter.read().total)
+        return counts[0] / counts[1]
+
+
+def measure(case: Case, repeats: int) -> list[Row]:
+    """All rows of a case."""
+    rows = []
+    for what in ("stack forward", "stack training", "model forward", "model training"):
+        for model in case.models.values():
+            model.train(what == "model training")
+        ratio = case.mac_ratio(what)
+        seconds = interleaved(case.calls(what), case.device, repeats)
+        speedup, spread = paired_ratio(seconds, "plain", "pruned")
+        best = {f"best seconds, {name}": min(values) for name, values in seconds.items()}
+        figures = {"macs": ratio, "speed-up": speedup, "spread": spread, "reached": speedup / ratio}
+        rows.append({"what": what, **figures, **best})
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text, with a verdict where there is a bar."""
+    head = f"{'model':<24}{'batch':>6}{'N':>3}  {'what':<16}{'MACs':>6}{'speed-up':>10}{'+-':>7}{'reached':>9}"
+    lines = [head]
+    for row in rows:
+        verdict = "" if row["pass"] is None else f"  {BAR} {'pass' if row['pass'] else 'FAIL'}"
+        lines.append(
+            f"{row['model']:<24}{row['batch']:>6}{row['cycles']:>3}  {row['what']:<16}{row['macs']:>6.2f}"
+            f"{row['speed-up']:>10.2f}{row['spread']:>7.2f}{row['reached']:>9.3f}{verdict}"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), help="pose models and timm vision transformers")
+    parser.add_argument("--cycles", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--batch", nargs="+", type=int, help="default: 1, 8 and 32 on the CPU, 1, 32 and 256 on a GPU")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds of each comparison")
+    parser.add_argument("--out", type=Path, help="default: results/pruning-DEVICE.json beside this file")
+    options = parser.parse_args(argv)
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here")
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    record: Row = {"conditions": conditions(device, options.repeats), "layers": LAYERS, "keep": KEEP, "bar": BAR}
+    record["rows"] = rows = []
+    for name in options.models:
+        for batch in options.batch or ([1, 32, 256] if device.type == "cuda" else [1, 8, 32]):
+            for cycles in options.cycles:
+                sys.stderr.write(f"{name}, batch {batch}, {cycles} cycles\n")
+                setting = {"model": name, "batch": batch, "cycles": cycles}
+                rows += [setting | row for row in measure(Case(name, batch, cycles, device), options.repeats)]
+    for row in rows:
+        judged = device.type == "cpu" and row["batch"] == BAR_BATCH and row["what"].startswith("stack")
+        row["pass"] = row["reached"] >= BAR if judged else None
+    sys.stdout.write(json.dumps(record["conditions"], indent=2) + "\n" + table(rows) + "\n")
+    out = options.out or RESULTS / f"pruning-{device.type}.json"
+    beside = out.with_name(out.name + ".tmp")
+    beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(beside, out)
+    return 0 if all(row["pass"] is not False for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
