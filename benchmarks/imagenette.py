@@ -1,12 +1,12 @@
 """Does training with cycles pay on photographs? DeiT-Tiny's body on a small image set, five arms, paired seeds.
 
-    python benchmarks/imagenette.py IMAGENETTE --tune                 # learning rates, on held-out training images
-    python benchmarks/imagenette.py IMAGENETTE --lr 1e-3 --minutes 9  # the study (one GPU, bf16); repeat until complete
-    python benchmarks/imagenette.py IMAGENETTE --steps 300 --batch 64 --dim 48 --depth 4 --patch 16 --drop-path 0 --lr 2e-3
+    python benchmarks/imagenette.py DATA --tune                   # learning rates, on held-out training images
+    python benchmarks/imagenette.py DATA --lr 1e-3 --minutes 9    # the study (one GPU, bf16); repeat until complete
+    python benchmarks/imagenette.py DATA --steps 300 --batch 64 --dim 48 --depth 4 --patch 16 --drop-path 0 --lr 2e-3
 
-IMAGENETTE is a folder with train.parquet and validation.parquet (or test.parquet) of square images of one size, columns
+DATA is a folder with train.parquet and validation.parquet (or test.parquet) of square images of one size, columns
 ``image{bytes,path}`` and ``label``. Needs the extra ``all``. Finished runs are kept in --output, so a study that was
-stopped goes on where it was. The last command is the short CPU version whose numbers are in results/ (7 CPU minutes).
+stopped goes on where it was. The last command is the short CPU version in results/ (7 CPU minutes; patch 8 for CIFAR-10).
 
 Fixed in advance. Model: timm's deit_tiny_patch16_224 at the images' size. Arms: base (plain); exits, sdpose, mct (two
 cycles, those presets); base_eq (plain, its steps multiplied by sdpose's measured training cost, schedule stretched); on
