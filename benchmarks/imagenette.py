@@ -6,7 +6,7 @@
 
 DATA is a folder with train.parquet and validation.parquet (or test.parquet) of square images of one size, columns
 ``image{bytes,path}`` and ``label``. Needs the extra ``all``. Finished runs are kept in --output, so a study that was
-stopped goes on where it was. The last command is the short CPU version in results/ (7 CPU minutes; patch 8 for CIFAR-10).
+stopped goes on where it was. The last command made the CPU numbers in results/ (CIFAR-10: patch 8).
 
 Fixed in advance. Model: timm's deit_tiny_patch16_224 at the images' size. Arms: base (plain); exits, sdpose, mct (two
 cycles, those presets); base_eq (plain, its steps multiplied by sdpose's measured training cost, schedule stretched); on
