@@ -39,14 +39,19 @@ class ImageStore:
         Raises:
             PoseDataError: The file is missing or is not a picture.
         """
-        data = self._bytes(name)
+        data = self.read_bytes(name)
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
         if image is None:
             raise PoseDataError(f"{self.root / name}: not a picture, or a broken one ({len(data)} bytes)")
         return image  # type: ignore[return-value]
 
-    def _bytes(self, name: str) -> bytes:
+    def read_bytes(self, name: str) -> bytes:
+        """The contents of a file.
+
+        Raises:
+            PoseDataError: The file is missing or cannot be read.
+        """
         try:
             if self.archive is None:
                 return (self.root / name).read_bytes()

@@ -13,14 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cycledistill.recipes.errors import CheckpointError as CheckpointError
+
 State = dict[str, Tensor]
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Under which name training checkpoints hold the weights."""
-
-
-class CheckpointError(ValueError):
-    """A file of weights that is missing, broken, of another model, or that would run code if it were loaded."""
 
 
 def read_weights(path: str | Path) -> State:

@@ -1,0 +1,39 @@
+"""Accelerate for one run: made from the recipe, and taken down with its process group afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+
+from .recipe import ConfigError, RunSection
+
+_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+@contextmanager
+def engine(run: RunSection) -> Iterator[Accelerator]:
+    """An ``Accelerator`` for the process that ``accelerate launch``, ``torchrun`` or plain ``python`` started.
+
+    Accelerate keeps one state a process, so that a second run of another precision would be refused. A state that was
+    there before is left alone.
+
+    Raises:
+        ConfigError: The device does not have the precision.
+    """
+    found = bool(AcceleratorState._shared_state or PartialState._shared_state)
+    grouped = dist.is_initialized()
+    try:
+        try:
+            accelerator = Accelerator(cpu=run.device == "cpu", mixed_precision=_PRECISION[run.precision])
+        except ValueError as error:
+            raise ConfigError(f"run.precision={run.precision!r}, run.device={run.device!r}: {error}") from error
+        yield accelerator
+    finally:
+        if not found:
+            AcceleratorState._reset_state(reset_partial_state=True)
+        if not grouped and dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,273 @@
+"""The recipe of a training run as typed sections; the defaults are SDPose-S-V1's on COCO.
+
+Numbers: the configs of SDPose (CVPR 2024; mmpose 0.29). How files and ``a.b=c`` overrides become a :class:`Recipe` is
+in ``cycledistill/recipes/overrides.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.overrides import check, load, packaged_names, plain
+
+from .augment import Augmentation
+from .joints import JOINT_SETS, JointSet
+
+__all__ = ["ConfigError", "Recipe", "list_recipes", "load_recipe"]
+
+
+@dataclass
+class ModelSection:
+    """The pose model.
+
+    ``name`` is one of ``list_pose_models()``; ``options`` are fields of ``TokenPoseConfig`` to set otherwise
+    (``image_size``, ``depth``, ...). ``weights`` starts from a file of weights, ``backbone_weights`` from HRNet's that
+    were trained on ImageNet.
+    """
+
+    name: str = "sdpose_s_v1"
+    options: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    backbone_weights: str | None = None
+
+
+@dataclass
+class CyclicSection:
+    """What ``wrap_cyclic`` gets. ``cycles`` empty: what the model's name stands for.
+
+    ``distill`` is a preset's name, nothing, or a mapping of ``Distill`` fields; with the key ``preset`` the mapping
+    changes that preset. Token groups are ``keypoint`` and ``visual``.
+    """
+
+    cycles: int | None = None
+    distill: str | dict[str, Any] | None = "sdpose"
+
+    def __post_init__(self) -> None:
+        check(self.cycles is None or self.cycles >= 1, "cyclic.cycles", self.cycles, "1 or more, or nothing")
+
+
+@dataclass
+class PruneSection:
+    """Token pruning (PPT). ``layers`` and ``keep`` empty: what the model's name stands for.
+
+    The fraction kept is 1 for ``start_epochs``, falls to ``keep`` along half a cosine over ``anneal_epochs``, step by
+    step, and stays there. 0 and 0: ``keep`` from the first step.
+    """
+
+    layers: list[int] | None = None
+    keep: float | None = None
+    start_epochs: int = 0
+    anneal_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.keep is None or 0 < self.keep <= 1, "prune.keep", self.keep, "a fraction above 0 and at most 1")
+        for name in ("start_epochs", "anneal_epochs"):
+            check(getattr(self, name) >= 0, f"prune.{name}", getattr(self, name), "0 or more")
+
+
+@dataclass
+class DataSection:
+    """Where persons and pictures are. Names are below ``root``, which may be a zip file.
+
+    ``detections``: a JSON list of person boxes to evaluate in; empty: the annotated boxes. ``joints``: ``coco`` (17) or
+    ``crowdpose`` (14). ``batch_size``: persons a process and step. ``broken_images``: ``stop`` names the file and ends
+    the run, ``skip`` leaves its persons out and counts them.
+    """
+
+    root: str | None = None
+    joints: str = "coco"
+    train_annotations: str = "annotations/person_keypoints_train2017.json"
+    train_images: str = "train2017"
+    val_annotations: str = "annotations/person_keypoints_val2017.json"
+    val_images: str = "val2017"
+    detections: str | None = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
+    detection_threshold: float = 0.0
+    batch_size: int = 64
+    workers: int = 4
+    broken_images: Literal["stop", "skip"] = "stop"
+
+    def __post_init__(self) -> None:
+        check(self.joints in JOINT_SETS, "data.joints", self.joints, f"one of {', '.join(JOINT_SETS)}")
+        check(self.batch_size >= 1, "data.batch_size", self.batch_size, "persons a process and step, at least 1")
+        check(self.workers >= 0, "data.workers", self.workers, "a number of processes, 0 or more")
+
+    @property
+    def joint_set(self) -> JointSet:
+        """The joints that ``joints`` names."""
+        return JOINT_SETS[self.joints]
+
+
+@dataclass
+class LossSection:
+    """The task loss follows from the model's head; ``scale`` multiplies it. ``sigma``: the targets', heatmap pixels."""
+
+    scale: float = 1.0
+    sigma: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "sigma"):
+            check(getattr(self, name) > 0, f"loss.{name}", getattr(self, name), "a number above 0")
+
+
+@dataclass
+class OptimSection:
+    """Adam. ``lr`` is for the whole batch as it is; it is not scaled."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
+        check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        check(self.clip is None or self.clip > 0, "optim.clip", self.clip, "a number above 0, or nothing for no clip")
+
+
+@dataclass
+class ScheduleSection:
+    """The rate is multiplied by ``gamma`` at each of ``milestones`` (epochs), after a linear warm-up by steps."""
+
+    epochs: int = 300
+    milestones: list[int] = field(default_factory=lambda: [200, 260])
+    gamma: float = 0.1
+    warmup_steps: int = 500
+    warmup_factor: float = 0.001
+
+    def __post_init__(self) -> None:
+        check(self.epochs >= 1, "schedule.epochs", self.epochs, "at least 1")
+        check(self.warmup_steps >= 0, "schedule.warmup_steps", self.warmup_steps, "0 or more")
+        check(0 < self.warmup_factor <= 1, "schedule.warmup_factor", self.warmup_factor, "a fraction above 0")
+        check(0 < self.gamma <= 1, "schedule.gamma", self.gamma, "a fraction above 0")
+        rising = sorted(set(self.milestones)) == self.milestones and min(self.milestones, default=1) > 0
+        check(rising, "schedule.milestones", self.milestones, "epochs above 0, ascending")
+
+
+@dataclass
+class EmaSection:
+    """Moving average of the weights (timm's ModelEmaV3). ``warmup`` lets short runs forget the initial weights."""
+
+    enabled: bool = False
+    decay: float = 0.9999
+    warmup: bool = False
+
+    def __post_init__(self) -> None:
+        check(0 < self.decay < 1, "ema.decay", self.decay, "a number between 0 and 1")
+
+
+@dataclass
+class EvalSection:
+    """When and how AP is measured.
+
+    ``exits`` empty: cycles 1 to one beyond those trained (a plain model: 1). The best checkpoint is that of the highest
+    AP at ``best_exit``. ``nms`` empty: every pose is kept.
+    """
+
+    every: int = 10
+    exits: list[int] | None = None
+    best_exit: int = 1
+    flip: bool = True
+    decode: Literal["dark", "quarter", "none"] = "dark"
+    nms: float | None = 0.9
+    keypoint_threshold: float = 0.2
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("every", "best_exit", "batch_size"):
+            check(getattr(self, name) >= 1, f"evaluate.{name}", getattr(self, name), "at least 1")
+        exits = self.exits
+        fine = exits is None or (len(exits) > 0 and min(exits) >= 1)
+        check(fine, "evaluate.exits", exits, "cycles, each at least 1")
+        found = exits is None or self.best_exit in exits
+        check(found, "evaluate.best_exit", self.best_exit, f"one of evaluate.exits, {exits}")
+
+
+@dataclass
+class RunSection:
+    """Where and how the run happens. ``max_steps`` ends it early, with a checkpoint to go on from."""
+
+    output: str = "runs/coco"
+    device: Literal["auto", "cpu"] = "auto"
+    seed: int = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    compile_backend: str = "inductor"
+    max_steps: int | None = None
+    save_every_steps: int | None = None
+    keep: int = 2
+    log_every: int = 50
+    tensorboard: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "log_every"):
+            check(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "at least 1")
+        for name in ("max_steps", "save_every_steps"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, f"run.{name}", value, "at least 1, or nothing")
+        check(self.seed >= 0, "run.seed", self.seed, "0 or more")
+
+
+@dataclass
+class Recipe:
+    """A whole run. ``Recipe()`` is SDPose-S-V1's."""
+
+    model: ModelSection = field(default_factory=ModelSection)
+    cyclic: CyclicSection = field(default_factory=CyclicSection)
+    prune: PruneSection = field(default_factory=PruneSection)
+    data: DataSection = field(default_factory=DataSection)
+    augment: Augmentation = field(default_factory=Augmentation)
+    loss: LossSection = field(default_factory=LossSection)
+    optim: OptimSection = field(default_factory=OptimSection)
+    schedule: ScheduleSection = field(default_factory=ScheduleSection)
+    ema: EmaSection = field(default_factory=EmaSection)
+    evaluate: EvalSection = field(default_factory=EvalSection)
+    run: RunSection = field(default_factory=RunSection)
+
+    def __post_init__(self) -> None:
+        if self.run.compile and self.prune.anneal_epochs:
+            raise ConfigError(
+                "prune.anneal_epochs with run.compile=true: the number of tokens would change at every step, and the "
+                "model be compiled anew. Set prune.anneal_epochs=0, or run.compile=false."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole recipe as plain data, as YAML and JSON can hold it."""
+        return plain(self)
+
+
+def list_recipes() -> list[str]:
+    """Names of the packaged recipes.
+
+    Example:
+        >>> "sdpose_s_v1" in list_recipes()
+        True
+    """
+    return [name.removesuffix(".yaml") for name in packaged_names(__package__)]
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> Recipe:
+    """Read a recipe: the defaults, then a file, then overrides.
+
+    Args:
+        source: A YAML file, the name of a packaged one (see :func:`list_recipes`), a mapping, or nothing for the
+            defaults. A file holds only what differs from the defaults.
+        overrides: ``"section.key=value"`` strings, the value read as YAML, or a mapping of dotted keys to values.
+
+    Raises:
+        ConfigError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
+            the wrong type or out of range.
+
+    Example:
+        >>> recipe = load_recipe("sdpose_s_v1", ["data.root=/data/coco", "cyclic.cycles=3", "optim.lr=5e-4"])
+        >>> recipe.cyclic.cycles
+        3
+    """
+    return load(Recipe, __package__, source, overrides)

@@ -1,0 +1,94 @@
+"""What a run left behind: its model, ready to use or to measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cycledistill.recipes.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
+from cycledistill.recipes.errors import CheckpointError
+
+from .build import create_model, protocol_of
+from .engine import engine
+from .loading import load_pose_weights
+from .measure import evaluate
+from .recipe import Recipe, load_recipe
+from .session import ADVICE
+from .sources import open_validation
+from .tokenpose import TokenPose
+
+
+def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> TokenPose:
+    """The model of a run or checkpoint, wrapped, in eval mode, on the CPU.
+
+    Args:
+        path: A run's folder, a checkpoint, or a file of weights, ours or an official one (then ``recipe`` says of which
+            model).
+        ema: The average of the weights instead of the weights.
+        recipe: Replaces the recipe stored in the checkpoint.
+
+    Raises:
+        CheckpointError: Missing, damaged, of another model, or holding pickled code.
+
+    Example:
+        >>> model = load_trained("runs/a")
+        >>> model.cyclic.exit = 2  # any-time inference; unwrap_cyclic(model) gives the plain TokenPose
+    """
+    path = Path(path)
+    if path.is_file():
+        if recipe is None:
+            raise CheckpointError(f"{path} holds weights only: say of which model by a recipe (--config NAME).")
+        model = create_model(recipe)
+        load_pose_weights(model, path)
+        return model.eval()
+    folder = find_checkpoint(path)
+    file = folder / ("ema.safetensors" if ema else "model.safetensors")
+    model = create_model(recipe or stored_recipe(folder))
+    load_weights(model, read_weights(file), file, ADVICE)
+    return model.eval()
+
+
+def stored_recipe(path: str | Path) -> Recipe:
+    """The recipe that a run or checkpoint was trained by.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
+    """
+    folder = find_checkpoint(path)
+    try:
+        return load_recipe(read_recipe(folder)["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
+
+
+def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
+    """AP of a checkpoint or file of weights on the recipe's validation persons, at every exit.
+
+    Returns:
+        ``weights`` (what was measured), ``persons``, ``exits`` and, where there is an average, ``ema_exits``.
+
+    Raises:
+        PoseDataError: The data set cannot be read.
+        CheckpointError: See :func:`load_trained`.
+    """
+    path, section = Path(path), recipe.evaluate
+    folder = None if path.is_file() else find_checkpoint(path)
+    averaged = folder is not None and (folder / "ema.safetensors").is_file()
+    result: dict[str, Any] = {"weights": str(folder or path)}
+    with engine(recipe.run) as accelerator:
+        for key, ema in (("exits", False), ("ema_exits", True))[: 2 if averaged else 1]:
+            model = load_trained(folder or path, ema, recipe).to(accelerator.device)
+            validation = open_validation(recipe.data, model.config.image_size)
+            handle: Any = getattr(model, "cyclic", None)
+            result["persons"] = len(validation.persons)
+            result[key] = evaluate(
+                model,
+                validation.persons,
+                validation.images,
+                recipe.data.joint_set,
+                validation.truth,
+                exits=section.exits or list(range(1, handle.cycles + 2) if handle else [1]),
+                protocol=protocol_of(recipe),
+                progress=recipe.run.progress and accelerator.is_main_process,
+            )
+    return result
