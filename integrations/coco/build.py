@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cycledistill import Distill
 from cycledistill.recipes.distillation import read_distill
 
 from .loading import load_imagenet_backbone, load_pose_weights
@@ -30,9 +31,17 @@ def model_config(recipe: Recipe) -> PoseModelConfig:
         options["prune_layers"] = recipe.prune.layers
     if recipe.prune.keep is not None:
         options["keep"] = recipe.prune.keep
-    options["distill"] = read_distill(recipe.cyclic.distill)
+    distill = options["distill"] = read_distill(recipe.cyclic.distill)
     try:
+        distill = Distill.preset(distill) if isinstance(distill, str) else distill
+        if distill is not None and distill.output_weight and distill.output_loss == "kl":
+            raise ConfigError(
+                f"cyclic.distill={recipe.cyclic.distill!r}: its output loss, KL, compares class logits, and poses are "
+                "none; give a mapping with output_loss: mse."
+            )
         return pose_model_config(recipe.model.name, len(recipe.data.joint_set), **options)
+    except ConfigError:
+        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from error
 

@@ -111,7 +111,7 @@ def predict_persons(
     )
     device = next(model.parameters()).device
     found: dict[int, dict[int, Joints]] = {number: {} for number in exits}
-    with torch.no_grad(), _eval_mode(model, handle), _autocast(device, protocol.precision):
+    with torch.no_grad(), _eval_mode(model, handle):
         for batch in loader if len(persons) else ():
             index = batch["person"].tolist()
             if not index:
@@ -178,11 +178,13 @@ def _predict(
     """(B, K, 3): x, y in picture pixels, and scores."""
     config: Any = model.config
     is_heatmap = config.head == "heatmap"
-    predicted = model(images).float()
-    if protocol.flip:
-        mirrored = model(images.flip(3)).float()
+    with _autocast(images.device, protocol.precision):  # decoding is in full precision
+        predicted = model(images)
+        mirrored = model(images.flip(3)) if protocol.flip else None
+    predicted = predicted.float()
+    if mirrored is not None:
         back = flip_back if is_heatmap else flip_back_coordinates
-        predicted = (predicted + back(mirrored, joints.flip_order)) / 2
+        predicted = (predicted + back(mirrored.float(), joints.flip_order)) / 2
     if is_heatmap:
         position, scores = decode_heatmaps(predicted, protocol.decode)
         size = config.heatmap_size
