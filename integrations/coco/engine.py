@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
@@ -28,9 +30,17 @@ def engine(run: RunSection) -> Iterator[Accelerator]:
     grouped = dist.is_initialized()
     try:
         try:
-            accelerator = Accelerator(cpu=run.device == "cpu", mixed_precision=_PRECISION[run.precision])
+            # Without the word, Accelerate lets processes that torchrun started on CPUs run side by side, each alone.
+            cpu = run.device == "cpu" or not torch.accelerator.is_available()
+            accelerator = Accelerator(cpu=cpu, mixed_precision=_PRECISION[run.precision])
         except ValueError as error:
             raise ConfigError(f"run.precision={run.precision!r}, run.device={run.device!r}: {error}") from error
+        announced = int(os.environ.get("WORLD_SIZE", "1"))
+        if accelerator.num_processes != announced:
+            raise ConfigError(
+                f"{announced} processes were started, and Accelerate joined {accelerator.num_processes} of them: start "
+                "them by torchrun or accelerate launch, one a GPU, or with run.device=cpu."
+            )
         yield accelerator
     finally:
         if not found:

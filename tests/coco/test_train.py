@@ -304,7 +304,7 @@ def launch(recipe: Recipe, folder: Path, *extra: str) -> None:
 @pytest.mark.slow
 def test_two_processes_have_equal_weights_and_the_batch_of_one(tiny: Recipe, tmp_path: Path) -> None:
     """Regression, so that the loss has parameters; two processes of two persons are one of four."""
-    recipe = change(tiny, model__name="sdpose_reg", data__batch_size=2, ema__enabled=False)
+    recipe = change(tiny, model__name="sdpose_reg", data__batch_size=2, ema__enabled=False, run__device="auto")
     two = change(recipe, run__output=str(tmp_path / "two"))
     launch(two, tmp_path)
     ranks = [torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
