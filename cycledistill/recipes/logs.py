@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cycledistill.recipes.errors import ConfigError
+
 Row = Mapping[str, Any]
 
 
@@ -117,5 +119,5 @@ def _board(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ImportError("run.tensorboard needs TensorBoard: pip install tensorboard.") from error
+        raise ConfigError("run.tensorboard=true needs TensorBoard: pip install tensorboard.") from error
     return SummaryWriter(str(folder), purge_step=step + 1 if step else None)

@@ -140,6 +140,33 @@ def test_resume_of_every_kind_of_model(tiny: Recipe, tmp_path: Path, overrides: 
         assert sum(value.numel() for name, value in flow.items() if ".weight" in name or ".bias" in name) == 53_784
 
 
+def test_a_killed_run_goes_on_from_inside_an_epoch(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cycledistill.integrations.coco import train as module
+
+    whole, killed = (change(tiny, run__output=str(tmp_path / name), run__log_every=1) for name in ("whole", "killed"))
+    train(whole)
+    killed = change(killed, run__save_every_steps=3)
+    original = module.to_device
+    calls = iter(range(10))
+
+    def dying(*args: Any) -> Any:
+        if next(calls) == 7:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "to_device", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(killed)
+    assert last(killed).name == "step-00000006"  # the second of the second epoch
+    train(killed, resume="auto")
+    assert_same_state(last(whole), last(killed))
+    for kind in ("train", "eval"):
+        assert rows(killed, kind) == rows(whole, kind)
+
+
 def test_keep_is_annealed_step_by_step_and_evaluated_at_its_end(tiny: Recipe) -> None:
     overrides = {"prune__layers": [1], "prune__anneal_epochs": 1, "run__log_every": 1, "prune__keep": 0.5}
     recipe = change(tiny, model__name="sdpose_s_v1_ppt", **overrides)
