@@ -176,6 +176,13 @@ def test_too_few_tokens_at_run_time() -> None:
         model(images())
 
 
+def test_a_replica_of_data_parallel_is_refused() -> None:
+    replica = wrap_pruning(vit(), (1,)).blocks[1]
+    replica._is_replica = True  # as torch marks the copies it makes for its threads
+    with pytest.raises(StackError, match="DistributedDataParallel"):
+        replica(torch.randn(2, 17, 24, dtype=torch.float64))
+
+
 def test_causal_attention_is_refused() -> None:
     model = wrap_pruning(vit(), (1,))
     with pytest.raises(StackError, match="causally"):
