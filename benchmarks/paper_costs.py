@@ -71,7 +71,7 @@ PRINTED: dict[str, tuple[Printed, ...]] = {
     "sdpose_b_narrow": (_sdpose("13.2", "5.2"),),
     "sdpose_reg": (_sdpose("5.4", "2.4"),),
     "sdpose_s_v1_ppt": (_sdpose("6.6", "2.0"),),
-    "distilpose_s": (_sdpose("5.4", "2.4"), Printed("DistilPose", "mmcv", "5.36", "2.38")),
+    "distilpose_s": (_sdpose("5.4", "2.4"), Printed("DistilPose", "mmcv", None, "2.38")),
     "ppt_s": (_sdpose("6.6", "2.0"),),
     "ppt_s_original": (_ppt("6.6", "1.6"),),
     "ppt_b": (_ppt(None, "5.0"),),
