@@ -262,7 +262,6 @@ def test_compiled_models() -> None:
     refused(torch.compile(model, backend="eager"), "(?i)compile")
 
 
-@pytest.mark.usefixtures("fresh_dynamo")
 def test_model_compiled_in_place_is_right_or_refused() -> None:
     """`model.compile()` keeps the class, and compiles when called: nothing need be wrong."""
     model = toys.make()
