@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,15 @@ def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            raise CheckpointError(
-                f"{path}: holds pickled objects beside tensors, which could run code, and is not loaded "
-                f"({_first_line(error)}). If you trust its source, save the weights alone from the code that made it: "
-                'torch.save(checkpoint["state_dict"], path)'
-            ) from error
-        raise CheckpointError(f"{path}: broken, or no PyTorch checkpoint ({_first_line(error)})") from error
+        # PyTorch's message advises weights_only=False, which ours must not repeat.
+        named = _FOREIGN.search(str(error))
+        if named is None:
+            raise CheckpointError(f"{path}: broken, or no PyTorch checkpoint") from error
+        raise CheckpointError(
+            f"{path}: holds a pickled {named[1]} beside tensors, which could run code, and is not loaded. If you trust its "
+            "source, save the weights alone from the code that made it: "
+            'torch.save(checkpoint["state_dict"], path)'
+        ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise CheckpointError(f"{path}: truncated, or no PyTorch checkpoint ({_first_line(error)})") from error
 
