@@ -36,7 +36,6 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -222,11 +221,10 @@ def _examined(names: list[str], jobs: int) -> Iterator[Record]:
     if jobs == 1:
         yield from map(examine, names)
         return
-    context = multiprocessing.get_context("spawn")
-    # Fresh processes now and then: classes composed while wrapping are kept for as long as a process lives.
-    with ProcessPoolExecutor(jobs, context, _quiet, max_tasks_per_child=200) as pool:
-        for future in as_completed([pool.submit(examine, name) for name in names]):
-            yield future.result()
+    # Fresh processes now and then: classes composed while wrapping are kept for as long as a process lives. (A Pool,
+    # since ProcessPoolExecutor may hang when it replaces a process: https://github.com/python/cpython/issues/115634.)
+    with multiprocessing.get_context("spawn").Pool(jobs, _quiet, maxtasksperchild=100) as pool:
+        yield from pool.imap_unordered(examine, names)
 
 
 def _quiet() -> None:
