@@ -21,6 +21,9 @@ State = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Under which name training checkpoints hold the weights."""
 
+_FOREIGN = re.compile(r"(?:GLOBAL|Unsupported class) (\S+)")
+"""What PyTorch's safe reader says about an object that it does not build."""
+
 
 def read_weights(path: str | Path) -> State:
     """Read the tensors of a ``.safetensors`` file or of a PyTorch checkpoint.
@@ -101,8 +104,8 @@ def _read_torch(path: Path) -> Any:
         if named is None:
             raise CheckpointError(f"{path}: broken, or no PyTorch checkpoint") from error
         raise CheckpointError(
-            f"{path}: holds a pickled {named[1]} beside tensors, which could run code, and is not loaded. If you trust its "
-            "source, save the weights alone from the code that made it: "
+            f"{path}: holds a pickled {named[1]} beside tensors, which could run code, and is not loaded. If you trust "
+            "its source, save the weights alone from the code that made it: "
             'torch.save(checkpoint["state_dict"], path)'
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError) as error:
