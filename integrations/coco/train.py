@@ -105,9 +105,8 @@ def _run_epoch(session: Session, began: float) -> None:
         session.step, session.batch = session.step + 1, session.batch + 1
         bar.set_postfix(loss=f"{terms['loss']:.5f}", refresh=False)
         if logs and session.log:
-            row = {"lr": rate, **session.meter.take(), **measures, **kept}
-            seconds = round(time.monotonic() - began, 1)
-            session.log.write("train", step=session.step, epoch=session.epoch, **row, seconds=seconds)
+            row = {**session.meter.take(), **measures, **kept, "seconds": round(time.monotonic() - began, 1)}
+            session.log.write("train", step=session.step, epoch=session.epoch, lr=rate, **row)
         if session.batch >= length or _stopped(session):
             break
         if run.save_every_steps and session.step % run.save_every_steps == 0:
@@ -163,8 +162,7 @@ def _count_skipped(session: Session, batch: Batch) -> None:
 
 def _evaluate(session: Session) -> dict[str, Any]:
     """AP at every exit, of the weights and of their average; logged."""
-    recipe, accelerator = session.recipe, session.accelerator
-    validation = session.validation
+    recipe, accelerator, validation = session.recipe, session.accelerator, session.validation
     if accelerator.num_processes > 1:
         for buffer in session.model.buffers():  # BatchNorm's statistics: every process has seen other images
             dist.broadcast(buffer, src=0)
