@@ -1,0 +1,60 @@
+"""Runs a function in several gloo processes and raises each rank's traceback in the parent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+TIMEOUT = 120  # seconds; a rank that waits for a dead one must not hang the suite
+
+
+def _entry(rank: int, world: int, folder: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    from datetime import timedelta
+
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
+    try:
+        dist.init_process_group(
+            "gloo",
+            store=dist.FileStore(str(Path(folder) / "store"), world),
+            rank=rank,
+            world_size=world,
+            timeout=timedelta(seconds=TIMEOUT // 2),
+        )
+        torch.save(function(rank, world, *args), Path(folder) / f"result{rank}")
+    except BaseException:
+        (Path(folder) / f"error{rank}").write_text(traceback.format_exc())
+        os._exit(1)  # peers may be waiting: do not wait for them
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def run(function: Callable[..., Any], *args: Any, world: int = 2) -> list[Any]:
+    """What `function(rank, world, *args)` returned on each rank.
+
+    Raises:
+        AssertionError: A rank failed; the text holds every rank's own traceback.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        context = mp.get_context("spawn")
+        ranks = [context.Process(target=_entry, args=(rank, world, folder, function, args)) for rank in range(world)]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(TIMEOUT)
+        late = [rank for rank, process in enumerate(ranks) if process.is_alive()]
+        for process in ranks:
+            process.kill()
+        errors = [f"rank {path.name[5:]}:\n{path.read_text()}" for path in sorted(Path(folder).glob("error*"))]
+        assert not errors, "\n".join(errors)
+        assert not late, f"ranks {late} did not end within {TIMEOUT} s"
+        return [torch.load(Path(folder) / f"result{rank}", weights_only=False) for rank in range(world)]
