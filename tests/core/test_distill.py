@@ -185,7 +185,9 @@ def test_distillation_alone_has_the_gradients_of_the_unrolled_loop(name: str) ->
     assert_same_gradients(gradients(model), gradients(twin), rtol=1e-11)
 
 
-@pytest.mark.parametrize("scheme", [Distill(output_weight=1.0, detach=True), Distill(token_weight=1.0, normalize=True, detach=True)])
+@pytest.mark.parametrize(
+    "scheme", [Distill(output_weight=1.0, detach=True), Distill(token_weight=1.0, normalize=True, detach=True)]
+)
 def test_no_gradient_reaches_the_teacher(scheme: Distill) -> None:
     model = wrap_cyclic(toys.make(), 2, distill=scheme)
     out = model(toys.batch()[0])

@@ -117,4 +117,6 @@ def test_whole_training_loop_lowers_the_loss_at_every_exit() -> None:
     model.eval()
     for k in (1, 2):
         model.cyclic.exit = k
-        assert float(criterion(model(x), target).detach()) == pytest.approx(float(after[f"task_{k}"].detach()), rel=1e-9)
+        assert float(criterion(model(x), target).detach()) == pytest.approx(
+            float(after[f"task_{k}"].detach()), rel=1e-9
+        )

@@ -435,7 +435,9 @@ def test_every_candidate_in_a_refusal_works() -> None:
     assert all(works(model, path, toys.batch()[0]) for path in paths)
 
 
-@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "pit_ti_224", "pvt_v2_b0", "mvitv2_tiny", "convit_tiny", "hiera_tiny_224"])
+@pytest.mark.parametrize(
+    "name", ["swin_tiny_patch4_window7_224", "pit_ti_224", "pvt_v2_b0", "mvitv2_tiny", "convit_tiny", "hiera_tiny_224"]
+)
 def test_every_candidate_of_a_timm_model_works(name: str) -> None:
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
@@ -457,7 +459,9 @@ def test_the_call_proposed_for_a_convolutional_network_works(name: str) -> None:
     assert works(model, path, x)
 
 
-@pytest.mark.parametrize(("name", "path"), [("convit_tiny", "blocks"), ("hiera_tiny_224", "blocks"), ("mvitv2_tiny", "stages.2.blocks")])
+@pytest.mark.parametrize(
+    ("name", "path"), [("convit_tiny", "blocks"), ("hiera_tiny_224", "blocks"), ("mvitv2_tiny", "stages.2.blocks")]
+)
 def test_the_call_proposed_for_a_broken_path_works(name: str, path: str) -> None:
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
