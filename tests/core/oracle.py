@@ -46,7 +46,7 @@ class Truth:
     Args:
         model: The model before wrapping; copied, never touched.
         path: Container ("blocks", "layers.2.blocks"), slice of one ("blocks[0:10]") or one module.
-        adjust: Called with the copy and M before a run, for models that count their depth elsewhere; may return an undo.
+        adjust: Called with the copy and M before a run, for models that count depth elsewhere; may return an undo.
     """
 
     def __init__(self, model: nn.Module, path: str = "blocks", adjust: Adjust | None = None) -> None:

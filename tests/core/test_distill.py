@@ -219,7 +219,7 @@ def test_all_weights_zero_is_the_task_loss() -> None:
     assert_same(CycleLoss(nn.CrossEntropyLoss())(out, target), F.cross_entropy(toys.make()(x), target))
 
 
-ELT = dict(task_weights="all", output_weight=1.0, teacher="last", student="random", detach=True)
+ELT = {"task_weights": "all", "output_weight": 1.0, "teacher": "last", "student": "random", "detach": True}
 
 
 def test_presets_are_those_of_the_design() -> None:

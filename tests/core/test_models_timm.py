@@ -79,7 +79,8 @@ STAGED = [
     Row("maxvit_tiny_tf_224", "MaxxVit", "stages.2.blocks[1:5]", 4, size=224),
     Row("mvitv2_tiny", "MultiScaleVit", "stages.2.blocks[1:5]", 4),
 ]
-# What the refusal of a bare call must list besides; the paths of the table but for ConVit's, whose run of equal names differs.
+# What the refusal of a bare call must list besides; the table's paths but for ConVit's, whose run of equal names
+# differs.
 LISTED = {"convit_tiny": "blocks[10:12]"}
 REFUSED = [
     ("resnet18", "layer1", "no attention stack"),

@@ -33,7 +33,7 @@ def test_named_groups_cover_what_they_name() -> None:
 
 def test_a_model_may_declare_its_groups() -> None:
     class Declares(toys.ToyViT):
-        token_groups = {"query": slice(0, 1), "visual": slice(1, None)}
+        token_groups = {"query": slice(0, 1), "visual": slice(1, None)}  # noqa: RUF012
 
     model = wrap_cyclic(toys.make(Declares), 2, distill=ONE)
     assert names(model, toys.batch()[0]) == ["token_query", "token_visual"]
@@ -43,7 +43,7 @@ def test_a_model_may_declare_its_groups() -> None:
 
 def test_declared_groups_that_do_not_fit_are_refused() -> None:
     class Declares(toys.ToyViT):
-        token_groups = {"query": slice(0, 17)}
+        token_groups = {"query": slice(0, 17)}  # noqa: RUF012
 
     with pytest.raises(StackError, match="'query'"):
         wrap_cyclic(toys.make(Declares), 2, distill=ONE)(toys.batch()[0])
