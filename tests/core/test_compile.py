@@ -93,6 +93,7 @@ def test_criterion_may_be_compiled_with_the_model() -> None:
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_vit", "xcit_nano_12_p16_224", "tnt_s_legacy_patch16_224"])
 def test_timm_train_step(name: str) -> None:
     timm = pytest.importorskip("timm")

@@ -27,10 +27,17 @@ from .oracle import (
 X = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 LABELS = torch.tensor([0, 3])
 SMALL = {
-    "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
-    "image_size": 32, "patch_size": 8,
-    "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "attention_dropout": 0.0, "num_labels": 5,
-}  # fmt: skip
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "attention_dropout": 0.0,
+    "num_labels": 5,
+}
 
 
 def _hf(name: str, config: str, nested: bool = False, **options: Any) -> nn.Module:

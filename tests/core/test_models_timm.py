@@ -40,6 +40,20 @@ class Row(NamedTuple):
 
 
 ALL = ("all",)
+LARGE = {
+    "gemma4_vit_167m",
+    "samvit_base_patch16",
+    "vit_base_patch16_siglip_224",
+    "maxvit_tiny_tf_224",
+    "hiera_tiny_224",
+}
+
+
+def marked(rows: list[Row]) -> list[Any]:
+    """The rows as parameters; the large ones take some seconds each."""
+    return [pytest.param(row, id=row.name, marks=[pytest.mark.slow] if row.name in LARGE else []) for row in rows]
+
+
 AUTO = [
     Row("vit_tiny_patch16_224", "VisionTransformer", "blocks", 12),
     Row("deit_tiny_patch16_224", "VisionTransformer", "blocks", 12),
@@ -158,7 +172,7 @@ def _seeded(truth: Truth, times: int, x: torch.Tensor) -> Any:
     return truth(times, x)
 
 
-@pytest.mark.parametrize("row", AUTO, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", marked(AUTO))
 def test_bare_call_equals_the_truth(row: Row) -> None:
     check_against_truth(row, build(row), "auto")
 
@@ -198,7 +212,7 @@ def test_bare_call_of_a_staged_model_lists_the_candidates(row: Row) -> None:
     assert "state (" in line, f"no shape in: {line}"
 
 
-@pytest.mark.parametrize("row", STAGED, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", marked(STAGED))
 def test_staged_model_by_path_equals_the_truth(row: Row) -> None:
     check_against_truth(row, build(row), row.path)
 
@@ -273,3 +287,23 @@ def test_stack_report_on_meta(row: Row) -> None:
     assert stack.share == pytest.approx(stack.parameters / total)
     assert stack.attention == (row.name not in ("mixer_s16_224", "vit_base_patch16_xp_224"))  # inline in the latter
     assert stack.shape is not None and stack.shape[-1] > 1
+
+
+@pytest.mark.xfail(
+    reason="known gap: states made anew between blocks beside one that chains are not seen", strict=False
+)
+@pytest.mark.parametrize("blocks", ["auto", "parallel_blocks"])
+def test_only_some_of_the_states_chain(blocks: str) -> None:
+    """CoaT encodes positions between its parallel blocks: one state of four is handed on, so cycling would be wrong."""
+    with torch.device("meta"):
+        model = timm.create_model("coat_tiny")
+    before = snapshot(model)
+    with pytest.raises(StackError, match="parallel_blocks|Candidates"):
+        wrap_cyclic(model, 2, blocks=blocks)
+    assert snapshot(model) == before
+
+
+def test_serial_blocks_with_modules_shared_with_later_parts() -> None:
+    """CoaT's serial blocks share position encodings with parts after them: no note may answer there."""
+    row = Row("coat_tiny", "CoaT", "serial_blocks4", 2)
+    check_against_truth(row, build(row), row.path)
