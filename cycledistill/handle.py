@@ -99,7 +99,7 @@ class Cyclic:
         if self._distill is None:
             return {}
         if not isinstance(self._distill, Distill):
-            return {"distill": self._distill(out)}
+            return {"distill": _scalar(self._distill(out))}
         if self._groups is None:
             self._groups = resolve_groups(model, entry)
         if self._groups != ALL:
@@ -139,6 +139,7 @@ class Cyclic:
                 run.cycle(frozen)
                 tokens.append(run.state())
                 outputs.append(run.replay(forward, frozen))
+            run.check_state()
         except ChainError as refusal:
             self._recorder.run = None
             raise StackError(f"{refusal}.{advice(model, self._stack.path)}") from None
@@ -241,6 +242,13 @@ def _resolve(distill: Scheme) -> Distill | Callable[[CycleOutput], torch.Tensor]
     if distill is None or isinstance(distill, Distill) or callable(distill):
         return distill
     raise ValueError(f"distill={distill!r}: a preset name, a Distill, a callable (CycleOutput) -> Tensor, or None")
+
+
+def _scalar(loss: Any) -> torch.Tensor:
+    if isinstance(loss, torch.Tensor) and loss.ndim == 0:
+        return loss
+    given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
+    raise ValueError(f"the distillation callable returned {given}: a scalar tensor is expected")
 
 
 def _positive(value: int, name: str) -> int:

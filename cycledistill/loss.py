@@ -52,7 +52,7 @@ class CycleLoss(nn.Module):
 
     def _task(self, output: Any, *target: Any) -> torch.Tensor:
         if self.task_loss is not None:
-            return self.task_loss(output, *target)
+            return _scalar(self.task_loss(output, *target))
         loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
         if loss is None:
             raise ValueError(
@@ -60,3 +60,10 @@ class CycleLoss(nn.Module):
                 "none: pass labels to the model, or give CycleLoss(task_loss)"
             )
         return loss
+
+
+def _scalar(loss: Any) -> torch.Tensor:
+    if isinstance(loss, torch.Tensor) and loss.ndim == 0:
+        return loss
+    given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
+    raise ValueError(f"the task loss returned {given}: a scalar tensor is expected (reduction='mean' or 'sum')")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
-from cycledistill.replay import BYPASS, LOOP, Run
+from cycledistill.replay import BYPASS, LOOP, Run, versions
 from cycledistill.swap import Swapped
 
 SITE = "_cycle_site"
@@ -46,7 +47,7 @@ class CycledBlock(Swapped):
             return output
         run.note(self, site.index, args, kwargs)  # type: ignore[arg-type]
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        run.outputs.append(output)
+        run.note_output(output)
         return output
 
 
@@ -66,11 +67,16 @@ class EarlyModule(Swapped):
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         if run.phase == BYPASS:
             return run.answer_early(site.index)
+        given = [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, torch.Tensor)]
+        before = [versions(tensor) for tensor in given]
         run.inside_early = True
         try:
             output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         finally:
             run.inside_early = False
+        changed = [tensor for tensor, was in zip(given, before, strict=True) if versions(tensor) != was]
+        if changed:
+            run.refresh_early(changed)
         run.note_early(site.index, output)
         return output
 

@@ -39,14 +39,22 @@ class NotedCall:
     spec: pytree.TreeSpec
     checkpointed: bool
     links: Links = field(default_factory=list)
+    skips: list[tuple[int, int, int]] = field(default_factory=list)
+    """Block, output leaf, input leaf: outputs of blocks further back that this one takes as well."""
 
-    def arguments(self, state: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The noted arguments with the state leaves taken from the output leaves of the block before."""
+    def arguments(self, state: list[Any], outputs: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The noted arguments with the state leaves taken from this cycle's outputs of the blocks before."""
         leaves = list(self.leaves)
         for made, taken in self.links:
             leaves[taken] = state[made]
+        for block, made, taken in self.skips:
+            leaves[taken] = pytree.tree_leaves(outputs[block])[made]
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
         return args, kwargs
+
+    def rebuilt(self) -> Any:
+        """The noted arguments as they were."""
+        return pytree.tree_unflatten(self.leaves, self.spec)
 
 
 class Run:
@@ -62,6 +70,7 @@ class Run:
         self.outputs: list[Any] = []
         self.early: list[tuple[int, Any, tuple[int, ...]]] = []
         self.early_answered = 0
+        self.made: tuple[int, ...] = ()
         self.inside_early = False
         self.grad_enabled = torch.is_grad_enabled()
         self.saving_hooks = _saving_hooks()
@@ -82,9 +91,20 @@ class Run:
             call.links = links_between(pytree.tree_leaves(self.outputs[-1]), leaves)
             if not call.links:
                 raise broken_chain(self.path, index)
+            linked = {taken for _, taken in call.links}
+            for source, output in enumerate(self.outputs[:-1]):
+                further = links_between(pytree.tree_leaves(output), leaves)
+                call.skips += [(source, made, taken) for made, taken in further if taken not in linked]
+        else:
+            self._check_early()
         self.calls.append(call)
         if self.stop_at_last and index == self.depth - 1:
             raise StackReached
+
+    def note_output(self, output: Any) -> None:
+        """Note what the block noted last returned."""
+        self.outputs.append(output)
+        self.made = versions(output)
 
     def answer_block(self, index: int) -> Any:
         """What block ``index`` returns while the tail of a further cycle is replayed."""
@@ -93,7 +113,7 @@ class Run:
 
     def note_early(self, key: int, output: Any) -> None:
         """Note the output of a module that ran before the stack."""
-        self.early.append((key, output, _versions(output)))
+        self.early.append((key, output, versions(output)))
 
     def answer_early(self, key: int) -> Any:
         """The noted output of a module before the stack, in the order of the first pass."""
@@ -105,9 +125,28 @@ class Run:
                 "inside a module, or outside the model"
             )
         self.early_answered += 1
-        _, output, versions = known
-        # An output the model changed in place must not be changed again: autograd has saved it.
-        return output if _versions(output) == versions else pytree.tree_map_only(torch.Tensor, torch.clone, output)
+        return known[1]
+
+    def refresh_early(self, changed: list[torch.Tensor]) -> None:
+        """Note that an early module changed outputs of others in place; it answers in replays, so nothing repeats."""
+        for place, (key, output, _) in enumerate(self.early):
+            if any(leaf is tensor for leaf in pytree.tree_leaves(output) for tensor in changed):
+                self.early[place] = (key, output, versions(output))
+
+    def _check_early(self) -> None:
+        if any(versions(output) != noted for _, output, noted in self.early):
+            raise StackError(
+                "the model's forward changes the output of a module before the stack in place (x += ...), and would "
+                "do so again for every cycle. Write it out of place: x = x + ..."
+            )
+
+    def check_state(self) -> None:
+        """Refuse a tail that changed the tokens the next cycle, and the token loss, start from."""
+        if versions(self.outputs[-1]) != self.made:
+            raise StackError(
+                f'blocks="{self.path}": the model changes the stack\'s output in place after the last block, so later '
+                "cycles would start from something else. Write it out of place: x = x + ..., F.relu(x)"
+            )
 
     def is_before_stack(self) -> bool:
         """Whether no block was entered yet in this pass, outside any early module."""
@@ -125,9 +164,23 @@ class Run:
             )
         first = self.calls[0]
         if self.depth > 1:
-            first.links = self.calls[1].links
+            first.links = self._links_to_first()
         if self.outputs and len(self.outputs) == self.depth:
             self._check_fit()
+
+    def _links_to_first(self) -> Links:
+        """The links into block 1 as those into block 0, which may name or order its arguments otherwise."""
+        first, second = self.calls[:2]
+        if first.spec == second.spec:
+            return second.links
+        places = [path for path, _ in pytree.tree_leaves_with_path(first.rebuilt())]
+        paths = [path for path, _ in pytree.tree_leaves_with_path(second.rebuilt())]
+        if not all(paths[taken] in places for _, taken in second.links):
+            raise StackError(
+                f'blocks="{self.path}": block 0 takes its arguments in another form than block 1, so the stack\'s '
+                "output cannot be told apart among them; call all blocks alike (the same positions and keywords)"
+            )
+        return [(made, places.index(paths[taken])) for made, taken in second.links]
 
     def _check_fit(self) -> None:
         first, made = self.calls[0], pytree.tree_leaves(self.outputs[-1])
@@ -147,21 +200,23 @@ class Run:
         args, kwargs = pytree.tree_unflatten(last.leaves, last.spec)
         self.phase = LOOP
         self.outputs.append(last.block(*args, **kwargs))
+        self.made = versions(self.outputs[-1])
         self._check_fit()
 
     def cycle(self, frozen: FrozenStatistics) -> None:
         """Run every block once more, the first on the output of the last."""
+        self.check_state()
         self.phase = LOOP
         output = self.outputs[-1]
-        outputs = []
+        outputs: list[Any] = []
         for call in self.calls:
-            args, kwargs = call.arguments(pytree.tree_leaves(output))
+            args, kwargs = call.arguments(pytree.tree_leaves(output), outputs)
             if call.checkpointed:
                 output = checkpoint(partial(_run_frozen, call.block, frozen), *args, use_reentrant=False, **kwargs)
             else:
                 output = _run_frozen(call.block, frozen, *args, **kwargs)
             outputs.append(output)
-        self.outputs = outputs
+        self.outputs, self.made = outputs, versions(output)
 
     def replay(self, forward: Callable[[], Any], frozen: FrozenStatistics) -> Any:
         """The model's own forward around the tokens of the current cycle."""
@@ -231,7 +286,8 @@ def _saving_hooks() -> Any:
     return hooks[0] if hooks is not None else None
 
 
-def _versions(output: Any) -> tuple[int, ...]:
+def versions(output: Any) -> tuple[int, ...]:
+    """How often each tensor in ``output`` was changed in place; nothing under a compiler, which cannot tell."""
     if torch.compiler.is_compiling():
         return ()
     tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]

@@ -13,6 +13,7 @@ from itertools import groupby
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from cycledistill.chain import ChainError, StackError, check_chain
 from cycledistill.probe import Call, Links, Trace, links_between, probe
@@ -105,7 +106,7 @@ def choose_stack(model: nn.Module, blocks: str = "auto") -> Stack:
 
 def _automatic(model: nn.Module) -> Stack:
     stacks = find_stacks(model)
-    whole = [stack for stack in stacks if stack.whole]
+    whole = [stack for stack in stacks if stack.whole and not _is_convolutional(stack, model)]
     if whole and whole[0].share >= 0.25 and sum(stack.block == whole[0].block for stack in stacks) == 1:
         return whole[0]
     name = type(model).__name__
@@ -172,6 +173,12 @@ def _runs(blocks: list[tuple[str, nn.Module]], trace: Trace | None) -> list[tupl
 def _can_run(block: nn.Module) -> bool:
     """Whether a block can be called and has something to learn: not a bare ModuleList, not an activation."""
     return type(block).forward is not nn.Module.forward and any(True for _ in block.parameters())
+
+
+def _is_convolutional(stack: Stack, model: nn.Module) -> bool:
+    """Whether the blocks mix places by convolutions alone: a CNN, cycled only where its path is given."""
+    kernels = (m.kernel_size for block in stack.modules(model) for m in block.modules() if isinstance(m, _ConvNd))
+    return not stack.attention and any(max(kernel) > 1 for kernel in kernels)
 
 
 def _only_call(index: int, blocks: list[tuple[str, nn.Module]], trace: Trace) -> Call | None:

@@ -70,7 +70,10 @@ def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
     names = packaged_names(package)
     name = str(source) if str(source).endswith((".yaml", ".yml")) else f"{source}.yaml"
     if Path(source).is_file():
-        text = Path(source).read_text(encoding="utf-8")
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (UnicodeDecodeError, OSError) as error:
+            raise ConfigError(f"config {source} cannot be read as text: {error}") from error
     elif name in names:
         text = (packaged / name).read_text(encoding="utf-8")
     else:
