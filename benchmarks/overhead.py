@@ -258,21 +258,27 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(1)
     batches = options.batch or ([4, 256] if device.type == "cuda" else [2])
     modes = {"eager": [False], "compiled": [True], "both": [False, True]}[options.mode]
+    out = options.out or RESULTS / f"overhead-{device.type}.json"
     record: Row = {"conditions": conditions(device, options.repeats), "bars": BARS, "rows": []}
     for name in options.models:
         for batch in batches:
             for compiled in modes:
                 for cycles in options.cycles:
                     sys.stderr.write(f"{name}, batch {batch}, {'compiled' if compiled else 'eager'}, {cycles} cycles\n")
-                    record["rows"] += measure(name, cycles, batch, device, compiled, options.repeats)
-    for row in record["rows"]:
-        row["pass"] = row["ratio"] <= BARS[row["what"]] if row["what"] in BARS else None
+                    rows = measure(name, cycles, batch, device, compiled, options.repeats)
+                    for row in rows:
+                        row["pass"] = row["ratio"] <= BARS[row["what"]] if row["what"] in BARS else None
+                    record["rows"] += rows
+                    write(out, record)  # after each case: a run that is stopped leaves what it has
     sys.stdout.write(json.dumps(record["conditions"], indent=2) + "\n" + table(record["rows"]) + "\n")
-    out = options.out or RESULTS / f"overhead-{device.type}.json"
+    return 0
+
+
+def write(out: Path, record: Row) -> None:
+    """Beside, then renamed: a reader never sees half a file."""
     beside = out.with_name(out.name + ".tmp")
     beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     os.replace(beside, out)
-    return 0
 
 
 if __name__ == "__main__":
