@@ -134,7 +134,7 @@ class Run:
                 self.early[place] = (key, output, versions(output))
 
     def _check_early(self) -> None:
-        if any(versions(output) != noted for _, output, noted in self.early):
+        if any(_changed(output, noted) for _, output, noted in self.early):
             raise StackError(
                 "the model's forward changes the output of a module before the stack in place (x += ...), and would "
                 "do so again for every cycle. Write it out of place: x = x + ..."
@@ -142,7 +142,7 @@ class Run:
 
     def check_state(self) -> None:
         """Refuse a tail that changed the tokens the next cycle, and the token loss, start from."""
-        if versions(self.outputs[-1]) != self.made:
+        if _changed(self.outputs[-1], self.made):
             raise StackError(
                 f'blocks="{self.path}": the model changes the stack\'s output in place after the last block, so later '
                 "cycles would start from something else. Write it out of place: x = x + ..., F.relu(x)"
@@ -284,6 +284,12 @@ def _saving_hooks() -> Any:
         return None
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks[0] if hooks is not None else None
+
+
+def _changed(output: Any, noted: tuple[int, ...]) -> bool:
+    # Nothing was noted where the module ran in compiled code; after a graph break the check may yet run.
+    now = versions(output)
+    return bool(noted and now) and noted != now
 
 
 def versions(output: Any) -> tuple[int, ...]:
