@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from cycledistill.probe import Call, Links, links_between, shapes
+from cycledistill.probe import Call, Links, changed_between, links_between, shapes
 
 
 class StackError(ValueError):
@@ -28,21 +29,34 @@ def check_chain(named: Sequence[tuple[str, nn.Module]], calls: Sequence[list[Cal
     chain = [made[0] for made in calls]
     links: Links = []
     for index in range(1, len(chain)):
-        found = links_between(chain[index - 1].outputs, chain[index].inputs)
-        if not found:
-            raise broken_chain(path, index)
+        known = [*chain[index - 1].inputs, *(leaf for call in chain[: index - 1] for leaf in call.outputs)]
+        found = links_into(path, index, known, chain[index - 1].outputs, chain[index].inputs)
         links = links or found
     check_fit(
         path, chain[0].inputs, chain[-1].outputs, links or default_links(chain[-1].outputs, chain[0].inputs, path)
     )
 
 
-def broken_chain(path: str, index: int) -> ChainError:
-    """The refusal of a stack in which something sits between two blocks."""
-    return ChainError(
-        f'blocks="{path}": block {index} does not receive the output of block {index - 1}; something between them '
-        "makes a new tensor, so running the blocks again on their own output would skip it"
-    )
+def links_into(path: str, index: int, known: list[Any], outputs: list[Any], inputs: list[Any]) -> Links:
+    """The links from the outputs of block ``index - 1`` to the inputs of block ``index``; ``known`` was there before.
+
+    Raises:
+        ChainError: No output is handed on, or only some are and others come changed.
+    """
+    links = links_between(outputs, inputs)
+    if not links:
+        raise ChainError(
+            f'blocks="{path}": block {index} does not receive the output of block {index - 1}; something between them '
+            "makes a new tensor, so running the blocks again on their own output would skip it"
+        )
+    changed = changed_between(known, outputs, inputs, links)
+    if changed:
+        raise ChainError(
+            f'blocks="{path}": block {index} receives only some of the tensors that block {index - 1} returns; '
+            f"something between them makes {shapes(changed)} anew, so running the blocks again on their own output "
+            "would skip it"
+        )
+    return links
 
 
 def default_links(outputs: Sequence[object], inputs: Sequence[object], path: str) -> Links:

@@ -220,6 +220,11 @@ class Distill:
         entries = tuple(chosen) if isinstance(chosen, (tuple, list)) else (chosen,)
         if entries and all(isinstance(entry, torch.Tensor) for entry in entries):
             return entries
+        if self.select is not None:
+            raise ValueError(
+                f"Distill(select=...) returned {type(chosen).__name__} for the model's {type(output).__name__}: "
+                "a tensor to compare is expected, or a tuple of tensors"
+            )
         keys = f" with keys {', '.join(map(repr, output))}" if isinstance(output, Mapping) else ""
         raise ValueError(
             f"the output loss needs a tensor, and the model returned a {type(output).__name__}{keys} without logits: "

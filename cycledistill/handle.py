@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import Proxy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cycledistill.chain import ChainError, StackError
@@ -211,9 +212,17 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         if site is None or site.recorder.run is not None:
             return method(self, *args, **kwargs)
         cyclic = site.cyclic
-        if not (name == "forward" and "cyclic" in self.__dict__ if self.training else cyclic._exit > 1):
+        whole = name == "forward" and "cyclic" in self.__dict__
+        cycles = whole if self.training else cyclic._exit > 1
+        if whole or cycles:
+            cyclic._check_unedited(self, site.below)
+        if not cycles:
             return method(self, *args, **kwargs)
-        cyclic._check_unedited(self, site.below)
+        if any(isinstance(given, Proxy) for given in (*args, *kwargs.values())):
+            raise StackError(
+                "torch.fx traces a wrapped model only in eval mode and at exit 1 (create_feature_extractor also traces "
+                "the training mode): call unwrap_cyclic(model) first, or model.eval() with model.cyclic.exit = 1"
+            )
         if getattr(self, "_is_replica", False):
             raise StackError(
                 "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "

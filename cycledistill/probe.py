@@ -47,6 +47,26 @@ def links_between(outputs: list[Any], inputs: list[Any]) -> Links:
     ]
 
 
+def changed_between(known: list[Any], outputs: list[Any], inputs: list[Any], links: Links) -> list[torch.Tensor]:
+    """Output tensors that the next block takes, but not as they are: something between the blocks made them anew.
+
+    An output that is not handed on is one of these where the next block takes a tensor of its shape and type that
+    is neither a parameter nor ``known`` from before (given to the block itself, or returned by one further back), as
+    masks and position tables are.
+    """
+    made, taken = {i for i, _ in links}, {j for _, j in links}
+    dropped = [leaf for i, leaf in enumerate(outputs) if i not in made and isinstance(leaf, torch.Tensor)]
+    fresh = [
+        leaf
+        for j, leaf in enumerate(inputs)
+        if j not in taken
+        and isinstance(leaf, torch.Tensor)
+        and not isinstance(leaf, nn.Parameter)
+        and not any(leaf is earlier for earlier in known)
+    ]
+    return [leaf for leaf in dropped if any(leaf.shape == new.shape and leaf.dtype == new.dtype for new in fresh)]
+
+
 def shapes(tensors: Iterable[torch.Tensor]) -> str:
     """``(4, 196, 192) and (4, 1, 192)``: shapes as an error message shows them."""
     return " and ".join(str(tuple(tensor.shape)) for tensor in tensors)

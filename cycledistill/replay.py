@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from cycledistill.chain import StackError, broken_chain, check_fit, default_links
+from cycledistill.chain import StackError, check_fit, default_links, links_into
 from cycledistill.probe import Links, links_between
 
 NOTE, LOOP, BYPASS = "note", "loop", "bypass"
@@ -88,9 +88,8 @@ class Run:
         leaves, spec = pytree.tree_flatten((args, kwargs))
         call = NotedCall(block, leaves, spec, _saving_hooks() is not self.saving_hooks)
         if index > 0:
-            call.links = links_between(pytree.tree_leaves(self.outputs[-1]), leaves)
-            if not call.links:
-                raise broken_chain(self.path, index)
+            known = [*self.calls[-1].leaves, *pytree.tree_leaves(self.outputs[:-1])]
+            call.links = links_into(self.path, index, known, pytree.tree_leaves(self.outputs[-1]), leaves)
             linked = {taken for _, taken in call.links}
             for source, output in enumerate(self.outputs[:-1]):
                 further = links_between(pytree.tree_leaves(output), leaves)
@@ -247,7 +246,8 @@ class Run:
         if index != self.entered:
             raise StackError(
                 f'blocks="{self.path}": block {index} was entered where block {self.entered} was due. Every block must '
-                "run exactly once, in order; if the model was edited after wrapping, call unwrap_cyclic(model) and "
+                "run exactly once, in order: switch off layers that are skipped at random (LayerDrop), and do not "
+                "cycle blocks that are shared. If the model was edited after wrapping, call unwrap_cyclic(model) and "
                 "wrap it again"
             )
         self.entered += 1

@@ -430,6 +430,12 @@ def test_output_without_logits_asks_for_select() -> None:
     assert_same(model(toys.batch()[0]).losses["output"], kl(*logits), rtol=1e-12)
 
 
+def test_a_select_that_returns_no_tensor_is_named() -> None:
+    model = wrap_cyclic(toys.make(), 2, Distill(output_weight=1.0, select=lambda output: None))
+    with pytest.raises(ValueError, match=r"select=.*NoneType"):
+        model(toys.batch()[0])
+
+
 def test_tuple_outputs_are_compared_entry_by_entry_and_summed() -> None:
     model = wrap_cyclic(toys.make(toys.PairViT), 2, distill=Distill(output_weight=0.5, detach=True))
     out = model(toys.batch()[0])

@@ -177,3 +177,13 @@ def test_export_in_training_mode_has_every_cycle() -> None:
     program = torch.export.export(model, (x,))
     out = program.module()(x)
     assert_same(out.outputs, want, rtol=1e-12)
+
+
+def test_feature_extractor_asks_for_the_plain_model() -> None:
+    """torchvision's extractor traces the training mode too, in which a wrapped model's forward is no graph."""
+    extraction = pytest.importorskip("torchvision.models.feature_extraction")
+    model = wrap_cyclic(toys.make(), 2, blocks="blocks").eval()
+    with pytest.raises(StackError, match="unwrap_cyclic"):
+        extraction.create_feature_extractor(model, ["norm"])
+    unwrap_cyclic(model)
+    assert set(extraction.create_feature_extractor(model, ["norm"])(toys.batch()[0])) == {"norm"}

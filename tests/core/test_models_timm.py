@@ -289,9 +289,6 @@ def test_stack_report_on_meta(row: Row) -> None:
     assert stack.shape is not None and stack.shape[-1] > 1
 
 
-@pytest.mark.xfail(
-    reason="known gap: states made anew between blocks beside one that chains are not seen", strict=False
-)
 @pytest.mark.parametrize("blocks", ["auto", "parallel_blocks"])
 def test_only_some_of_the_states_chain(blocks: str) -> None:
     """CoaT encodes positions between its parallel blocks: one state of four is handed on, so cycling would be wrong."""
