@@ -13,7 +13,8 @@ wrong       a check fails, or anything but a StackError is raised
 unrunnable  the model itself, unwrapped, does not run on the meta device
 
 The checks rest on forward hooks and on the bare model, not on the library's records. With two cycles every block runs
-exactly twice, in order, and the second cycle starts from the tensor the first one ended with. There are two training
+exactly twice, in order, and the second cycle starts from the tensor the first one ended with; what a block takes
+beside other blocks' outputs depends on none of them, by the autograd graph. There are two training
 outputs, each of the bare model's structure and shapes, and the losses are scalars. Eval at exits 1 and 2 returns the
 bare model's structure and shapes, with blocks run once and twice. Wrapped and unwrapped, the state_dict keys, their
 order and the class are the bare model's.
@@ -116,6 +117,7 @@ def _check(model: Any, bare: Bare, and_eval: bool = True) -> Record:
     with _watched(blocks) as calls:
         out = model.train()(bare.images)
     _check_calls(calls, len(blocks), 2)
+    _check_arguments(calls[: len(blocks)])
     _demand(isinstance(out, CycleOutput) and len(out) == 2, f"training returned {type(out).__name__}")
     for cycle, output in enumerate(out.outputs, 1):
         _demand(_shapes(output) == bare.train, f"output of cycle {cycle} is {_shapes(output)}, not {bare.train}")
@@ -179,6 +181,30 @@ def _check_calls(calls: list[tuple[int, list[Any], list[Any]]], depth: int, cycl
     for (_, _, made), (_, taken, _) in itertools.pairwise(calls):
         chained = {id(x) for x in made if isinstance(x, Tensor)} & {id(x) for x in taken}
         _demand(chained, f"a block did not get the output of the one before, among {len(calls)} calls")
+
+
+def _check_arguments(calls: list[tuple[int, list[Any], list[Any]]]) -> None:
+    """What a block takes beside the outputs of earlier ones depends on none of them, or later cycles would miss it."""
+    made = [x for _, _, outputs in calls for x in outputs if isinstance(x, Tensor)]
+    handed_on = {id(x) for x in made}
+    ends = {x.grad_fn for x in made if x.grad_fn is not None}
+    for index, taken, _ in calls[1:]:
+        for x in taken:
+            if isinstance(x, Tensor) and id(x) not in handed_on:
+                _demand(not _reaches(x.grad_fn, ends), f"block {index} takes what was computed from earlier blocks")
+
+
+def _reaches(start: Any, ends: set[Any]) -> bool:
+    """Whether the gradient of one node flows into any of ``ends``."""
+    seen, waiting = set(), [start]
+    while waiting:
+        node = waiting.pop()
+        if node in ends:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return False
 
 
 def _shapes(tree: Any) -> Any:
