@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cycledistill import Distill
 from cycledistill.recipes.distillation import read_distill
 
 from .loading import load_imagenet_backbone, load_pose_weights
@@ -33,7 +32,6 @@ def model_config(recipe: Recipe) -> PoseModelConfig:
         options["keep"] = recipe.prune.keep
     distill = options["distill"] = read_distill(recipe.cyclic.distill)
     try:
-        distill = Distill.preset(distill) if isinstance(distill, str) else distill
         if distill is not None and distill.output_weight and distill.output_loss == "kl":
             raise ConfigError(
                 f"cyclic.distill={recipe.cyclic.distill!r}: its output loss, KL, compares class logits, and poses are "

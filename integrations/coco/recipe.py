@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cycledistill.recipes.distillation import read_distill
 from cycledistill.recipes.errors import ConfigError
 from cycledistill.recipes.overrides import check, load, packaged_names, plain
 
@@ -48,6 +49,7 @@ class CyclicSection:
 
     def __post_init__(self) -> None:
         check(self.cycles is None or self.cycles >= 1, "cyclic.cycles", self.cycles, "1 or more, or nothing")
+        read_distill(self.distill)
 
 
 @dataclass

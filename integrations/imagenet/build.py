@@ -35,8 +35,7 @@ def create_model(config: Config, classes: int) -> nn.Module:
     kwargs: dict[str, Any] = dict(spec.kwargs)
     if spec.img_size is not None:
         kwargs["img_size"] = spec.img_size
-    if not timm.is_model(spec.name):
-        raise ConfigError(f"model.name: timm has no model {spec.name!r}.{nearest(spec.name, timm.list_models())}")
+    check_name(spec.name)
     try:
         model = timm.create_model(
             spec.name,
@@ -53,6 +52,16 @@ def create_model(config: Config, classes: int) -> nn.Module:
     except ValueError as error:
         raise ConfigError(f"cyclic: {error}") from error
     return model
+
+
+def check_name(name: str) -> None:
+    """Refuse a model that timm does not have, before anything costly is done for it.
+
+    Raises:
+        ConfigError: It names the nearest models that timm has.
+    """
+    if not timm.is_model(name):
+        raise ConfigError(f"model.name: timm has no model {name!r}.{nearest(name, timm.list_models())}")
 
 
 def image_size(model: nn.Module, config: Config) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cycledistill.recipes.distillation import read_distill
 from cycledistill.recipes.errors import ConfigError
 from cycledistill.recipes.overrides import check as _check
 from cycledistill.recipes.overrides import load, plain
@@ -58,6 +59,7 @@ class CyclicConfig:
 
     def __post_init__(self) -> None:
         _check(self.cycles >= 1, "cyclic.cycles", self.cycles, "a whole number of at least 1 (1 = the plain model)")
+        read_distill(self.distill)
         exits = self.exits
         _check(exits is None or (len(exits) > 0 and min(exits) >= 1), "cyclic.exits", exits, "cycles, each at least 1")
 

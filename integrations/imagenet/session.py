@@ -27,7 +27,7 @@ from cycledistill.recipes.logs import Meter, RunLog
 from cycledistill.recipes.overrides import changed
 from cycledistill.recipes.seeding import INIT, derive_seed, seed_all
 
-from .build import ADVICE, create_model, image_size
+from .build import ADVICE, check_name, create_model, image_size
 from .config import Config, ConfigError
 from .data import open_images
 from .errors import CheckpointError
@@ -144,6 +144,7 @@ def start(config: Config, place: Place, resume: str | None) -> Session:
         DataError: The images cannot be trained on.
         CheckpointError: The checkpoint cannot be gone on from.
     """
+    check_name(config.model.name)
     output = Path(config.run.output)
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,8 @@ from cycledistill import Distill
 from cycledistill.integrations.imagenet.build import create_model
 from cycledistill.integrations.imagenet.cli import add_arguments, config_from_args
 from cycledistill.integrations.imagenet.config import Config, ConfigError, load_config
+from cycledistill.integrations.imagenet.place import take_place
+from cycledistill.integrations.imagenet.train import train
 from cycledistill.recipes.distillation import read_distill
 
 
@@ -106,7 +108,7 @@ def test_distill_as_plain_data():
     assert config.cyclic.distill == {"preset": "sdpose", "token_weight": 0.1, "normalize": True}
     assert read_distill(config.cyclic.distill) == expected
     assert read_distill({"task_weights": [1, 0.1]}) == Distill(task_weights=(1, 0.1))
-    assert read_distill("elt") == "elt"
+    assert read_distill("elt") == Distill.preset("elt")
     assert read_distill(None) is None
 
 
@@ -147,3 +149,15 @@ def test_command_line_options():
     assert config.cyclic.distill == {"preset": "exits", "token_weight": 0.5}
     with pytest.raises(ConfigError, match="exclude"):
         parse("--evaluate", "a.safetensors", "--resume", "auto")
+
+
+def test_an_unknown_preset_is_refused_with_the_recipe_and_an_unknown_model_before_the_images():
+    with pytest.raises(ConfigError, match=r"cyclic.distill='sdpos'"):
+        load_config(None, ["cyclic.distill=sdpos"])
+    with pytest.raises(ConfigError, match="model.name"):
+        train(load_config(None, ["model.name=deit_tinny", "data.dir=no/such/folder", "run.device=cpu"]))
+
+
+def test_an_unknown_device_lists_the_known():
+    with pytest.raises(ConfigError, match="'cpu', 'cuda'"):
+        take_place("tpu")
