@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -57,7 +58,9 @@ class MacCounter:
         # Outside the FLOP counter, which decomposes composite operations: this mode then sees their parts.
         self._stack.enter_context(self._products)
         self._stack.enter_context(self._flops)
-        # The fused encoder layer of eval mode is one operation without a formula.
+        # Attention as two batched products: some fused kernels are one operation without a formula in older PyTorch.
+        self._stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        # So is the fused encoder layer of eval mode, in any.
         fused = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         self._stack.callback(torch.backends.mha.set_fastpath_enabled, fused)

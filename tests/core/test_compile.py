@@ -105,7 +105,7 @@ def test_timm_train_step(name: str) -> None:
         for run in (fast, eager):
             run.zero_grad()
             CycleLoss(task)(run(x), target).backward()
-        assert_same_gradients(gradients(model), gradients(eager), rtol=1e-10)
+        assert_same_gradients(gradients(model), gradients(eager), rtol=1e-9)
     assert counter.frame_count == 1
 
 
