@@ -1,0 +1,105 @@
+"""Training losses of the lifting models: MixSTE's, MHFormer's and MotionBERT's.
+
+Poses are (B, F, J, 3), root-relative, in metres as the authors train. ``mask`` (B, F) is true where a frame counts; a
+difference between two frames counts where both do. Without a mask all count, as in the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+JOINT_WEIGHTS = (1.0, 1.0, 2.5, 2.5, 1.0, 2.5, 2.5, 1.0, 1.0, 1.0, 1.5, 1.5, 4.0, 4.0, 1.5, 4.0, 4.0)
+"""MixSTE's weights of Human3.6M's 17 joints: limbs count more than the trunk."""
+
+PoseLoss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+def weighted_mpjpe(predicted: Tensor, target: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over joints of ``w * ||p - t||``; a scalar in the unit of the poses.
+
+    Args:
+        predicted: (B, F, J, 3).
+        target: (B, F, J, 3).
+        weights: (J,).
+        mask: (B, F).
+
+    Source: MixSTE (CVPR 2022), its weighted position loss.
+    """
+    return _mean((weights * (predicted - target).norm(dim=-1)).mean(dim=-1), mask)
+
+
+def temporal_consistency(predicted: Tensor, weights: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of ``w * (p[t+1] - p[t])^2`` over frames, joints and axes: a prior for smooth motion, blind to the target.
+
+    Source: MixSTE (CVPR 2022), its temporal consistency loss.
+    """
+    steps = predicted.diff(dim=1).square()
+    return _mean((weights[:, None] * steps).mean(dim=(-2, -1)), _both(mask))
+
+
+def mean_velocity(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean distance between the steps of prediction and target from frame to frame.
+
+    Source: Pavllo et al., VideoPose3D (CVPR 2019); MixSTE's and MotionBERT's velocity loss.
+    """
+    return _mean((predicted.diff(dim=1) - target.diff(dim=1)).norm(dim=-1).mean(dim=-1), _both(mask))
+
+
+def mpjpe_loss(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean distance over joints and frames: MHFormer's loss."""
+    return _mean((predicted - target).norm(dim=-1).mean(dim=-1), mask)
+
+
+def n_mpjpe_loss(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean distance after the best scaling of each frame's prediction.
+
+    Source: Rhodin et al. (CVPR 2018); MotionBERT's scale loss.
+    """
+    product, square = (predicted * target).sum(dim=(-2, -1)), predicted.square().sum(dim=(-2, -1))
+    scale = product / square.clamp_min(1e-12)  # an all-zero prediction stays what it is
+    return mpjpe_loss(scale[..., None, None] * predicted, target, mask)
+
+
+def mixste_total(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """MixSTE's and HoT's loss: weighted MPJPE + 0.5 x temporal consistency + 2 x velocity, for 17 joints.
+
+    Raises:
+        ValueError: Another number of joints, for which there are no weights.
+    """
+    if predicted.shape[-2] != len(JOINT_WEIGHTS):
+        raise ValueError(
+            f"MixSTE's loss has weights for Human3.6M's 17 joints, the poses have {predicted.shape[-2]}: "
+            "use the loss 'mpjpe' or 'motionbert'"
+        )
+    weights = torch.tensor(JOINT_WEIGHTS, dtype=predicted.dtype, device=predicted.device)
+    position = weighted_mpjpe(predicted, target, weights, mask)
+    if predicted.shape[1] < 2:
+        return position
+    smoothness = temporal_consistency(predicted, weights, mask)
+    return position + 0.5 * smoothness + 2.0 * mean_velocity(predicted, target, mask)
+
+
+def motionbert_total(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """MotionBERT's loss: MPJPE + 0.5 x N-MPJPE + 20 x velocity.
+
+    Source: MotionBERT (ICCV 2023), its configs for 3D pose.
+    """
+    position = mpjpe_loss(predicted, target, mask) + 0.5 * n_mpjpe_loss(predicted, target, mask)
+    return position + 20.0 * mean_velocity(predicted, target, mask) if predicted.shape[1] > 1 else position
+
+
+LOSSES: dict[str, PoseLoss] = {"mixste": mixste_total, "mpjpe": mpjpe_loss, "motionbert": motionbert_total}
+
+
+def _both(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else mask[:, 1:] & mask[:, :-1]
+
+
+def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return values.mean()
+    weight = mask.to(values.dtype)
+    return (values * weight).sum() / weight.sum().clamp_min(1)
