@@ -1,0 +1,93 @@
+"""See attention weights as a model computes them, whatever its attention: fused, written out, or PyTorch's module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax)
+
+
+class AttentionWatch(TorchFunctionMode):
+    """Calls ``seen`` with the weights of every attention that runs while it is entered.
+
+    Fused attention (``scaled_dot_product_attention``) keeps no weights: they are worked out again, for ``rows`` alone.
+    ``torch.nn.MultiheadAttention`` is asked for its weights. Attention written out is recognised by its softmax over
+    the last dimension of (B, heads, queries, keys).
+
+    Args:
+        seen: Takes weights of shape (B, heads, rows, keys), float32.
+        rows: The query tokens whose weights are wanted; ``None`` for all.
+    """
+
+    def __init__(self, seen: Callable[[Tensor], None], rows: slice | None = None) -> None:
+        super().__init__()
+        self.seen, self.rows = seen, rows or slice(None)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            self.seen(_weights(self.rows, *args, **kwargs))
+        elif func is F.multi_head_attention_forward:
+            return self._ask(func, args, kwargs)
+        output = func(*args, **kwargs)
+        if func in _SOFTMAX and output.ndim == 4 and _dimension(args, kwargs) in (-1, 3):
+            self.seen(output.detach()[..., self.rows, :].float())
+        return output
+
+    def _ask(self, func: Any, args: Any, kwargs: Any) -> Any:
+        wanted, averaged = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)
+        output, weights = func(*args, **(kwargs | {"need_weights": True, "average_attn_weights": False}))
+        self.seen(weights.detach().reshape(-1, *weights.shape[-3:])[..., self.rows, :].float())
+        if not wanted:
+            return output, None
+        return output, weights.mean(dim=-3) if averaged else weights
+
+
+@contextmanager
+def watch_attention(seen: Callable[[Tensor], None], rows: slice | None = None) -> Iterator[None]:
+    """`AttentionWatch`, with PyTorch's fused encoder layer, which hides its attention, switched off meanwhile."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with AttentionWatch(seen, rows):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+def _weights(
+    rows: slice,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(Q K^T * scale + mask) of some rows, in float32."""
+    with torch.no_grad():
+        if enable_gqa:
+            key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
+        factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+        scores = query[..., rows, :].float() @ key.float().transpose(-2, -1) * factor
+        if is_causal:
+            later = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).triu(1)
+            scores = scores.masked_fill(later[rows], -math.inf)
+        if attn_mask is not None:
+            mask = attn_mask[..., rows, :] if attn_mask.ndim > 1 and attn_mask.shape[-2] > 1 else attn_mask
+            scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+        return scores.softmax(-1)
+
+
+def _dimension(args: Any, kwargs: Any) -> Any:
+    return kwargs.get("dim", args[1] if len(args) > 1 else None)

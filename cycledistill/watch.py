@@ -1,0 +1,72 @@
+"""Run a model, plain or wrapped, and know at any time which block of its stack runs, in which cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from cycledistill.stack import choose_stack
+
+Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
+"""What a model is called with: a tensor, a tuple of arguments, or keyword arguments."""
+
+
+@dataclass
+class Place:
+    """Which block runs now."""
+
+    cycle: int = 0
+    layer: int | None = None
+
+
+@contextmanager
+def watched_stack(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[tuple[list[nn.Module], Place]]:
+    """The blocks in eval mode at the exit asked for, and which of them runs at any time."""
+    handle: Any = vars(model).get("cyclic")
+    stack = handle.stack if handle is not None else choose_stack(model, blocks)
+    cycles = cycles or (handle.cycles if handle is not None else 1)
+    if handle is None and cycles > 1:
+        raise ValueError(
+            f"cycles={cycles}: {type(model).__name__} is not wrapped, so it has one; wrap_cyclic(model) first"
+        )
+    modules, place = stack.modules(model), Place()
+    mode, before = model.training, handle.exit if handle is not None else 1
+    with ExitStack() as undo:
+        undo.callback(model.train, mode)
+        model.eval()
+        if handle is not None:
+            undo.callback(setattr, handle, "exit", before)
+            handle.exit = cycles
+        for index, module in enumerate(modules):
+
+            def enter(_: nn.Module, __: Any, index: int = index) -> None:
+                place.cycle, place.layer = place.cycle + (index == 0), index
+
+            def leave(_: nn.Module, __: Any, ___: Any) -> None:
+                place.layer = None
+
+            undo.callback(module.register_forward_pre_hook(enter).remove)
+            undo.callback(module.register_forward_hook(leave).remove)
+        yield modules, place
+
+
+def run(model: nn.Module, inputs: Inputs) -> Any:
+    """What the model returns, without gradients.
+
+    Raises:
+        ValueError: The model does not take these inputs.
+    """
+    args = () if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple) else (inputs,)
+    kwargs = inputs if isinstance(inputs, Mapping) else {}
+    try:
+        with torch.no_grad():
+            return model(*args, **kwargs)
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        shapes = [tuple(x.shape) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        raise ValueError(f"{type(model).__name__} does not take inputs of shape {shapes}: {error}") from error
