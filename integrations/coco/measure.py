@@ -19,6 +19,8 @@ from pycocotools.coco import COCO as GroundTruth
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cycledistill.recipes.engine import autocast
+
 from .accuracy import mean_oks, torso_pck
 from .annotations import PADDING, Person
 from .dataset import PersonCrops, PictureBatches, crop_loader, prepare_images
@@ -178,7 +180,7 @@ def _predict(
     """(B, K, 3): x, y in picture pixels, and scores."""
     config: Any = model.config
     is_heatmap = config.head == "heatmap"
-    with _autocast(images.device, protocol.precision):  # decoding is in full precision
+    with autocast(images.device, protocol.precision):  # decoding is in full precision
         predicted = model(images)
         mirrored = model(images.flip(3)) if protocol.flip else None
     predicted = predicted.float()
@@ -237,9 +239,3 @@ def _eval_mode(model: nn.Module, handle: Any) -> Iterator[None]:
     finally:
         if handle is not None:
             handle.exit = before
-
-
-def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cycledistill.recipes.distillation import read_distill
+from cycledistill.recipes import sections
 from cycledistill.recipes.errors import ConfigError
 from cycledistill.recipes.overrides import check, load, packaged_names, plain
+from cycledistill.recipes.sections import CyclicSection, EmaSection
 
 from .augment import Augmentation
 from .joints import JOINT_SETS, JointSet
@@ -34,22 +35,6 @@ class ModelSection:
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     backbone_weights: str | None = None
-
-
-@dataclass
-class CyclicSection:
-    """What ``wrap_cyclic`` gets. ``cycles`` empty: what the model's name stands for.
-
-    ``distill`` is a preset's name, nothing, or a mapping of ``Distill`` fields; with the key ``preset`` the mapping
-    changes that preset. Token groups are ``keypoint`` and ``visual``.
-    """
-
-    cycles: int | None = None
-    distill: str | dict[str, Any] | None = "sdpose"
-
-    def __post_init__(self) -> None:
-        check(self.cycles is None or self.cycles >= 1, "cyclic.cycles", self.cycles, "1 or more, or nothing")
-        read_distill(self.distill)
 
 
 @dataclass
@@ -150,18 +135,6 @@ class ScheduleSection:
 
 
 @dataclass
-class EmaSection:
-    """Moving average of the weights (timm's ModelEmaV3). ``warmup`` lets short runs forget the initial weights."""
-
-    enabled: bool = False
-    decay: float = 0.9999
-    warmup: bool = False
-
-    def __post_init__(self) -> None:
-        check(0 < self.decay < 1, "ema.decay", self.decay, "a number between 0 and 1")
-
-
-@dataclass
 class EvalSection:
     """When and how AP is measured.
 
@@ -189,29 +162,10 @@ class EvalSection:
 
 
 @dataclass
-class RunSection:
-    """Where and how the run happens. ``max_steps`` ends it early, with a checkpoint to go on from."""
+class RunSection(sections.RunSection):
+    """Where and how the run happens; see :class:`cycledistill.recipes.sections.RunSection`."""
 
     output: str = "runs/coco"
-    device: Literal["auto", "cpu"] = "auto"
-    seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    compile: bool = False
-    compile_backend: str = "inductor"
-    max_steps: int | None = None
-    save_every_steps: int | None = None
-    keep: int = 2
-    log_every: int = 50
-    tensorboard: bool = False
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("keep", "log_every"):
-            check(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "at least 1")
-        for name in ("max_steps", "save_every_steps"):
-            value = getattr(self, name)
-            check(value is None or value >= 1, f"run.{name}", value, "at least 1, or nothing")
-        check(self.seed >= 0, "run.seed", self.seed, "0 or more")
 
 
 @dataclass

@@ -15,16 +15,13 @@ import sys
 import time
 from typing import Any
 
-import torch.distributed as dist
 from torch import Tensor
-from tqdm import tqdm
 
-from cycledistill.recipes.finite import finite_terms
-from cycledistill.recipes.seeding import STEP, derive_seed, seed_all
+from cycledistill.recipes.engine import engine
+from cycledistill.recipes.loop import run_training
 
 from .build import protocol_of
 from .dataset import Batch
-from .engine import engine
 from .images import PoseDataError
 from .measure import evaluate
 from .recipe import Recipe
@@ -33,7 +30,6 @@ from .session import Session, start
 from .task import to_device
 
 _logger = logging.getLogger(__name__)
-_MEASURES = ("token_rms_", "token_task_ratio_")
 
 
 def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
@@ -59,95 +55,34 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
         >>> train(recipe)["exits"][1]["AP"]
     """
     began = time.monotonic()
-    with engine(recipe.run) as accelerator:
-        session = start(recipe, accelerator, resume)
-        measured: dict[str, Any] = {}
-        while session.epoch < recipe.schedule.epochs and not _stopped(session):
-            _run_epoch(session, began)
-            ends = session.epoch == recipe.schedule.epochs or _stopped(session)
-            if ends or session.epoch % recipe.evaluate.every == 0:
-                measured = _evaluate(session)
-            session.save(measured if measured.get("step") == session.step else None)
-        if session.log:
-            session.log.close()
-        accelerator.wait_for_everyone()  # the checkpoint named below is complete
-    return {
-        **measured,
-        "step": session.step,
-        "epoch": session.epoch,
-        "finished": session.epoch >= recipe.schedule.epochs,
-        "skipped": session.skipped,
-        "checkpoint": str(session.store.last()),
-        "best": str(session.store.best()),
-        "seconds": round(time.monotonic() - began, 1),
-    }
+    with engine(recipe.run.device, recipe.run.precision) as accelerator:
+        return run_training(start(recipe, accelerator, resume), PoseWork(), began)
 
 
-def _run_epoch(session: Session, began: float) -> None:
-    """Train to the end of the epoch, or to ``run.max_steps``."""
-    run, accelerator, length = session.recipe.run, session.accelerator, len(session.batches)
-    session.batches.epoch, session.batches.start = session.epoch, session.batch
-    session.trainee.train()
-    bar = tqdm(
-        session.loader,
-        desc=f"epoch {session.epoch}",
-        total=length,
-        initial=session.batch,
-        disable=None if run.progress and accelerator.is_main_process else True,
-    )
-    for batch in bar:
+class PoseWork:
+    """What a training step on persons is; the loop is ``cycledistill.recipes.loop``."""
+
+    measures: tuple[str, ...] = ("token_rms_", "token_task_ratio_")
+
+    def prepare(self, session: Session) -> tuple[float, dict[str, float]]:
+        """Set the fraction of tokens kept; the rate and that fraction are functions of the step."""
+        recipe, length = session.recipe, len(session.batches)
+        kept = {}
+        if session.keep is not None:
+            kept["keep"] = keep_fraction(session.step, length, session.keep, recipe.prune)
+            session.model.pruning.keep = kept["keep"]  # type: ignore[union-attr]
+        return learning_rate(session.step, length, recipe.optim.lr, recipe.schedule), kept
+
+    def terms(self, session: Session, batch: Batch, logs: bool) -> dict[str, Tensor]:
+        """The loss of a batch and its terms."""
         _count_skipped(session, batch)
-        rate, kept = _prepare(session)
-        logs = (session.step + 1) % run.log_every == 0
-        terms = _train_step(session, batch, logs)
-        measures = {name: terms.pop(name) for name in list(terms) if name.startswith(_MEASURES)}
-        session.meter.add(terms)
-        session.step, session.batch = session.step + 1, session.batch + 1
-        bar.set_postfix(loss=f"{terms['loss']:.5f}", refresh=False)
-        if logs and session.log:
-            row = {**session.meter.take(), **measures, **kept, "seconds": round(time.monotonic() - began, 1)}
-            session.log.write("train", step=session.step, epoch=session.epoch, lr=rate, **row)
-        if session.batch >= length or _stopped(session):
-            break
-        if run.save_every_steps and session.step % run.save_every_steps == 0:
-            session.save()
-    if session.batch >= length:
-        session.epoch, session.batch = session.epoch + 1, 0
+        session.task.measures = logs
+        terms: dict[str, Tensor] = session.trainee(*to_device(batch, session.accelerator.device))
+        return terms
 
-
-def _prepare(session: Session) -> tuple[float, dict[str, float]]:
-    """Set all that is a function of the step: rate, pruning and random numbers; returns the first two."""
-    recipe, length = session.recipe, len(session.batches)
-    rate = learning_rate(session.step, length, recipe.optim.lr, recipe.schedule)
-    for group in session.optimizer.param_groups:
-        group["lr"] = rate
-    kept = {}
-    if session.keep is not None:
-        kept["keep"] = keep_fraction(session.step, length, session.keep, recipe.prune)
-        session.model.pruning.keep = kept["keep"]  # type: ignore[union-attr]
-    seed_all(derive_seed(recipe.run.seed, STEP, session.step, session.accelerator.process_index))
-    return rate, kept
-
-
-def _train_step(session: Session, batch: Batch, measures: bool) -> dict[str, float]:
-    """One optimiser step; returns the loss and its terms."""
-    accelerator, recipe = session.accelerator, session.recipe
-    session.task.measures = measures
-    terms: dict[str, Tensor] = session.trainee(*to_device(batch, accelerator.device))
-    numbers = finite_terms(
-        terms,
-        session.place,
-        session.store.last(),
-        "Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or fp32 instead of fp16 helps.",
-    )
-    session.optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(terms["loss"])
-    if recipe.optim.clip is not None:
-        accelerator.clip_grad_norm_(session.task.parameters(), recipe.optim.clip)
-    session.optimizer.step()
-    if session.ema:
-        session.ema.update(session.model, step=session.step + 1)
-    return numbers
+    def evaluate(self, session: Session) -> dict[str, Any]:
+        """AP at every exit, of the weights and of their average; logged."""
+        return _evaluate(session)
 
 
 def _count_skipped(session: Session, batch: Batch) -> None:
@@ -163,10 +98,7 @@ def _count_skipped(session: Session, batch: Batch) -> None:
 def _evaluate(session: Session) -> dict[str, Any]:
     """AP at every exit, of the weights and of their average; logged."""
     recipe, accelerator, validation = session.recipe, session.accelerator, session.validation
-    if accelerator.num_processes > 1:
-        for buffer in session.model.buffers():  # BatchNorm's statistics: every process has seen other images
-            dist.broadcast(buffer, src=0)
-    measured: dict[str, Any] = {"step": session.step}
+    measured: dict[str, Any] = {}
     averaged = [("ema", "ema_exits", session.ema.module)] if session.ema else []
     for name, key, model in [("model", "exits", session.model), *averaged]:
         if session.keep is not None:
@@ -187,11 +119,6 @@ def _evaluate(session: Session) -> dict[str, Any]:
         shown = ", ".join(f"{found['AP']:.4f} at exit {exit}" for exit, found in measured[key].items())
         _logger.info("step %d, %s: AP %s", session.step, name, shown)
     return measured
-
-
-def _stopped(session: Session) -> bool:
-    limit = session.recipe.run.max_steps
-    return limit is not None and session.step >= limit
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
+from cycledistill.recipes.engine import engine
 from cycledistill.recipes.errors import CheckpointError
 
 from .build import create_model, protocol_of
-from .engine import engine
 from .loading import load_pose_weights
 from .measure import evaluate
 from .recipe import Recipe, load_recipe
@@ -75,7 +75,7 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
     folder = None if path.is_file() else find_checkpoint(path)
     averaged = folder is not None and (folder / "ema.safetensors").is_file()
     result: dict[str, Any] = {"weights": str(folder or path)}
-    with engine(recipe.run) as accelerator:
+    with engine(recipe.run.device, recipe.run.precision) as accelerator:
         for key, ema in (("exits", False), ("ema_exits", True))[: 2 if averaged else 1]:
             model = load_trained(folder or path, ema, recipe).to(accelerator.device)
             validation = open_validation(recipe.data, model.config.image_size)

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
 
-from .recipe import ConfigError, RunSection
+from cycledistill.recipes.errors import ConfigError
 
 _PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 @contextmanager
-def engine(run: RunSection) -> Iterator[Accelerator]:
+def engine(device: str, precision: str) -> Iterator[Any]:
     """An ``Accelerator`` for the process that ``accelerate launch``, ``torchrun`` or plain ``python`` started.
 
     Accelerate keeps one state a process, so that a second run of another precision would be refused. A state that was
     there before is left alone.
 
+    Args:
+        device: The recipe's ``run.device``: ``"auto"`` or ``"cpu"``.
+        precision: The recipe's ``run.precision``: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+
     Raises:
         ConfigError: The device does not have the precision.
     """
+    # imported late: recipes are read where Accelerate is not installed
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
     found = bool(AcceleratorState._shared_state or PartialState._shared_state)
     grouped = dist.is_initialized()
     try:
         try:
             # Without the word, Accelerate lets processes that torchrun started on CPUs run side by side, each alone.
-            cpu = run.device == "cpu" or not torch.accelerator.is_available()
-            accelerator = Accelerator(cpu=cpu, mixed_precision=_PRECISION[run.precision])
+            cpu = device == "cpu" or not torch.accelerator.is_available()
+            accelerator = Accelerator(cpu=cpu, mixed_precision=_PRECISION[precision])
         except ValueError as error:
-            raise ConfigError(f"run.precision={run.precision!r}, run.device={run.device!r}: {error}") from error
+            raise ConfigError(f"run.precision={precision!r}, run.device={device!r}: {error}") from error
         announced = int(os.environ.get("WORLD_SIZE", "1"))
         if accelerator.num_processes != announced:
             raise ConfigError(
@@ -47,3 +54,10 @@ def engine(run: RunSection) -> Iterator[Accelerator]:
             AcceleratorState._reset_state(reset_partial_state=True)
         if not grouped and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Mixed precision for ``"bf16"`` and ``"fp16"``, nothing for ``"fp32"``."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
