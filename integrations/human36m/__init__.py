@@ -1,4 +1,24 @@
 """3D human pose from 2D keypoints over time: models, Human3.6M-format data, metrics and training.
 
-Needs ``pip install cycledistill[human36m]``.
+    from cycledistill.integrations.human36m import create_lifter, list_lifters
+
+    model = create_lifter("mixste", frames=243)    # clips (B, 243, 17, 2) to (B, 243, 17, 3)
+
+Needs ``pip install cycledistill[human36m]``. ``python -m cycledistill.integrations.human36m.convert --help`` reads the
+weights that the authors of these models released.
 """
+
+from .host import Lifter
+from .loading import load_lifter_weights, save_lifter_weights
+from .registry import LifterConfig, build_lifter, create_lifter, lifter_config, list_lifters
+
+__all__ = [
+    "Lifter",
+    "LifterConfig",
+    "build_lifter",
+    "create_lifter",
+    "lifter_config",
+    "list_lifters",
+    "load_lifter_weights",
+    "save_lifter_weights",
+]

@@ -1,0 +1,85 @@
+"""Weights of the authors' released files in our names, and back, strictly: every tensor is accounted for.
+
+    python -m cycledistill.integrations.human36m.convert best_epoch.bin motionbert.safetensors --model motionbert
+    python -m cycledistill.integrations.human36m.convert ours.safetensors theirs.pth --model mixste --official
+
+Files are read without running code from them. Exit codes: 0, or 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights import read_weights, write_weights
+
+from .loading import metadata
+from .registry import create_lifter
+from .translate import from_official, to_official
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert one file.
+
+    Args:
+        argv: The arguments after the program's name; default, those of the process.
+
+    Returns:
+        0, or 2 for bad input, with the reason on stderr.
+    """
+    options = _parser().parse_args(argv)
+    try:
+        sys.stdout.write(_convert(options) + "\n")
+    except (ValueError, OSError) as error:  # CheckpointError is a ValueError
+        sys.stderr.write(f"convert: {error}\n")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cycledistill.integrations.human36m.convert",
+        description="Weights of the released MixSTE, MHFormer, MotionBERT and HoT files in this library's names.",
+    )
+    parser.add_argument("input", type=Path, metavar="IN", help=".pth, .bin or .safetensors")
+    parser.add_argument("output", type=Path, metavar="OUT", help=".safetensors, .pth or .pt")
+    parser.add_argument("--model", required=True, metavar="NAME", help="the model, as in list_lifters()")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. frames=81")
+    parser.add_argument("--resize", action="store_true", help="interpolate tables learned for another clip length")
+    parser.add_argument("--official", action="store_true", help="the other way: ours to the authors' names")
+    return parser
+
+
+def _convert(options: argparse.Namespace) -> str:
+    state = read_weights(options.input)
+    with torch.device("meta"):
+        model = create_lifter(options.model, **dict(map(_field, options.set)))
+    try:
+        if options.official:
+            if options.resize:
+                raise CheckpointError("--resize goes with the authors' files, not with --official")
+            converted, words = to_official(state, model), {}
+        else:
+            converted, words = from_official(state, model, options.resize), metadata(model, options.model)
+    except CheckpointError as error:
+        raise CheckpointError(f"{options.input}: {error}") from None
+    write_weights(converted, options.output, words)
+    return f"{options.output}: {len(converted)} tensors"
+
+
+def _field(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise CheckpointError(f"--set {text}: FIELD=VALUE is expected, e.g. frames=81")
+    return name, yaml.safe_load(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
