@@ -15,9 +15,11 @@ Head = Literal["heatmap", "token_reg", "rle"]
 BACKBONE_STRIDE = 4
 """Pixels of the image per pixel of a backbone's features, and per pixel of the heatmap."""
 
-_CHANNELS = {"stem": 256, "hrnet_w32": 32, "hrnet_w48": 48, "none": 3}
+_CHANNELS = {"hrnet_w32": 32, "hrnet_w48": 48, "none": 3}
+_STEM_CHANNELS = 4
+"""Channels of the stem's features per middle channel of its bottlenecks."""
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "backbone": tuple(_CHANNELS),
+    "backbone": ("stem", *_CHANNELS),
     "position": ("sine-full", "sine", "learnable"),
     "head": ("heatmap", "token_reg", "rle"),
 }
@@ -32,8 +34,8 @@ class TokenPoseConfig:
         image_size: Size of the input image in pixels.
         backbone: ``"stem"`` (two strided convolutions and four bottlenecks), ``"hrnet_w32"`` or ``"hrnet_w48"`` up to
             stage 3, or ``"none"``: tokens are patches of the image itself.
-        stage1_width: Middle width of HRNet's first stage: 64 as in HRNet and its ImageNet weights, 32 as in the
-            checkpoints published with SDPose-B. The stem and ``"none"`` have no such choice.
+        stage1_width: Middle width of the first stage of HRNet and of the stem: 64 as in HRNet and its ImageNet weights,
+            32 as in the checkpoints published with SDPose-B, less for a model that a CPU trains. ``"none"`` has none.
         patch_size: Size of a patch in pixels of the backbone's features.
         dim: Channels of a token.
         depth: Transformer layers.
@@ -125,7 +127,7 @@ class TokenPoseConfig:
     @property
     def channels(self) -> int:
         """Channels of the backbone's features."""
-        return _CHANNELS[self.backbone]
+        return _STEM_CHANNELS * self.stage1_width if self.backbone == "stem" else _CHANNELS[self.backbone]
 
     @property
     def grid(self) -> Size:

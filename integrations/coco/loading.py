@@ -73,7 +73,7 @@ def load_imagenet_backbone(model: TokenPose, path: str | Path) -> None:
     counters = {name: own[name] for name in own if name.endswith("num_batches_tracked") and name not in state}
     wrong = differences(state | counters, {name: tuple(tensor.shape) for name, tensor in own.items()})
     if wrong:
-        narrow = model.config.backbone != "stem" and model.config.stage1_width != 64
+        narrow = model.config.stage1_width != 64
         hint = f"; stage1_width is {model.config.stage1_width}, and HRNet's ImageNet weights need 64" if narrow else ""
         raise CheckpointError(f"{path}: does not fit the backbone {model.config.backbone!r}, {wrong}{hint}")
     model.backbone.load_state_dict(state | counters, strict=True)

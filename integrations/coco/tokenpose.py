@@ -123,5 +123,5 @@ def _build_backbone(config: TokenPoseConfig) -> nn.Module:
     if config.backbone == "none":
         return nn.Identity()
     if config.backbone == "stem":
-        return StemNet()
+        return StemNet(config.stage1_width)
     return HRNet(config.channels, config.stage1_width)

@@ -10,7 +10,8 @@ from .layers import conv, first_stage, init_convolutions
 class StemNet(nn.Module):
     """Two strided 3x3 convolutions and four bottlenecks.
 
-    Takes images (B, 3, H, W), returns features (B, 256, H/4, W/4). Keys are HRNet's, so its ImageNet weights fit.
+    Takes images (B, 3, H, W), returns features (B, 4 * stage1_width, H/4, W/4). Keys are HRNet's, so its ImageNet
+    weights fit a ``stage1_width`` of 64.
 
     Example:
         >>> StemNet()(torch.zeros(1, 3, 256, 192)).shape
