@@ -62,7 +62,7 @@ def p_mpjpe(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def velocity_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean distance between the steps of prediction and target (MPJVE): (..., T, J, 3) to (..., T - 1), unit a frame."""
+    """Mean distance between the steps of prediction and target (MPJVE), a frame: (..., T, J, 3) to (..., T - 1)."""
     _check(predicted, target)
     return mpjpe(predicted.diff(dim=-3), target.diff(dim=-3))
 
@@ -106,6 +106,11 @@ class _Sums:
 
     def add(self, name: str, values: Tensor) -> None:
         self.values[name] = self.values.get(name, 0.0) + float(values.double().sum())
+
+    def join(self, other: _Sums) -> None:
+        self.frames, self.steps = self.frames + other.frames, self.steps + other.steps
+        for name, value in other.values.items():
+            self.values[name] = self.values.get(name, 0.0) + value
 
     def means(self) -> dict[str, float]:
         total, deviations = self.values, self.values["std_target"]
@@ -151,6 +156,15 @@ class MotionScores:
         sums.add("std_predicted", temporal_std(poses))
         sums.add("std_target", temporal_std(truth))
 
+    @classmethod
+    def joined(cls, parts: Iterable[MotionScores]) -> MotionScores:
+        """The figures of several parts of a data set as those of the whole."""
+        whole = cls()
+        for part in parts:
+            for action, sums in part.actions.items():
+                whole.actions.setdefault(action, _Sums()).join(sums)
+        return whole
+
     def summary(self) -> dict[str, object]:
         """All figures: ``X_frame_mean`` over all frames, ``X_action_mean`` over the actions' means, ``actions``.
 
@@ -165,9 +179,7 @@ class MotionScores:
             raise ValueError("nothing was measured: add windows first")
         whole = _Sums()
         for sums in self.actions.values():
-            whole.frames, whole.steps = whole.frames + sums.frames, whole.steps + sums.steps
-            for name, value in sums.values.items():
-                whole.values[name] = whole.values.get(name, 0.0) + value
+            whole.join(sums)
         actions = {name: _rounded(sums.means()) for name, sums in sorted(self.actions.items())}
         by_frame = {f"{name}_frame_mean": value for name, value in _rounded(whole.means()).items()}
         names = list(next(iter(actions.values())))

@@ -1,0 +1,194 @@
+r"""Lift a file of 2D keypoints to 3D poses with a trained checkpoint.
+
+    python -m cycledistill.integrations.human36m.lift keypoints.json poses.npz --checkpoint runs/a \\
+        --layout coco --width 1920 --height 1080 --figure poses.png
+
+Input: see ``keypoint_files.py``. Output: ``poses`` (T, 17, 3), metres in camera axes (x right, y down, z away),
+relative to the pelvis, in an npz or JSON file. Where the person is and how tall is not known from 2D; the scale is that
+of the people the model was trained on. One person; any length: longer clips are cut into windows, shorter ones have
+their edges repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cycledistill.recipes.errors import CheckpointError, ConfigError
+
+from .cameras import normalize_screen
+from .clips import check_keypoints, with_confidence
+from .draw import draw_poses
+from .errors import LiftingDataError
+from .keypoint_files import fill_gaps, gaps, read_keypoints
+from .measure import Protocol, predict
+from .skeleton import coco_to_h36m
+from .windows import centred_bounds, chunk_bounds, log_short, window_frames
+
+LAYOUTS = ("coco", "h36m")
+
+
+@torch.no_grad()
+def lift(model: nn.Module, keypoints: NDArray[np.float32], protocol: Protocol) -> NDArray[np.float32]:
+    """Poses of a clip of any length.
+
+    Args:
+        model: A trained lifting model, wrapped or not; put in eval mode.
+        keypoints: (T, 17, 2), or (T, 17, 3) with a confidence, in Human3.6M's order, normalised
+            (:func:`normalize_screen`).
+        protocol: How; ``frames`` is what the model was built for.
+
+    Returns:
+        (T, 17, 3), metres, the root at zero.
+
+    Raises:
+        LiftingDataError: Keypoints that no model should see, see :func:`check_keypoints`.
+
+    Example:
+        >>> poses = lift(load_trained("runs/a"), keypoints, Protocol(frames=243))
+    """
+    check_keypoints(keypoints, "the keypoints")
+    length, frames = len(keypoints), protocol.frames
+    log_short([length], frames, "clips")
+    centre = protocol.mode == "centre"
+    places, inside = window_frames((centred_bounds if centre else chunk_bounds)(length, frames), length)
+    device = next(model.parameters()).device
+    model.eval()
+    found = []
+    for start in range(0, len(places), protocol.batch_size):
+        windows = torch.from_numpy(keypoints[places[start : start + protocol.batch_size]]).to(device)
+        found.append(predict(model, windows, protocol).float().cpu().numpy())
+    windowed = np.concatenate(found)
+    poses: NDArray[np.float32] = windowed[:, 0] if centre else windowed[inside]  # each frame is in one window
+    poses[:, 0] = 0
+    return poses
+
+
+def prepare(
+    path: str | Path,
+    layout: str = "coco",
+    width: float | None = None,
+    height: float | None = None,
+    *,
+    fill: bool = False,
+    confidence: bool = False,
+) -> NDArray[np.float32]:
+    """A file of keypoints as a model's input.
+
+    Args:
+        path: See ``keypoint_files.py``.
+        layout: ``"coco"``, COCO's 17 keypoints, or ``"h36m"``, Human3.6M's 17 joints.
+        width: Of the picture in pixels; default, what the file says.
+        height: The same.
+        fill: Fill frames without a person from their neighbours, instead of refusing them.
+        confidence: Whether the model takes a confidence; 1 where the file has none.
+
+    Returns:
+        (T, 17, 2 or 3), normalised.
+
+    Raises:
+        LiftingDataError: A file that cannot be used; the picture's size is not known; frames without a person.
+    """
+    source, given = str(path), read_keypoints(path)
+    width, height = width or given.width, height or given.height
+    if width is None or height is None:
+        raise LiftingDataError(f"{source} does not say how large the picture is: give --width and --height in pixels")
+    pixels = given.pixels
+    if pixels.ndim == 3 and pixels.shape[1] == 17 and len(pixels) and pixels.shape[2] in (2, 3):
+        empty = gaps(pixels)
+        if empty.any() and not empty.all():
+            if fill:
+                pixels = fill_gaps(pixels, source)
+            elif np.isfinite(pixels).all():
+                raise LiftingDataError(
+                    f"{source}: {empty.sum()} of {len(empty)} frames have no person (all keypoints 0), the first is "
+                    f"frame {np.flatnonzero(empty)[0]}; --fill-gaps fills them from their neighbours"
+                )
+    check_keypoints(pixels, source)
+    joints = coco_to_h36m(pixels) if layout == "coco" else pixels
+    normal = normalize_screen(joints[..., :2], width, height)
+    if not confidence:
+        return normal
+    return np.concatenate([normal, joints[..., 2:]], axis=-1) if joints.shape[-1] == 3 else with_confidence(normal)
+
+
+def write_poses(poses: NDArray[np.float32], path: str | Path) -> None:
+    """Write poses as ``.npz`` or ``.json``, beside and then renamed.
+
+    Raises:
+        LiftingDataError: Another suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in (".npz", ".json"):
+        raise LiftingDataError(f"{path}: a name that ends in .npz or .json is expected")
+    beside = path.with_name(f".new-{path.name}")
+    try:
+        if path.suffix == ".npz":
+            with beside.open("wb") as file:
+                np.savez_compressed(file, poses=poses)
+        else:
+            beside.write_text(json.dumps({"poses": np.round(poses.astype(float), 5).tolist()}), encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise LiftingDataError(f"{path} cannot be written: {error}") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    try:
+        _run(args)
+    except (LiftingDataError, CheckpointError, ConfigError) as error:
+        parser.exit(2, f"error: {error}\n")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+    from .build import protocol_of
+    from .recipe import load_recipe
+    from .trained import load_trained, stored_recipe
+
+    recipe = load_recipe(args.config) if args.config else stored_recipe(args.checkpoint)
+    confidence = recipe.data.confidence
+    inputs = prepare(args.keypoints, args.layout, args.width, args.height, fill=args.fill_gaps, confidence=confidence)
+    model = load_trained(args.checkpoint, args.ema, recipe if args.config else None)
+    poses = lift(model, inputs, protocol_of(recipe))
+    write_poses(poses, args.poses)
+    sys.stdout.write(f"{len(poses)} poses in {args.poses}\n")
+    if args.figure:
+        draw_poses({"lifted": poses}, args.figure)
+        sys.stdout.write(f"picture: {args.figure}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "cycledistill.integrations.human36m.lift", description="Lift a file of 2D keypoints to 3D poses."
+    )
+    parser.add_argument("keypoints", type=Path, help=".json or .npz")
+    parser.add_argument("poses", type=Path, help="what to write, .npz or .json")
+    parser.add_argument("--checkpoint", required=True, help="a run, a checkpoint, or a file of weights (with --config)")
+    parser.add_argument("--config", help="recipe of the model, where the checkpoint is a file of weights")
+    parser.add_argument("--ema", action="store_true", help="the average of the weights")
+    parser.add_argument("--layout", choices=LAYOUTS, default="coco", help="the keypoints' order (default: coco)")
+    parser.add_argument("--width", type=float, help="of the picture, pixels; default, what the file says")
+    parser.add_argument("--height", type=float, help="the same")
+    parser.add_argument("--fill-gaps", action="store_true", help="fill frames without a person from their neighbours")
+    parser.add_argument("--figure", type=Path, help="also draw some of the poses; needs matplotlib")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""The recipe of a training run as typed sections; the defaults are MixSTE's on Human3.6M, without the hourglass.
+
+How files and ``a.b=c`` overrides become a :class:`Recipe` is in ``cycledistill/recipes/overrides.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cycledistill.recipes import sections
+from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.overrides import check, load, packaged_names, plain
+from cycledistill.recipes.sections import CyclicSection, EmaSection
+
+from .dataset import Flip
+from .h36m import TEST_SUBJECTS, TRAIN_SUBJECTS
+
+__all__ = ["ConfigError", "Recipe", "list_recipes", "load_recipe"]
+
+Border = Literal["mask", "official"]
+
+
+@dataclass
+class ModelSection:
+    """The lifting model: a name for ``create_lifter``, options it takes, weights to start from.
+
+    ``frames`` and ``in_channels`` follow from ``data``. ``resize``: ``weights`` for another clip length have their
+    tables over frames interpolated; else they are refused.
+    """
+
+    name: str = "mixste"
+    options: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    resize: bool = False
+
+
+@dataclass
+class HourglassSection:
+    """Frame pruning and recovery, as ``wrap_hourglass`` takes them; ``layer`` empty: none.
+
+    ``layer`` and ``keep`` may be lists: several prune points. ``recover`` is true (recovery attention), ``linear`` or
+    ``nearest``, or false: the poses of the kept frames alone, trained on just those. ``options`` are its other
+    arguments.
+    """
+
+    layer: int | list[int] | None = None
+    keep: int | float | list[int] = 81
+    select: Literal["tpc", "uniform", "attention", "motion"] = "tpc"
+    recover: bool | Literal["linear", "nearest"] = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DataSection:
+    """Where poses come from and how they are cut.
+
+    ``source``: ``generated`` (embedded motion, made by formulas), ``cmu`` (``motion``: an npz of recorded motion, seen
+    by made-up cameras) or ``h36m`` (``pose_3d``, ``pose_2d``, ``cameras``). ``allow_pickle`` reads object arrays, which
+    runs code in the files: see ``npz.py``. ``frames``: of a window. ``stride``: between training windows; empty:
+    ``frames``, or 1 where ``centred``. ``noise``: pixels, of made-up 2D. ``batch_size``: windows a process and step.
+    """
+
+    source: Literal["generated", "cmu", "h36m"] = "h36m"
+    pose_3d: str | None = None
+    pose_2d: str | None = None
+    cameras: str | None = None
+    allow_pickle: bool = False
+    train_subjects: list[str] = field(default_factory=lambda: list(TRAIN_SUBJECTS))
+    test_subjects: list[str] = field(default_factory=lambda: list(TEST_SUBJECTS))
+    actions: list[str] | None = None
+    motion: str | None = None
+    sequences: int = 64
+    length: int = 243
+    views: int = 4
+    noise: float = 5.0
+    frames: int = 243
+    stride: int | None = None
+    centred: bool = False
+    flip: Flip = "both"
+    confidence: bool = False
+    batch_size: int = 4
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("sequences", "length", "views", "frames", "batch_size"):
+            check(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
+        check(self.stride is None or self.stride >= 1, "data.stride", self.stride, "frames, at least 1, or nothing")
+        check(self.noise >= 0, "data.noise", self.noise, "pixels, 0 or more")
+        check(self.workers >= 0, "data.workers", self.workers, "a number of processes, 0 or more")
+
+
+@dataclass
+class LossSection:
+    """``name``: ``mixste``, ``mpjpe`` or ``motionbert``. ``border``: whether frames repeated at a clip's edges count.
+
+    ``mask`` leaves them out; ``official`` counts them, as the authors' code does.
+    """
+
+    name: Literal["mixste", "mpjpe", "motionbert"] = "mixste"
+    border: Border = "mask"
+
+
+@dataclass
+class OptimSection:
+    """The optimiser; ``amsgrad`` is Adam with that option."""
+
+    name: Literal["adamw", "adam", "amsgrad"] = "adamw"
+    lr: float = 4e-5
+    weight_decay: float = 0.1
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
+        check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        check(self.clip is None or self.clip > 0, "optim.clip", self.clip, "a number above 0, or nothing for no clip")
+
+
+@dataclass
+class ScheduleSection:
+    """The rate is multiplied by ``decay`` after each epoch, by ``drop`` instead after every ``drop_every``-th.
+
+    ``cosine`` replaces both by half a cosine to 0 over all epochs, by steps. A linear warm-up over ``warmup_steps``.
+    """
+
+    epochs: int = 160
+    decay: float = 0.99
+    drop: float = 0.5
+    drop_every: int | None = None
+    cosine: bool = False
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.epochs >= 1, "schedule.epochs", self.epochs, "at least 1")
+        check(self.warmup_steps >= 0, "schedule.warmup_steps", self.warmup_steps, "0 or more")
+        for name in ("decay", "drop"):
+            check(0 < getattr(self, name) <= 1, f"schedule.{name}", getattr(self, name), "a fraction above 0")
+        check(
+            self.drop_every is None or self.drop_every >= 1, "schedule.drop_every", self.drop_every, "epochs, or none"
+        )
+
+
+@dataclass
+class EvalSection:
+    """When and how errors are measured. No checkpoint is chosen by them: there is no validation set to choose on.
+
+    ``mode``: ``sequence`` takes every frame of windows side by side, ``centre`` the centre frame of a window around
+    each. ``border`` as in ``loss``, for ``sequence``. ``exits`` empty: cycles 1 to one beyond those trained.
+    """
+
+    every: int = 10
+    exits: list[int] | None = None
+    flip: bool = True
+    mode: Literal["sequence", "centre"] = "sequence"
+    border: Border = "mask"
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("every", "batch_size"):
+            check(getattr(self, name) >= 1, f"evaluate.{name}", getattr(self, name), "at least 1")
+        fine = self.exits is None or (len(self.exits) > 0 and min(self.exits) >= 1)
+        check(fine, "evaluate.exits", self.exits, "cycles, each at least 1")
+
+
+@dataclass
+class RunSection(sections.RunSection):
+    """Where and how the run happens; see :class:`cycledistill.recipes.sections.RunSection`."""
+
+    output: str = "runs/human36m"
+
+
+@dataclass
+class Recipe:
+    """A whole run. ``Recipe()`` is MixSTE's; ``cyclic.cycles`` empty leaves it as it is."""
+
+    model: ModelSection = field(default_factory=ModelSection)
+    hourglass: HourglassSection = field(default_factory=HourglassSection)
+    cyclic: CyclicSection = field(default_factory=CyclicSection)
+    data: DataSection = field(default_factory=DataSection)
+    loss: LossSection = field(default_factory=LossSection)
+    optim: OptimSection = field(default_factory=OptimSection)
+    schedule: ScheduleSection = field(default_factory=ScheduleSection)
+    ema: EmaSection = field(default_factory=EmaSection)
+    evaluate: EvalSection = field(default_factory=EvalSection)
+    run: RunSection = field(default_factory=RunSection)
+
+    def __post_init__(self) -> None:
+        if self.hourglass.layer is not None and self.hourglass.recover is False and self.evaluate.mode == "sequence":
+            raise ConfigError(
+                "hourglass.recover=false gives the poses of the kept frames alone, so evaluate.mode='sequence' has "
+                "frames without a pose: set evaluate.mode=centre, or hourglass.recover to true, linear or nearest."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole recipe as plain data, as YAML and JSON can hold it."""
+        return plain(self)
+
+
+def list_recipes() -> list[str]:
+    """Names of the packaged recipes.
+
+    Example:
+        >>> "hot_mixste" in list_recipes()
+        True
+    """
+    return [name.removesuffix(".yaml") for name in packaged_names(__package__)]
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+) -> Recipe:
+    """Read a recipe: the defaults, then a file, then overrides.
+
+    Args:
+        source: A YAML file, the name of a packaged one (see :func:`list_recipes`), a mapping, or nothing for the
+            defaults. A file holds only what differs from the defaults.
+        overrides: ``"section.key=value"`` strings, the value read as YAML, or a mapping of dotted keys to values.
+
+    Raises:
+        ConfigError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
+            the wrong type or out of range.
+
+    Example:
+        >>> load_recipe("hot_mixste", ["data.frames=81", "hourglass.keep=27"]).hourglass.keep
+        27
+    """
+    return load(Recipe, __package__, source, overrides)

@@ -1,0 +1,90 @@
+"""What a run left behind: its model, ready to use or to measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cycledistill.recipes.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
+from cycledistill.recipes.engine import engine
+from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.session import wanted_exits
+
+from .build import create_model, protocol_of
+from .host import Lifter
+from .loading import load_lifter_weights
+from .measure import evaluate
+from .recipe import Recipe, load_recipe
+from .session import ADVICE
+from .sources import open_clips
+
+
+def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> Lifter:
+    """The model of a run or checkpoint, wrapped, in eval mode, on the CPU.
+
+    Args:
+        path: A run's folder, a checkpoint, or a file of weights, ours or an official one (then ``recipe`` says of which
+            model).
+        ema: The average of the weights instead of the weights.
+        recipe: Replaces the recipe stored in the checkpoint.
+
+    Raises:
+        CheckpointError: Missing, damaged, of another model, or holding pickled code.
+
+    Example:
+        >>> model = load_trained("runs/a")
+        >>> model(keypoints).shape  # (B, F, 17, 2), normalised, to (B, F, 17, 3), metres
+    """
+    path = Path(path)
+    if path.is_file():
+        if recipe is None:
+            raise CheckpointError(f"{path} holds weights only: say of which model by a recipe (--config NAME).")
+        model = create_model(recipe)
+        load_lifter_weights(model, path, recipe.model.resize)
+        return model.eval()
+    folder = find_checkpoint(path)
+    file = folder / ("ema.safetensors" if ema else "model.safetensors")
+    model = create_model(recipe or stored_recipe(folder))
+    load_weights(model, read_weights(file), file, ADVICE)
+    return model.eval()
+
+
+def stored_recipe(path: str | Path) -> Recipe:
+    """The recipe that a run or checkpoint was trained by.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
+    """
+    folder = find_checkpoint(path)
+    try:
+        return load_recipe(read_recipe(folder)["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
+
+
+def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:
+    """Errors of a checkpoint or file of weights on the recipe's test clips, at every exit.
+
+    Returns:
+        ``weights`` (what was measured), ``clips``, ``exits`` and, where there is an average, ``ema_exits``.
+
+    Raises:
+        LiftingDataError: The data cannot be read.
+        CheckpointError: See :func:`load_trained`.
+    """
+    folder = None if Path(path).is_file() else find_checkpoint(path)
+    averaged = folder is not None and (folder / "ema.safetensors").is_file()
+    result: dict[str, Any] = {"weights": str(folder or path)}
+    with engine(recipe.run.device, recipe.run.precision) as accelerator:
+        (clips,) = open_clips(recipe.data, ("test",))
+        result["clips"] = len(clips)
+        for key, ema in (("exits", False), ("ema_exits", True))[: 2 if averaged else 1]:
+            model = load_trained(folder or path, ema, recipe).to(accelerator.device)
+            result[key] = evaluate(
+                model,
+                clips,
+                protocol=protocol_of(recipe),
+                exits=wanted_exits(model, recipe.evaluate.exits),
+                progress=recipe.run.progress and accelerator.is_main_process,
+            )
+    return result
