@@ -1,7 +1,8 @@
-"""``python -m cycledistill``: what a model costs with more cycles, and which stacks of blocks it has.
+"""``python -m cycledistill``: what a model costs with more cycles, which stacks it has, what cycling did to it.
 
     python -m cycledistill report deit_tiny_patch16_224 --cycles 3
     python -m cycledistill stacks swin_tiny_patch4_window7_224
+    python -m cycledistill insight runs/a --image photo.jpg --out insight.html
 
 A model is a timm name, ``torchvision:NAME``, or ``hf:TYPE`` where TYPE is a Hugging Face model type such as ``vit``
 (its default configuration) or a folder with a config.json. Nothing is downloaded and no weights are needed: models are
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from cycledistill.chain import StackError
 from cycledistill.cost import cost
+from cycledistill.insight_report import insight_report, open_subject
 from cycledistill.stack import choose_stack, find_stacks
 
 
@@ -52,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m cycledistill", description="Cost and stacks of a model.")
+    parser = argparse.ArgumentParser(
+        prog="python -m cycledistill", description="Cost, stacks and inner life of a model."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     report = commands.add_parser("report", help="parameters, MACs and time of a model with 1..N cycles")
     report.add_argument("--cycles", type=int, default=2, metavar="N", help="report 1..N cycles (default 2)")
@@ -63,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(run=_report)
     stacks = commands.add_parser("stacks", help="runs of blocks that can be cycled")
     stacks.set_defaults(run=_stacks)
+    insight = commands.add_parser("insight", help="attention, drift, parameters of a trained model as HTML")
+    insight.add_argument("checkpoint", type=Path, help="folder of a run or checkpoint")
+    insight.add_argument("--image", type=Path, nargs="+", default=[], metavar="FILE", help="images to show it")
+    insight.add_argument("--cycles", type=int, metavar="N", help="cycles to run (default: as trained)")
+    insight.add_argument("--compare", type=Path, metavar="CHECKPOINT", help="draw this one's parameters beside")
+    insight.add_argument("--out", type=Path, default=Path("insight.html"), metavar="FILE", help="default insight.html")
+    insight.set_defaults(run=_insight)
     for command in (report, stacks):
         command.add_argument("model", help="timm name, torchvision:NAME, or hf:TYPE")
         command.add_argument("--img-size", type=int, metavar="S", help="build the model for S x S images")
@@ -116,6 +127,24 @@ def _stacks(options: argparse.Namespace) -> None:
         best = next((s for s in found if s.attention), found[0])
         call = f'no stack is taken by itself; for example wrap_cyclic(model, blocks="{best.path}")'
     sys.stdout.write("\n".join([f"{options.model} ({type(model).__name__})", "", *lines, "", call, ""]))
+
+
+def _insight(options: argparse.Namespace) -> None:
+    if options.cycles is not None and options.cycles < 1:
+        raise BadInput(f"--cycles {options.cycles}: a whole number of at least 1 is expected")
+    if not options.out.parent.is_dir():
+        raise BadInput(f"--out {options.out}: there is no folder {options.out.parent}")
+    missing = next((file for file in options.image if not file.is_file()), None)
+    if missing is not None:
+        raise BadInput(f"--image {missing}: there is no such file")
+    subject = open_subject(options.checkpoint)
+    compare = open_subject(options.compare) if options.compare is not None else None
+    try:
+        page = insight_report(subject, options.image, cycles=options.cycles, compare=compare)
+    except ImportError as error:
+        raise BadInput(str(error)) from error
+    _write(options.out, page)
+    sys.stdout.write(f"{options.out}: {len(options.image)} images, {subject.name}\n")
 
 
 def _build(name: str, size: int | None, device: str) -> tuple[nn.Module, Tensor | None]:

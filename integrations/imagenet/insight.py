@@ -1,0 +1,59 @@
+"""What the insight report has to know of a classifier trained here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from timm.data.transforms_factory import create_transform
+from torch import Tensor
+
+from cycledistill.insight_report import Subject
+from cycledistill.recipes.checkpoint import find_checkpoint, read_recipe
+
+from .build import image_size
+from .config import ConfigError, load_config
+from .errors import DataError
+from .trained import load_trained
+
+
+def open_checkpoint(path: Path) -> Subject | None:
+    """The classifier of a run or checkpoint of this integration; ``None`` for another's.
+
+    Raises:
+        CheckpointError: There is no checkpoint in the folder, or it is damaged.
+    """
+    folder = find_checkpoint(path)
+    recipe = read_recipe(folder)
+    try:
+        config = load_config(recipe["config"])
+    except (KeyError, ConfigError):
+        return None
+    model = load_trained(folder)
+    size, augment = image_size(model, config), config.augment
+    transform = create_transform(size, mean=tuple(augment.mean), std=tuple(augment.std), crop_pct=augment.crop_pct)
+    mean, std = torch.tensor(augment.mean), torch.tensor(augment.std)
+
+    def prepare(file: Path) -> tuple[Tensor, Tensor]:
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(file) as image:
+                inputs = transform(image.convert("RGB"))[None]
+        except (OSError, UnidentifiedImageError) as error:
+            raise DataError(f"{file} cannot be read as an image: {error}") from error
+        return inputs, (inputs[0].permute(1, 2, 0) * std + mean).clamp(0, 1)
+
+    prefix = int(getattr(model, "num_prefix_tokens", 0))
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    exits = recipe.get("metrics", {}).get("exits", {})
+    scores = {f"top-1 at exit {number}": f"{values['top1']:.2f} %" for number, values in exits.items()}
+    return Subject(
+        name=f"{config.model.name}, {folder.parent.parent.name}",
+        model=model,
+        prepare=prepare,
+        grid=tuple(grid) if grid is not None else None,
+        rows=slice(0, max(prefix, 1)),
+        row_names=("the class token", "the distillation token")[: max(prefix, 1)] if prefix else ("the first token",),
+        facts={"steps": str(recipe.get("step", "unknown")), **scores},
+    )

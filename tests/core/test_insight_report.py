@@ -1,0 +1,132 @@
+"""The pictures and the page: what is drawn is what was measured, and bad input is answered."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cycledistill import insight_report as module
+from cycledistill import wrap_cyclic
+from cycledistill.__main__ import main
+from cycledistill.insight import AttentionMap, Drift, attention_maps, parameter_profile
+from cycledistill.insight_report import Subject, insight_report, open_subject
+
+from . import toys
+
+pytest.importorskip("matplotlib")
+plots = pytest.importorskip("cycledistill.plots")
+
+
+def subject(cycles: int = 2) -> Subject:
+    model = wrap_cyclic(toys.make().float(), cycles).eval()
+    # The class token, then 2 x 2 patches.
+    prepare = lambda file: (toys.batch()[0][:1].float(), torch.rand(8, 8, 3))  # noqa: E731
+    return Subject("toy <1>", model, prepare, (2, 2), slice(0, 1), ("the class token",), {"steps": "7"})
+
+
+def test_attention_is_drawn_by_cycle_and_layer() -> None:
+    maps = attention_maps(subject().model, toys.batch()[0].float())
+    figure = plots.plot_attention(maps, grid=(2, 2))
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == [f"cycle {cycle}, layer {layer}" for cycle in (1, 2) for layer in (1, 2, 3)]
+    drawn = torch.as_tensor(figure.axes[4].images[0].get_array())
+    torch.testing.assert_close(drawn, maps[4].weights[0].mean(0)[0, -4:].reshape(2, 2))
+    with pytest.raises(ValueError, match=r"\(9, 9\)"):
+        plots.plot_attention(maps, grid=(9, 9))
+
+
+def test_long_stacks_show_some_layers_and_other_lengths_are_left_out() -> None:
+    maps = [AttentionMap(1, layer, torch.rand(1, 2, 1, 5 if layer < 9 else 3)) for layer in range(12)]
+    figure = plots.plot_attention(maps, grid=(2, 2), columns=3, image=torch.rand(4, 4, 3))
+    assert [axis.get_title() for axis in figure.axes] == [f"cycle 1, layer {n}" for n in (1, 5, 9)]
+
+
+def test_curves_hold_the_numbers() -> None:
+    figure = plots.plot_drift([Drift(1, 3.0, 0.5, 0.8, 0.9), Drift(2, 4.0, 0.2, 0.95, 0.99)])
+    assert [list(line.get_ydata()) for line in figure.axes[0].lines] == [[0.5, 0.2], [0.8, 0.95], [0.9, 0.99]]
+    assert list(figure.axes[1].lines[0].get_ydata()) == [3.0, 4.0]
+    profile = parameter_profile(toys.make())
+    (line,) = plots.plot_parameters({"toy": profile}).axes[0].lines
+    torch.testing.assert_close(torch.as_tensor(line.get_ydata()), profile.density)
+    (line,) = plots.plot_exits({"toy": {1: 0.5, 3: 0.75}}).axes[0].lines
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([1, 3], [0.5, 0.75])
+
+
+def test_the_page_holds_everything_it_shows() -> None:
+    page = insight_report(subject(), [Path("a<b.jpg")], compare=subject(3))
+    assert "toy &lt;1&gt;" in page and "a&lt;b.jpg" in page and "toy <1>" not in page
+    assert "<td>blocks, 3 blocks</td>" in page and "<td>7</td>" in page
+    assert len(re.findall('src="data:image/png;base64,', page)) == 3
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+
+
+def test_the_command(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    run, image, out = tmp_path / "run", tmp_path / "a.jpg", tmp_path / "page.html"
+    run.mkdir()
+    image.touch()
+    entry = SimpleNamespace(name="toys", load=lambda: lambda path: subject() if path == run else None)
+    monkeypatch.setattr(module, "entry_points", lambda group: [entry])
+    assert main(["insight", str(run), "--image", str(image), "--out", str(out)]) == 0
+    assert out.read_text().startswith("<!doctype html>")
+    for arguments, message in (
+        ([str(tmp_path / "no")], "the folder of a run"),
+        ([str(tmp_path)], "asked: toys"),
+        ([str(run), "--image", str(tmp_path / "no.jpg")], "no such file"),
+        ([str(run), "--cycles", "0"], "--cycles 0"),
+        ([str(run), "--out", str(tmp_path / "no" / "page.html")], "no folder"),
+    ):
+        assert main(["insight", *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_images_that_do_not_fit() -> None:
+    def wrong(file: Path) -> tuple[Tensor, Tensor]:
+        return torch.randn(1, 4, toys.FEATURES + 1), torch.rand(8, 8, 3)
+
+    one = subject()
+    with pytest.raises(ValueError, match=r"does not take inputs of shape \[\(1, 4, 7\)\]"):
+        insight_report(Subject("toy", one.model, wrong, (2, 2), slice(0, 1), ("x",)), [Path("a.jpg")])
+
+
+def test_a_classifier_trained_here(tmp_path: Path) -> None:
+    """The integration's own subject, from a checkpoint it wrote."""
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("timm")
+    from cycledistill.integrations.imagenet.config import load_config
+    from cycledistill.integrations.imagenet.train import train
+
+    for split in ("train", "validation"):
+        for name in ("cat", "dog"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for number in range(2):
+                image.new("RGB", (40, 40), (number * 90, 30, 60)).save(
+                    tmp_path / "data" / split / name / f"{number}.png"
+                )
+    overrides = {
+        "data.dir": str(tmp_path / "data"),
+        "data.workers": 0,
+        "data.batch_size": 2,
+        "data.repeats": 1,
+        "model.name": "test_vit",
+        "model.img_size": 32,
+        "model.kwargs": {},
+        "schedule.epochs": 1,
+        "schedule.warmup_epochs": 0,
+        "run.output": str(tmp_path / "run"),
+        "run.device": "cpu",
+        "run.progress": False,
+    }
+    train(load_config("cpu_96", overrides))
+    found = open_subject(tmp_path / "run")
+    picture = tmp_path / "data" / "train" / "cat" / "0.png"
+    page = insight_report(found, [picture])
+    assert "top-1 at exit 1" in page and "Attention of the class token" in page
+    (tmp_path / "bad.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"bad\.png cannot be read"):
+        insight_report(found, [tmp_path / "bad.png"])
