@@ -53,9 +53,7 @@ def take_place(device: str = "auto") -> Place:
     try:
         kind = torch.device(name).type
     except RuntimeError as error:
-        raise ConfigError(
-            f"run.device={device!r}: 'cpu', 'cuda', 'cuda:1' or 'auto' is expected."
-        ) from error
+        raise ConfigError(f"run.device={device!r}: 'cpu', 'cuda', 'cuda:1' or 'auto' is expected.") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"run.device={device!r}: no CUDA device is available here; use 'cpu' or 'auto'.")
     if dist.is_initialized():
