@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from cycledistill.chain import StackError
 from cycledistill.handle import CycledHost, Cyclic, HostSite, Scheme
 from cycledistill.record import SITE, CycledBlock, EarlyModule, Recorder, Site
-from cycledistill.stack import choose_stack
+from cycledistill.stack import Stack, choose_stack
 from cycledistill.swap import Swapped, has_plugin, swap, swapped_since, unswap
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -64,9 +64,8 @@ def wrap_cyclic(
     """
     _check_wrappable(model)
     cyclic = Cyclic(cycles, distill, tokens, batch_norm)
-    cyclic._bind(model, choose_stack(model, blocks))
-    _swap_all(list(_roles(model, cyclic)))
-    model.cyclic = cyclic  # type: ignore[assignment]
+    cyclic._asked = blocks
+    _attach(model, cyclic, choose_stack(model, blocks))
     return model
 
 
@@ -101,6 +100,31 @@ def unwrap_cyclic(model: Model) -> Model:
         module.__dict__.pop(SITE, None)
     del model.cyclic
     return model
+
+
+def cyclic_of(model: nn.Module) -> Cyclic | None:
+    """The handle of a model that :func:`wrap_cyclic` was called on."""
+    cyclic = model.__dict__.get("cyclic")
+    return cyclic if isinstance(cyclic, Cyclic) else None
+
+
+def move_cycles(model: nn.Module, stack: Stack) -> None:
+    """Cycle other blocks of a wrapped model, with the same handle; a refusal leaves it as it was."""
+    cyclic = model.cyclic
+    assert isinstance(cyclic, Cyclic)
+    before = cyclic.stack
+    unwrap_cyclic(model)
+    try:
+        _attach(model, cyclic, stack)
+    except StackError:
+        _attach(model, cyclic, before)
+        raise
+
+
+def _attach(model: nn.Module, cyclic: Cyclic, stack: Stack) -> None:
+    cyclic._bind(model, stack)
+    _swap_all(list(_roles(model, cyclic)))
+    model.cyclic = cyclic  # type: ignore[assignment]
 
 
 def _roles(model: nn.Module, cyclic: Cyclic) -> Iterator[tuple[nn.Module, type[Swapped], Any]]:

@@ -32,6 +32,8 @@ class Cyclic:
     _span: tuple[int, int] | None
     """Where in its container the stack begins and ends; ``None`` for one module that is the whole stack."""
     _siblings: int
+    _asked: str = "auto"
+    """What ``blocks`` was when the model was wrapped."""
 
     def __init__(self, cycles: int, distill: Scheme, tokens: Mapping[str, slice] | None, batch_norm: str) -> None:
         if batch_norm not in ("freeze", "update"):

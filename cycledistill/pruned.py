@@ -87,7 +87,7 @@ class PrunedBlock(Swapped):
             kwargs = {name: arg if arg is state else take_argument(name, arg, kept) for name, arg in kwargs.items()}
         else:
             again = False
-            if site.block == 0 and not _recomputing():
+            if site.block == 0 and not recomputing():
                 site.settings.show(None)
         if again or not site.prunes:
             output = super().__call__(*args, **kwargs)  # type: ignore[misc]
@@ -127,7 +127,7 @@ class PrunedBlock(Swapped):
             index = torch.arange(number - settings.first, device=state.device).expand(state.shape[0], -1)
             kept = Kept(index, settings.first, number, site.block)
         kept = kept.then(call.local, site.block)
-        if not _recomputing():
+        if not recomputing():
             settings.show(kept.index)
         return take_rows(output, call.rows), kept
 
@@ -206,6 +206,6 @@ def _choose(site: PruneSite, call: PruneCall) -> Tensor:
     return scores.topk(call.count, dim=1).indices
 
 
-def _recomputing() -> bool:
+def recomputing() -> bool:
     """Whether a backward is running: a checkpointed block then repeats an earlier forward."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
