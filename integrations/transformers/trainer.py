@@ -1,0 +1,116 @@
+"""Models that train with cycles under Hugging Face's ``Trainer``, which expects one output with one loss."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import nn
+
+from cycledistill import CycleLoss, CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
+from cycledistill.swap import Swapped, has_plugin, swap, swapped_since, unswap
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def wrap_for_trainer(
+    model: Model,
+    cycles: int = 2,
+    distill: str | Distill | Callable[[CycleOutput], torch.Tensor] | None = "sdpose",
+    *,
+    blocks: str = "auto",
+    tokens: Mapping[str, slice] | None = None,
+    batch_norm: Literal["freeze", "update"] = "freeze",
+) -> Model:
+    """Wrap a Hugging Face model, in place, so that ``Trainer`` trains all its cycles.
+
+    As ``wrap_cyclic``; and while training the model returns the first cycle's ``ModelOutput``, whose ``loss`` is the
+    sum of the cycles' own losses and the distillation terms. Signature, class name and keys stay the model's, so
+    ``save_pretrained`` writes, and ``from_pretrained`` reads, the plain architecture.
+
+    Args:
+        model: A model that computes its loss from labels, such as ``AutoModelForImageClassification``.
+        cycles: How often the stack runs in a training forward.
+        distill: A preset, a ``Distill``, a callable or ``None``.
+        blocks: The stack; staged models need its path, such as ``"swin.encoder.layers.2.blocks"``.
+        tokens: Named token groups, as ``wrap_cyclic`` takes them.
+        batch_norm: As ``wrap_cyclic`` takes it.
+
+    Raises:
+        StackError: The model computes no loss, has no stack to cycle, or is wrapped already.
+
+    Example:
+        >>> model = AutoModelForImageClassification.from_pretrained("facebook/deit-tiny-patch16-224")
+        >>> trainer = Trainer(wrap_for_trainer(model), args, train_dataset=dataset)
+        >>> trainer.train()
+        >>> trainer.save_model("deit")   # AutoModelForImageClassification.from_pretrained("deit") is the plain model
+    """
+    if not isinstance(model, nn.Module) or not _takes_labels(model):
+        raise StackError(
+            f"{type(model).__name__} computes no loss: its forward takes no labels, and Trainer needs a loss. Use a "
+            "model with a head (AutoModelForImageClassification), or wrap_cyclic(model) with compute_loss of your own "
+            "and CycleLoss(task_loss)"
+        )
+    wrap_cyclic(model, cycles, distill, blocks=blocks, tokens=tokens, batch_norm=batch_norm)
+    swap(model, TrainerHost)
+    return model
+
+
+def unwrap_for_trainer(model: Model) -> Model:
+    """Give ``model`` its original class again, in place, and return it.
+
+    Raises:
+        StackError: ``wrap_for_trainer`` was not called on it, or another tool swapped its class since.
+    """
+    if not has_plugin(model, TrainerHost):
+        raise StackError(f"{type(model).__name__} is not wrapped by wrap_for_trainer, so there is nothing to undo")
+    if swapped_since(model) is not None:
+        raise StackError(f"another tool made the model a {swapped_since(model)}: undo that first")
+    unswap(model, TrainerHost)
+    return unwrap_cyclic(model)
+
+
+class TrainerHost(Swapped):
+    """A wrapped model that returns one output with one loss while training."""
+
+    swap_order = -10
+
+    @classmethod
+    def namespace(cls, below: type) -> dict[str, Any]:
+        """The forward of the class below, with its signature, which ``Trainer`` reads to choose columns."""
+        inner = below.forward  # type: ignore[attr-defined]
+
+        @wraps(inner)
+        def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            out = inner(self, *args, **kwargs)
+            return _merged(out, kwargs) if isinstance(out, CycleOutput) else out
+
+        return {"forward": forward}
+
+
+def _merged(out: CycleOutput, kwargs: dict[str, Any]) -> Any:
+    student = out[0]
+    if not isinstance(student, Mapping):  # return_dict=False: a tuple that begins with the loss
+        raise ValueError(
+            f"a model wrapped for Trainer returned a {type(student).__name__}: its output must be a ModelOutput, so do "
+            "not pass return_dict=False"
+        )
+    share = _share(kwargs)
+    parts = CycleLoss().parts(out)
+    terms = [value * share if name in out.losses else value for name, value in parts.items()]
+    return type(student)(**{**student, "loss": sum(terms[1:], terms[0])})
+
+
+def _share(kwargs: dict[str, Any]) -> Any:
+    """This micro-batch's part of the step: the model's losses are sums over it, divided by the items of all of them."""
+    items, labels = kwargs.get("num_items_in_batch"), kwargs.get("labels")
+    if items is None or not isinstance(labels, torch.Tensor):
+        return 1.0
+    return (labels != -100).sum() / items
+
+
+def _takes_labels(model: nn.Module) -> bool:
+    return "labels" in inspect.signature(model.forward).parameters

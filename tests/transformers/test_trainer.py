@@ -1,0 +1,179 @@
+"""``Trainer`` after one line: the loss is that of all cycles, what is saved is the plain architecture."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cycledistill import CycleLoss, Distill, StackError, wrap_cyclic
+from cycledistill.integrations.transformers import unwrap_for_trainer, wrap_for_trainer
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 16,
+    "patch_size": 8,
+    "num_labels": 3,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
+
+def vit() -> Any:
+    torch.manual_seed(0)
+    return transformers.ViTForImageClassification(transformers.ViTConfig(**SMALL))
+
+
+def swin() -> Any:
+    torch.manual_seed(0)
+    config = transformers.SwinConfig(
+        image_size=32, patch_size=2, embed_dim=8, depths=[2, 2], num_heads=[2, 2], window_size=4, num_labels=3
+    )
+    return transformers.SwinForImageClassification(config)
+
+
+def dinov2() -> Any:
+    torch.manual_seed(0)
+    sizes = {name: value for name, value in SMALL.items() if name != "intermediate_size"}
+    return transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**sizes))
+
+
+def deit() -> Any:
+    torch.manual_seed(0)
+    return transformers.DeiTForImageClassification(transformers.DeiTConfig(**SMALL))
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Random pictures whose brightness tells their class."""
+
+    def __init__(self, count: int = 16, size: int = 16) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.labels = torch.arange(count) % 3
+        self.images = torch.randn(count, 3, size, size, generator=generator) + self.labels[:, None, None, None]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        # Trainer must drop the column that the model does not take: it reads the signature for that.
+        return {"pixel_values": self.images[index], "labels": int(self.labels[index]), "path": f"{index}.jpg"}
+
+
+def arguments(folder: Path, **changes: Any) -> Any:
+    options = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 4,
+        "max_steps": 2,
+        "learning_rate": 1e-3,
+        "report_to": [],
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "seed": 0,
+    }
+    return transformers.TrainingArguments(**{**options, **changes})
+
+
+@pytest.mark.parametrize(
+    ("build", "blocks", "size"),
+    [(vit, "auto", 16), (deit, "auto", 16), (dinov2, "auto", 16), (swin, "swin.encoder.layers.1.blocks", 32)],
+)
+def test_training_saving_and_loading(build: Any, blocks: str, size: int, tmp_path: Path) -> None:
+    model = wrap_for_trainer(build(), 2, "sdpose", blocks=blocks)
+    plain = build()
+    assert inspect.signature(model.forward) == inspect.signature(plain.forward)
+    assert type(model).__name__ == type(plain).__name__ and list(model.state_dict()) == list(plain.state_dict())
+    data = Pictures(size=size)
+    trainer = transformers.Trainer(model, arguments(tmp_path), train_dataset=data, eval_dataset=data)
+    done = trainer.train()
+    assert done.global_step == 2 and 0 < done.training_loss < 20
+    assert trainer.evaluate()["eval_loss"] > 0
+    trainer.save_model(str(tmp_path / "saved"))
+    loaded = type(plain).from_pretrained(str(tmp_path / "saved")).eval()
+    assert type(loaded) is type(plain)
+    with torch.no_grad():
+        assert torch.equal(loaded(data.images[:2]).logits, model.eval()(data.images[:2]).logits)
+    assert type(unwrap_for_trainer(model)) is type(plain)
+
+
+def test_the_loss_is_that_of_every_cycle_and_the_output_the_first_ones() -> None:
+    scheme = Distill(token_weight=0.1, normalize=True, output_weight=0.5)
+    model, data = vit(), Pictures()
+    truth = wrap_cyclic(copy.deepcopy(model), 3, scheme)(data.images, labels=data.labels)
+    wrap_for_trainer(model, 3, scheme)
+    out = model(data.images, labels=data.labels)
+    torch.testing.assert_close(out.loss, CycleLoss()(truth))
+    torch.testing.assert_close(out.logits, truth[0].logits)
+    assert type(out) is type(truth[0])
+    again = pickle.loads(pickle.dumps(model))
+    torch.testing.assert_close(again(data.images, labels=data.labels).loss, out.loss)
+    model.eval()
+    assert torch.equal(model(data.images).logits, vit().eval()(data.images).logits)
+
+
+def gradients_of_a_step(tmp_path: Path, batch: int, accumulation: int) -> dict[str, Tensor]:
+    """The change of the weights by one step of plain gradient descent."""
+    model = wrap_for_trainer(vit(), 2, Distill(token_weight=1.0, normalize=True, output_weight=1.0))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    options = arguments(
+        tmp_path,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        max_steps=1,
+        optim="sgd",
+        learning_rate=1.0,
+        max_grad_norm=0.0,
+        lr_scheduler_type="constant",
+    )
+    transformers.Trainer(model, options, train_dataset=Pictures(8)).train()
+    return {name: before[name] - p.detach() for name, p in model.named_parameters()}
+
+
+def test_accumulated_steps_weigh_distillation_as_one_batch_does(tmp_path: Path) -> None:
+    whole, parts = gradients_of_a_step(tmp_path, 8, 1), gradients_of_a_step(tmp_path, 4, 2)
+    assert max(float(g.abs().max()) for g in whole.values()) > 1e-3
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_models_without_a_loss() -> None:
+    torch.manual_seed(0)
+    backbone = transformers.ViTModel(transformers.ViTConfig(**SMALL))
+    with pytest.raises(StackError, match=r"ViTModel computes no loss.*CycleLoss\(task_loss\)"):
+        wrap_for_trainer(backbone)
+    assert type(backbone) is transformers.ViTModel
+    with pytest.raises(StackError, match="computes no loss"):
+        wrap_for_trainer(nn.Linear(2, 2))
+    model = wrap_for_trainer(vit(), 2)
+    with pytest.raises(ValueError, match="pass labels"):
+        model(Pictures().images)
+    with pytest.raises(ValueError, match="return_dict=False"):
+        model(Pictures().images, labels=Pictures().labels, return_dict=False)
+
+
+def test_wrapping_twice_staged_models_and_nothing_to_undo() -> None:
+    model = wrap_for_trainer(vit())
+    with pytest.raises(StackError, match="already"):
+        wrap_for_trainer(model)
+    unwrap_for_trainer(model)
+    with pytest.raises(StackError, match="nothing to undo"):
+        unwrap_for_trainer(model)
+    with pytest.raises(StackError, match=r"swin\.encoder\.layers"):
+        wrap_for_trainer(swin())
