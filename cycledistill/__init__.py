@@ -3,6 +3,7 @@
 from cycledistill.chain import StackError
 from cycledistill.cycle import unwrap_cyclic, wrap_cyclic
 from cycledistill.distill import Distill
+from cycledistill.hourglass import unwrap_hourglass, wrap_hourglass
 from cycledistill.loss import CycleLoss
 from cycledistill.output import CycleOutput
 from cycledistill.prune import unwrap_pruning, wrap_pruning
@@ -15,7 +16,9 @@ __all__ = [
     "Distill",
     "StackError",
     "unwrap_cyclic",
+    "unwrap_hourglass",
     "unwrap_pruning",
     "wrap_cyclic",
+    "wrap_hourglass",
     "wrap_pruning",
 ]

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from cycledistill.chain import StackError
 from cycledistill.handle import CycledHost, Cyclic, HostSite, Scheme
+from cycledistill.hourglass_cycles import blocks_to_cycle, check_cycled
 from cycledistill.record import SITE, CycledBlock, EarlyModule, Recorder, Site
 from cycledistill.stack import Stack, choose_stack
 from cycledistill.swap import Swapped, has_plugin, swap, swapped_since, unswap
@@ -64,8 +65,10 @@ def wrap_cyclic(
     """
     _check_wrappable(model)
     cyclic = Cyclic(cycles, distill, tokens, batch_norm)
+    stack = choose_stack(model, blocks_to_cycle(model, blocks))
+    check_cycled(model, stack)
     cyclic._asked = blocks
-    _attach(model, cyclic, choose_stack(model, blocks))
+    _attach(model, cyclic, stack)
     return model
 
 
