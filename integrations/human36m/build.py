@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import cycledistill
-from cycledistill import wrap_cyclic
+from cycledistill import wrap_cyclic, wrap_hourglass
 from cycledistill.recipes.distillation import read_distill
 
 from .host import Lifter
 from .measure import Protocol
-from .recipe import ConfigError, Recipe
+from .recipe import ConfigError, HourglassSection, Recipe
 from .registry import create_lifter, lifter_config
+
+_ELSEWHERE = {
+    "frames": "data.frames",
+    "in_channels": "data.confidence",
+    "joints": "nothing (the data has 17)",
+    "mode": "evaluate.mode",
+    "cycles": "cyclic.cycles",
+    "distill": "cyclic.distill",
+    "layer": "hourglass.layer",
+    "keep": "hourglass.keep",
+    "recover": "hourglass.recover",
+}
 
 
 def create_model(recipe: Recipe) -> Lifter:
@@ -20,10 +31,8 @@ def create_model(recipe: Recipe) -> Lifter:
             answers for the centre frame alone, asked for sequences.
     """
     section, data, glass = recipe.model, recipe.data, recipe.hourglass
-    elsewhere = {"frames": "data.frames", "in_channels": "data.confidence", "joints": "nothing: data has 17",
-                 "cycles": "cyclic.cycles", "distill": "cyclic.distill", "mode": "evaluate.mode"}  # fmt: skip
-    for name in sorted(elsewhere.keys() & section.options.keys()):
-        raise ConfigError(f"model.options.{name}: set {elsewhere[name]} instead.")
+    for name in sorted(_ELSEWHERE.keys() & section.options.keys()):
+        raise ConfigError(f"model.options.{name}: set {_ELSEWHERE[name]} instead.")
     try:
         published = lifter_config(section.name, **section.options)
         if published.mode == "seq2frame" and recipe.evaluate.mode == "sequence":
@@ -43,23 +52,20 @@ def create_model(recipe: Recipe) -> Lifter:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from error
     if glass.layer is not None:
-        _prune_frames(model, recipe)
+        _prune_frames(model, glass.layer, glass)
     if recipe.cyclic.cycles is not None:
         try:
             # with an hourglass, "auto" is the levels after its last prune point
-            blocks = "levels" if glass.layer is None else "auto"
+            blocks = "auto" if hasattr(model, "hourglass") else "levels"
             wrap_cyclic(model, recipe.cyclic.cycles, read_distill(recipe.cyclic.distill), blocks=blocks)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"cyclic: {error}") from error
     return model
 
 
-def _prune_frames(model: Lifter, recipe: Recipe) -> None:
-    glass = recipe.hourglass
+def _prune_frames(model: Lifter, layer: int | list[int], glass: HourglassSection) -> None:
     try:
-        cycledistill.wrap_hourglass(  # type: ignore[attr-defined]
-            model, layer=glass.layer, keep=glass.keep, select=glass.select, recover=glass.recover, **glass.options
-        )
+        wrap_hourglass(model, layer=layer, keep=glass.keep, select=glass.select, recover=glass.recover, **glass.options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"hourglass: {error}") from error
 

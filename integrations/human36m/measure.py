@@ -54,7 +54,7 @@ def predict(model: nn.Module, inputs: Tensor, protocol: Protocol) -> Tensor:
         protocol: How.
 
     Returns:
-        (B, F, J, 3) in the model's unit, metres; (B, 1, J, 3), the centre frame's, in mode ``"centre"``.
+        (B, F, J, 3) in the model's unit, metres; the centre frame's, (B, 1, J, 3), in mode ``"centre"``.
 
     Raises:
         LiftingDataError: The model gave no pose for some frame that is asked for.
@@ -163,30 +163,25 @@ def _count(
 def _forward(model: nn.Module, inputs: Tensor, protocol: Protocol, index: Any = None) -> tuple[Tensor, Any]:
     """Poses of the frames asked for, and the index of the kept frames, if there is one."""
     frames, handle = inputs.shape[1], getattr(model, "hourglass", None)
-    if index is not None:
-        handle.index = index  # type: ignore[union-attr]
     try:
+        if index is not None:
+            handle.index = index  # type: ignore[union-attr]
         with autocast(inputs.device, protocol.precision):
             poses: Tensor = model(inputs)
         used = None if handle is None else handle.index
+        if protocol.mode == "centre" and handle is not None:
+            return handle.centre_frame(poses)[:, None], used
     finally:
         if index is not None:
             handle.index = None  # type: ignore[union-attr]
-    if protocol.mode == "sequence":
-        if poses.shape[1] != frames:
-            raise LiftingDataError(
-                f"the model gave {poses.shape[1]} poses for {frames} frames: a model of single frames cannot answer "
-                "for sequences; use mode 'centre', or recover the frames that the hourglass drops"
-            )
-        return poses, used
-    centre = (frames - 1) // 2
-    if poses.shape[1] == frames:
-        return poses[:, centre : centre + 1], used
-    if not isinstance(used, Tensor) or used.shape != poses.shape[:2] or not (used == centre).any(dim=1).all():
+    if poses.shape[1] != frames:
         raise LiftingDataError(
-            f"the model gave {poses.shape[1]} poses for {frames} frames, and not the one of the centre frame, {centre}"
+            f"the model gave {poses.shape[1]} poses for {frames} frames: a model of single frames cannot answer for "
+            "sequences; use mode 'centre', or recover the frames that the hourglass drops"
         )
-    return poses[used == centre][:, None], used
+    if protocol.mode == "centre":
+        poses = poses[:, (frames - 1) // 2][:, None]
+    return poses, used
 
 
 def _shared() -> bool:

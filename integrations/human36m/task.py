@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cycledistill import CycleLoss
 
 from .dataset import Batch
+from .errors import LiftingDataError
 from .losses import LOSSES
 from .recipe import LossSection
 
@@ -41,23 +42,21 @@ class LiftTask(nn.Module):
             applied.
         """
         out = self.model(inputs)
-        frames = (out if isinstance(out, Tensor) else out[0]).shape[1]
-        if frames != targets.shape[1]:  # only the kept frames have poses, and all of those are supervised
-            index = self._kept(frames)
-            targets = targets.gather(1, index[..., None, None].expand(-1, -1, *targets.shape[2:]))
-            inside = inside.gather(1, index)
+        if (out if isinstance(out, Tensor) else out[0]).shape[1] != targets.shape[1]:
+            # only the kept frames have poses, and all of those are supervised
+            targets, inside = self._hourglass.take(targets), self._hourglass.take(inside)
         terms = self.criterion.parts(out, targets, inside if self.masks else None)
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
-    def _kept(self, frames: int) -> Tensor:
+    @property
+    def _hourglass(self) -> Any:
         handle: Any = getattr(self.model, "hourglass", None)
-        index = None if handle is None else handle.index
-        if not isinstance(index, Tensor) or index.shape[-1] != frames:
-            raise ValueError(
-                f"the model gave {frames} poses, which are neither one for each frame nor those of an hourglass's kept "
-                "frames: a model made for single frames cannot be trained on sequences"
+        if handle is None:
+            raise LiftingDataError(
+                "the model gives another number of poses than its input has frames, and has no hourglass that says "
+                "which: only poses of all frames, or of those an hourglass kept, can be trained on"
             )
-        return index
+        return handle
 
 
 def to_device(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,96 @@
+"""The packaged recipes: complete, readable, and of the models whose figures their heads quote."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("accelerate")
+
+from cycledistill.integrations.human36m.build import create_model
+from cycledistill.integrations.human36m.cli import main
+from cycledistill.integrations.human36m.recipe import ConfigError, Recipe, list_recipes, load_recipe
+from cycledistill.integrations.human36m.schedules import learning_rate
+
+CONFIGS = resources.files("cycledistill.integrations.human36m") / "configs"
+PARAMETERS = re.compile(r"([\d.]+) M parameters")
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_builds_the_model_its_head_speaks_of(name: str) -> None:
+    recipe = load_recipe(name)
+    with torch.device("meta"):
+        model = create_model(recipe)
+    head = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").split("\nmodel:")[0]
+    assert f"--config {name}" in head
+    quoted = PARAMETERS.search(head)
+    if quoted:
+        millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        digits = len(quoted[1].partition(".")[2])
+        assert round(millions, digits) == pytest.approx(float(quoted[1]), abs=1.1 * 10**-digits)
+        assert "Published:" in head and "reproduced here" in head
+    assert recipe.run.output == f"runs/{name}"
+
+
+def test_the_defaults_are_mixstes() -> None:
+    mixste = load_recipe("mixste").to_dict()
+    default = Recipe().to_dict()
+    assert mixste.pop("run") | {"output": "runs/human36m", "seed": 0} == default.pop("run")
+    assert mixste == default
+
+
+def test_rates() -> None:
+    mixste, mhformer = load_recipe("mixste").schedule, load_recipe("mhformer").schedule
+    assert [learning_rate(step, 2, 1.0, mixste) for step in (0, 1, 2, 5)] == pytest.approx([1, 1, 0.99, 0.99**2])
+    rates = [learning_rate(epoch, 1, 1.0, mhformer) for epoch in range(12)]
+    ratios = [after / before for before, after in pairwise(rates)]
+    assert ratios == pytest.approx([0.95] * 4 + [0.5] + [0.95] * 4 + [0.5, 0.95])
+    cosine = load_recipe("frame_token_small", ["schedule.epochs=2", "schedule.warmup_steps=2"]).schedule
+    assert [learning_rate(step, 4, 1.0, cosine) for step in (0, 1, 4)] == pytest.approx([0.5, 0.9619398, 0.5])
+
+
+def test_a_published_name_brings_its_hourglass() -> None:
+    model = create_model(load_recipe("mixste", ["model.name=hot_mixste", "data.frames=27", "cyclic.cycles=2"]))
+    assert model.hourglass.layers == (3,) and model.hourglass.keep == (9,)
+    assert model.cyclic.stack.depth == 5, "the levels after the prune point"
+    with pytest.raises(ConfigError, match="hourglass: .*already"):
+        create_model(load_recipe("hot_mixste", ["model.name=hot_mixste", "data.frames=81"]))
+    with pytest.raises(ConfigError, match=r"model\.options\.keep: set hourglass\.keep instead"):
+        create_model(load_recipe("mixste", {"model.options": {"keep": 9}}))
+
+
+def test_several_prune_points() -> None:
+    recipe = load_recipe("frame_token_small", {"hourglass.layer": [1, 3], "hourglass.keep": [40, 20]})
+    assert create_model(recipe).hourglass.keep == (40, 20)
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["--config", "hot_mixst"], "neither a file nor one of the packaged recipes"),
+        (["--config", "mixste", "--output", str(tmp_path / "a")], "data.pose_3d is not set"),
+        (["--set", "optim.rl=1"], "unknown key 'optim.rl'. Did you mean 'optim.lr'"),
+        (["--evaluate", str(tmp_path)], "holds no complete checkpoint"),
+        (["--evaluate", "x", "--resume", "y"], "exclude each other"),
+    ):
+        with pytest.raises(SystemExit) as raised:
+            main(arguments)
+        assert raised.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_train_and_evaluate_from_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ["data.length=18", "data.sequences=4", "model.options={dim: 16, depth: 2}", "run.progress=false"]
+    options = [part for each in sets for part in ("--set", each)]
+    run = str(tmp_path / "run")
+    assert main(["--config", "frame_token_small", "--frames", "9", "--max-steps", "2", "--output", run, *options]) == 0
+    trained = capsys.readouterr().out
+    assert '"step": 2' in trained
+    assert main(["--evaluate", run]) == 0
+    evaluated = capsys.readouterr().out
+    figure = re.compile(r'"mpjpe_frame_mean": [\d.]+')
+    assert figure.findall(trained) == figure.findall(evaluated)

@@ -1,0 +1,342 @@
+"""Whole runs: the loss falls, resume bit for bit, several processes, what is logged, and what checkpoints hold."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("accelerate")
+
+from cycledistill import unwrap_cyclic, unwrap_hourglass
+from cycledistill.integrations.human36m.errors import LiftingDataError
+from cycledistill.integrations.human36m.recipe import Recipe, load_recipe
+from cycledistill.integrations.human36m.registry import create_lifter
+from cycledistill.integrations.human36m.train import train
+from cycledistill.integrations.human36m.trained import evaluate_trained, load_trained
+from cycledistill.recipes.checkpoint import CheckpointStore, read_recipe, read_state
+from cycledistill.recipes.errors import CheckpointError, ConfigError, NonFiniteLossError
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Recipe:
+    """Two epochs of five steps of five windows, the last of four."""
+    return load_recipe(
+        {
+            "model": {"name": "frame_lifter", "options": {"dim": 16, "depth": 3, "heads": 2, "dropout": 0.1}},
+            "hourglass": {"layer": 1, "keep": 3},
+            "cyclic": {"cycles": 2},
+            "data": {
+                "source": "generated", "sequences": 4, "length": 18, "views": 3, "frames": 9, "flip": "random",
+                "batch_size": 5,
+            },
+            "optim": {"lr": 1e-3},
+            "schedule": {"epochs": 2, "decay": 0.5, "warmup_steps": 2},
+            "ema": {"enabled": True, "decay": 0.9},
+            "evaluate": {"every": 1, "exits": [1, 2]},
+            "run": {"output": str(tmp_path / "run"), "device": "cpu", "log_every": 3, "progress": False},
+        }
+    )  # fmt: skip
+
+
+def change(recipe: Recipe, **overrides: Any) -> Recipe:
+    return load_recipe(recipe.to_dict(), {name.replace("__", "."): value for name, value in overrides.items()})
+
+
+def last(recipe: Recipe) -> Path:
+    found = CheckpointStore(Path(recipe.run.output) / "checkpoints").last()
+    assert found is not None
+    return found
+
+
+def rows(recipe: Recipe, kind: str = "train") -> list[dict[str, Any]]:
+    lines = (Path(recipe.run.output) / "log.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in found if row["kind"] == kind]
+
+
+def assert_same_state(a: Path, b: Path) -> None:
+    """Weights, average and everything in the state, bit for bit."""
+    for name in ("model.safetensors", "ema.safetensors"):
+        one, two = load_file(a / name), load_file(b / name)
+        assert one.keys() == two.keys()
+        assert [key for key in one if not torch.equal(one[key], two[key])] == [], name
+    flat = [torch.utils._pytree.tree_flatten(read_state(path / "state.pt")) for path in (a, b)]
+    assert str(flat[0][1]) == str(flat[1][1])
+    for x, y in zip(flat[0][0], flat[1][0], strict=True):
+        assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop", [5, 2, 8], ids=["end of an epoch", "mid-epoch", "mid second epoch"])
+def test_resume_is_bit_exact(tiny: Recipe, tmp_path: Path, stop: int, workers: int) -> None:
+    whole = change(tiny, run__output=str(tmp_path / "whole"))
+    parts = change(tiny, run__output=str(tmp_path / "parts"), data__workers=workers)
+    assert train(whole)["step"] == 10
+    summary = train(change(parts, run__max_steps=stop))
+    assert (summary["step"], summary["finished"]) == (stop, False)
+    torch.manual_seed(123)  # a new process has other generators
+    train(parts, resume="auto")
+    assert_same_state(last(whole), last(parts))
+    assert rows(parts) == rows(whole)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"model__name": "mixste", "model__options": {"dim": 16, "heads": 2, "depth": 3}, "run__precision": "bf16"},
+        {"model__name": "motionbert", "model__options": {"dim": 16, "heads": 2, "depth": 2, "dim_rep": 16},
+         "data__confidence": True, "loss__name": "motionbert", "cyclic__cycles": None, "evaluate__exits": None},
+        {"model__name": "mhformer", "model__options": {"dim": 16, "heads": 2, "hidden": 16, "depth": 3},
+         "hourglass__recover": False, "evaluate__mode": "centre", "loss__name": "mpjpe", "loss__border": "official",
+         "data__centred": True, "data__stride": 3, "optim__name": "amsgrad", "data__flip": "both"},
+    ],
+    ids=["MixSTE, HoT, cycles, bf16", "MotionBERT, HoT", "MHFormer, TPC, cycles, centre frames"],
+)  # fmt: skip
+def test_resume_of_every_host(tiny: Recipe, tmp_path: Path, overrides: dict[str, Any]) -> None:
+    recipe = change(tiny, **overrides)
+    whole, parts = (change(recipe, run__output=str(tmp_path / name), run__max_steps=4) for name in ("whole", "parts"))
+    found = train(whole)["exits"]
+    train(change(parts, run__max_steps=3))
+    train(parts, resume="auto")
+    assert_same_state(last(whole), last(parts))
+    assert all(math.isfinite(figures["mpjpe_frame_mean"]) for figures in found.values())
+    losses = [row["loss"] for row in rows(whole)]
+    assert losses and all(map(math.isfinite, losses))
+
+
+def test_a_killed_run_goes_on_from_inside_an_epoch(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cycledistill.integrations.human36m import train as module
+
+    whole, killed = (change(tiny, run__output=str(tmp_path / name), run__log_every=1) for name in ("whole", "killed"))
+    train(whole)
+    killed = change(killed, run__save_every_steps=3)
+    original = module.to_device
+    calls = iter(range(10))
+
+    def dying(*args: Any) -> Any:
+        if next(calls) == 7:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "to_device", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(killed)
+    assert last(killed).name == "step-00000006"  # the first of the second epoch
+    train(killed, resume="auto")
+    assert_same_state(last(whole), last(killed))
+    for kind in ("train", "eval"):
+        assert rows(killed, kind) == rows(whole, kind)
+
+
+@pytest.mark.parametrize("layer", [None, 1], ids=["full", "hourglass"])
+def test_the_error_falls_below_the_mean_poses(tiny: Recipe, layer: int | None) -> None:
+    recipe = change(
+        tiny,
+        hourglass__layer=layer,
+        cyclic__cycles=None,
+        model__options={"dim": 32, "depth": 3, "heads": 2},
+        data__sequences=16,
+        data__noise=0.0,
+        data__batch_size=16,
+        optim__lr=3e-3,
+        schedule__epochs=40,
+        schedule__cosine=True,
+        evaluate__every=40,
+        evaluate__exits=None,
+        ema__enabled=False,
+        run__log_every=10,
+    )
+    summary = train(recipe)
+    losses = [row["loss"] for row in rows(recipe)]
+    assert losses[-1] < 0.4 * losses[0]
+    found = summary["exits"][1]
+    assert found["mpjpe_frame_mean"] < 0.6 * mean_pose_error(recipe)
+    # evaluated from its checkpoint it is the same
+    assert evaluate_trained(recipe, recipe.run.output)["exits"] == summary["exits"]
+
+
+def mean_pose_error(recipe: Recipe) -> float:
+    """MPJPE of answering with the mean pose of the training clips, millimetres."""
+    from cycledistill.integrations.human36m.sources import open_clips
+
+    training, test = open_clips(recipe.data)
+    mean = torch.cat([torch.from_numpy(clip.targets) for clip in training]).mean(dim=0)
+    targets = torch.cat([torch.from_numpy(clip.targets) for clip in test])
+    return 1000 * (targets - mean).norm(dim=-1).mean().item()
+
+
+def test_rate_and_figures_in_the_log(tiny: Recipe) -> None:
+    recipe = change(tiny, run__log_every=1)
+    summary = train(recipe)
+    found = rows(recipe)
+    assert [row["lr"] for row in found] == pytest.approx([5e-4, *[1e-3] * 4, *[5e-4] * 5])
+    for row in found:
+        assert row["loss"] == pytest.approx(row["task_1"] + row["task_2"] + row["token_all"], rel=1e-5)
+    with (Path(recipe.run.output) / "eval.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [(row["weights"], row["step"]) for row in table] == [
+        (weights, step) for step in ("5", "10") for weights in ("model", "ema")
+    ]
+    for name in ("mpjpe_frame_mean", "mpjpe_action_mean", "temporal_std_ratio_frame_mean", "velocity_frame_mean"):
+        assert float(table[2][f"{name}@2"]) == summary["exits"][2][name]
+    assert set(summary["exits"][1]["actions"]) == {"walking", "waving", "squatting", "reaching"}
+    assert "best" not in summary, "there is no validation set to choose on"
+
+
+def test_a_checkpoint_is_a_plain_hosts_and_the_hourglass_tables(tiny: Recipe) -> None:
+    train(change(tiny, run__max_steps=3))
+    assert read_recipe(last(tiny))["cycles"] == 2
+    wrapped = load_trained(tiny.run.output)
+    clips = torch.randn(2, 9, 17, 2)
+    state = load_file(last(tiny) / "model.safetensors")
+    with torch.no_grad():
+        expected = wrapped(clips)
+        assert torch.equal(unwrap_cyclic(wrapped)(clips), expected)
+    plain = create_lifter("frame_lifter", frames=9, dim=16, depth=3, heads=2)
+    host = {name: value for name, value in state.items() if not name.startswith(("prune.", "recover."))}
+    assert len(host) < len(state)
+    plain.load_state_dict(host, strict=True)
+    with torch.no_grad():
+        assert torch.equal(plain.eval()(clips), unwrap_hourglass(wrapped)(clips))
+
+
+def test_another_clip_length_is_refused_or_resized(tiny: Recipe, tmp_path: Path) -> None:
+    plain = change(tiny, hourglass__layer=None, cyclic__cycles=None, evaluate__exits=None, run__max_steps=2)
+    train(plain)
+    weights = last(plain) / "model.safetensors"
+    longer = change(plain, data__frames=12, model__weights=str(weights), run__output=str(tmp_path / "longer"))
+    with pytest.raises(CheckpointError, match="temporal_pos"):
+        train(longer)
+    assert train(change(longer, model__resize=True))["step"] == 2
+    with pytest.raises(CheckpointError, match=r"temporal_pos \(1, 9, 16\) instead of \(1, 12, 16\).*model\.resize"):
+        train(change(plain, data__frames=12), resume="auto")
+
+
+def test_official_weights_to_start_from(tiny: Recipe, tmp_path: Path) -> None:
+    from cycledistill.integrations.human36m.translate import to_official
+
+    options = {"dim": 16, "heads": 2, "depth": 3}
+    model = create_lifter("mixste", frames=9, **options)
+    torch.save({"model_pos": to_official(model.state_dict(), model)}, tmp_path / "theirs.pth")
+    recipe = change(
+        tiny,
+        model__name="mixste",
+        model__options=options,
+        model__weights=str(tmp_path / "theirs.pth"),
+        hourglass__layer=None,
+        cyclic__cycles=None,
+        evaluate__exits=None,
+    )
+    loaded = load_trained(tmp_path / "theirs.pth", recipe=recipe)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
+    assert train(change(recipe, run__max_steps=1))["step"] == 1
+
+
+def test_nan_names_step_and_terms(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cycledistill.integrations.human36m import train as module
+
+    train(change(tiny, run__max_steps=2))
+    before = load_file(last(tiny) / "model.safetensors")
+    original = module.to_device
+
+    def poisoned(*args: Any) -> Any:
+        inputs, targets, inside = original(*args)
+        return inputs * math.nan, targets, inside
+
+    monkeypatch.setattr(module, "to_device", poisoned)
+    with pytest.raises(NonFiniteLossError, match=r"nan at step 2 \(epoch 0, batch 2\).*task_1.*step-00000002"):
+        train(tiny, resume="auto")
+    assert all(torch.equal(value, before[name]) for name, value in load_file(last(tiny) / "model.safetensors").items())
+
+
+def test_a_run_is_not_written_over(tiny: Recipe) -> None:
+    train(change(tiny, run__max_steps=2))
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(tiny)
+    with pytest.raises(CheckpointError, match=r"of another model.*levels\.3"):
+        train(change(tiny, model__options__depth=4), resume="auto")
+    with pytest.raises(CheckpointError, match="5 windows a step, this run has 4"):
+        train(change(tiny, data__batch_size=4), resume="auto")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"hourglass__keep": 10}, "hourglass: .*keep=10.*9"),
+        ({"hourglass__keep": 0}, "hourglass: .*keep=0"),
+        ({"hourglass__layer": 7}, "hourglass: .*layer=7"),
+        ({"hourglass__options": {"neighbors": 2}}, "hourglass: .*neighbors"),
+        ({"hourglass__recover": False}, "hourglass.recover=false .* evaluate.mode=centre"),
+        ({"model__name": "mixstee"}, "model: 'mixstee' is no lifting model; nearest: mixste"),
+        ({"model__name": "mhformer"}, "mhformer answers for the centre frame of a window alone"),
+        ({"model__options": {"depht": 3}}, "model: .*depht.*depth"),
+        ({"model__options": {"frames": 27}}, "model.options.frames: set data.frames instead"),
+        ({"cyclic__distill": "sdpse"}, "sdpse"),
+        ({"evaluate__exits": [2], "cyclic__cycles": None}, "a model without cycles has exit 1 only"),
+        ({"optim__lr": 0}, "optim.lr=0"),
+        ({"data__source": "h36n"}, "data.source: got 'h36n'.*h36m"),
+    ],
+)
+def test_recipes_that_cannot_be_used(tiny: Recipe, overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(change(tiny, **overrides))
+
+
+def test_data_that_is_not_there(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(
+        LiftingDataError, match=r"data\.pose_3d is not set: .* needs data\.pose_3d, pose_2d and cameras"
+    ):
+        train(change(tiny, data__source="h36m"))
+    with pytest.raises(LiftingDataError, match=r"data\.motion is not set"):
+        train(change(tiny, data__source="cmu"))
+    with pytest.raises(LiftingDataError, match="cannot be read"):
+        train(change(tiny, data__source="cmu", data__motion=str(tmp_path / "none.npz")))
+    assert not (Path(tiny.run.output) / "checkpoints").exists()
+
+
+def launch(recipe: Recipe, folder: Path, *extra: str) -> None:
+    file = folder / f"{Path(recipe.run.output).name}.yaml"
+    file.write_text(json.dumps(recipe.to_dict()))  # JSON is YAML
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [*torchrun, "-m", "cycledistill.integrations.human36m.train", "--config", str(file), *extra]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_of_twice_the_batch(tiny: Recipe, tmp_path: Path) -> None:
+    """24 windows in two processes of three are those of one of six."""
+    recipe = change(tiny, data__batch_size=3, ema__enabled=False, model__options__dropout=0.0)
+    two = change(recipe, run__output=str(tmp_path / "two"))
+    launch(two, tmp_path)
+    one = change(recipe, run__output=str(tmp_path / "one"), data__batch_size=6)
+    train(one)
+    weights, alone = load_file(last(two) / "model.safetensors"), load_file(last(one) / "model.safetensors")
+    for name, value in weights.items():
+        torch.testing.assert_close(value, alone[name], rtol=1e-3, atol=2e-4)
+    measured = [rows(each, "eval")[-1] for each in (two, one)]
+    assert measured[0]["mpjpe_frame_mean@1"] == pytest.approx(measured[1]["mpjpe_frame_mean@1"], rel=1e-2)
+    # and it goes on bit for bit
+    parts = change(recipe, run__output=str(tmp_path / "parts"))
+    launch(parts, tmp_path, "--max-steps", "3")
+    launch(parts, tmp_path, "--resume", "auto")
+    again = load_file(last(parts) / "model.safetensors")
+    assert all(torch.equal(value, again[name]) for name, value in weights.items())
