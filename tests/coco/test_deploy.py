@@ -1,0 +1,132 @@
+"""A prepared model answers like the original, is plain and without BatchNorm, and one that does not is refused."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("pycocotools")
+
+from cycledistill.integrations.coco import deploy
+from cycledistill.integrations.coco.deploy import (
+    InferenceError,
+    fold_batch_norm,
+    output_difference,
+    prepare_for_inference,
+)
+from cycledistill.integrations.coco.measure import Protocol
+from cycledistill.integrations.coco.predict import predict
+from cycledistill.integrations.coco.registry import create_pose_model, list_pose_models
+
+SMALL = {"image_size": (64, 48), "dim": 24, "heads": 2, "patch_size": (4, 3)}
+
+
+def trained_looking(name: str, **options: Any) -> Any:
+    """A model whose BatchNorms have statistics and whose heads say something."""
+    torch.manual_seed(0)
+    if name == "tokenpose_t":
+        options = {**SMALL, "patch_size": (16, 12), **options}
+    model: Any = create_pose_model(name, **{**SMALL, **options})
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            module.running_mean.normal_(std=0.2)
+            module.running_var.uniform_(0.5, 2)
+        elif isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight)
+    return model
+
+
+@pytest.mark.parametrize("name", list_pose_models())
+def test_every_model_answers_the_same_without_its_batch_norms(name: str) -> None:
+    model = trained_looking(name, **({"heads": 3} if "l_d24" in name else {}))
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert norms > 0 or name == "tokenpose_t"
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    images = torch.randn(2, 3, 64, 48)
+    prepared = prepare_for_inference(model, images)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in prepared.modules())
+    assert not hasattr(prepared, "cyclic") and not prepared.training
+    assert hasattr(prepared, "pruning") == hasattr(model, "pruning")
+    assert model.training and all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    with torch.no_grad():
+        torch.testing.assert_close(prepared(images), model.eval()(images), rtol=1e-3, atol=1e-4)
+    weights = [m.weight for m in prepared.modules() if isinstance(m, nn.Conv2d) and m.weight.shape[2:] == (3, 3)]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+def test_a_later_exit_is_kept() -> None:
+    model = trained_looking("sdpose_s_v1", depth=2)
+    images = torch.randn(2, 3, 64, 48)
+    model.cyclic.exit = 2
+    prepared = prepare_for_inference(model, images)
+    with torch.no_grad():
+        expected = model.eval()(images)
+        torch.testing.assert_close(prepared(images), expected, rtol=1e-3, atol=1e-4)
+        model.cyclic.exit = 1
+        assert not torch.allclose(prepared(images), model(images), atol=1e-3)
+
+
+def test_bfloat16_is_near_and_predicts() -> None:
+    model = trained_looking("sdpose_s_v1", depth=2)
+    images = torch.randn(2, 3, 64, 48)
+    prepared = prepare_for_inference(model, images, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in prepared.parameters()} == {torch.bfloat16}
+    assert 0 < output_difference(prepared, model, images) < 0.1
+    picture = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    protocol = Protocol(flip=False, decode="none")
+    fast, slow = predict(prepared, [picture], protocol=protocol)[0], predict(model, [picture], protocol=protocol)[0]
+    assert fast is not None and slow is not None
+    assert np.median(np.abs(fast[..., :2] - slow[..., :2])) < 6  # most maxima are where they were: a map's pixel is 6
+
+
+def test_channels_stay_first_on_request() -> None:
+    prepared = prepare_for_inference(trained_looking("tokenpose_s_v1", depth=1), channels_last=False)
+    assert prepared.backbone.conv2.weight.is_contiguous()
+
+
+def test_a_copy_that_answers_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(module: nn.Module) -> int:
+        module.conv1.weight.data.mul_(1.5)  # type: ignore[union-attr, operator]
+        return fold_batch_norm(module)
+
+    model = trained_looking("tokenpose_s_v1", depth=1)
+    monkeypatch.setattr(deploy, "fold_batch_norm", spoil)
+    with pytest.raises(InferenceError, match=r"differ by .* more than 0.001: pass tolerance="):
+        prepare_for_inference(model)
+    assert prepare_for_inference(model, tolerance=1e6)
+    model.backbone.conv1.weight.data.fill_(float("nan"))
+    with pytest.raises(InferenceError, match="differ by nan"):
+        prepare_for_inference(model, tolerance=1e6)
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"torch.float16: torch.bfloat16, torch.float32 or None"):
+        prepare_for_inference(trained_looking("tokenpose_s_v1", depth=1), dtype=torch.float16)
+
+
+class Shared(nn.Module):
+    """A convolution that two layers read: folding one BatchNorm into it would change the other's input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.alone = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(self.alone(x))
+        return self.norm(y) + y
+
+
+def test_only_a_norm_directly_behind_its_convolution_is_folded() -> None:
+    module = Shared().eval()
+    module.norm.running_mean.normal_()
+    kept = copy.deepcopy(module)
+    assert fold_batch_norm(module) == 0
+    x = torch.randn(2, 3, 5, 5)
+    assert torch.equal(module(x), kept(x))
