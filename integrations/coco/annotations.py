@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,18 +132,9 @@ def detected_persons(
         PoseDataError: Not a list of such entries, or detections for pictures that are not in the annotations.
     """
     images = _images(annotations)
-    if not isinstance(detections, list):
-        raise PoseDataError(
-            "the detections file holds no list; a list of image_id, category_id, bbox, score is expected"
-        )
     persons, empty = [], np.zeros((len(joints), 2), np.float32)
     strangers = set()
-    for entry in detections:
-        missing = [key for key in ("image_id", "bbox", "score") if key not in entry]
-        if missing:
-            raise PoseDataError(f"a detection has no {missing[0]!r}: {str(entry)[:100]}")
-        if entry.get("category_id", 1) != 1 or entry["score"] < threshold:
-            continue
+    for entry in detection_entries(detections, threshold):
         picture = images.get(entry["image_id"])
         if picture is None:
             strangers.add(entry["image_id"])
@@ -159,6 +150,24 @@ def detected_persons(
             "detections belong to another split or data set"
         )
     return persons
+
+
+def detection_entries(detections: Any, threshold: float = 0.0) -> Iterator[dict[str, Any]]:
+    """The persons among the entries of a file of detections whose score is at least ``threshold``.
+
+    Raises:
+        PoseDataError: Not a list of ``image_id``, ``category_id``, ``bbox`` and ``score``.
+    """
+    if not isinstance(detections, list):
+        raise PoseDataError(
+            "the detections file holds no list; a list of image_id, category_id, bbox, score is expected"
+        )
+    for entry in detections:
+        missing = [key for key in ("image_id", "bbox", "score") if not isinstance(entry, dict) or key not in entry]
+        if missing:
+            raise PoseDataError(f"a detection has no {missing[0]!r}: {str(entry)[:100]}")
+        if entry.get("category_id", 1) == 1 and entry["score"] >= threshold:
+            yield entry
 
 
 def _images(annotations: Any) -> dict[int, dict[str, Any]]:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cycledistill.integrations.coco.annotations import Person
 from cycledistill.integrations.coco.augment import NO_AUGMENTATION, Augmentation, draw_crop
-from cycledistill.integrations.coco.images import ImageStore, PoseDataError
+from cycledistill.integrations.coco.images import PictureSource, PoseDataError
 from cycledistill.integrations.coco.joints import JointSet
 from cycledistill.integrations.coco.targets import heatmap_targets
 
@@ -55,7 +55,7 @@ class PersonCrops(Dataset[Batch]):
     def __init__(
         self,
         persons: Sequence[Person],
-        images: ImageStore,
+        images: PictureSource,
         joints: JointSet,
         image_size: tuple[int, int] = (256, 192),
         augmentation: Augmentation = NO_AUGMENTATION,

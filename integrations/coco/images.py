@@ -6,6 +6,7 @@ import os
 import threading
 import zipfile
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -14,6 +15,13 @@ from numpy.typing import NDArray
 
 class PoseDataError(ValueError):
     """Annotations, detections or pictures that cannot be used; the message says which and why."""
+
+
+class PictureSource(Protocol):
+    """Whatever gives pictures by name."""
+
+    def read(self, name: str) -> NDArray[np.uint8]:
+        """The picture as an RGB array, (height, width, 3); ``PoseDataError`` where that is impossible."""
 
 
 class ImageStore:

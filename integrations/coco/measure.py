@@ -26,7 +26,7 @@ from .annotations import PADDING, Person
 from .dataset import PersonCrops, PictureBatches, crop_loader, prepare_images
 from .decode import Method, decode_heatmaps, flip_back, to_image
 from .evaluate import BOX_TO_AREA, PosePrediction, evaluate_poses, to_results
-from .images import ImageStore
+from .images import PictureSource
 from .joints import JointSet
 from .regression import decode_coordinates, flip_back_coordinates
 
@@ -64,7 +64,7 @@ DEFAULT = Protocol()
 def predict_persons(
     model: nn.Module,
     persons: Sequence[Person],
-    images: ImageStore,
+    images: PictureSource,
     joints: JointSet,
     *,
     exits: Sequence[int] = (1,),
@@ -111,14 +111,15 @@ def predict_persons(
         leave=False,
         disable=None if progress else True,
     )
-    device = next(model.parameters()).device
+    weight = next(model.parameters())
+    device = weight.device
     found: dict[int, dict[int, Joints]] = {number: {} for number in exits}
     with torch.no_grad(), _eval_mode(model, handle):
         for batch in loader if len(persons) else ():
             index = batch["person"].tolist()
             if not index:
                 continue  # none of its pictures could be read
-            pixels = prepare_images(batch["image"].to(device))
+            pixels = prepare_images(batch["image"].to(device), weight.dtype)
             centers = torch.from_numpy(np.stack([persons[i].center for i in index])).to(device)
             scales = torch.from_numpy(np.stack([persons[i].scale for i in index])).to(device)
             for number in exits:
@@ -132,7 +133,7 @@ def predict_persons(
 def evaluate(
     model: nn.Module,
     persons: Sequence[Person],
-    images: ImageStore,
+    images: PictureSource,
     joints: JointSet,
     ground_truth: GroundTruth,
     *,
