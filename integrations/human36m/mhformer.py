@@ -118,8 +118,7 @@ class Stem(nn.Module):
 class JointMlp(nn.Module):
     """One MLP on the three hypotheses side by side, pre-norm: what both kinds of level end with."""
 
-    def __init__(self, config: MHFormerConfig, drop_path: float) -> None:
-        super().__init__()
+    def _add_mlp(self, config: MHFormerConfig, drop_path: float) -> None:
         self.norm2 = nn.LayerNorm(HYPOTHESES * config.dim, BLOCK_EPS)
         self.mlp = Mlp(HYPOTHESES * config.dim, config.hidden, config.dropout)
         self.drop_path = DropPath(drop_path, FRAMES)
@@ -135,10 +134,11 @@ class SelfRefinement(JointMlp):
     """Each hypothesis attends over frames by itself, then one MLP sees all three (SHR)."""
 
     def __init__(self, config: MHFormerConfig, drop_path: float) -> None:
-        super().__init__(config, drop_path)
+        super().__init__()
         for n in (1, 2, 3):
             self.add_module(f"norm1_{n}", nn.LayerNorm(config.dim, BLOCK_EPS))
             self.add_module(f"attn_{n}", Attention(config.dim, config.heads, FRAMES, config.dropout))
+        self._add_mlp(config, drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, 3, C) to the same shape."""
@@ -181,11 +181,12 @@ class Interaction(JointMlp):
     """Hypotheses that give query, key and value to the attention that updates the first, second and third."""
 
     def __init__(self, config: MHFormerConfig, drop_path: float) -> None:
-        super().__init__(config, drop_path)
+        super().__init__()
         for n in (1, 2, 3):
             for role in (1, 2, 3):
                 self.add_module(f"norm3_{n}{role}", nn.LayerNorm(config.dim, BLOCK_EPS))
             self.add_module(f"attn_{n}", CrossAttention(config.dim, config.heads, config.dropout))
+        self._add_mlp(config, drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, 3, C) to the same shape."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from cycledistill.hourglass_names import OFFICIAL
+
 from .host import Lifter
 from .mhformer import HYPOTHESES, MHFormer
 from .mixste import MixSTE
@@ -16,12 +18,6 @@ from .motionbert import MotionBERT
 State = dict[str, Tensor]
 Renames = tuple[tuple[str, str], ...]
 
-_HOURGLASS: Renames = (
-    (r"prune\.0\.pos", "pos_embed_token"),
-    (r"recover\.query", "x_token"),
-    (r"recover\.([qkv])\.", r"cross_attention.linear_\1."),
-    (r"recover\.proj\.", "cross_attention.proj."),
-)
 _MIXSTE: Renames = (
     (r"embed_joints\.", "Spatial_patch_to_embedding."),
     (r"spatial_pos", "Spatial_pos_embed"),
@@ -85,12 +81,14 @@ def official_names(model: Lifter) -> dict[str, tuple[str, ...]]:
         renames = _MIXSTE if isinstance(model, MixSTE) else _MOTIONBERT
     else:
         raise ValueError(f"{type(model).__name__}: no official code has this model; save its own state_dict() instead")
-    return {name: _rename(name, (*renames, *_HOURGLASS)) for name in model.state_dict()}
+    return {name: _rename(name, renames) for name in model.state_dict()}
 
 
 def _rename(name: str, renames: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     if name == "stem.temporal_pos":
         return tuple(f"{_HYPOTHESIS}pos_embed_{n + 1}" for n in range(HYPOTHESES))
+    if name in OFFICIAL:
+        return (OFFICIAL[name],)
     for ours, theirs in renames:
         found = re.match(ours, name)
         if found is not None:

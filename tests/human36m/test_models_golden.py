@@ -23,6 +23,13 @@ HOSTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mhformer_27f": ("mhformer", {**SMALL, "hidden": 64}),
     "motionbert_243f": ("motionbert_lite", {}),
 }
+# with a third of the frames kept; no golden is of the full length of TPC's 61 of 243
+HOURGLASSES: dict[str, tuple[str, dict[str, Any]]] = {
+    "hot_mixste_27f": ("hot_mixste", SMALL),
+    "tpc_mhformer_27f": ("tpc_mhformer", {**SMALL, "hidden": 64}),
+    "hot_motionbert_243f": ("hot_motionbert", {}),
+}
+CASES = HOSTS | HOURGLASSES
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +75,38 @@ def test_hosts_give_the_published_output(fill: Any, case: str) -> None:
     assert error(got, want["output"]) < 1e-5
 
 
-@pytest.mark.parametrize("case", HOSTS)
+@pytest.mark.parametrize("case", HOURGLASSES)
+def test_hourglasses_give_the_published_output(fill: Any, case: str) -> None:
+    model, want, clips = filled(fill, case, *HOURGLASSES[case]), golden(case), golden(case.partition("_")[2])["input"]
+    model.hourglass.index = want["index_sorted"].long()
+    with torch.no_grad():
+        got = model(clips)
+    assert error(got, want["output"]) < 1e-5
+
+
+@pytest.mark.parametrize("case", ["hot_mixste_27f", "tpc_mhformer_27f"])
+def test_the_official_noise_gives_the_official_choice(fill: Any, case: str) -> None:
+    model, want, clips = filled(fill, case, *HOURGLASSES[case]), golden(case), golden(case.partition("_")[2])["input"]
+    model.hourglass.noise = torch.from_numpy(fill.density_noise(*clips.shape[:2]))
+    with torch.no_grad():
+        got = model(clips)
+    assert torch.equal(model.hourglass.index, want["index_sorted"].long())
+    assert error(got, want["output"]) < 1e-5
+
+
+def test_the_kept_frames_of_tpc_hold_the_centre(fill: Any) -> None:
+    case = "tpc_mhformer_27f"
+    model, want = filled(fill, case, *HOURGLASSES[case]), golden(case)
+    model.hourglass.index = want["index_sorted"].long()
+    with torch.no_grad():
+        centre = model.hourglass.centre_frame(model(golden("mhformer_27f")["input"]))
+    at = (want["index_sorted"] == 13).int().argmax(1)
+    assert error(centre, want["output"][torch.arange(2), at]) < 1e-5
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_every_official_name_has_one_of_ours_and_back(fill: Any, case: str) -> None:
-    name, options = HOSTS[case]
+    name, options = CASES[case]
     theirs = official_state(fill, case)
     model = filled(fill, case, name, options)
     back = to_official(model.state_dict(), model)
