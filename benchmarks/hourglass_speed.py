@@ -1,0 +1,171 @@
+"""What does the hourglass save? The measured speed-up of lifting models beside the one that the counted work promises.
+
+    python benchmarks/hourglass_speed.py                                   # on the GPU if there is one, else on the CPU
+    python benchmarks/hourglass_speed.py --device cpu --models hot_mixste --frames 81 --batch 1 --repeats 3
+
+A model against the same with a third of the frames kept, in eval, in one process, in interleaved rounds whose order
+turns each time; a speed-up is the median over the rounds of the ratio within a round. Both sides use the same fused
+attention (``scaled_dot_product_attention``).
+
+MACs      multiply-accumulates of the full model over those of the pruned one, attention counted
+reached   the speed-up over that ratio. Bar at 243 frames: 0.85 for MixSTE and MotionBERT
+choice    the share of choosing frames (pooling, distances, scores) in the pruned forward. Bar at 243 frames:
+          3 % for MixSTE and MotionBERT, 12 % for MHFormer. Small lifters with one token a frame have no bar
+unfused   the full model's time with attention as two products and a softmax, over its time with the fused kernel
+
+CPU: one thread, process CPU time, float32. GPU: CUDA events, bfloat16 autocast, no bars.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from overhead import conditions  # beside this file
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from cycledistill.integrations.human36m import Lifter, build_lifter, lifter_config
+from cycledistill.macs import MacCounter
+from cycledistill.selection import full_precision, pool_frames, tpc
+from cycledistill.timing import interleaved, paired_ratio
+
+RESULTS = Path(__file__).parent / "results"
+MODELS = ("hot_mixste", "hot_motionbert", "tpc_mhformer", "hot_frame_lifter")
+BAR, BAR_FRAMES = 0.85, 243
+CHOICE_BARS = {"hot_mixste": 0.03, "hot_motionbert": 0.03, "tpc_mhformer": 0.12}
+Row = dict[str, Any]
+
+
+class Case:
+    """A model with and without the hourglass, at one clip length and batch."""
+
+    def __init__(self, name: str, frames: int, batch: int, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.device = device
+        # the layer is that of the published model, the share a third for all
+        pruned = lifter_config(name, frames=frames, keep=frames // 3)
+        with torch.device(device):
+            self.pruned = build_lifter(pruned).eval()
+            self.full = build_lifter(lifter_config(name, frames=frames, layer=None, keep=None)).eval()
+        config = self.full.config
+        self.clips = torch.randn(batch, frames, config.joints, config.in_channels, device=device)
+        self.tokens, self.keep = self._at_the_prune_point(), frames // 3
+
+    def _at_the_prune_point(self) -> Tensor:
+        with torch.no_grad():
+            tokens = self.full.embed(self.clips)
+            for level in self.full.levels[: self.pruned.hourglass.layers[0]]:
+                tokens = level(tokens)
+        return tokens
+
+    def calls(self, unfused: bool) -> dict[str, Callable[[], Any]]:
+        """What is timed."""
+        calls: dict[str, Callable[[], Any]] = {
+            "full": lambda: self._forward(self.full),
+            "pruned": lambda: self._forward(self.pruned),
+            "choice": self._choose,
+        }
+        if unfused:
+            calls["unfused"] = self._unfused
+        return calls
+
+    def _forward(self, model: Lifter) -> Tensor:
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            return model(self.clips)
+
+    def _unfused(self) -> Tensor:
+        with sdpa_kernel(SDPBackend.MATH):
+            return self._forward(self.full)
+
+    def _choose(self) -> Tensor:
+        """What the prune point does, on its own tokens."""
+        with full_precision(self.tokens):
+            return tpc(pool_frames(self.tokens, self.full.pool), self.keep)
+
+    def mac_ratio(self) -> float:
+        """Multiply-accumulates of the full forward over those of the pruned one."""
+        counts = []
+        for model in (self.full, self.pruned):
+            meta = model.to("meta")
+            with torch.no_grad(), MacCounter(meta) as counter:
+                meta(self.clips.to("meta"))
+            counts.append(counter.read().total)
+        return counts[0] / counts[1]
+
+
+def measure(name: str, frames: int, batch: int, device: torch.device, repeats: int) -> Row:
+    """The row of one model, clip length and batch."""
+    case = Case(name, frames, batch, device)
+    unfused = batch == 1
+    seconds = interleaved(case.calls(unfused), device, repeats)
+    speedup, spread = paired_ratio(seconds, "full", "pruned")
+    share, _ = paired_ratio(seconds, "choice", "pruned")
+    ratio = case.mac_ratio()  # moves the models to the meta device, so last
+    row: Row = {"model": name, "frames": frames, "batch": batch, "macs": ratio, "speed-up": speedup, "spread": spread}
+    row |= {"reached": speedup / ratio, "choice": share}
+    row["unfused"] = paired_ratio(seconds, "unfused", "full")[0] if unfused else None
+    row |= {f"best seconds, {what}": min(values) for what, values in seconds.items()}
+    return row | {"bars": verdicts(row) if device.type == "cpu" else {}}
+
+
+def verdicts(row: Row) -> dict[str, bool]:
+    """Whether a row passes its bars, for those it has."""
+    if row["frames"] != BAR_FRAMES or row["model"] not in CHOICE_BARS:
+        return {}
+    passed = {"choice": row["choice"] < CHOICE_BARS[row["model"]]}
+    return passed | ({"reached": row["reached"] >= BAR} if row["model"] != "tpc_mhformer" else {})
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text, with a verdict where there is a bar."""
+    lines = [
+        f"{'model':<18}{'F':>5}{'batch':>6}{'MACs':>7}{'speed-up':>10}{'+-':>6}{'reached':>9}{'choice':>8}  unfused"
+    ]
+    for row in rows:
+        verdict = "".join(f"  {what} {'pass' if passed else 'FAIL'}" for what, passed in row["bars"].items())
+        unfused = "-" if row["unfused"] is None else f"{row['unfused']:.2f}"
+        lines.append(
+            f"{row['model']:<18}{row['frames']:>5}{row['batch']:>6}{row['macs']:>7.2f}{row['speed-up']:>10.2f}"
+            f"{row['spread']:>6.2f}{row['reached']:>9.3f}{100 * row['choice']:>7.2f}%{unfused:>9}{verdict}"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), help="lifting models with one prune point")
+    parser.add_argument("--frames", nargs="+", type=int, default=[81, 243])
+    parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of each comparison")
+    parser.add_argument("--out", type=Path, help="default: results/hourglass_speed-DEVICE.json beside this file")
+    options = parser.parse_args(argv)
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU here")
+    rows: list[Row] = []
+    for name in options.models:
+        for frames in options.frames:
+            for batch in options.batch:
+                sys.stderr.write(f"{name}, {frames} frames, batch {batch}\n")
+                rows.append(measure(name, frames, batch, device, options.repeats))
+    record = {"conditions": conditions(device, options.repeats), "bar": BAR, "choice bars": CHOICE_BARS, "rows": rows}
+    sys.stdout.write(json.dumps(record["conditions"], indent=2) + "\n" + table(rows) + "\n")
+    out = options.out or RESULTS / f"hourglass_speed-{device.type}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(out.name + ".tmp")
+    beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(beside, out)
+    return 0 if all(all(row["bars"].values()) for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
