@@ -19,21 +19,6 @@ _FLAGS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command: train, resume or evaluate; the summary goes to standard output as JSON."""
-    return Command(
-        name="cycledistill.integrations.coco.train",
-        description="Train or evaluate a pose model on COCO, CrowdPose or persons in their formats.",
-        flags=_FLAGS,
-        load=load_recipe,
-        recipes=list_recipes,
-        train=_train,
-        evaluate=_evaluate,
-        stored=_stored,
-        errors=(PoseDataError,),
-    ).main(argv)
-
-
 def _train(recipe: Recipe, resume: str | None) -> dict[str, Any]:
     from .train import train  # late, as below: --help needs neither
 
@@ -50,3 +35,21 @@ def _stored(path: str) -> Recipe:
     from .trained import stored_recipe
 
     return stored_recipe(path)
+
+
+COMMAND = Command(
+    name="cycledistill.integrations.coco.train",
+    description="Train or evaluate a pose model on COCO, CrowdPose or persons in their formats.",
+    flags=_FLAGS,
+    load=load_recipe,
+    recipes=list_recipes,
+    train=_train,
+    evaluate=_evaluate,
+    stored=_stored,
+    errors=(PoseDataError,),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: train, resume or evaluate; the summary goes to standard output as JSON."""
+    return COMMAND.main(argv)
