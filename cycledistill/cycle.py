@@ -11,7 +11,8 @@ from torch.nn.utils import parametrize
 
 from cycledistill.chain import StackError
 from cycledistill.handle import CycledHost, Cyclic, HostSite, Scheme
-from cycledistill.hourglass_cycles import blocks_to_cycle, check_cycled
+from cycledistill.hourglass_cycles import blocks_to_cycle, check_cycled, chosen_behind
+from cycledistill.probe import argument_names
 from cycledistill.record import SITE, CycledBlock, EarlyModule, Recorder, Site
 from cycledistill.stack import Stack, choose_stack
 from cycledistill.swap import Swapped, has_plugin, swap, swapped_since, unswap
@@ -126,6 +127,7 @@ def move_cycles(model: nn.Module, stack: Stack) -> None:
 
 def _attach(model: nn.Module, cyclic: Cyclic, stack: Stack) -> None:
     cyclic._bind(model, stack)
+    cyclic._whole_first = chosen_behind(model, stack)
     _swap_all(list(_roles(model, cyclic)))
     model.cyclic = cyclic  # type: ignore[assignment]
 
@@ -137,7 +139,7 @@ def _roles(model: nn.Module, cyclic: Cyclic) -> Iterator[tuple[nn.Module, type[S
     inside = {id(module) for block in blocks for module in block.modules()}
     for key, (name, module) in enumerate(model.named_modules()):
         if id(module) in places:
-            yield module, CycledBlock, Site(cyclic._recorder, places[id(module)])
+            yield module, CycledBlock, Site(cyclic._recorder, places[id(module)], argument_names(module))
         elif id(module) in inside or type(module).forward is nn.Module.forward:
             continue
         elif any(id(child) in places for child in module.modules()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cycledistill.chain import ChainError, StackError
 from cycledistill.distill import Distill
 from cycledistill.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
+from cycledistill.noted import watching
 from cycledistill.output import CycleOutput
 from cycledistill.record import SITE, Recorder, Site
 from cycledistill.replay import FrozenStatistics, Run, StackReached
@@ -34,6 +35,8 @@ class Cyclic:
     _siblings: int
     _asked: str = "auto"
     """What ``blocks`` was when the model was wrapped."""
+    _whole_first: bool = False
+    """Whether cycle 1 runs to its end at later exits too: a plug-in behind the stack decides by it for all cycles."""
 
     def __init__(self, cycles: int, distill: Scheme, tokens: Mapping[str, slice] | None, batch_norm: str) -> None:
         if batch_norm not in ("freeze", "update"):
@@ -45,6 +48,7 @@ class Cyclic:
         self._groups: Groups | None = None if tokens is None else check_groups(tokens)
         self._freeze_batch_norm = batch_norm == "freeze"
         self._recorder = Recorder()
+        self._forwards = {True: 0, False: 0}
 
     def _bind(self, model: nn.Module, stack: Stack) -> None:
         """Settle what depends on the model, before anything in it is changed."""
@@ -127,13 +131,24 @@ class Cyclic:
                 "Call unwrap_cyclic(model), edit, and wrap_cyclic(model) again"
             )
 
-    def _train(self, model: nn.Module, forward: Callable[[], Any]) -> CycleOutput:
+    def _compares(self, model: nn.Module) -> bool:
+        """Whether this forward compares the blocks' arguments between cycles: the 1st, 2nd, 4th, 8th, ... in each mode.
+
+        Not the first alone: blocks that begin as the identity let arguments that hang on tokens look constant.
+        """
+        if not watching():
+            return False
+        count = self._forwards[model.training] = self._forwards[model.training] + 1
+        return count & (count - 1) == 0
+
+    def _train(self, model: nn.Module, forward: _Forward) -> CycleOutput:
         """One training forward: the model's own pass, then every further cycle with its replayed tail."""
         if torch.is_grad_enabled():
             check_trainable(self._stack, model)
         weights = self._task_weights()
         frozen = FrozenStatistics(model.modules() if self._freeze_batch_norm else ())
-        run = self._recorder.run = Run(self._stack.path, self._stack.depth, stop_at_last=False)
+        stack, compare = self._stack, self._compares(model)
+        run = self._recorder.run = Run(stack.path, stack.depth, forward.inputs, stop_at_last=False, compare=compare)
         try:
             outputs, tokens = [forward()], []
             run.first_pass_done()
@@ -152,11 +167,10 @@ class Cyclic:
         out.losses = self._losses(model, out, run.entry())
         return out
 
-    def _eval(self, forward: Callable[[], Any]) -> Any:
-        """One eval forward at a later exit: the extra cycles, and the tail once."""
-        # Compilers and exporters cannot follow the early stop; the unused first tail is dead code, which they remove.
-        stop = not torch.compiler.is_compiling()
-        run = self._recorder.run = Run(self._stack.path, self._stack.depth, stop_at_last=stop)
+    def _eval(self, model: nn.Module, forward: _Forward, whole: bool, stop: bool) -> Any:
+        """One eval forward at a later exit: the extra cycles, the tail once; ``whole``: by the model's own forward."""
+        stack, compare = self._stack, self._compares(model)
+        run = self._recorder.run = Run(stack.path, stack.depth, forward.inputs, stop_at_last=stop, compare=compare)
         frozen = FrozenStatistics(())
         try:
             try:
@@ -165,14 +179,34 @@ class Cyclic:
                 run.first_pass_done()
                 run.finish_first_cycle()
             else:
-                if run.entered == 0:
+                if run.entered == 0 and not whole:
                     return output  # this method does not go through the stack (a head on its own, say)
                 run.first_pass_done()
+                if len(run.outputs) < stack.depth:  # the model caught the early stop and went on without the last block
+                    return self._eval(model, forward, whole, stop=False)
             for _ in range(1, self._exit):
                 run.cycle(frozen)
             return run.replay(forward, frozen)
         finally:
             self._recorder.run = None
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """One call of a model's method, which may be made again."""
+
+    method: Callable[..., Any]
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def inputs(self) -> Any:
+        """What the caller gave."""
+        return self.args, self.kwargs
+
+    def __call__(self) -> Any:
+        return self.method(self.model, *self.args, **self.kwargs)
 
 
 class CycledHost(Swapped):
@@ -184,7 +218,8 @@ class CycledHost(Swapped):
     def namespace(cls, below: type) -> dict[str, Any]:
         """Wrap every method by which users enter the stack; names, signatures and docs stay the base's."""
         names = (name for name in dir(below) if name.startswith(("forward", "get_intermediate_layers")))
-        return {name: _entry(name, getattr(below, name)) for name in names if inspect.isfunction(getattr(below, name))}
+        methods = (name for name in names if inspect.isfunction(inspect.getattr_static(below, name)))
+        return {name: _entry(name, getattr(below, name)) for name in methods}
 
     def __prepare_scriptable__(self) -> nn.Module:
         raise StackError(
@@ -230,8 +265,12 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
                 "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
                 "torch.nn.parallel.DistributedDataParallel, or unwrap_cyclic(model)"
             )
-        forward = partial(method, self, *args, **kwargs)
-        return cyclic._train(self, forward) if self.training else cyclic._eval(forward)
+        forward = _Forward(method, self, args, kwargs)
+        if self.training:
+            return cyclic._train(self, forward)
+        # Compilers and exporters cannot follow the early stop; the unused first tail is dead code, which they remove.
+        stop = not (torch.compiler.is_compiling() or cyclic._whole_first)
+        return cyclic._eval(self, forward, whole, stop)
 
     return enter
 

@@ -25,7 +25,7 @@ from cycledistill.hourglass_check import (
     one_of,
     size,
 )
-from cycledistill.hourglass_cycles import blocks_to_cycle, check_cycled
+from cycledistill.hourglass_cycles import blocks_to_cycle, check_cycled, chosen_behind
 from cycledistill.hourglass_handle import Hourglass
 from cycledistill.hourglass_layout import resolve_layout
 from cycledistill.hourglass_settings import Select, Settings, check_noise
@@ -170,6 +170,9 @@ def unwrap_hourglass(model: Model) -> Model:
         _take_off(module)
     if handle._added:
         del model.prune, model.recover
+    cyclic = cyclic_of(model)
+    if cyclic is not None:
+        cyclic._whole_first = False
     del model.hourglass
     return model
 
@@ -313,6 +316,7 @@ def _settle_cycles(model: nn.Module) -> None:
         move_cycles(model, choose_stack(model, blocks_to_cycle(model, "auto")))
     elif cyclic is not None:
         check_cycled(model, cyclic.stack)
+        cyclic._whole_first = chosen_behind(model, cyclic.stack)
 
 
 def _take_off(module: nn.Module) -> None:

@@ -54,6 +54,17 @@ def check_cycled(model: nn.Module, stack: Stack) -> None:
         )
 
 
+def chosen_behind(model: nn.Module, stack: Stack) -> bool:
+    """Whether frames are chosen behind the cycled blocks, so that all cycles need what the first one hands on."""
+    handle = handle_of(model)
+    if handle is None:
+        return False
+    cycled = {id(each) for block in stack.modules(model) for each in block.modules()}
+    levels = handle.stack.modules(model)
+    after = max((number for number, level in enumerate(levels) if id(level) in cycled), default=-1)
+    return any(number > after for number in handle.layers)
+
+
 def _segments(model: nn.Module, handle: Hourglass) -> list[str]:
     """Paths of the runs of levels with one number of frames."""
     span, _ = handle.stack.span(model)
