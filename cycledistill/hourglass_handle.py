@@ -248,15 +248,18 @@ def _take_attention(state: Pass, grid: Tensor) -> list[tuple[Any, Tensor]]:
     batch, frames, joints, _ = grid.shape
     lines = []
     for attention, qkv in noted:
-        axis = getattr(attention, "axis", None)
-        if qkv.ndim == 4 and axis == 1 and qkv.shape[:2] == (batch, frames):
+        axis, shape = getattr(attention, "axis", None), tuple(qkv.shape[:-1])
+        told_apart = axis is None and (joints == 1 or joints != frames)
+        if axis == 1 and len(shape) == 3 and shape[:2] == (batch, frames):  # or of one hypothesis, (B, F, 1, C)
             lines.append((attention, qkv.transpose(1, 2)))
-        elif qkv.ndim == 3 and axis is None and qkv.shape[:2] in ((batch, frames), (batch * joints, frames)):
+        elif told_apart and shape in ((batch, frames), (batch * joints, frames)):
             lines.append((attention, qkv.unflatten(0, (batch, -1))))
+        elif told_apart and shape == (batch, joints, frames):
+            lines.append((attention, qkv))
     if not lines:
         raise StackError(
             'select="attention": the level before the prune point calls no attention over frames that can be read; '
-            "served are modules with num_heads and a qkv layer on (B, F, C) or (B * J, F, C) tokens, or on "
-            '(B, F, J, C) with axis=1. Use select="tpc", or a callable'
+            "served are modules with num_heads and a qkv layer on (B, F, C), (B * J, F, C) or (B, J, F, C) "
+            'tokens, or on (B, F, J, C) with axis=1. Use select="tpc", or a callable'
         )
     return lines

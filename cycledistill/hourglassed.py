@@ -195,8 +195,8 @@ class HourglassLevel(Swapped):
             args, kwargs = site.enter(self, args, kwargs)  # type: ignore[arg-type]
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         state = site.handle._pass
-        if site.ends and phase != LOOP and state is not None and site.handle._settings.recover is not False:
-            state.due = True
+        if site.ends and phase != LOOP and state is not None:
+            state.due = len(state.kept) == len(site.handle.layers)
         return site.leave(args, kwargs, output) if site.returns and phase != LOOP else output
 
     def __prepare_scriptable__(self) -> nn.Module:
