@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 Method = Literal["dark", "quarter", "none"]
+_MAPS_AT_ONCE = 512
 PIXEL_STD = 200.0
 """Unit of a box's scale: a box of scale 1 is 200 pixels long, the convention of COCO top-down models."""
 
@@ -58,7 +59,10 @@ def decode_heatmaps(
     x, y = index % width, index // width
     position = torch.stack([x, y], dim=-1).to(torch.float32)
     if method == "dark":
-        position = position + _newton_step(maps, x, y, kernel)
+        # On a CPU the padded copies of a few maps at a time fit into memory that the allocator has at hand.
+        size = _MAPS_AT_ONCE if maps.device.type == "cpu" else max(1, len(maps))
+        parts = zip(maps.split(size), x.split(size), y.split(size), strict=True)
+        position = position + torch.cat([_newton_step(*part, kernel) for part in parts])
     elif method == "quarter":
         position = position + _quarter_step(maps, x, y)
     position = torch.where(scores[:, None] > 0, position, -torch.ones_like(position))
