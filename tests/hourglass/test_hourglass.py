@@ -303,6 +303,8 @@ def test_torchs_encoder_in_another_layout() -> None:
         query, kept, kept, WIDTH, 2, weights, biases, None, None, False, 0.0, part.proj.weight, part.proj.bias
     )
     close(model.train()(x), plain.head(query + mixed).transpose(0, 1))
+    with torch.no_grad():  # where each layer is one fused operation
+        close(model.eval()(x), plain.head(query + mixed).transpose(0, 1))
 
 
 def test_a_layout_that_needs_the_number_of_frames() -> None:
