@@ -151,13 +151,13 @@ def main(argv: list[str] | None = None) -> int:
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU here")
-    rows: list[Row] = []
+    record: Row = {"conditions": conditions(device, options.repeats), "bar": BAR, "choice bars": CHOICE_BARS}
+    record["rows"] = rows = []
     for name in options.models:
         for frames in options.frames:
             for batch in options.batch:
                 sys.stderr.write(f"{name}, {frames} frames, batch {batch}\n")
                 rows.append(measure(name, frames, batch, device, options.repeats))
-    record = {"conditions": conditions(device, options.repeats), "bar": BAR, "choice bars": CHOICE_BARS, "rows": rows}
     sys.stdout.write(json.dumps(record["conditions"], indent=2) + "\n" + table(rows) + "\n")
     out = options.out or RESULTS / f"hourglass_speed-{device.type}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
