@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cycledistill.probe import Call, Links, changed_between, links_between, shapes
+from cycledistill.probe import Call, Links, computed_between, links_between, shapes
 
 
 class StackError(ValueError):
@@ -29,19 +29,20 @@ def check_chain(named: Sequence[tuple[str, nn.Module]], calls: Sequence[list[Cal
     chain = [made[0] for made in calls]
     links: Links = []
     for index in range(1, len(chain)):
-        known = [*chain[index - 1].inputs, *(leaf for call in chain[: index - 1] for leaf in call.outputs)]
-        found = links_into(path, index, known, chain[index - 1].outputs, chain[index].inputs)
+        found = links_into(path, index, chain[index - 1].outputs, chain[index].inputs)
+        made = [leaf for call in chain[:index] for leaf in call.outputs]
+        check_arguments(path, index, made, chain[index].inputs, found)
         links = links or found
     check_fit(
         path, chain[0].inputs, chain[-1].outputs, links or default_links(chain[-1].outputs, chain[0].inputs, path)
     )
 
 
-def links_into(path: str, index: int, known: list[Any], outputs: list[Any], inputs: list[Any]) -> Links:
-    """The links from the outputs of block ``index - 1`` to the inputs of block ``index``; ``known`` was there before.
+def links_into(path: str, index: int, outputs: list[Any], inputs: list[Any]) -> Links:
+    """The links from the outputs of block ``index - 1`` to the inputs of block ``index``.
 
     Raises:
-        ChainError: No output is handed on, or only some are and others come changed.
+        ChainError: No output is handed on.
     """
     links = links_between(outputs, inputs)
     if not links:
@@ -49,14 +50,16 @@ def links_into(path: str, index: int, known: list[Any], outputs: list[Any], inpu
             f'blocks="{path}": block {index} does not receive the output of block {index - 1}; something between them '
             "makes a new tensor, so running the blocks again on their own output would skip it"
         )
-    changed = changed_between(known, outputs, inputs, links)
-    if changed:
-        raise ChainError(
-            f'blocks="{path}": block {index} receives only some of the tensors that block {index - 1} returns; '
-            f"something between them makes {shapes(changed)} anew, so running the blocks again on their own output "
-            "would skip it"
-        )
     return links
+
+
+def check_arguments(path: str, index: int, made: Sequence[Any], taken: Sequence[Any], links: Links) -> None:
+    """Refuse a block that takes something computed from what earlier blocks returned."""
+    if computed_between(made, taken, links):
+        raise ChainError(
+            f'blocks="{path}": block {index} takes something beside its tokens that is computed from blocks before it, '
+            "and running the blocks again would keep what cycle 1 had. Compute it inside the block"
+        )
 
 
 def default_links(outputs: Sequence[object], inputs: Sequence[object], path: str) -> Links:
@@ -72,6 +75,13 @@ def check_fit(
     path: str, inputs: Sequence[object], outputs: Sequence[object], links: Links, drops_tokens: bool = False
 ) -> None:
     """Refuse a stack whose output does not fit its input; fewer tokens fit where a plug-in drops them."""
+    states = [leaf for i, j in links for leaf in (inputs[j], outputs[i])]
+    other = [leaf for leaf in states if not isinstance(leaf, torch.Tensor)]
+    if other:
+        raise ChainError(
+            f'blocks="{path}": where later blocks take a tensor from the block before, the first block takes, or the '
+            f"last returns, {other[0]!r}; cycling needs a tensor there"
+        )
     taken: list[torch.Tensor] = [inputs[j] for _, j in links]  # type: ignore[misc]
     made: list[torch.Tensor] = [outputs[i] for i, _ in links]  # type: ignore[misc]
     if any(tensor.is_nested for tensor in (*taken, *made)):

@@ -76,6 +76,8 @@ def wrap_cyclic(
 def unwrap_cyclic(model: Model) -> Model:
     """Give ``model`` its original class again, in place, and return it; weights and keys are untouched.
 
+    A part taken from a wrapped model, a copy of its encoder say, has no handle; it gets its own classes again too.
+
     Raises:
         StackError: The model is not wrapped, or another tool (FSDP2, parametrize) swapped a class since.
 
@@ -83,13 +85,13 @@ def unwrap_cyclic(model: Model) -> Model:
         >>> unwrap_cyclic(model).state_dict()   # loads strictly into the model that was wrapped
     """
     cyclic = getattr(model, "cyclic", None)
-    if not isinstance(cyclic, Cyclic):
+    swapped = [(name, m) for name, m in model.named_modules() if _is_swapped(m)]
+    if isinstance(cyclic, Cyclic):
+        # A swapped module without a site is a slice of a swapped Sequential that took its place.
+        swapped = [(name, m) for name, m in swapped if _recorder_of(m) in (cyclic._recorder, None)]
+    elif not swapped or any(cyclic_of(module) is not None for module in model.modules()):
         inner = " (unwrap its .module)" if type(model).__name__ in _DATA_PARALLEL else ""
         raise StackError(f"{type(model).__name__} is not wrapped by wrap_cyclic, so there is nothing to undo{inner}")
-    # A swapped module without a site is a slice of a swapped Sequential that took its place.
-    ours = (cyclic._recorder, None)
-    named = model.named_modules()
-    swapped = [(name, m) for name, m in named if _is_swapped(m) and _recorder_of(m) in ours]
     for name, module in swapped:
         other = swapped_since(module)
         if other is not None:
@@ -102,7 +104,8 @@ def unwrap_cyclic(model: Model) -> Model:
             if has_plugin(module, plugin):
                 unswap(module, plugin)
         module.__dict__.pop(SITE, None)
-    del model.cyclic
+    if isinstance(cyclic, Cyclic):
+        del model.cyclic
     return model
 
 
@@ -177,8 +180,15 @@ def _check_wrappable(model: nn.Module) -> None:
     name = type(model).__name__
     if isinstance(getattr(model, "cyclic", None), Cyclic):
         raise StackError(f"this {name} is already wrapped: set model.cyclic.cycles, or call unwrap_cyclic(model) first")
-    if any(SITE in module.__dict__ for module in model.modules()):
-        raise StackError(f"a module inside this {name} is already wrapped: call unwrap_cyclic on it first")
+    if any(_is_swapped(module) for module in model.modules()):
+        raise StackError(
+            f"this {name} is, or holds, a wrapped model or a part taken from one: call unwrap_cyclic on that first"
+        )
+    if "forward" in model.__dict__:
+        raise StackError(
+            f"the forward of this {name} was replaced on the object (by accelerator.prepare, for example), so cycles "
+            "would never be entered: wrap the model first, then prepare or patch it"
+        )
     if isinstance(model, torch.jit.ScriptModule):
         raise StackError(f"this {name} is scripted or traced: wrap the Python model it was made from")
     if any(type(module).__name__ == "OptimizedModule" for module in model.modules()):

@@ -94,6 +94,11 @@ class Cyclic:
     def distill(self, distill: Scheme) -> None:
         self._distill = _resolve(distill)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and not isinstance(getattr(type(self), name, None), property):
+            raise AttributeError(f"model.cyclic has no setting {name!r}: cycles, exit and distill can be set")
+        super().__setattr__(name, value)
+
     def __repr__(self) -> str:
         return f"Cyclic({self._stack.path} x{self._stack.depth}, cycles={self._cycles}, exit={self._exit})"
 
@@ -302,6 +307,6 @@ def _scalar(loss: Any) -> torch.Tensor:
 
 
 def _positive(value: int, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10_000:
         raise StackError(f"{name}={value!r}: a whole number of at least 1 is expected")
     return value

@@ -7,8 +7,9 @@ verdict: the caller falls back on structure, and the first training forward veri
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,24 +48,37 @@ def links_between(outputs: list[Any], inputs: list[Any]) -> Links:
     ]
 
 
-def changed_between(known: list[Any], outputs: list[Any], inputs: list[Any], links: Links) -> list[torch.Tensor]:
-    """Output tensors that the next block takes, but not as they are: something between the blocks made them anew.
+def computed_between(made: Sequence[Any], taken: Sequence[Any], links: Links) -> bool:
+    """Whether a block takes, beside what is handed on to it, a tensor that was computed from earlier blocks' outputs.
 
-    An output that is not handed on is one of these where the next block takes a tensor of its shape and type that
-    is neither a parameter nor ``known`` from before (given to the block itself, or returned by one further back), as
-    masks and position tables are.
+    Told by the autograd graph; what was detached cannot be told.
+
+    Args:
+        made: What all earlier blocks returned.
+        taken: What the block takes.
+        links: What the block before hands on to it.
     """
-    made, taken = {i for i, _ in links}, {j for _, j in links}
-    dropped = [leaf for i, leaf in enumerate(outputs) if i not in made and isinstance(leaf, torch.Tensor)]
-    fresh = [
-        leaf
-        for j, leaf in enumerate(inputs)
-        if j not in taken
-        and isinstance(leaf, torch.Tensor)
-        and not isinstance(leaf, nn.Parameter)
-        and not any(leaf is earlier for earlier in known)
-    ]
-    return [leaf for leaf in dropped if any(leaf.shape == new.shape and leaf.dtype == new.dtype for new in fresh)]
+    ends = {leaf.grad_fn for leaf in made if isinstance(leaf, torch.Tensor) and leaf.grad_fn is not None}
+    linked = {j for _, j in links}
+    beside = [leaf for j, leaf in enumerate(taken) if isinstance(leaf, torch.Tensor) and j not in linked]
+    seen: set[Any] = set()
+    waiting: list[Any] = [leaf.grad_fn for leaf in beside if not any(leaf is known for known in made)]
+    while waiting:
+        node = waiting.pop()
+        if node in ends:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return False
+
+
+def argument_names(module: nn.Module) -> tuple[str, ...]:
+    """Names of the arguments of a module's forward, in the order of its signature."""
+    try:
+        return tuple(inspect.signature(module.forward).parameters)
+    except (TypeError, ValueError):  # a forward that Python cannot look into
+        return ()
 
 
 def shapes(tensors: Iterable[torch.Tensor]) -> str:
@@ -87,11 +101,14 @@ def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
     except Exception as error:  # whatever a model's own __deepcopy__ raises, the probe just has no answer
         _logger.debug("no meta copy of %s: %s", type(model).__name__, error)
         return None
+    for parameter in twin.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
     for inputs in candidates:
-        try:
-            return _run(twin, inputs, names)
-        except Exception as error:  # a wrong guess of the input fails anywhere inside the model
-            _logger.debug("probe of %s with %s failed: %s", type(model).__name__, shapes(inputs.values()), error)
+        for gradients in (True, False):  # some models cannot run with them, and still chain
+            try:
+                return _run(twin, inputs, names, gradients)
+            except Exception as error:  # a wrong guess of the input fails anywhere inside the model
+                _logger.debug("probe of %s with %s failed: %s", type(model).__name__, shapes(inputs.values()), error)
     return None
 
 
@@ -159,15 +176,15 @@ def _declared_channels(model: nn.Module, config: Any) -> Iterator[int]:
             yield channels
 
 
-def run_meta(twin: nn.Module, inputs: dict[str, torch.Tensor]) -> Any:
+def run_meta(twin: nn.Module, inputs: dict[str, torch.Tensor], gradients: bool = False) -> Any:
     """Run a meta copy in eval mode on guessed inputs."""
     positional = [tensor for name, tensor in inputs.items() if not name]
     named = {name: tensor for name, tensor in inputs.items() if name}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with torch.set_grad_enabled(gradients), torch.random.fork_rng(devices=[]), torch.device("meta"):
         return twin.eval()(*positional, **named)
 
 
-def _run(twin: nn.Module, inputs: dict[str, torch.Tensor], names: list[str]) -> Trace:
+def _run(twin: nn.Module, inputs: dict[str, torch.Tensor], names: list[str], gradients: bool) -> Trace:
     trace: Trace = {name: [] for name in names}
     modules = dict(twin.named_modules())
     handles = []
@@ -175,11 +192,12 @@ def _run(twin: nn.Module, inputs: dict[str, torch.Tensor], names: list[str]) -> 
 
         def note(module: nn.Module, args: Any, kwargs: Any, output: Any, calls: list[Call] = trace[name]) -> None:
             # Strong references keep every tensor's identity unique for the whole probe.
-            calls.append(Call(pytree.tree_leaves((args, kwargs)), pytree.tree_leaves(output)))
+            ordered = {key: kwargs[key] for key in argument_names(module) if key in kwargs} | kwargs
+            calls.append(Call(pytree.tree_leaves((args, ordered)), pytree.tree_leaves(output)))
 
         handles.append(modules[name].register_forward_hook(note, with_kwargs=True))
     try:
-        run_meta(twin, inputs)
+        run_meta(twin, inputs, gradients)
     finally:
         for handle in handles:
             handle.remove()

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cycledistill.replay import BYPASS, LOOP, Run, versions
+from cycledistill.noted import versions
+from cycledistill.replay import BYPASS, LOOP, Run
 from cycledistill.swap import Swapped
 
 SITE = "_cycle_site"
@@ -28,6 +29,13 @@ class Site:
 
     recorder: Recorder
     index: int
+    parameters: tuple[str, ...] = ()
+    """Names of a block's arguments in the order of its signature."""
+
+    def ordered(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Keyword arguments in the order of the signature, whatever the order of the call."""
+        known = {name: kwargs[name] for name in self.parameters if name in kwargs}
+        return {**known, **kwargs}
 
 
 class CycledBlock(Swapped):
@@ -42,10 +50,10 @@ class CycledBlock(Swapped):
         if site is None or run is None or run.phase == LOOP:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         if run.phase == BYPASS:
-            output = run.answer_block(site.index)
+            output = run.answer_block(site.index, args, site.ordered(kwargs))
             _show_to_collectors(self, args, output)  # type: ignore[arg-type]
             return output
-        run.note(self, site.index, args, kwargs)  # type: ignore[arg-type]
+        run.note(self, site.index, args, site.ordered(kwargs))  # type: ignore[arg-type]
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         run.note_output(output)
         return output
@@ -68,15 +76,16 @@ class EarlyModule(Swapped):
         if run.phase == BYPASS:
             return run.answer_early(site.index)
         given = [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, torch.Tensor)]
-        before = [versions(tensor) for tensor in given]
+        before = versions(given)
         run.inside_early = True
         try:
             output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         finally:
             run.inside_early = False
-        changed = [tensor for tensor, was in zip(given, before, strict=True) if versions(tensor) != was]
+        # Nothing is known of either in compiled code.
+        changed = [tensor for tensor, was, now in zip(given, before, versions(given), strict=False) if was != now]
         if changed:
-            run.refresh_early(changed)
+            run.refresh(changed)
         run.note_early(site.index, output)
         return output
 

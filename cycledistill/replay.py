@@ -20,7 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from cycledistill.chain import StackError, check_fit, default_links, links_into
+from cycledistill.chain import StackError, check_arguments, check_fit, default_links, links_into
+from cycledistill.noted import Noted, held, opaque, same_value, watching
 from cycledistill.probe import Links, links_between
 
 NOTE, LOOP, BYPASS = "note", "loop", "bypass"
@@ -35,42 +36,62 @@ class NotedCall:
     """One block, and the arguments of its call in the first pass."""
 
     block: nn.Module
-    leaves: list[Any]
-    spec: pytree.TreeSpec
+    given: Noted
     checkpointed: bool
+    containers: list[tuple[Any, Noted]] = field(default_factory=list)
+    """Lists and dicts among the arguments, which the block may change."""
+    places: dict[int, int] = field(default_factory=dict)
+    """The number of each argument, by identity."""
+    objects: list[tuple[Any, list[tuple[int, int]]]] = field(default_factory=list)
+    """Objects that may hold tensors, and which."""
+    fills: int | None = None
+    """Which argument the block changed and returned: a dict or a list that holds the state."""
     links: Links = field(default_factory=list)
     skips: list[tuple[int, int, int]] = field(default_factory=list)
     """Block, output leaf, input leaf: outputs of blocks further back that this one takes as well."""
 
-    def arguments(self, state: list[Any], outputs: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def watch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look at what the block could change beside its tokens."""
+        given = (*args, *kwargs.values())
+        self.containers = [(each, Noted(each)) for each in given if isinstance(each, (list, dict))]
+        self.places = {id(each): place for place, each in enumerate(given)}
+        self.objects = [(each, held(each)) for each in opaque(self.leaves)]
+
+    @property
+    def leaves(self) -> list[Any]:
+        """The leaves of the arguments."""
+        return self.given.leaves
+
+    def state_places(self) -> set[int]:
+        """The places of the leaves that are other blocks' outputs."""
+        return {taken for _, taken in self.links} | {taken for _, _, taken in self.skips}
+
+    def arguments(self, state: list[Any], outputs: list[Noted]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The noted arguments with the state leaves taken from this cycle's outputs of the blocks before."""
         leaves = list(self.leaves)
         for made, taken in self.links:
             leaves[taken] = state[made]
         for block, made, taken in self.skips:
-            leaves[taken] = pytree.tree_leaves(outputs[block])[made]
-        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
+            leaves[taken] = outputs[block].leaves[made]
+        args, kwargs = pytree.tree_unflatten(leaves, self.given.spec)
         return args, kwargs
-
-    def rebuilt(self) -> Any:
-        """The noted arguments as they were."""
-        return pytree.tree_unflatten(self.leaves, self.spec)
 
 
 class Run:
     """What is known during one forward of a wrapped model. It lives as long as that forward."""
 
-    def __init__(self, path: str, depth: int, stop_at_last: bool) -> None:
+    def __init__(self, path: str, depth: int, inputs: Any, stop_at_last: bool, compare: bool = False) -> None:
         self.path = path
         self.depth = depth
         self.stop_at_last = stop_at_last
         self.phase = NOTE
         self.entered = 0
         self.calls: list[NotedCall] = []
-        self.outputs: list[Any] = []
-        self.early: list[tuple[int, Any, tuple[int, ...]]] = []
+        self.outputs: list[Noted] = []
+        self.early: list[tuple[int, Noted]] = []
         self.early_answered = 0
-        self.made: tuple[int, ...] = ()
+        self.inputs = Noted(inputs)
+        self.compare = compare
         self.inside_early = False
         self.grad_enabled = torch.is_grad_enabled()
         self.saving_hooks = _saving_hooks()
@@ -85,34 +106,79 @@ class Run:
                 "checkpointing: torch.utils.checkpoint.checkpoint(..., use_reentrant=False), or for timm "
                 "timm.layers.set_reentrant_ckpt(False)"
             )
-        leaves, spec = pytree.tree_flatten((args, kwargs))
-        call = NotedCall(block, leaves, spec, _saving_hooks() is not self.saving_hooks)
+        call = NotedCall(block, Noted((args, kwargs)), _saving_hooks() is not self.saving_hooks)
+        if watching():
+            call.watch(args, kwargs)
         if index > 0:
-            known = [*self.calls[-1].leaves, *pytree.tree_leaves(self.outputs[:-1])]
-            call.links = links_into(self.path, index, known, pytree.tree_leaves(self.outputs[-1]), leaves)
+            self.check_state()
+            call.links = links_into(self.path, index, self.outputs[-1].leaves, call.leaves)
             linked = {taken for _, taken in call.links}
+            if self.compare:
+                made = [leaf for output in self.outputs for leaf in output.leaves]
+                check_arguments(self.path, index, made, call.leaves, call.links)
             for source, output in enumerate(self.outputs[:-1]):
-                further = links_between(pytree.tree_leaves(output), leaves)
+                further = links_between(output.leaves, call.leaves)
                 call.skips += [(source, made, taken) for made, taken in further if taken not in linked]
         else:
-            self._check_early()
+            self._check_before()
         self.calls.append(call)
         if self.stop_at_last and index == self.depth - 1:
             raise StackReached
 
     def note_output(self, output: Any) -> None:
-        """Note what the block noted last returned."""
-        self.outputs.append(output)
-        self.made = versions(output)
+        """Note what the block noted last returned, and refuse one that did more than return something."""
+        self.outputs.append(Noted(output))
+        call, index = self.calls[-1], len(self.calls) - 1
+        for container, before in call.containers:
+            if before.holds(container):
+                continue
+            call.fills = call.places[id(container)]
+            if output is not container:
+                raise StackError(
+                    f'blocks="{self.path}": block {index} changes a {type(container).__name__} that it is given and '
+                    "does not return, so what later cycles put there would be lost. Return it, or collect outside the "
+                    "blocks"
+                )
+        for each, tensors in call.objects:
+            if held(each) != tensors:
+                raise StackError(
+                    f'blocks="{self.path}": block {index} changes the {type(each).__name__} that it is given, as a '
+                    "cache of keys and values is, and later cycles would find there what this one left. Switch it off: "
+                    "model.config.use_cache = False, or use_cache=False in the call"
+                )
 
-    def answer_block(self, index: int) -> Any:
+    def answer_block(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What block ``index`` returns while the tail of a further cycle is replayed."""
         self._enter(index)
-        return self.outputs[index]
+        if self.compare:
+            self._check_arguments(index, args, kwargs)
+        fills, answer = self.calls[index].fills, self.outputs[index].value()
+        if fills is None:
+            return answer
+        container = (*args, *kwargs.values())[fills]  # the model may go on with this one, not with what is returned
+        container.clear()
+        container.update(answer) if isinstance(container, dict) else container.extend(answer)
+        return container
+
+    def _check_arguments(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The forward, replayed with later tokens, must give a block what was noted, but for them."""
+        call = self.calls[index]
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        state = call.state_places()
+        same = spec == call.given.spec and all(
+            place in state or same_value(noted, leaf)
+            for place, (noted, leaf) in enumerate(zip(call.leaves, leaves, strict=True))
+        )
+        if not same:
+            raise StackError(
+                f'blocks="{self.path}": block {index} takes something beside its tokens that changes when they do '
+                "(it is computed from earlier blocks), or that is drawn at random in the model's own forward. Cycles "
+                "run the blocks alone and would keep what cycle 1 had. Compute it inside the block"
+            )
 
     def note_early(self, key: int, output: Any) -> None:
         """Note the output of a module that ran before the stack."""
-        self.early.append((key, output, versions(output)))
+        self.early.append((key, Noted(output)))
 
     def answer_early(self, key: int) -> Any:
         """The noted output of a module before the stack, in the order of the first pass."""
@@ -124,27 +190,32 @@ class Run:
                 "inside a module, or outside the model"
             )
         self.early_answered += 1
-        return known[1]
+        return known[1].value()
 
-    def refresh_early(self, changed: list[torch.Tensor]) -> None:
-        """Note that an early module changed outputs of others in place; it answers in replays, so nothing repeats."""
-        for place, (key, output, _) in enumerate(self.early):
-            if any(leaf is tensor for leaf in pytree.tree_leaves(output) for tensor in changed):
-                self.early[place] = (key, output, versions(output))
+    def refresh(self, changed: list[torch.Tensor]) -> None:
+        """Note that an early module changed tensors in place; it answers in replays, so that is not done again."""
+        for place, (key, noted) in enumerate(self.early):
+            if any(leaf is tensor for leaf in noted.leaves for tensor in changed):
+                self.early[place] = (key, Noted(noted.value()))
+        self.inputs = Noted(self.inputs.value())
 
-    def _check_early(self) -> None:
-        if any(_changed(output, noted) for _, output, noted in self.early):
+    def _check_before(self) -> None:
+        """Refuse a forward that changed in place what a replay starts from."""
+        what = "its own input" if self.inputs.changed() else "the output of a module before the stack"
+        if self.inputs.changed() or any(noted.changed() for _, noted in self.early):
             raise StackError(
-                "the model's forward changes the output of a module before the stack in place (x += ...), and would "
-                "do so again for every cycle. Write it out of place: x = x + ..."
+                f"the model's forward changes {what} in place (x += ...), and would do so again for every cycle. Write "
+                "it out of place: x = x + ..."
             )
 
     def check_state(self) -> None:
-        """Refuse a tail that changed the tokens the next cycle, and the token loss, start from."""
-        if _changed(self.outputs[-1], self.made):
+        """Refuse a forward that changed the tokens a block, the next cycle or the token loss starts from."""
+        if self.outputs[-1].changed():
+            last = len(self.outputs) - 1
+            where = "the stack's output" if last == self.depth - 1 else f"the output of block {last}"
             raise StackError(
-                f'blocks="{self.path}": the model changes the stack\'s output in place after the last block, so later '
-                "cycles would start from something else. Write it out of place: x = x + ..., F.relu(x)"
+                f'blocks="{self.path}": the model changes {where} in place, so cycles would start from something else. '
+                "Write it out of place: x = x + ..., F.relu(x)"
             )
 
     def is_before_stack(self) -> bool:
@@ -161,6 +232,7 @@ class Run:
                 f'blocks="{self.path}": the forward entered {self.entered} of {self.depth} blocks; the model was '
                 "edited after wrapping, or skips blocks. Call unwrap_cyclic(model) and wrap it again as it is now"
             )
+        self._check_before()
         first = self.calls[0]
         if self.depth > 1:
             first.links = self._links_to_first()
@@ -170,10 +242,10 @@ class Run:
     def _links_to_first(self) -> Links:
         """The links into block 1 as those into block 0, which may name or order its arguments otherwise."""
         first, second = self.calls[:2]
-        if first.spec == second.spec:
+        if first.given.spec == second.given.spec:
             return second.links
-        places = [path for path, _ in pytree.tree_leaves_with_path(first.rebuilt())]
-        paths = [path for path, _ in pytree.tree_leaves_with_path(second.rebuilt())]
+        places = [path for path, _ in pytree.tree_leaves_with_path(first.given.value())]
+        paths = [path for path, _ in pytree.tree_leaves_with_path(second.given.value())]
         if not all(paths[taken] in places for _, taken in second.links):
             raise StackError(
                 f'blocks="{self.path}": block 0 takes its arguments in another form than block 1, so the stack\'s '
@@ -182,7 +254,7 @@ class Run:
         return [(made, places.index(paths[taken])) for made, taken in second.links]
 
     def _check_fit(self) -> None:
-        first, made = self.calls[0], pytree.tree_leaves(self.outputs[-1])
+        first, made = self.calls[0], self.outputs[-1].leaves
         if self.depth == 1:
             first.links = default_links(made, first.leaves, self.path)
         if max(i for i, _ in first.links) >= len(made) or max(j for _, j in first.links) >= len(first.leaves):
@@ -196,26 +268,35 @@ class Run:
     def finish_first_cycle(self) -> None:
         """Run the last block of cycle 1 after a first pass that stopped in front of it."""
         last = self.calls[-1]
-        args, kwargs = pytree.tree_unflatten(last.leaves, last.spec)
+        args, kwargs = last.given.value()
+        if watching():
+            last.watch(args, kwargs)
         self.phase = LOOP
-        self.outputs.append(last.block(*args, **kwargs))
-        self.made = versions(self.outputs[-1])
+        self.note_output(last.block(*args, **kwargs))
         self._check_fit()
 
     def cycle(self, frozen: FrozenStatistics) -> None:
         """Run every block once more, the first on the output of the last."""
         self.check_state()
+        for index, call in enumerate(self.calls):
+            state = call.state_places()
+            if any(call.given.changed_at(place) for place in range(len(call.leaves)) if place not in state):
+                raise StackError(
+                    f'blocks="{self.path}": something that block {index} takes beside its tokens was changed in place '
+                    "after the block was called. Write that out of place: x = x + ..."
+                )
         self.phase = LOOP
         output = self.outputs[-1]
-        outputs: list[Any] = []
+        outputs: list[Noted] = []
         for call in self.calls:
-            args, kwargs = call.arguments(pytree.tree_leaves(output), outputs)
+            args, kwargs = call.arguments(output.leaves, outputs)
             if call.checkpointed:
-                output = checkpoint(partial(_run_frozen, call.block, frozen), *args, use_reentrant=False, **kwargs)
+                made = checkpoint(partial(_run_frozen, call.block, frozen), *args, use_reentrant=False, **kwargs)
             else:
-                output = _run_frozen(call.block, frozen, *args, **kwargs)
+                made = _run_frozen(call.block, frozen, *args, **kwargs)
+            output = Noted(made)
             outputs.append(output)
-        self.outputs, self.made = outputs, versions(output)
+        self.outputs = outputs
 
     def replay(self, forward: Callable[[], Any], frozen: FrozenStatistics) -> Any:
         """The model's own forward around the tokens of the current cycle."""
@@ -231,7 +312,7 @@ class Run:
 
     def state(self) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """The stack's output in the current cycle: the tensors that the next cycle starts from."""
-        made = pytree.tree_leaves(self.outputs[-1])
+        made = self.outputs[-1].leaves
         indices = sorted({i for i, _ in self.calls[0].links})
         state = tuple(made[i] for i in indices)
         return state[0] if len(state) == 1 else state
@@ -284,17 +365,3 @@ def _saving_hooks() -> Any:
         return None
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks[0] if hooks is not None else None
-
-
-def _changed(output: Any, noted: tuple[int, ...]) -> bool:
-    # Nothing was noted where the module ran in compiled code; after a graph break the check may yet run.
-    now = versions(output)
-    return bool(noted and now) and noted != now
-
-
-def versions(output: Any) -> tuple[int, ...]:
-    """How often each tensor in ``output`` was changed in place; nothing under a compiler, which cannot tell."""
-    if torch.compiler.is_compiling():
-        return ()
-    tensors = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]
-    return tuple(tensor._version for tensor in tensors if not tensor.is_inference())
