@@ -181,7 +181,7 @@ class Hourglass:
         if self._given is not None:
             kept = given_frames(self._given[point], before, grid, count, state.frames)
         elif count == grid.shape[1]:
-            ranks = torch.arange(count, device=grid.device).expand(len(grid), -1)
+            ranks = torch.arange(count, device=grid.device).expand(grid.shape[0], -1)
             kept = KeptFrames(ranks, ranks if before is None else before)
         else:
             ranks = self._select(grid, count, before, state)
@@ -197,7 +197,7 @@ class Hourglass:
         with full_precision(grid):
             pooled = pool_frames(grid.detach(), settings.pool)
             numbers = (
-                torch.arange(grid.shape[1], device=grid.device).expand(len(grid), -1) if before is None else before
+                torch.arange(grid.shape[1], device=grid.device).expand(grid.shape[0], -1) if before is None else before
             )
             forced = None if centre is None else numbers == centre
             if settings.select == "tpc":
@@ -217,7 +217,7 @@ class Hourglass:
     def _noise(self, pooled: Tensor, state: Pass) -> Tensor:
         """Noise in [0, 1) for every frame of the clip (B, F), drawn once a forward."""
         if state.noise is None:
-            shape, noise = (len(pooled), state.frames), self._settings.noise
+            shape, noise = (pooled.shape[0], state.frames), self._settings.noise
             if isinstance(noise, Tensor):
                 if noise.ndim not in (1, 2) or torch.broadcast_shapes(noise.shape, (1, 1))[-1] != shape[1]:
                     raise StackError(f"noise of shape {tuple(noise.shape)}: {shape} is expected")

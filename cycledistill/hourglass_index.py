@@ -34,14 +34,14 @@ def check_index(index: Any, before: Tensor | None) -> Tensor:
 
 def given_frames(index: Tensor, before: Tensor | None, grid: Tensor, count: int, frames: int) -> KeptFrames:
     """The frames of ``grid`` (B, F', J, C) numbered ``index`` in the clip; ``before`` are the numbers of all of it."""
-    if index.shape[0] not in (1, len(grid)) or index.shape[1] != count:
+    if index.shape[0] not in (1, grid.shape[0]) or index.shape[1] != count:
         raise StackError(
-            f"model.hourglass.index is {tuple(index.shape)}, and this forward keeps {count} frames of {len(grid)} "
+            f"model.hourglass.index is {tuple(index.shape)}, and this forward keeps {count} frames of {grid.shape[0]} "
             "clips: set an index of that shape, or model.hourglass.index = None to choose anew"
         )
     if not torch.compiler.is_compiling() and int(index.max()) >= frames:
         raise StackError(f"model.hourglass.index names frame {int(index.max())}, and the clip has {frames} frames")
-    numbers = index.to(grid.device).expand(len(grid), -1)
+    numbers = index.to(grid.device).expand(grid.shape[0], -1)
     if before is None:
         return KeptFrames(numbers, numbers)
     return KeptFrames((before.unsqueeze(1) < numbers.unsqueeze(2)).sum(dim=2), numbers)
@@ -49,7 +49,7 @@ def given_frames(index: Tensor, before: Tensor | None, grid: Tensor, count: int,
 
 def check_choice(index: Any, grid: Tensor, count: int, forced: Tensor | None) -> Tensor:
     """What a user's selection returned, in the order of time."""
-    expected = (len(grid), count)
+    expected = (grid.shape[0], count)
     if not isinstance(index, Tensor) or index.is_floating_point() or tuple(index.shape) != expected:
         given = f"a {index.dtype} tensor {tuple(index.shape)}" if isinstance(index, Tensor) else repr(index)
         raise StackError(f"select returned {given}; whole frame numbers of shape {expected} are expected")

@@ -118,7 +118,7 @@ def linear(kept: Tensor, index: Tensor, frames: int) -> Tensor:
 
 def _between(index: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
     """For every frame: the ranks of the kept frames before and after it, and its way between them, from 0 to 1."""
-    time = torch.arange(frames, device=index.device).expand(len(index), -1)
+    time = torch.arange(frames, device=index.device).expand(index.shape[0], -1)
     passed = (index.unsqueeze(1) <= time.unsqueeze(2)).sum(dim=2)
     before, after = (passed - 1).clamp(min=0), passed.clamp(max=index.shape[1] - 1)
     start, stop = index.gather(1, before), index.gather(1, after)

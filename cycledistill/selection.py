@@ -94,9 +94,7 @@ def tpc(
             density = density + TIE_NOISE * noise.to(density)
         denser = density.unsqueeze(1) > density.unsqueeze(2)
         if (tie or ("index" if noise is None else "noise")) == "index":
-            frames = torch.arange(pooled.shape[1], device=pooled.device)
-            earlier = frames < frames.unsqueeze(1)
-            denser = denser | ((density.unsqueeze(1) == density.unsqueeze(2)) & earlier)
+            denser = denser | _earlier_of_equal(density)
         farthest = apart.amax(dim=(1, 2), keepdim=True)
         gap = torch.where(denser, apart, farthest).amin(dim=-1)
         if not exact:
@@ -138,7 +136,7 @@ def uniform(pooled: Tensor, keep: int, *, forced: Tensor | None = None) -> Tenso
     frames, device = pooled.shape[1], pooled.device
     step = torch.arange(keep, device=device)
     even = (2 * step * (frames - 1) + keep - 1) // (2 * (keep - 1)) if keep > 1 else step + (frames - 1) // 2
-    index = even.expand(len(pooled), -1)
+    index = even.expand(pooled.shape[0], -1)
     if forced is None:
         return index
     wanted = forced.int().argmax(dim=1, keepdim=True)
@@ -189,11 +187,21 @@ def _distances(pooled: Tensor, exact: bool) -> Tensor:
     return torch.where(squared > rounding, squared, 0.0).sqrt() / root
 
 
+def _earlier_of_equal(values: Tensor) -> Tensor:
+    """(B, F, F): whether frame j, the last axis, has the value of frame i and stands before it."""
+    frames = torch.arange(values.shape[1], device=values.device)
+    return (values.unsqueeze(1) == values.unsqueeze(2)) & (frames < frames.unsqueeze(1))
+
+
 def _best(score: Tensor, keep: int, forced: Tensor | None) -> Tensor:
     """The frames of the highest scores, in the order of time; of equal ones the earlier."""
     if forced is not None:
         score = score.masked_fill(forced, math.inf)
-    return score.sort(dim=1, descending=True, stable=True).indices[:, :keep].sort(dim=1).values
+    frames = torch.arange(score.shape[1], device=score.device)
+    # Counted, not sorted: what a sort does with equal scores depends on the device, and ONNX has no stable one.
+    better = (score.unsqueeze(1) > score.unsqueeze(2)) | _earlier_of_equal(score)
+    countdown = torch.where(better.sum(dim=-1) < keep, score.shape[1] - frames, 0)
+    return countdown.topk(keep, dim=1).indices
 
 
 def _check(pooled: Tensor, keep: int) -> None:

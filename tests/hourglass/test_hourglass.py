@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -442,8 +443,29 @@ def test_exports(select: str) -> None:
     close(program.module()(x), want)
     other = poses()
     close(program.module()(other), model(other))
-    model.hourglass.index = None
-    assert model.hourglass.index is None and index.shape == (2, 5)
+    assert index.shape == (2, 5)
+
+
+def test_exports_for_any_number_of_clips() -> None:
+    model = awake(wrap(host(JointHost), (1, 3), (8, 3)))
+    program = torch.export.export(model, (poses(),), dynamic_shapes={"poses": {0: torch.export.Dim("clips", min=2)}})
+    for batch in (2, 5):
+        x = poses(batch)
+        close(program.module()(x), model(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recover", [True, "linear"])
+@pytest.mark.filterwarnings("ignore")  # the exporter's own
+def test_runs_in_onnx(tmp_path: Path, recover: bool | str) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    model, x = wrap(host(), recover=recover).float(), poses().float()
+    torch.onnx.export(model, (x,), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    session = runtime.InferenceSession(tmp_path / "model.onnx")
+    for given in (x, poses().float()):
+        got = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: given.numpy()})[0])
+        torch.testing.assert_close(got, model(given), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", HOSTS)
