@@ -30,6 +30,7 @@ from cycledistill.hourglass_handle import Hourglass
 from cycledistill.hourglass_layout import resolve_layout
 from cycledistill.hourglass_settings import Select, Settings, check_noise
 from cycledistill.hourglassed import HOURGLASS_SITE, HourglassHost, HourglassLevel, HourglassSite, NotedQkv, QkvSite
+from cycledistill.pruned import PRUNE_SITE
 from cycledistill.recovery import FrameRecovery, RankPositions
 from cycledistill.stack import Stack, choose_stack
 from cycledistill.swap import Swapped, has_plugin, swap, swapped_since, unswap
@@ -335,6 +336,10 @@ def _choose_stack(model: nn.Module, blocks: str) -> Stack:
         stack = choose_stack(model, blocks)
     except StackError as refusal:  # its advice is the call that the user made
         raise StackError(str(refusal).replace("wrap_cyclic(", "wrap_hourglass(")) from None
+    if any(PRUNE_SITE in module.__dict__ for module in stack.modules(model)):
+        raise StackError(
+            f'blocks="{blocks}": wrap_pruning drops tokens in these blocks; one of the two can act on a stack'
+        )
     if stack.span(model)[0] is None:
         raise StackError(
             f'blocks="{blocks}" is one module: name the container of the levels, between which frames drop'

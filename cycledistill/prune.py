@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from cycledistill.chain import StackError
+from cycledistill.hourglassed import HOURGLASS_SITE
 from cycledistill.prune_check import PARTS, check_block, check_layers, check_parts, trial
 from cycledistill.pruned import PRUNE_SITE, PrunedBlock, PrunedMlp, PrunedNorm, PrunedQkv, PruneSite
 from cycledistill.query import resolve_query
@@ -117,6 +118,10 @@ def wrap_pruning(
     """
     _check_wrappable(model)
     stack = _choose_stack(model, blocks)
+    if any(HOURGLASS_SITE in module.__dict__ for module in stack.modules(model)):
+        raise StackError(
+            f'blocks="{blocks}": an hourglass drops frames in these blocks; one of the two can act on a stack'
+        )
     pruned = check_layers(layers, stack)
     tokens, first = resolve_query(model, query, stack)
     handle = Pruning(stack, pruned, keep, tokens, first)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cycledistill import StackError, unwrap_hourglass, wrap_hourglass
+from cycledistill import StackError, unwrap_hourglass, wrap_hourglass, wrap_pruning
 from cycledistill.hourglass_names import OFFICIAL, from_official, to_official
 from cycledistill.hourglassed import HOURGLASS_SITE
 
@@ -324,6 +324,17 @@ def test_official_names_both_ways() -> None:
         to_official(wrap_hourglass(host(), layer=[1, 3], keep=[5, 3]).state_dict())
     with pytest.raises(StackError, match="missing"):
         to_official(host().state_dict())
+
+
+def test_pruning_and_an_hourglass_on_the_same_blocks() -> None:
+    pytest.importorskip("timm")
+    from timm.models.vision_transformer import VisionTransformer
+
+    vit = VisionTransformer(img_size=16, patch_size=8, embed_dim=12, depth=3, num_heads=3).eval()
+    settings: dict[str, Any] = {"blocks": "blocks", "layer": 1, "keep": 3, "recover": False}
+    assert_refused(wrap_pruning(copy.deepcopy(vit), (1,)), "wrap_pruning drops tokens in these blocks", **settings)
+    with pytest.raises(StackError, match="an hourglass drops frames in these blocks"):
+        wrap_pruning(wrap_hourglass(vit, **settings), (1,))
 
 
 def test_data_parallel_replicas() -> None:
