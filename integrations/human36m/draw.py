@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cycledistill.recipes.errors import ConfigError
+
 from .skeleton import BONES, LEFT, RIGHT
 
 _COLOURS = {**dict.fromkeys(LEFT, "tab:orange"), **dict.fromkeys(RIGHT, "tab:blue")}
@@ -31,11 +33,14 @@ def draw_poses(
 
     Raises:
         ValueError: No poses.
+        ConfigError: Matplotlib is not installed.
     """
-    from matplotlib.figure import Figure  # comes with the examples, not with this integration
-
     if not poses:
         raise ValueError("no poses to draw")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:  # it comes with the examples, not with this integration
+        raise ConfigError("a picture needs matplotlib: pip install matplotlib") from error
     length = len(next(iter(poses.values())))
     frames = np.unique(np.linspace(0, length - 1, min(columns, length)).astype(int))
     views = (("front", 0), ("side", 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cycledistill.integrations.human36m.lift import main, prepare, write_poses
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.skeleton import coco_to_h36m
 from cycledistill.integrations.human36m.train import train
+from cycledistill.recipes.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +198,15 @@ def test_other_errors(run: Path, person: np.ndarray, tmp_path: Path, capsys: pyt
     weights = next((run / "checkpoints").glob("step-*/model.safetensors"))
     message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", weights, "--config", "mixste", *size)
     assert "model.safetensors" in message
+
+
+def test_a_picture_needs_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cycledistill.integrations.human36m.draw import draw_poses
+
+    poses = np.zeros((3, 17, 3), np.float32)
+    with pytest.raises(ValueError, match="no poses"):
+        draw_poses({}, tmp_path / "a.png")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ConfigError, match="pip install matplotlib"):
+        draw_poses({"a": poses}, tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
