@@ -30,8 +30,8 @@ def check_chain(named: Sequence[tuple[str, nn.Module]], calls: Sequence[list[Cal
     links: Links = []
     for index in range(1, len(chain)):
         found = links_into(path, index, chain[index - 1].outputs, chain[index].inputs)
-        made = [leaf for call in chain[:index] for leaf in call.outputs]
-        check_arguments(path, index, made, chain[index].inputs, found)
+        returned = [leaf for call in chain[:index] for leaf in call.outputs]
+        check_arguments(path, index, returned, chain[index].inputs, found)
         links = links or found
     check_fit(
         path, chain[0].inputs, chain[-1].outputs, links or default_links(chain[-1].outputs, chain[0].inputs, path)
@@ -63,12 +63,17 @@ def check_arguments(path: str, index: int, made: Sequence[Any], taken: Sequence[
 
 
 def default_links(outputs: Sequence[object], inputs: Sequence[object], path: str) -> Links:
-    """Links of a single-module stack: its first output tensor takes the place of its first input tensor."""
-    first_out = [i for i, leaf in enumerate(outputs) if isinstance(leaf, torch.Tensor)]
-    first_in = [j for j, leaf in enumerate(inputs) if isinstance(leaf, torch.Tensor)]
-    if not first_out or not first_in:
+    """Links of a single-module stack: its first output tensor takes the place of its first input tensor.
+
+    Where it returns several tensors, of the shapes of the first it takes, all of them are its state.
+    """
+    made = [(i, leaf) for i, leaf in enumerate(outputs) if isinstance(leaf, torch.Tensor)]
+    taken = [(j, leaf) for j, leaf in enumerate(inputs) if isinstance(leaf, torch.Tensor)]
+    if not made or not taken:
         raise StackError(f'blocks="{path}": the module takes or returns no tensor, so it cannot run on its own output')
-    return [(first_out[0], first_in[0])]
+    pairs = list(zip(made, taken, strict=False))
+    alike = len(pairs) == len(made) and all(a.shape == b.shape and a.dtype == b.dtype for (_, a), (_, b) in pairs)
+    return [(i, j) for (i, _), (j, _) in (pairs if alike else pairs[:1])]
 
 
 def check_fit(

@@ -182,12 +182,8 @@ def _check_wrappable(model: nn.Module) -> None:
         raise StackError(f"this {name} is already wrapped: set model.cyclic.cycles, or call unwrap_cyclic(model) first")
     if any(_is_swapped(module) for module in model.modules()):
         raise StackError(
-            f"this {name} is, or holds, a wrapped model or a part taken from one: call unwrap_cyclic on that first"
-        )
-    if "forward" in model.__dict__:
-        raise StackError(
-            f"the forward of this {name} was replaced on the object (by accelerator.prepare, for example), so cycles "
-            "would never be entered: wrap the model first, then prepare or patch it"
+            f"something in this {name} is already wrapped, or was taken from a wrapped model: call unwrap_cyclic on it "
+            "first"
         )
     if isinstance(model, torch.jit.ScriptModule):
         raise StackError(f"this {name} is scripted or traced: wrap the Python model it was made from")
@@ -195,6 +191,11 @@ def _check_wrappable(model: nn.Module) -> None:
         raise StackError(
             f"this {name} is compiled, or holds a compiled module: wrap the plain model, then compile it: "
             "torch.compile(wrap_cyclic(model))"
+        )
+    if "forward" in model.__dict__:
+        raise StackError(
+            f"the forward of this {name} was replaced on the object (by accelerator.prepare, for example), so cycles "
+            "would never be entered: wrap the model first, then prepare or patch it"
         )
     if name in _DATA_PARALLEL:
         raise StackError(f"this is a {name}: wrap the model inside, wrap_cyclic(model.module), before or after")

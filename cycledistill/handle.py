@@ -52,7 +52,8 @@ class Cyclic:
 
     def _bind(self, model: nn.Module, stack: Stack) -> None:
         """Settle what depends on the model, before anything in it is changed."""
-        check_trainable(stack, model)
+        if self._cycles > 1:
+            check_trainable(stack, model)
         groups = self._groups or default_groups(model, stack.shape)
         if groups is not None and groups != ALL and stack.shape is not None:
             fit_groups(groups, stack.shape)
@@ -148,7 +149,7 @@ class Cyclic:
 
     def _train(self, model: nn.Module, forward: _Forward) -> CycleOutput:
         """One training forward: the model's own pass, then every further cycle with its replayed tail."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and self._cycles > 1:
             check_trainable(self._stack, model)
         weights = self._task_weights()
         frozen = FrozenStatistics(model.modules() if self._freeze_batch_norm else ())

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 class CycleOutput:
     """The result of one training forward of a wrapped model: every cycle's prediction and tokens.
 
-    A registered pytree and a dataclass, so that ``torch.export``, DDP and Accelerate find the tensors inside.
+    A registered pytree and a dataclass, so that ``torch.export`` and DDP find the tensors inside.
 
     Attributes:
         outputs: What the model returns, one entry a cycle: tensors, tuples, dicts or Hugging Face outputs.

@@ -34,7 +34,7 @@ class Stack:
         shape: Shape of the first state tensor for a batch of one, or ``None`` where no probe could run.
         parameters: The number of parameters in the blocks.
         share: The same as a fraction of the model's.
-        attention: Whether a module inside is named as attention (for messages; nothing is decided by it).
+        attention: Whether a module inside is named as attention. A run of convolutions without is not taken by itself.
         whole: Whether the run is all of its container.
     """
 
@@ -118,8 +118,8 @@ def _automatic(model: nn.Module) -> Stack:
         )
     if not attention:
         raise StackError(
-            f"{name} has no attention stack: none of its {len(stacks)} runs of equal blocks holds attention, as in a "
-            "convolutional network. A run can still be cycled by its path, for example "
+            f"{name} has no attention stack: none of its {len(stacks)} runs of equal blocks holds a module named as "
+            "attention, as in a convolutional network. A run can still be cycled by its path, for example "
             f'wrap_cyclic(model, blocks="{stacks[0].path}")'
         )
     raise StackError(

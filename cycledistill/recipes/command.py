@@ -98,10 +98,9 @@ class Command:
         return self.evaluate(recipe, args.evaluate) if args.evaluate else self.train(recipe, args.resume)
 
     def _recipe(self, args: argparse.Namespace, source: Any) -> Any:
-        options = {}
+        options: list[Any] = []
         for flag, (key, _, _) in self.flags.items():
             value = getattr(args, flag.lstrip("-").replace("-", "_"))
             if value is not None:
-                options[key] = value
-        recipe = self.load(source, options)
-        return self.load(recipe.to_dict(), args.set) if args.set else recipe
+                options.append((key, value))
+        return self.load(source, [*options, *args.set])

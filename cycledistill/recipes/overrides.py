@@ -18,13 +18,14 @@ import yaml
 from cycledistill.recipes.errors import ConfigError
 
 T = TypeVar("T")
+Overrides = Sequence[str | tuple[str, Any]] | Mapping[str, Any]
 
 
 def load(
     cls: type[T],
     package: str,
     source: str | Path | Mapping[str, Any] | None = None,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
 ) -> T:
     """Read a recipe: the defaults of ``cls``, then a file, then overrides.
 
@@ -33,15 +34,16 @@ def load(
         package: The package whose folder ``configs`` holds the packaged files.
         source: A YAML file, the name of a packaged one, a mapping, or nothing for the defaults. A file holds only what
             differs from the defaults.
-        overrides: ``"section.key=value"`` strings, the value read as YAML, or a mapping of dotted keys to values.
+        overrides: ``"section.key=value"`` strings, the value read as YAML, or pairs of dotted key and value; or a
+            mapping of dotted keys to values. The later one wins; only the whole is checked.
 
     Raises:
         ConfigError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
             the wrong type or out of range.
     """
     data = dict(source) if isinstance(source, Mapping) else read_yaml(source, package)
-    pairs = overrides.items() if isinstance(overrides, Mapping) else [parse_override(text) for text in overrides]
-    for key, value in pairs:
+    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+    for key, value in (parse_override(each) if isinstance(each, str) else each for each in pairs):
         merge(data, key, value, cls)
     return build(cls, data)
 

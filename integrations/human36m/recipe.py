@@ -5,14 +5,14 @@ How files and ``a.b=c`` overrides become a :class:`Recipe` is in ``cycledistill/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes import sections
 from cycledistill.recipes.errors import ConfigError
-from cycledistill.recipes.overrides import check, load, packaged_names, plain
+from cycledistill.recipes.overrides import Overrides, check, load, packaged_names, plain
 from cycledistill.recipes.sections import CyclicSection, EmaSection
 
 from .dataset import Flip
@@ -210,14 +210,14 @@ def list_recipes() -> list[str]:
 
 def load_recipe(
     source: str | Path | Mapping[str, Any] | None = None,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
 ) -> Recipe:
     """Read a recipe: the defaults, then a file, then overrides.
 
     Args:
         source: A YAML file, the name of a packaged one (see :func:`list_recipes`), a mapping, or nothing for the
             defaults. A file holds only what differs from the defaults.
-        overrides: ``"section.key=value"`` strings, the value read as YAML, or a mapping of dotted keys to values.
+        overrides: ``"section.key=value"`` strings, the value read as YAML, or dotted keys with values.
 
     Raises:
         ConfigError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of

@@ -51,13 +51,12 @@ def config_from_args(args: argparse.Namespace) -> Config:
         source = read_recipe(find_checkpoint(args.evaluate)).get("config", {})
     if args.evaluate and args.resume:
         raise ConfigError("--evaluate and --resume exclude each other.")
-    options = []
+    options: list[Any] = []
     for flag, (key, _, _) in _FLAGS.items():
         value = getattr(args, flag.lstrip("-").replace("-", "_"))
         if value is not None:
             options.append((key, None if key == "cyclic.distill" and value == "none" else value))
-    config = load_config(source, dict(options)) if options else load_config(source)
-    return load_config(config.to_dict(), args.set) if args.set else config
+    return load_config(source, [*options, *args.set])
 
 
 def _is_file(path: str) -> bool:

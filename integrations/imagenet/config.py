@@ -7,15 +7,15 @@ How files and ``a.b=c`` overrides become a :class:`Config` is in ``cycledistill/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes.distillation import read_distill
 from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.overrides import Overrides, load, plain
 from cycledistill.recipes.overrides import check as _check
-from cycledistill.recipes.overrides import load, plain
 
 __all__ = ["Config", "ConfigError", "load_config"]
 
@@ -241,7 +241,7 @@ class Config:
 
 def load_config(
     source: str | Path | Mapping[str, Any] | None = None,
-    overrides: Sequence[str] | Mapping[str, Any] = (),
+    overrides: Overrides = (),
 ) -> Config:
     """Read a recipe: the defaults, then a file, then overrides.
 
@@ -249,7 +249,7 @@ def load_config(
         source: A YAML file, the name of a packaged one (``"deit_tiny"``, ``"imagenette_96"``, ``"cifar10_32"``,
             ``"cpu_96"``; with or without ``.yaml``), a mapping, or nothing for the defaults. A file holds only what
             differs from the defaults.
-        overrides: ``"section.key=value"`` strings, the value read as YAML, or a mapping of dotted keys to values.
+        overrides: ``"section.key=value"`` strings, the value read as YAML, or dotted keys with values.
 
     Raises:
         ConfigError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of

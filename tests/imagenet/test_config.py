@@ -161,3 +161,10 @@ def test_an_unknown_preset_is_refused_with_the_recipe_and_an_unknown_model_befor
 def test_an_unknown_device_lists_the_known():
     with pytest.raises(ConfigError, match="'cpu', 'cuda'"):
         take_place("tpu")
+
+
+def test_options_and_set_are_checked_together():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args(["--epochs", "1", "--set", "schedule.warmup_epochs=0"])
+    assert (config_from_args(args).schedule.epochs, config_from_args(args).schedule.warmup_epochs) == (1, 0)
