@@ -63,8 +63,6 @@ def step(model: nn.Module, *outputs: CycleOutput) -> dict[str, Tensor]:
 def test_levels_after_the_last_point_are_cycled(
     kind: type[nn.Module], layers: tuple[int, ...], keep: tuple[int, ...], order: str
 ) -> None:
-    if kind is TupleHost and layers == (4,):
-        pytest.skip("a stack of one block is chained by its first tensor alone")
     plain, x = host(kind), poses()
     model = wrap(plain, order, layers, keep).train()
     assert model.cyclic.stack.path == f"levels[{layers[-1]}:{DEPTH}]"
