@@ -3,6 +3,7 @@
 from cycledistill.chain import StackError
 from cycledistill.cycle import unwrap_cyclic, wrap_cyclic
 from cycledistill.distill import Distill
+from cycledistill.exporter import export
 from cycledistill.hourglass import unwrap_hourglass, wrap_hourglass
 from cycledistill.loss import CycleLoss
 from cycledistill.output import CycleOutput
@@ -15,6 +16,7 @@ __all__ = [
     "CycleOutput",
     "Distill",
     "StackError",
+    "export",
     "unwrap_cyclic",
     "unwrap_hourglass",
     "unwrap_pruning",
