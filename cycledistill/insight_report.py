@@ -32,8 +32,9 @@ class Subject:
         model: Wrapped, in eval mode.
         prepare: Reads an image file: the model's input (1, 3, H, W), and the picture (H, W, 3) in [0, 1].
         grid: Height and width of the image in patches, whose tokens come last in the state.
-        rows: The query tokens whose attention is shown.
-        row_names: A name for each of them.
+        rows: The query tokens that are watched.
+        row_names: Names of those whose attention is drawn.
+        row_places: Their numbers among ``rows``; by default the first ones.
         facts: What else is known, such as the scores of its last evaluation, as text.
     """
 
@@ -44,6 +45,7 @@ class Subject:
     rows: slice
     row_names: tuple[str, ...]
     facts: Mapping[str, str] = field(default_factory=dict)
+    row_places: tuple[int, ...] = ()
 
 
 def open_subject(path: Path) -> Subject:
@@ -97,7 +99,8 @@ def insight_report(
         drifts = token_drift(subject.model, inputs, cycles=cycles)
         parts.append(_picture(plots.plot_drift(drifts), "Tokens before and after each cycle"))
         maps = attention_maps(subject.model, inputs, cycles=cycles, rows=subject.rows)
-        for row, name in enumerate(subject.row_names):
+        places = subject.row_places or range(len(subject.row_names))
+        for row, name in zip(places, subject.row_names, strict=True):
             figure = plots.plot_attention(maps, grid=subject.grid, image=picture, row=row)
             parts.append(_picture(figure, f"Attention of {name}, mean over heads"))
     return _PAGE.format(title=html.escape(subject.name), body="\n".join(parts))

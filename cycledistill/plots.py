@@ -56,10 +56,12 @@ def plot_attention(
             axis.imshow(weights.numpy(), cmap="viridis", aspect="auto")
         else:
             patches = weights[row, -grid[0] * grid[1] :].reshape(grid).numpy()
+            height, width = image.shape[:2] if image is not None else grid  # patches need not be square
+            extent = (0, width, height, 0)
             if image is not None:
-                axis.imshow(image.numpy(), extent=(0, grid[1], grid[0], 0))
+                axis.imshow(image.numpy(), extent=extent)
             alpha = 0.65 if image is not None else 1.0
-            axis.imshow(patches, cmap="viridis", alpha=alpha, extent=(0, grid[1], grid[0], 0), interpolation="nearest")
+            axis.imshow(patches, cmap="viridis", alpha=alpha, extent=extent, interpolation="nearest")
         axis.set_title(f"cycle {m.cycle}, layer {m.layer + 1}", fontsize=8)
         axis.set_xticks([])
         axis.set_yticks([])
