@@ -118,8 +118,8 @@ class MultiViewPPT(nn.Module):
         self, views: Sequence[Tensor], rays: Sequence[Tensor] | None, centers: Sequence[Tensor] | None
     ) -> Tensor | None:
         """Refuse what does not fit; the directions (V * B, N, 3) if the model uses them."""
-        if isinstance(views, Tensor) or not len(views):
-            given = f"one tensor {tuple(views.shape)}" if isinstance(views, Tensor) else "no view"
+        if _one_tensor(views) or not len(views):
+            given = _one_tensor(views) or "no view"
             raise ValueError(f"{given}: a list of views is expected, each (B, {self._view_shape()})")
         batch = len(views[0])
         _check_list("views", views, (batch, self.config.in_channels, *self.config.image_size), len(views))
@@ -177,8 +177,8 @@ def create_multiview(**overrides: Any) -> MultiViewPPT:
 
 
 def _check_list(name: str, given: Sequence[Tensor], shape: tuple[int, ...], views: int) -> None:
-    if isinstance(given, Tensor) or len(given) != views:
-        what = f"one tensor {tuple(given.shape)}" if isinstance(given, Tensor) else f"{len(given)} entries"
+    if _one_tensor(given) or len(given) != views:
+        what = _one_tensor(given) or f"{len(given)} entries"
         raise ValueError(f"{name}: {what} for {views} views; a list of one tensor a view is expected")
     for number, entry in enumerate(given):
         if tuple(entry.shape) != shape:
@@ -186,3 +186,8 @@ def _check_list(name: str, given: Sequence[Tensor], shape: tuple[int, ...], view
                 f"{name}[{number}] has shape {tuple(entry.shape)}: {shape} is expected, the batch being that of the "
                 "first view and the rest what the model was built for"
             )
+
+
+def _one_tensor(given: object) -> str:
+    """The words for a tensor where a list of them is expected; empty for anything else."""
+    return f"one tensor {tuple(given.shape)}" if isinstance(given, Tensor) else ""

@@ -52,7 +52,8 @@ class TokenAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Let every token attend to all; the same shape."""
         split = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(*split.unbind(0), scale=self.scale)
+        queries, keys, values = split.unbind(0)
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, scale=self.scale)
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
 
