@@ -38,6 +38,7 @@ class TokenPose(nn.Module):
     def __init__(self, config: TokenPoseConfig) -> None:
         super().__init__()
         self.config = config
+        self._takes = (3, *config.image_size)
         self.token_groups = {"keypoint": slice(0, config.num_keypoints), "visual": slice(config.num_keypoints, None)}
         rows, columns = config.grid
         height, width = config.patch_size
@@ -84,6 +85,32 @@ class TokenPose(nn.Module):
                 read.append(tokens[:, : self.config.num_keypoints])
         return self.mlp_head(read[0] if len(read) == 1 else torch.cat(read, dim=-1))
 
+    def take_backbone(self) -> nn.Module:
+        """Take the backbone off and return it: from then on the model takes the backbone's features for images.
+
+        For frameworks that hold backbone and head apart. ``model(backbone(images))`` is what ``model(images)`` was,
+        and the names of the weights stay, those of the backbone without their ``backbone.``.
+
+        Returns:
+            The backbone: images (B, 3, H, W) to features (B, C, H/4, W/4).
+
+        Raises:
+            ValueError: The model has no backbone, or is wrapped (take the backbone off first, then wrap).
+
+        Example:
+            >>> model = create_pose_model("tokenpose_b")
+            >>> backbone = model.take_backbone()
+            >>> model(backbone(torch.zeros(1, 3, 256, 192))).shape
+            torch.Size([1, 17, 64, 48])
+        """
+        if isinstance(self.backbone, nn.Identity):
+            raise ValueError("this model has no backbone to take off: its tokens are patches of what it is given")
+        if any(hasattr(self, handle) for handle in ("cyclic", "pruning")):
+            raise ValueError("this model is wrapped: unwrap it, take its backbone off, and wrap it again")
+        backbone, self.backbone = self.backbone, nn.Identity()
+        self._takes = (self.config.channels, *self.config.heatmap_size)
+        return backbone
+
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Images to the tokens that enter the stack.
 
@@ -110,7 +137,7 @@ class TokenPose(nn.Module):
         return split.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
     def _check_images(self, images: Tensor) -> None:
-        expected = (3, *self.config.image_size)
+        expected = self._takes
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(
                 f"images of shape {tuple(images.shape)}: (B, {', '.join(map(str, expected))}) is expected, channels, "

@@ -1,0 +1,138 @@
+"""Train or evaluate a model with mmpose's Runner.
+
+    python -m cycledistill.integrations.mmpose.train sdpose_t --cfg-options data_root=/data/coco/
+    python -m cycledistill.integrations.mmpose.train my_config.py --work-dir runs/mine --resume --trust-checkpoint
+    torchrun --nproc_per_node 8 -m cycledistill.integrations.mmpose.train sdpose_t --launcher pytorch
+
+mmpose's own ``tools/train.py`` imports mmpose before a config could bring in what it needs here; this command imports
+it with those stand-ins, and takes them away before the run begins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from .loading import config_path, list_configs, load_mmpose
+from .shims import trusted_checkpoints
+
+_TRUST = (
+    "mmengine's checkpoints hold pickled objects beside tensors, and reading them can run code. Add --trust-checkpoint "
+    "if the file is your own, or start from weights alone: "
+    "python -m cycledistill.integrations.mmpose.convert, then --cfg-options load_from=FILE"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, or evaluate with ``--evaluate``; errors of use end the process with one message."""
+    asked = _parser().parse_args(arguments)
+    if (asked.resume or asked.evaluate) and not asked.trust_checkpoint:
+        sys.exit(f"error: {'--resume' if asked.resume else '--evaluate'}: {_TRUST}")
+    try:
+        path = config_path(asked.config)
+        load_mmpose()
+    except (FileNotFoundError, ImportError) as error:
+        sys.exit(f"error: {error}")
+    config = _read_config(path, asked)
+    trusted = asked.evaluate or (asked.resume if asked.resume != "auto" else f"the latest file in {config.work_dir}")
+    try:
+        with trusted_checkpoints(trusted) if asked.trust_checkpoint and trusted else nullcontext():
+            run(config, evaluate=bool(asked.evaluate))
+    except pickle.UnpicklingError as error:
+        sys.exit(f"error: load_from={config.load_from}: {_TRUST}\n({str(error).splitlines()[0]})")
+
+
+def run(config: Any, evaluate: bool = False) -> Any:
+    """Run a config of mmengine; `load_mmpose` must have been called.
+
+    Args:
+        config: An ``mmengine.Config``.
+        evaluate: Evaluate the weights of ``config.load_from`` rather than train.
+
+    Returns:
+        The model that was trained, or the metrics.
+    """
+    from mmengine.runner import Runner
+
+    started = _start_gloo(config)
+    try:
+        runner = Runner.from_cfg(config)
+        return runner.test() if evaluate else runner.train()
+    finally:
+        if started:
+            dist.destroy_process_group()
+
+
+def _start_gloo(config: Any) -> bool:
+    """Join the other processes on a CPU, which mmengine's own way of joining needs a GPU for."""
+    if config.get("launcher", "none") != "pytorch" or torch.cuda.is_available() or dist.is_initialized():
+        return False
+    dist.init_process_group("gloo")
+    config.setdefault("model_wrapper_cfg", {"type": "MMDistributedDataParallel", "device_ids": None})
+    return True
+
+
+def _read_config(path: Path, asked: argparse.Namespace) -> Any:
+    from mmengine.config import Config, DictAction
+
+    config = Config.fromfile(str(path))
+    config.launcher = asked.launcher
+    config.work_dir = asked.work_dir or config.get("work_dir") or os.path.join("runs", "mmpose", path.stem)
+    if asked.cfg_options:  # mmengine's own grammar: KEY=VALUE, lists as [a,b]
+        collected = argparse.ArgumentParser()
+        collected.add_argument("--options", nargs="+", action=DictAction)
+        config.merge_from_dict(collected.parse_args(["--options", *asked.cfg_options]).options)
+    if asked.resume:
+        config.resume, config.load_from = True, None if asked.resume == "auto" else asked.resume
+    elif asked.evaluate:
+        config.load_from = asked.evaluate
+    _set_data_root(config)
+    return config
+
+
+def _set_data_root(config: Any) -> None:
+    """Let ``data_root`` alone move a packaged config's data: mmengine has put the default into every part by now."""
+    root = config.get("data_root")
+    if not root or not config.get("follows_data_root"):
+        return
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if config.get(loader) is None:
+            continue
+        config[loader].dataset.data_root = root
+        boxes = config.get("bbox_file") if loader != "train_dataloader" else None
+        if boxes:
+            config[loader].dataset.bbox_file = os.path.join(root, boxes)
+    for evaluator in ("val_evaluator", "test_evaluator"):
+        if config.get(evaluator) is not None:
+            config[evaluator].ann_file = os.path.join(root, config.val_annotations)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cycledistill.integrations.mmpose.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help=f"a config file of mmpose's, or one of {', '.join(list_configs())}")
+    parser.add_argument("--work-dir", help="where logs and checkpoints go; default: runs/mmpose/CONFIG")
+    parser.add_argument("--resume", nargs="?", const="auto", help="go on from this checkpoint, or from the latest")
+    parser.add_argument("--evaluate", metavar="CHECKPOINT", help="evaluate this checkpoint instead of training")
+    parser.add_argument(
+        "--trust-checkpoint", action="store_true", help="the checkpoint is your own: reading it may run code"
+    )
+    parser.add_argument("--launcher", choices=("none", "pytorch"), default="none", help="pytorch: under torchrun")
+    parser.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="settings that replace the config's")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

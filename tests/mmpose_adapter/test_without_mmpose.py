@@ -1,0 +1,218 @@
+"""What the mmpose adapter does where mmpose is missing or of another version, and what needs no mmpose."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
+from types import ModuleType
+
+import pytest
+import torch
+
+pytest.importorskip("safetensors")
+
+from cycledistill.integrations.coco import create_pose_model
+from cycledistill.integrations.mmpose import check as check_command
+from cycledistill.integrations.mmpose import (
+    config_path,
+    convert,
+    factory,
+    from_mmpose,
+    installed,
+    list_configs,
+    load_mmpose,
+    shims,
+    to_mmpose,
+    train,
+)
+from cycledistill.recipes.errors import CheckpointError
+
+GOOD = {"mmpose": "1.3.2", "mmengine": "0.10.7", "mmcv-lite": "2.1.0", "mmdet": "3.3.0"}
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], modules: bool = True) -> None:
+    """Let the check see these versions, and every module it asks for or none."""
+
+    def version(name: str) -> str:
+        if name not in versions:
+            raise PackageNotFoundError(name)
+        return versions[name]
+
+    spec = importlib.util.spec_from_loader("anything", None)
+    monkeypatch.setattr(installed, "version", version)
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda _: spec if modules else None)
+    monkeypatch.setattr(installed.sys, "version_info", (3, 12, 0, "final", 0))
+
+
+def test_what_works_together_has_no_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, GOOD)
+    assert installed.find_problems() == []
+    installed.require_mmpose()
+    pretend(monkeypatch, {**{name: GOOD[name] for name in GOOD if name != "mmcv-lite"}, "mmcv": "2.1.0"})
+    assert installed.find_problems() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("mmpose", "0.29.0"), ("mmpose", "2.0.0"), ("mmpose", "1.2.0"), ("mmengine", "0.10.6"), ("mmcv-lite", "2.2.0")],
+)
+def test_another_version_is_named_with_what_is_expected(name: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, GOOD | {name: found})
+    (problem,) = installed.find_problems()
+    assert problem.startswith(f"{name} {found} is installed: ") and "is expected" in problem
+
+
+def test_missing_packages_come_with_both_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretend(monkeypatch, {}, modules=False)
+    assert check_command.main() == 1
+    printed = capsys.readouterr().out
+    for part in ("mmpose is not installed", '"setuptools<81"', "requirements.txt", installed.SECOND_COMMAND):
+        assert part in printed
+    with pytest.raises(ImportError, match="--no-deps mmpose"):
+        load_mmpose()
+    with pytest.raises(SystemExit, match="mmpose is not installed"):
+        train.main(["sdpose_t"])
+
+
+def test_a_python_without_what_mmengine_calls_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, GOOD)
+    monkeypatch.setattr(installed.sys, "version_info", (3, 14, 0, "final", 0))
+    assert "up to 3.13" in installed.find_problems()[0]
+
+
+def test_requirements_name_every_module_the_check_asks_for() -> None:
+    text = installed._REQUIREMENTS.read_text()
+    named = {line.split("#")[0].split("=")[0].split("<")[0].split(">")[0].strip() for line in text.splitlines()}
+    other = {"pkg_resources": "setuptools", "cv2": "opencv-python"}
+    assert {other.get(name, name) for name in installed._MODULES} <= named
+
+
+def test_resuming_asks_for_trust_first() -> None:
+    with pytest.raises(SystemExit, match="--trust-checkpoint"):
+        train.main(["sdpose_t", "--resume"])
+    with pytest.raises(SystemExit, match="--trust-checkpoint"):
+        train.main(["sdpose_t", "--evaluate", "last.pth"])
+
+
+def test_an_unknown_config_names_the_nearest() -> None:
+    assert list_configs() == ["sdpose_b", "sdpose_s_v1", "sdpose_s_v2", "sdpose_t"]
+    assert all(config_path(name).is_file() for name in list_configs())
+    with pytest.raises(FileNotFoundError, match="'sdpose_s_v1'"):
+        config_path("sdpose_s1")
+
+
+@pytest.fixture
+def without_xtcocotools(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    pytest.importorskip("pycocotools")
+    monkeypatch.setattr(shims, "_imports", lambda name: False)
+    names = ("mmcv._ext", "xtcocotools", "xtcocotools.coco", "xtcocotools.cocoeval", "xtcocotools.mask")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield
+    assert not [name for name in names if name in sys.modules]
+
+
+@pytest.mark.usefixtures("without_xtcocotools")
+def test_stand_ins_are_there_within_the_block_alone() -> None:
+    from pycocotools.coco import COCO
+
+    with shims.import_shims():
+        from xtcocotools.coco import COCO as alias  # type: ignore[import-not-found]
+        from xtcocotools.cocoeval import COCOeval  # type: ignore[import-not-found]
+
+        assert alias is COCO
+        operator = sys.modules["mmcv._ext"].roi_align_forward
+        assert not hasattr(sys.modules["mmcv._ext"], "__path__")
+    with pytest.raises(RuntimeError, match="'roi_align_forward'.*mmcv itself"):
+        operator(1)
+    with pytest.raises(NotImplementedError, match="COCO's persons alone"):
+        COCOeval(None, None, "keypoints_crowd")
+
+
+@pytest.mark.usefixtures("without_xtcocotools")
+def test_stand_ins_go_when_the_import_fails() -> None:
+    with pytest.raises(KeyError), shims.import_shims():
+        assert "mmcv._ext" in sys.modules
+        raise KeyError
+
+
+def test_real_packages_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shims, "_imports", lambda name: True)
+    real = ModuleType("mmcv._ext")
+    monkeypatch.setitem(sys.modules, "mmcv._ext", real)
+    with shims.import_shims():
+        assert sys.modules["mmcv._ext"] is real
+    assert sys.modules["mmcv._ext"] is real
+
+
+@pytest.mark.parametrize("before", [None, "0"])
+def test_trust_ends_and_is_logged(
+    before: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    monkeypatch.delenv(name, raising=False)
+    if before is not None:
+        monkeypatch.setenv(name, before)
+    with pytest.raises(KeyError), shims.trusted_checkpoints("mine.pth"):
+        assert os.environ[name] == "1"
+        raise KeyError
+    assert os.environ.get(name) == before
+    assert "mine.pth" in caplog.text
+
+
+def test_names_map_both_ways_and_every_tensor_once() -> None:
+    state = create_pose_model("sdpose_t").state_dict()
+    theirs = to_mmpose(state)
+    assert len(theirs) == len(state)
+    assert {name.split(".")[0] for name in theirs} == {"backbone", "head"}
+    back = from_mmpose(theirs)
+    assert list(back) == list(state) and all(back[name] is state[name] for name in state)
+    with pytest.raises(CheckpointError, match="already"):
+        to_mmpose(theirs)
+    with pytest.raises(CheckpointError, match="head.final_layer.weight"):
+        from_mmpose(theirs | {"head.final_layer.weight": torch.zeros(1)})
+
+
+def test_convert_command_writes_the_other_names(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    from cycledistill.recipes.weights import read_weights, write_weights
+
+    state = create_pose_model("sdpose_t", depth=1).state_dict()
+    write_weights(state, tmp_path / "ours.safetensors")
+    convert.main([str(tmp_path / "ours.safetensors"), str(tmp_path / "theirs.pth")])
+    convert.main([str(tmp_path / "theirs.pth"), str(tmp_path / "back.safetensors")])
+    back = read_weights(tmp_path / "back.safetensors")
+    assert back.keys() == state.keys() and all(torch.equal(back[name], state[name]) for name in state)
+    with pytest.raises(SystemExit, match="no such file"):
+        convert.main([str(tmp_path / "none.pth"), str(tmp_path / "x.pth")])
+
+
+def test_no_installed_pose_models_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factory, "entry_points", lambda group: [])
+    with pytest.raises(ImportError, match="pip install --no-deps -e"):
+        factory.create_parts("sdpose_t", 17)
+
+
+@pytest.mark.parametrize("name", ["tokenpose_s_v1", "tokenpose_b_narrow"])
+def test_a_model_in_two_parts_is_the_model(name: str) -> None:
+    images = torch.randn(2, 3, 64, 48)
+    model = create_pose_model(name, image_size=(64, 48), depth=2).eval()
+    with torch.no_grad():
+        expected, state = model(images), model.state_dict()
+        backbone = model.take_backbone().eval()
+        assert torch.equal(model(backbone(images)), expected)
+    parts = {f"backbone.{key}": value for key, value in backbone.state_dict().items()} | model.state_dict()
+    assert parts.keys() == state.keys()
+    with pytest.raises(ValueError, match="no backbone"):
+        model.take_backbone()
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 64, 48\)"):
+        model(images)
+
+
+def test_a_wrapped_model_keeps_its_backbone() -> None:
+    with pytest.raises(ValueError, match="unwrap it"):
+        create_pose_model("sdpose_t").take_backbone()
