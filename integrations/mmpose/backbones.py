@@ -19,7 +19,7 @@ _logger = logging.getLogger(__name__)
 _HRNETS = {32: "tokenpose_b", 48: "tokenpose_l_d6_plain"}
 
 
-class _Backbone(BaseModule):  # type: ignore[misc]
+class _Backbone(BaseModule):
     """A backbone, held as ``net``; returns a tuple of one feature map.
 
     ``init_cfg=dict(type="Pretrained", checkpoint=path)`` starts from weights under HRNet's names. All that the backbone

@@ -25,7 +25,7 @@ Features = Sequence[Tensor]
 
 
 @MODELS.register_module()
-class SDPoseHead(BaseHead):  # type: ignore[misc]
+class SDPoseHead(BaseHead):
     """Keypoint tokens, transformer and heatmap head of a TokenPose model; with cycles, SDPose's.
 
     While training every cycle meets the ground truth, and later cycles teach earlier ones; elsewhere one cycle runs.
@@ -72,8 +72,8 @@ class SDPoseHead(BaseHead):  # type: ignore[misc]
             _check_codec(self.decoder, config.image_size, config.heatmap_size)
         self.loss_module = MODELS.build(dict(loss))
         if cycles is not None:
-            wrap_cyclic(self.pose, cycles, _scheme(distill), blocks="blocks")
-            self.pose.cyclic.exit = exit
+            handle: Any = wrap_cyclic(self.pose, cycles, _scheme(distill), blocks="blocks").cyclic
+            handle.exit = exit
 
     def forward(self, feats: Features) -> Tensor:
         """Feature maps, the last of which counts, to one cycle's heatmaps (B, K, H, W)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -19,7 +19,7 @@ DISTILL_FACTOR = "cycledistill_factor"
 
 
 @HOOKS.register_module()
-class DistillWeightHook(Hook):  # type: ignore[misc]
+class DistillWeightHook(Hook):
     """Multiplies the distillation terms by a factor that moves along a line from ``start`` to ``stop``.
 
     The factor is ``start`` before ``begin`` and ``stop`` from ``end`` on. It follows from the iteration alone, so a
@@ -68,7 +68,7 @@ class DistillWeightHook(Hook):  # type: ignore[misc]
 
 
 @HOOKS.register_module()
-class PlainWeightsHook(Hook):  # type: ignore[misc]
+class PlainWeightsHook(Hook):
     """Writes ``weights.safetensors`` into the work folder when training ends, under the names of the plain pose model.
 
     mmengine's own checkpoints hold pickled objects beside tensors; this file runs no code when read, and
@@ -77,9 +77,10 @@ class PlainWeightsHook(Hook):  # type: ignore[misc]
 
     priority = "VERY_LOW"
 
-    @master_only
     def after_train(self, runner: Any) -> None:
-        """Write the file."""
+        """Write the file, from the first process."""
+        if not is_main_process():
+            return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         path = Path(runner.work_dir) / "weights.safetensors"
         write_weights(from_mmpose(model.state_dict()), path)

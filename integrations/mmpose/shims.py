@@ -107,7 +107,7 @@ class _Operators(ModuleType):
 def _pycocotools_as_xtcocotools() -> dict[str, ModuleType]:
     from pycocotools import coco, cocoeval, mask
 
-    class COCOeval(cocoeval.COCOeval):  # type: ignore[misc]
+    class COCOeval(cocoeval.COCOeval):
         """pycocotools' evaluation with the two further arguments of xtcocotools'."""
 
         def __init__(

@@ -19,7 +19,7 @@ model = dict(
         type="PoseDataPreprocessor", mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
     ),
     backbone=dict(type="TokenPoseStem"),
-    head=dict(type="SDPoseHead", model="sdpose_s_v1", cycles=2, distill="sdpose", decoder=codec),
+    head=dict(type="SDPoseHead", model="sdpose_s_v1", cycles=2, distill=dict(preset="sdpose"), decoder=codec),
     test_cfg=dict(flip_test=True, flip_mode="heatmap", shift_heatmap=True),
 )
 
@@ -83,8 +83,8 @@ val_evaluator = dict(type="CocoMetric", ann_file=data_root + val_annotations)
 test_evaluator = val_evaluator
 
 train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=10)
-val_cfg = dict()
-test_cfg = dict()
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(optimizer=dict(type="Adam", lr=1e-3))
 param_scheduler = [
     dict(type="LinearLR", begin=0, end=500, start_factor=0.001, by_epoch=False),

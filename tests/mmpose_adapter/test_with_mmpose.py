@@ -1,0 +1,313 @@
+"""The adapter on mmpose itself: trains, evaluates, resumes, predicts, and has the weights of the plain models.
+
+Runs in an environment of its own (docs/mmpose.md); elsewhere it is skipped with what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("safetensors")
+pytest.importorskip("cv2")
+
+from cycledistill.integrations.coco import create_pose_model, load_pose_weights
+from cycledistill.integrations.coco.synthetic import write_synthetic
+from cycledistill.integrations.mmpose import config_path, find_problems, from_mmpose, load_mmpose, to_mmpose, train
+
+PROBLEMS = find_problems()
+pytestmark = [
+    pytest.mark.skipif(bool(PROBLEMS), reason="; ".join(PROBLEMS[:1])),
+    pytest.mark.filterwarnings("ignore"),  # mmpose and mmengine use what has been deprecated since their last release
+]
+
+NAMES = {
+    "sdpose_t": "sdpose_t",
+    "sdpose_s_v1": "sdpose_s_v1",
+    "sdpose_s_v2": "sdpose_s_v2",
+    "sdpose_b": "sdpose_b_narrow",
+}
+SWAPPED = {"type": "MSRAHeatmap", "input_size": (64, 48), "heatmap_size": (16, 12), "sigma": 2}
+SMALL = {"stage1_width": 8, "dim": 48, "depth": 2, "heads": 4}
+
+CONFIG = """
+_base_ = [{base!r}]
+codec = dict(type="MSRAHeatmap", input_size=(48, 64), heatmap_size=(12, 16), sigma=1, unbiased=True)
+data_root = {root!r}
+bbox_file = None
+model = dict(
+    backbone=dict(stage1_width=8),
+    head=dict(image_size=(64, 48), options={small!r}, decoder=codec, distill=dict(token_weight=0.01)),
+)
+load = [dict(type="LoadImage"), dict(type="GetBBoxCenterScale"), dict(type="TopdownAffine", input_size=(48, 64))]
+train_dataloader = dict(
+    batch_size=2, num_workers=0, persistent_workers=False, sampler=dict(_delete_=True, type="InfiniteSampler"),
+    dataset=dict(pipeline=[*load, dict(type="GenerateTarget", encoder=codec), dict(type="PackPoseInputs")]),
+)
+val_dataloader = dict(
+    batch_size=8, num_workers=0, persistent_workers=False,
+    dataset=dict(bbox_file=None, pipeline=[*load, dict(type="PackPoseInputs")]),
+)
+test_dataloader = val_dataloader
+train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=4, val_interval=4)
+param_scheduler = []
+default_hooks = dict(
+    logger=dict(interval=1), checkpoint=dict(_delete_=True, type="CheckpointHook", by_epoch=False, interval=2)
+)
+log_processor = dict(by_epoch=False, window_size=1)
+custom_hooks = [
+    dict(type="DistillWeightHook", begin=0, end=4, start=0.0, stop=2.0, by_epoch=False), dict(type="PlainWeightsHook")
+]
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mmpose() -> None:
+    load_mmpose()
+    assert "mmcv._ext" not in sys.modules
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mmpose")
+    root = write_synthetic(folder / "data", train=4, val=2, size=(128, 128))
+    path = folder / "small.py"
+    base = str(config_path("sdpose_t"))
+    path.write_text(CONFIG.format(base=base, root=f"{root}/", small=SMALL))
+    return path
+
+
+def small_model() -> torch.nn.Module:
+    return create_pose_model("sdpose_t", image_size=(64, 48), **SMALL)
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    (path,) = folder.glob("*/vis_data/scalars.json")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+@pytest.fixture(scope="module")
+def trained(config: Path) -> Path:
+    """The work folder of four iterations and an evaluation."""
+    folder = config.parent / "straight"
+    train.main([str(config), "--work-dir", str(folder)])
+    return folder
+
+
+def test_training_sums_every_cycle_and_evaluates(trained: Path) -> None:
+    log = log_of(trained)
+    steps = [line for line in log if "loss" in line]
+    assert len(steps) == 4
+    for number, line in enumerate(steps):
+        terms = {name for name in line if name.startswith("loss_")}
+        assert terms == {"loss_task_1", "loss_task_2", "loss_task_3", "loss_token_keypoint", "loss_token_visual"}
+        assert line["loss"] == pytest.approx(sum(line[name] for name in terms), rel=1e-5)
+        assert line["distill_factor"] == 0.5 * number
+        assert (line["loss_token_visual"] > 0) == (number > 0)
+    (evaluated,) = [line for line in log if "coco/AP" in line]
+    assert 0 <= evaluated["coco/AP"] <= 1
+
+
+def test_trained_weights_load_into_the_plain_model(trained: Path) -> None:
+    model = small_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert load_pose_weights(model, trained / "weights.safetensors") == {}
+    assert any(not torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.isfinite(model.eval()(torch.zeros(1, 3, 64, 48))).all()
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(config: Path, trained: Path) -> None:
+    folder = config.parent / "resumed"
+    short = ["--cfg-options", "train_cfg.max_iters=2", "train_cfg.val_interval=2"]
+    train.main([str(config), "--work-dir", str(folder), *short])
+    first = weights_of(folder / "weights.safetensors")
+    train.main([str(config), "--work-dir", str(folder), "--resume", "--trust-checkpoint"])
+    resumed, straight = weights_of(folder / "weights.safetensors"), weights_of(trained / "weights.safetensors")
+    assert resumed.keys() == straight.keys()
+    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+    assert any(not torch.equal(first[name], straight[name]) for name in straight)
+
+
+def test_evaluate_gives_the_metric_of_the_run(config: Path, trained: Path) -> None:
+    folder = config.parent / "evaluated"
+    last = trained / "iter_4.pth"
+    train.main([str(config), "--work-dir", str(folder), "--evaluate", str(last), "--trust-checkpoint"])
+    (written,) = folder.glob("*/*.json")
+    during = next(line for line in log_of(trained) if "coco/AP" in line)
+    after = json.loads(written.read_text())
+    assert {name: after[name] for name in after if name.startswith("coco/")} == {
+        name: during[name] for name in during if name.startswith("coco/")
+    }
+
+
+def test_an_untrusted_checkpoint_is_not_read(config: Path, trained: Path) -> None:
+    options = ["--work-dir", str(config.parent / "untrusted"), "--cfg-options", f"load_from={trained / 'iter_4.pth'}"]
+    with pytest.raises(SystemExit, match="--trust-checkpoint"):
+        train.main([str(config), *options])
+
+
+def test_inference_through_mmpose(config: Path, trained: Path) -> None:
+    from mmpose.apis import inference_topdown, init_model
+
+    model = init_model(str(config), device="cpu")
+    model.load_state_dict(to_mmpose(weights_of(trained / "weights.safetensors")), strict=True)
+    image = np.random.default_rng(0).integers(0, 255, (100, 80, 3), dtype=np.uint8)
+    (sample,) = inference_topdown(model, image, np.array([[10, 10, 60, 80]], dtype=np.float32))
+    assert sample.pred_instances.keypoints.shape == (1, 17, 2)
+    assert np.isfinite(sample.pred_instances.keypoints).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_weights_same_heatmaps_both_ways(name: str) -> None:
+    from mmpose.apis import init_model
+
+    theirs, ours = init_model(str(config_path(name)), device="cpu"), create_pose_model(NAMES[name]).eval()
+    assert theirs.head.pose.cyclic.cycles == ours.cyclic.cycles
+    images = torch.randn(1, 3, 256, 192)
+    with torch.no_grad():
+        theirs.load_state_dict(to_mmpose(ours.state_dict()), strict=True)
+        assert torch.equal(theirs(images, None, mode="tensor"), ours(images))
+        other = create_pose_model(NAMES[name]).eval()
+        other.load_state_dict(from_mmpose(theirs.state_dict()), strict=True)
+        assert torch.equal(other(images), ours(images))
+
+
+def head_of(**settings: Any) -> Any:
+    from mmpose.registry import MODELS
+
+    small = {"image_size": (64, 48), "options": SMALL}
+    return MODELS.build({"type": "SDPoseHead", "model": "sdpose_t", **small, **settings})
+
+
+def samples(count: int) -> list[Any]:
+    from mmengine.structures import InstanceData, PixelData
+    from mmpose.structures import PoseDataSample
+
+    result = []
+    for _ in range(count):
+        sample = PoseDataSample(metainfo={"flip_indices": [0, *(i + 1 if i % 2 else i - 1 for i in range(1, 17))]})
+        sample.gt_fields = PixelData(heatmaps=torch.rand(17, 16, 12))
+        sample.gt_instance_labels = InstanceData(keypoint_weights=torch.randint(0, 2, (1, 17)).float())
+        result.append(sample)
+    return result
+
+
+def test_losses_and_gradients_are_those_of_the_plain_model() -> None:
+    from cycledistill import CycleLoss
+    from cycledistill.integrations.coco import HeatmapLoss
+
+    ours, head = small_model().train(), head_of(cycles=3).train()
+    backbone = ours.backbone
+    head.load_state_dict({f"pose.{k}": v for k, v in ours.state_dict().items() if not k.startswith("backbone.")})
+    images, batch = torch.randn(2, 3, 64, 48), samples(2)
+    target = torch.stack([each.gt_fields.heatmaps for each in batch])
+    weight = torch.cat([each.gt_instance_labels.keypoint_weights for each in batch])
+    expected = CycleLoss(HeatmapLoss()).parts(ours(images), target, weight)
+    sum(expected.values()).backward()
+    with torch.no_grad():
+        features = backbone(images)
+    found = head.loss((features,), batch)
+    terms = {name: value for name, value in found.items() if "loss" in name}
+    assert terms.keys() == {f"loss_{name}" for name in expected}
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[f"loss_{name}"], value)
+    sum(terms.values()).backward()
+    for name, parameter in head.pose.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, ours.get_parameter(name).grad)
+
+
+def test_half_precision_losses_are_computed_in_float32() -> None:
+    head, batch = head_of(cycles=2).train(), samples(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head.loss((torch.randn(2, 32, 16, 12),), batch)
+    assert all(value.dtype == torch.float32 for name, value in found.items() if "loss" in name)
+
+
+def test_a_plain_head_has_one_loss() -> None:
+    found = head_of(model="tokenpose_s_v1", cycles=None).train().loss((torch.randn(2, 32, 16, 12),), samples(2))
+    assert {name for name in found if "loss" in name} == {"loss_task"}
+
+
+def test_exit_predicts_with_a_later_cycle() -> None:
+    first, second = head_of(cycles=2).eval(), head_of(cycles=2, exit=2).eval()
+    second.load_state_dict(first.state_dict())
+    feats = (torch.randn(1, 32, 16, 12),)
+    with torch.no_grad():
+        one, two = first(feats), second(feats)
+        first.pose.cyclic.exit = 2
+        assert not torch.equal(one, two) and torch.equal(first(feats), two)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "sdpose_z"}, "no pose model"),
+        ({"model": "sdpose_reg"}, "heatmaps is expected"),
+        ({"model": "tokenpose_t", "options": {}, "image_size": (256, 192)}, "no backbone"),
+        ({"cycles": 0}, "cycles=0"),
+        ({"distill": "other"}, "unknown preset"),
+        (
+            {"decoder": {"type": "MSRAHeatmap", "input_size": (64, 48), "heatmap_size": (16, 12), "sigma": 2}},
+            "input_size",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        head_of(**settings)
+
+
+def test_the_factor_moves_along_a_line() -> None:
+    from cycledistill.integrations.mmpose.hooks import DistillWeightHook
+
+    hook = DistillWeightHook(begin=1, end=3, start=0.0, stop=1.0)
+    assert [hook.factor(step, 2) for step in range(8)] == [0, 0, 0, 0.25, 0.5, 0.75, 1, 1]
+    assert DistillWeightHook(start=1.0).factor(0, 5) == 1.0
+    with pytest.raises(ValueError, match="begin <= end"):
+        DistillWeightHook(begin=2, end=1)
+
+
+def test_a_pretrained_backbone_is_loaded_whole_or_not(tmp_path: Path) -> None:
+    from mmpose.registry import MODELS
+
+    from cycledistill.recipes.errors import CheckpointError
+    from cycledistill.recipes.weights import write_weights
+
+    source = MODELS.build({"type": "TokenPoseHRNet"}).net.state_dict()
+    write_weights(source | {"stage4.0.weight": torch.ones(2)}, tmp_path / "hrnet.pth")
+    settings = {"type": "TokenPoseHRNet", "init_cfg": {"type": "Pretrained", "checkpoint": str(tmp_path / "hrnet.pth")}}
+    backbone = MODELS.build(settings)
+    backbone.init_weights()
+    assert all(torch.equal(tensor, source[name]) for name, tensor in backbone.net.state_dict().items())
+    with pytest.raises(CheckpointError, match="does not fit this backbone"):
+        MODELS.build(settings | {"stage1_width": 32}).init_weights()
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_evaluate(config: Path) -> None:
+    folder = config.parent / "two"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
+    command += ["-m", "cycledistill.integrations.mmpose.train", str(config), "--launcher", "pytorch"]
+    command += ["--work-dir", str(folder)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    log = log_of(folder)
+    assert len([line for line in log if "loss" in line]) == 4
+    assert any("coco/AP" in line for line in log)
+    load_pose_weights(small_model(), folder / "weights.safetensors")
