@@ -1,6 +1,6 @@
 """Train or evaluate a model with mmpose's Runner.
 
-    python -m cycledistill.integrations.mmpose.train sdpose_t --cfg-options data_root=/data/coco/
+    python -m cycledistill.integrations.mmpose.train sdpose_t --data-root /data/coco
     python -m cycledistill.integrations.mmpose.train my_config.py --work-dir runs/mine --resume --trust-checkpoint
     torchrun --nproc_per_node 8 -m cycledistill.integrations.mmpose.train sdpose_t --launcher pytorch
 
@@ -87,6 +87,7 @@ def _read_config(path: Path, asked: argparse.Namespace) -> Any:
     config = Config.fromfile(str(path))
     config.launcher = asked.launcher
     config.work_dir = asked.work_dir or config.get("work_dir") or os.path.join("runs", "mmpose", path.stem)
+    _set_data(config, asked.data_root, asked.boxes)
     if asked.cfg_options:  # mmengine's own grammar: KEY=VALUE, lists as [a,b]
         collected = argparse.ArgumentParser()
         collected.add_argument("--options", nargs="+", action=DictAction)
@@ -95,25 +96,25 @@ def _read_config(path: Path, asked: argparse.Namespace) -> Any:
         config.resume, config.load_from = True, None if asked.resume == "auto" else asked.resume
     elif asked.evaluate:
         config.load_from = asked.evaluate
-    _set_data_root(config)
     return config
 
 
-def _set_data_root(config: Any) -> None:
-    """Let ``data_root`` alone move a packaged config's data: mmengine has put the default into every part by now."""
-    root = config.get("data_root")
-    if not root or not config.get("follows_data_root"):
-        return
-    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        if config.get(loader) is None:
+def _set_data(config: Any, root: str | None, boxes: str | None) -> None:
+    """Move the data to another folder, and evaluate in other boxes, in every part of a config that names them."""
+    for part in ("train", "val", "test"):
+        loader, evaluator = config.get(f"{part}_dataloader"), config.get(f"{part}_evaluator")
+        if loader is None:
             continue
-        config[loader].dataset.data_root = root
-        boxes = config.get("bbox_file") if loader != "train_dataloader" else None
-        if boxes:
-            config[loader].dataset.bbox_file = os.path.join(root, boxes)
-    for evaluator in ("val_evaluator", "test_evaluator"):
-        if config.get(evaluator) is not None:
-            config[evaluator].ann_file = os.path.join(root, config.val_annotations)
+        dataset = loader.dataset
+        before = dataset.get("data_root", "")
+        if root is not None:
+            dataset.data_root = root
+            for holder, name in ((dataset, "bbox_file"), (evaluator, "ann_file")):
+                path = None if holder is None else holder.get(name)
+                if path and path.startswith(before):
+                    holder[name] = os.path.join(root, path.removeprefix(before))
+        if boxes is not None and part != "train":
+            dataset.bbox_file = None if boxes == "annotated" else boxes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("config", help=f"a config file of mmpose's, or one of {', '.join(list_configs())}")
     parser.add_argument("--work-dir", help="where logs and checkpoints go; default: runs/mmpose/CONFIG")
+    parser.add_argument("--data-root", help="the folder of the data, in place of the config's")
+    parser.add_argument("--boxes", help="a file of detected persons to evaluate in, or: annotated")
     parser.add_argument("--resume", nargs="?", const="auto", help="go on from this checkpoint, or from the latest")
     parser.add_argument("--evaluate", metavar="CHECKPOINT", help="evaluate this checkpoint instead of training")
     parser.add_argument(

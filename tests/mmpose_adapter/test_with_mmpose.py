@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,14 @@ pytest.importorskip("cv2")
 
 from cycledistill.integrations.coco import create_pose_model, load_pose_weights
 from cycledistill.integrations.coco.synthetic import write_synthetic
-from cycledistill.integrations.mmpose import config_path, find_problems, from_mmpose, load_mmpose, to_mmpose, train
+from cycledistill.integrations.mmpose import (
+    config_path,
+    find_problems,
+    from_mmpose,
+    load_mmpose,
+    to_mmpose,
+    train,
+)
 
 PROBLEMS = find_problems()
 pytestmark = [
@@ -41,8 +49,6 @@ SMALL = {"stage1_width": 8, "dim": 48, "depth": 2, "heads": 4}
 CONFIG = """
 _base_ = [{base!r}]
 codec = dict(type="MSRAHeatmap", input_size=(48, 64), heatmap_size=(12, 16), sigma=1, unbiased=True)
-data_root = {root!r}
-bbox_file = None
 model = dict(
     backbone=dict(stage1_width=8),
     head=dict(image_size=(64, 48), options={small!r}, decoder=codec, distill=dict(token_weight=0.01)),
@@ -54,7 +60,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=8, num_workers=0, persistent_workers=False,
-    dataset=dict(bbox_file=None, pipeline=[*load, dict(type="PackPoseInputs")]),
+    dataset=dict(pipeline=[*load, dict(type="PackPoseInputs")]),
 )
 test_dataloader = val_dataloader
 train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=4, val_interval=4)
@@ -78,11 +84,15 @@ def _mmpose() -> None:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mmpose")
-    root = write_synthetic(folder / "data", train=4, val=2, size=(128, 128))
+    write_synthetic(folder / "data", train=4, val=2, size=(128, 128))
     path = folder / "small.py"
     base = str(config_path("sdpose_t"))
-    path.write_text(CONFIG.format(base=base, root=f"{root}/", small=SMALL))
+    path.write_text(CONFIG.format(base=base, small=SMALL))
     return path
+
+
+def on_figures(config: Path) -> list[str]:
+    return [str(config), "--data-root", str(config.parent / "data"), "--boxes", "annotated"]
 
 
 def small_model() -> torch.nn.Module:
@@ -104,7 +114,7 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
 def trained(config: Path) -> Path:
     """The work folder of four iterations and an evaluation."""
     folder = config.parent / "straight"
-    train.main([str(config), "--work-dir", str(folder)])
+    train.main([*on_figures(config), "--work-dir", str(folder)])
     return folder
 
 
@@ -114,7 +124,13 @@ def test_training_sums_every_cycle_and_evaluates(trained: Path) -> None:
     assert len(steps) == 4
     for number, line in enumerate(steps):
         terms = {name for name in line if name.startswith("loss_")}
-        assert terms == {"loss_task_1", "loss_task_2", "loss_task_3", "loss_token_keypoint", "loss_token_visual"}
+        assert terms == {
+            "loss_task_1",
+            "loss_task_2",
+            "loss_task_3",
+            "loss_token_keypoint",
+            "loss_token_visual",
+        }
         assert line["loss"] == pytest.approx(sum(line[name] for name in terms), rel=1e-5)
         assert line["distill_factor"] == 0.5 * number
         assert (line["loss_token_visual"] > 0) == (number > 0)
@@ -133,10 +149,13 @@ def test_trained_weights_load_into_the_plain_model(trained: Path) -> None:
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(config: Path, trained: Path) -> None:
     folder = config.parent / "resumed"
     short = ["--cfg-options", "train_cfg.max_iters=2", "train_cfg.val_interval=2"]
-    train.main([str(config), "--work-dir", str(folder), *short])
+    train.main([*on_figures(config), "--work-dir", str(folder), *short])
     first = weights_of(folder / "weights.safetensors")
-    train.main([str(config), "--work-dir", str(folder), "--resume", "--trust-checkpoint"])
-    resumed, straight = weights_of(folder / "weights.safetensors"), weights_of(trained / "weights.safetensors")
+    train.main([*on_figures(config), "--work-dir", str(folder), "--resume", "--trust-checkpoint"])
+    resumed, straight = (
+        weights_of(folder / "weights.safetensors"),
+        weights_of(trained / "weights.safetensors"),
+    )
     assert resumed.keys() == straight.keys()
     assert all(torch.equal(resumed[name], straight[name]) for name in straight)
     assert any(not torch.equal(first[name], straight[name]) for name in straight)
@@ -145,7 +164,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(config: Path, traine
 def test_evaluate_gives_the_metric_of_the_run(config: Path, trained: Path) -> None:
     folder = config.parent / "evaluated"
     last = trained / "iter_4.pth"
-    train.main([str(config), "--work-dir", str(folder), "--evaluate", str(last), "--trust-checkpoint"])
+    train.main([*on_figures(config), "--work-dir", str(folder), "--evaluate", str(last), "--trust-checkpoint"])
     (written,) = folder.glob("*/*.json")
     during = next(line for line in log_of(trained) if "coco/AP" in line)
     after = json.loads(written.read_text())
@@ -155,9 +174,14 @@ def test_evaluate_gives_the_metric_of_the_run(config: Path, trained: Path) -> No
 
 
 def test_an_untrusted_checkpoint_is_not_read(config: Path, trained: Path) -> None:
-    options = ["--work-dir", str(config.parent / "untrusted"), "--cfg-options", f"load_from={trained / 'iter_4.pth'}"]
+    options = [
+        "--work-dir",
+        str(config.parent / "untrusted"),
+        "--cfg-options",
+        f"load_from={trained / 'iter_4.pth'}",
+    ]
     with pytest.raises(SystemExit, match="--trust-checkpoint"):
-        train.main([str(config), *options])
+        train.main([*on_figures(config), *options])
 
 
 def test_inference_through_mmpose(config: Path, trained: Path) -> None:
@@ -169,6 +193,50 @@ def test_inference_through_mmpose(config: Path, trained: Path) -> None:
     (sample,) = inference_topdown(model, image, np.array([[10, 10, 60, 80]], dtype=np.float32))
     assert sample.pred_instances.keypoints.shape == (1, 17, 2)
     assert np.isfinite(sample.pred_instances.keypoints).all()
+
+
+def test_the_guide_predicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import cv2
+
+    from cycledistill.recipes.weights import write_weights
+
+    page = (Path(__file__).parents[2] / "docs" / "mmpose.md").read_text(encoding="utf-8")
+    (code,) = [code for code in re.findall(r"^```py\n(.*?)^```$", page, re.M | re.S) if "inference_topdown" in code]
+    monkeypatch.chdir(tmp_path)
+    write_weights(create_pose_model("sdpose_t").state_dict(), "weights.safetensors")
+    cv2.imwrite("person.jpg", np.zeros((256, 192, 3), np.uint8))
+    exec(code, {})
+    assert "(1, 17, 2)" in capsys.readouterr().out
+
+
+def test_the_config_of_the_guide_is_read(tmp_path: Path) -> None:
+    from mmengine.config import Config
+
+    page = (Path(__file__).parents[2] / "docs" / "mmpose.md").read_text(encoding="utf-8")
+    (code,) = [code for code in re.findall(r"^```py\n(.*?)^```$", page, re.M | re.S) if "_base_" in code]
+    (tmp_path / "mine.py").write_text(code.replace("PATH/integrations/mmpose", str(config_path("sdpose_t").parents[1])))
+    head = Config.fromfile(str(tmp_path / "mine.py")).model.head
+    assert (head.cycles, head.model, head.distill) == (
+        2,
+        "sdpose_t",
+        {"preset": "sdpose", "token_weight": 1e-5},
+    )
+
+
+def test_data_moves_in_every_part() -> None:
+    from mmengine.config import Config
+
+    config = Config.fromfile(str(config_path("sdpose_b")))
+    train._set_data(config, "/data/coco", None)
+    detected = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
+    assert config.train_dataloader.dataset.data_root == "/data/coco"
+    for part in ("val", "test"):
+        assert config[f"{part}_dataloader"].dataset.bbox_file == f"/data/coco/{detected}"
+        assert config[f"{part}_evaluator"].ann_file == "/data/coco/annotations/person_keypoints_val2017.json"
+    train._set_data(config, None, "annotated")
+    assert config.val_dataloader.dataset.bbox_file is None and "bbox_file" not in config.train_dataloader.dataset
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -262,7 +330,14 @@ def test_exit_predicts_with_a_later_cycle() -> None:
         ({"cycles": 0}, "cycles=0"),
         ({"distill": "other"}, "unknown preset"),
         (
-            {"decoder": {"type": "MSRAHeatmap", "input_size": (64, 48), "heatmap_size": (16, 12), "sigma": 2}},
+            {
+                "decoder": {
+                    "type": "MSRAHeatmap",
+                    "input_size": (64, 48),
+                    "heatmap_size": (16, 12),
+                    "sigma": 2,
+                }
+            },
             "input_size",
         ),
     ],
@@ -290,7 +365,10 @@ def test_a_pretrained_backbone_is_loaded_whole_or_not(tmp_path: Path) -> None:
 
     source = MODELS.build({"type": "TokenPoseHRNet"}).net.state_dict()
     write_weights(source | {"stage4.0.weight": torch.ones(2)}, tmp_path / "hrnet.pth")
-    settings = {"type": "TokenPoseHRNet", "init_cfg": {"type": "Pretrained", "checkpoint": str(tmp_path / "hrnet.pth")}}
+    settings = {
+        "type": "TokenPoseHRNet",
+        "init_cfg": {"type": "Pretrained", "checkpoint": str(tmp_path / "hrnet.pth")},
+    }
     backbone = MODELS.build(settings)
     backbone.init_weights()
     assert all(torch.equal(tensor, source[name]) for name, tensor in backbone.net.state_dict().items())
@@ -301,8 +379,16 @@ def test_a_pretrained_backbone_is_loaded_whole_or_not(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_and_evaluate(config: Path) -> None:
     folder = config.parent / "two"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
-    command += ["-m", "cycledistill.integrations.mmpose.train", str(config), "--launcher", "pytorch"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29617",
+    ]
+    command += ["-m", "cycledistill.integrations.mmpose.train", *on_figures(config), "--launcher", "pytorch"]
     command += ["--work-dir", str(folder)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)

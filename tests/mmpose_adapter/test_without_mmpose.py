@@ -69,7 +69,7 @@ def test_missing_packages_come_with_both_commands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pretend(monkeypatch, {}, modules=False)
-    assert check_command.main() == 1
+    assert check_command.main([]) == 1
     printed = capsys.readouterr().out
     for part in ("mmpose is not installed", '"setuptools<81"', "requirements.txt", installed.SECOND_COMMAND):
         assert part in printed

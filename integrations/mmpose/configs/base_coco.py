@@ -1,14 +1,12 @@
 """What SDPose's four configs share: COCO, 256 x 192, the settings of the published code (mmpose 0.29) in mmpose 1.x.
 
-Top-down with detected boxes. Of COCO's usual layout under ``data_root``; ``bbox_file`` (None: annotated boxes) is below
-it. The launcher carries ``--cfg-options data_root=... bbox_file=...`` into the parts below.
+Top-down with detected boxes, COCO's usual layout under ``data_root``. The launcher's ``--data-root`` and ``--boxes``
+change these in every part below; a config that inherits this one must name each part itself, as ever with mmengine.
 """
 
 default_scope = "mmpose"
 data_root = "data/coco/"
-bbox_file = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
 val_annotations = "annotations/person_keypoints_val2017.json"
-follows_data_root = True
 
 codec = dict(
     type="MSRAHeatmap", input_size=(192, 256), heatmap_size=(48, 64), sigma=2, unbiased=True, blur_kernel_size=11
@@ -72,7 +70,7 @@ val_dataloader = dict(
         data_root=data_root,
         data_mode="topdown",
         ann_file=val_annotations,
-        bbox_file=data_root + bbox_file,
+        bbox_file=data_root + "person_detection_results/COCO_val2017_detections_AP_H_56_person.json",
         data_prefix=dict(img="val2017/"),
         test_mode=True,
         pipeline=val_pipeline,
