@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cycledistill.probe import Call, Links, computed_between, links_between, shapes
+from cycledistill.probe import Call, Links, computed_between, links_between, returned, shapes
 
 
 class StackError(ValueError):
@@ -30,8 +30,8 @@ def check_chain(named: Sequence[tuple[str, nn.Module]], calls: Sequence[list[Cal
     links: Links = []
     for index in range(1, len(chain)):
         found = links_into(path, index, chain[index - 1].outputs, chain[index].inputs)
-        returned = [leaf for call in chain[:index] for leaf in call.outputs]
-        check_arguments(path, index, returned, chain[index].inputs, found)
+        made = [leaf for call in chain[:index] for leaf in returned(call.inputs, call.outputs)]
+        check_arguments(path, index, made, chain[index].inputs, found)
         links = links or found
     check_fit(
         path, chain[0].inputs, chain[-1].outputs, links or default_links(chain[-1].outputs, chain[0].inputs, path)

@@ -48,7 +48,6 @@ class Cyclic:
         self._groups: Groups | None = None if tokens is None else check_groups(tokens)
         self._freeze_batch_norm = batch_norm == "freeze"
         self._recorder = Recorder()
-        self._forwards = {True: 0, False: 0}
 
     def _bind(self, model: nn.Module, stack: Stack) -> None:
         """Settle what depends on the model, before anything in it is changed."""
@@ -144,7 +143,8 @@ class Cyclic:
         """
         if not watching():
             return False
-        count = self._forwards[model.training] = self._forwards[model.training] + 1
+        forwards = vars(self).setdefault("_forwards", {True: 0, False: 0})
+        count = forwards[model.training] = forwards[model.training] + 1
         return count & (count - 1) == 0
 
     def _train(self, model: nn.Module, forward: _Forward) -> CycleOutput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,8 +51,14 @@ def versions(leaves: list[Any]) -> tuple[int, ...]:
 
 
 def watching() -> bool:
-    """Whether values can be looked at: neither compiled nor traced."""
-    return not (torch.compiler.is_compiling() or torch._C._is_tracing())
+    """Whether values can be looked at: neither compiled, nor traced, nor captured in a CUDA graph."""
+    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    return not (torch.compiler.is_compiling() or torch._C._is_tracing() or capturing)
+
+
+def plain(container: list[Any] | dict[Any, Any]) -> Any:
+    """The items of a container, whatever class derived from list or dict it is."""
+    return dict(container) if isinstance(container, dict) else list(container)
 
 
 def same_value(a: Any, b: Any) -> bool:
@@ -63,11 +70,15 @@ def same_value(a: Any, b: Any) -> bool:
             return False
         try:
             return _near(a.detach(), b.detach())
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, NotImplementedError):  # meta, fake, functorch and nested tensors have no values to read
             return True
     if isinstance(a, (str, numbers.Number)) and isinstance(b, (str, numbers.Number)):
         return a == b
-    return type(a) is type(b)
+    if type(a) is not type(b):
+        return False
+    return type(a).__module__ != "numpy" or (a.shape == b.shape and bool((a == b).all()))
 
 
 def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -82,19 +93,38 @@ def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def opaque(leaves: list[Any]) -> list[Any]:
-    """Objects among the leaves that may hold tensors out of sight, such as a cache of keys and values."""
-    known = (torch.Tensor, nn.Module, str, numbers.Number, type, type(None), torch.dtype, torch.device)
-    return [leaf for leaf in leaves if not isinstance(leaf, known) and hasattr(leaf, "__dict__") and not callable(leaf)]
+    """Objects among the leaves that may hold tensors out of sight: a cache of keys and values, a closure."""
+    known = (torch.Tensor, nn.Module, str, numbers.Number, type, type(None), torch.dtype, torch.device, list, dict)
+    return [leaf for leaf in leaves if not isinstance(leaf, known) and hasattr(leaf, "__dict__")]
 
 
-def held(value: Any) -> list[tuple[int, int]]:
-    """Identity and version of every tensor that an object holds, also in the objects it holds."""
-    return [(id(tensor), tensor._version) for tensor in _tensors(value, 4)]
+class Held:
+    """What an object among the arguments held when it was noted: tensors and numbers, also in the objects it holds."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner, self.values = owner, list(_values(owner, 4))
+        self.versions = versions(self.values)
+
+    def changed(self) -> bool:
+        """Whether the object holds something else now, or the same changed in place."""
+        now = list(_values(self.owner, 4))
+        same = len(now) == len(self.values) and all(
+            a is b if isinstance(a, torch.Tensor) else same_value(a, b) for a, b in zip(now, self.values, strict=True)
+        )
+        return not same or versions(now) != self.versions
+
+    def like(self, other: Any) -> bool:
+        """Whether another object holds the same values."""
+        values = list(_values(other, 4))
+        return len(values) == len(self.values) and all(map(same_value, self.values, values))
 
 
-def _tensors(value: Any, depth: int) -> Iterator[torch.Tensor]:
+def _values(value: Any, depth: int) -> Iterator[Any]:
     for leaf in pytree.tree_leaves(value):
-        if isinstance(leaf, torch.Tensor):
+        if isinstance(leaf, (torch.Tensor, numbers.Number)):
             yield leaf
-        elif depth and hasattr(leaf, "__dict__") and not isinstance(leaf, (nn.Module, type)):
-            yield from _tensors(vars(leaf), depth - 1)
+        elif depth and isinstance(leaf, types.FunctionType):
+            cells = [cell.cell_contents for cell in leaf.__closure__ or () if cell != types.CellType()]
+            yield from _values([cells, leaf.__defaults__ or (), leaf.__kwdefaults__ or {}], depth - 1)
+        elif depth and hasattr(leaf, "__dict__") and not isinstance(leaf, (nn.Module, type, types.ModuleType)):
+            yield from _values(vars(leaf), depth - 1)

@@ -73,6 +73,11 @@ def computed_between(made: Sequence[Any], taken: Sequence[Any], links: Links) ->
     return False
 
 
+def returned(taken: Sequence[Any], made: Sequence[Any]) -> list[Any]:
+    """What a block returns that it was not given itself."""
+    return [leaf for leaf in made if not any(leaf is given for given in taken)]
+
+
 def argument_names(module: nn.Module) -> tuple[str, ...]:
     """Names of the arguments of a module's forward, in the order of its signature."""
     try:

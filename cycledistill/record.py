@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cycledistill.noted import versions
+from cycledistill.noted import Noted, plain, versions
 from cycledistill.replay import BYPASS, LOOP, Run
 from cycledistill.swap import Swapped
 
@@ -74,7 +74,12 @@ class EarlyModule(Swapped):
         if site is None or run is None or not run.is_before_stack():
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         if run.phase == BYPASS:
-            return run.answer_early(site.index)
+            return run.answer_early(site.index, (*args, *kwargs.values()))
+        containers = [
+            (place, each, Noted(plain(each)))
+            for place, each in enumerate((*args, *kwargs.values()))
+            if isinstance(each, (list, dict))
+        ]
         given = [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, torch.Tensor)]
         before = versions(given)
         run.inside_early = True
@@ -86,7 +91,8 @@ class EarlyModule(Swapped):
         changed = [tensor for tensor, was, now in zip(given, before, versions(given), strict=False) if was != now]
         if changed:
             run.refresh(changed)
-        run.note_early(site.index, output)
+        fills = [(place, Noted(plain(each))) for place, each, was in containers if not was.holds(plain(each))]
+        run.note_early(site.index, output, fills)
         return output
 
 

@@ -9,7 +9,7 @@ its output of that cycle. No block's and no model's forward is written a second 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,8 +21,8 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 from cycledistill.chain import StackError, check_arguments, check_fit, default_links, links_into
-from cycledistill.noted import Noted, held, opaque, same_value, watching
-from cycledistill.probe import Links, links_between
+from cycledistill.noted import Held, Noted, opaque, plain, same_value, watching
+from cycledistill.probe import Links, links_between, returned
 
 NOTE, LOOP, BYPASS = "note", "loop", "bypass"
 
@@ -42,8 +42,10 @@ class NotedCall:
     """Lists and dicts among the arguments, which the block may change."""
     places: dict[int, int] = field(default_factory=dict)
     """The number of each argument, by identity."""
-    objects: list[tuple[Any, list[tuple[int, int]]]] = field(default_factory=list)
-    """Objects that may hold tensors, and which."""
+    objects: list[Held] = field(default_factory=list)
+    """Objects that may hold tensors, and what they held."""
+    autocast: torch.dtype | bool | None = None
+    """The precision the forward asked for around this block, where it is another than around the forward."""
     fills: int | None = None
     """Which argument the block changed and returned: a dict or a list that holds the state."""
     links: Links = field(default_factory=list)
@@ -53,9 +55,16 @@ class NotedCall:
     def watch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at what the block could change beside its tokens."""
         given = (*args, *kwargs.values())
-        self.containers = [(each, Noted(each)) for each in given if isinstance(each, (list, dict))]
+        self.containers = [(each, Noted(plain(each))) for each in given if isinstance(each, (list, dict))]
         self.places = {id(each): place for place, each in enumerate(given)}
-        self.objects = [(each, held(each)) for each in opaque(self.leaves)]
+        self.objects = [Held(each) for each in opaque(self.leaves)]
+
+    def run(self, frozen: FrozenStatistics, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the block, checkpointed and in the precision of its first call."""
+        with _precision(self.leaves, self.autocast):
+            if self.checkpointed:
+                return checkpoint(partial(_run_frozen, self.block, frozen), *args, use_reentrant=False, **kwargs)
+            return _run_frozen(self.block, frozen, *args, **kwargs)
 
     @property
     def leaves(self) -> list[Any]:
@@ -88,9 +97,10 @@ class Run:
         self.entered = 0
         self.calls: list[NotedCall] = []
         self.outputs: list[Noted] = []
-        self.early: list[tuple[int, Noted]] = []
+        self.early: list[tuple[int, Noted, list[tuple[int, Noted]]]] = []
         self.early_answered = 0
         self.inputs = Noted(inputs)
+        self.autocast = autocast_of(self.inputs.leaves)
         self.compare = compare
         self.inside_early = False
         self.grad_enabled = torch.is_grad_enabled()
@@ -107,6 +117,8 @@ class Run:
                 "timm.layers.set_reentrant_ckpt(False)"
             )
         call = NotedCall(block, Noted((args, kwargs)), _saving_hooks() is not self.saving_hooks)
+        precision = autocast_of(call.leaves)
+        call.autocast = precision if precision != self.autocast else None
         if watching():
             call.watch(args, kwargs)
         if index > 0:
@@ -114,23 +126,44 @@ class Run:
             call.links = links_into(self.path, index, self.outputs[-1].leaves, call.leaves)
             linked = {taken for _, taken in call.links}
             if self.compare:
-                made = [leaf for output in self.outputs for leaf in output.leaves]
+                done = zip(self.calls, self.outputs, strict=True)
+                made = [leaf for each, output in done for leaf in returned(each.leaves, output.leaves)]
                 check_arguments(self.path, index, made, call.leaves, call.links)
             for source, output in enumerate(self.outputs[:-1]):
                 further = links_between(output.leaves, call.leaves)
                 call.skips += [(source, made, taken) for made, taken in further if taken not in linked]
+            self._check_skips(index, call)
         else:
             self._check_before()
         self.calls.append(call)
         if self.stop_at_last and index == self.depth - 1:
             raise StackReached
 
+    def _check_skips(self, index: int, call: NotedCall) -> None:
+        """An output of a block further back may stand where earlier blocks were given nothing, as in a U-Net.
+
+        Where they were given a tensor, the forward hands on a second state that no block returns.
+        """
+        if not call.skips:
+            return
+        paths = [path for path, _ in pytree.tree_leaves_with_path(call.given.value())]
+        skipped = {paths[taken] for _, _, taken in call.skips}
+        for earlier in self.calls:
+            known = earlier.state_places()
+            for place, (path, leaf) in enumerate(pytree.tree_leaves_with_path(earlier.given.value())):
+                if path in skipped and isinstance(leaf, torch.Tensor) and place not in known:
+                    raise StackError(
+                        f'blocks="{self.path}": block {index} takes the output of a block further back where earlier '
+                        "blocks take another tensor: the forward hands on a state that blocks do not return, and "
+                        "further cycles would begin with the first one. Return it from the blocks"
+                    )
+
     def note_output(self, output: Any) -> None:
         """Note what the block noted last returned, and refuse one that did more than return something."""
         self.outputs.append(Noted(output))
         call, index = self.calls[-1], len(self.calls) - 1
         for container, before in call.containers:
-            if before.holds(container):
+            if before.holds(plain(container)):
                 continue
             call.fills = call.places[id(container)]
             if output is not container:
@@ -139,10 +172,10 @@ class Run:
                     "does not return, so what later cycles put there would be lost. Return it, or collect outside the "
                     "blocks"
                 )
-        for each, tensors in call.objects:
-            if held(each) != tensors:
+        for each in call.objects:
+            if each.changed():
                 raise StackError(
-                    f'blocks="{self.path}": block {index} changes the {type(each).__name__} that it is given, as a '
+                    f'blocks="{self.path}": block {index} changes the {type(each.owner).__name__} it is given, as a '
                     "cache of keys and values is, and later cycles would find there what this one left. Switch it off: "
                     "model.config.use_cache = False, or use_cache=False in the call"
                 )
@@ -156,8 +189,7 @@ class Run:
         if fills is None:
             return answer
         container = (*args, *kwargs.values())[fills]  # the model may go on with this one, not with what is returned
-        container.clear()
-        container.update(answer) if isinstance(container, dict) else container.extend(answer)
+        _fill(container, answer)
         return container
 
     def _check_arguments(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -169,6 +201,12 @@ class Run:
             place in state or same_value(noted, leaf)
             for place, (noted, leaf) in enumerate(zip(call.leaves, leaves, strict=True))
         )
+        now = opaque(leaves)
+        same = (
+            same
+            and len(now) == len(call.objects)
+            and all(noted.like(each) for noted, each in zip(call.objects, now, strict=True))
+        )
         if not same:
             raise StackError(
                 f'blocks="{self.path}": block {index} takes something beside its tokens that changes when they do '
@@ -176,11 +214,11 @@ class Run:
                 "run the blocks alone and would keep what cycle 1 had. Compute it inside the block"
             )
 
-    def note_early(self, key: int, output: Any) -> None:
-        """Note the output of a module that ran before the stack."""
-        self.early.append((key, Noted(output)))
+    def note_early(self, key: int, output: Any, fills: list[tuple[int, Noted]]) -> None:
+        """Note what a module that ran before the stack returned, and put into lists and dicts it was given."""
+        self.early.append((key, Noted(output), fills))
 
-    def answer_early(self, key: int) -> Any:
+    def answer_early(self, key: int, given: tuple[Any, ...]) -> Any:
         """The noted output of a module before the stack, in the order of the first pass."""
         known = self.early[self.early_answered] if self.early_answered < len(self.early) else None
         if known is None or known[0] != key:
@@ -190,19 +228,21 @@ class Run:
                 "inside a module, or outside the model"
             )
         self.early_answered += 1
+        for place, content in known[2]:
+            _fill(given[place], content.value())
         return known[1].value()
 
     def refresh(self, changed: list[torch.Tensor]) -> None:
         """Note that an early module changed tensors in place; it answers in replays, so that is not done again."""
-        for place, (key, noted) in enumerate(self.early):
+        for place, (key, noted, fills) in enumerate(self.early):
             if any(leaf is tensor for leaf in noted.leaves for tensor in changed):
-                self.early[place] = (key, Noted(noted.value()))
+                self.early[place] = (key, Noted(noted.value()), fills)
         self.inputs = Noted(self.inputs.value())
 
     def _check_before(self) -> None:
         """Refuse a forward that changed in place what a replay starts from."""
         what = "its own input" if self.inputs.changed() else "the output of a module before the stack"
-        if self.inputs.changed() or any(noted.changed() for _, noted in self.early):
+        if self.inputs.changed() or any(noted.changed() for _, noted, _ in self.early):
             raise StackError(
                 f"the model's forward changes {what} in place (x += ...), and would do so again for every cycle. Write "
                 "it out of place: x = x + ..."
@@ -272,7 +312,7 @@ class Run:
         if watching():
             last.watch(args, kwargs)
         self.phase = LOOP
-        self.note_output(last.block(*args, **kwargs))
+        self.note_output(last.run(FrozenStatistics(()), args, kwargs))
         self._check_fit()
 
     def cycle(self, frozen: FrozenStatistics) -> None:
@@ -290,11 +330,7 @@ class Run:
         outputs: list[Noted] = []
         for call in self.calls:
             args, kwargs = call.arguments(output.leaves, outputs)
-            if call.checkpointed:
-                made = checkpoint(partial(_run_frozen, call.block, frozen), *args, use_reentrant=False, **kwargs)
-            else:
-                made = _run_frozen(call.block, frozen, *args, **kwargs)
-            output = Noted(made)
+            output = Noted(call.run(frozen, args, kwargs))
             outputs.append(output)
         self.outputs = outputs
 
@@ -357,6 +393,27 @@ def _run_frozen(block: nn.Module, frozen: FrozenStatistics, *args: Any, **kwargs
         return block(*args, **kwargs)
     with frozen.hold():
         return block(*args, **kwargs)
+
+
+def _fill(container: Any, content: Any) -> None:
+    container.clear()
+    container.update(content) if isinstance(container, dict) else container.extend(content)
+
+
+def autocast_of(leaves: list[Any]) -> torch.dtype | bool:
+    """The type that autocast works in for the device of these tensors, or ``False``."""
+    kind = next((leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor)), "cpu")
+    kind = kind if torch.amp.is_autocast_available(kind) else "cpu"
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else False
+
+
+def _precision(leaves: list[Any], autocast: torch.dtype | bool | None) -> AbstractContextManager[Any]:
+    if autocast is None:
+        return nullcontext()
+    kind = next((leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor)), "cpu")
+    if isinstance(autocast, torch.dtype):
+        return torch.autocast(kind, dtype=autocast)
+    return torch.autocast(kind, enabled=False)
 
 
 def _saving_hooks() -> Any:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from cycledistill.chain import ChainError, StackError, check_chain
-from cycledistill.probe import Call, Links, Trace, computed_between, links_between, probe
+from cycledistill.probe import Call, Links, Trace, computed_between, links_between, probe, returned
 from cycledistill.swap import recipe_of
 
 _PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
@@ -191,7 +191,8 @@ def _link(index: int, blocks: list[tuple[str, nn.Module]], trace: Trace) -> Link
     if not before or not here:
         return []
     links = links_between(before.outputs, here.inputs)
-    made = [leaf for name, _ in blocks[:index] for call in trace[name] for leaf in call.outputs]
+    earlier = (call for name, _ in blocks[:index] for call in trace[name])
+    made = [leaf for call in earlier for leaf in returned(call.inputs, call.outputs)]
     return [] if computed_between(made, here.inputs, links) else links
 
 

@@ -170,6 +170,74 @@ def cached(m: Any, x: Tensor) -> Tensor:
     return read(m, x)
 
 
+class Reads(Mix):
+    """Reads a tensor inside an object, an array or a closure."""
+
+    def forward(self, x: Tensor, where: Any) -> Tensor:  # type: ignore[override]
+        beside = where() if callable(where) else getattr(where, "ref", where)
+        return super().forward(x, torch.as_tensor(beside))
+
+
+class Box:
+    def __init__(self, ref: Tensor) -> None:
+        self.ref = ref
+
+
+def boxed(m: Any, x: Tensor) -> Tensor:
+    x = m.embed(x)
+    for block in m.blocks:
+        x = block(x, Box(m.gate(x)))
+    return read(m, x)
+
+
+def box_updated(m: Any, x: Tensor) -> Tensor:
+    x, box = m.embed(x), Box(x[..., :1])
+    for block in m.blocks:
+        box.ref = m.gate(x)
+        x = block(x, box)
+    return read(m, x)
+
+
+def closed_over(m: Any, x: Tensor) -> Tensor:
+    x = m.embed(x)
+    for block in m.blocks:
+        gate = m.gate(x)
+        x = block(x, lambda gate=gate: gate)
+    return read(m, x)
+
+
+def as_array(m: Any, x: Tensor) -> Tensor:
+    x = m.embed(x)
+    for block in m.blocks:
+        x = block(x, x.detach().numpy())
+    return read(m, x)
+
+
+def reversible(m: Any, x: Tensor) -> Tensor:
+    a, b = m.embed(x), m.embed(x) + m.pos
+    for block in m.blocks:
+        a, b = b, block(b, a)
+    return read(m, a + b)
+
+
+class Kept(dict):  # type: ignore[type-arg]
+    """A dict of a class of its own, which no pytree knows."""
+
+
+class Sums(Mix):
+    def forward(self, x: Tensor, kept: Kept) -> Tensor:  # type: ignore[override]
+        y = super().forward(x)
+        kept["sum"] = kept.get("sum", 0) + y
+        return y
+
+
+def summed(m: Any, x: Tensor) -> Tensor:
+    x, kept = m.embed(x), Kept()
+    for block in m.blocks:
+        x = block(x, kept)
+    return read(m, kept["sum"])
+
+
 def of_forward(m: Any, x: Tensor) -> Tensor:
     x = m.embed(x)
     for block in m.blocks:
@@ -186,6 +254,12 @@ REFUSED = {
     "an argument drawn at random": (drawn, Mix, "drawn at random"),
     "a list the blocks fill": (collected, Collects, "changes a list"),
     "a cache the blocks fill": (cached, Caches, "changes the Cache"),
+    "an object that hangs on tokens": (boxed, Reads, "beside its tokens"),
+    "an object changed between blocks": (box_updated, Reads, "beside its tokens"),
+    "a closure over tokens": (closed_over, Reads, "beside its tokens"),
+    "an array of tokens": (as_array, Reads, "beside its tokens"),
+    "two states crossed by the forward": (reversible, Mix, "a state that blocks do not return"),
+    "a dict of another class that blocks fill": (summed, Sums, "changes a Kept"),
     "blocks that are not called": (of_forward, Mix, "entered 0 of 3"),
 }
 
@@ -274,6 +348,40 @@ def swallowing(m: Any, x: Tensor) -> Tensor:
     return read(m, h)
 
 
+class Fills(nn.Linear):
+    """Puts a tensor into a list it is given, as a stem keeps its scales."""
+
+    def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:  # type: ignore[override]
+        y = super().forward(x)
+        kept.append(torch.tanh(y))
+        return y
+
+
+def filled(m: Any, x: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+    h = m.stem(x, kept)
+    for block in m.blocks:
+        h = block(h)
+    for each in kept:
+        h = h + each
+    return read(m, h)
+
+
+class Passes(Mix):
+    """Hands a memory on as it is, and takes a bias made of it."""
+
+    def forward(self, x: Tensor, memory: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(x, memory * bias), memory
+
+
+def with_memory(m: Any, x: Tensor) -> Tensor:
+    x, memory = m.embed(x), m.gate(x)
+    bias = torch.tanh(memory)
+    for block in m.blocks:
+        x, memory = block(x, memory, bias)
+    return read(m, x)
+
+
 class Listed(nn.Linear):
     def forward(self, x: Tensor) -> Any:
         return [super().forward(x)]
@@ -295,6 +403,8 @@ SERVED = {
     "a dict as state, written to after the stack": (on_dict, OnDict, None),
     "a dict as state, what is returned ignored": (on_dict_ignoring, OnDict, None),
     "a table a depth, and outputs of its shape": (with_table, WithMap, None),
+    "a list that a module before the stack fills": (filled, Mix, Fills),
+    "a memory handed on, and a bias made of it": (with_memory, Passes, None),
     "an early end that the model catches": (swallowing, Mix, None),
 }
 
@@ -446,6 +556,33 @@ def test_a_part_of_a_wrapped_model_can_be_freed() -> None:
     assert type(unwrap_cyclic(fresh)) is Outer
     with pytest.raises(StackError, match="nothing to undo"):
         unwrap_cyclic(nn.Sequential(outer))
+
+
+def test_cycles_run_in_the_precision_of_the_first() -> None:
+    def half(m: Any, x: Tensor) -> Tensor:
+        x = m.embed(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            for block in m.blocks:
+                x = block(x)
+        return read(m, x.float())
+
+    def guarded(m: Any, x: Tensor) -> Tensor:
+        x = m.embed(x).float()
+        with torch.autocast("cpu", enabled=False):
+            for block in m.blocks:
+                x = block(x)
+        return read(m, x)
+
+    x = tokens().float()
+    for run, outer in ((half, False), (guarded, True)):
+        plain = made(run).float()
+        truth = Truth(plain)
+        model = wrap_cyclic(plain, 2, None, blocks="blocks")
+        with torch.autocast("cpu", torch.bfloat16, enabled=outer):
+            got, want = model(x)[1], truth(2, x)
+            assert_same(got, want)
+            model.eval().cyclic.exit = 2
+            assert_same(model(x), want)
 
 
 def test_the_handle_has_no_other_settings() -> None:
