@@ -27,16 +27,16 @@ from .shims import trusted_checkpoints
 
 _TRUST = (
     "mmengine's checkpoints hold pickled objects beside tensors, and reading them can run code. Add --trust-checkpoint "
-    "if the file is your own, or start from weights alone: "
-    "python -m cycledistill.integrations.mmpose.convert, then --cfg-options load_from=FILE"
+    "if the file is your own, or take a .pth file of weights alone, as "
+    "python -m cycledistill.integrations.mmpose.convert writes it"
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, or evaluate with ``--evaluate``; errors of use end the process with one message."""
     asked = _parser().parse_args(arguments)
-    if (asked.resume or asked.evaluate) and not asked.trust_checkpoint:
-        sys.exit(f"error: {'--resume' if asked.resume else '--evaluate'}: {_TRUST}")
+    if asked.resume and not asked.trust_checkpoint:
+        sys.exit(f"error: --resume: {_TRUST}")
     try:
         path = config_path(asked.config)
         load_mmpose()

@@ -24,6 +24,7 @@ from cycledistill.integrations.coco import create_pose_model, load_pose_weights
 from cycledistill.integrations.coco.synthetic import write_synthetic
 from cycledistill.integrations.mmpose import (
     config_path,
+    convert,
     find_problems,
     from_mmpose,
     load_mmpose,
@@ -161,27 +162,31 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(config: Path, traine
     assert any(not torch.equal(first[name], straight[name]) for name in straight)
 
 
-def test_evaluate_gives_the_metric_of_the_run(config: Path, trained: Path) -> None:
-    folder = config.parent / "evaluated"
-    last = trained / "iter_4.pth"
-    train.main([*on_figures(config), "--work-dir", str(folder), "--evaluate", str(last), "--trust-checkpoint"])
+def metrics(lines: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in lines.items() if name.startswith("coco/")}
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "weights"])
+def test_evaluate_gives_the_metric_of_the_run(kind: str, config: Path, trained: Path) -> None:
+    folder = config.parent / f"evaluated_{kind}"
+    if kind == "weights":  # no code in them, so no trust is asked for
+        source = config.parent / "weights.pth"
+        convert.main([str(trained / "weights.safetensors"), str(source)])
+        train.main([*on_figures(config), "--work-dir", str(folder), "--evaluate", str(source)])
+    else:
+        source = trained / "iter_4.pth"
+        train.main([*on_figures(config), "--work-dir", str(folder), "--evaluate", str(source), "--trust-checkpoint"])
     (written,) = folder.glob("*/*.json")
-    during = next(line for line in log_of(trained) if "coco/AP" in line)
-    after = json.loads(written.read_text())
-    assert {name: after[name] for name in after if name.startswith("coco/")} == {
-        name: during[name] for name in during if name.startswith("coco/")
-    }
+    during = metrics(next(line for line in log_of(trained) if "coco/AP" in line))
+    assert during and metrics(json.loads(written.read_text())) == during
 
 
-def test_an_untrusted_checkpoint_is_not_read(config: Path, trained: Path) -> None:
-    options = [
-        "--work-dir",
-        str(config.parent / "untrusted"),
-        "--cfg-options",
-        f"load_from={trained / 'iter_4.pth'}",
-    ]
+@pytest.mark.parametrize("how", ["load_from", "evaluate"])
+def test_an_untrusted_checkpoint_is_not_read(how: str, config: Path, trained: Path) -> None:
+    source = str(trained / "iter_4.pth")
+    options = ["--evaluate", source] if how == "evaluate" else ["--cfg-options", f"load_from={source}"]
     with pytest.raises(SystemExit, match="--trust-checkpoint"):
-        train.main([*on_figures(config), *options])
+        train.main([*on_figures(config), "--work-dir", str(config.parent / "untrusted"), *options])
 
 
 def test_inference_through_mmpose(config: Path, trained: Path) -> None:

@@ -95,8 +95,6 @@ def test_requirements_name_every_module_the_check_asks_for() -> None:
 def test_resuming_asks_for_trust_first() -> None:
     with pytest.raises(SystemExit, match="--trust-checkpoint"):
         train.main(["sdpose_t", "--resume"])
-    with pytest.raises(SystemExit, match="--trust-checkpoint"):
-        train.main(["sdpose_t", "--evaluate", "last.pth"])
 
 
 def test_an_unknown_config_names_the_nearest() -> None:
