@@ -66,7 +66,8 @@ class MultiViewPPT(nn.Module):
         """Predict the keypoints of one person in every view.
 
         Args:
-            views: V tensors (B, 3, H, W), any V from 1, RGB, normalised by ImageNet's mean and deviation.
+            views: V tensors (B, 3, H, W), any V from 1, RGB, normalised by ImageNet's mean and deviation; or features,
+                as ``config.view_shape`` says.
             rays: V tensors (B, N, 3), for each patch a point on its ray in the world (`patch_rays`). Needed by a model
                 with ``ray_encoding``, and by no other.
             centers: V tensors (B, 3), the cameras' positions in the same axes.
@@ -122,7 +123,7 @@ class MultiViewPPT(nn.Module):
             given = _one_tensor(views) or "no view"
             raise ValueError(f"{given}: a list of views is expected, each (B, {self._view_shape()})")
         batch = len(views[0])
-        _check_list("views", views, (batch, self.config.in_channels, *self.config.image_size), len(views))
+        _check_list("views", views, (batch, *self.config.view_shape), len(views))
         if self.pos_3d_linear is None:
             if rays is not None or centers is not None:
                 raise ValueError(
@@ -141,7 +142,7 @@ class MultiViewPPT(nn.Module):
         return ray_directions(torch.cat(list(rays)), torch.cat(list(centers)))
 
     def _view_shape(self) -> str:
-        return ", ".join(map(str, (self.config.in_channels, *self.config.image_size)))
+        return ", ".join(map(str, self.config.view_shape))
 
 
 def create_multiview(**overrides: Any) -> MultiViewPPT:

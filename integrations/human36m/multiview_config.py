@@ -19,9 +19,10 @@ class MultiViewConfig:
     Args:
         num_keypoints: Keypoints to predict, one learned token each.
         image_size: Size of one view in pixels.
-        backbone: ``"stem"`` (two strided convolutions and four bottlenecks), or ``"none"``: tokens are patches of the
-            view itself.
-        in_channels: Channels of a view; the stem takes 3.
+        backbone: ``"stem"`` (two strided convolutions and four bottlenecks); ``"none"``: tokens are patches of the view
+            itself; or ``"features"``: a view is given as features (B, in_channels, H/4, W/4) that a backbone elsewhere
+            made of it.
+        in_channels: Channels of what is given for a view; the stem takes 3.
         stage1_width: Middle width of the stem's bottlenecks.
         patch_size: Size of a patch in pixels of the backbone's features.
         dim: Channels of a token.
@@ -48,7 +49,7 @@ class MultiViewConfig:
 
     num_keypoints: int = 17
     image_size: Size = (256, 256)
-    backbone: Literal["stem", "none"] = "stem"
+    backbone: Literal["stem", "none", "features"] = "stem"
     in_channels: int = 3
     stage1_width: int = 64
     patch_size: Size = (4, 4)
@@ -78,11 +79,13 @@ class MultiViewConfig:
         self._check_layers()
 
     def _check_sizes(self) -> None:
-        if self.backbone not in ("stem", "none"):
-            raise ValueError(f'backbone={self.backbone!r}: "stem" or "none" is expected')
+        if self.backbone not in ("stem", "none", "features"):
+            raise ValueError(f'backbone={self.backbone!r}: "stem", "none" or "features" is expected')
         if self.backbone == "stem" and self.in_channels != 3:
-            raise ValueError(f'in_channels={self.in_channels}: the stem takes 3; backbone="none" takes any number')
-        stride = STRIDE if self.backbone == "stem" else 1
+            raise ValueError(
+                f'in_channels={self.in_channels}: the stem takes 3; backbone="none" or "features" takes any number'
+            )
+        stride = 1 if self.backbone == "none" else STRIDE
         for side, pixels, patch in zip(("height", "width"), self.image_size, self.patch_size, strict=True):
             if pixels % (stride * patch) or pixels % STRIDE:
                 raise ValueError(
@@ -125,7 +128,7 @@ class MultiViewConfig:
     @property
     def patch_pixels(self) -> Size:
         """Height and width of a patch in pixels of the view."""
-        stride = STRIDE if self.backbone == "stem" else 1
+        stride = 1 if self.backbone == "none" else STRIDE
         return stride * self.patch_size[0], stride * self.patch_size[1]
 
     @property
@@ -133,6 +136,11 @@ class MultiViewConfig:
         """Rows and columns of patches."""
         height, width = self.patch_pixels
         return self.image_size[0] // height, self.image_size[1] // width
+
+    @property
+    def view_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the model is given for a view."""
+        return (self.in_channels, *(self.heatmap_size if self.backbone == "features" else self.image_size))
 
     @property
     def heatmap_size(self) -> Size:

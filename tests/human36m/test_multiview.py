@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ from cycledistill.integrations.human36m.fusion import merge_views, split_keypoin
 from cycledistill.integrations.human36m.joint_detection import decode_joints, joint_detection_rate, joint_heatmaps
 from cycledistill.integrations.human36m.multiview import MultiViewPPT, create_multiview
 from cycledistill.integrations.human36m.multiview_config import MultiViewConfig
+from cycledistill.integrations.human36m.multiview_demo import ARMS, build, main, measure, pick, report, train
+from cycledistill.integrations.human36m.multiview_demo import SMALL as DEMO
+from cycledistill.integrations.human36m.multiview_scene import generate_scenes, in_picture, in_view
 from cycledistill.integrations.human36m.rays import patch_rays, ray_directions
 from cycledistill.macs import MacCounter, Macs
 from cycledistill.prune import unwrap_pruning
@@ -337,7 +342,7 @@ def test_rays_for_a_model_without_their_code() -> None:
         ({"fused_layers": 12}, "fused_layers=12: a whole number from 0 to 11"),
         ({"prune_layers": (3, 10)}, r"10 is none of the layers on single views, 0 to 9"),
         ({"fused_layers": 0}, "set ray_encoding=False"),
-        ({"backbone": "hrnet"}, '"stem" or "none"'),
+        ({"backbone": "hrnet"}, '"stem", "none" or "features"'),
         ({"in_channels": 17}, "the stem takes 3"),
         ({"head_hidden": 0}, "head_hidden=0"),
     ],
@@ -350,3 +355,89 @@ def test_bad_configurations(fields: dict[str, object], message: str) -> None:
 def test_an_unknown_option_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="no option 'fused_layer'; the nearest is 'fused_layers'"):
         create_multiview(fused_layer=2)
+
+
+def test_scenes_are_of_one_figure_seen_by_all_cameras() -> None:
+    """A joint lies on the rays through its pixels, so the rays of two cameras meet where the figure is."""
+    scenes = generate_scenes(9, cameras=3, size=64, grid=(16, 16), seed=5)
+    assert scenes.views.shape == (3, 9, 17, 16, 16)
+    assert len(scenes) == 9
+    assert scenes.hidden.float().mean().item() == pytest.approx(0.3, abs=0.2)
+    places = in_view(scenes.joints, scenes.crops)  # features have a pixel a patch here, so a ray each
+    torch.testing.assert_close(in_picture(places, scenes.crops), scenes.joints, rtol=1e-4, atol=1e-2)
+    assert places.min() > -1
+    assert places.max() < 16
+    for camera in range(3):
+        pixel = places[camera, 4, 0].round().long()
+        ray = scenes.rays[camera, 4, pixel[1] * 16 + pixel[0]] - scenes.centers[camera, 4]
+        step = -scenes.centers[camera, 4, [0, 2]] @ ray[[0, 2]] / ray[[0, 2]].square().sum()
+        nearest = scenes.centers[camera, 4] + step * ray
+        assert nearest[[0, 2]].norm() < 0.9  # the pelvis is within half a metre of the middle along each axis
+
+
+def test_features_show_the_joints_that_are_not_hidden() -> None:
+    scenes = generate_scenes(16, cameras=2, cover=0.6)
+    found, scores = decode_joints(scenes.views.flatten(0, 1))
+    off = (found - in_view(scenes.joints, scenes.crops).flatten(0, 1)).norm(dim=-1)
+    hidden = scenes.hidden.flatten(0, 1)
+    assert hidden.any()
+    assert off[~hidden].max() < 1
+    assert scores[hidden].max() < 4 < scores[~hidden].min()
+
+
+def test_scenes_repeat_and_differ() -> None:
+    one, same, other = (generate_scenes(3, 2, seed=seed, first=first) for seed, first in ((1, 0), (1, 0), (1, 50)))
+    assert torch.equal(one.views, same.views)
+    assert not torch.equal(one.joints, other.joints)
+    assert not generate_scenes(3, 2, cover=0).hidden.any()
+    for wrong in ({"count": 0}, {"cameras": 0}, {"grid": (5, 4)}, {"cover": 1.0}):
+        with pytest.raises(LiftingDataError, match="expected|needed"):
+            generate_scenes(**{"count": 2, **wrong})
+
+
+@torch.no_grad()
+def test_measured_rates_of_a_model_that_copies_its_input() -> None:
+    """What the features show is found exactly, so every joint that is seen is detected."""
+
+    class Copy(torch.nn.Module):
+        config = MultiViewConfig(**DEMO, fused_layers=0, ray_encoding=False)
+
+        def forward(self, views: list[Tensor]) -> list[Tensor]:
+            return views
+
+    figures = measure(Copy(), generate_scenes(16, 2, size=128))  # a pixel of the features is about 16 of the picture
+    assert figures["jdr_seen"] > 98 > figures["jdr_hidden"]
+    assert figures["error_seen"] < 12.8 < figures["error_hidden"]
+
+
+@pytest.mark.slow
+def test_training_beats_the_mean_pose() -> None:
+    scenes = generate_scenes(160)
+    model = build(0, **ARMS["fused, rays"])
+    train(model, scenes, steps=60, batch=8, seed=0)
+    mean = in_view(scenes.joints, scenes.crops).mean(dim=1, keepdim=True).expand(-1, 160, -1, -1)
+    standing = (in_picture(mean, scenes.crops) - scenes.joints).norm(dim=-1).mean().item()
+    assert measure(model, scenes)["error_all"] < 0.9 * standing
+
+
+def test_the_command_compares_three_models(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "runs.json"
+    few = ["--steps", "2", "--scenes", "10", "--views", "2", "--batch-size", "2"]
+    assert main([*few, "--seeds", "0", "1", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    printed = capsys.readouterr().out
+    assert [run["model"] for run in record["runs"]] == 2 * list(ARMS)
+    assert printed.splitlines()[0].split()[:3] == ["model", "M", "MACs"]
+    assert report(record["runs"]) in printed
+    macs = {run["model"]: run["macs"] for run in record["runs"]}
+    assert macs["views apart"] < macs["fused"] < macs["fused, rays"]
+    with pytest.raises(SystemExit):
+        main(["--steps", "0"])
+
+
+def test_picked_scenes_have_rays_for_models_that_use_them() -> None:
+    scenes = generate_scenes(4, 2)
+    index = torch.tensor([2, 0])
+    assert set(pick(scenes, index, rays=False)) == {"views"}
+    chosen = pick(scenes, index, rays=True)
+    assert torch.equal(chosen["rays"][1], scenes.rays[1, index])
