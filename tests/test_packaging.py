@@ -42,7 +42,7 @@ def installed_name(path: Path) -> str:
 
 def test_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
     modules = [*(ROOT / "cycledistill").rglob("*.py"), *INTEGRATIONS.rglob("*.py")]
-    configs = [path for end in ("*.yaml", "*.yml", "*.json") for path in INTEGRATIONS.rglob(end)]
+    configs = [path for end in ("*.yaml", "*.yml", "*.json", "*.txt") for path in INTEGRATIONS.rglob(end)]
     expected = {installed_name(path) for path in (*modules, *configs)} | {"cycledistill/py.typed"}
     info = f"cycledistill-{cycledistill.__version__}.dist-info/"
     found = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith(info)}
