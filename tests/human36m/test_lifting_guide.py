@@ -1,0 +1,34 @@
+"""The tables of the guide "3D lifting" say what the committed records say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "lifting.md").read_text(encoding="utf-8")
+COSTS = json.loads((ROOT / "benchmarks" / "results" / "lifting_costs.json").read_text(encoding="utf-8"))["models"]
+
+
+@pytest.mark.parametrize("record", COSTS, ids=lambda record: record["name"])
+def test_costs_are_those_of_the_benchmark(record: dict[str, Any]) -> None:
+    (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{record['name']}` |")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    kept = "all" if record["kept"] is None else str(record["kept"][0])
+    assert cells[1] == str(record["frames"])
+    assert re.match(rf"{kept}\b", cells[2])
+    counted = (f"{record['parameters'] / 1e6:.2f} M", f"{record['linear']:.2f}", record["known"]["linear"])
+    assert tuple(cells[3:6]) == counted
+
+
+def test_published_errors_are_those_that_the_recipes_quote() -> None:
+    for name in ("mixste", "hot_mixste", "tpc_mixste", "mhformer", "tpc_mhformer", "motionbert", "hot_motionbert"):
+        recipe = (ROOT / "integrations" / "human36m" / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
+        quoted = re.search(r"Published: ([\d.]+ mm)", recipe)
+        (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")]
+        assert quoted is not None
+        assert row.rsplit("|", 2)[1].strip().startswith(quoted[1]), name
