@@ -32,3 +32,13 @@ def test_published_errors_are_those_that_the_recipes_quote() -> None:
         (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")]
         assert quoted is not None
         assert row.rsplit("|", 2)[1].strip().startswith(quoted[1]), name
+
+
+def test_the_comparison_of_views_is_that_of_the_committed_run() -> None:
+    record = json.loads((ROOT / "docs" / "figures" / "multiview.json").read_text(encoding="utf-8"))
+    assert record["steps"] == 200
+    assert {run["seed"] for run in record["runs"]} == {0}
+    for run in record["runs"]:
+        figures = (run[key] for key in ("jdr_all", "jdr_seen", "jdr_hidden", "error_all"))
+        cells = [f"{run['macs'] / 1e6:.1f}", *(f"{figure:.1f}" for figure in figures)]
+        assert f"| {run['model']} | {' | '.join(cells)} |" in PAGE
