@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -55,6 +56,21 @@ def read_weights(path: str | Path) -> State:
             f"found: {inside or 'nothing'}"
         )
     return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What a safetensors file says about its weights; nothing for other files.
+
+    Raises:
+        CheckpointError: A truncated or foreign file.
+    """
+    if Path(path).suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file, or a truncated one: {error}") from error
 
 
 def write_weights(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -108,7 +124,7 @@ def _read_torch(path: Path) -> Any:
             "its source, save the weights alone from the code that made it: "
             'torch.save(checkpoint["state_dict"], path)'
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, struct.error) as error:
         raise CheckpointError(f"{path}: truncated, or no PyTorch checkpoint ({_first_line(error)})") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,7 @@ def annotated_persons(annotations: Any, joints: JointSet, image_size: tuple[int,
         PoseDataError: The file has no images or annotations, a person has another number of joints or joints that are
             not finite, or nobody is left.
     """
+    check_annotations(annotations)
     images = _images(annotations)
     persons, left_out = [], {"a crowd": 0, "no labelled joint": 0, "no box inside the picture": 0}
     for entry in annotations["annotations"]:
@@ -107,7 +109,7 @@ def annotated_persons(annotations: Any, joints: JointSet, image_size: tuple[int,
         center, scale = box_to_crop(box, image_size)
         visible = (points[:, 2] > 0).astype(np.float32)
         place = points[:, :2]
-        persons.append(Person(entry["image_id"], picture["file_name"], center, scale, place, visible, 1.0))
+        persons.append(Person(entry["image_id"], _file_name(picture), center, scale, place, visible, 1.0))
     for reason, number in left_out.items():
         if number:
             _logger.info("%d of %d annotations left out: %s", number, len(annotations["annotations"]), reason)
@@ -143,7 +145,7 @@ def detected_persons(
             center, scale = box_to_crop(entry["bbox"], image_size)
             score = float(entry["score"])
             visible = np.ones(len(joints), np.float32)
-            persons.append(Person(entry["image_id"], picture["file_name"], center, scale, empty, visible, score))
+            persons.append(Person(entry["image_id"], _file_name(picture), center, scale, empty, visible, score))
     if strangers:
         raise PoseDataError(
             f"{len(strangers)} pictures with detections are not in the annotations (first: {min(strangers)}): the "
@@ -166,8 +168,46 @@ def detection_entries(detections: Any, threshold: float = 0.0) -> Iterator[dict[
         missing = [key for key in ("image_id", "bbox", "score") if not isinstance(entry, dict) or key not in entry]
         if missing:
             raise PoseDataError(f"a detection has no {missing[0]!r}: {str(entry)[:100]}")
+        if not is_numbers(entry["bbox"], 4) or not is_numbers([entry["score"]], 1):
+            raise PoseDataError(
+                f"a detection of image {entry['image_id']} has bbox {entry['bbox']!r} and score {entry['score']!r}: "
+                "x, y, width, height is expected, and one score, all finite numbers"
+            )
         if entry.get("category_id", 1) == 1 and entry["score"] >= threshold:
             yield entry
+
+
+def is_numbers(values: Any, count: int | None = None) -> bool:
+    """Whether ``values`` is a list of finite numbers, of this length where one is given."""
+    if not isinstance(values, (list, tuple)) or (count is not None and len(values) != count):
+        return False
+    return all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+
+
+def check_annotations(annotations: Any) -> None:
+    """Refuse what is no COCO keypoint file, entry by entry.
+
+    Raises:
+        PoseDataError: The entry and the key at fault are named.
+    """
+    images = _images(annotations)
+    seen = set()
+    for entry in annotations["annotations"]:
+        missing = [key for key in ("id", "image_id", "bbox") if not isinstance(entry, dict) or key not in entry]
+        if missing:
+            raise PoseDataError(f"an annotation has no {missing[0]!r}: {str(entry)[:100]}")
+        name = f"annotation {entry['id']}"
+        if entry["id"] in seen:
+            raise PoseDataError(f"{name} is there twice: ids of annotations must differ")
+        seen.add(entry["id"])
+        if entry["image_id"] not in images:
+            raise PoseDataError(f"{name} is of image {entry['image_id']}, which is not listed")
+        if not is_numbers(entry["bbox"], 4):
+            raise PoseDataError(f"{name} has bbox {entry['bbox']!r}: four finite numbers are expected")
+        if not is_numbers([entry.get("area", 0)]):
+            raise PoseDataError(f"{name} has area {entry['area']!r}: a finite number is expected")
+        if not is_numbers(entry.get("keypoints", [])):
+            raise PoseDataError(f"{name} holds no list of keypoints, or one that is not a finite number")
 
 
 def _images(annotations: Any) -> dict[int, dict[str, Any]]:
@@ -176,7 +216,16 @@ def _images(annotations: Any) -> dict[int, dict[str, Any]]:
             raise PoseDataError(f"no list {key!r} in the annotation file: a COCO keypoint file is expected")
     if not annotations["images"]:
         raise PoseDataError("the annotation file lists no images")
+    for picture in annotations["images"]:
+        if not isinstance(picture, dict) or "id" not in picture:
+            raise PoseDataError(f"an image of the annotation file has no 'id': {str(picture)[:100]}")
     return {picture["id"]: picture for picture in annotations["images"]}
+
+
+def _file_name(picture: dict[str, Any]) -> str:
+    if not isinstance(picture.get("file_name"), str):
+        raise PoseDataError(f"image {picture['id']} of the annotation file has no 'file_name'")
+    return str(picture["file_name"])
 
 
 def _points(entry: dict[str, Any], joints: JointSet) -> NDArray[np.float32] | None:

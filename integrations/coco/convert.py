@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from .fitting import keypoint_count
-from .loading import metadata
+from .loading import check_network, metadata, stored_network
 from .official import FORMATS
 from .registry import pose_model_config
 from .translate import from_official, to_official
@@ -61,6 +61,7 @@ def _convert(options: argparse.Namespace) -> str:
     fields = {"num_keypoints": keypoint_count(state) or 17, **dict(map(_field, options.set))}
     config = pose_model_config(options.model, **fields).network
     if options.to is not None:
+        check_network(stored_network(options.input), config, options.input)
         loss = None if options.loss is None else read_weights(options.loss)
         theirs = to_official(state, config, options.to, loss)
         write_weights(theirs, options.output)

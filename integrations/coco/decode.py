@@ -109,6 +109,7 @@ def _newton_step(maps: torch.Tensor, x: torch.Tensor, y: torch.Tensor, kernel: i
     usable = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2) & (determinant != 0)
     divisor = torch.where(usable, determinant, torch.ones_like(determinant))
     step = torch.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], dim=-1) / divisor[:, None]
+    usable &= torch.isfinite(step).all(dim=-1)  # a map all but flat at its maximum
     return torch.where(usable[:, None], step, torch.zeros_like(step)).float()
 
 

@@ -46,8 +46,6 @@ def read_detections(path: str | Path, threshold: float = 0.0) -> dict[int, Detec
     rows: dict[int, list[list[float]]] = {}
     for entry in detection_entries(read_json(path), threshold):
         box = entry["bbox"]
-        if not isinstance(box, list) or len(box) != 4:
-            raise PoseDataError(f"{path}: a detection's bbox is {box!r}; x, y, width, height is expected")
         if min(box[2:]) > 0:
             rows.setdefault(entry["image_id"], []).append([*box, entry["score"]])
     found = {image: np.array(values, dtype=np.float64) for image, values in rows.items()}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO as GroundTruth
 from pycocotools.cocoeval import COCOeval
 
+from cycledistill.integrations.coco.annotations import check_annotations
 from cycledistill.integrations.coco.joints import JointSet
 from cycledistill.integrations.coco.oks import oks_nms
 
@@ -114,7 +115,8 @@ def evaluate_poses(
         APhard``. An empty list of results gives zeros.
 
     Raises:
-        ValueError: Results for images that are not in the annotations, or with another number of joints.
+        ValueError: Results for images that are not in the annotations, with another number of joints, or that are not
+            finite (which COCO's evaluation would count as hits).
     """
     known = set(ground_truth.getImgIds())
     strangers = sorted({entry["image_id"] for entry in results} - known)
@@ -129,6 +131,12 @@ def evaluate_poses(
         raise ValueError(
             f"a result for image {wrong['image_id']} holds {len(wrong['keypoints'])} numbers: {expected} are expected "
             f"({len(joints)} joints of {joints.name}, each x, y, score)"
+        )
+    broken = [entry for entry in results if not np.isfinite([*entry["keypoints"], entry["score"]]).all()]
+    if broken:
+        raise ValueError(
+            f"{len(broken)} of {len(results)} predicted poses are not finite numbers (first: image "
+            f"{broken[0]['image_id']}): the model's output is nan or infinite"
         )
     images = sorted(known if image_ids is None else image_ids)
     crowded = all("crowdIndex" in ground_truth.imgs[image] for image in images) and bool(images)
@@ -149,11 +157,10 @@ def load_ground_truth(annotations: dict[str, Any], joints: JointSet) -> GroundTr
     Where annotations have no ``area`` it is 0.53 times the box, as CrowdPose's own evaluation takes it.
 
     Raises:
-        ValueError: No images, no annotations, or persons with another number of joints.
+        ValueError: No images, no annotations, entries without their keys, persons with another number of joints, boxes
+            or keypoints that are no finite numbers, ids used twice, or nobody with a labelled joint.
     """
-    for key in ("images", "annotations"):
-        if not isinstance(annotations.get(key), list):
-            raise ValueError(f"the annotation file has no list {key!r}: a COCO keypoint file is expected")
+    check_annotations(annotations)
     data = copy.deepcopy(annotations)
     data.setdefault("categories", [{"id": 1, "name": "person"}])
     data.setdefault("info", {})
@@ -161,13 +168,16 @@ def load_ground_truth(annotations: dict[str, Any], joints: JointSet) -> GroundTr
         person.setdefault("iscrowd", 0)
         if not joints.has_area or "area" not in person:
             person["area"] = BOX_TO_AREA * person["bbox"][2] * person["bbox"][3]
-        number = len(person.get("keypoints", ()))
+        points = person.get("keypoints", ())
+        number = len(points)
         if number not in (0, 3 * len(joints)) or (number == 0 and not person["iscrowd"] and "keypoints" not in person):
             raise ValueError(
                 f"annotation {person.get('id')} holds {number} keypoint numbers: {3 * len(joints)} are expected "
                 f"({len(joints)} joints of {joints.name})"
             )
-        person.setdefault("num_keypoints", sum(flag > 0 for flag in person.get("keypoints", ())[2::3]))
+        person.setdefault("num_keypoints", sum(flag > 0 for flag in points[2::3]))
+    if not any(person["num_keypoints"] > 0 and person.get("category_id", 1) == 1 for person in data["annotations"]):
+        raise ValueError("nobody in the annotation file has a labelled joint and category_id 1: there is no AP")
     truth = GroundTruth()
     truth.dataset = data
     with contextlib.redirect_stdout(io.StringIO()):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from cycledistill.recipes.weights import read_metadata
 
 from .config import TokenPoseConfig
 from .fitting import differences
@@ -40,6 +44,7 @@ def load_pose_weights(model: TokenPose, path: str | Path) -> State:
     try:
         if is_ours(state):
             check_ours(state, model.config)
+            check_network(stored_network(path), model.config, "stored config")
         else:
             converted = from_official(state, model.config)
             state, loss = converted.model, converted.loss
@@ -47,6 +52,35 @@ def load_pose_weights(model: TokenPose, path: str | Path) -> State:
         raise CheckpointError(f"{path}: {error}") from None
     model.load_state_dict(state, strict=True)
     return loss
+
+
+def check_network(stored: Mapping[str, Any], config: TokenPoseConfig, where: str | Path) -> None:
+    """Refuse weights of a network that has other attention than ``config`` in tensors of the same shapes.
+
+    Args:
+        stored: The config that was stored with the weights; empty where none was.
+        config: That of the model.
+        where: What an error calls the weights.
+
+    Raises:
+        CheckpointError: The fields that differ are named.
+    """
+    own = asdict(config)
+    other = [
+        f"{name}={stored[name]!r} there, {own[name]!r} here"
+        for name in ("heads", "scale", "position", "readouts")
+        if name in stored and stored[name] != own[name]
+    ]
+    if other:
+        raise CheckpointError(
+            f"{where}: these weights fit in shape but are of another network ({'; '.join(other)}), and would predict "
+            "something else: take the model by the name they were trained as"
+        )
+
+
+def stored_network(path: str | Path) -> dict[str, Any]:
+    """The network's config that a safetensors file of ours holds; empty for any other file."""
+    return dict(json.loads(read_metadata(path).get("config", "{}")))
 
 
 def load_imagenet_backbone(model: TokenPose, path: str | Path) -> None:

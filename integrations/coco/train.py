@@ -113,11 +113,12 @@ def _evaluate(session: Session) -> dict[str, Any]:
             protocol=protocol_of(recipe),
             progress=recipe.run.progress and accelerator.is_main_process,
         )
+        boxes = "annotated" if recipe.data.detections is None else "detected"
         flat = {f"{metric}@{exit}": value for exit, found in measured[key].items() for metric, value in found.items()}
         if session.log:
-            session.log.write("eval", step=session.step, epoch=session.epoch, weights=name, **flat)
+            session.log.write("eval", step=session.step, epoch=session.epoch, weights=name, boxes=boxes, **flat)
         shown = ", ".join(f"{found['AP']:.4f} at exit {exit}" for exit, found in measured[key].items())
-        _logger.info("step %d, %s: AP %s", session.step, name, shown)
+        _logger.info("step %d, %s, %s boxes: AP %s", session.step, name, boxes, shown)
     return measured
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
 from cycledistill.recipes.engine import engine
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.overrides import changed
 
 from .build import create_model, protocol_of
-from .loading import load_pose_weights
+from .loading import check_network, load_pose_weights
 from .measure import evaluate
 from .recipe import Recipe, load_recipe
 from .session import ADVICE
 from .sources import open_validation
 from .tokenpose import TokenPose
+
+_logger = logging.getLogger(__name__)
 
 
 def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> TokenPose:
@@ -44,6 +48,7 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
     folder = find_checkpoint(path)
     file = folder / ("ema.safetensors" if ema else "model.safetensors")
     model = create_model(recipe or stored_recipe(folder))
+    check_network(read_recipe(folder).get("network", {}), model.config, folder)
     load_weights(model, read_weights(file), file, ADVICE)
     return model.eval()
 
@@ -75,12 +80,18 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
     folder = None if path.is_file() else find_checkpoint(path)
     averaged = folder is not None and (folder / "ema.safetensors").is_file()
     result: dict[str, Any] = {"weights": str(folder or path)}
+    if folder is not None:
+        for line in changed(stored_recipe(folder).to_dict(), recipe.to_dict()):
+            if line.startswith(("model", "cyclic", "prune", "evaluate", "data.detect")):
+                _logger.warning("measuring by another recipe than it was trained by: %s", line)
     with engine(recipe.run.device, recipe.run.precision) as accelerator:
         for key, ema in (("exits", False), ("ema_exits", True))[: 2 if averaged else 1]:
             model = load_trained(folder or path, ema, recipe).to(accelerator.device)
             validation = open_validation(recipe.data, model.config.image_size)
             handle: Any = getattr(model, "cyclic", None)
             result["persons"] = len(validation.persons)
+            result["boxes"] = "annotated" if recipe.data.detections is None else "detected"
+            _logger.info("%d persons in %s boxes", len(validation.persons), result["boxes"])
             result[key] = evaluate(
                 model,
                 validation.persons,
