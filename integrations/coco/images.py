@@ -28,7 +28,9 @@ class ImageStore:
     """Reads pictures by file name.
 
     Args:
-        root: A folder, or a zip file with an optional folder inside it: ``"coco.zip/val2017"``.
+        root: A folder, or a zip file with an optional folder inside it: ``"coco.zip/val2017"``. Where there is no
+            folder ``val2017`` but a ``val2017.zip`` beside its place, that one serves, with or without a folder
+            ``val2017`` inside, as COCO's own files have it.
 
     Each process opens the zip for itself, so a store may be handed to the workers of a data loader.
 
@@ -85,4 +87,12 @@ def _split(root: Path) -> tuple[Path | None, str]:
         if archive.suffix == ".zip" and archive.is_file():
             inside = root.relative_to(archive).as_posix()
             return archive, "" if inside == "." else f"{inside}/"
+    beside = root.with_name(f"{root.name}.zip") if root.name else root
+    if beside.is_file():
+        folder = f"{root.name}/"
+        try:
+            with zipfile.ZipFile(beside) as opened:
+                return beside, folder if any(name.startswith(folder) for name in opened.namelist()) else ""
+        except (OSError, zipfile.BadZipFile) as error:
+            raise PoseDataError(f"{beside}: cannot be read as a zip file ({error})") from error
     raise PoseDataError(f"{root}: there is no folder and no zip file here; give the folder that holds the pictures")

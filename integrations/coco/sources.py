@@ -42,7 +42,7 @@ def open_training(data: DataSection, image_size: tuple[int, int]) -> Split:
     except PoseDataError as error:
         raise _of_file(data, "train_annotations", error) from error
     images = _images(data, "train_images")
-    images.read_bytes(persons[0].file_name)  # a wrong folder is noticed before the training starts
+    _look(images, persons, data.broken_images == "skip")
     return Split(persons, images)
 
 
@@ -65,6 +65,21 @@ def open_validation(data: DataSection, image_size: tuple[int, int]) -> Validatio
     return Validation(persons, _images(data, "val_images"), truth)
 
 
+def _look(images: ImageStore, persons: list[Person], skip: bool) -> None:
+    """Notice a wrong folder before the training starts: the first picture must be there, or with ``skip`` any."""
+    missing: PoseDataError | None = None
+    for name in dict.fromkeys(person.file_name for person in persons):
+        try:
+            images.read_bytes(name)
+            return
+        except PoseDataError as error:
+            missing = missing or error
+            if not skip:
+                break
+    if missing:
+        raise missing
+
+
 def _images(data: DataSection, key: str) -> ImageStore:
     try:
         return ImageStore(_root(data) / getattr(data, key))
@@ -74,14 +89,20 @@ def _images(data: DataSection, key: str) -> ImageStore:
 
 def _read(data: DataSection, key: str) -> Any:
     name, root = Path(getattr(data, key)), _root(data)
-    place = root / name  # an absolute name stands for itself
-    try:
-        return json.loads(ImageStore(place.parent).read_bytes(place.name))
-    except PoseDataError as error:
-        hint = "; data.detections=null evaluates in the annotated boxes" if key == "detections" else ""
-        raise PoseDataError(f"data.{key}: {place} cannot be read{hint} ({error})") from error
-    except ValueError as error:
-        raise PoseDataError(f"data.{key}: {place} is not JSON ({error})") from error
+    places = [root / name]  # an absolute name stands for itself
+    if key == "detections" and not name.is_absolute() and name.parent != Path():
+        places.append(root / name.name)  # the published file comes without the folder that mmpose puts it in
+    errors = []
+    for place in places:
+        try:
+            return json.loads(ImageStore(place.parent).read_bytes(place.name))
+        except PoseDataError as error:
+            errors.append(error)
+        except ValueError as error:
+            raise PoseDataError(f"data.{key}: {place} is not JSON ({error})") from error
+    hint = "; data.detections=null evaluates in the annotated boxes" if key == "detections" else ""
+    tried = " nor ".join(map(str, places))
+    raise PoseDataError(f"data.{key}: {tried} cannot be read{hint} ({errors[0]})") from errors[0]
 
 
 def _root(data: DataSection) -> Path:
