@@ -37,6 +37,8 @@ class Batch(TypedDict):
     """(B, K)."""
     person: torch.Tensor
     """(B,) index into the data set's persons."""
+    skipped: int
+    """Persons asked for whose picture could not be read."""
 
 
 class PersonCrops(Dataset[Batch]):
@@ -50,6 +52,8 @@ class PersonCrops(Dataset[Batch]):
         augmentation: What varies; nothing by default.
         seed: Seed of the random crops.
         broken: What to do with a picture that cannot be read: ``"stop"``, or ``"skip"`` its persons and count them.
+        refill: Where none of a batch's persons can be read, take the next persons of the data set that can, so that
+            every process has a batch at every step. A batch is then empty only where no picture at all can be read.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class PersonCrops(Dataset[Batch]):
         augmentation: Augmentation = NO_AUGMENTATION,
         seed: int = 0,
         broken: Literal["stop", "skip"] = "stop",
+        refill: bool = False,
     ) -> None:
         self.persons = list(persons)
         self.images = images
@@ -69,6 +74,7 @@ class PersonCrops(Dataset[Batch]):
         self.augmentation = augmentation
         self.seed = seed
         self.broken = broken
+        self.refill = refill
         self.skipped = 0
 
     def __len__(self) -> int:
@@ -81,6 +87,36 @@ class PersonCrops(Dataset[Batch]):
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """The crops of a batch; persons of one picture share its decoding when their keys are neighbours."""
+        batch = self._cut(keys)
+        self.skipped += batch["skipped"]
+        if self.refill and batch["skipped"] == len(keys) > 0:
+            others = self._readable_after(keys)
+            _logger.warning(
+                "none of the %d persons of a batch could be read: %d others take their place", len(keys), len(others)
+            )
+            batch = {**self._cut(others), "skipped": len(keys)}
+        return batch
+
+    def _readable_after(self, keys: Sequence[Key]) -> list[Key]:
+        """As many keys, of the persons that follow in the data set and can be read; fewer where there are not as many.
+
+        They follow from the keys alone, so that neither workers nor a resumed run change them.
+        """
+        epoch, last = keys[-1]
+        readable: dict[str, bool] = {}
+        found: list[Key] = []
+        for step in range(1, len(self.persons) + 1):
+            index = (last + step) % len(self.persons)
+            name = self.persons[index].file_name
+            if name not in readable:
+                readable[name] = self._read(name) is not None
+            if readable[name]:
+                found.append((epoch, index))
+                if len(found) == len(keys):
+                    break
+        return found
+
+    def _cut(self, keys: Sequence[Key]) -> Batch:
         height, width = self.image_size
         pixels = torch.empty(len(keys), height, width, 3, dtype=torch.uint8)
         joints = np.empty((len(keys), len(self.joints), 2), np.float32)
@@ -92,7 +128,6 @@ class PersonCrops(Dataset[Batch]):
             if person.file_name != held:
                 held, picture = person.file_name, self._read(person.file_name)
             if picture is None:
-                self.skipped += 1
                 continue
             rng = np.random.default_rng((self.seed, epoch, index))
             crop = draw_crop(person, picture.shape[1], self.joints, self.image_size, self.augmentation, rng)
@@ -106,6 +141,7 @@ class PersonCrops(Dataset[Batch]):
             "joints": torch.from_numpy(joints[:rows]),
             "visible": torch.from_numpy(visible[:rows]),
             "person": torch.tensor(used, dtype=torch.int64),
+            "skipped": len(keys) - rows,
         }
 
     def _read(self, name: str) -> np.ndarray | None:

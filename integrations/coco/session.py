@@ -81,7 +81,14 @@ def start(recipe: Recipe, accelerator: Accelerator, resume: str | None) -> Sessi
     if not checkpoint:
         load_starting_weights(model, recipe)
     crops = PersonCrops(
-        training.persons, training.images, data.joint_set, size, recipe.augment, run.seed, data.broken_images
+        training.persons,
+        training.images,
+        data.joint_set,
+        size,
+        recipe.augment,
+        run.seed,
+        data.broken_images,
+        refill=True,
     )
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = PictureBatches(

@@ -86,13 +86,10 @@ class PoseWork:
 
 
 def _count_skipped(session: Session, batch: Batch) -> None:
-    """Count the persons of unreadable pictures; a batch of nothing else cannot be trained on."""
-    batches, rows = session.batches, len(batch["person"])
-    left = batches.people - session.batch * batches.batch_size
-    asked = batches.batch_size if batches.world_size > 1 else min(batches.batch_size, left)
-    session.skipped += asked - rows
-    if not rows:
-        raise PoseDataError(f"at {session.place} no picture of the batch could be read; check data.train_images")
+    """Count the persons of unreadable pictures; a batch is empty only where no picture at all could be read."""
+    session.skipped += batch["skipped"]
+    if not len(batch["person"]):
+        raise PoseDataError(f"at {session.place} no picture at all could be read any more; check data.train_images")
 
 
 def _evaluate(session: Session) -> dict[str, Any]:

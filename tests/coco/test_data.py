@@ -291,6 +291,21 @@ def test_a_broken_picture_stops_or_is_skipped_and_counted(folder: Path) -> None:
     assert batch["person"].tolist() == [0, 1, 2, 9, 10, 11]
 
 
+def test_a_batch_of_broken_pictures_is_replaced_by_the_next_that_can_be_read(folder: Path) -> None:
+    for name in ("2.png", "3.png"):
+        (folder / name).write_bytes(b"not a picture")
+    keys = [(1, 3), (1, 4), (1, 5), (1, 6)]  # persons of pictures 2 and 3
+    assert crops(folder, broken="skip").__getitems__(keys)["person"].tolist() == []
+    data = crops(folder, Augmentation(), broken="skip", refill=True)
+    batch = data.__getitems__(keys)
+    assert batch["person"].tolist() == [9, 10, 11, 0] and batch["image"].shape[0] == 4
+    assert (batch["skipped"], data.skipped) == (4, 4)
+    assert torch.equal(batch["image"], data.__getitems__([(1, person) for person in (9, 10, 11, 0)])["image"])
+    for name in ("1.png", "4.png"):
+        (folder / name).unlink()
+    assert data.__getitems__(keys)["person"].tolist() == []
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason="the COCO pictures are not beside this checkout")
 def test_real_pictures_go_through() -> None:
     archive = DATA / "coco_person_free.zip"

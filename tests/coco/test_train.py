@@ -291,6 +291,16 @@ def test_unreadable_pictures_are_counted_or_stop(tiny: Recipe, tmp_path: Path) -
         assert summary["finished"]
 
 
+def test_batches_of_broken_pictures_do_not_stop_a_run_that_skips_them(tiny: Recipe, tmp_path: Path) -> None:
+    root = write_dots(tmp_path / "broken")
+    for number in range(2, 7):
+        (root / "pictures" / f"{number}.png").write_bytes(b"no picture")
+    # six batches of two persons, each of one picture
+    recipe = change(tiny, data__root=str(root), data__broken_images="skip", data__batch_size=2)
+    summary = train(recipe)
+    assert (summary["finished"], summary["step"], summary["skipped"]) == (True, 12, 20)
+
+
 def test_a_run_is_not_written_over(tiny: Recipe) -> None:
     train(change(tiny, run__max_steps=2))
     with pytest.raises(ConfigError, match="holds a run already"):
