@@ -37,11 +37,25 @@ def model_config(recipe: Recipe) -> PoseModelConfig:
                 f"cyclic.distill={recipe.cyclic.distill!r}: its output loss, KL, compares class logits, and poses are "
                 "none; give a mapping with output_loss: mse."
             )
-        return pose_model_config(recipe.model.name, len(recipe.data.joint_set), **options)
+        config = pose_model_config(recipe.model.name, len(recipe.data.joint_set), **options)
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from error
+    _check_pruned(recipe, config)
+    return config
+
+
+def _check_pruned(recipe: Recipe, config: PoseModelConfig) -> None:
+    """Refuse settings of a pruning that does not happen."""
+    prune = recipe.prune
+    given = {"keep": prune.keep, "start_epochs": prune.start_epochs, "anneal_epochs": prune.anneal_epochs}
+    set_otherwise = [f"prune.{name}={value}" for name, value in given.items() if value]
+    if set_otherwise and not config.prune_layers:
+        raise ConfigError(
+            f"{', '.join(set_otherwise)}: model.name={recipe.model.name!r} has no layers that prune tokens; set "
+            "prune.layers, or choose a model that prunes (ppt_s, sdpose_s_v1_ppt, ...)."
+        )
 
 
 def create_model(recipe: Recipe) -> TokenPose:

@@ -81,6 +81,7 @@ class DataSection:
         check(self.joints in JOINT_SETS, "data.joints", self.joints, f"one of {', '.join(JOINT_SETS)}")
         check(self.batch_size >= 1, "data.batch_size", self.batch_size, "persons a process and step, at least 1")
         check(self.workers >= 0, "data.workers", self.workers, "a number of processes, 0 or more")
+        _check_fraction("data.detection_threshold", self.detection_threshold)
 
     @property
     def joint_set(self) -> JointSet:
@@ -154,6 +155,9 @@ class EvalSection:
     def __post_init__(self) -> None:
         for name in ("every", "best_exit", "batch_size"):
             check(getattr(self, name) >= 1, f"evaluate.{name}", getattr(self, name), "at least 1")
+        _check_fraction("evaluate.keypoint_threshold", self.keypoint_threshold)
+        nms = self.nms
+        check(nms is None or 0 < nms <= 1, "evaluate.nms", nms, "an OKS above 0 and at most 1, or nothing for no NMS")
         exits = self.exits
         fine = exits is None or (len(exits) > 0 and min(exits) >= 1)
         check(fine, "evaluate.exits", exits, "cycles, each at least 1")
@@ -185,6 +189,7 @@ class Recipe:
     run: RunSection = field(default_factory=RunSection)
 
     def __post_init__(self) -> None:
+        _check_augmentation(self.augment)
         if self.run.compile and self.prune.anneal_epochs:
             raise ConfigError(
                 "prune.anneal_epochs with run.compile=true: the number of tokens would change at every step, and the "
@@ -194,6 +199,20 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The whole recipe as plain data, as YAML and JSON can hold it."""
         return plain(self)
+
+
+def _check_fraction(key: str, value: float) -> None:
+    check(0 <= value <= 1, key, value, "a number from 0 to 1")
+
+
+def _check_augmentation(augment: Augmentation) -> None:
+    for name in ("shift", "flip", "half_body", "rotation"):
+        _check_fraction(f"augment.{name}_probability", getattr(augment, f"{name}_probability"))
+    _check_fraction("augment.shift", augment.shift)
+    check(augment.half_body_joints >= 0, "augment.half_body_joints", augment.half_body_joints, "0 or more")
+    # The size factor is cut at 1 - scale, which must stay above 0.
+    check(0 <= augment.scale < 1, "augment.scale", augment.scale, "a number from 0 to below 1")
+    check(0 <= augment.rotation <= 180, "augment.rotation", augment.rotation, "degrees from 0 to 180")
 
 
 def list_recipes() -> list[str]:
