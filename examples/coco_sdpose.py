@@ -73,7 +73,7 @@ BATCH, LEARNING_RATE, SIGMA = 8, 2e-3, 1.5
 METRICS = {"AP": "AP, %", "oks": "mean OKS, %", "pck": "PCK at 0.2 of the torso, %"}
 
 DEMO = {"seeds", "steps", "figure", "jobs"}  # options of the comparison
-FOLDER = {"images", "weights", "boxes", "detector", "threshold"}  # options of --images
+FOLDER = {"images", "weights", "boxes", "box_score", "detector", "threshold"}  # options of --images
 Runs = Mapping[str, list[dict[str, Any]]]  # arm -> one record a seed
 
 
@@ -228,27 +228,51 @@ def draw_folder(args: argparse.Namespace) -> None:
     files, pictures, skipped = [], [], 0
     for file in sorted(path for path in Path(args.images).iterdir() if path.is_file()):
         try:
-            with Image.open(file) as opened:  # turned as its EXIF data says, as a viewer shows it
-                pictures.append(np.array(ImageOps.exif_transpose(opened).convert("RGB")))
+            with Image.open(file) as opened:
+                # Turned as its EXIF data says, as a viewer shows it; the boxes of a file belong to the stored one.
+                pictures.append(np.array((opened if args.boxes else ImageOps.exif_transpose(opened)).convert("RGB")))
             files.append(file)
         except (UnidentifiedImageError, OSError, SyntaxError):
             skipped += 1
     boxes: list[Any] | None = None
     if args.detector:
-        found = detect_persons(load_detector(args.detector), pictures)
+        found = detect_persons(load_detector(args.detector), pictures, args.box_score)
         boxes = [each.boxes for each in found]
         if args.boxes:
             write_detections(args.boxes, {image_id_of(file): each for file, each in zip(files, found, strict=True)})
     elif args.boxes:
-        read = read_detections(args.boxes, threshold=0.3)
-        boxes = [read[image_id_of(file)].boxes if image_id_of(file) in read else [] for file in files]
+        boxes = read_boxes(args, files, pictures)
     poses = predict(model, pictures, boxes, joints=joints)
     output = Path(args.output or "runs/coco_pictures")
     for file, picture, found_poses in zip(files, pictures, poses, strict=True):
         assert found_poses is not None  # pictures that cannot be read are not among these
-        write_picture(draw_poses(picture, found_poses, joints, threshold=args.threshold), output / f"{file.stem}.png")
+        write_picture(draw_poses(picture, found_poses, joints, threshold=args.threshold), output / f"{file.name}.png")
     persons = sum(len(each) for each in poses if each is not None)
     print(f"{len(files)} pictures with {persons} persons drawn to {output}; {skipped} files were no pictures")
+
+
+def read_boxes(args: argparse.Namespace, files: list[Path], pictures: list[Any]) -> list[Any]:
+    """The boxes of each picture in the file ``--boxes``; says which pictures have none, and how many cannot be used."""
+    known, boxes, outside = read_detections(args.boxes), list[Any](), 0
+    missing = [file.name for file in files if image_id_of(file) not in known]
+    if known and files and len(missing) == len(files):
+        raise ValueError(f"--boxes {args.boxes} is about other pictures than --images {args.images}: it has boxes for "
+                         f"image {min(known)} and the like, and none for {missing[0]} and the like")  # fmt: skip
+    for file, picture in zip(files, pictures, strict=True):
+        each, size = known.get(image_id_of(file)), np.array(picture.shape[1::-1])
+        if each is None:
+            boxes.append([])
+            continue
+        wanted = each.boxes[each.scores >= args.box_score]
+        inside = ((wanted[:, :2] < size) & (wanted[:, :2] + wanted[:, 2:] > 0) & np.isfinite(wanted[:, 2:])).all(axis=1)
+        outside += int((~inside).sum())
+        boxes.append(wanted[inside])
+    if missing:
+        shown = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
+        print(f"{len(missing)} of {len(files)} pictures have no box in {args.boxes}: {shown}")
+    if outside:
+        print(f"{outside} boxes of {args.boxes} lie outside their picture and were skipped")
+    return boxes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -265,7 +289,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder.add_argument("--images", metavar="FOLDER", help="your pictures; drawn ones go to --output")
     folder.add_argument("--weights", metavar="PATH", help="a run, a checkpoint, or a file of weights (with --config)")
     folder.add_argument(
-        "--boxes", metavar="FILE", help="detections to read (with --detector: to write); default: whole"
+        "--boxes",
+        metavar="FILE",
+        help="detections to read (with --detector: to write), in pixels of the stored pictures, to which no EXIF "
+        "rotation is then applied; by default each picture is one box, turned as its EXIF data says",
+    )
+    folder.add_argument(
+        "--box-score", type=float, default=0.3, metavar="S", help="least score of a box used (default %(default)s)"
     )
     folder.add_argument("--detector", choices=DETECTORS, help="find persons by torchvision, if its weights are there")
     folder.add_argument("--threshold", type=float, default=0.2, help="least joint score drawn (default %(default)s)")
@@ -274,8 +304,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given & FOLDER:
         if not args.images or not args.weights or given - FOLDER - {"config"}:
             parser.error(
-                "--images FOLDER needs --weights PATH, and goes with --config, --boxes, --detector, --threshold"
+                "--images FOLDER needs --weights PATH, and goes with --config, --boxes, --box-score, --detector, "
+                "--threshold"
             )
+        if not 0 <= args.box_score <= 1:
+            parser.error(f"--box-score {args.box_score}: a score from 0 to 1 is expected")
         try:
             draw_folder(args)
         except (ValueError, OSError, DetectorError) as error:

@@ -131,16 +131,42 @@ def test_it_draws_on_pictures_and_counts_what_is_none(
     ]
     assert example.main(list(map(str, call))) == 0
     assert f"2 pictures with 2 persons drawn to {output}; 2 files were no pictures" in capsys.readouterr().out
-    with Image.open(output / "000007.png") as one, Image.open(output / "000009.png") as turned:
+    with Image.open(output / "000007.jpg.png") as one, Image.open(output / "000009.jpg.png") as turned:
         assert (one.size, turned.size) == ((90, 60), (60, 90))
         assert (np.array(one) != 128).any()
     boxes = tmp_path / "boxes.json"
     entry = {"image_id": 7, "category_id": 1, "bbox": [5, 5, 30, 40], "score": 0.9}
     boxes.write_text(json.dumps([entry, {**entry, "bbox": [40, 5, 30, 40]}, {**entry, "score": 0.1}]))
     assert example.main([*map(str, call), "--boxes", str(boxes)]) == 0
-    assert "2 pictures with 2 persons" in capsys.readouterr().out
-    with Image.open(output / "000009.png") as nobody:
+    printed = capsys.readouterr().out
+    assert f"1 of 2 pictures have no box in {boxes}: 000009.jpg" in printed and "2 pictures with 2 persons" in printed
+    with Image.open(output / "000009.jpg.png") as nobody:
+        assert nobody.size == (90, 60)  # as stored: that is what boxes of a file are measured in
         assert (np.abs(np.array(nobody).astype(int) - 128) < 4).all()
+
+
+def test_boxes_of_a_file_are_cut_by_score_and_place(
+    example: ModuleType, weights: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos, output, boxes = tmp_path / "photos", tmp_path / "drawn", tmp_path / "boxes.json"
+    photos.mkdir()
+    for name in ("785.jpg", "785.png"):
+        Image.fromarray(np.full((60, 90, 3), 128, np.uint8)).save(photos / name)
+    entry = {"image_id": 785, "category_id": 1, "bbox": [5, 5, 30, 40], "score": 0.9}
+    outside = [{**entry, "bbox": box} for box in ([95, 5, 9, 9], [5, -30, 9, 30])]
+    boxes.write_text(json.dumps([entry, *outside, {**entry, "score": 0.1}]))
+    call = ["--images", photos, "--weights", weights[0], "--config", weights[1], "--output", output, "--boxes", boxes]
+    for more, persons in ([], 2), (["--box-score", "0.05"], 4), (["--box-score", "0.95"], 0):
+        assert example.main([*map(str, call), *more]) == 0
+        printed = capsys.readouterr().out
+        assert f"2 pictures with {persons} persons" in printed
+        assert ("4 boxes" in printed and "outside their picture" in printed) == (persons > 0)
+    assert sorted(file.name for file in output.iterdir()) == ["785.jpg.png", "785.png.png"]
+    boxes.write_text(json.dumps([{**entry, "image_id": 42}]))
+    with pytest.raises(SystemExit):
+        example.main([*map(str, call)])
+    message = capsys.readouterr().err
+    assert str(boxes) in message and str(photos) in message and "image 42" in message and "785.jpg" in message
 
 
 @pytest.mark.parametrize(
@@ -154,6 +180,7 @@ def test_it_draws_on_pictures_and_counts_what_is_none(
         (["--weights", "w.pth"], "--images FOLDER needs --weights PATH"),
         (["--images", ".", "--weights", "w.pth", "--steps", "3"], "goes with --config, --boxes"),
         (["--images", ".", "--weights", "no/such/run"], "no/such/run"),
+        (["--images", ".", "--weights", "w.pth", "--box-score", "30"], "--box-score 30.0: a score from 0 to 1"),
         (["--data-root", "no/such/folder", "--output", "out"], "no/such/folder does not exist"),
         (["--evaluate", "no/such/run", "--data-root", "."], "no/such/run"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
@@ -212,4 +239,4 @@ def test_with_a_data_set_it_trains_resumes_and_evaluates(tmp_path: Path) -> None
     Image.new("RGB", (60, 80)).save(tmp_path / "photos" / "street.png")
     drawn = run_script("--images", tmp_path / "photos", "--weights", tmp_path / "run", "--output", tmp_path / "drawn")
     assert drawn.returncode == 0, drawn.stderr
-    assert (tmp_path / "drawn" / "street.png").is_file()
+    assert (tmp_path / "drawn" / "street.png.png").is_file()
