@@ -29,3 +29,6 @@ def _same_start() -> Iterator[None]:
     if "torch._dynamo" in sys.modules:  # compiled code and its counters are kept for the whole process
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
+    state = sys.modules.get("accelerate.state")  # one a process: a Trainer's would decide the precision of what follows
+    if state is not None and state.AcceleratorState._shared_state:
+        state.AcceleratorState._reset_state(reset_partial_state=True)
