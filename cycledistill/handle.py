@@ -17,9 +17,10 @@ from cycledistill.chain import ChainError, StackError
 from cycledistill.distill import Distill
 from cycledistill.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
 from cycledistill.noted import watching
+from cycledistill.noted_call import FrozenStatistics
 from cycledistill.output import CycleOutput
 from cycledistill.record import SITE, Recorder, Site
-from cycledistill.replay import FrozenStatistics, Run, StackReached
+from cycledistill.replay import Run, StackReached
 from cycledistill.stack import Stack, advice
 from cycledistill.swap import Swapped
 
