@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from cycledistill.chain import StackError
 from cycledistill.hourglassed import HOURGLASS_SITE
 from cycledistill.prune_check import PARTS, check_block, check_layers, check_parts, trial
-from cycledistill.pruned import PRUNE_SITE, PrunedBlock, PrunedMlp, PrunedNorm, PrunedQkv, PruneSite
+from cycledistill.pruned import (
+    ON_THE_FULL_GRID,
+    PRUNE_SITE,
+    PrunedBlock,
+    PrunedMlp,
+    PrunedModel,
+    PrunedNorm,
+    PrunedQkv,
+    PruneSite,
+)
 from cycledistill.query import resolve_query
 from cycledistill.stack import Stack, choose_stack
 from cycledistill.swap import Swapped, has_plugin, swap, swapped_since, unswap
@@ -20,7 +29,7 @@ from cycledistill.swap import Swapped, has_plugin, swap, swapped_since, unswap
 Model = TypeVar("Model", bound=nn.Module)
 
 _PARTS = dict(zip(PARTS, (PrunedQkv, PrunedNorm, PrunedMlp), strict=True))
-_PLUGINS = (PrunedBlock, *_PARTS.values())
+_PLUGINS = (PrunedModel, PrunedBlock, *_PARTS.values())
 _DATA_PARALLEL = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
 
@@ -188,6 +197,8 @@ def _install(model: nn.Module, handle: Pruning) -> None:
 
 
 def _roles(model: nn.Module, handle: Pruning) -> Iterator[tuple[nn.Module, type[Swapped], PruneSite]]:
+    if any(hasattr(model, name) for name in ON_THE_FULL_GRID):
+        yield model, PrunedModel, PruneSite(handle, handle.stack.path, -1, False, ())
     for number, block in enumerate(handle.stack.modules(model)):
         parameters = tuple(inspect.signature(block.forward).parameters)
         prunes = number in handle.layers

@@ -7,7 +7,9 @@ rows of the survivors. All of that acts in ``__call__``, outside hooks: a hook s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from itertools import zip_longest
 from typing import Any, Protocol
 
@@ -22,12 +24,19 @@ from cycledistill.swap import Swapped
 PRUNE_SITE = "_prune_site"
 """Key in a swapped module's ``__dict__`` under which it finds its place in the pruned stack."""
 
+ON_THE_FULL_GRID = ("forward_intermediates", "get_intermediate_layers")
+"""Methods of timm models that make maps of all patches."""
+
 
 class Settings(Protocol):
     """What the blocks ask of the handle ``model.pruning``."""
 
     query: slice
     first: int
+
+    @property
+    def keep(self) -> float:
+        """Fraction of the tokens that each pruning layer keeps."""
 
     def count(self, number: int) -> int:
         """How many of ``number`` droppable tokens a pruning layer keeps."""
@@ -135,6 +144,32 @@ class PrunedBlock(Swapped):
         raise self.__dict__[PRUNE_SITE].error(
             "cannot be compiled by torch.jit.script, which would drop no token: use torch.jit.trace, torch.export, ONNX"
         )
+
+
+class PrunedModel(Swapped):
+    """The whole model: refuses what would put the tokens that are left back on the full grid of patches."""
+
+    swap_order = 20
+
+    @classmethod
+    def namespace(cls, below: type) -> dict[str, Any]:
+        """The methods of timm models that return maps of intermediate layers."""
+        names = (name for name in ON_THE_FULL_GRID if hasattr(below, name))
+        return {name: _on_the_full_grid(name, getattr(below, name)) for name in names}
+
+
+def _on_the_full_grid(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
+        site: PruneSite = self.__dict__[PRUNE_SITE]
+        if site.settings.keep < 1:
+            raise StackError(
+                f"{name} puts tokens back on the grid of patches, and this model drops some: set "
+                "model.pruning.keep = 1.0, or unwrap_pruning(model)"
+            )
+        return method(self, *args, **kwargs)
+
+    return enter
 
 
 class PrunedQkv(Swapped):

@@ -14,7 +14,7 @@ pytest.importorskip("timm")
 import timm
 from timm.models import vision_transformer
 
-from cycledistill import StackError, unwrap_pruning, wrap_pruning
+from cycledistill import StackError, unwrap_pruning, wrap_cyclic, wrap_pruning
 from cycledistill.pruned import PRUNE_SITE
 
 from .oracle import images, vit
@@ -188,3 +188,19 @@ def test_causal_attention_is_refused() -> None:
     with pytest.raises(StackError, match="causally"):
         model.blocks[1](torch.randn(2, 17, 24, dtype=torch.float64), is_causal=True)
     assert model(images()).shape == (3, 7)
+
+
+def test_maps_on_the_full_grid_are_refused_while_tokens_are_dropped() -> None:
+    """Where the numbers divide, 64 survivors of 192 channels would fill a grid of 256 with scrambled maps."""
+    plain, x = vit().eval(), images()
+    want = plain.forward_intermediates(x, intermediates_only=True)
+    for wrap in (lambda m: m, lambda m: wrap_cyclic(m, 2)):
+        model = wrap(wrap_pruning(copy.deepcopy(plain), (1,), keep=0.5)).eval()
+        for method in (model.forward_intermediates, model.get_intermediate_layers):
+            with pytest.raises(StackError, match=r"grid of patches.*keep = 1\.0"):
+                method(x)
+        model.pruning.keep = 1.0
+        got = model.forward_intermediates(x, intermediates_only=True)
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+        unwrap_pruning(model)
+        model.forward_intermediates(x)
