@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,12 +11,7 @@ from timm.utils.model import unwrap_model
 from torch import nn
 from tqdm import tqdm
 
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Mixed precision for ``"bf16"`` and ``"fp16"``, nothing for ``"fp32"``."""
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+from cycledistill.recipes.engine import autocast
 
 
 @torch.no_grad()

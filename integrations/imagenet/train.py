@@ -23,13 +23,14 @@ from timm.utils.clip_grad import dispatch_clip_grad
 from timm.utils.distributed import distribute_bn
 from tqdm import tqdm
 
+from cycledistill.recipes.engine import autocast
 from cycledistill.recipes.finite import finite_terms
 from cycledistill.recipes.seeding import STEP, derive_seed, seed_all
 
 from .cli import add_arguments, config_from_args
 from .config import Config, ConfigError
 from .errors import CheckpointError, DataError, NonFiniteLossError
-from .evaluate import autocast, evaluate
+from .evaluate import evaluate
 from .place import take_place
 from .session import Session, start
 from .trained import evaluate_trained
