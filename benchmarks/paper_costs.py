@@ -15,6 +15,9 @@ transformer   PPT's "GFLOPs^T": 10 N C^2 + 2 N^2 C a layer, in 2^30
 
 A printed figure agrees if it is the count, rounded to its last digit (from two decimals, as mmcv prints).
 PPT's `true` contains the scores of the keypoint rows, 0.002 G, which its own code reads off the attention it forms.
+
+Then the multi-view PPT on four views of 256x256: `true`, less those scores, beside the count of the authors' code; and
+the rule of mmcv, which the paper's 11.2 and 9.6 are nearest to.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ from torch import Tensor, nn
 
 from cycledistill.integrations.coco import create_pose_model, list_pose_models, pose_model_config
 from cycledistill.integrations.coco.config import TokenPoseConfig
+from cycledistill.integrations.human36m.multiview import create_multiview
+from cycledistill.integrations.human36m.multiview_config import MultiViewConfig
 from cycledistill.macs import MacCounter
 
 OUT = Path(__file__).parent / "results" / "paper_costs.json"
@@ -79,6 +84,16 @@ PRINTED: dict[str, tuple[Printed, ...]] = {
     "ppt_l_d6": (_ppt("20.8", "8.7"),),
 }
 """Model -> printed figures. SDPose: its tables 1 to 3; PPT and TokenPose: the tables of their papers."""
+
+
+VIEWS = 4
+MULTIVIEW: dict[str, tuple[dict[str, Any], float | None, str | None]] = {
+    "views apart, unpruned": ({"fused_layers": 0, "keep": 1.0}, None, "11.2"),
+    "views apart": ({"fused_layers": 0, "keep": 0.7}, 10.347, "9.6"),
+    "last two layers fused": ({"fused_layers": 2, "keep": 0.7}, 10.451, None),
+    "last two layers fused, unpruned": ({"fused_layers": 2, "keep": 1.0}, 13.194, None),
+}
+"""Options -> G that the authors' code counts, and what the paper prints for Human3.6M."""
 
 
 class RuleCounter:
@@ -139,9 +154,32 @@ def examine(name: str) -> Record:
     return record | {"printed": [_compare(printed, record) for printed in PRINTED.get(name, ())]}
 
 
-def _true(model: nn.Module, image: Tensor) -> float:
+def examine_multiview(name: str) -> Record:
+    """Multiply-accumulates of the multi-view PPT, without the code of rays, which the authors' figures leave out."""
+    options, official, paper = MULTIVIEW[name]
+    with torch.device("meta"):
+        model = create_multiview(ray_encoding=False, **options).eval()
+        views = [torch.zeros(1, *model.config.view_shape)] * VIEWS
+    with torch.no_grad(), RuleCounter(model) as counter:
+        model(views)
+    record: Record = {"name": name, "true": _true(model, views), "mmcv": counter.mmcv / 1e9}
+    record |= {"less scores": record["true"] - _scores(model.config) / 1e9, "official": official, "paper": paper}
+    agrees = official is None or abs(record["less scores"] - official) <= 6e-4
+    return record | {"agrees": agrees}
+
+
+def _scores(config: MultiViewConfig) -> int:
+    """What it costs to form the attention of the keypoint tokens once more where tokens are dropped."""
+    count, visual = 0, math.prod(config.grid)
+    for _ in config.prune_layers if config.keep < 1 else ():
+        count += VIEWS * config.num_keypoints * config.dim * (config.num_keypoints + visual)
+        visual = math.ceil(visual * config.keep)
+    return count
+
+
+def _true(model: nn.Module, given: Tensor | list[Tensor]) -> float:
     with torch.no_grad(), MacCounter(model) as counter:
-        model(image)
+        model(given)
     return counter.read().total / 1e9
 
 
@@ -177,6 +215,21 @@ def report(records: Sequence[Record]) -> str:
         figures += [f"{record[key]:.4f}" for key in ("mmcv", "hrnet", "transformer")]
         count = (f"{record['parameters']:,}", f"{record['trainable']:,}")
         rows.append((record["name"], *count, *figures, "; ".join(map(_words, record["printed"])) or "-"))
+    return _table(rows)
+
+
+def report_multiview(records: Sequence[Record]) -> str:
+    """The multi-view records as a table."""
+    rows = [("multi-view PPT, four views", "true", "less scores", "official code", "mmcv", "paper", "")]
+    for record in records:
+        official = "-" if record["official"] is None else f"{record['official']:.3f}"
+        verdict = "" if record["official"] is None else "agrees" if record["agrees"] else "DIFFERS"
+        counts = (f"{record['true']:.4f}", f"{record['less scores']:.4f}", official, f"{record['mmcv']:.4f}")
+        rows.append((record["name"], *counts, record["paper"] or "-", verdict))
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
@@ -198,10 +251,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         records = [examine(name) for name in options.names or list_pose_models()]
     except ValueError as error:
         parser.error(str(error))
+    views = [] if options.names else [examine_multiview(name) for name in MULTIVIEW]
     print(report(records))
+    if views:
+        print(f"\n{report_multiview(views)}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     beside = options.out.with_name(options.out.name + ".tmp")
-    beside.write_text(json.dumps({"image": [256, 192], "keypoints": 17, "models": records}, indent=1) + "\n")
+    beside.write_text(
+        json.dumps({"image": [256, 192], "keypoints": 17, "models": records, "multiview": views}, indent=1) + "\n"
+    )
     os.replace(beside, options.out)
     return 0
 

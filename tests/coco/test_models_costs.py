@@ -87,6 +87,16 @@ def test_counts_by_the_rule_of_the_older_papers(costs: ModuleType, name: str) ->
     assert costs.examine(name)["hrnet"] == pytest.approx(HRNET[name], abs=5.1e-4)
 
 
+@pytest.mark.parametrize("name", ["views apart", "last two layers fused", "last two layers fused, unpruned"])
+def test_counts_of_several_views(costs: ModuleType, name: str) -> None:
+    options, official, _ = costs.MULTIVIEW[name]
+    record = costs.examine_multiview(name)
+    # The published code reads the scores off the attention matrix that it forms anyway; the fused kernel forms none.
+    scores = 0 if options["keep"] == 1 else 4 * 17 * 192 * sum(17 + tokens for tokens in (256, 180, 126)) / 1e9
+    assert record["true"] - scores == pytest.approx(official, abs=6e-4)
+    assert record["agrees"]
+
+
 def test_transformer_alone(costs: ModuleType) -> None:
     assert costs.examine("tokenpose_b")["transformer"] == pytest.approx(1.4446, abs=5e-5)
     assert costs.examine("tokenpose_l_d6_plain")["transformer"] == pytest.approx(0.7223, abs=5e-5)
