@@ -1,0 +1,117 @@
+"""The recipes of the guide to several processes, run from the page by the page's own commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cycledistill import CycleLoss, wrap_cyclic
+
+timm = pytest.importorskip("timm")
+pytest.importorskip("accelerate")
+safetensors = pytest.importorskip("safetensors.torch")
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "distributed.md").read_text(encoding="utf-8")
+SCRIPTS = {name: code for code, name in re.findall(r"^```py\n(# (\w+\.py)\n.*?)^```$", PAGE, re.M | re.S)}
+COMMANDS = re.findall(r"^```sh\n(.*?)\n```$", PAGE, re.M | re.S)
+TOLERANCE = 1e-6  # the page states it
+
+
+def plain_vit() -> nn.Module:
+    return timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The folder in which both scripts ran, and what each printed."""
+    folder = tmp_path_factory.mktemp("recipes")
+    for name, code in SCRIPTS.items():
+        (folder / name).write_text(code)
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": programs, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {key: value for key, value in environment.items() if not key.startswith("ACCELERATE_")}
+    started = {
+        command: subprocess.Popen(
+            shlex.split(command), cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for command in COMMANDS
+    }
+    printed = {}
+    try:
+        for command, process in started.items():
+            out, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, f"{command}\n{out}{errors}"
+            printed[shlex.split(command)[-1]] = out
+    finally:
+        for process in started.values():
+            process.kill()
+    return folder, printed
+
+
+def weights(launched: tuple[Path, dict[str, str]], launcher: str) -> dict[str, Tensor]:
+    return safetensors.load_file(launched[0] / f"{launcher}.safetensors")
+
+
+def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Tensor]:
+    """The weights after the same steps in a loop that knows nothing of processes."""
+    torch.manual_seed(0)
+    images, labels = torch.randn(64, 3, 32, 32), torch.randint(10, (64,))
+    model = wrap_cyclic(plain_vit(), cycles=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    criterion = CycleLoss(nn.CrossEntropyLoss())
+    for epoch in range(2):
+        order = torch.randperm(64, generator=torch.Generator().manual_seed(epoch))
+        for batch in order.split(16):
+            optimizer.zero_grad()
+            criterion(model(images[batch]), labels[batch]).backward()
+            optimizer.step()
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_the_page_has_two_recipes_and_how_to_start_each() -> None:
+    assert list(SCRIPTS) == ["train_torchrun.py", "train_accelerate.py"]
+    assert [(shlex.split(command)[0], shlex.split(command)[-1]) for command in COMMANDS] == [
+        ("torchrun", "train_torchrun.py"),
+        ("accelerate", "train_accelerate.py"),
+    ]
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_both_processes_end_in_equal_weights(launcher: str, launched: tuple[Path, dict[str, str]]) -> None:
+    found = dict(re.findall(r"^rank (\d) of 2: weights add up to (\S+)$", launched[1][f"train_{launcher}.py"], re.M))
+    assert set(found) == {"0", "1"}, launched[1]
+    assert found["0"] == found["1"]
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_weights_are_those_of_one_plain_process_on_the_joined_batches(
+    launcher: str, launched: tuple[Path, dict[str, str]], alone: dict[str, Tensor]
+) -> None:
+    saved = weights(launched, launcher)
+    torch.manual_seed(0)
+    torch.randn(64, 3, 32, 32), torch.randint(10, (64,))
+    model = plain_vit()
+    assert largest_difference(saved, model.state_dict()) > 0.01, "nothing was trained"
+    model.load_state_dict(saved, strict=True)
+    assert largest_difference(saved, alone) <= TOLERANCE
+
+
+def test_both_launchers_end_in_the_same_weights(launched: tuple[Path, dict[str, str]]) -> None:
+    difference = largest_difference(weights(launched, "torchrun"), weights(launched, "accelerate"))
+    assert difference <= TOLERANCE
