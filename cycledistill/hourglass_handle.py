@@ -71,6 +71,11 @@ class Hourglass:
         return self._settings.recover
 
     @property
+    def settings(self) -> Settings:
+        """Everything that the model was wrapped with."""
+        return self._settings
+
+    @property
     def recover_after(self) -> str | None:
         """Path of the module whose output all frames come back in; ``None`` where they do not."""
         return self._recover_after

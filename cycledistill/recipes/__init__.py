@@ -1,5 +1,6 @@
-"""What training commands share: recipes in YAML, checkpoints, logs and seeds.
+"""What training commands share: recipes in YAML, checkpoints, logs and seeds, and models on the hub.
 
 Knows nothing about any task or model, and nothing of the library needs it: only this subpackage imports PyYAML,
-safetensors and NumPy, which come with the extras of the integrations (``pip install 'cycledistill[imagenet]'``).
+safetensors, NumPy and, in ``hub*.py``, huggingface_hub, which come with the extras of the integrations
+(``pip install 'cycledistill[imagenet]'``).
 """

@@ -1,4 +1,4 @@
-"""From what a recipe says about distillation to what ``wrap_cyclic`` takes."""
+"""From what a recipe says about distillation to what ``wrap_cyclic`` takes, and back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from cycledistill import Distill
+from cycledistill.distill import PRESETS
 from cycledistill.recipes.errors import ConfigError
 from cycledistill.recipes.overrides import nearest
 
@@ -35,6 +36,37 @@ def read_distill(value: str | dict[str, Any] | None) -> Distill | None:
         return dataclasses.replace(base, **fields)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"cyclic.distill: {error}") from error
+
+
+def plain_distill(scheme: object) -> str | dict[str, Any] | None:
+    """What `read_distill` reads the same scheme from: a preset's name, or the fields that differ from the defaults.
+
+    Args:
+        scheme: What ``model.cyclic.distill`` holds.
+
+    Raises:
+        ConfigError: The scheme, or one of its fields, is code.
+
+    Example:
+        >>> plain_distill(Distill(output_weight=1.0)), plain_distill(Distill.preset("sdpose"))
+        ({'output_weight': 1.0}, 'sdpose')
+    """
+    if scheme is None:
+        return None
+    if not isinstance(scheme, Distill):
+        raise ConfigError("the distillation is a function, which no config can hold")
+    found = next((name for name, preset in PRESETS.items() if preset == scheme), None)
+    if found is not None:
+        return found
+    fields: dict[str, Any] = {}
+    for item in dataclasses.fields(Distill):
+        value = getattr(scheme, item.name)
+        if value == item.default:
+            continue
+        if callable(value):
+            raise ConfigError(f"the distillation's {item.name} is a function, which no config can hold")
+        fields[item.name] = list(value) if isinstance(value, tuple) else value
+    return fields
 
 
 def _preset(name: str) -> Distill:

@@ -4,53 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
-from cycledistill import Distill, wrap_cyclic
-from cycledistill.prune import wrap_pruning
-
 from .config import TokenPoseConfig
+from .plugins import PoseModelConfig as PoseModelConfig
+from .plugins import add_plugins
 from .tokenpose import TokenPose
-
-
-@dataclass(frozen=True)
-class PoseModelConfig:
-    """A pose model: its network, and the plug-ins on it.
-
-    Args:
-        network: The TokenPose network.
-        cycles: How often the stack runs while training; ``None``: the plain network, without ``wrap_cyclic``.
-        distill: What later cycles teach earlier ones, as for ``wrap_cyclic``.
-        prune_layers: Layers after whose attention visual tokens are dropped; none: no pruning.
-        keep: Fraction of the visual tokens that each of them keeps.
-        note: Where the model comes from.
-
-    Raises:
-        ValueError: ``cycles`` below 1, a preset that does not exist, ``keep`` out of (0, 1], layers outside the stack.
-    """
-
-    network: TokenPoseConfig = field(default_factory=TokenPoseConfig)
-    cycles: int | None = None
-    distill: str | Distill | None = "sdpose"
-    prune_layers: tuple[int, ...] = ()
-    keep: float = 0.7
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "prune_layers", tuple(self.prune_layers))
-        if self.cycles is not None and (not isinstance(self.cycles, int) or self.cycles < 1):
-            raise ValueError(f"cycles={self.cycles!r}: a whole number of at least 1, or None, is expected")
-        if isinstance(self.distill, str):
-            Distill.preset(self.distill)
-        if not isinstance(self.keep, (int, float)) or not 0 < self.keep <= 1:
-            raise ValueError(f"keep={self.keep!r}: a fraction of the tokens, above 0 and at most 1, is expected")
-        outside = [layer for layer in self.prune_layers if not 0 <= layer < self.network.depth]
-        if outside:
-            raise ValueError(
-                f"prune_layers={self.prune_layers}: {outside[0]} is outside the {self.network.depth} layers of the "
-                f"network, counted from 0 to {self.network.depth - 1}"
-            )
 
 
 def list_pose_models(pattern: str = "") -> list[str]:
@@ -84,14 +44,15 @@ def pose_model_config(name: str, num_keypoints: int = 17, **overrides: Any) -> P
         raise ValueError(f"{name!r} is no pose model; {hint} (list_pose_models() names them all)")
     config = _MODELS[name]
     of_network = {each.name for each in fields(TokenPoseConfig)}
-    of_model = {each.name for each in fields(PoseModelConfig)} - {"network", "note"}
+    of_model = {each.name for each in fields(PoseModelConfig)} - {"network", "note", "name"}
     for key in overrides:
         if key not in of_network | of_model:
             near = difflib.get_close_matches(key, of_network | of_model, n=1, cutoff=0.0)
             raise ValueError(f"{name} has no option {key!r}; the nearest is {near[0]!r}")
-    network = {key: value for key, value in overrides.items() if key in of_network}
-    model = {key: value for key, value in overrides.items() if key in of_model}
-    return replace(config, network=replace(config.network, num_keypoints=num_keypoints, **network), **model)
+    of_the_network = {key: value for key, value in overrides.items() if key in of_network}
+    of_the_model = {key: value for key, value in overrides.items() if key in of_model}
+    network = replace(config.network, num_keypoints=num_keypoints, **of_the_network)
+    return replace(config, network=network, name=name, **of_the_model)
 
 
 def build_pose_model(config: PoseModelConfig) -> TokenPose:
@@ -99,11 +60,8 @@ def build_pose_model(config: PoseModelConfig) -> TokenPose:
 
     With both, the first cycle prunes and the later ones run on the survivors.
     """
-    model = TokenPose(config.network)
-    if config.prune_layers:
-        wrap_pruning(model, config.prune_layers, config.keep, blocks="blocks", query="keypoint")
-    if config.cycles is not None:
-        wrap_cyclic(model, config.cycles, config.distill, blocks="blocks")
+    model = add_plugins(TokenPose(config.network), config)
+    model.name, model.note = config.name, config.note
     return model
 
 

@@ -9,15 +9,17 @@ from torch.nn import functional as F
 from .backbones import HRNet, StemNet
 from .config import TokenPoseConfig
 from .heads import build_head
+from .hub import PoseHubModel
 from .position import sine_positions
 from .transformer import TokenBlock, concat_tokens, init_transformer
 
 
-class TokenPose(nn.Module):
+class TokenPose(PoseHubModel):
     """A transformer over K keypoint tokens and the N patches of an image; the head reads the keypoint tokens.
 
     The one model behind TokenPose, SDPose (``wrap_cyclic`` of it), PPT (``wrap_pruning`` of it) and the regression
-    models. There is no LayerNorm after the stack.
+    models. There is no LayerNorm after the stack. ``TokenPose.from_pretrained("user/name")`` reads a published one,
+    ``model.save_pretrained(folder)`` and ``model.push_to_hub("user/name")`` write one.
 
     Args:
         config: What to build.

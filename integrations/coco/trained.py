@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from cycledistill.recipes.card_fields import recorded_results, recorded_training
 from cycledistill.recipes.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
 from cycledistill.recipes.engine import engine
 from cycledistill.recipes.errors import CheckpointError
@@ -64,6 +65,37 @@ def stored_recipe(path: str | Path) -> Recipe:
         return load_recipe(read_recipe(folder)["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
+
+
+def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
+    """What a run recorded of the weights that `load_trained` takes from it, as ``model_card_kwargs``.
+
+    Args:
+        path: A run's folder or a checkpoint.
+        ema: Of the average of the weights.
+
+    Returns:
+        ``results``, empty where that step was not evaluated, ``evaluation`` and ``training``. Of files only the names.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
+
+    Example:
+        >>> model = load_trained("runs/a", ema=True)
+        >>> model.push_to_hub("user/sdpose", model_card_kwargs=recorded_card("runs/a", ema=True))
+    """
+    recipe, stored = stored_recipe(path), read_recipe(find_checkpoint(path))
+    data, section = recipe.data, recipe.evaluate
+    boxes = f"persons in the boxes of {Path(data.detections).name}" if data.detections else "persons in annotated boxes"
+    settings = f"{'with' if section.flip else 'without'} flip test, decoding `{section.decode}`"
+    optim = f"{recipe.optim.name}, learning rate {recipe.optim.lr:g}, {data.batch_size} persons a process and step"
+    return {
+        "results": recorded_results(stored, ema),
+        "evaluation": (
+            f"Measured by the run that trained the weights: {Path(data.val_annotations).name}, {boxes}, {settings}."
+        ),
+        "training": recorded_training(stored, ema, f" on {Path(data.train_annotations).name} ({optim})"),
+    }
 
 
 def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:

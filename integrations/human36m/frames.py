@@ -45,6 +45,8 @@ class FrameLifter(Lifter):
         torch.Size([1, 81, 17, 3])
     """
 
+    config_type = FrameLifterConfig
+
     def __init__(self, config: FrameLifterConfig) -> None:
         super().__init__()
         self.config: FrameLifterConfig = config

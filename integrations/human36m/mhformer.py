@@ -223,6 +223,8 @@ class MHFormer(Lifter):
     Source: MHFormer (CVPR 2022, arXiv 2111.12707).
     """
 
+    config_type = MHFormerConfig
+
     pool: ClassVar[Literal["mean", "concat"]] = "concat"
     resizes: ClassVar[bool] = False
 

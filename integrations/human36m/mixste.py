@@ -72,6 +72,8 @@ class MixSTE(Lifter):
     Source: MixSTE (CVPR 2022, arXiv 2203.00859).
     """
 
+    config_type = MixSTEConfig
+
     def __init__(self, config: MixSTEConfig) -> None:
         super().__init__()
         self.config: MixSTEConfig = config

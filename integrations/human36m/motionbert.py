@@ -90,6 +90,8 @@ class MotionBERT(Lifter):
     Source: MotionBERT (ICCV 2023, arXiv 2210.06551).
     """
 
+    config_type = MotionBERTConfig
+
     def __init__(self, config: MotionBERTConfig) -> None:
         super().__init__()
         self.config: MotionBERTConfig = config

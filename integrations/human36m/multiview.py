@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cycledistill.kept import kept_of, take_argument
-from cycledistill.prune import wrap_pruning
 
 from .fusion import merge_views, split_keypoints
 from .multiview_config import MultiViewConfig
+from .multiview_hub import MultiViewHubModel, add_pruning
 from .multiview_layers import HeatmapHead, Stem, TokenBlock, sine_positions
 from .rays import ray_directions
 
 
-class MultiViewPPT(nn.Module):
+class MultiViewPPT(MultiViewHubModel):
     """A TokenPose of several views: its first layers see each view alone, its last ones all views together.
 
-    The views share all weights. `create_multiview` adds the pruning between.
+    The views share all weights. `create_multiview` adds the pruning between. `from_pretrained` reads a published one,
+    `save_pretrained` and `push_to_hub` write one.
 
     Args:
         config: What to build.
@@ -170,11 +171,7 @@ def create_multiview(**overrides: Any) -> MultiViewPPT:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             raise ValueError(f"the multi-view PPT has no option {name!r}; the nearest is {near[0]!r}")
     config = MultiViewConfig(**overrides)
-    model = MultiViewPPT(config)
-    if config.prune_layers:
-        stack = "blocks" if config.alone == config.depth else f"blocks[0:{config.alone}]"
-        wrap_pruning(model, config.prune_layers, config.keep, blocks=stack, query="keypoint")
-    return model
+    return add_pruning(MultiViewPPT(config), config)
 
 
 def _check_list(name: str, given: Sequence[Tensor], shape: tuple[int, ...], views: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cycledistill.recipes.card_fields import recorded_results, recorded_training
 from cycledistill.recipes.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
 from cycledistill.recipes.engine import engine
 from cycledistill.recipes.errors import CheckpointError
@@ -60,6 +61,42 @@ def stored_recipe(path: str | Path) -> Recipe:
         return load_recipe(read_recipe(folder)["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
+
+
+def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
+    """What a run recorded of the weights that `load_trained` takes from it, as ``model_card_kwargs``.
+
+    Args:
+        path: A run's folder or a checkpoint.
+        ema: Of the average of the weights.
+
+    Returns:
+        ``results``, empty where that step was not evaluated, ``evaluation`` and ``training``. Of files only the names.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
+
+    Example:
+        >>> model = load_trained("runs/a", ema=True)
+        >>> model.push_to_hub("user/lifter", model_card_kwargs=recorded_card("runs/a", ema=True))
+    """
+    recipe, stored = stored_recipe(path), read_recipe(find_checkpoint(path))
+    data, section = recipe.data, recipe.evaluate
+    tested = {
+        "generated": "motion made by formulas, which says nothing about people",
+        "cmu": f"recorded motion ({Path(data.motion or '').name}), seen by made-up cameras with made-up noise",
+        "h36m": f"Human3.6M, subjects {', '.join(data.test_subjects)}, 2D from {Path(data.pose_2d or '').name}",
+    }[data.source]
+    settings = f"{'with' if section.flip else 'without'} flip test, mode `{section.mode}`, border `{section.border}`"
+    optim = f"{recipe.optim.name}, learning rate {recipe.optim.lr:g}, {data.batch_size} windows a process and step"
+    return {
+        "results": recorded_results(stored, ema),
+        "evaluation": (
+            f"Measured by the run that trained the weights: test clips of {tested}; {settings}. Errors are in "
+            "millimetres, velocity in millimetres a frame; pck150, auc and temporal_std_ratio are shares."
+        ),
+        "training": recorded_training(stored, ema, f" on source `{data.source}` ({optim})"),
+    }
 
 
 def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:

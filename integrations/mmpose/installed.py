@@ -23,7 +23,7 @@ _VERSIONS: tuple[tuple[tuple[str, ...], Version, Version], ...] = (
 )
 _MODULES = (
     "pkg_resources", "pycocotools", "scipy", "json_tricks", "munkres", "matplotlib", "cv2", "six", "shapely",
-    "terminaltables", "tqdm", "safetensors",
+    "terminaltables", "tqdm", "safetensors", "huggingface_hub",
 )  # fmt: skip
 _COMES_FROM = {"pkg_resources": '"setuptools<81"', "cv2": "opencv-python"}
 _NEWEST_PYTHON = (3, 13)

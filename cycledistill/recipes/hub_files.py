@@ -1,0 +1,124 @@
+"""The files of a published model: from a folder, or from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from cycledistill.recipes.errors import CheckpointError
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """A published model.
+
+    Attributes:
+        source: What an error calls it: the folder, or the name on the hub.
+        config: What its ``config.json`` holds.
+        weights: Its ``model.safetensors``.
+    """
+
+    source: str
+    config: dict[str, Any]
+    weights: Path
+
+
+def find_files(name: str | Path, **download: Any) -> HubFiles:
+    """The files of a model in a folder, or on the hub (downloaded, or from its cache).
+
+    Args:
+        name: A folder that ``save_pretrained`` wrote, or ``"user/model"``. A folder of that name comes first.
+        **download: For ``huggingface_hub.hf_hub_download``: ``revision``, ``token``, ``cache_dir``, ``force_download``,
+            ``local_files_only``.
+
+    Raises:
+        CheckpointError: Neither a folder nor a repository that can be read; a file is missing; the config is no JSON.
+    """
+    source = str(name)
+    if os.path.isdir(source):
+        config, weights = (_in_folder(Path(source), file) for file in (CONFIG, WEIGHTS))
+    elif os.path.exists(source):
+        raise CheckpointError(
+            f"{source} is a file: a folder with {CONFIG} and {WEIGHTS}, or a name on the Hugging Face hub, is expected "
+            "(a file of weights alone is loaded into a model that you create)"
+        )
+    else:
+        config, weights = (_from_hub(source, file, download) for file in (CONFIG, WEIGHTS))
+    return HubFiles(source, _read_config(config, source), weights)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside ``path`` and rename it, so that an older one stays whole."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _in_folder(folder: Path, file: str) -> Path:
+    if not (folder / file).is_file():
+        inside = ", ".join(sorted(each.name for each in folder.iterdir())[:6]) or "nothing"
+        raise CheckpointError(
+            f"{folder} holds no {file} (it holds: {inside}): a folder that model.save_pretrained(folder) wrote is "
+            "expected. A training run is opened by load_trained"
+        )
+    return folder / file
+
+
+def _from_hub(name: str, file: str, download: dict[str, Any]) -> Path:
+    at = f" at revision {download['revision']!r}" if download.get("revision") else ""
+    try:
+        return Path(hf_hub_download(repo_id=name, filename=file, **download))
+    except HFValidationError as error:
+        reason = f"and can be no name on the Hugging Face hub, where models are called user/name: {_line(error)}"
+    except RepositoryNotFoundError as error:
+        reason = (
+            "and the Hugging Face hub has no model of this name that you may read. Check the name; for a private or "
+            f"gated one log in (hf auth login) or pass token=...: {_line(error)}"
+        )
+    except RevisionNotFoundError as error:
+        reason = f"and the model of this name on the Hugging Face hub has no such revision{at}: {_line(error)}"
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        reason = (
+            f"and the Hugging Face hub cannot be reached to look for {file} there (offline?), nor is it in the cache "
+            "of earlier downloads. Check the name, connect, or give a folder that model.save_pretrained(folder) wrote: "
+            f"{_line(error.__cause__ or error)}"
+        )
+    except EntryNotFoundError as error:
+        reason = f"and the model of this name on the Hugging Face hub has no {file}{at}, so it is none of this library"
+        raise CheckpointError(f"{name!r} is no folder here, {reason}") from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = f"and {file} cannot be had from the Hugging Face hub: {_line(error)}"
+    raise CheckpointError(f"{name!r} is no folder here, {reason}")
+
+
+def _read_config(path: Path, source: str) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{source}: {CONFIG} cannot be read as JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{source}: {CONFIG} holds a {type(config).__name__}, an object is expected")
+    return config
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
