@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "cycledistill"
 CORE = sorted(path for path in LIBRARY.rglob("*.py") if "integrations" not in path.parts)
 RECIPES = sorted((ROOT / "cycledistill" / "recipes").glob("*.py"))
-RECIPES_NEED = {"huggingface_hub", "numpy", "safetensors", "yaml"}  # what training commands share; the rest of the library does without
+# What training commands and published models share; the rest of the library does without.
+RECIPES_NEED = {"huggingface_hub", "numpy", "safetensors", "yaml"}
 INTEGRATIONS = sorted((ROOT / "integrations").rglob("*.py"))
 
 
