@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map_only, tree_unflatten
 
 from cycledistill.twin import Inputs
 
@@ -43,7 +43,7 @@ def write(kind: str, model: nn.Module, call: Inputs, path: Path, dynamic: bool) 
         with torch.no_grad():
             free = shapes.dynamic_shapes(model, args, kwargs) if dynamic else None
             program = torch.export.export(model, args, kwargs, dynamic_shapes=free)
-            return (_onnx if kind == "onnx" else _program)(program, path, (args, kwargs))
+            return _onnx(program, path, free) if kind == "onnx" else _program(program, path)
     except ImportError as error:
         raise ImportError(f'{error}: pip install "cycledistill[onnx]"') from error
     except Exception as error:  # exporters raise whatever the traced code raises, and dozens of classes of their own
@@ -99,7 +99,7 @@ def batched(call: Inputs, size: int) -> Inputs:
     return tree_map_only(Tensor, lambda x: x[torch.arange(size, device=x.device) % len(x)] if x.ndim else x, call)
 
 
-def _program(program: Any, path: Path, call: Inputs) -> Run:
+def _program(program: Any, path: Path) -> Run:
     program.graph.eliminate_dead_code()  # at an exit above 1: the tail of the first cycle
     torch.export.save(program, path)
     module = torch.export.load(path).module()
@@ -111,12 +111,20 @@ def _program(program: Any, path: Path, call: Inputs) -> Run:
     return run
 
 
-def _onnx(program: Any, path: Path, call: Inputs) -> Run:
+def _onnx(program: Any, path: Path, free: Any) -> Run:
     import onnxruntime
     import onnxscript  # noqa: F401  (torch's exporter says less clearly that it is missing)
 
     weights = sum(x.numel() * x.element_size() for x in program.state_dict.values())
-    torch.onnx.export(program, f=path, dynamo=True, verbose=False, external_data=weights > INLINE)
+    torch.onnx.export(
+        program,
+        f=path,
+        dynamo=True,
+        verbose=False,
+        external_data=weights > INLINE,
+        output_names=_output_names(program),
+        dynamic_shapes=free,  # for the name of the free dimension alone
+    )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
 
@@ -127,16 +135,33 @@ def _onnx(program: Any, path: Path, call: Inputs) -> Run:
     return run
 
 
+def _output_names(program: Any) -> list[str] | None:
+    """Names from where each tensor stands in what the model returns; the exporter's own where that gives none."""
+    spec = program.call_spec.out_spec
+    paths = [path for path, _ in tree_flatten_with_path(tree_unflatten(range(spec.num_leaves), spec))[0]]
+    names = ["_".join(re.sub(r"\W", "", str(key)) for key in path) for path in paths]
+    names = [name if name[:1].isalpha() else f"output_{name}".rstrip("_") for name in names]
+    taken = {*names, *program.graph_signature.user_inputs}
+    whole = all(isinstance(entry, str) for entry in program.graph_signature.user_outputs)  # no None among them
+    return names if whole and len(taken) == len(names) + len(program.graph_signature.user_inputs) else None
+
+
 def _reason(model: nn.Module, error: Exception, dynamic: bool) -> str:
-    """Name the operation that an exporter stumbled over; their own messages run over pages."""
+    """Name the operation or the line that an exporter stumbled over; their own messages run over pages."""
     texts: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
         texts.append(str(cause))
         cause = cause.__cause__ or cause.__context__
-    found = re.search(r"OpOverload\(op='([^']+)'", "\n".join(texts))
+    text, name = "\n".join(texts), type(model).__name__
+    found = re.search(r"OpOverload\(op='([^']+)'", text)
     if found:
-        return f"{type(model).__name__}: the operation {found[1]} cannot be exported ({type(error).__name__})"
+        return f"{name}: the operation {found[1]} cannot be exported ({type(error).__name__})"
+    line = re.search(r'raised this error:\s+File "([^"]+)", line (\d+), in \S+\s+(\S.*)', text)
+    place = f"`{line[3].strip()}` ({Path(line[1]).name}, line {line[2]})" if line else ""
+    if "data-dependent" in text:
+        at = f" by {place}" if place else ""
+        return f"{name} cannot be exported: values of a tensor are read{at}, and the file has one way for all inputs"
     first = next((line for line in texts[0].splitlines() if line.strip()), "no reason given")
     advice = " If it depends on the batch size, give dynamic_batch=False." if dynamic else ""
-    return f"{type(model).__name__} cannot be exported: {first} ({type(error).__name__}).{advice}"
+    return f"{name} cannot be exported: {f'{place}: ' if place else ''}{first} ({type(error).__name__}).{advice}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import tempfile
@@ -60,7 +61,9 @@ def export(
     """Write a wrapped or plain model to a file, and compare what the file computes with what the model computes.
 
     A thin layer over ``torch.onnx.export(dynamo=True)``, ``torch.export`` and safetensors. The file appears only when
-    it agrees with the model. The model is left as it was.
+    it agrees with the model. The model is left as it was. An ONNX file's inputs have the names of the forward's
+    arguments, its outputs those of the dict or ``ModelOutput`` that the model returns, else ``output`` (``output_0``,
+    ... of a tuple).
 
     Args:
         model: In eval mode. Wrapped models need not be unwrapped; at ``exit=1`` the file is that of the plain model.
@@ -96,7 +99,7 @@ def export(
     if not target.parent.is_dir():
         raise ValueError(f"{target}: there is no folder {target.parent}")
     args, kwargs = _call(model, inputs)
-    whole = _Whole(model, postprocess).eval() if postprocess is not None else model
+    whole = _followed_by(model, postprocess) if postprocess is not None else model
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder, _at_exit(handles, exit):
         beside = Path(folder) / target.name
         if kind == "safetensors":
@@ -111,15 +114,20 @@ def export(
     return result
 
 
-class _Whole(nn.Module):
-    """A model and what is done to its output, as one module."""
+def _followed_by(model: nn.Module, postprocess: Callable[[Any], Any]) -> nn.Module:
+    """The model and what is done to its output as one module, with the name and the arguments of the model."""
 
-    def __init__(self, model: nn.Module, postprocess: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.model, self.postprocess = model, postprocess
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.postprocess = model, postprocess
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.postprocess(self.model(*args, **kwargs))
+        @functools.wraps(type(model).forward)
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return self.postprocess(self.model(*args, **kwargs))
+
+    Whole.__name__ = type(model).__name__
+    return Whole().eval()
 
 
 def _format(path: str | os.PathLike[str], given: str | None) -> str:

@@ -113,10 +113,10 @@ def _part(name: str, value: Tensor, kept: Kept) -> Tensor:
     if value.shape[-2] not in lengths:
         return value
     index = lengths[value.shape[-2]]()
-    if value.ndim > 2 and "rope" not in name and value.shape[0] not in (1, len(index)):
+    if value.ndim > 2 and "rope" not in name and value.shape[0] not in (1, index.shape[0]):
         raise StackError(
             f"pruning cannot tell the axes of the block argument {name!r}, {tuple(value.shape)}: a table per token has "
-            f"the axes (N, C), (1, N, C) or (B, N, C), and the batch is {len(index)}"
+            f"the axes (N, C), (1, N, C) or (B, N, C), and the batch is {index.shape[0]}"
         )
     if "rope" in name:  # heads are an axis of their own
         return _take(value.reshape((1,) * (4 - value.ndim) + value.shape), -2, index)
@@ -125,7 +125,7 @@ def _part(name: str, value: Tensor, kept: Kept) -> Tensor:
     if value.ndim == 2 or value.shape[:-2].numel() == 1:
         table = value.reshape(value.shape[-2:])
         rows = table.index_select(0, index.flatten())
-        return rows.view(len(index), *value.shape[1:-2], index.shape[1], value.shape[-1])
+        return rows.view(index.shape[0], *value.shape[1:-2], index.shape[1], value.shape[-1])
     return _take(value, -2, index)
 
 

@@ -59,10 +59,7 @@ def decode_heatmaps(
     x, y = index % width, index // width
     position = torch.stack([x, y], dim=-1).to(torch.float32)
     if method == "dark":
-        # On a CPU the padded copies of a few maps at a time fit into memory that the allocator has at hand.
-        size = _MAPS_AT_ONCE if maps.device.type == "cpu" else max(1, len(maps))
-        parts = zip(maps.split(size), x.split(size), y.split(size), strict=True)
-        position = position + torch.cat([_newton_step(*part, kernel) for part in parts])
+        position = position + _newton_steps(maps, x, y, kernel)
     elif method == "quarter":
         position = position + _quarter_step(maps, x, y)
     position = torch.where(scores[:, None] > 0, position, -torch.ones_like(position))
@@ -96,6 +93,14 @@ def _quarter_step(maps: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch
     return 0.25 * gradient.sign() * inside[:, None]
 
 
+def _newton_steps(maps: torch.Tensor, x: torch.Tensor, y: torch.Tensor, kernel: int) -> torch.Tensor:
+    if torch.compiler.is_compiling() or maps.device.type != "cpu" or maps.shape[0] == 0:
+        return _newton_step(maps, x, y, kernel)
+    # On a CPU the padded copies of a few maps at a time fit into memory that the allocator has at hand.
+    parts = zip(*(each.split(_MAPS_AT_ONCE) for each in (maps, x, y)), strict=True)
+    return torch.cat([_newton_step(*part, kernel) for part in parts])
+
+
 def _newton_step(maps: torch.Tensor, x: torch.Tensor, y: torch.Tensor, kernel: int) -> torch.Tensor:
     """The step from the maximum to that of a Gaussian with the same derivatives, zero at the border."""
     height, width = maps.shape[1:]
@@ -124,10 +129,10 @@ def _log_smoothed(maps: torch.Tensor, x: torch.Tensor, y: torch.Tensor, kernel: 
     band = _band(kernel, maps.device)
     smooth = band @ _windows(maps, x, y, radius + 2) @ band.T
     low = (smooth < 10 * floor).flatten(1).any(1)
-    if low.any():
-        whole = _smooth_whole(maps[low], kernel)
-        peak = whole.flatten(1).amax(1).clamp_min(torch.finfo(torch.float32).tiny)
-        smooth[low] = smooth[low] * (maps[low].flatten(1).amax(1) / peak)[:, None, None]
+    if torch.compiler.is_compiling() or maps.is_meta:  # a graph, exported or compiled, goes one way for all maps
+        smooth = torch.where(low[:, None, None], smooth * _lost_height(maps, kernel), smooth)
+    elif low.any():
+        smooth[low] = smooth[low] * _lost_height(maps[low], kernel)
     return smooth.double().clamp_min(floor).log()  # second differences of near numbers follow
 
 
@@ -154,6 +159,12 @@ def _band(kernel: int, device: torch.device) -> torch.Tensor:
     for row in range(5):
         band[row, row : row + kernel] = weights
     return band
+
+
+def _lost_height(maps: torch.Tensor, kernel: int) -> torch.Tensor:
+    """Maximum of each map over that of the smoothed map, (N, 1, 1)."""
+    peak = _smooth_whole(maps, kernel).amax((1, 2), keepdim=True)
+    return maps.amax((1, 2), keepdim=True) / peak.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _smooth_whole(maps: torch.Tensor, kernel: int) -> torch.Tensor:

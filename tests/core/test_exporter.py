@@ -111,6 +111,54 @@ def test_an_operation_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+def test_a_line_that_reads_values_is_named(ending: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+
+    class Branch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1 if x.sum() > 0 else x
+
+    with pytest.raises(ExportError, match=r"Branch .* read by `return x \+ 1 if x.sum\(\) > 0 else x` \(test_exp"):
+        export(Branch().eval(), tmp_path / f"model.{ending}", torch.randn(2, 3))
+    assert os.listdir(tmp_path) == []
+
+
+class Named(nn.Module):
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
+        return {"logits": image + 1, "parts": (image * 2, image * 3)}
+
+
+@pytest.mark.parametrize(
+    ("postprocess", "names"),
+    [
+        (None, ["logits", "parts_0", "parts_1"]),
+        (lambda out: out["parts"], ["output_0", "output_1"]),
+        (lambda out: out["logits"], ["output"]),
+    ],
+)
+def test_inputs_and_outputs_of_an_onnx_file_have_the_model_s_names(
+    postprocess: Any, names: list[str], tmp_path: Path
+) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    done = export(Named().eval(), tmp_path / "model.onnx", torch.randn(2, 3), postprocess=postprocess)
+    session = runtime.InferenceSession(done.path, providers=["CPUExecutionProvider"])
+    assert [(entry.name, entry.shape) for entry in session.get_inputs()] == [("image", ["batch", 3])]
+    assert [(entry.name, entry.shape) for entry in session.get_outputs()] == [(name, ["batch", 3]) for name in names]
+
+
+def test_names_that_would_clash_are_left_to_the_exporter(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+
+    class Clash(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"x": x + 1}
+
+    done = export(Clash().eval(), tmp_path / "model.onnx", torch.randn(2, 3))
+    session = runtime.InferenceSession(done.path, providers=["CPUExecutionProvider"])
+    assert [entry.name for entry in session.get_outputs()] != ["x"]
+
+
 def test_a_model_of_one_batch_size(tmp_path: Path) -> None:
     class Pairs(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

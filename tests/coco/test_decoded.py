@@ -1,0 +1,149 @@
+"""A file with decoding inside gives the joints that decoding in Python gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+pytest.importorskip("pycocotools")
+
+from test_deploy import trained_looking
+
+from cycledistill.exporter import ExportError, export
+from cycledistill.integrations.coco import create_pose_model
+from cycledistill.integrations.coco.decode import decode_heatmaps, to_image
+from cycledistill.integrations.coco.decoded import DecodedPose
+from cycledistill.integrations.coco.deploy import prepare_for_inference
+from cycledistill.integrations.coco.regression import decode_coordinates
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+GOLDEN = Path(__file__).parent / "golden"
+METHODS = ("dark", "quarter", "none")
+
+
+class Given(nn.Module):
+    """A pose model whose heatmaps are its input: leaves nothing but decoding."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(image_size=size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+
+def decoding(size: tuple[int, int], method: Any) -> DecodedPose:
+    return DecodedPose(Given(size).eval(), method)  # type: ignore[arg-type]
+
+
+def run(path: Path, images: Tensor) -> dict[str, Tensor]:
+    """What a file says, ONNX by ONNX Runtime."""
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module()(images)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, map(torch.from_numpy, session.run(names, {"images": images.numpy()})), strict=True))
+
+
+@pytest.mark.parametrize(("method", "name"), [("dark", "preds_noflip"), ("quarter", "preds_default")])
+def test_the_file_decodes_as_the_golden(method: str, name: str, fill: Any, tmp_path: Path) -> None:
+    with np.load(GOLDEN / "decode.npz") as file:
+        golden = {key: torch.from_numpy(file[key]) for key in file.files}
+    maps = torch.from_numpy(fill.synth_heatmaps("A"))
+    found = run(export(decoding((64, 48), method), tmp_path / "maps.onnx", maps[:1]).path, maps)
+    placed = to_image(found["keypoints"], golden["centers"], golden["scales"], (64, 48))
+    assert float((placed - golden[name]).abs().max()) <= 5e-6 * float(golden[name].abs().max())
+    assert torch.equal(found["scores"], golden["maxvals_noflip"][..., 0])
+
+
+@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_with_zeros_borders_and_nothing_at_all(method: Any, ending: str, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(5)
+    maps = torch.relu(torch.randn(6, 4, 32, 24, generator=generator) - 2.5)  # meets the floor of DARK's logarithm
+    maps[0, 0] = 0
+    maps[1, :, 0, 0] = maps[2, :, 31, 23] = 9.0
+    done = export(decoding((128, 96), method), tmp_path / f"maps.{ending}", maps[:2])
+    found = run(done.path, maps)
+    positions, scores = decode_heatmaps(maps, method)
+    torch.testing.assert_close(found["keypoints"], positions * 4, rtol=0, atol=2e-3)
+    torch.testing.assert_close(found["scores"], scores, rtol=0, atol=0)
+    assert scores[0, 0] == 0 and positions.unique().numel() > 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "method", "exit", "ending"),
+    [
+        ("sdpose_s_v1", "dark", 1, "onnx"),
+        ("sdpose_s_v1", "quarter", 2, "onnx"),
+        ("sdpose_t", "dark", 3, "pt2"),
+        ("ppt_s", "dark", 1, "onnx"),
+        ("sdpose_s_v1_ppt", "dark", 2, "onnx"),
+        ("sdpose_reg", "dark", 2, "onnx"),
+        ("distilpose_s", "dark", 1, "pt2"),
+    ],
+)
+def test_models_with_decoding_inside(name: str, method: Any, exit: int, ending: str, tmp_path: Path) -> None:
+    pruned = {"prune_layers": (1,)} if "ppt" in name else {}
+    model = trained_looking(name, depth=3, **pruned).eval()
+    images = torch.randn(5, 3, 64, 48, generator=torch.Generator().manual_seed(1))
+    done = export(DecodedPose(model, method), tmp_path / f"pose.{ending}", images[:2], exit=exit)
+    assert (done.exit, done.dynamic_batch) == (exit, True)
+    found = run(done.path, images)
+    if exit > 1:
+        model.cyclic.exit = exit
+    with torch.no_grad():
+        predicted = model(images)
+    if predicted.ndim == 4:
+        positions, scores = decode_heatmaps(predicted, method)
+        positions = positions * 4
+    else:
+        positions, scores = decode_coordinates(predicted)
+        positions = positions * torch.tensor([48.0, 64.0])
+    torch.testing.assert_close(found["keypoints"], positions, rtol=1e-4, atol=0.01)  # pixels
+    torch.testing.assert_close(found["scores"], scores, rtol=1e-4, atol=1e-5)
+    assert float(positions.std()) > 1
+
+
+@pytest.mark.slow
+def test_a_prepared_model_and_a_size_of_its_own(tmp_path: Path) -> None:
+    model = trained_looking("sdpose_s_v1", depth=2)
+    done = export(DecodedPose(prepare_for_inference(model)), tmp_path / "pose.onnx")
+    assert done.inputs == "1 x 3 x 64 x 48"
+    images = torch.randn(3, 3, 64, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(run(done.path, images), DecodedPose(model.eval())(images), rtol=1e-3, atol=0.02)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_decoding_compiles_into_one_graph(method: Any) -> None:
+    maps = torch.relu(torch.randn(3, 4, 32, 24) - 2.5)
+    compiled = torch.compile(decode_heatmaps, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(maps, method), decode_heatmaps(maps, method), rtol=0, atol=1e-3)
+
+
+def test_what_cannot_be(tmp_path: Path) -> None:
+    model = create_pose_model("sdpose_s_v1", image_size=(64, 48), dim=24, depth=2, heads=2)
+    with pytest.raises(ValueError, match="'best'"):
+        DecodedPose(model, "best")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"training mode.*eval\(\)"):
+        DecodedPose(model)(torch.zeros(2, 3, 64, 48))
+    with pytest.raises(ExportError, match=r"training mode.*eval\(\)"):
+        export(DecodedPose(model), tmp_path / "pose.onnx", torch.zeros(1, 3, 64, 48))
+    with pytest.raises(ValueError, match=r"\(B, 3, 64, 48\) is expected"):
+        DecodedPose(model.eval())(torch.zeros(1, 3, 48, 64))
