@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from cycledistill.recipes.fitting import differences
+
 from .config import TokenPoseConfig
 from .registry import list_pose_models, pose_model_config
 from .rle import RealNVP
 from .tokenpose import TokenPose
 
-_SHOWN = 6
 _IMAGE_SIZES = ((256, 192), (384, 288), (256, 256))
 
 Shapes = dict[str, tuple[int, ...]]
@@ -31,25 +32,6 @@ def flow_shapes() -> Shapes:
     """Name -> shape of every weight of the flow of `RLELoss`."""
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in RealNVP().state_dict(prefix="flow_model.").items()}
-
-
-def differences(state: Mapping[str, Tensor], expected: Shapes) -> str:
-    """What keeps weights from fitting, in words; empty where they fit."""
-    missing = [name for name in expected if name not in state]
-    unknown = [name for name in state if name not in expected]
-    shaped = [
-        f"{name} {tuple(state[name].shape)}, expected {shape}"
-        for name, shape in expected.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    parts = (("missing", missing), ("unknown", unknown), ("of another shape", shaped))
-    return "; ".join(f"{len(names)} {what}: {shorten(names)}" for what, names in parts if names)
-
-
-def shorten(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def suggest(reader: Reader, keypoints: int | None) -> str:

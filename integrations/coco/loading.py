@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cycledistill.recipes.fitting import differences
 from cycledistill.recipes.weights import read_metadata
 
 from .config import TokenPoseConfig
-from .fitting import differences
 from .tokenpose import TokenPose
 from .translate import check_ours, from_official, is_ours
 from .weights import CheckpointError, State, read_weights, write_weights

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from cycledistill.recipes.fitting import differences, shorten
+
 from .config import TokenPoseConfig
-from .fitting import differences, flow_shapes, keypoint_count, model_shapes, shorten, suggest
+from .fitting import flow_shapes, keypoint_count, model_shapes, suggest
 from .official import FLOW, FORMATS, Format, guess_format
 from .weights import CheckpointError, State
 

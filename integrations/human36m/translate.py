@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.fitting import differences
 
 from .host import Lifter, resize_positions
 from .official import State, join, official_names, split
 
-_SHOWN = 6
 _OVER_FRAMES = ("temporal_pos", "prune.0.pos", "recover.query")
 """What holds one entry for each frame, or for each kept one."""
 
@@ -96,7 +96,7 @@ def _fitted(state: Mapping[str, Tensor], shapes: Shapes, tables: list[str], resi
             "the model with frames=... (and keep=...) of the file"
         )
     fitted = {**state, **{name: resize_positions(state[name], shapes[name][1]) for name in off}}
-    wrong = _differences(fitted, shapes)
+    wrong = differences(fitted, shapes)
     if wrong:
         raise CheckpointError(
             f"the weights are not those of this {type(model).__name__}, {wrong}; check the model's name and options "
@@ -108,20 +108,3 @@ def _fitted(state: Mapping[str, Tensor], shapes: Shapes, tables: list[str], resi
 def _is_longer_or_shorter(tensor: Tensor, expected: tuple[int, ...]) -> bool:
     shape = tuple(tensor.shape)
     return len(shape) == len(expected) and shape[1] != expected[1] and shape[2:] == expected[2:]
-
-
-def _differences(state: Mapping[str, Tensor], expected: Shapes) -> str:
-    missing = [name for name in expected if name not in state]
-    unknown = [name for name in state if name not in expected]
-    shaped = [
-        f"{name} {tuple(state[name].shape)}, expected {shape}"
-        for name, shape in expected.items()
-        if name in state and tuple(state[name].shape) != shape
-    ]
-    parts = (("missing", missing), ("unknown", unknown), ("of another shape", shaped))
-    return "; ".join(f"{len(names)} {what}: {_shorten(names)}" for what, names in parts if names)
-
-
-def _shorten(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
