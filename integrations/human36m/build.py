@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from cycledistill import wrap_cyclic, wrap_hourglass
+from dataclasses import replace
+from typing import Any
+
+from cycledistill import wrap_cyclic
 from cycledistill.recipes.distillation import read_distill
 
 from .host import Lifter
 from .measure import Protocol
-from .recipe import ConfigError, HourglassSection, Recipe
-from .registry import create_lifter, lifter_config
+from .plugins import LifterConfig, add_plugins
+from .recipe import ConfigError, Recipe
+from .registry import build_lifter, lifter_config, list_lifters
 
 _ELSEWHERE = {
     "frames": "data.frames",
@@ -20,6 +24,7 @@ _ELSEWHERE = {
     "layer": "hourglass.layer",
     "keep": "hourglass.keep",
     "recover": "hourglass.recover",
+    "hourglass": "hourglass.options",
 }
 
 
@@ -27,32 +32,17 @@ def create_model(recipe: Recipe) -> Lifter:
     """The lifting model of a recipe: with the hourglass and the cycles it says, and fresh weights.
 
     Raises:
-        ConfigError: An unknown model or option, or what the model, the hourglass or the cycles refuse; or a model that
-            answers for the centre frame alone, asked for sequences.
+        ConfigError: An unknown model or option, or what the model, the hourglass or the cycles refuse; a model that
+            answers for the centre frame alone, asked for sequences; settings of an hourglass that is not there, or one
+            that would keep every frame of a window.
     """
-    section, data, glass = recipe.model, recipe.data, recipe.hourglass
-    for name in sorted(_ELSEWHERE.keys() & section.options.keys()):
-        raise ConfigError(f"model.options.{name}: set {_ELSEWHERE[name]} instead.")
+    config = _model_config(recipe)
     try:
-        published = lifter_config(section.name, **section.options)
-        if published.mode == "seq2frame" and recipe.evaluate.mode == "sequence":
-            raise ConfigError(
-                f"evaluate.mode='sequence': {section.name} answers for the centre frame of a window alone; set "
-                "evaluate.mode=centre."
-            )
-        model = create_lifter(
-            section.name,
-            frames=data.frames,
-            in_channels=3 if data.confidence else 2,
-            mode="seq2frame" if recipe.evaluate.mode == "centre" else "seq2seq",
-            **section.options,
-        )
-    except ConfigError:
-        raise
+        model = build_lifter(replace(config, layer=None, keep=None, hourglass={}))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model: {error}") from error
-    if glass.layer is not None:
-        _prune_frames(model, glass.layer, glass)
+    if config.layer is not None:
+        _prune_frames(model, config, recipe.data.frames)
     if recipe.cyclic.cycles is not None:
         try:
             # with an hourglass, "auto" is the levels after its last prune point
@@ -63,11 +53,76 @@ def create_model(recipe: Recipe) -> Lifter:
     return model
 
 
-def _prune_frames(model: Lifter, layer: int | list[int], glass: HourglassSection) -> None:
+def _model_config(recipe: Recipe) -> LifterConfig:
+    """What the recipe's model consists of, cycles apart."""
+    section, data, centre = recipe.model, recipe.data, recipe.evaluate.mode == "centre"
+    for name in sorted(_ELSEWHERE.keys() & section.options.keys()):
+        raise ConfigError(f"model.options.{name}: set {_ELSEWHERE[name]} instead.")
     try:
-        wrap_hourglass(model, layer=layer, keep=glass.keep, select=glass.select, recover=glass.recover, **glass.options)
+        published = lifter_config(section.name, **section.options)
+        if published.mode == "seq2frame" and not centre:
+            raise ConfigError(
+                f"evaluate.mode='sequence': {section.name} answers for the centre frame of a window alone; set "
+                "evaluate.mode=centre."
+            )
+        return lifter_config(
+            section.name,
+            frames=data.frames,
+            in_channels=3 if data.confidence else 2,
+            mode="seq2frame" if centre else "seq2seq",
+            **_hourglass_of(recipe, published),
+            **section.options,
+        )
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model: {error}") from error
+
+
+def _hourglass_of(recipe: Recipe, published: LifterConfig) -> dict[str, Any]:
+    """The fields of `LifterConfig` that the recipe's hourglass sets; what it leaves empty is the named model's."""
+    name, glass = recipe.model.name, recipe.hourglass
+    own = {"layer": glass.layer, "keep": glass.keep, "select": glass.select, "recover": glass.recover}
+    given = {key: value for key, value in own.items() if value is not None}
+    for key in sorted(own.keys() & glass.options.keys()):
+        raise ConfigError(f"hourglass.options.{key}: set hourglass.{key} instead.")
+    if published.layer is None and glass.layer is None:
+        for key, value in (given | ({"options": glass.options} if glass.options else {})).items():
+            having = ", ".join(each for each in list_lifters() if lifter_config(each).layer is not None)
+            raise ConfigError(
+                f"hourglass.{key}={value!r}: model.name={name!r} has no hourglass; set hourglass.layer and "
+                f"hourglass.keep, or choose a model with one ({having})."
+            )
+        return {}
+    if published.keep is None and glass.keep is None:
+        raise ConfigError(
+            f"hourglass.layer={glass.layer!r} without hourglass.keep: set how many of a window's frames are kept, a "
+            "number or a share such as 0.25."
+        )
+    recover = given.get("recover", published.recover)
+    if recover is False and recipe.evaluate.mode == "sequence":
+        raise ConfigError(
+            "hourglass.recover=false gives the poses of the kept frames alone, so evaluate.mode='sequence' has "
+            "frames without a pose: set evaluate.mode=centre, or hourglass.recover to true, linear or nearest."
+        )
+    select = {"select": given.pop("select")} if "select" in given else {}
+    several = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    # How a model is measured does not change what it keeps: the centre is forced only where nothing else comes out.
+    return several | {"hourglass": {**published.hourglass, "centre": recover is False, **select, **glass.options}}
+
+
+def _prune_frames(model: Lifter, config: LifterConfig, frames: int) -> None:
+    try:
+        add_plugins(model, config)
+        handle: Any = model.hourglass
+        kept = handle.settings.count(len(handle.layers) - 1, frames)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"hourglass: {error}") from error
+    if kept == frames:
+        raise ConfigError(
+            f"hourglass.keep={config.keep!r}: all {frames} frames of a window (data.frames) would be kept and nothing "
+            "pruned; keep fewer, or a share of them such as 0.25, or choose a model without an hourglass."
+        )
 
 
 def protocol_of(recipe: Recipe) -> Protocol:

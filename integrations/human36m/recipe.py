@@ -39,17 +39,18 @@ class ModelSection:
 
 @dataclass
 class HourglassSection:
-    """Frame pruning and recovery, as ``wrap_hourglass`` takes them; ``layer`` empty: none.
+    """Frame pruning and recovery, as ``wrap_hourglass`` takes them; what is empty is as ``model.name`` stands for.
 
-    ``layer`` and ``keep`` may be lists: several prune points. ``recover`` is true (recovery attention), ``linear`` or
-    ``nearest``, or false: the poses of the kept frames alone, trained on just those. ``options`` are its other
-    arguments.
+    ``hot_...`` and ``tpc_...`` have an hourglass, which keeps the published share of ``data.frames``. Any other model
+    gets one by ``layer`` and ``keep``: frames, or a share of the window's (0.25). Both may be lists: several prune
+    points. ``recover`` is true (recovery attention), ``linear`` or ``nearest``, or false: the poses of the kept frames
+    alone, trained on just those, which needs ``evaluate.mode=centre``. ``options`` are its other arguments.
     """
 
     layer: int | list[int] | None = None
-    keep: int | float | list[int] = 81
-    select: Literal["tpc", "uniform", "attention", "motion"] = "tpc"
-    recover: bool | Literal["linear", "nearest"] = True
+    keep: int | float | list[int | float] | None = None
+    select: Literal["tpc", "uniform", "attention", "motion"] | None = None
+    recover: bool | Literal["linear", "nearest"] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -186,13 +187,6 @@ class Recipe:
     evaluate: EvalSection = field(default_factory=EvalSection)
     run: RunSection = field(default_factory=RunSection)
 
-    def __post_init__(self) -> None:
-        if self.hourglass.layer is not None and self.hourglass.recover is False and self.evaluate.mode == "sequence":
-            raise ConfigError(
-                "hourglass.recover=false gives the poses of the kept frames alone, so evaluate.mode='sequence' has "
-                "frames without a pose: set evaluate.mode=centre, or hourglass.recover to true, linear or nearest."
-            )
-
     def to_dict(self) -> dict[str, Any]:
         """The whole recipe as plain data, as YAML and JSON can hold it."""
         return plain(self)
@@ -224,7 +218,7 @@ def load_recipe(
             the wrong type or out of range.
 
     Example:
-        >>> load_recipe("hot_mixste", ["data.frames=81", "hourglass.keep=27"]).hourglass.keep
-        27
+        >>> load_recipe("hot_mixste", ["data.frames=81", "hourglass.keep=20"]).hourglass.keep
+        20
     """
     return load(Recipe, __package__, source, overrides)

@@ -6,6 +6,7 @@ import re
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ pytest.importorskip("accelerate")
 from cycledistill.integrations.human36m.build import create_model
 from cycledistill.integrations.human36m.cli import main
 from cycledistill.integrations.human36m.recipe import ConfigError, Recipe, list_recipes, load_recipe
+from cycledistill.integrations.human36m.registry import create_lifter
 from cycledistill.integrations.human36m.schedules import learning_rate
 
 CONFIGS = resources.files("cycledistill.integrations.human36m") / "configs"
@@ -58,15 +60,64 @@ def test_a_published_name_brings_its_hourglass() -> None:
     model = create_model(load_recipe("mixste", ["model.name=hot_mixste", "data.frames=27", "cyclic.cycles=2"]))
     assert model.hourglass.layers == (3,) and model.hourglass.keep == (9,)
     assert model.cyclic.stack.depth == 5, "the levels after the prune point"
-    with pytest.raises(ConfigError, match="hourglass: .*already"):
-        create_model(load_recipe("hot_mixste", ["model.name=hot_mixste", "data.frames=81"]))
     with pytest.raises(ConfigError, match=r"model\.options\.keep: set hourglass\.keep instead"):
         create_model(load_recipe("mixste", {"model.options": {"keep": 9}}))
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("hot_mixste", {243: 81, 81: 27, 27: 9}),
+        ("tpc_mixste", {243: 61, 81: 20, 27: 7}),
+        ("hot_motionbert", {243: 81, 81: 27, 27: 9}),
+        ("tpc_mhformer", {351: 117, 81: 27, 27: 9}),
+    ],
+)
+def test_what_is_kept_scales_with_the_window_as_in_the_registry(name: str, kept: dict[int, int]) -> None:
+    published = load_recipe(name)
+    assert published.data.frames == max(kept)
+    with torch.device("meta"):
+        for frames, keep in kept.items():
+            model = create_model(load_recipe(name, [f"data.frames={frames}"]))
+            assert model.hourglass.keep == (keep,)
+            assert model.hourglass.settings == create_lifter(name, frames=frames).hourglass.settings
+        # what is set explicitly stays
+        assert create_model(load_recipe(name, ["data.frames=81", "hourglass.keep=5"])).hourglass.keep == (5,)
+
+
+def test_parts_of_a_named_hourglass_can_be_set_otherwise() -> None:
+    with torch.device("meta"):
+        other = create_model(load_recipe("hot_mixste", ["hourglass.select=uniform", "hourglass.recover=linear"]))
+        assert (other.hourglass.settings.select, other.hourglass.recover, other.hourglass.keep) == (
+            "uniform", "linear", (81,)
+        )  # fmt: skip
+        # measuring by centre frames does not change which frames a trained model keeps
+        centred = create_model(load_recipe("hot_mixste", ["evaluate.mode=centre"]))
+        assert centred.hourglass.settings.centre is False
+        few = create_model(load_recipe("hot_mixste", ["evaluate.mode=centre", "hourglass.recover=false"]))
+        assert few.hourglass.settings.centre is True
+        with pytest.raises(ConfigError, match=r"hourglass\.recover=false.*evaluate\.mode=centre"):
+            create_model(load_recipe("hot_mixste", ["hourglass.recover=false"]))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"select": "uniform"}, {"recover": False}, {"recover": "linear"}, {"keep": 0.5}, {"options": {"neighbours": 3}}],
+)
+def test_settings_of_an_hourglass_that_is_not_there(setting: dict[str, Any]) -> None:
+    (key,) = setting
+    recipe = load_recipe("mixste", {f"hourglass.{key}": setting[key]})
+    with pytest.raises(ConfigError, match=rf"hourglass\.{key}=.*'mixste' has no hourglass; set hourglass\.layer"):
+        create_model(recipe)
 
 
 def test_several_prune_points() -> None:
     recipe = load_recipe("frame_token_small", {"hourglass.layer": [1, 3], "hourglass.keep": [40, 20]})
     assert create_model(recipe).hourglass.keep == (40, 20)
+    shares = load_recipe("frame_token_small", ["hourglass.layer=[1, 3]", "hourglass.keep=[0.5, 0.25]"])
+    assert create_model(shares).hourglass.keep == (0.5, 0.25)
+    with pytest.raises(ConfigError, match=r"hourglass\.options\.select: set hourglass\.select instead"):
+        create_model(load_recipe("hot_mixste", {"hourglass.options": {"select": "tpc"}}))
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,6 +146,7 @@ def test_the_error_falls_below_the_mean_poses(tiny: Recipe, layer: int | None) -
     recipe = change(
         tiny,
         hourglass__layer=layer,
+        hourglass__keep=layer and 3,
         cyclic__cycles=None,
         model__options={"dim": 32, "depth": 3, "heads": 2},
         data__sequences=16,
@@ -214,7 +215,14 @@ def test_a_checkpoint_is_a_plain_hosts_and_the_hourglass_tables(tiny: Recipe) ->
 
 
 def test_another_clip_length_is_refused_or_resized(tiny: Recipe, tmp_path: Path) -> None:
-    plain = change(tiny, hourglass__layer=None, cyclic__cycles=None, evaluate__exits=None, run__max_steps=2)
+    plain = change(
+        tiny,
+        hourglass__layer=None,
+        hourglass__keep=None,
+        cyclic__cycles=None,
+        evaluate__exits=None,
+        run__max_steps=2,
+    )
     train(plain)
     weights = last(plain) / "model.safetensors"
     longer = change(plain, data__frames=12, model__weights=str(weights), run__output=str(tmp_path / "longer"))
@@ -237,6 +245,7 @@ def test_official_weights_to_start_from(tiny: Recipe, tmp_path: Path) -> None:
         model__options=options,
         model__weights=str(tmp_path / "theirs.pth"),
         hourglass__layer=None,
+        hourglass__keep=None,
         cyclic__cycles=None,
         evaluate__exits=None,
     )
@@ -277,6 +286,10 @@ def test_a_run_is_not_written_over(tiny: Recipe) -> None:
     [
         ({"hourglass__keep": 10}, "hourglass: .*keep=10.*9"),
         ({"hourglass__keep": 0}, "hourglass: .*keep=0"),
+        ({"hourglass__keep": 9}, "hourglass.keep=9: all 9 frames of a window .* nothing pruned"),
+        ({"hourglass__layer": [1, 2], "hourglass__keep": [9, 1.0]}, "all 9 frames of a window"),
+        ({"hourglass__layer": None}, "hourglass.keep=3: model.name='frame_lifter' has no hourglass; .*hot_mixste"),
+        ({"hourglass__keep": None}, "hourglass.layer=1 without hourglass.keep"),
         ({"hourglass__layer": 7}, "hourglass: .*layer=7"),
         ({"hourglass__options": {"neighbors": 2}}, "hourglass: .*neighbors"),
         ({"hourglass__recover": False}, "hourglass.recover=false .* evaluate.mode=centre"),
