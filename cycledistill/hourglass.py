@@ -13,6 +13,7 @@ from cycledistill.cycle import cyclic_of, move_cycles
 from cycledistill.hourglass_check import (
     DATA_PARALLEL,
     LENGTHS,
+    check_batch_first,
     check_centre,
     check_keep,
     check_layers,
@@ -79,7 +80,8 @@ def wrap_hourglass(
         keep: Frames kept there: a number, or a share of the clip's (a float up to 1). One for each of several levels.
         select: ``"tpc"``; ``"uniform"``, evenly spaced; ``"motion"``, those that differ most from the frame before;
             ``"attention"``, those most attended in the level before; or a callable ``(tokens (B, F, J, C), keep)`` to
-            frame numbers (B, keep), called without gradients.
+            frame numbers (B, keep), called without gradients, and again where activation checkpointing runs the
+            level again, so that its random numbers do not shift those of dropout.
         recover: ``True``, learned attention; ``"linear"`` or ``"nearest"``, interpolation along time; ``False``, the
             model returns the kept frames alone, whose numbers are ``model.hourglass.index``.
         recover_after: Path of the module in whose output all frames return. Default: for ``True`` the ``norm`` beside
@@ -94,7 +96,7 @@ def wrap_hourglass(
         width: Channels of a token. Default: those of the levels.
         centre: A frame that is always kept: its number, ``True`` for the middle one, (F - 1) // 2, or ``False``.
             Default: ``True`` with ``recover=False``, else ``False``.
-        neighbours: Nearest frames that make up a density in TPC, the frame itself included.
+        neighbours: Nearest frames that make up a density in TPC, the frame itself included; at most those left.
         noise: In TPC, ``None``, ``"uniform"`` as in the official code, a tensor (B, F) of numbers in [0, 1), or a
             generator that draws them. See :func:`cycledistill.selection.tpc`, also for ``exact`` and ``tie``.
         exact: In TPC, distances by exact arithmetic.
@@ -117,6 +119,8 @@ def wrap_hourglass(
     """
     check_wrappable(model)
     stack = _choose_stack(model, blocks)
+    if layout is None:
+        check_batch_first(stack, stack.modules(model))
     layers, recover = check_layers(layer, stack), check_recover(recover)
     frames = declared(model, "frames") if frames is None else frames
     if frames is not None or recover is True:
@@ -132,7 +136,7 @@ def wrap_hourglass(
         lengths=one_of("lengths", lengths or (host_lengths if host_lengths in LENGTHS else "exact"), LENGTHS),
         centre=check_centre(centre, recover, frames),
         neighbours=size("neighbours", neighbours, None, ""),
-        exact=exact,
+        exact=one_of("exact", exact, (True, False)),
         tie=one_of("tie", tie, (None, "index", "noise")),
         noise=check_noise(noise),
     )

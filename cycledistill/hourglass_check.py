@@ -86,7 +86,7 @@ def check_centre(centre: Any, recover: bool | str, frames: int | None) -> int | 
     return centre
 
 
-def one_of(name: str, value: Any, known: tuple[str | None, ...]) -> Any:
+def one_of(name: str, value: Any, known: tuple[str | bool | None, ...]) -> Any:
     """``value``, if it is known."""
     if value not in known:
         raise StackError(f"{name}={value!r}: one of {', '.join(map(repr, known))} is expected")
@@ -148,3 +148,16 @@ def check_wrappable(model: nn.Module) -> None:
             f"cycles are wrapped around a part of this {name}, or around a model it is part of: call wrap_hourglass "
             "and wrap_cyclic on the same module, so that one choice of frames serves all cycles"
         )
+
+
+def check_batch_first(stack: Stack, levels: Sequence[nn.Module]) -> None:
+    """Refuse torch's attention where it takes the frames first: without a layout, clips would be taken for frames."""
+    for level in levels:
+        for module in level.modules():
+            if isinstance(module, nn.MultiheadAttention) and not module.batch_first:
+                raise StackError(
+                    f"{stack.path} holds a torch.nn.MultiheadAttention with batch_first=False, which takes (F, B, C), "
+                    "and frames are expected on axis 1: build it with batch_first=True, or pass "
+                    "layout=(lambda x: x.transpose(0, 1).unsqueeze(2), lambda x: x.squeeze(2).transpose(0, 1)); where "
+                    "the level itself takes (B, F, C), layout=(lambda x: x.unsqueeze(2), lambda x: x.squeeze(2))"
+                )

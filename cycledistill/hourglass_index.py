@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ class KeptFrames:
 
     ranks: Tensor
     numbers: Tensor
+    redraw: Callable[[Tensor], object] | None = None
+    """Draws again what the choice drew, where a checkpointed level runs a second time: dropout then draws as before."""
 
 
 def check_index(index: Any, before: Tensor | None) -> Tensor:

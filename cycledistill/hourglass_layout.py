@@ -1,4 +1,4 @@
-"""How the state of a stack of levels becomes (B, F, J, C), and goes back."""
+"""The state of a stack of levels: found in what a level takes or returns, as (B, F, J, C), and back in its form."""
 
 from __future__ import annotations
 
@@ -9,8 +9,58 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from cycledistill.chain import StackError
+
+
+@dataclass
+class Tokens:
+    """The tokens in what a module takes or returns: its first tensor, and whatever is of the same shape."""
+
+    leaves: list[Any]
+    spec: Any
+    places: list[int]
+
+    @classmethod
+    def within(cls, tree: Any, same_type: bool) -> Tokens | None:
+        """Those in a nested structure, if there is a tensor; with ``same_type``, of the first one's dtype alone."""
+        leaves, spec = pytree.tree_flatten(tree)
+        first = next((leaf for leaf in leaves if isinstance(leaf, Tensor)), None)
+        if first is None:
+            return None
+        kind = first.dtype if same_type else None
+        places = [place for place, leaf in enumerate(leaves) if _alike(leaf, first.shape, kind)]
+        return cls(leaves, spec, places)
+
+    @property
+    def first(self) -> Tensor:
+        """The first tensor."""
+        tensor: Tensor = self.leaves[self.places[0]]
+        return tensor
+
+    @property
+    def state(self) -> Any:
+        """One tensor, or a tuple of several."""
+        found = tuple(self.leaves[place] for place in self.places)
+        return found[0] if len(found) == 1 else found
+
+    def replaced(self, state: Any, path: str) -> Any:
+        """The whole structure, with other tokens."""
+        made = state if isinstance(state, tuple) else (state,)
+        if len(made) != len(self.places) or not all(isinstance(each, Tensor) for each in made):
+            raise StackError(
+                f"layout: the second function gave {len(made)} things for the state at {path}, which is "
+                f"{len(self.places)} tensor(s)"
+            )
+        leaves = list(self.leaves)
+        for place, leaf in zip(self.places, made, strict=True):
+            leaves[place] = leaf
+        return pytree.tree_unflatten(leaves, self.spec)
+
+
+def _alike(leaf: Any, shape: torch.Size, kind: torch.dtype | None) -> bool:
+    return isinstance(leaf, Tensor) and leaf.shape == shape and kind in (None, leaf.dtype)
 
 
 class FramesFirst:

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cycledistill.chain import StackError
-from cycledistill.hourglass_handle import Hourglass, Pass, take_frames
+from cycledistill.hourglass_choice import Pass, choose_frames, take_frames
+from cycledistill.hourglass_handle import Hourglass
 from cycledistill.hourglass_index import KeptFrames
-from cycledistill.pruned import recomputing
+from cycledistill.hourglass_layout import Tokens
+from cycledistill.pruned import ON_THE_FULL_GRID, recomputing
 from cycledistill.record import SITE, CycledBlock
 from cycledistill.recovery import FrameRecovery, RankPositions, linear, nearest
 from cycledistill.replay import BYPASS, LOOP
@@ -62,40 +64,42 @@ class HourglassSite:
         state = self.handle._pass
         if state is None and not recomputing():
             return args, kwargs  # called by itself
-        leaves, spec = pytree.tree_flatten((args, kwargs))
-        first = next((leaf for leaf in leaves if isinstance(leaf, Tensor)), None)
-        if first is None:
+        tokens = Tokens.within((args, kwargs), same_type=True)
+        if tokens is None:
             raise StackError(f"{self.path} was called without a tensor: an hourglass drops frames of its tokens")
         if state is None:
-            kept: KeptFrames | None = getattr(first, _ENTRY, None)
+            kept: KeptFrames | None = getattr(tokens.first, _ENTRY, None)
             if kept is None:
                 return args, kwargs
         else:
-            _refuse_reentrant(self.path, first, state)
-        places = [
-            place
-            for place, leaf in enumerate(leaves)
-            if isinstance(leaf, Tensor) and leaf.shape == first.shape and leaf.dtype == first.dtype
-        ]
-        tokens = [leaves[place] for place in places]
-        given = tokens[0] if len(tokens) == 1 else tuple(tokens)
-        grid = self._grid(given, self._frames_before(state))
-        if state is not None:
-            self._check_others(leaves, places, grid)
-            kept = self.handle._choose(self.point or 0, grid)
+            _refuse_reentrant(self.path, tokens.first, state)
+        grid = self._grid(tokens.state, self._frames_before(state))
+        if state is None:
+            assert kept is not None
+            if kept.redraw is not None:
+                kept.redraw(grid)
+        else:
+            self._check_others(tokens, grid)
+            kept = choose_frames(self.handle._settings, self.handle._given, state, self.point or 0, grid)
             if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-                setattr(first, _ENTRY, kept)
-        assert kept is not None
+                setattr(tokens.first, _ENTRY, kept)
         count = kept.ranks.shape[1]
         if count == grid.shape[1] and self.positions is None:
             return args, kwargs
         grid = grid if count == grid.shape[1] else take_frames(grid, kept.ranks)
         if self.positions is not None:
             grid = self.positions(grid, self.handle._settings.lengths)
-        made = self.layout.back(grid, given)
-        for place, leaf in zip(places, made if isinstance(made, tuple) else (made,), strict=True):
-            leaves[place] = leaf
-        return pytree.tree_unflatten(leaves, spec)
+        return tokens.replaced(self.layout.back(grid, tokens.state), self.path)
+
+    def check_state(self, given: Any, output: Any) -> None:
+        """Refuse a level that takes tensors like its tokens and does not return them: they are no tokens."""
+        taken, returned = Tokens.within(given, same_type=True), Tokens.within(output, same_type=False)
+        if taken is not None and returned is not None and len(taken.places) > max(1, len(returned.places)):
+            raise StackError(
+                f"{self.path} takes {len(taken.places)} tensors of one shape, {tuple(taken.first.shape)}, and returns "
+                f"{len(returned.places)} of one shape: the others (the memory of a decoder?) are no tokens of its, and "
+                "frames would be dropped from them too. An hourglass serves levels that return all that they take"
+            )
 
     def leave(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The output with all frames again."""
@@ -113,23 +117,16 @@ class HourglassSite:
             kept, frames = state.kept[-1], state.frames
             if inputs and torch.is_grad_enabled() and not torch.compiler.is_compiling():
                 setattr(inputs[0], _EXIT, (kept, frames))
-        leaves, spec = pytree.tree_flatten(output)
-        first = next((leaf for leaf in leaves if isinstance(leaf, Tensor)), None)
-        if first is None:
+        tokens = Tokens.within(output, same_type=False)
+        if tokens is None:
             raise StackError(f"{self.path} returned no tensor, so no frames can be recovered after it")
-        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.shape == first.shape]
-        tokens = [leaves[place] for place in places]
-        given = tokens[0] if len(tokens) == 1 else tuple(tokens)
-        grid = self._grid(given, kept.numbers.shape[1])
+        grid = self._grid(tokens.state, kept.numbers.shape[1])
         if grid.shape[1] != kept.numbers.shape[1]:
             raise StackError(
-                f"{self.path} returned {tuple(first.shape)}, where {kept.numbers.shape[1]} frames were kept: frames "
-                "are recovered on axis 1. Name another module with recover_after, or pass layout"
+                f"{self.path} returned {tuple(tokens.first.shape)}, where {kept.numbers.shape[1]} frames were kept: "
+                "frames are recovered on axis 1. Name another module with recover_after, or pass layout"
             )
-        made = self.layout.back(self._recover(grid, kept, frames), given)
-        for place, leaf in zip(places, made if isinstance(made, tuple) else (made,), strict=True):
-            leaves[place] = leaf
-        return pytree.tree_unflatten(leaves, spec)
+        return tokens.replaced(self.layout.back(self._recover(grid, kept, frames), tokens.state), self.path)
 
     def _recover(self, grid: Tensor, kept: KeptFrames, frames: int) -> Tensor:
         settings = self.handle._settings
@@ -163,10 +160,10 @@ class HourglassSite:
                 f"{table.shape[-1]}: wrap with width={grid.shape[-1]}"
             )
 
-    def _check_others(self, leaves: list[Any], places: list[int], grid: Tensor) -> None:
+    def _check_others(self, tokens: Tokens, grid: Tensor) -> None:
         frames = grid.shape[1]
-        for place, leaf in enumerate(leaves):
-            if place not in places and isinstance(leaf, Tensor) and frames > 1 and frames in leaf.shape:
+        for place, leaf in enumerate(tokens.leaves):
+            if place not in tokens.places and isinstance(leaf, Tensor) and frames > 1 and frames in leaf.shape:
                 raise StackError(
                     f"{self.path} takes a {tuple(leaf.shape)} tensor beside its tokens, whose {frames} frames are to "
                     "be dropped: an hourglass serves levels that take nothing for each frame (a mask, positions) but "
@@ -195,6 +192,8 @@ class HourglassLevel(Swapped):
             args, kwargs = site.enter(self, args, kwargs)  # type: ignore[arg-type]
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         state = site.handle._pass
+        if site.point is not None and state is not None:
+            site.check_state((args, kwargs), output)
         if site.ends and phase != LOOP and state is not None:
             state.due = len(state.kept) == len(site.handle.layers)
         return site.leave(args, kwargs, output) if site.returns and phase != LOOP else output
@@ -242,8 +241,23 @@ class HourglassHost(Swapped):
     @classmethod
     def namespace(cls, below: type) -> dict[str, Any]:
         """Wrap every method by which users enter the levels; names, signatures and docs stay the base's."""
-        names = (name for name in dir(below) if name.startswith("forward"))
-        return {name: _entry(name, getattr(below, name)) for name in names if inspect.isfunction(getattr(below, name))}
+        names = [name for name in dir(below) if name.startswith("forward") or name in ON_THE_FULL_GRID]
+        methods = {name: getattr(below, name) for name in names if inspect.isfunction(getattr(below, name))}
+        return {
+            name: _on_all_frames(name, method) if name in ON_THE_FULL_GRID else _entry(name, method)
+            for name, method in methods.items()
+        }
+
+
+def _on_all_frames(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
+        raise StackError(
+            f"{name} makes maps of all tokens after single levels, and this model drops some on the way: "
+            "unwrap_hourglass(model) first"
+        )
+
+    return enter
 
 
 def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:

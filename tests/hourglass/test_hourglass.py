@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cycledistill import unwrap_hourglass, wrap_hourglass
+from cycledistill import unwrap_hourglass, wrap_cyclic, wrap_hourglass
 from cycledistill.recovery import linear, nearest
 from cycledistill.selection import uniform
 
@@ -407,6 +407,40 @@ def test_checkpointing_is_exact_also_after_two_forwards(settings: dict[str, Any]
         results.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     assert results[0].keys() == results[1].keys()
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+class Dropping(FrameHost):
+    """Levels with dropout, checkpointed or not."""
+
+    saves = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(WIDTH, 2, 16, dropout=0.2, batch_first=True)
+        self.levels = nn.ModuleList(copy.deepcopy(layer) for _ in range(4))
+
+    run = Checkpointed.run
+
+
+def random_frames(tokens: Tensor, keep: int) -> Tensor:
+    return torch.rand(tokens.shape[:2]).topk(keep, dim=1).indices
+
+
+@pytest.mark.parametrize("cycles", [1, 2])
+@pytest.mark.parametrize("settings", [{"noise": "uniform"}, {"select": random_frames}])
+def test_a_random_choice_does_not_shift_dropout_under_checkpointing(settings: dict[str, Any], cycles: int) -> None:
+    model, x = wrap(host(Dropping), (1, 2), (8, 3), recover="linear", **settings).train(), poses()
+    if cycles > 1:
+        wrap_cyclic(model, cycles, None)
+    results = []
+    for saves in (False, True):
+        model.saves = saves
+        torch.manual_seed(0)
+        model.zero_grad()
+        out = model(x)
+        sum(each.square().sum() for each in (out.outputs if cycles > 1 else [out])).backward()
+        results.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def test_the_model_as_a_whole_may_be_checkpointed() -> None:

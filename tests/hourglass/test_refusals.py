@@ -72,6 +72,7 @@ def assert_refused(model: nn.Module, match: str, **settings: Any) -> None:
         ({"neighbours": 0}, "neighbours=0"),
         ({"noise": "gaussian"}, "noise='gaussian'"),
         ({"noise": torch.arange(3)}, "numbers in"),
+        ({"exact": "no"}, "exact='no'"),
         ({"tie": "random"}, "tie='random'"),
         ({"lengths": "all"}, "lengths='all'"),
         ({"blocks": "blocks"}, "no module of this path"),
@@ -293,6 +294,73 @@ def test_a_model_of_kept_frames_that_is_asked_for_a_sequence() -> None:
     free = wrap_hourglass(host(), layer=2, keep=5, recover=False, centre=False)
     with pytest.raises(StackError, match="no frame is always kept"):
         free.hourglass.centre_frame(free(poses()))
+
+
+def test_an_index_without_the_centre_has_no_answer() -> None:
+    model = wrap_hourglass(host(), layer=2, keep=5, recover=False)
+    model.hourglass.index = torch.arange(5)[None]
+    with pytest.raises(StackError, match="no frames were chosen yet"):
+        model.hourglass.centre_frame(torch.zeros(2, 5, 3))
+    out = model(poses())
+    with pytest.raises(StackError, match="without the centre, 5"):
+        model.hourglass.centre_frame(out)
+    with pytest.raises(StackError, match=r"\(B, 12, \.\.\.\) is expected"):
+        model.hourglass.take(torch.zeros(2, FRAMES + 1, 3))
+
+
+class Decoder(FrameHost):
+    """Levels that also take a memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerDecoderLayer(WIDTH, 2, 16, dropout=0.0, batch_first=True)
+        self.levels = nn.ModuleList(copy.deepcopy(layer) for _ in range(3))
+
+    def forward(self, poses: Tensor, memory: Tensor) -> Tensor:  # type: ignore[override]
+        x = self.embed(poses)
+        for level in self.levels:
+            x = level(x, memory)
+        return self.finish(x)
+
+
+def test_a_memory_like_the_tokens_is_no_state() -> None:
+    model = wrap_hourglass(host(Decoder), layer=1, keep=5, recover="linear")
+    assert model(poses(), torch.randn(2, 7, WIDTH).double()).shape[:2] == (2, FRAMES)
+    with pytest.raises(StackError, match="takes 2 tensors of one shape, .* and returns 1"):
+        model(poses(), torch.randn(2, FRAMES, WIDTH).double())
+
+
+def test_frames_that_come_first_need_a_layout() -> None:
+    class FramesFirst(FrameHost):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(WIDTH, 2, 16, dropout=0.0)
+            self.levels = nn.ModuleList(copy.deepcopy(layer) for _ in range(3))
+
+        def forward(self, poses: Tensor) -> Tensor:
+            return self.finish(self.run(self.embed(poses).transpose(0, 1))).transpose(0, 1)
+
+    model = host(FramesFirst)
+    assert_refused(model, "batch_first=False", layer=1, recover="linear")
+    layout = (lambda x: x.transpose(0, 1).unsqueeze(2), lambda x: x.squeeze(2).transpose(0, 1))
+    wrap_hourglass(model, layer=1, keep=5, recover="linear", layout=layout)
+    assert model(poses()).shape[:2] == (2, FRAMES)
+    assert model.hourglass.index.shape == (2, 5)
+
+
+def test_a_layout_that_does_not_come_back() -> None:
+    layout = (lambda x: x.unsqueeze(2), lambda x: (x.squeeze(2), x))
+    model = wrap_hourglass(host(FrameHost), layer=2, keep=5, recover="linear", layout=layout)
+    with pytest.raises(StackError, match=r"gave 2 things for the state at levels\.2, which is 1 tensor"):
+        model(poses())
+
+
+def test_maps_of_all_tokens_are_refused() -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("test_vit", img_size=64, num_classes=0, global_pool="", class_token=False)
+    wrap_hourglass(model, blocks="blocks", layer=2, keep=5, recover="linear")
+    with pytest.raises(StackError, match="forward_intermediates makes maps of all tokens"):
+        model.forward_intermediates(torch.randn(1, 3, 64, 64))
 
 
 def test_noise_of_another_length() -> None:

@@ -1,0 +1,164 @@
+"""What a forward of an hourglass knows, and the choice of the frames that a prune point keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cycledistill.chain import StackError
+from cycledistill.hourglass_index import KeptFrames, check_choice, given_frames
+from cycledistill.hourglass_settings import Settings
+from cycledistill.kept import flat_rows
+from cycledistill.record import Recorder
+from cycledistill.replay import NOTE
+from cycledistill.selection import full_precision, most_attended, motion, pool_frames, tpc, uniform
+
+
+@dataclass
+class Pass:
+    """What is known during one forward; it lives as long as that forward."""
+
+    recorder: Recorder | None
+    grad_enabled: bool
+    frames: int = 0
+    kept: list[KeptFrames] = field(default_factory=list)
+    noise: Tensor | None = None
+    attention: list[tuple[Any, Tensor]] = field(default_factory=list)
+    due: bool = False
+    """Whether the stack has ended and its frames are still to be recovered."""
+
+    def repeats(self) -> bool:
+        """Whether cycles are running past the first, which chose the frames for all of them."""
+        run = self.recorder.run if self.recorder is not None else None
+        return run is not None and run.phase != NOTE
+
+
+def choose_frames(
+    settings: Settings, given: tuple[Tensor, ...] | None, state: Pass, point: int, grid: Tensor
+) -> KeptFrames:
+    """The frames of ``grid`` (B, F', J, C) that a prune point keeps, once for all cycles of a forward.
+
+    Args:
+        settings: How the model was wrapped.
+        given: Frame numbers that the user set, one tensor a prune point.
+        state: Of this forward; what is kept is added to it.
+        point: Number of the prune point.
+        grid: What enters it.
+
+    Raises:
+        StackError: Prune points out of order, more frames to keep than are left, or a choice that is none.
+    """
+    if state.repeats() and point < len(state.kept):
+        return state.kept[point]
+    if point == 0:
+        state.frames, state.kept, state.noise = grid.shape[1], [], None
+    if point != len(state.kept):
+        raise StackError(f"prune point {point} was entered where {len(state.kept)} was due; do not skip levels")
+    before = state.kept[-1].numbers if state.kept else None
+    count = settings.count(point, state.frames)
+    if count > grid.shape[1]:
+        raise StackError(f"prune point {point} is to keep {count} frames, and only {grid.shape[1]} are left")
+    if given is not None:
+        kept = given_frames(given[point], before, grid, count, state.frames)
+    elif count == grid.shape[1]:
+        ranks = torch.arange(count, device=grid.device).expand(grid.shape[0], -1)
+        kept = KeptFrames(ranks, ranks if before is None else before)
+    else:
+        drawn = state.noise is not None
+        ranks = _select(settings, grid, count, before, state)
+        kept = KeptFrames(ranks, ranks if before is None else before.gather(1, ranks))
+        kept.redraw = _redraw(settings, count, None if drawn else state.noise)
+    state.kept.append(kept)
+    return kept
+
+
+def _redraw(settings: Settings, count: int, noise: Tensor | None) -> Callable[[Tensor], object] | None:
+    """What takes from torch's random numbers as much as the choice did, when the level runs again."""
+    if callable(settings.select):
+        return partial(_call_again, settings.select, count)
+    if noise is not None and settings.noise == "uniform":
+        return partial(_rand_again, noise.shape)
+    return None
+
+
+def _call_again(select: Callable[[Tensor, int], Tensor], count: int, grid: Tensor) -> None:
+    with full_precision(grid):
+        select(grid.detach(), count)
+
+
+def _rand_again(shape: torch.Size, grid: Tensor) -> None:
+    torch.rand(shape, device=grid.device)
+
+
+def _select(settings: Settings, grid: Tensor, count: int, before: Tensor | None, state: Pass) -> Tensor:
+    centre = settings.centre_of(state.frames)
+    if centre is not None and not 0 <= centre < state.frames:
+        raise StackError(f"centre={centre}: the clip has {state.frames} frames, numbered from 0")
+    with full_precision(grid):
+        pooled = pool_frames(grid.detach(), settings.pool)
+        all_of_them = torch.arange(grid.shape[1], device=grid.device).expand(grid.shape[0], -1)
+        numbers = all_of_them if before is None else before
+        forced = None if centre is None else numbers == centre
+        if settings.select == "tpc":
+            noise = None if settings.noise is None else _noise(settings.noise, pooled, state).gather(1, numbers)
+            neighbours = min(settings.neighbours, grid.shape[1])
+            tie, exact = settings.tie, settings.exact
+            return tpc(pooled, count, neighbours=neighbours, forced=forced, noise=noise, exact=exact, tie=tie)
+        if settings.select == "uniform":
+            return uniform(pooled, count, forced=forced)
+        if settings.select == "motion":
+            return motion(pooled, count, forced=forced)
+        if settings.select == "attention":
+            return most_attended(_take_attention(state, grid), count, forced=forced)
+        assert callable(settings.select)
+        return check_choice(settings.select(grid.detach(), count), grid, count, forced)
+
+
+def _noise(noise: str | Tensor | torch.Generator, pooled: Tensor, state: Pass) -> Tensor:
+    """Noise in [0, 1) for every frame of the clip (B, F), drawn once a forward."""
+    if state.noise is None:
+        shape = (pooled.shape[0], state.frames)
+        if isinstance(noise, Tensor):
+            if noise.shape not in {(shape[1],), (1, shape[1]), shape}:
+                raise StackError(f"noise of shape {tuple(noise.shape)}: {shape} is expected, a number for each frame")
+            state.noise = noise.to(pooled.device).expand(shape)
+        elif isinstance(noise, torch.Generator):
+            state.noise = torch.rand(shape, generator=noise, device=noise.device).to(pooled.device)
+        else:
+            state.noise = torch.rand(shape, device=pooled.device)
+    return state.noise
+
+
+def take_frames(grid: Tensor, ranks: Tensor) -> Tensor:
+    """The frames (B, K, J, C) of ``grid`` (B, F, J, C) whose numbers are ``ranks`` (B, K)."""
+    batch, frames, joints, width = grid.shape
+    rows = grid.reshape(batch * frames, joints * width).index_select(0, flat_rows(ranks, frames))
+    return rows.view(batch, -1, joints, width)
+
+
+def _take_attention(state: Pass, grid: Tensor) -> list[tuple[Any, Tensor]]:
+    """What the temporal attention noted since the last prune point, as (B, N, F, 3 * C)."""
+    noted, state.attention = state.attention, []
+    batch, frames, joints, _ = grid.shape
+    lines = []
+    for attention, qkv in noted:
+        axis, shape = getattr(attention, "axis", None), tuple(qkv.shape[:-1])
+        told_apart = axis is None and (joints == 1 or joints != frames)
+        if axis == 1 and len(shape) == 3 and shape[:2] == (batch, frames):  # or of one hypothesis, (B, F, 1, C)
+            lines.append((attention, qkv.transpose(1, 2)))
+        elif told_apart and shape in ((batch, frames), (batch * joints, frames)):
+            lines.append((attention, qkv.unflatten(0, (batch, -1))))
+        elif told_apart and shape == (batch, joints, frames):
+            lines.append((attention, qkv))
+    if not lines:
+        raise StackError(
+            'select="attention": the level before the prune point calls no attention over frames that can be read; '
+            "served are modules with num_heads and a qkv layer on (B, F, C), (B * J, F, C) or (B, J, F, C) "
+            'tokens, or on (B, F, J, C) with axis=1. Use select="tpc", or a callable'
+        )
+    return lines
