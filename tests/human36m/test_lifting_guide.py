@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,16 @@ def test_the_comparison_of_views_is_that_of_the_committed_run() -> None:
         figures = (run[key] for key in ("jdr_all", "jdr_seen", "jdr_hidden", "error_all"))
         cells = [f"{run['macs'] / 1e6:.1f}", *(f"{figure:.1f}" for figure in figures)]
         assert f"| {run['model']} | {' | '.join(cells)} |" in PAGE
+
+
+def test_the_comparison_of_the_example_is_that_of_the_committed_run() -> None:
+    record = json.loads((ROOT / "docs" / "figures" / "human36m_hot.json").read_text(encoding="utf-8"))
+    assert record["steps"] == 500
+    for arm, runs in record["runs"].items():
+        assert len(runs) == 3
+        cells = [arm]
+        for name, digits in (("mpjpe", 1), ("velocity", 2), ("temporal_std_ratio", 2)):
+            values = [run[name] for run in runs]
+            cells.append(f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}")
+        cells += [f"{record['macs'][arm][0]:.1f}", f"{record['milliseconds'][arm]:.2f}"]
+        assert f"| {' | '.join(cells)} |" in PAGE
