@@ -33,12 +33,20 @@ def joint_heatmaps(joints: Tensor, size: tuple[int, int], sigma: float = 2.0) ->
 def decode_joints(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     """Joints at the maxima of heatmaps, a quarter pixel towards the larger neighbour on each axis.
 
+    As in PPT's code, a maximum in the first two or the last rows or columns stays where it is.
+
     Args:
         heatmaps: (B, K, H, W).
 
     Returns:
         Positions (B, K, 2), x and y in heatmap pixels, and scores (B, K), the maxima.
+
+    Raises:
+        ValueError: Not a tensor of four axes.
     """
+    if not isinstance(heatmaps, Tensor) or heatmaps.ndim != 4:
+        given = tuple(heatmaps.shape) if isinstance(heatmaps, Tensor) else type(heatmaps).__name__
+        raise ValueError(f"heatmaps: {given}; one tensor (B, K, H, W) is expected, one entry of what the model returns")
     height, width = heatmaps.shape[-2:]
     scores, index = heatmaps.flatten(2).max(dim=-1)
     x, y = index % width, index // width
@@ -48,8 +56,8 @@ def decode_joints(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         return padded.gather(2, ((y + 1 + dy) * (width + 2) + x + 1 + dx)[..., None])[..., 0]
 
     step = torch.stack([(at(1, 0) - at(-1, 0)).sign(), (at(0, 1) - at(0, -1)).sign()], dim=-1)
-    inside = torch.stack([(x > 0) & (x < width - 1), (y > 0) & (y < height - 1)], dim=-1)
-    return torch.stack([x, y], dim=-1) + 0.25 * step * inside, scores
+    inside = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
+    return torch.stack([x, y], dim=-1) + 0.25 * step * inside[..., None], scores
 
 
 def joint_detection_rate(
@@ -68,7 +76,7 @@ def joint_detection_rate(
         (K,): the share of each joint; its mean is the published figure. NaN for a joint that never counts.
 
     Raises:
-        ValueError: Shapes that differ, or a size that is not above 0.
+        ValueError: No tensors, shapes that differ, or a size that is not above 0.
 
     Example:
         >>> joint_detection_rate(torch.tensor([[[12.8, 0.0]]]), torch.zeros(1, 1, 2))
@@ -76,6 +84,9 @@ def joint_detection_rate(
 
     Source: PPT (ECCV 2022), section 4.3.
     """
+    other = [type(each).__name__ for each in (predicted, target) if not isinstance(each, Tensor)]
+    if other:
+        raise ValueError(f"joints: {other[0]} is given; tensors (..., K, 2) are expected (torch.from_numpy makes them)")
     if predicted.shape != target.shape or predicted.ndim < 2 or predicted.shape[-1] != 2:
         raise ValueError(
             f"joints of shapes {tuple(predicted.shape)} and {tuple(target.shape)}: two alike, (..., K, 2), are expected"

@@ -14,6 +14,7 @@ from torch.nn import functional
 from cycledistill.kept import kept_of, take_argument
 
 from .fusion import merge_views, split_keypoints
+from .multiview_check import check_places, check_views
 from .multiview_config import MultiViewConfig
 from .multiview_hub import MultiViewHubModel, add_pruning
 from .multiview_layers import HeatmapHead, Stem, TokenBlock, sine_positions
@@ -77,8 +78,8 @@ class MultiViewPPT(MultiViewHubModel):
             V heatmaps (B, K, H/4, W/4).
 
         Raises:
-            ValueError: No view, views of another or of different shape; rays or centers that are missing, not wanted,
-                or do not fit the views.
+            ValueError: No list of views, views of another or of different shape, dtype or device; rays or centers that
+                are missing, not wanted, or do not fit the views.
         """
         directions = self._check(views, rays, centers)
         tokens, positions = self._embed(torch.cat(list(views)))
@@ -120,11 +121,8 @@ class MultiViewPPT(MultiViewHubModel):
         self, views: Sequence[Tensor], rays: Sequence[Tensor] | None, centers: Sequence[Tensor] | None
     ) -> Tensor | None:
         """Refuse what does not fit; the directions (V * B, N, 3) if the model uses them."""
-        if _one_tensor(views) or not len(views):
-            given = _one_tensor(views) or "no view"
-            raise ValueError(f"{given}: a list of views is expected, each (B, {self._view_shape()})")
-        batch = len(views[0])
-        _check_list("views", views, (batch, *self.config.view_shape), len(views))
+        like = self.keypoint_token
+        batch = check_views(views, self.config.view_shape, like)
         if self.pos_3d_linear is None:
             if rays is not None or centers is not None:
                 raise ValueError(
@@ -138,12 +136,10 @@ class MultiViewPPT(MultiViewHubModel):
                 "them), and centers=[...], a (B, 3) a view; or build it with ray_encoding=False"
             )
         patches = self.config.grid[0] * self.config.grid[1]
-        _check_list("rays", rays, (batch, patches, 3), len(views))
-        _check_list("centers", centers, (batch, 3), len(views))
-        return ray_directions(torch.cat(list(rays)), torch.cat(list(centers)))
-
-    def _view_shape(self) -> str:
-        return ", ".join(map(str, self.config.view_shape))
+        points = check_places("rays", rays, (batch, patches, 3), len(views), like)
+        return ray_directions(
+            torch.cat(points), torch.cat(check_places("centers", centers, (batch, 3), len(views), like))
+        )
 
 
 def create_multiview(**overrides: Any) -> MultiViewPPT:
@@ -172,20 +168,3 @@ def create_multiview(**overrides: Any) -> MultiViewPPT:
             raise ValueError(f"the multi-view PPT has no option {name!r}; the nearest is {near[0]!r}")
     config = MultiViewConfig(**overrides)
     return add_pruning(MultiViewPPT(config), config)
-
-
-def _check_list(name: str, given: Sequence[Tensor], shape: tuple[int, ...], views: int) -> None:
-    if _one_tensor(given) or len(given) != views:
-        what = _one_tensor(given) or f"{len(given)} entries"
-        raise ValueError(f"{name}: {what} for {views} views; a list of one tensor a view is expected")
-    for number, entry in enumerate(given):
-        if tuple(entry.shape) != shape:
-            raise ValueError(
-                f"{name}[{number}] has shape {tuple(entry.shape)}: {shape} is expected, the batch being that of the "
-                "first view and the rest what the model was built for"
-            )
-
-
-def _one_tensor(given: object) -> str:
-    """The words for a tensor where a list of them is expected; empty for anything else."""
-    return f"one tensor {tuple(given.shape)}" if isinstance(given, Tensor) else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Size = tuple[int, int]
 """Height and width."""
@@ -69,7 +69,6 @@ class MultiViewConfig:
             if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(map(_is_positive, size)):
                 raise ValueError(f"{name}={size!r}: height and width, two whole numbers above 0, are expected")
             object.__setattr__(self, name, tuple(size))
-        object.__setattr__(self, "prune_layers", tuple(self.prune_layers))
         for name in ("num_keypoints", "in_channels", "stage1_width", "dim", "depth", "heads", "mlp_ratio"):
             if not _is_positive(getattr(self, name)):
                 raise ValueError(f"{name}={getattr(self, name)!r}: a whole number above 0 is expected")
@@ -101,11 +100,21 @@ class MultiViewConfig:
         if not isinstance(self.keep, (int, float)) or isinstance(self.keep, bool) or not 0 < self.keep <= 1:
             raise ValueError(f"keep={self.keep!r}: a fraction of the tokens, above 0 and at most 1, is expected")
         fused = self.fused_layers
-        if isinstance(fused, bool) or not isinstance(fused, int) or not 0 <= fused < self.depth:
+        if not _is_whole(fused) or not 0 <= fused < self.depth:
             raise ValueError(
                 f"fused_layers={fused!r}: a whole number from 0 to {self.depth - 1} is expected; at least one of the "
                 f"{self.depth} layers sees single views"
             )
+        layers = self.prune_layers
+        if (
+            not isinstance(layers, (tuple, list, range))
+            or not all(map(_is_whole, layers))
+            or len({*layers}) < len(layers)
+        ):
+            raise ValueError(
+                f"prune_layers={layers!r}: numbers of layers, each once, are expected, as (3, 6, 9); () prunes nothing"
+            )
+        object.__setattr__(self, "prune_layers", tuple(layers))
         outside = [layer for layer in self.prune_layers if not 0 <= layer < self.alone]
         if outside:
             raise ValueError(
@@ -148,5 +157,9 @@ class MultiViewConfig:
         return self.image_size[0] // STRIDE, self.image_size[1] // STRIDE
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_positive(value: Any) -> bool:
+    return _is_whole(value) and value > 0
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

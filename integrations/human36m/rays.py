@@ -30,7 +30,8 @@ def patch_rays(camera: Camera, grid: tuple[int, int], patch: tuple[int, int], cr
         (rows * columns, 3), metres, row by row. Together with ``camera.position`` this is what the model takes.
 
     Raises:
-        LiftingDataError: A crop of another shape, or one that cannot be undone.
+        LiftingDataError: A grid or patch that is no pair of whole numbers above 0, a crop of another shape, or one that
+            cannot be undone.
 
     Example:
         >>> patch_rays(camera, grid=(16, 16), patch=(16, 16)).shape
@@ -38,6 +39,13 @@ def patch_rays(camera: Camera, grid: tuple[int, int], patch: tuple[int, int], cr
 
     Source: PPT (ECCV 2022), section 3.4: ``R^T [(u - cx) / fx, (v - cy) / fy, 1] + T``.
     """
+    for name, pair in (("grid", grid), ("patch", patch)):
+        whole = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(side, int) for side in pair)
+        if not whole or min(pair) < 1:
+            raise LiftingDataError(
+                f"{name}={pair!r}: two whole numbers above 0 are expected, as config.grid (rows, columns) and "
+                "config.patch_pixels (height, width)"
+            )
     rows, columns = ((np.arange(count) + 0.5) * size - 0.5 for count, size in zip(grid, patch, strict=True))
     v, u = (each.reshape(-1) for each in np.meshgrid(rows, columns, indexing="ij"))
     pixels = np.stack([u, v], axis=-1)

@@ -230,6 +230,14 @@ def test_rays_by_hand() -> None:
     assert cropped == pytest.approx(np.array([[2, 2.025, 2.9575], [2, 2.025, 2.9975]]))
 
 
+@pytest.mark.parametrize(
+    "sizes", [(16, (8, 8)), ((16, 16), 8), ((0, 4), (8, 8)), ((4, 4, 4), (8, 8)), ((2.0, 2), (8, 8))]
+)
+def test_grids_and_patches_are_pairs(sizes: tuple[object, object]) -> None:
+    with pytest.raises(LiftingDataError, match=r"(grid|patch)=.*: two whole numbers above 0"):
+        patch_rays(CAMERA, *sizes)
+
+
 def test_rays_meet_what_the_camera_sees() -> None:
     camera = ring_of_cameras(np.array([0.3, 1.0, -0.2]), 3, first_angle=0.4)[1]
     rays = patch_rays(camera, grid=(4, 4), patch=(250, 250))
@@ -262,6 +270,8 @@ def test_detection_rate_by_hand() -> None:
     assert joint_detection_rate(predicted, target, mask=mask).tolist() == [1.0, 0.0, 0.0]
     with pytest.raises(ValueError, match=r"shapes \(2, 3, 2\) and \(2, 2, 2\)"):
         joint_detection_rate(predicted, target[:, :2])
+    with pytest.raises(ValueError, match="ndarray is given; tensors"):
+        joint_detection_rate(predicted.numpy(), target)
     with pytest.raises(ValueError, match="head_size=0"):
         joint_detection_rate(predicted, target, head_size=0)
     with pytest.raises(ValueError, match=r"mask of shape \(2,\)"):
@@ -279,27 +289,69 @@ def test_heatmaps_by_hand_and_back() -> None:
     assert found[0, 0].tolist() == [5, 9]
     assert found[0, 2].tolist() == [20.25, 2]
     assert scores[0, 0] == 1
+    for wrong in (maps[0], [maps], maps.numpy()):
+        with pytest.raises(ValueError, match=r"heatmaps: .*\(B, K, H, W\) is expected"):
+            decode_joints(wrong)
+
+
+def test_maxima_at_the_border_stay() -> None:
+    """Against the decoder of the pose models, which was held against the published code."""
+    pytest.importorskip("torchvision")
+    from cycledistill.integrations.coco.decode import decode_heatmaps
+
+    maps = torch.rand(2, 50, 6, 7, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(decode_joints(maps)[0], decode_heatmaps(maps, method="quarter")[0])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"views": []}, r"no view: a list of views is expected, each \(B, 3, 32, 32\)"),
-        ({"views": torch.zeros(2, 3, 32, 32)}, r"one tensor \(2, 3, 32, 32\): a list"),
+        ({"views": []}, r"no view is given; a list with one tensor \(B, 3, 32, 32\) for each view"),
+        ({"views": None}, r"views: None is given; a list with one tensor \(B, 3, 32, 32\)"),
+        ({"views": 3}, "views: one int is given; a list"),
+        ({"views": "front"}, "views: one str is given; a list"),
+        ({"views": dict(enumerate(seen(2)))}, r"views: one dict is given; .*list\(views.values\(\)\)"),
+        ({"views": np.zeros((2, 3, 32, 32))}, r"one ndarray \(2, 3, 32, 32\) is given; a list"),
+        ({"views": [np.zeros((2, 3, 32, 32))] * 2}, r"views\[0\] is one ndarray \(2, 3, 32, 32\): .*from_numpy"),
+        ({"views": [1, 2]}, r"views\[0\] is one int: a tensor \(B, 3, 32, 32\) is expected"),
+        ({"views": [seen(1)[0], None]}, r"views\[1\] is None: a tensor"),
+        ({"views": torch.zeros(2, 3, 32, 32)}, r"one Tensor \(2, 3, 32, 32\) is given; a list .*; \[views\] is a list"),
+        ({"views": torch.zeros(2, 2, 3, 32, 32)}, r"one Tensor \(2, 2, 3, 32, 32\) .*; list\(views\)"),
         ({"views": [torch.zeros(2, 3, 32, 32), torch.zeros(1, 3, 32, 32)]}, r"views\[1\] has shape \(1, 3, 32, 32\)"),
         ({"views": [torch.zeros(2, 3, 32, 40)] * 2}, r"views\[0\] .* \(2, 3, 32, 32\) is expected"),
+        ({"views": [torch.tensor(1.0)] * 2}, r"views\[0\] has shape \(\): \(B, 3, 32, 32\)"),
+        ({"views": [view.double() for view in seen(2)]}, r"views\[0\] is torch.float64: torch.float32, .*\.to\("),
+        ({"views": [view.to(torch.uint8) for view in seen(2)]}, r"views\[0\] is torch.uint8"),
+        ({"views": [seen(1)[0], seen(1)[0].to("meta")]}, r"views\[1\] is on meta, .*\.to\('cpu'\)"),
         ({"rays": None}, "this model encodes the rays"),
         ({"centers": None}, "this model encodes the rays"),
-        ({"rays": looks(1)["rays"]}, "rays: 1 entries for 2 views"),
-        ({"rays": torch.zeros(2, 16, 3)}, "rays: one tensor"),
+        ({"rays": looks(1)["rays"]}, r"rays: 1 entries for 2 views; one tensor \(B, 16, 3\) for each view"),
+        ({"rays": torch.zeros(2, 16, 3)}, "rays: one Tensor .*; .rays. is a list"),
+        ({"rays": np.zeros((2, 2, 16, 3))}, "rays: one ndarray"),
+        ({"rays": [np.zeros((2, 16, 3))] * 2}, r"rays\[0\] is one ndarray \(2, 16, 3\): .*from_numpy.*float32"),
         ({"rays": [torch.zeros(2, 15, 3)] * 2}, r"rays\[0\] has shape \(2, 15, 3\): \(2, 16, 3\)"),
+        ({"rays": [ray.double() for ray in looks(2)["rays"]]}, r"rays\[0\] is torch.float64: torch.float32"),
+        ({"rays": [ray.to("meta") for ray in looks(2)["rays"]]}, r"rays\[0\] is on meta"),
         ({"centers": [torch.zeros(2, 2)] * 2}, r"centers\[0\] has shape \(2, 2\): \(2, 3\)"),
+        ({"centers": [torch.zeros(3)] * 2}, r"centers\[0\] has shape \(3,\): \(2, 3\)"),
+        ({"centers": [torch.zeros(2, 3, dtype=torch.int64)] * 2}, r"centers\[0\] is torch.int64"),
+        ({"centers": {"a": 1}}, "centers: one dict is given"),
     ],
 )  # fmt: skip
 def test_bad_views(change: dict[str, object], message: str) -> None:
     model = made(ray_encoding=True)
     with pytest.raises(ValueError, match=message):
         model(**{"views": seen(2), **looks(2), **change})
+
+
+@torch.no_grad()
+def test_mixed_precision_takes_what_it_casts() -> None:
+    model, views, places = made(ray_encoding=True), seen(2), looks(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        model([views[0].bfloat16(), views[1]], **places)
+    model.bfloat16()([view.bfloat16() for view in views], **{k: [e.bfloat16() for e in v] for k, v in places.items()})
+    with pytest.raises(ValueError, match="torch.float32: torch.bfloat16"):
+        model(views, **places)
 
 
 def test_rays_for_a_model_without_their_code() -> None:
@@ -318,6 +370,13 @@ def test_rays_for_a_model_without_their_code() -> None:
         ({"keep": 0}, "keep=0: a fraction"),
         ({"fused_layers": 12}, "fused_layers=12: a whole number from 0 to 11"),
         ({"prune_layers": (3, 10)}, r"10 is none of the layers on single views, 0 to 9"),
+        ({"prune_layers": 3}, r"prune_layers=3: numbers of layers, each once, are expected, as \(3, 6, 9\)"),
+        ({"prune_layers": ("a",)}, r"prune_layers=\('a',\): numbers"),
+        ({"prune_layers": "369"}, "prune_layers='369': numbers"),
+        ({"prune_layers": None}, r"prune_layers=None: .*\(\) prunes nothing"),
+        ({"prune_layers": (3.0, 6)}, "prune_layers=.3.0, 6.: numbers"),
+        ({"prune_layers": (3, 3)}, "each once"),
+        ({"prune_layers": (-1,)}, "-1 is none of the layers"),
         ({"fused_layers": 0}, "set ray_encoding=False"),
         ({"backbone": "hrnet"}, '"stem", "none" or "features"'),
         ({"in_channels": 17}, "the stem takes 3"),
