@@ -63,7 +63,10 @@ class Camera:
     def project(self, points: Array) -> Array:
         """Pixels (..., 2) of points (..., 3) in camera axes.
 
-        Rays further than 45 degrees off the axis are drawn in to there, as in VideoPose3D.
+        Rays further than 45 degrees off the axis are drawn in to there, as in VideoPose3D. The distortion is of its
+        form too, which is not OpenCV's: with r2 = x^2 + y^2 the point (x, y) is scaled by
+        1 + k1 r2 + k2 r2^2 + k3 r2^3 + p1 x + p2 y and moved by (p1, p2) r2. Tangential coefficients that were
+        calibrated with OpenCV do not fit.
 
         Source: Human3.6M's camera model, in the form of VideoPose3D's ``project_to_2d``.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from .clips import Clip
 from .errors import LiftingDataError
 from .skeleton import mirror
-from .windows import centred_bounds, chunk_bounds, log_short, window_frames
+from .windows import centred_bounds, chunk_bounds, log_short, log_uncovered, window_frames
 
 Flip = Literal["none", "random", "both"]
+FLIPS = get_args(Flip)
 Key = tuple[int, int]
 """Epoch and window: what a random mirroring is seeded by, so that no number of workers changes it."""
 
@@ -32,19 +33,20 @@ class Batch(TypedDict):
 
 
 class LiftWindows(Dataset[Batch]):
-    """Windows of clips.
+    """Windows of clips: ``windows[epoch, number]``, or ``windows[number]`` of epoch 0.
 
     Args:
         clips: What to cut; those shorter than a window have their edges repeated, which is logged.
         frames: Frames of a window.
-        stride: From one window to the next; default, ``frames``, or 1 for centred windows.
+        stride: From one window to the next; default, ``frames``, or 1 for centred windows. Further apart than
+            ``frames``, the frames between windows are left out, which is logged.
         centred: One window around every ``stride``-th frame, instead of windows that cover the clip.
         flip: ``"both"``: every window and its mirror image, as MixSTE trains; ``"random"``: one of them, drawn anew in
             each epoch.
         seed: Of the random mirroring.
 
     Raises:
-        LiftingDataError: No clips, or an impossible window.
+        LiftingDataError: No clips, an impossible window, or an unknown ``flip``.
     """
 
     def __init__(
@@ -59,12 +61,15 @@ class LiftWindows(Dataset[Batch]):
     ) -> None:
         if not clips:
             raise LiftingDataError("no clips to take windows from")
-        log_short([len(clip) for clip in clips], frames, "clips")
+        if flip not in FLIPS:
+            raise LiftingDataError(f"flip={flip!r}: one of {', '.join(map(repr, FLIPS))} is expected")
         self.clips, self.frames, self.flip, self.seed = list(clips), frames, flip, seed
-        bounds = [
-            centred_bounds(len(clip), frames, stride or 1) if centred else chunk_bounds(len(clip), frames, stride)
-            for clip in clips
-        ]
+        stride = (1 if centred else frames) if stride is None else stride
+        bounds = [(centred_bounds if centred else chunk_bounds)(len(clip), frames, stride) for clip in clips]
+        lengths = [len(clip) for clip in clips]
+        log_short(lengths, frames, "clips")
+        if not centred:
+            log_uncovered(lengths, frames, stride)
         self.owner = np.repeat(np.arange(len(clips)), [len(own) for own in bounds])
         self.bounds = np.concatenate(bounds)
 
@@ -72,15 +77,22 @@ class LiftWindows(Dataset[Batch]):
         """The number of windows, mirror images included where every window has one."""
         return len(self.bounds) * (2 if self.flip == "both" else 1)
 
-    def __getitem__(self, key: Key) -> Batch:
-        """One window, without the batch dimension."""
+    def __getitem__(self, key: Key | int) -> Batch:
+        """One window, without the batch dimension.
+
+        Raises:
+            IndexError: There is no window of this number.
+        """
         batch = self.__getitems__([key])
         return {"inputs": batch["inputs"][0], "targets": batch["targets"][0], "inside": batch["inside"][0]}
 
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+    def __getitems__(self, keys: Sequence[Key | int]) -> Batch:
         """The windows of a batch."""
         inputs, targets, inside = [], [], []
-        for epoch, number in keys:
+        for key in keys:
+            epoch, number = key if isinstance(key, tuple) else (0, key)
+            if not 0 <= number < len(self):
+                raise IndexError(f"window {number}: there are {len(self)}, numbered from 0")
             window = number % len(self.bounds)
             clip = self.clips[self.owner[window]]
             places, own = window_frames(self.bounds[window : window + 1], len(clip))

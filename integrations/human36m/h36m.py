@@ -71,6 +71,11 @@ class Human36M:
                         f"the {what} file {self.files[what]} has no subject {subject}; it has "
                         + ", ".join(sorted(holder))
                     )
+                if what != "camera" and not isinstance(holder[subject], dict):
+                    raise LiftingDataError(
+                        f"the {what} file {self.files[what]} has an array for subject {subject}, where action -> array "
+                        "is expected"
+                    )
             for sequence, markers in self.poses[subject].items():
                 action = sequence.split(" ")[0]
                 if actions is None or action in actions:
@@ -85,6 +90,11 @@ class Human36M:
         name = f"{subject}/{sequence}"
         seen: dict[str, Any] = self.keypoints[subject].get(sequence, {})
         cameras = self.cameras[subject]
+        if not isinstance(seen, dict) or (len(seen) == len(cameras) and "0" not in seen):
+            raise LiftingDataError(
+                f"{name}: the 2D file {self.files['2D']} is expected to hold a list of arrays, one a camera, or plain "
+                f"arrays named positions_2d/{name}/0, /1, ..."
+            )
         if len(seen) != len(cameras):
             raise LiftingDataError(
                 f"{name}: {len(seen)} cameras in the 2D file {self.files['2D']}, {len(cameras)} in the camera file "

@@ -25,30 +25,37 @@ Tree = dict[str, Any]
 """Nested names -> arrays."""
 
 
-def open_npz(path: str | Path, allow_pickle: bool = False) -> dict[str, Any]:
+def open_npz(path: str | Path, allow_pickle: bool = False, remedy: str = "") -> dict[str, Any]:
     """The arrays of an npz file by name, all read; an object array of one object as that object.
 
     Args:
         path: The file.
         allow_pickle: Read object arrays too. That runs whatever code the file holds: only for files you trust.
+        remedy: What to do about pickled objects, for the message.
 
     Raises:
-        LiftingDataError: Not there, no npz file, or holding pickled objects without ``allow_pickle``.
+        LiftingDataError: Not there, no npz file, holding pickled objects without ``allow_pickle``, or with it objects
+            that cannot be made.
     """
     path = Path(path)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=allow_pickle) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise LiftingDataError(f"{path} is truncated or no npz file: an npz is a zip archive of arrays")
+            file.seek(0)
+            with np.load(file, allow_pickle=allow_pickle) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+    except LiftingDataError:
+        raise
     except OSError as error:
         raise LiftingDataError(f"{path} cannot be read: {error}") from error
-    except (ValueError, zipfile.BadZipFile, EOFError, TypeError) as error:
-        if "allow_pickle" in str(error) and zipfile.is_zipfile(path):
+    except Exception as error:  # damaged archives raise many types, and a pickle any
+        if "allow_pickle" in str(error):
             raise LiftingDataError(
-                f"{path} holds pickled objects, and reading those runs whatever code is in them. If you trust the "
-                "file, set data.allow_pickle=true, or make a plain one of it: python -m "
-                "cycledistill.integrations.human36m.npz IN.npz OUT.npz --allow-pickle"
+                f"{path} holds pickled objects, and reading those runs whatever code is in them. "
+                + (remedy or "Save its arrays again as arrays of numbers")
             ) from error
-        raise LiftingDataError(f"{path} is truncated or no npz file: {error}") from error
+        raise LiftingDataError(f"{path} holds an array that cannot be read: {type(error).__name__}: {error}") from error
     return {
         name: array.item() if array.dtype == object and array.ndim == 0 else array for name, array in arrays.items()
     }
@@ -60,13 +67,25 @@ def read_tree(path: str | Path, key: str, allow_pickle: bool = False) -> Tree:
     Lists (of cameras) come as dictionaries of ``"0"``, ``"1"``, ...
 
     Raises:
-        LiftingDataError: See :func:`open_npz`; or nothing is under ``key``.
+        LiftingDataError: See :func:`open_npz`; or nothing is under ``key``, or no dictionary.
     """
-    arrays = open_npz(path, allow_pickle)
+    arrays = open_npz(
+        path,
+        allow_pickle,
+        "If you trust the file, set data.allow_pickle=true, or make a plain one of it: python -m "
+        "cycledistill.integrations.human36m.npz IN.npz OUT.npz --allow-pickle",
+    )
     if isinstance(arrays.get(key), Mapping):
         flat = flatten(arrays[key], key)
     else:
         flat = {name: array for name, array in arrays.items() if name.startswith(f"{key}/")}
+    if not flat and key in arrays:
+        held = arrays[key]
+        shape = f"an array of shape {held.shape}" if isinstance(held, np.ndarray) else f"a {type(held).__name__}"
+        raise LiftingDataError(
+            f"{path}: {key} is {shape} without arrays by subject and action: subject -> action -> array is expected, "
+            f"as a dictionary or as plain arrays named {key}/S1/Walking"
+        )
     if not flat:
         names = sorted({name.split("/")[0] for name in arrays})
         raise LiftingDataError(f"{path} has no '{key}'; it has {', '.join(names[:5]) or 'nothing'}")
@@ -100,7 +119,7 @@ def convert(source: str | Path, target: str | Path, allow_pickle: bool = False) 
         LiftingDataError: See :func:`open_npz`; or there is no array in it, or the target cannot be written.
     """
     arrays: dict[str, Any] = {}
-    for name, value in open_npz(source, allow_pickle).items():
+    for name, value in open_npz(source, allow_pickle, "If you trust the file, give --allow-pickle").items():
         arrays |= flatten(value, name)
     if not arrays:
         raise LiftingDataError(f"{source} holds no array of numbers")

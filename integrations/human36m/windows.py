@@ -19,6 +19,8 @@ _logger = logging.getLogger(__name__)
 def chunk_bounds(length: int, frames: int, stride: int | None = None) -> NDArray[np.int64]:
     """Start and end of the windows that cover a clip, a stride apart, together centred on it.
 
+    With a stride above ``frames`` they do not cover it: the frames between two windows are in none.
+
     Args:
         length: Frames of the clip.
         frames: Frames of a window.
@@ -28,7 +30,7 @@ def chunk_bounds(length: int, frames: int, stride: int | None = None) -> NDArray
         (windows, 2). A start may be below 0 and an end above ``length``: there the edge frame is repeated.
 
     Raises:
-        LiftingDataError: An empty clip, or a window or stride below 1.
+        LiftingDataError: An empty clip, or a window or stride that is no whole number of at least 1.
 
     Example:
         >>> chunk_bounds(500, 243).tolist()
@@ -54,7 +56,7 @@ def centred_bounds(length: int, frames: int, stride: int = 1) -> NDArray[np.int6
         (windows, 2).
 
     Raises:
-        LiftingDataError: An empty clip, or a window or stride below 1.
+        LiftingDataError: An empty clip, or a window or stride that is no whole number of at least 1.
 
     Example:
         >>> centred_bounds(3, 5).tolist()
@@ -94,8 +96,25 @@ def log_short(lengths: list[int], frames: int, what: str) -> None:
         )
 
 
+def log_uncovered(lengths: list[int], frames: int, stride: int) -> None:
+    """Say how many frames of the clips are in no window, where windows stand further apart than they are long."""
+    inside = [window_frames(chunk_bounds(length, frames, stride), length)[1].sum() for length in lengths]
+    lost = sum(lengths) - int(sum(inside))
+    if stride > frames and lost:
+        _logger.warning(
+            "windows of %d frames are %d apart: %d of %d frames are in none (a stride up to the window covers all)",
+            frames,
+            stride,
+            lost,
+            sum(lengths),
+        )
+
+
 def _check(length: int, frames: int, stride: int) -> None:
     if length < 1:
         raise LiftingDataError("an empty clip cannot be cut into windows: it needs at least one frame")
-    if frames < 1 or stride < 1:
-        raise LiftingDataError(f"a window of {frames} frames, {stride} frames apart: both must be at least 1")
+    whole = all(isinstance(each, (int, np.integer)) and not isinstance(each, bool) for each in (frames, stride))
+    if not whole or frames < 1 or stride < 1:
+        raise LiftingDataError(
+            f"a window of {frames!r} frames, {stride!r} frames apart: both must be whole numbers of at least 1"
+        )

@@ -1,62 +1,28 @@
-"""Windows, normalisation, cameras, files of Human3.6M's form, the CMU pack, clips and what is refused."""
+"""Normalisation, cameras, files of Human3.6M's form, the CMU pack, clips and what is refused."""
 
 from __future__ import annotations
 
 import json
 import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from cycledistill.integrations.human36m.cameras import Camera, normalize_screen, read_cameras, ring_of_cameras
-from cycledistill.integrations.human36m.clips import Clip, check_keypoints, film
+from cycledistill.integrations.human36m.clips import check_keypoints, film
 from cycledistill.integrations.human36m.cmu import load_cmu, whole_pieces
-from cycledistill.integrations.human36m.dataset import LiftWindows, WindowBatches, window_loader
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.h36m import TEST_SUBJECTS, Human36M
 from cycledistill.integrations.human36m.motion import generate_motion
 from cycledistill.integrations.human36m.npz import main as convert_main
 from cycledistill.integrations.human36m.npz import open_npz, read_tree
 from cycledistill.integrations.human36m.skeleton import coco_to_h36m, from_markers, mirror
-from cycledistill.integrations.human36m.windows import centred_bounds, chunk_bounds, window_frames
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.npz"
 CMU = Path(__file__).parents[3] / "shared" / "data" / "motion" / "cmu17_60fps_int16mm.npz"
-
-
-# ------------------------------------------------------------------------------------------------------ windows
-@pytest.mark.parametrize("length", [200, 243, 500, 1000, 1383])
-def test_golden_windows(length: int) -> None:
-    with np.load(GOLDEN) as golden:
-        assert np.array_equal(chunk_bounds(length, 243), golden[f"bounds_T{length}"])
-
-
-@pytest.mark.parametrize("length", [1, 26, 27, 28, 100])
-@pytest.mark.parametrize("stride", [1, 9, 27])
-def test_windows_cover_every_frame_and_repeat_the_edges(length: int, stride: int) -> None:
-    frames, inside = window_frames(chunk_bounds(length, 27, stride), length)
-    assert set(frames[inside].tolist()) == set(range(length))
-    assert set(frames[~inside].tolist()) <= {0, length - 1}
-    if stride == 27:
-        assert inside.sum() == length, "each frame once"
-
-
-def test_centred_windows_have_their_frame_in_the_middle() -> None:
-    frames, inside = window_frames(centred_bounds(50, 9), 50)
-    assert frames[:, 4].tolist() == list(range(50))
-    assert inside[:, 4].all()
-    assert frames[0].tolist() == [0, 0, 0, 0, 0, 1, 2, 3, 4]
-    assert centred_bounds(10, 8, 3)[:, 0].tolist() == [-3, 0, 3, 6], "(frames - 1) // 2 before the centre"
-
-
-@pytest.mark.parametrize(("length", "frames", "stride"), [(0, 27, 27), (10, 0, 1), (10, 27, 0)])
-def test_impossible_windows(length: int, frames: int, stride: int) -> None:
-    for bounds in (chunk_bounds, centred_bounds):
-        with pytest.raises(LiftingDataError, match="empty clip" if not length else "at least 1"):
-            bounds(length, frames, stride)
 
 
 # ------------------------------------------------------------------------------------------------------ cameras
@@ -190,6 +156,20 @@ def test_files_that_cannot_be_used(files: dict[str, Path], tmp_path: Path) -> No
         read_tree(files["keypoints"], "positions_3d", allow_pickle=True)
     with pytest.raises(LiftingDataError, match="cannot be read"):
         open_npz(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("not an archive")
+    for allow in (False, True):
+        with pytest.raises(LiftingDataError, match=r"text\.npz is truncated or no npz file"):
+            open_npz(tmp_path / "text.npz", allow_pickle=allow)
+    np.savez(tmp_path / "objects.npz", a=np.array([{}], dtype=object))
+    with zipfile.ZipFile(tmp_path / "broken.npz", "w") as archive:
+        archive.writestr("a.npy", zipfile.ZipFile(tmp_path / "objects.npz").read("a.npy")[:-4] + b"nope")
+    with pytest.raises(LiftingDataError, match=r"broken\.npz holds an array that cannot be read: UnpicklingError"):
+        open_npz(tmp_path / "broken.npz", allow_pickle=True)
+    np.savez(tmp_path / "table.npz", positions_3d=np.zeros((5, 17, 3)))
+    with pytest.raises(
+        LiftingDataError, match=r"positions_3d is an array of shape \(5, 17, 3\).*positions_3d/S1/Walking"
+    ):
+        read_tree(tmp_path / "table.npz", "positions_3d")
     whole = files["poses"].read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(LiftingDataError, match="truncated"):
@@ -201,6 +181,26 @@ def test_files_that_cannot_be_used(files: dict[str, Path], tmp_path: Path) -> No
         data.clips(["S9"], ["Eating"])
     data.poses["S9"]["Walking"] = data.poses["S9"]["Walking"][:, :20]
     with pytest.raises(LiftingDataError, match="20 joints"):
+        data.clips(["S9"])
+    data.keypoints["S11"]["Walking"] = data.keypoints["S11"]["Walking"]["0"]
+    with pytest.raises(LiftingDataError, match=r"S11/Walking: the 2D file .* one a camera"):
+        data.clips(["S11"])
+    data.poses["S1"] = np.zeros((5, 17, 3))
+    with pytest.raises(LiftingDataError, match=r"3D file .* has an array for subject S1, where action -> array"):
+        data.clips(["S1"])
+
+
+def test_frames_in_which_nobody_was_detected(files: dict[str, Path]) -> None:
+    """Zeros in pixels: the models would see a person in the corner of the picture."""
+    data = Human36M(**files, allow_pickle=True)
+    pixels = data.keypoints["S9"]["Walking"]["2"]
+    pixels[[3, 4, 5, 30, 31, 32]] = 0
+    with pytest.raises(
+        LiftingDataError, match=r"S9/Walking, camera 2: .* in 6 of 90 frames, .* \(frame 3, 4, 5, 30, 31, ...\)"
+    ):
+        data.clips(["S9"])
+    pixels[:] = 0  # not blamed on the camera file
+    with pytest.raises(LiftingDataError, match=r"S9/Walking, camera 2: .* in 90 of 90 frames, so nobody was detected"):
         data.clips(["S9"])
 
 
@@ -292,6 +292,8 @@ def test_keypoints_no_model_should_see() -> None:
         (bad, "here: keypoints of 1 of 5 frames are NaN or infinite, the first at frame 3"),
         (0 * good, "every 2D keypoint is 0"),
         (np.dstack([0 * good, np.ones((5, 17, 1))]), "every 2D keypoint is 0"),
+        (np.full((5, 17, 2), -1.0), "all joints lie at one point in 5 of 5 frames"),
+        (np.concatenate([good, good[:, :1].repeat(17, axis=1)]), r"one point in 5 of 10 .*frame 5, 6, 7, 8, 9\)"),
         (good[:, :16], "16 joints a frame, the models know 17"),
         (good[:0], "empty clip"),
         (good[0], r"shape \(17, 2\)"),
@@ -323,56 +325,3 @@ def test_from_markers() -> None:
     kept = [0, 1, 2, 3, 6, 7, 8, 12, 13, 14, 15, 17, 18, 19, 25, 26, 27]
     assert from_markers(markers)[0, :, 0].tolist() == kept
     assert from_markers(markers[:, :17]).shape == (1, 17, 3)
-
-
-# ----------------------------------------------------------------------------------------------------- loaders
-@pytest.fixture
-def clips() -> list[Clip]:
-    return film(generate_motion(2, 50) + generate_motion(1, 12, first=9), 1)
-
-
-def test_windows_of_a_data_set(clips: list[Clip], caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        windows = LiftWindows(clips, frames=27)
-    assert "1 of 3 clips are shorter than the window of 27 frames (the shortest: 12)" in caplog.text
-    assert len(windows) == 2 + 2 + 1
-    batch = windows.__getitems__([(0, 0), (0, 4)])
-    assert batch["inputs"].shape == (2, 27, 17, 2) and batch["targets"].shape == (2, 27, 17, 3)
-    assert batch["inside"].sum(dim=1).tolist() == [25, 12]  # 50 frames in two windows: two repeated in front
-    own = batch["inputs"][1][batch["inside"][1]]
-    assert np.array_equal(own.numpy(), clips[2].inputs)
-    assert torch.equal(batch["targets"][1, 0], torch.from_numpy(clips[2].targets[0])), "the edge, repeated"
-    assert len(LiftWindows(clips, frames=27, stride=9)) == 4 + 4 + 1
-    assert len(LiftWindows(clips, frames=27, stride=2, centred=True)) == 25 + 25 + 6
-    with pytest.raises(LiftingDataError, match="no clips"):
-        LiftWindows([], frames=27)
-
-
-def test_mirrored_windows(clips: list[Clip]) -> None:
-    both = LiftWindows(clips, frames=27, flip="both")
-    assert len(both) == 10
-    plain, flipped = both[(0, 1)], both[(0, 6)]
-    assert np.array_equal(flipped["inputs"].numpy(), mirror(plain["inputs"].numpy()))
-    assert np.array_equal(flipped["targets"].numpy(), mirror(plain["targets"].numpy()))
-    chance = LiftWindows(clips, frames=27, flip="random", seed=5)
-    drawn = [torch.equal(chance[(epoch, 0)]["inputs"], LiftWindows(clips, frames=27)[(0, 0)]["inputs"])
-             for epoch in range(40)]  # fmt: skip
-    assert 8 < sum(drawn) < 32
-    again = LiftWindows(clips, frames=27, flip="random", seed=5)
-    assert torch.equal(again[(7, 2)]["inputs"], chance[(7, 2)]["inputs"])
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_loader_order_is_a_function_of_seed_epoch_and_rank(clips: list[Clip], workers: int) -> None:
-    windows = LiftWindows(clips, frames=27, stride=9, flip="both")
-    batches = WindowBatches(len(windows), 4, shuffle=True, seed=3)
-    loader = window_loader(windows, batches, workers)
-    first = [batch["inputs"] for batch in loader]
-    assert [len(one) for one in first] == [4, 4, 4, 4, 2]
-    batches.start = 3
-    assert torch.equal(next(iter(loader))["inputs"], first[3])
-    batches.epoch, batches.start = 1, 0
-    assert not torch.equal(next(iter(loader))["inputs"], first[0])
-    ranks = [list(WindowBatches(18, 4, shuffle=True, seed=3, rank=rank, world_size=2)) for rank in range(2)]
-    seen = [key for keys in ranks[0] + ranks[1] for key in keys]
-    assert len(seen) == 24 and set(seen) == {(0, index) for index in range(18)}
