@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 import torch.distributed as dist
@@ -34,6 +34,9 @@ class Protocol:
             authors' code.
         batch_size: Windows a batch.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+
+    Raises:
+        ValueError: A field that is none of these.
     """
 
     frames: int
@@ -41,12 +44,28 @@ class Protocol:
     flip: bool = True
     border: Literal["mask", "official"] = "mask"
     batch_size: int = 8
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r}: a whole number of at least 1 is expected")
+        if not isinstance(self.flip, bool):
+            raise ValueError(f"flip={self.flip!r}: True or False is expected")
+        for name, known in get_type_hints(type(self)).items():
+            choices = get_args(known)
+            if choices and getattr(self, name) not in choices:
+                expected = ", ".join(map(repr, choices))
+                raise ValueError(f"{name}={getattr(self, name)!r}: one of {expected} is expected")
 
 
 @torch.no_grad()
 def predict(model: nn.Module, inputs: Tensor, protocol: Protocol) -> Tensor:
     """Poses of a batch of windows, with the mirrored pass averaged in.
+
+    An hourglass whose kept frames were injected (``model.hourglass.index = ...``) keeps those in both passes, and
+    still has them afterwards.
 
     Args:
         model: A lifting model in eval mode.
@@ -163,6 +182,7 @@ def _count(
 def _forward(model: nn.Module, inputs: Tensor, protocol: Protocol, index: Any = None) -> tuple[Tensor, Any]:
     """Poses of the frames asked for, and the index of the kept frames, if there is one."""
     frames, handle = inputs.shape[1], getattr(model, "hourglass", None)
+    before = None if handle is None else handle.index
     try:
         if index is not None:
             handle.index = index  # type: ignore[union-attr]
@@ -170,7 +190,9 @@ def _forward(model: nn.Module, inputs: Tensor, protocol: Protocol, index: Any = 
             poses: Tensor = model(inputs)
         used = None if handle is None else handle.index
         if protocol.mode == "centre" and handle is not None:
-            return handle.centre_frame(poses)[:, None], used
+            poses = handle.centre_frame(poses)[:, None]
+            # An index that is the same object as before was injected by the user: it stays, for the next pass too.
+            return poses, None if used is before else used
     finally:
         if index is not None:
             handle.index = None  # type: ignore[union-attr]

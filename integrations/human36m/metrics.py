@@ -14,8 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import LiftingDataError
+
 PCK_THRESHOLD = 150.0
 """Millimetres, MPI-INF-3DHP's threshold."""
+Figures = dict[str, float | None]
+"""By name; ``None`` where there is nothing to measure: a velocity without a step, a ratio of no motion."""
 AUC_THRESHOLDS = tuple(np.linspace(0, PCK_THRESHOLD, 31).tolist())
 
 
@@ -46,9 +50,13 @@ def p_mpjpe(predicted: Tensor, target: Tensor) -> Tensor:
 
     A similarity is a rotation, a scaling and a shift; not a reflection. Computed in float64.
 
+    Raises:
+        LiftingDataError: Poses that are not finite, to which nothing can be fitted; or shapes that differ.
+
     Source: Umeyama (PAMI 1991), as evaluated since Martinez et al. (ICCV 2017).
     """
     _check(predicted, target)
+    _check_finite(predicted, target)
     moving, fixed = predicted.double(), target.double()
     centre = fixed.mean(dim=-2, keepdim=True)
     moving, fixed = moving - moving.mean(dim=-2, keepdim=True), fixed - centre
@@ -81,6 +89,8 @@ def pck(predicted: Tensor, target: Tensor, threshold: float = PCK_THRESHOLD) -> 
 def auc(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean of :func:`pck` over the 31 thresholds 0, 5, ..., 150 mm: (..., J, 3) in millimetres to (...).
 
+    Nothing is nearer than 0, so a perfect prediction has 30 / 31 = 0.968, here as in the original.
+
     Source: Mehta et al., MPI-INF-3DHP (3DV 2017).
     """
     _check(predicted, target)
@@ -112,11 +122,11 @@ class _Sums:
         for name, value in other.values.items():
             self.values[name] = self.values.get(name, 0.0) + value
 
-    def means(self) -> dict[str, float]:
+    def means(self) -> Figures:
         total, deviations = self.values, self.values["std_target"]
-        means = {name: total[name] / self.frames for name in ("mpjpe", "p_mpjpe", "n_mpjpe", "pck150", "auc")}
-        means["velocity"] = total["velocity"] / self.steps if self.steps else 0.0
-        means["temporal_std_ratio"] = total["std_predicted"] / deviations if deviations else float("nan")
+        means: Figures = {name: total[name] / self.frames for name in ("mpjpe", "p_mpjpe", "n_mpjpe", "pck150", "auc")}
+        means["velocity"] = total["velocity"] / self.steps if self.steps else None
+        means["temporal_std_ratio"] = total["std_predicted"] / deviations if deviations else None
         return means
 
 
@@ -142,8 +152,12 @@ class MotionScores:
             action: Whose mean they go into.
             predicted: (W, T, J, 3), metres, root-relative.
             target: (W, T, J, 3).
+
+        Raises:
+            LiftingDataError: Poses that are not finite; shapes that differ, or are no (W, T, J, 3).
         """
-        _check(predicted, target)
+        _check(predicted, target, action)
+        _check_finite(predicted, target, action)
         poses, truth = (1000 * one.detach().double() for one in (predicted, target))
         poses[..., 0, :], truth[..., 0, :] = 0, 0
         sums = self.actions.setdefault(action, _Sums())
@@ -172,6 +186,9 @@ class MotionScores:
         the deviation over time of the predictions over that of the targets: 1 moves as much, 0 stands still. Published
         Human3.6M figures are mostly action means; a frame mean of the same predictions is not the same number.
 
+        ``velocity`` is ``None`` where every window is of one frame, ``temporal_std_ratio`` where the targets do not
+        move; such actions are left out of the mean over actions.
+
         Raises:
             ValueError: Nothing was added.
         """
@@ -187,17 +204,35 @@ class MotionScores:
         return {**by_frame, **by_action, "frames": whole.frames, "actions": actions}
 
 
-def _mean(values: Iterable[float]) -> float:
-    return round(float(np.mean(list(values))), 6)
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 6) if known else None
 
 
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in values.items()}
+def _rounded(values: Figures) -> Figures:
+    return {name: None if value is None else round(value, 6) for name, value in values.items()}
 
 
-def _check(predicted: Tensor, target: Tensor) -> None:
-    if predicted.shape != target.shape or predicted.ndim < 2 or predicted.shape[-1] != 3:
-        raise ValueError(
-            f"poses of shapes {tuple(predicted.shape)} and {tuple(target.shape)}: two alike, (..., joints, 3), are "
-            "expected"
+def _check(predicted: Tensor, target: Tensor, action: str | None = None) -> None:
+    windows = action is not None
+    fine = predicted.ndim == 4 if windows else predicted.ndim >= 2
+    if predicted.shape != target.shape or not fine or predicted.shape[-1] != 3:
+        wanted = "(windows, frames, joints, 3)" if windows else "(..., joints, 3)"
+        raise LiftingDataError(
+            f"{_of(action)}poses of shapes {tuple(predicted.shape)} and {tuple(target.shape)}: two alike, {wanted}, "
+            "are expected"
         )
+
+
+def _check_finite(predicted: Tensor, target: Tensor, action: str | None = None) -> None:
+    for what, poses in (("predicted", predicted), ("target", target)):
+        bad = int((~poses.isfinite().all(dim=-1).all(dim=-1)).sum())
+        if bad:
+            raise LiftingDataError(
+                f"{_of(action)}{what} poses of {bad} of {poses[..., 0, 0].numel()} frames are NaN or infinite, so "
+                "there is no error to measure"
+            )
+
+
+def _of(action: str | None) -> str:
+    return f"{action}: " if action else ""

@@ -102,10 +102,12 @@ class LiftWork:
 
 def describe(found: dict[str, Any]) -> str:
     """The figures of an evaluation in a line: the error never without how much the predictions move."""
+    velocity, ratio = found["velocity_frame_mean"], found["temporal_std_ratio_frame_mean"]
     return (
         f"MPJPE {found['mpjpe_frame_mean']:.1f} mm over frames, {found['mpjpe_action_mean']:.1f} mm over actions; "
-        f"P-MPJPE {found['p_mpjpe_frame_mean']:.1f} mm; velocity {found['velocity_frame_mean']:.2f} mm a frame; "
-        f"temporal std {found['temporal_std_ratio_frame_mean']:.2f} of the truth's"
+        f"P-MPJPE {found['p_mpjpe_frame_mean']:.1f} mm; "
+        + ("no velocity (single frames); " if velocity is None else f"velocity {velocity:.2f} mm a frame; ")
+        + ("no temporal std (no motion)" if ratio is None else f"temporal std {ratio:.2f} of the truth's")
     )
 
 

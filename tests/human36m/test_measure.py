@@ -121,6 +121,46 @@ def test_centre_frames_of_an_hourglass_that_keeps_a_few(clips: list[Clip]) -> No
     assert not torch.equal(indices[2], indices[0])
 
 
+@pytest.mark.parametrize("mode", ["centre", "sequence"])
+def test_frames_that_a_user_injected_stay(clips: list[Clip], mode: Any) -> None:
+    torch.manual_seed(0)
+    model = create_lifter("frame_lifter", frames=FRAMES, dim=16, depth=3).eval()
+    wrap_hourglass(model, layer=1, keep=3, recover=False if mode == "centre" else "linear")
+    inputs = torch.from_numpy(np.stack([clip.inputs[:FRAMES] for clip in clips[:2]]))
+    given = torch.tensor([[0, 4, 8]])
+    free = predict(model, inputs, Protocol(FRAMES, mode))
+    model.hourglass.index = given
+    indices = []
+    hook = model.register_forward_hook(lambda module, args, out: indices.append(module.hourglass.index.clone()))
+    for _ in range(2):
+        found = predict(model, inputs, Protocol(FRAMES, mode))
+        evaluate(model, clips[:1], protocol=Protocol(FRAMES, mode))
+    hook.remove()
+    assert all(torch.equal(index, given) for index in indices)
+    assert torch.equal(model.hourglass.index, given)
+    assert not torch.equal(found, free)
+    model.hourglass.index = None
+    assert torch.equal(predict(model, inputs, Protocol(FRAMES, mode)), free), "and they can be taken away"
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"frames": 0}, "frames=0: a whole number"),
+        ({"frames": 9.0}, "frames=9.0: a whole number"),
+        ({"frames": True}, "frames=True"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"mode": "center"}, "mode='center': one of 'sequence', 'centre'"),
+        ({"border": "foo"}, "border='foo': one of 'mask', 'official'"),
+        ({"precision": "fp8"}, "precision='fp8': one of 'fp32', 'bf16', 'fp16'"),
+        ({"flip": "yes"}, "flip='yes': True or False"),
+    ],
+)
+def test_protocols_that_are_none(field: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Protocol(**{"frames": FRAMES, **field})
+
+
 def test_each_exit_is_measured_and_put_back(clips: list[Clip]) -> None:
     model = wrap_cyclic(create_lifter("frame_lifter", frames=FRAMES, dim=16, depth=2), 2, blocks="levels")
     model.cyclic.exit = 2

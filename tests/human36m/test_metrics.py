@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,46 @@ def test_motionbert_total_is_its_three_terms() -> None:
     assert losses.motionbert_total(predicted[:, :1], target[:, :1]).isfinite()
 
 
+def test_a_perfect_prediction_has_the_originals_auc() -> None:
+    target = torch.randn(2, 17, 3)
+    assert auc(target, target).tolist() == pytest.approx([30 / 31] * 2)
+
+
+def test_what_single_frames_do_not_have_is_left_out() -> None:
+    one, many = torch.rand(3, 1, 17, 3), torch.rand(1, 8, 17, 3)
+    scores = MotionScores()
+    scores.add("still", one, one + 0.1)
+    alone: dict[str, Any] = scores.summary()
+    for name in ("velocity", "temporal_std_ratio"):
+        assert alone[f"{name}_frame_mean"] is alone[f"{name}_action_mean"] is alone["actions"]["still"][name] is None
+    scores.add("moving", many, 0.5 * many)
+    both: dict[str, Any] = scores.summary()
+    json.dumps(both, allow_nan=False)
+    assert both["velocity_action_mean"] == both["actions"]["moving"]["velocity"] > 0, "of the actions that have one"
+    assert both["temporal_std_ratio_action_mean"] == pytest.approx(2)
+    pytest.importorskip("accelerate")
+    from cycledistill.integrations.human36m.train import describe
+
+    assert "no velocity" in describe(alone) and "no temporal std" in describe(alone)
+    assert "velocity" in describe(both) and "no velocity" not in describe(both)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_poses_that_are_no_numbers(bad: float) -> None:
+    good = torch.rand(2, 5, 17, 3)
+    broken = good.clone()
+    broken[1, 3:, 2, 0] = bad
+    with pytest.raises(ValueError, match="predicted poses of 2 of 10 frames are NaN or infinite"):
+        p_mpjpe(broken, good)
+    scores = MotionScores()
+    with pytest.raises(ValueError, match="Eating: target poses of 2 of 10 frames are NaN or infinite"):
+        scores.add("Eating", good, broken)
+    assert not scores.actions, "nothing is counted by half"
+
+
 def test_errors() -> None:
+    with pytest.raises(ValueError, match=r"Eating: .*two alike, \(windows, frames, joints, 3\)"):
+        MotionScores().add("Eating", torch.zeros(2, 17, 3), torch.zeros(2, 17, 3))
     with pytest.raises(ValueError, match=r"\(2, 17, 3\) and \(2, 16, 3\)"):
         mpjpe(torch.zeros(2, 17, 3), torch.zeros(2, 16, 3))
     with pytest.raises(ValueError, match="17 joints, the poses have 16"):
