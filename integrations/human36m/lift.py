@@ -30,9 +30,9 @@ from .cameras import normalize_screen
 from .clips import check_keypoints, with_confidence
 from .draw import draw_poses
 from .errors import LiftingDataError
-from .keypoint_files import fill_gaps, gaps, read_keypoints
+from .keypoint_files import describe_gaps, fill_gaps, read_keypoints, undetected
 from .measure import Protocol, predict
-from .skeleton import coco_to_h36m
+from .skeleton import COCO_USED, JOINTS, coco_to_h36m
 from .windows import centred_bounds, chunk_bounds, log_short, window_frames
 
 LAYOUTS = ("coco", "h36m")
@@ -90,36 +90,50 @@ def prepare(
         layout: ``"coco"``, COCO's 17 keypoints, or ``"h36m"``, Human3.6M's 17 joints.
         width: Of the picture in pixels; default, what the file says.
         height: The same.
-        fill: Fill frames without a person from their neighbours, instead of refusing them.
-        confidence: Whether the model takes a confidence; 1 where the file has none.
+        fill: Fill what was not detected, persons and single keypoints, from the frames around it, instead of refusing
+            the file. A keypoint at x = y = 0 was not detected.
+        confidence: Whether the model takes a confidence; 1 where the file has none, and 0 for what was filled.
 
     Returns:
         (T, 17, 2 or 3), normalised.
 
     Raises:
-        LiftingDataError: A file that cannot be used; the picture's size is not known; frames without a person.
+        LiftingDataError: A file that cannot be used; the picture's size is not known; persons or keypoints that were
+            not detected, without ``fill``, or in no frame at all.
     """
     source, given = str(path), read_keypoints(path)
     width, height = width or given.width, height or given.height
     if width is None or height is None:
         raise LiftingDataError(f"{source} does not say how large the picture is: give --width and --height in pixels")
     pixels = given.pixels
-    if pixels.ndim == 3 and pixels.shape[1] == 17 and len(pixels) and pixels.shape[2] in (2, 3):
-        empty = gaps(pixels)
-        if empty.any() and not empty.all():
+    if pixels.ndim == 3 and pixels.shape[1] == len(JOINTS) and len(pixels) and pixels.shape[2] in (2, 3):
+        pixels = with_confidence(pixels) if confidence and pixels.shape[2] == 2 else pixels
+        needed = COCO_USED if layout == "coco" else tuple(range(len(JOINTS)))
+        missing = undetected(pixels)[:, needed]
+        if missing.any() and not missing.all():
             if fill:
-                pixels = fill_gaps(pixels, source)
+                pixels = fill_gaps(pixels, source, needed)
             elif np.isfinite(pixels).all():
                 raise LiftingDataError(
-                    f"{source}: {empty.sum()} of {len(empty)} frames have no person (all keypoints 0), the first is "
-                    f"frame {np.flatnonzero(empty)[0]}; --fill-gaps fills them from their neighbours"
+                    f"{source}: {describe_gaps(missing)}; --fill-gaps fills them from the frames around them"
                 )
     check_keypoints(pixels, source)
     joints = coco_to_h36m(pixels) if layout == "coco" else pixels
     normal = normalize_screen(joints[..., :2], width, height)
-    if not confidence:
-        return normal
-    return np.concatenate([normal, joints[..., 2:]], axis=-1) if joints.shape[-1] == 3 else with_confidence(normal)
+    return np.concatenate([normal, joints[..., 2:]], axis=-1) if confidence else normal
+
+
+def check_target(path: str | Path) -> None:
+    """Refuse a file that poses cannot be written to, before the work is done.
+
+    Raises:
+        LiftingDataError: A suffix other than ``.npz`` and ``.json``, or no such folder.
+    """
+    path = Path(path)
+    if path.suffix not in (".npz", ".json"):
+        raise LiftingDataError(f"{path}: a name that ends in .npz or .json is expected")
+    if not path.parent.is_dir():
+        raise LiftingDataError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
 
 
 def write_poses(poses: NDArray[np.float32], path: str | Path) -> None:
@@ -129,8 +143,7 @@ def write_poses(poses: NDArray[np.float32], path: str | Path) -> None:
         LiftingDataError: Another suffix, or the file cannot be written.
     """
     path = Path(path)
-    if path.suffix not in (".npz", ".json"):
-        raise LiftingDataError(f"{path}: a name that ends in .npz or .json is expected")
+    check_target(path)
     beside = path.with_name(f".new-{path.name}")
     try:
         if path.suffix == ".npz":
@@ -161,6 +174,7 @@ def _run(args: argparse.Namespace) -> None:
     from .recipe import load_recipe
     from .trained import load_trained, stored_recipe
 
+    check_target(args.poses)
     recipe = load_recipe(args.config) if args.config else stored_recipe(args.checkpoint)
     confidence = recipe.data.confidence
     inputs = prepare(args.keypoints, args.layout, args.width, args.height, fill=args.fill_gaps, confidence=confidence)
@@ -185,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layout", choices=LAYOUTS, default="coco", help="the keypoints' order (default: coco)")
     parser.add_argument("--width", type=float, help="of the picture, pixels; default, what the file says")
     parser.add_argument("--height", type=float, help="the same")
-    parser.add_argument("--fill-gaps", action="store_true", help="fill frames without a person from their neighbours")
+    parser.add_argument("--fill-gaps", action="store_true", help="fill what was not detected from other frames")
     parser.add_argument("--figure", type=Path, help="also draw some of the poses; needs matplotlib")
     return parser
 

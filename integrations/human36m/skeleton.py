@@ -33,6 +33,8 @@ _FROM_COCO: tuple[tuple[int, ...], ...] = (
     (11, 12), (12,), (14,), (16,), (11,), (13,), (15,), (), (5, 6), (0,), (1, 2), (5,), (7,), (9,), (6,), (8,), (10,)
 )  # fmt: skip
 _SPINE, _PELVIS, _THORAX = 7, 0, 8
+COCO_USED = tuple(sorted({part for parts in _FROM_COCO for part in parts}))
+"""COCO's keypoints that go into some joint: all but the ears."""
 
 
 def mirror(poses: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The command that lifts a user's file, the files it reads, and what it refuses."""
+"""The command that lifts a user's file, and what it refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ pytest.importorskip("accelerate")
 
 from cycledistill.integrations.human36m.cameras import normalize_screen
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.keypoint_files import fill_gaps, read_keypoints
 from cycledistill.integrations.human36m.lift import main, prepare, write_poses
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.skeleton import coco_to_h36m
@@ -77,21 +76,6 @@ def test_lift_a_json_file(run: Path, person: np.ndarray, tmp_path: Path, capsys:
     np.testing.assert_allclose(again, poses, atol=2e-5)
 
 
-def test_files_of_every_form_read_the_same(person: np.ndarray, tmp_path: Path) -> None:
-    results = [
-        {"image_id": 2 * number, "category_id": 1, "keypoints": frame.ravel().tolist(), "score": 1.0}
-        for number, frame in enumerate(person)
-    ]
-    forms = {"results": results[::-1], "bare": person.tolist(), "flat": {"keypoints": person.reshape(20, 51).tolist()}}
-    for name, value in forms.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(value))
-        np.testing.assert_allclose(read_keypoints(tmp_path / f"{name}.json").pixels, person, rtol=1e-6)
-    np.savez(tmp_path / "a.npz", keypoints=person, width=640, height=480)
-    found = read_keypoints(tmp_path / "a.npz")
-    assert (found.width, found.height) == (640, 480)
-    assert np.array_equal(found.pixels, person)
-
-
 def test_what_the_model_sees(person: np.ndarray, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", keypoints=person)
     joints = coco_to_h36m(person)
@@ -101,6 +85,51 @@ def test_what_the_model_sees(person: np.ndarray, tmp_path: Path) -> None:
     np.testing.assert_allclose(confident[..., 2], 0.9)
     np.savez(tmp_path / "b.npz", keypoints=person[..., :2])
     assert (prepare(tmp_path / "b.npz", "coco", 640, 480, confidence=True)[..., 2] == 1).all()
+
+
+def test_single_keypoints_that_were_not_detected(person: np.ndarray, tmp_path: Path) -> None:
+    lost = person.copy()
+    lost[4:6, 9] = 0  # the left wrist
+    lost[:, 3:5] = 0  # the ears, which no joint is made of
+    np.savez(tmp_path / "a.npz", keypoints=lost, width=640, height=480)
+    with pytest.raises(
+        LiftingDataError, match="2 of 20 frames lack some .* 2 in all, the first is frame 4; --fill-gaps"
+    ):
+        prepare(tmp_path / "a.npz")
+    found = prepare(tmp_path / "a.npz", fill=True, confidence=True)
+    seen = prepare_of(person, tmp_path)
+    assert np.array_equal(np.delete(found, 13, axis=1), np.delete(seen, 13, axis=1)), "all else is as it was"
+    np.testing.assert_allclose(found[4, 13, :2], (2 * seen[3, 13, :2] + seen[6, 13, :2]) / 3, rtol=1e-4)
+    assert found[:, 13, 2].tolist() == pytest.approx([0.9] * 4 + [0, 0] + [0.9] * 14)
+    # a file without confidences gives those of what was filled all the same
+    np.savez(tmp_path / "b.npz", keypoints=lost[..., :2], width=640, height=480)
+    assert prepare(tmp_path / "b.npz", fill=True, confidence=True)[:, 13, 2].tolist() == [1] * 4 + [0, 0] + [1] * 14
+    assert prepare(tmp_path / "b.npz", fill=True).shape == (20, 17, 2)
+    lost[:, 9] = 0
+    np.savez(tmp_path / "a.npz", keypoints=lost, width=640, height=480)
+    with pytest.raises(LiftingDataError, match="keypoint 9 was detected in no frame"):
+        prepare(tmp_path / "a.npz", fill=True)
+
+
+def prepare_of(person: np.ndarray, folder: Path) -> np.ndarray:
+    np.savez(folder / "whole.npz", keypoints=person, width=640, height=480)
+    return prepare(folder / "whole.npz", confidence=True)
+
+
+def test_pictures_without_a_person_keep_their_time(
+    run: Path, person: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = [
+        {"image_id": f"frame_{number}.jpg", "keypoints": frame.ravel().tolist()}
+        for number, frame in enumerate(person)
+        if number not in (7, 8)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(results))
+    options = [tmp_path / "a.json", tmp_path / "p.npz", "--checkpoint", run, "--width", 640, "--height", 480]
+    assert "2 of 20 frames have no person, the first is frame 7; --fill-gaps" in error_of(capsys, *options)
+    assert main([*map(str, options), "--fill-gaps"]) == 0
+    with np.load(tmp_path / "p.npz") as found:
+        assert found["poses"].shape == (20, 17, 3)
 
 
 def test_short_clips_are_said_to_be_short(
@@ -122,6 +151,8 @@ def changed(person: np.ndarray, what: str) -> np.ndarray:
         keypoints[:] = 0
     elif what == "gap":
         keypoints[[0, 7, 8]] = 0
+    elif what == "wrist":
+        keypoints[[4, 6], 9] = keypoints[4, 10] = 0
     elif what == "joints":
         keypoints = keypoints[:, :14]
     elif what == "empty":
@@ -134,7 +165,11 @@ def changed(person: np.ndarray, what: str) -> np.ndarray:
     [
         ("nan", "NaN or infinite, the first at frame 3"),
         ("zero", "every 2D keypoint is 0"),
-        ("gap", "3 of 20 frames have no person (all keypoints 0), the first is frame 0; --fill-gaps"),
+        ("gap", "3 of 20 frames have no person, the first is frame 0; --fill-gaps"),
+        (
+            "wrist",
+            "2 of 20 frames lack some of the keypoints (x = y = 0: not detected), 3 in all, the first is frame 4",
+        ),
         ("joints", "14 joints a frame, the models know 17"),
         ("empty", "empty clip"),
     ],
@@ -147,52 +182,20 @@ def test_bad_keypoints(
     assert not (tmp_path / "p.npz").exists()
 
 
-def test_gaps_are_filled_on_request(person: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        filled = fill_gaps(changed(person, "gap"), "here")
-    assert "3 of 20 frames had no person" in caplog.text
-    assert np.array_equal(filled[0], person[1]), "the first person seen"
-    np.testing.assert_allclose(filled[7], person[6] + (person[9] - person[6]) / 3, rtol=1e-5)
-    kept = [1, 2, 3, 4, 5, 6, *range(9, 20)]
-    assert np.array_equal(filled[kept], person[kept])
-    nan = changed(person, "nan")
-    np.testing.assert_allclose(fill_gaps(nan, "here")[3], (person[2] + person[4]) / 2, rtol=1e-5)
-    with pytest.raises(LiftingDataError, match="no frame has a person"):
-        fill_gaps(changed(person, "zero"), "here")
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.txt", "", "a .json or .npz file"),
-        ("a.json", "{", "not JSON"),
-        ("a.json", '{"joints": []}', "no 'keypoints'; it has joints"),
-        ("a.json", "[[[1, 2], [3, 4]], [[1, 2]]]", "the same for every frame"),
-        ("a.json", '[{"keypoints": [1, 2, 3]}]', "image_id and keypoints"),
-        (
-            "a.json",
-            '[{"image_id": 1, "keypoints": []}, {"image_id": 1, "keypoints": []}]',
-            "picture 1 has several persons",
-        ),
-        ("a.json", '{"keypoints": [], "width": "wide"}', "width='wide'"),
-        ("none.json", None, "cannot be read"),
-        ("none.npz", None, "cannot be read"),
-    ],
-)
-def test_files_that_cannot_be_read(tmp_path: Path, name: str, text: str | None, message: str) -> None:
-    if text is not None:
-        (tmp_path / name).write_text(text)
-    with pytest.raises(LiftingDataError, match=message):
-        read_keypoints(tmp_path / name)
-
-
 def test_other_errors(run: Path, person: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "a.npz"
     np.savez(source, keypoints=person)
     assert "how large the picture is" in error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run)
     size = ["--width", 640, "--height", 480]
     assert "does not exist" in error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", tmp_path / "no", *size)
-    assert ".npz or .json is expected" in error_of(capsys, source, tmp_path / "p.txt", "--checkpoint", run, *size)
+    # before any work: neither the checkpoint nor the keypoints are there
+    early = [tmp_path / "none.npz", tmp_path / "p.txt", "--checkpoint", tmp_path / "none"]
+    assert ".npz or .json is expected" in error_of(capsys, *early)
+    early[1] = tmp_path / "none" / "p.npz"
+    assert "there is no folder" in error_of(capsys, *early)
+    np.savez(tmp_path / "objects.npz", keypoints=np.array([{}], dtype=object))
+    message = error_of(capsys, tmp_path / "objects.npz", tmp_path / "p.npz", "--checkpoint", run, *size)
+    assert "Save the keypoints as an array of numbers" in message and "allow_pickle" not in message
     with pytest.raises(LiftingDataError, match="cannot be written"):
         write_poses(np.zeros((1, 17, 3), np.float32), tmp_path / "none" / "p.npz")
     weights = next((run / "checkpoints").glob("step-*/model.safetensors"))

@@ -26,6 +26,8 @@ from cycledistill.integrations.human36m.trained import evaluate_trained, load_tr
 from cycledistill.recipes.checkpoint import CheckpointStore, read_recipe, read_state
 from cycledistill.recipes.errors import CheckpointError, ConfigError, NonFiniteLossError
 
+PLAIN = {"hourglass__layer": None, "hourglass__keep": None, "cyclic__cycles": None, "evaluate__exits": None}
+
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Recipe:
@@ -215,14 +217,7 @@ def test_a_checkpoint_is_a_plain_hosts_and_the_hourglass_tables(tiny: Recipe) ->
 
 
 def test_another_clip_length_is_refused_or_resized(tiny: Recipe, tmp_path: Path) -> None:
-    plain = change(
-        tiny,
-        hourglass__layer=None,
-        hourglass__keep=None,
-        cyclic__cycles=None,
-        evaluate__exits=None,
-        run__max_steps=2,
-    )
+    plain = change(tiny, **PLAIN, run__max_steps=2)
     train(plain)
     weights = last(plain) / "model.safetensors"
     longer = change(plain, data__frames=12, model__weights=str(weights), run__output=str(tmp_path / "longer"))
@@ -244,10 +239,7 @@ def test_official_weights_to_start_from(tiny: Recipe, tmp_path: Path) -> None:
         model__name="mixste",
         model__options=options,
         model__weights=str(tmp_path / "theirs.pth"),
-        hourglass__layer=None,
-        hourglass__keep=None,
-        cyclic__cycles=None,
-        evaluate__exits=None,
+        **PLAIN,
     )
     loaded = load_trained(tmp_path / "theirs.pth", recipe=recipe)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
