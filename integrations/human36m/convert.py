@@ -1,7 +1,10 @@
-"""Weights of the authors' released files in our names, and back, strictly: every tensor is accounted for.
+r"""Weights of the authors' released files in our names, and back, strictly: every tensor is accounted for.
 
     python -m cycledistill.integrations.human36m.convert best_epoch.bin motionbert.safetensors --model motionbert
     python -m cycledistill.integrations.human36m.convert ours.safetensors theirs.pth --model mixste --official
+    python -m cycledistill.integrations.human36m.convert theirs.pth.tar ours.safetensors --model multiview_ppt
+    python -m cycledistill.integrations.human36m.convert ppt_s.safetensors start.safetensors --model multiview_ppt \
+        --from-coco
 
 Files are read without running code from them. Exit codes: 0, or 2 for bad input.
 """
@@ -21,6 +24,12 @@ from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights import read_weights, write_weights
 
 from .loading import metadata
+from .multiview import create_multiview
+from .multiview_official import multiview_from_official, multiview_to_official
+from .multiview_start import start_from_coco
+from .multiview_weights import MODEL as MULTIVIEW
+from .multiview_weights import metadata as multiview_metadata
+from .multiview_weights import save_multiview_weights
 from .registry import create_lifter
 from .translate import from_official, to_official
 
@@ -46,18 +55,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cycledistill.integrations.human36m.convert",
-        description="Weights of the released MixSTE, MHFormer, MotionBERT and HoT files in this library's names.",
+        description="Weights of the released MixSTE, MHFormer, MotionBERT, HoT and PPT files in this library's names.",
     )
     parser.add_argument("input", type=Path, metavar="IN", help=".pth, .bin or .safetensors")
     parser.add_argument("output", type=Path, metavar="OUT", help=".safetensors, .pth or .pt")
-    parser.add_argument("--model", required=True, metavar="NAME", help="the model, as in list_lifters()")
+    parser.add_argument("--model", required=True, metavar="NAME", help=f"as in list_lifters(), or {MULTIVIEW}")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. frames=81")
     parser.add_argument("--resize", action="store_true", help="interpolate tables learned for another clip length")
     parser.add_argument("--official", action="store_true", help="the other way: ours to the authors' names")
+    parser.add_argument(
+        "--from-coco",
+        action="store_true",
+        help=f"{MULTIVIEW}: a start from a PPT-S trained on COCO, the rest drawn anew",
+    )
     return parser
 
 
 def _convert(options: argparse.Namespace) -> str:
+    if options.model == MULTIVIEW:
+        return _convert_multiview(options)
+    if options.from_coco:
+        raise CheckpointError(f"--from-coco goes with --model {MULTIVIEW}, not with {options.model}")
     state = read_weights(options.input)
     with torch.device("meta"):
         model = create_lifter(options.model, **dict(map(_field, options.set)))
@@ -68,6 +86,32 @@ def _convert(options: argparse.Namespace) -> str:
             converted, words = to_official(state, model), {}
         else:
             converted, words = from_official(state, model, options.resize), metadata(model, options.model)
+    except CheckpointError as error:
+        raise CheckpointError(f"{options.input}: {error}") from None
+    write_weights(converted, options.output, words)
+    return f"{options.output}: {len(converted)} tensors"
+
+
+def _convert_multiview(options: argparse.Namespace) -> str:
+    if options.resize or (options.official and options.from_coco):
+        raise CheckpointError(
+            f"{MULTIVIEW} is converted as it is, with --official or with --from-coco, without --resize"
+        )
+    fields = dict(map(_field, options.set))
+    if options.from_coco:
+        torch.manual_seed(0)
+        model = create_multiview(**fields)
+        fresh = start_from_coco(model, options.input)
+        save_multiview_weights(model, options.output)
+        return f"{options.output}: {len(model.state_dict())} tensors, drawn anew: {', '.join(fresh) or 'none'}"
+    with torch.device("meta"):
+        config = create_multiview(**fields).config
+    state = read_weights(options.input)
+    try:
+        if options.official:
+            converted, words = multiview_to_official(state, config), {}
+        else:
+            converted, words = multiview_from_official(state, config), multiview_metadata(config)
     except CheckpointError as error:
         raise CheckpointError(f"{options.input}: {error}") from None
     write_weights(converted, options.output, words)
