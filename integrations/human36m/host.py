@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
-from torch.nn import functional
+
+from cycledistill.recovery import table_for
 
 from .host_config import HostConfig as HostConfig
 from .host_config import Lengths as Lengths
@@ -97,7 +98,7 @@ def positions_of(table: Tensor, frames: int, lengths: Lengths) -> Tensor:
     """
     if frames == table.shape[1]:
         return table
-    return table[:, :frames] if lengths == "shorter" else resize_positions(table, frames)
+    return table_for(table.flatten(2), frames, lengths).unflatten(2, table.shape[2:])
 
 
 def resize_positions(table: Tensor, frames: int) -> Tensor:
@@ -114,6 +115,4 @@ def resize_positions(table: Tensor, frames: int) -> Tensor:
         >>> resize_positions(torch.tensor([[[0.0], [4.0]]]), 3).flatten().tolist()
         [0.0, 2.0, 4.0]
     """
-    lines = table.flatten(2).transpose(1, 2)
-    resized = functional.interpolate(lines, frames, mode="linear", align_corners=True)
-    return resized.transpose(1, 2).unflatten(2, table.shape[2:])
+    return positions_of(table, frames, "any")
