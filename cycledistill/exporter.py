@@ -122,10 +122,10 @@ def _followed_by(model: nn.Module, postprocess: Callable[[Any], Any]) -> nn.Modu
             super().__init__()
             self.model, self.postprocess = model, postprocess
 
-        @functools.wraps(type(model).forward)
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             return self.postprocess(self.model(*args, **kwargs))
 
+    functools.update_wrapper(Whole.forward, type(model).forward)
     Whole.__name__ = type(model).__name__
     return Whole().eval()
 

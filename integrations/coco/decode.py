@@ -97,7 +97,7 @@ def _newton_steps(maps: torch.Tensor, x: torch.Tensor, y: torch.Tensor, kernel: 
     if torch.compiler.is_compiling() or maps.device.type != "cpu" or maps.shape[0] == 0:
         return _newton_step(maps, x, y, kernel)
     # On a CPU the padded copies of a few maps at a time fit into memory that the allocator has at hand.
-    parts = zip(*(each.split(_MAPS_AT_ONCE) for each in (maps, x, y)), strict=True)
+    parts = zip(maps.split(_MAPS_AT_ONCE), x.split(_MAPS_AT_ONCE), y.split(_MAPS_AT_ONCE), strict=True)
     return torch.cat([_newton_step(*part, kernel) for part in parts])
 
 

@@ -85,6 +85,17 @@ def test_maps_with_zeros_borders_and_nothing_at_all(method: Any, ending: str, tm
     assert scores[0, 0] == 0 and positions.unique().numel() > 15
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_dark_alone_needs_numbers_of_64_bits(method: Any, tmp_path: Path) -> None:
+    import onnx
+
+    graph = onnx.load(export(decoding((128, 96), method), tmp_path / "maps.onnx", torch.rand(2, 4, 32, 24)).path).graph
+    types = {info.type.tensor_type.elem_type for info in (*graph.value_info, *graph.input, *graph.output)}
+    types |= {constant.data_type for constant in graph.initializer}
+    assert (onnx.TensorProto.DOUBLE in types) == (method == "dark")
+    assert onnx.TensorProto.FLOAT in types
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "method", "exit", "ending"),
