@@ -95,6 +95,11 @@ class Cyclic:
     def distill(self, distill: Scheme) -> None:
         self._distill = _resolve(distill)
 
+    @property
+    def freezes_batch_norm(self) -> bool:
+        """Whether later cycles leave the running statistics of BatchNorm layers alone; false where there are none."""
+        return self._freeze_batch_norm
+
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_") and not isinstance(getattr(type(self), name, None), property):
             raise AttributeError(f"model.cyclic has no setting {name!r}: cycles, exit and distill can be set")

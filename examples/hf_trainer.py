@@ -46,10 +46,12 @@ def main(argv: list[str] | None = None) -> int:
     """Train, evaluate at three exits, save, and read the plain model back."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cycles", type=int, default=2)
-    parser.add_argument("--distill", default="exits", help="sdpose, exits, elt or mct (default: exits)")
+    parser.add_argument("--distill", default="exits", choices=("sdpose", "exits", "elt", "mct"), help="default: exits")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--output", type=Path, help="folder for the checkpoint (default: a temporary one)")
     options = parser.parse_args(argv)
+    if options.cycles < 1 or options.steps < 1:
+        parser.error(f"--cycles {options.cycles} --steps {options.steps}: at least 1 of each")
     torch.set_num_threads(1)  # tensors this small are slower on several
     set_seed(0)
     config = ViTConfig(

@@ -53,6 +53,10 @@ class CardFields:
             value = getattr(self, name)
             if isinstance(value, str) or not all(isinstance(each, str) for each in value):
                 raise ConfigError(f"model_card_kwargs: {name}={value!r}: a list of words is expected")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type in ("str", "str | None") and not isinstance(value, (str, type(None))):
+                raise ConfigError(f"model_card_kwargs: {field.name}={value!r}: text is expected")
         if not isinstance(self.results, Mapping):
             raise ConfigError(f"model_card_kwargs: results={self.results!r}: figures by name are expected")
         for column, figures in self.columns.items():

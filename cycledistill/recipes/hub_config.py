@@ -101,9 +101,9 @@ def _place(handle: Any) -> str:
     if handle is None:
         return ""
     told = (("layers", "at"), ("query", "by the tokens"), ("settings", "with"))
-    return " ".join(
-        [handle.stack.path, *(f"{word} {getattr(handle, part)}" for part, word in told if hasattr(handle, part))]
-    )
+    parts = [f"{word} {getattr(handle, part)}" for part, word in told if hasattr(handle, part)]
+    frozen = ["with BatchNorm frozen"] if getattr(handle, "freezes_batch_norm", False) else []
+    return " ".join([handle.stack.path, *parts, *frozen])
 
 
 def _tuples(value: Any) -> Any:

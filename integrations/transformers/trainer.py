@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cycledistill import CycleLoss, CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
-from cycledistill.swap import Swapped, has_plugin, swap, swapped_since, unswap
+from cycledistill.swap import Swapped, has_plugin, recipe_of, swap, swapped_since, unswap
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -29,7 +29,9 @@ def wrap_for_trainer(
 
     As ``wrap_cyclic``; and while training the model returns the first cycle's ``ModelOutput``, whose ``loss`` is the
     sum of the cycles' own losses and the distillation terms. Signature, class name and keys stay the model's, so
-    ``save_pretrained`` writes, and ``from_pretrained`` reads, the plain architecture.
+    ``save_pretrained`` writes, and ``from_pretrained`` reads, the plain architecture. ``resume_from_checkpoint`` and
+    ``load_best_model_at_end`` work: they read the names that ``save_pretrained`` gives to weights, which in current
+    releases of transformers are not always the model's own.
 
     Args:
         model: A model that computes its loss from labels, such as ``AutoModelForImageClassification``.
@@ -70,7 +72,7 @@ def unwrap_for_trainer(model: Model) -> Model:
     if swapped_since(model) is not None:
         raise StackError(f"another tool made the model a {swapped_since(model)}: undo that first")
     unswap(model, TrainerHost)
-    return unwrap_cyclic(model)
+    return unwrap_cyclic(model) if hasattr(model, "cyclic") else model  # unwrap_cyclic may have been called before
 
 
 class TrainerHost(Swapped):
@@ -81,14 +83,34 @@ class TrainerHost(Swapped):
     @classmethod
     def namespace(cls, below: type) -> dict[str, Any]:
         """The forward of the class below, with its signature, which ``Trainer`` reads to choose columns."""
-        inner = below.forward  # type: ignore[attr-defined]
+        inner, load = below.forward, below.load_state_dict  # type: ignore[attr-defined]
 
         @wraps(inner)
         def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             out = inner(self, *args, **kwargs)
             return _merged(out, kwargs) if isinstance(out, CycleOutput) else out
 
-        return {"forward": forward}
+        @wraps(load)
+        def load_state_dict(self: nn.Module, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+            return load(self, _own_names(self, state_dict), *args, **kwargs)
+
+        return {"forward": forward, "load_state_dict": load_state_dict}
+
+
+def _own_names(model: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``state`` under the names of the model in memory, where it has those of its saved files.
+
+    transformers 5 renames the weights of many models when it saves and reads them. ``Trainer`` loads checkpoints
+    without that, and with a warning goes on with the weights that the model happens to have.
+    """
+    own = model.state_dict().keys()
+    if state.keys() <= own or not hasattr(model, "from_pretrained"):
+        return state
+    plain = recipe_of(model)[0]
+    read, info = plain.from_pretrained(  # type: ignore[attr-defined]
+        None, config=model.config, state_dict=dict(state), output_loading_info=True
+    )
+    return state if info["missing_keys"] or info["unexpected_keys"] else read.state_dict()
 
 
 def _merged(out: CycleOutput, kwargs: dict[str, Any]) -> Any:
@@ -97,6 +119,13 @@ def _merged(out: CycleOutput, kwargs: dict[str, Any]) -> Any:
         raise ValueError(
             f"a model wrapped for Trainer returned a {type(student).__name__}: its output must be a ModelOutput, so do "
             "not pass return_dict=False"
+        )
+    if student.get("loss") is None:
+        raise ValueError(
+            f"this {type(student).__name__} has no loss, because the model was given no labels: the data set has no "
+            "column that it takes as such (label_names of TrainingArguments), or Trainer took them out for "
+            "label_smoothing_factor or compute_loss_func, which would see one cycle alone. Compute such a loss in a "
+            "compute_loss of your own, CycleLoss(task_loss)(model(**inputs), labels), on a model wrapped by wrap_cyclic"
         )
     share = _share(kwargs)
     parts = CycleLoss().parts(out)

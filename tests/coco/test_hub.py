@@ -174,19 +174,23 @@ def test_what_no_config_describes_is_refused_before_anything_is_written(tmp_path
     on_a_part = wrap_cyclic(small("tokenpose_s_v1"), 2, blocks="blocks[1:3]")
     by_others = wrap_pruning(small("tokenpose_s_v1"), (1,), blocks="blocks", query=slice(0, 3))
     ready = prepare_for_inference(small().eval(), torch.randn(1, 3, 64, 48))
+    moving = wrap_cyclic(small("tokenpose_s_v1"), 2, blocks="blocks", batch_norm="update")
     headless = small("tokenpose_s_v1")
     headless.take_backbone()
     wider = small("tokenpose_s_v1")
     wider.mlp_head = torch.nn.Linear(32, 5)
     for model, reason in (
-        (on_a_part, r"model.cyclic acts on blocks\[1:3\], and the config can say only: blocks"),
+        (on_a_part, r"model.cyclic acts on blocks\[1:3\] with BatchNorm frozen, and the config can say only: blocks "),
         (by_others, r"model.pruning acts on blocks at \(1,\) by the tokens slice\(0, 3"),
+        (moving, r"model.cyclic acts on blocks, and the config can say only: blocks with BatchNorm frozen"),
         (ready, r"backbone\.conv1\.bias is \(64,\), expected none; .* and \d+ more"),
         (headless, r"backbone\.\S+ is missing, expected \(.* and \d+ more"),
         (wider, r"mlp_head\.weight is \(5, 32\), expected none"),
     ):
         with pytest.raises(ConfigError, match=f"no longer what its config describes: .*{reason}"):
             model.save_pretrained(tmp_path / "never")
+    with pytest.raises(ConfigError, match=r"license=3: text is expected"):
+        small().save_pretrained(tmp_path / "never", model_card_kwargs={"license": 3})
     with pytest.raises(ConfigError, match="the config is made from the model itself"):
         small().save_pretrained(tmp_path / "never", config={"dim": 3})
     assert not (tmp_path / "never").exists()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cycledistill import CycleLoss, Distill, StackError, wrap_cyclic
+from cycledistill import CycleLoss, Distill, StackError, unwrap_cyclic, wrap_cyclic
 from cycledistill.integrations.transformers import unwrap_for_trainer, wrap_for_trainer
 
 transformers = pytest.importorskip("transformers")
@@ -128,6 +128,44 @@ def test_the_loss_is_that_of_every_cycle_and_the_output_the_first_ones() -> None
     assert torch.equal(model(data.images).logits, vit().eval()(data.images).logits)
 
 
+def scrambled(model: nn.Module) -> nn.Module:
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    return model
+
+
+@pytest.mark.parametrize("build", [vit, dinov2])
+def test_resuming_restores_the_weights(build: Any, tmp_path: Path) -> None:
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-2}
+    model = wrap_for_trainer(build(), 2)
+    transformers.Trainer(model, arguments(tmp_path / "a", **options), train_dataset=Pictures()).train()
+    other = wrap_for_trainer(scrambled(build()), 2)
+    trainer = transformers.Trainer(other, arguments(tmp_path / "b", **options), train_dataset=Pictures())
+    trainer.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-2"))
+    for (name, one), two in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+
+
+def test_the_best_model_is_restored(tmp_path: Path) -> None:
+    data = Pictures()
+    options = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 3}
+    options |= {"load_best_model_at_end": True, "learning_rate": 30.0, "optim": "sgd"}  # every step makes it worse
+    model = wrap_for_trainer(vit(), 2)
+    trainer = transformers.Trainer(model, arguments(tmp_path, **options), train_dataset=data, eval_dataset=data)
+    trainer.train()
+    best = transformers.ViTForImageClassification.from_pretrained(trainer.state.best_model_checkpoint)
+    for (name, one), two in zip(model.state_dict().items(), best.state_dict().values(), strict=True):
+        assert torch.equal(one, two), name
+
+
+def test_other_state_dicts_load_as_ever() -> None:
+    model, plain = wrap_for_trainer(scrambled(vit()), 2), scrambled(vit())
+    model.load_state_dict(plain.state_dict())
+    assert torch.equal(model.eval()(Pictures().images).logits, plain.eval()(Pictures().images).logits)
+    with pytest.raises(RuntimeError, match="nowhere"):
+        model.load_state_dict({**plain.state_dict(), "nowhere": torch.zeros(1)})
+
+
 def gradients_of_a_step(tmp_path: Path, batch: int, accumulation: int) -> dict[str, Tensor]:
     """The change of the weights by one step of plain gradient descent."""
     model = wrap_for_trainer(vit(), 2, Distill(token_weight=1.0, normalize=True, output_weight=1.0))
@@ -162,10 +200,18 @@ def test_models_without_a_loss() -> None:
     with pytest.raises(StackError, match="computes no loss"):
         wrap_for_trainer(nn.Linear(2, 2))
     model = wrap_for_trainer(vit(), 2)
-    with pytest.raises(ValueError, match="pass labels"):
+    with pytest.raises(ValueError, match=r"given no labels: .* label_smoothing_factor or compute_loss_func"):
         model(Pictures().images)
     with pytest.raises(ValueError, match="return_dict=False"):
         model(Pictures().images, labels=Pictures().labels, return_dict=False)
+
+
+def test_losses_that_trainer_computes_itself_are_refused(tmp_path: Path) -> None:
+    for changes, more in (({"label_smoothing_factor": 0.1}, {}), ({}, {"compute_loss_func": lambda *_, **__: 0})):
+        model = wrap_for_trainer(vit(), 2)
+        trainer = transformers.Trainer(model, arguments(tmp_path, **changes), train_dataset=Pictures(), **more)
+        with pytest.raises(ValueError, match="see one cycle alone"):
+            trainer.train()
 
 
 def test_wrapping_twice_staged_models_and_nothing_to_undo() -> None:
@@ -175,5 +221,6 @@ def test_wrapping_twice_staged_models_and_nothing_to_undo() -> None:
     unwrap_for_trainer(model)
     with pytest.raises(StackError, match="nothing to undo"):
         unwrap_for_trainer(model)
+    assert type(unwrap_for_trainer(unwrap_cyclic(wrap_for_trainer(vit())))) is transformers.ViTForImageClassification
     with pytest.raises(StackError, match=r"swin\.encoder\.layers"):
         wrap_for_trainer(swin())

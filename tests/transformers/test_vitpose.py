@@ -80,7 +80,7 @@ def test_cycles_are_those_written_out(experts: int) -> None:
 
 def test_it_says_that_there_is_no_loss() -> None:
     model = wrap_for_trainer(vitpose()).train()
-    with pytest.raises(ValueError, match=r"VitPoseEstimatorOutput has none"):
+    with pytest.raises(ValueError, match=r"VitPoseEstimatorOutput has no loss"):
         model(**batch(1))
 
 
