@@ -206,6 +206,21 @@ def test_models_without_a_loss() -> None:
         model(Pictures().images, labels=Pictures().labels, return_dict=False)
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_inside_the_layers_is_exact(reentrant: bool) -> None:
+    model, data = wrap_for_trainer(vit(), 2, Distill(token_weight=1.0, normalize=True)), Pictures()
+    found = []
+    for saves in (False, True):
+        if saves:
+            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.enable_input_require_grads()
+        model.zero_grad()
+        model(data.images, labels=data.labels).loss.backward()
+        found.append([p.grad.clone() for p in model.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_losses_that_trainer_computes_itself_are_refused(tmp_path: Path) -> None:
     for changes, more in (({"label_smoothing_factor": 0.1}, {}), ({}, {"compute_loss_func": lambda *_, **__: 0})):
         model = wrap_for_trainer(vit(), 2)
