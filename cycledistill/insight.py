@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from cycledistill.attention import watch_attention
+from cycledistill.attention import over_tokens, watch_attention
 from cycledistill.watch import Inputs, run, watched_stack
 
 
@@ -28,12 +28,16 @@ class AttentionMap:
     Attributes:
         cycle: From 1.
         layer: Number of the block in its stack, from 0.
-        weights: (B, heads, rows, keys); each row sums to 1.
+        weights: (B, heads, rows, keys); each row sums to 1. Of attention in windows (Swin), (B * windows, heads, rows
+            of the window, keys in the window), in timm's models all windows of the first image first.
+        part: Which of the layer's attentions, from 0, where it has several: ConViT's by content and by position, whose
+            mix is applied; those over joints and over frames of a lifting network.
     """
 
     cycle: int
     layer: int
     weights: Tensor
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,44 +81,81 @@ class ParameterProfile:
 
 
 def attention_maps(
-    model: nn.Module, inputs: Inputs, *, cycles: int | None = None, rows: slice | None = None, blocks: str = "auto"
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    cycles: int | None = None,
+    rows: slice | None = None,
+    blocks: str = "auto",
+    mean: bool = False,
 ) -> list[AttentionMap]:
     """Attention weights of every layer and cycle, of wrapped and plain models, fused attention included.
+
+    Read are ``scaled_dot_product_attention``, ``torch.nn.MultiheadAttention``, and attention written out with a softmax
+    over the last axis of (B, heads, queries, keys) or, as one head, of (B, queries, queries). Attention over channels
+    (XCiT, half of DaViT) is left out: it says nothing about tokens.
 
     Args:
         model: Any model with a stack; run in eval mode, left in the mode it was in.
         inputs: What the model is called with: a tensor (B, 3, H, W), a tuple of arguments, or keyword arguments.
         cycles: Cycles to run; default: what training runs for a wrapped model, 1 for a plain one.
         rows: Query tokens wanted, for example ``slice(0, 17)`` for keypoint tokens; default all. Fewer, less memory.
+            Layers that have none of them left, after pruning, are left out.
         blocks: The stack of a plain model, as ``wrap_cyclic`` takes it.
+        mean: Keep the mean over samples (windows) and heads alone, (1, 1, rows, keys). Less memory.
 
     Returns:
-        In the order they ran, on the CPU.
+        In the order they ran, on the CPU; several of a layer are told apart by ``part``.
 
     Raises:
-        ValueError: No attention was seen, the inputs do not fit the model, or more cycles than 1 of a plain model.
+        ValueError: No attention over tokens was seen, the inputs do not fit the model, rows that no layer has, or
+            ``cycles`` that are no whole number of at least 1, or more than 1 of a plain model.
 
     Example:
         >>> [(m.cycle, m.layer, tuple(m.weights.shape)) for m in attention_maps(vit, images, rows=slice(0, 1))][:2]
         [(1, 0, (2, 3, 1, 197)), (1, 1, (2, 3, 1, 197))]
     """
+    if rows is not None and not isinstance(rows, slice):
+        raise ValueError(f"rows={rows!r}: a slice of query tokens is expected, such as slice(0, 17), or None for all")
     maps: list[AttentionMap] = []
+    counts, skipped = set[int](), 0
     pruning: Any = vars(model).get("pruning")
     scored = pruning.layers if pruning is not None else ()
     with watched_stack(model, cycles, blocks) as (modules, place):
 
-        def seen(weights: Tensor) -> None:
-            known = bool(maps) and (maps[-1].cycle, maps[-1].layer) == (place.cycle, place.layer)
-            if place.layer is None or (known and place.layer in scored):
+        def seen(weights: Tensor, queries: int) -> None:
+            nonlocal skipped
+            same = bool(maps) and (maps[-1].cycle, maps[-1].layer) == (place.cycle, place.layer)
+            if place.layer is None or (same and place.layer in scored):
                 return  # outside the stack, or the scores by which this layer prunes
-            maps.append(AttentionMap(place.cycle, place.layer, weights.cpu()))
+            if not over_tokens(weights, queries, place.state):
+                skipped += 1
+                return
+            counts.add(queries)
+            if not weights.shape[2]:
+                return
+            kept = weights.mean((0, 1), keepdim=True) if mean else weights
+            maps.append(AttentionMap(place.cycle, place.layer, kept.cpu(), maps[-1].part + 1 if same else 0))
 
         with watch_attention(seen, rows):
             run(model, inputs)
-    if not maps:
-        kinds = sorted({type(module).__name__ for module in modules})
-        raise ValueError(f"no attention ran in the stack ({', '.join(kinds)}): this model has no attention to show")
+    if not counts:
+        raise ValueError(_no_attention(modules, skipped))
+    if not maps or (rows is not None and max(rows.start or 0, rows.stop or 0) > max(counts)):
+        raise ValueError(f"rows={rows}: the attention has {max(counts)} query tokens at most")
     return maps
+
+
+def _no_attention(modules: Sequence[nn.Module], skipped: int) -> str:
+    kinds = ", ".join(sorted({type(module).__name__ for module in modules}))
+    if skipped:
+        return f"the attention in the stack ({kinds}) is over channels, not over tokens: there is none to show"
+    return (
+        f"no attention that can be read ran in the stack ({kinds}): either it has none, or its weights stay inside a "
+        "kernel. Read are scaled_dot_product_attention, torch.nn.MultiheadAttention, and a softmax over the last axis "
+        "of (B, heads, queries, keys) or (B, queries, queries); flex_attention and kernels of other libraries are not: "
+        "switch the model to one of the former"
+    )
 
 
 def token_drift(model: nn.Module, inputs: Inputs, *, cycles: int | None = None, blocks: str = "auto") -> list[Drift]:
@@ -125,6 +166,13 @@ def token_drift(model: nn.Module, inputs: Inputs, *, cycles: int | None = None, 
         inputs: What the model is called with: a tensor, a tuple of arguments, or keyword arguments.
         cycles: Cycles to run; default: what training runs for a wrapped model, 1 for a plain one.
         blocks: The stack of a plain model, as ``wrap_cyclic`` takes it.
+
+    Returns:
+        One a cycle. ``step``, ``cosine`` and ``cka`` are NaN where a cycle begins and ends with another number of
+        tokens (the first one of a pruned model).
+
+    Raises:
+        ValueError: The inputs do not fit the model, or ``cycles`` as for `attention_maps`.
 
     Example:
         >>> [round(drift.cosine, 2) for drift in token_drift(model, images, cycles=3)]
@@ -193,7 +241,7 @@ def exit_scores(
         score: Maps output and target to one number a sample, (B,). Default: whether the largest logit is the target.
 
     Raises:
-        ValueError: A model that is not wrapped, no batches, or no exits.
+        ValueError: A model that is not wrapped, no batches, no exits, or a score that is not one number a sample.
 
     Example:
         >>> exit_scores(model, loader, exits=(1, 2, 3))
@@ -210,6 +258,11 @@ def exit_scores(
             for number in exits:
                 handle.exit = number
                 scores = score(run(model, inputs), target)
+                if not isinstance(scores, Tensor) or scores.ndim != 1:
+                    raise ValueError(
+                        f"score returned {_described(scores)}: a tensor with one number a sample, (B,), is expected, "
+                        'such as a loss with reduction="none" averaged over all but the first dimension'
+                    )
                 sums[number] += float(scores.double().sum())
             count += len(scores)
     finally:
@@ -241,6 +294,10 @@ def _cka(a: Tensor, b: Tensor) -> float:
     a, b = a - a.mean(0), b - b.mean(0)
     divisor = (a.T @ a).norm() * (b.T @ b).norm()
     return float((b.T @ a).norm() ** 2 / divisor) if divisor > 0 else float("nan")
+
+
+def _described(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def _top1(output: Any, target: Any) -> Tensor:

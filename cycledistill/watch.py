@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,15 +19,22 @@ Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 @dataclass
 class Place:
-    """Which block runs now."""
+    """Which block runs now, and the shape of the first tensor that entered it."""
 
     cycle: int = 0
     layer: int | None = None
+    state: torch.Size = field(default_factory=torch.Size)
 
 
 @contextmanager
 def watched_stack(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[tuple[list[nn.Module], Place]]:
-    """The blocks in eval mode at the exit asked for, and which of them runs at any time."""
+    """The blocks in eval mode at the exit asked for, and which of them runs at any time.
+
+    Raises:
+        ValueError: ``cycles`` is no whole number of at least 1, or more than 1 of a model that is not wrapped.
+    """
+    if cycles is not None and (isinstance(cycles, bool) or not isinstance(cycles, int) or cycles < 1):
+        raise ValueError(f"cycles={cycles!r}: a whole number of at least 1, or None for those trained, is expected")
     handle: Any = vars(model).get("cyclic")
     stack = handle.stack if handle is not None else choose_stack(model, blocks)
     cycles = cycles or (handle.cycles if handle is not None else 1)
@@ -45,13 +52,14 @@ def watched_stack(model: nn.Module, cycles: int | None, blocks: str) -> Iterator
             handle.exit = cycles
         for index, module in enumerate(modules):
 
-            def enter(_: nn.Module, __: Any, index: int = index) -> None:
+            def enter(_: nn.Module, args: Any, kwargs: Any, index: int = index) -> None:
                 place.cycle, place.layer = place.cycle + (index == 0), index
+                place.state = next((x.shape for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)), place.state)
 
             def leave(_: nn.Module, __: Any, ___: Any) -> None:
                 place.layer = None
 
-            undo.callback(module.register_forward_pre_hook(enter).remove)
+            undo.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             undo.callback(module.register_forward_hook(leave).remove)
         yield modules, place
 

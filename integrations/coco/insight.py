@@ -11,7 +11,6 @@ from torch import Tensor
 
 from cycledistill.insight_report import Subject
 from cycledistill.recipes.checkpoint import find_checkpoint, read_recipe
-from cycledistill.recipes.errors import CheckpointError
 
 from .annotations import box_to_crop
 from .augment import crop_matrix
@@ -31,14 +30,17 @@ def open_checkpoint(path: Path) -> Subject | None:
         CheckpointError: There is no checkpoint in the folder, or it is damaged.
     """
     folder = find_checkpoint(path)
-    try:
-        recipe = stored_recipe(folder)
-    except CheckpointError:
+    stored = read_recipe(folder)
+    if "prune" not in (stored.get("config") or {}):  # a section that recipes of poses alone have
         return None
+    recipe = stored_recipe(folder)
     model = load_trained(folder)
     config: Any = model.config
     joints: JointSet = recipe.data.joint_set
     shown = [joints.names.index(name) for name in SHOWN if name in joints.names] or [0]
+
+    exits = (stored.get("metrics") or {}).get("exits") or {}
+    scores = {int(number): float(figures["AP"]) for number, figures in exits.items() if "AP" in figures}
 
     def prepare(file: Path) -> tuple[Tensor, Tensor]:
         pictures = GivenPictures([file])
@@ -57,5 +59,12 @@ def open_checkpoint(path: Path) -> Subject | None:
         rows=slice(0, len(joints)),
         row_names=tuple(f"the {joints.names[row].replace('_', ' ')} token" for row in shown),
         row_places=tuple(shown),
-        facts={"steps": str(read_recipe(folder).get("step", "unknown")), "picture": "taken whole, as one person"},
+        prefix=len(joints),
+        facts={
+            "steps": str(stored.get("step", "unknown")),
+            "picture": "taken whole, as one person",
+            **{f"AP at exit {number}": f"{score:.3f}" for number, score in scores.items()},
+        },
+        scores=scores,
+        score_name="AP",
     )

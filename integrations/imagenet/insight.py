@@ -13,7 +13,7 @@ from cycledistill.recipes.checkpoint import find_checkpoint, read_recipe
 
 from .build import image_size
 from .config import ConfigError, load_config
-from .errors import DataError
+from .errors import CheckpointError, DataError
 from .trained import load_trained
 
 
@@ -25,10 +25,12 @@ def open_checkpoint(path: Path) -> Subject | None:
     """
     folder = find_checkpoint(path)
     recipe = read_recipe(folder)
+    if "classes" not in recipe:  # which classifiers alone have
+        return None
     try:
         config = load_config(recipe["config"])
-    except (KeyError, ConfigError):
-        return None
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
     model = load_trained(folder)
     size, augment = image_size(model, config), config.augment
     transform = create_transform(size, mean=tuple(augment.mean), std=tuple(augment.std), crop_pct=augment.crop_pct)
@@ -46,8 +48,8 @@ def open_checkpoint(path: Path) -> Subject | None:
 
     prefix = int(getattr(model, "num_prefix_tokens", 0))
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    exits = recipe.get("metrics", {}).get("exits", {})
-    scores = {f"top-1 at exit {number}": f"{values['top1']:.2f} %" for number, values in exits.items()}
+    exits = (recipe.get("metrics") or {}).get("exits") or {}
+    scores = {int(number): float(figures["top1"]) for number, figures in exits.items() if "top1" in figures}
     return Subject(
         name=f"{config.model.name}, {folder.parent.parent.name}",
         model=model,
@@ -55,5 +57,11 @@ def open_checkpoint(path: Path) -> Subject | None:
         grid=tuple(grid) if grid is not None else None,
         rows=slice(0, max(prefix, 1)),
         row_names=("the class token", "the distillation token")[: max(prefix, 1)] if prefix else ("the first token",),
-        facts={"steps": str(recipe.get("step", "unknown")), **scores},
+        prefix=prefix if hasattr(model, "num_prefix_tokens") else None,
+        facts={
+            "steps": str(recipe.get("step", "unknown")),
+            **{f"top-1 at exit {number}": f"{score:.2f} %" for number, score in scores.items()},
+        },
+        scores=scores,
+        score_name="top-1 accuracy in %",
     )

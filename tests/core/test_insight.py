@@ -139,6 +139,70 @@ def test_scores_of_a_pruning_layer_are_not_shown_as_a_second_attention() -> None
     assert [(m.layer, m.weights.shape[-1]) for m in maps] == [(0, 17), (1, 17), (2, 17), (3, 9), (4, 9), (5, 9)]
 
 
+class Single(nn.Module):
+    """One head written out without an axis for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(DIM, 3 * DIM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return x + torch.bmm((q @ k.transpose(1, 2) / math.sqrt(DIM)).softmax(2), v)
+
+
+class Fused3d(Single):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.scaled_dot_product_attention(*self.qkv(x).chunk(3, dim=-1))
+
+
+@pytest.mark.parametrize("kind", [Single, Fused3d])
+def test_a_single_head_without_an_axis_for_it(kind: type[Single]) -> None:
+    model = net()
+    model.blocks = nn.ModuleList(kind() for _ in range(2))
+    q, k, _ = model.blocks[0].qkv(tokens()).chunk(3, dim=-1)  # type: ignore[operator]
+    want = (q @ k.transpose(1, 2) / math.sqrt(DIM)).softmax(-1).unsqueeze(1).detach()
+    got = attention_maps(model, tokens(), rows=slice(1, 3))
+    assert [(m.layer, m.part) for m in got] == [(0, 0), (1, 0)]
+    torch.testing.assert_close(got[0].weights, want[:, :, 1:3])
+
+
+def test_attention_over_channels_is_told_apart() -> None:
+    timm = pytest.importorskip("timm")
+    images = torch.randn(2, 3, 64, 64)
+    with pytest.raises(ValueError, match="over channels, not over tokens"):
+        attention_maps(timm.create_model("xcit_nano_12_p16_224", img_size=64), images)
+    # DaViT: windows over tokens, 1 of 4 x 4 (padded to 7 x 7) a picture, and channels in turn
+    davit = timm.create_model("davit_tiny", depths=(1, 1, 2, 1), embed_dims=(32, 32, 64, 64), num_heads=(2,) * 4)
+    maps = attention_maps(davit, images, blocks="stages.2.blocks")
+    assert {(m.part, tuple(m.weights.shape[2:])) for m in maps} == {(0, (49, 49))}
+
+
+def test_windows_come_image_by_image_and_parts_are_told_apart() -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    swin = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=32, window_size=4, embed_dim=16, depths=(2, 1), num_heads=(2, 2)
+    )
+    images = torch.randn(2, 3, 32, 32)
+    maps = attention_maps(swin, images, blocks="layers.0.blocks")
+    assert [tuple(m.weights.shape) for m in maps] == [(2 * 4, 2, 16, 16)] * 2
+    second = attention_maps(swin, images[1:], blocks="layers.0.blocks")
+    torch.testing.assert_close(maps[0].weights[4:], second[0].weights)
+
+    convit = timm.create_model("convit_tiny", img_size=64)
+    maps = attention_maps(convit, images.repeat(1, 1, 2, 2), blocks="blocks[0:10]")
+    assert [(m.layer, m.part) for m in maps] == [(layer, part) for layer in range(10) for part in (0, 1)]
+    assert not torch.equal(maps[0].weights[0], maps[0].weights[1])  # by content
+    torch.testing.assert_close(maps[1].weights[0], maps[1].weights[1])  # by position, whatever the image
+
+
+def test_the_mean_alone_is_kept_on_request() -> None:
+    whole, mean = (attention_maps(net(), tokens(), mean=mean) for mean in (False, True))
+    assert mean[0].weights.shape == (1, 1, LENGTH, LENGTH)
+    torch.testing.assert_close(mean[1].weights[0, 0], whole[1].weights.mean((0, 1)))
+
+
 def test_drift_of_tokens() -> None:
     model = net()
     _, states = by_hand(model, tokens(), 3)
@@ -177,12 +241,26 @@ def test_scores_at_exits() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="no attention"):
+    with pytest.raises(ValueError, match=r"no attention that can be read .*flex_attention"):
         attention_maps(nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))), tokens(), blocks="0")
     with pytest.raises(ValueError, match=r"\(3, 6, 5\)"):
         attention_maps(net(), tokens()[..., :5])
     with pytest.raises(ValueError, match="not wrapped"):
         attention_maps(net(), tokens(), cycles=2)
+    for cycles in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match=f"cycles={cycles}: a whole number"):
+            attention_maps(wrap_cyclic(net(), 2), tokens(), cycles=cycles)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=f"cycles={cycles}: a whole number"):
+            token_drift(wrap_cyclic(net(), 2), tokens(), cycles=cycles)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"rows=3: a slice"):
+        attention_maps(net(), tokens(), rows=3)  # type: ignore[arg-type]
+    for rows in (slice(6, 7), slice(5, 9), slice(90, 99)):
+        with pytest.raises(ValueError, match=r"rows=slice.*has 6 query tokens"):
+            attention_maps(net(), tokens(), rows=rows)
+    with pytest.raises(ValueError, match=r"a tensor of shape \(\): .*one number a sample"):
+        exit_scores(wrap_cyclic(net(), 2), [(tokens(), torch.tensor([0, 1, 2]))], (1,), F.cross_entropy)
+    with pytest.raises(ValueError, match="a float: "):
+        exit_scores(wrap_cyclic(net(), 2), [(tokens(), 0)], (1,), lambda output, target: 0.5)
     with pytest.raises(ValueError, match="not wrapped"):
         exit_scores(net(), [], (1,))
     with pytest.raises(ValueError, match="no batches"):
