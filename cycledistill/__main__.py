@@ -69,9 +69,18 @@ def _parser() -> argparse.ArgumentParser:
     stacks.set_defaults(run=_stacks)
     insight = commands.add_parser("insight", help="attention, drift, parameters of a trained model as HTML")
     insight.add_argument("checkpoint", type=Path, help="folder of a run or checkpoint")
-    insight.add_argument("--image", type=Path, nargs="+", default=[], metavar="FILE", help="images to show it")
+    insight.add_argument(
+        "--image",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="images (for lifting: keypoint files) to show it",
+    )
     insight.add_argument("--cycles", type=int, metavar="N", help="cycles to run (default: as trained)")
-    insight.add_argument("--compare", type=Path, metavar="CHECKPOINT", help="draw this one's parameters beside")
+    insight.add_argument(
+        "--compare", type=Path, metavar="CHECKPOINT", help="draw this one's parameters and scores beside"
+    )
     insight.add_argument("--out", type=Path, default=Path("insight.html"), metavar="FILE", help="default insight.html")
     insight.set_defaults(run=_insight)
     for command in (report, stacks):
@@ -85,8 +94,8 @@ def _report(options: argparse.Namespace) -> None:
         raise BadInput(f"--cycles {options.cycles}: a whole number of at least 1 is expected")
     if options.repeats < 1:
         raise BadInput(f"--repeats {options.repeats}: a whole number of at least 1 is expected")
-    if options.json is not None and not options.json.parent.is_dir():
-        raise BadInput(f"--json {options.json}: there is no folder {options.json.parent}")
+    if options.json is not None:
+        _check_target("--json", options.json)
     model, image = _build(options.model, options.img_size, "cpu" if options.time else "meta")
     repeats = options.repeats if options.time else 0
     try:
@@ -132,8 +141,7 @@ def _stacks(options: argparse.Namespace) -> None:
 def _insight(options: argparse.Namespace) -> None:
     if options.cycles is not None and options.cycles < 1:
         raise BadInput(f"--cycles {options.cycles}: a whole number of at least 1 is expected")
-    if not options.out.parent.is_dir():
-        raise BadInput(f"--out {options.out}: there is no folder {options.out.parent}")
+    _check_target("--out", options.out)
     missing = next((file for file in options.image if not file.is_file()), None)
     if missing is not None:
         raise BadInput(f"--image {missing}: there is no such file")
@@ -144,7 +152,7 @@ def _insight(options: argparse.Namespace) -> None:
     except ImportError as error:
         raise BadInput(str(error)) from error
     _write(options.out, page)
-    sys.stdout.write(f"{options.out}: {len(options.image)} images, {subject.name}\n")
+    sys.stdout.write(f"{options.out}: {len(options.image)} files shown, {subject.name}\n")
 
 
 def _build(name: str, size: int | None, device: str) -> tuple[nn.Module, Tensor | None]:
@@ -225,11 +233,31 @@ def _channels(model: nn.Module) -> int:
     return next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
 
 
+def _check_target(option: str, path: Path) -> None:
+    """Refuse a file that cannot be written, before the work is done."""
+    if os.path.isdir(path):  # which a name that is too long is not; Path.is_dir raises
+        raise BadInput(f"{option} {path} is a folder: give the name of a file, such as {path / 'report'}")
+    if not path.parent.is_dir():
+        raise BadInput(f"{option} {path}: there is no folder {path.parent}")
+    try:
+        _beside(path).touch()
+        _beside(path).unlink()
+    except OSError as error:
+        raise BadInput(f"{option} {path} cannot be written: {error.strerror}") from error
+
+
 def _write(path: Path, text: str) -> None:
     """Beside, then renamed: a reader never sees half a file."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    try:
+        _beside(path).write_text(text, encoding="utf-8")
+        os.replace(_beside(path), path)
+    except OSError as error:
+        _beside(path).unlink(missing_ok=True)
+        raise BadInput(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
 
 
 if __name__ == "__main__":

@@ -111,6 +111,27 @@ def test_bad_input_is_explained(capsys: Lines, arguments: list[str], said: str) 
     assert said in err
 
 
+@pytest.mark.parametrize("command", [("report", "test_vit", "--json"), ("insight", "no_such_run", "--out")])
+def test_where_to_write_is_checked_before_the_work(
+    capsys: Lines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr(cli, "_build", work)
+    monkeypatch.setattr(cli, "open_subject", work)
+    monkeypatch.chdir(tmp_path)
+    targets = {".": "is a folder", "no/such.html": "no folder no", "x" * 300: "cannot be written"}
+    if os.name == "posix" and os.geteuid() != 0:  # root may write anywhere
+        (tmp_path / "closed").mkdir(mode=0o500)
+        targets["closed/a.html"] = "cannot be written"
+    for target, said in targets.items():
+        assert cli.main([*command, target]) == 2
+        err = capsys.readouterr().err
+        assert said in err and command[-1] in err and err.count("\n") == 1
+    assert not list(tmp_path.glob("*.tmp"))
+
+
 @pytest.mark.parametrize("arguments", [[], ["report"], ["report", "test_vit", "--cycles", "two"], ["raport", "x"]])
 def test_a_wrong_call_shows_the_usage(capsys: Lines, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from cycledistill.integrations.coco import insight
 from cycledistill.integrations.coco.build import create_model
 from cycledistill.integrations.coco.images import PoseDataError
 from cycledistill.integrations.coco.recipe import load_recipe
+from cycledistill.recipes.errors import CheckpointError
 
 
 @pytest.fixture
@@ -26,10 +28,12 @@ def subject(tmp_path: Path, monkeypatch: Any) -> Any:
     torch.manual_seed(0)
     model = create_model(recipe).eval()
     folder = tmp_path / "run" / "checkpoints" / "step-1"
+    exits = {"1": {"AP": 0.5, "AR": 0.6}, "2": {"AP": 0.625, "AR": 0.7}}
+    stored = {"step": 5, "config": recipe.to_dict(), "metrics": {"exits": exits}}
     monkeypatch.setattr(insight, "find_checkpoint", lambda path: folder)
     monkeypatch.setattr(insight, "stored_recipe", lambda path: recipe)
     monkeypatch.setattr(insight, "load_trained", lambda path: model)
-    monkeypatch.setattr(insight, "read_recipe", lambda path: {"step": 5})
+    monkeypatch.setattr(insight, "read_recipe", lambda path: stored)
     return SimpleNamespace(found=insight.open_checkpoint(folder), model=model)
 
 
@@ -47,5 +51,24 @@ def test_keypoint_tokens_over_the_picture(subject: Any, tmp_path: Path) -> None:
     page = insight_report(subject.found, [file])
     for name in ("nose", "left wrist", "right knee", "right ankle"):
         assert f"Attention of the {name} token" in page
+    assert dict(subject.found.scores) == {1: 0.5, 2: 0.625}
+    assert "AP against the cycles at inference" in page and "<td>0.625</td>" in page
     with pytest.raises(PoseDataError, match="no such file"):
         subject.found.prepare(tmp_path / "no.png")
+
+
+def test_a_damaged_run_is_told_from_one_of_another_integration(tmp_path: Path) -> None:
+    recipe, file = load_recipe("sdpose_s_v1").to_dict(), tmp_path / "recipe.json"
+    file.write_text(json.dumps({"config": {"model": {"name": "test_vit"}}, "classes": []}))
+    assert insight.open_checkpoint(tmp_path) is None
+    for config, said in (
+        (recipe | {"optim": {"lr": -1}}, "optim.lr"),
+        (recipe | {"typo": 1}, "typo"),
+        (recipe, "model.safetensors do not exist"),
+    ):
+        file.write_text(json.dumps({"config": config, "network": {}}))
+        with pytest.raises(CheckpointError, match=said):
+            insight.open_checkpoint(tmp_path)
+    file.write_text('{"config": {"prune"')
+    with pytest.raises(CheckpointError, match="cut off"):
+        insight.open_checkpoint(tmp_path)
