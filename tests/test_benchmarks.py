@@ -183,3 +183,32 @@ def test_saved_bytes_are_those_of_distinct_activations(overhead: ModuleType) -> 
         return (y.view(64) * y.view(64)).sum()  # keeps y once, however many views of it
 
     assert overhead.saved_bytes(loss, layer) == 4 * (4 * 8 + 4 * 16)
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    pytest.importorskip("accelerate")
+    module = load("lifting_study")
+    small = {"data.sequences": 4, "data.length": 81, "data.views": 1, "data.batch_size": 2}
+    for arm, overrides in module.ARMS.items():
+        monkeypatch.setitem(module.ARMS, arm, {**overrides, **small})
+    return module
+
+
+def test_study_goes_on_where_it_stopped(study: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "study.json"
+    arguments = ["generated", "--epochs", "1", "--work", str(tmp_path), "--out", str(out), "--seeds", "1", "--arms"]
+    assert study.main([*arguments, "full"]) == 0
+    assert study.main([*arguments, "full", "tpc, linear, 2 cycles"]) == 0
+    record = json.loads(out.read_text())
+    assert [(run["arm"], list(run["exits"])) for run in record["runs"]] == [
+        ("full", ["1"]),
+        ("tpc, linear, 2 cycles", ["1", "2"]),
+    ]
+    assert record["macs"]["full"][0] > record["macs"]["tpc, linear, 2 cycles"][0]
+    printed = capsys.readouterr().out
+    assert printed.count("full, seed 0:") == 1
+    assert "tpc, linear, 2 cycles        2" in printed
+    with pytest.raises(SystemExit):
+        study.main([*arguments, "full", "--epochs", "2"])
+    assert "holds a study of other settings" in capsys.readouterr().err

@@ -45,6 +45,10 @@ def test_the_comparison_of_views_is_that_of_the_committed_run() -> None:
         assert f"| {run['model']} | {' | '.join(cells)} |" in PAGE
 
 
+def spread(values: list[float], digits: int, sign: str = "") -> str:
+    return f"{statistics.mean(values):{sign}.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+
+
 def test_the_comparison_of_the_example_is_that_of_the_committed_run() -> None:
     record = json.loads((ROOT / "docs" / "figures" / "human36m_hot.json").read_text(encoding="utf-8"))
     assert record["steps"] == 500
@@ -52,7 +56,23 @@ def test_the_comparison_of_the_example_is_that_of_the_committed_run() -> None:
         assert len(runs) == 3
         cells = [arm]
         for name, digits in (("mpjpe", 1), ("velocity", 2), ("temporal_std_ratio", 2)):
-            values = [run[name] for run in runs]
-            cells.append(f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}")
+            cells.append(spread([run[name] for run in runs], digits))
         cells += [f"{record['macs'][arm][0]:.1f}", f"{record['milliseconds'][arm]:.2f}"]
         assert f"| {' | '.join(cells)} |" in PAGE
+
+
+def test_the_study_of_recorded_motion_is_that_of_the_committed_record() -> None:
+    record = json.loads((ROOT / "benchmarks" / "results" / "lifting_study-cpu.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "hourglass.md").read_text(encoding="utf-8")
+    assert {run["steps"] for run in record["runs"]} == {432}
+    whole = {run["seed"]: run["exits"]["1"]["mpjpe"] for run in record["runs"] if run["arm"] == "full"}
+    for arm, counts in record["macs"].items():
+        runs = [run for run in record["runs"] if run["arm"] == arm]
+        assert [run["seed"] for run in runs] == [0, 1, 2]
+        for exit, macs in zip(runs[0]["exits"], counts, strict=True):
+            found = [run["exits"][exit] for run in runs]
+            gaps = [run["exits"][exit]["mpjpe"] - whole[run["seed"]] for run in runs]
+            cells = [arm, exit, f"{macs:.1f}", spread([each["mpjpe"] for each in found], 1)]
+            cells += ["" if arm == "full" else spread(gaps, 1, "+")]
+            cells += [spread([each[name] for each in found], 2) for name in ("velocity", "temporal_std_ratio")]
+            assert f"| {' | '.join(cells)} |" in page

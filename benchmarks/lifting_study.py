@@ -1,0 +1,189 @@
+"""Does a lifting model keep its accuracy when frames are dropped? What choice, recovery and cycles each do to it.
+
+    python benchmarks/lifting_study.py cmu17.npz                     # recorded motion; under an hour of one CPU core
+    python benchmarks/lifting_study.py cmu17.npz --epochs 40 --device auto --out results/lifting_study-gpu.json
+    python benchmarks/lifting_study.py generated --epochs 1 --seeds 1 --arms full "tpc, linear"      # without data
+
+Every arm is the packaged recipe ``frame_token_small`` (one token a frame, 6 levels, windows of 81 frames) with other
+overrides, and a hourglass drops 54 of 81 frames after the first level. Data, number of steps, initial weights of the
+host and order of the windows are the same for all arms of a seed. Errors are those of the test split at the last step,
+in millimetres, over frames, with the mirrored pass averaged in; no checkpoint is chosen. "std" is how much predictions
+move within a clip over how much the truth does: read it before the error, since a model that answers with one still
+pose a window has hardly a worse MPJPE.
+
+A run that was stopped goes on where it was: finished runs are read from ``--out``, an unfinished one from ``--work``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cycledistill.cost import cost
+from cycledistill.integrations.human36m.build import create_model
+from cycledistill.integrations.human36m.recipe import Recipe, load_recipe
+from cycledistill.integrations.human36m.train import train
+
+OUT = Path(__file__).parent / "results" / "lifting_study-cpu.json"
+LAYER, KEEP, FRAMES = 1, 27, 81
+Overrides = dict[str, Any]
+
+
+def hourglass(select: str, recover: bool | str) -> Overrides:
+    """Overrides that drop frames."""
+    glass = {"layer": LAYER, "keep": KEEP, "select": select, "recover": recover}
+    return {f"hourglass.{name}": value for name, value in glass.items()}
+
+
+CYCLES: Overrides = {"cyclic.cycles": 2, "evaluate.exits": [1, 2]}
+ARMS: dict[str, Overrides] = {
+    "full": {},
+    "tpc, learned": hourglass("tpc", True),  # HoT
+    "uniform, learned": hourglass("uniform", True),
+    "tpc, linear": hourglass("tpc", "linear"),
+    "tpc, nearest": hourglass("tpc", "nearest"),
+    "uniform, linear": hourglass("uniform", "linear"),
+    "motion, linear": hourglass("motion", "linear"),
+    "attention, linear": hourglass("attention", "linear"),
+    "full, 2 cycles": CYCLES,
+    "tpc, linear, 2 cycles": {**hourglass("tpc", "linear"), **CYCLES},
+    "tpc, learned, 2 cycles": {**hourglass("tpc", True), **CYCLES},
+}
+MEASURES = {"mpjpe": 1, "p_mpjpe": 1, "velocity": 2, "temporal_std_ratio": 2}  # and digits to print
+
+
+def recipe_of(arm: str, seed: int, settings: Mapping[str, Any], work: Path) -> Recipe:
+    """The recipe of a run."""
+    source = {"data.source": "cmu", "data.motion": settings["motion"]}
+    common: Overrides = {
+        **({} if settings["motion"] == "generated" else source),
+        "data.frames": FRAMES,
+        "data.stride": KEEP,
+        "schedule.epochs": settings["epochs"],
+        "evaluate.every": settings["epochs"],
+        "evaluate.exits": [1],
+        "run.seed": seed,
+        "run.device": settings["device"],
+        "run.output": str(work / f"{arm.replace(', ', '-').replace(' ', '_')}-{seed}"),
+        "run.save_every_steps": 200,
+        "run.log_every": 100,
+        "run.progress": False,
+    }
+    return load_recipe("frame_token_small", {**common, **ARMS[arm]})
+
+
+def run(arm: str, seed: int, settings: Mapping[str, Any], work: Path) -> dict[str, Any]:
+    """Train and measure one arm from one seed."""
+    found = train(recipe_of(arm, seed, settings, work), resume="auto")
+    figures = {
+        str(exit): {name: values[f"{name}_frame_mean"] for name in MEASURES} for exit, values in found["exits"].items()
+    }
+    return {"arm": arm, "seed": seed, "steps": found["step"], "exits": figures}
+
+
+def macs(arm: str, settings: Mapping[str, Any], work: Path) -> list[float]:
+    """Millions of MACs of a window at each exit that is measured."""
+    recipe = recipe_of(arm, 0, settings, work)
+    exits = recipe.evaluate.exits or [1]
+    report = cost(create_model(recipe), torch.zeros(1, FRAMES, 17, 2), cycles=max(exits))
+    return [report.exits[exit - 1].total / 1e6 for exit in exits]
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """Mean and standard deviation over the seeds, a line an arm and exit."""
+    head = ["", "exit", "MMACs", "seeds", "MPJPE", "P-MPJPE", "velocity", "std", "MPJPE - full"]
+    widths = (24, 6, 8, 7, 14, 14, 14, 14, 16)
+    rows = [head]
+    base = {found["seed"]: found["exits"]["1"]["mpjpe"] for found in record["runs"] if found["arm"] == "full"}
+    for arm in ARMS:
+        runs = [found for found in record["runs"] if found["arm"] == arm]
+        for exit, count in zip(runs[0]["exits"] if runs else (), record["macs"].get(arm, ()), strict=False):
+            cells = [
+                _spread([found["exits"][exit][name] for found in runs], digits) for name, digits in MEASURES.items()
+            ]
+            gaps = [found["exits"][exit]["mpjpe"] - base[found["seed"]] for found in runs if found["seed"] in base]
+            gap = "" if not gaps or (arm, exit) == ("full", "1") else _spread(gaps, 1, sign="+")
+            rows.append([arm, exit, f"{count:.1f}", str(len(runs)), *cells, gap])
+    return "\n".join(
+        "".join(
+            f"{cell:<{w}}" if not i else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def _spread(values: Sequence[float], digits: int, sign: str = "") -> str:
+    mean = f"{statistics.mean(values):{sign}.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def write(out: Path, record: Mapping[str, Any]) -> None:
+    """Replace the file whole."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(out.name + ".tmp")
+    beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(beside, out)
+
+
+def begin(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The record to go on with, or a new one."""
+    kept = {**settings, "motion": Path(settings["motion"]).name}  # the file's place is nobody's business
+    if out.exists():
+        record: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+        if record["settings"] != kept:
+            raise ValueError(f"{out} holds a study of other settings, {record['settings']}: give another --out")
+        return record
+    on_cpu = settings["device"] == "cpu" or not torch.cuda.is_available()
+    device = f"CPU ({platform.machine()}), one thread" if on_cpu else torch.cuda.get_device_name()
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    return {"settings": kept, "device": device, "versions": versions, "macs": {}, "runs": []}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("motion", help="npz of recorded motion, as docs/lifting.md says, or 'generated'")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4, help="of 108 steps, on the motion of the committed record")
+    parser.add_argument("--device", choices=("cpu", "auto"), default="cpu")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lifting_study", help="checkpoints")
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args(argv)
+    if args.seeds < 1 or args.epochs < 1:
+        parser.error(f"--seeds {args.seeds} --epochs {args.epochs}: at least 1 of each")
+    if args.device == "cpu":
+        torch.set_num_threads(1)  # tensors this small are slower on more
+    settings = {"motion": args.motion, "epochs": args.epochs, "device": args.device}
+    work = args.work / args.out.stem
+    try:
+        record = begin(args.out, settings)
+    except ValueError as error:
+        parser.error(str(error))
+    done = {(found["arm"], found["seed"]) for found in record["runs"]}
+    for seed in range(args.seeds):
+        for arm in args.arms:
+            if (arm, seed) in done:
+                continue
+            record["macs"].setdefault(arm, macs(arm, settings, work))
+            record["runs"].append(run(arm, seed, settings, work))
+            write(args.out, record)
+            found = record["runs"][-1]["exits"]["1"]
+            sys.stdout.write(f"{arm}, seed {seed}: {found['mpjpe']:.1f} mm, std {found['temporal_std_ratio']:.2f}\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"\n{table(record)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
