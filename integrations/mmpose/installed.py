@@ -1,31 +1,29 @@
-"""Whether what mmpose needs is installed, in versions that work together, and how to install it."""
+"""Whether what mmpose needs is installed, in versions that work together, and how to install it.
+
+What is needed stands once: in ``requirements.txt``, ``SECOND_COMMAND`` and ``_YOURS``. This file imports nothing but
+Python's own, as the check must run where not even PyTorch is.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-Version = tuple[int, ...]
-
-SECOND_COMMAND = "pip install --no-deps mmpose==1.3.2 mmdet==3.3.0"
+SECOND_COMMAND = 'pip install --no-deps "mmpose>=1.3.2,<2" "mmdet>=3.3.0,<4"'
 _REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
-# Names of which one must be installed, and the releases that serve: from the first, up to and without the second.
-_VERSIONS: tuple[tuple[tuple[str, ...], Version, Version], ...] = (
-    (("mmpose",), (1, 3), (2,)),
-    (("mmengine",), (0, 10, 7), (1,)),
-    (("mmcv-lite", "mmcv"), (2, 0), (2, 2)),
-    (("mmdet",), (3, 3), (4,)),
-)
-_MODULES = (
-    "pkg_resources", "pycocotools", "scipy", "json_tricks", "munkres", "matplotlib", "cv2", "six", "shapely",
-    "terminaltables", "tqdm", "safetensors", "huggingface_hub",
-)  # fmt: skip
-_COMES_FROM = {"pkg_resources": '"setuptools<81"', "cv2": "opencv-python"}
+_YOURS = ("torch", "torchvision")
+"""What the commands do not install: which build it is depends on the machine."""
+
+_INSTEAD = {
+    "mmcv-lite": ("mmcv",),
+    "opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless", "opencv"),
+}
+"""Packages that serve as well as the one that is asked for."""
+
 _NEWEST_PYTHON = (3, 13)
 """mmengine 0.10.7 calls ``pkgutil.find_loader``, which Python 3.14 no longer has."""
 
@@ -35,12 +33,9 @@ def find_problems() -> list[str]:
 
     Example:
         >>> find_problems()   # in an environment without mmpose
-        ['mmpose is not installed: 1.3 or later, before 2, is expected', ...]
+        ['mmpose is not installed: mmpose>=1.3.2,<2 is expected', ...]
     """
-    problems = [found for names, least, below in _VERSIONS if (found := _wrong_version(names, least, below))]
-    for module in _MODULES:
-        if importlib.util.find_spec(module) is None:
-            problems.append(f"{module} is not installed: it comes with {_COMES_FROM.get(module, module)}")
+    problems = [found for requirement in _requirements() if (found := _problem(requirement))]
     if sys.version_info[:2] > _NEWEST_PYTHON:
         newest = ".".join(map(str, _NEWEST_PYTHON))
         problems.append(f"Python {sys.version_info[0]}.{sys.version_info[1]}: mmengine 0.10 runs up to {newest}")
@@ -48,13 +43,14 @@ def find_problems() -> list[str]:
 
 
 def explain(problems: Sequence[str]) -> str:
-    """The problems, and the two commands that install what works together."""
+    """The problems, and the commands that install what works together."""
     lines = ["the mmpose adapter cannot run here:", *(f"  - {problem}" for problem in problems)]
-    return "\n".join([*lines, "In an environment of its own, these two commands install what it needs:", *commands()])
+    advice = f"In an environment of its own that has {' and '.join(_YOURS)}, which go together (https://pytorch.org):"
+    return "\n".join([*lines, advice, *commands()])
 
 
 def commands() -> list[str]:
-    """The two commands that install what the adapter needs."""
+    """The two commands that install what the adapter needs beside PyTorch."""
     return [f'  pip install -r "{_REQUIREMENTS}"', f"  {SECOND_COMMAND}"]
 
 
@@ -69,17 +65,34 @@ def require_mmpose() -> None:
         raise ImportError(explain(problems), name="mmpose")
 
 
-def _wrong_version(names: tuple[str, ...], least: Version, below: Version) -> str | None:
-    expected = f"{_dotted(least)} or later, before {_dotted(below)}, is expected"
-    for name in names:
+def _requirements() -> Iterator[str]:
+    """What must be installed, each as pip has it, such as ``mmdet>=3.3.0,<4``."""
+    yield from re.findall(r'"(.+?)"', SECOND_COMMAND)
+    yield from _YOURS
+    for line in _REQUIREMENTS.read_text(encoding="utf-8").splitlines():
+        if requirement := line.partition("#")[0].strip():
+            yield requirement
+
+
+def _problem(requirement: str) -> str | None:
+    name, bounds = re.fullmatch(r"([\w-]+)(.*)", requirement).groups()  # type: ignore[union-attr]
+    for each in (name, *_INSTEAD.get(name, ())):
         try:
-            found = version(name)
+            found = version(each)
         except PackageNotFoundError:
             continue
-        number = tuple(int(part) for part in re.findall(r"\d+", found.split("+")[0])[:3])
-        return None if least <= number < below else f"{name} {found} is installed: {expected}"
-    return f"{names[0]} is not installed: {expected}"
+        return None if _within(found, bounds) else f"{each} {found} is installed: {requirement} is expected"
+    return f"{name} is not installed" + (f": {requirement} is expected" if bounds else "")
 
 
-def _dotted(number: Version) -> str:
-    return ".".join(map(str, number))
+def _within(found: str, bounds: str) -> bool:
+    """Whether a version is within bounds such as ``>=3.3.0,<4``; no others than these two kinds are in use."""
+    for least, limit in re.findall(r"(>=|<)([\d.]+)", bounds):
+        if (_number(found) >= _number(limit)) != (least == ">="):
+            return False
+    return True
+
+
+def _number(text: str) -> tuple[int, ...]:
+    parts = [int(part) for part in re.findall(r"\d+", text.partition("+")[0])[:3]]
+    return (*parts, *[0] * (3 - len(parts)))

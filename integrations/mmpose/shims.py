@@ -3,18 +3,15 @@
 - mmpose and mmdet import ``mmcv.ops``, which asks for compiled operators that mmcv-lite does not have. None of them is
   called for a pose from above; a stand-in for ``mmcv._ext`` lets the import pass, and refuses every call.
 - xtcocotools is built for numpy 1. Where it does not import, pycocotools takes its place, for COCO's 17 joints.
-- mmengine reads checkpoints in a way PyTorch refuses since 2.6; see :func:`trusted_checkpoints`.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -22,7 +19,6 @@ _logger = logging.getLogger(__name__)
 
 _EXTENSION = "mmcv._ext"
 _XTC = "xtcocotools"
-_UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 @contextmanager
@@ -51,27 +47,6 @@ def import_shims() -> Iterator[None]:
             sys.modules.pop(name, None)
             if module is not None:
                 sys.modules[name] = module
-
-
-@contextmanager
-def trusted_checkpoints(path: str | Path) -> Iterator[None]:
-    """Let ``torch.load`` run code from files within a ``with`` block: mmengine's checkpoints hold more than tensors.
-
-    Only for a file you wrote yourself: whoever can change it can run any program as you.
-
-    Args:
-        path: The checkpoint that is about to be read; it is named in the log.
-    """
-    before = os.environ.get(_UNSAFE)
-    os.environ[_UNSAFE] = "1"
-    _logger.warning("%s is read as trusted: files loaded until this ends can run code (%s=1)", path, _UNSAFE)
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(_UNSAFE, None)
-        else:
-            os.environ[_UNSAFE] = before
 
 
 def _imports(name: str) -> bool:

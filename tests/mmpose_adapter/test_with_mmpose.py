@@ -28,6 +28,7 @@ from cycledistill.integrations.mmpose import (
     find_problems,
     from_mmpose,
     load_mmpose,
+    options,
     to_mmpose,
     train,
 )
@@ -166,27 +167,135 @@ def metrics(lines: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in lines.items() if name.startswith("coco/")}
 
 
-@pytest.mark.parametrize("kind", ["checkpoint", "weights"])
-def test_evaluate_gives_the_metric_of_the_run(kind: str, config: Path, trained: Path) -> None:
-    folder = config.parent / f"evaluated_{kind}"
-    if kind == "weights":  # no code in them, so no trust is asked for
-        source = config.parent / "weights.pth"
-        convert.main([str(trained / "weights.safetensors"), str(source)])
-        train.main([*on_figures(config), "--work-dir", str(folder), "--evaluate", str(source)])
-    else:
-        source = trained / "iter_4.pth"
-        train.main([*on_figures(config), "--work-dir", str(folder), "--evaluate", str(source), "--trust-checkpoint"])
-    (written,) = folder.glob("*/*.json")
+def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one message with which the launcher ends."""
+    with pytest.raises(SystemExit) as ended:
+        train.main(arguments)
+    assert ended.value.code == 2
+    written = capfd.readouterr().err
+    assert "Traceback" not in written
+    (message,) = [line for line in written.splitlines() if line.startswith("error: ")]
+    return message
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "converted", "written", "plain"])
+def test_evaluate_gives_the_metric_of_the_run(kind: str, config: Path, trained: Path, tmp_path: Path) -> None:
+    source = trained / "weights.safetensors"  # no code in weights, so no trust is asked for
+    trust: list[str] = []
+    if kind == "checkpoint":
+        source, trust = trained / "iter_4.pth", ["--trust-checkpoint"]
+    elif kind in ("converted", "plain"):
+        source = tmp_path / "weights.pth"
+        if kind == "converted":
+            convert.main([str(trained / "weights.safetensors"), str(source)])
+        else:
+            torch.save(weights_of(trained / "weights.safetensors"), source)
+    train.main([*on_figures(config), "--work-dir", str(tmp_path / "run"), "--evaluate", str(source), *trust])
+    (written,) = (tmp_path / "run").glob("*/*.json")
     during = metrics(next(line for line in log_of(trained) if "coco/AP" in line))
     assert during and metrics(json.loads(written.read_text())) == during
 
 
+@pytest.mark.parametrize("how", ["evaluate", "load_from"])
+def test_weights_that_do_not_fit_are_refused_by_name(
+    how: str, config: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from cycledistill.recipes.weights import write_weights
+
+    state = weights_of(trained / "weights.safetensors")
+    lost, *_, bent = (name for name in state if name.startswith("blocks."))
+    del state[lost]
+    write_weights(state | {"strange": torch.ones(1), bent: torch.ones(1, 2, 3)}, tmp_path / "other.safetensors")
+    source = str(tmp_path / "other.safetensors")
+    given = ["--evaluate", source] if how == "evaluate" else ["--cfg-options", f"load_from={source}"]
+    message = refused(capfd, *on_figures(config), "--work-dir", str(tmp_path / "run"), *given)
+    assert f"1 missing: head.pose.{lost}; 1 unexpected: head.pose.strange; 1 of another shape: head" in message
+    assert f"head.pose.{bent} (1, 2, 3) instead of" in message
+    assert not list((tmp_path / "run").glob("*/*.json"))  # no metrics
+
+
+@pytest.mark.parametrize("part", ["all", "some", "none"])
+def test_training_starts_from_what_fits_if_the_config_says_so(
+    part: str, config: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from cycledistill.recipes.weights import write_weights
+
+    state = {name: tensor + 0.5 for name, tensor in weights_of(trained / "weights.safetensors").items()}
+    lost = next(name for name in state if name.startswith("blocks."))
+    given = {
+        "all": state,
+        "some": {name: state[name] for name in state if name != lost},
+        "none": {lost + "x": state[lost]},
+    }
+    write_weights(given[part], tmp_path / "start.safetensors")
+    still = ["optim_wrapper.optimizer.lr=0", "train_cfg.max_iters=1", "train_cfg.val_interval=1"]
+    options = ["--cfg-options", f"load_from={tmp_path / 'start.safetensors'}", *still]
+    options += [] if part == "all" else ["load_strict=False"]
+    arguments = [*on_figures(config), "--work-dir", str(tmp_path / "run"), *options]
+    if part == "none":
+        assert "nothing in it fits" in refused(capfd, *arguments)
+        return
+    train.main(arguments)
+    found = weights_of(tmp_path / "run" / "weights.safetensors")
+    learned = [name for name, _ in small_model().named_parameters()]
+    assert [name for name in learned if not torch.equal(found[name], state[name])] == ([lost] if part == "some" else [])
+    (log,) = (tmp_path / "run").glob("*/*.log")
+    assert (f"1 missing: head.pose.{lost}" in log.read_text()) == (part == "some")
+
+
 @pytest.mark.parametrize("how", ["load_from", "evaluate"])
-def test_an_untrusted_checkpoint_is_not_read(how: str, config: Path, trained: Path) -> None:
-    source = str(trained / "iter_4.pth")
-    options = ["--evaluate", source] if how == "evaluate" else ["--cfg-options", f"load_from={source}"]
-    with pytest.raises(SystemExit, match="--trust-checkpoint"):
-        train.main([*on_figures(config), "--work-dir", str(config.parent / "untrusted"), *options])
+def test_an_untrusted_checkpoint_is_not_read(
+    how: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")  # as other programs have it set
+    source, trace = tmp_path / "epoch_1.pth", tmp_path / "ran"
+    torch.save({"state_dict": {}, "message_hub": Running(trace)}, source)
+    options = ["--evaluate", str(source)] if how == "evaluate" else ["--cfg-options", f"load_from={source}"]
+    message = refused(capfd, *on_figures(config), "--work-dir", str(tmp_path / "run"), *options)
+    assert "--trust-checkpoint" in message and str(source) in message
+    assert not trace.exists()
+
+
+class Running:
+    """What a checkpoint could hold: an object that runs something when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_weights_alone_are_nothing_to_resume_from(
+    config: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = str(trained / "weights.safetensors")
+    options = ["--work-dir", str(tmp_path), "--resume", source, "--trust-checkpoint"]
+    assert "resuming needs a checkpoint of mmengine's" in refused(capfd, *on_figures(config), *options)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--data-root", "nofolder"], "no such file or folder: nofolder. --data-root names"),
+        (["--evaluate", "nofile.pth"], "no such file or folder: nofile.pth. "),
+        (["--resume", "nofile.pth", "--trust-checkpoint"], "no such file or folder: nofile.pth. "),
+        (["--boxes", "nofile.json"], "no such file or folder: nofile.json. "),
+        (["--cfg-options", "foo"], "--cfg-options foo: KEY=VALUE is expected"),
+        (["--cfg-options", "load_from.a=1", "work_dir.a.b=1"], "does not go into this config"),
+        (["--cfg-options", "model.head.cycles=0"], "cycles=0"),
+    ],
+)
+def test_errors_of_use_are_one_message(
+    given: list[str], expected: str, config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Of an option given twice the last one counts.
+    assert expected in refused(capfd, *on_figures(config), "--work-dir", str(tmp_path), *given)
+
+
+def test_a_file_that_is_no_config_is_one_message(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.py").write_text("model = dict(")
+    assert "broken.py: cannot be read as a config" in refused(capfd, str(tmp_path / "broken.py"))
 
 
 def test_inference_through_mmpose(config: Path, trained: Path) -> None:
@@ -234,13 +343,13 @@ def test_data_moves_in_every_part() -> None:
     from mmengine.config import Config
 
     config = Config.fromfile(str(config_path("sdpose_b")))
-    train._set_data(config, "/data/coco", None)
+    options.set_data(config, "/data/coco", None)
     detected = "person_detection_results/COCO_val2017_detections_AP_H_56_person.json"
     assert config.train_dataloader.dataset.data_root == "/data/coco"
     for part in ("val", "test"):
         assert config[f"{part}_dataloader"].dataset.bbox_file == f"/data/coco/{detected}"
         assert config[f"{part}_evaluator"].ann_file == "/data/coco/annotations/person_keypoints_val2017.json"
-    train._set_data(config, None, "annotated")
+    options.set_data(config, None, "annotated")
     assert config.val_dataloader.dataset.bbox_file is None and "bbox_file" not in config.train_dataloader.dataset
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from types import ModuleType
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ pytest.importorskip("safetensors")
 from cycledistill.integrations.coco import create_pose_model
 from cycledistill.integrations.mmpose import check as check_command
 from cycledistill.integrations.mmpose import (
+    checkpoint,
     config_path,
     convert,
     factory,
@@ -30,20 +33,22 @@ from cycledistill.integrations.mmpose import (
 )
 from cycledistill.recipes.errors import CheckpointError
 
-GOOD = {"mmpose": "1.3.2", "mmengine": "0.10.7", "mmcv-lite": "2.1.0", "mmdet": "3.3.0"}
+ROOT = Path(__file__).parents[2]
+
+NAMES = [re.match(r"[\w-]+", each)[0] for each in installed._requirements()]
+BOUND = {"mmpose": "1.3.2", "mmengine": "0.10.7", "mmcv-lite": "2.1.0", "mmdet": "3.3.0", "setuptools": "80.9.0"}
+GOOD = dict.fromkeys(NAMES, "99.0+local") | BOUND
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], modules: bool = True) -> None:
-    """Let the check see these versions, and every module it asks for or none."""
+def pretend(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str]) -> None:
+    """Let the check see these versions of packages, and no others."""
 
     def version(name: str) -> str:
         if name not in versions:
             raise PackageNotFoundError(name)
         return versions[name]
 
-    spec = importlib.util.spec_from_loader("anything", None)
     monkeypatch.setattr(installed, "version", version)
-    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda _: spec if modules else None)
     monkeypatch.setattr(installed.sys, "version_info", (3, 12, 0, "final", 0))
 
 
@@ -51,13 +56,29 @@ def test_what_works_together_has_no_problems(monkeypatch: pytest.MonkeyPatch) ->
     pretend(monkeypatch, GOOD)
     assert installed.find_problems() == []
     installed.require_mmpose()
-    pretend(monkeypatch, {**{name: GOOD[name] for name in GOOD if name != "mmcv-lite"}, "mmcv": "2.1.0"})
+    other = {"mmcv": "2.1.0", "opencv-python-headless": "5.0.0.93"}
+    pretend(monkeypatch, {name: GOOD[name] for name in GOOD if name not in ("mmcv-lite", "opencv-python")} | other)
     assert installed.find_problems() == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_missing_package_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, {each: GOOD[each] for each in GOOD if each != name})
+    (problem,) = installed.find_problems()
+    assert problem.startswith(f"{name} is not installed")
+    assert {"torch", "torchvision", "mmpose", "mmdet", "mmengine"} < set(NAMES)
 
 
 @pytest.mark.parametrize(
     ("name", "found"),
-    [("mmpose", "0.29.0"), ("mmpose", "2.0.0"), ("mmpose", "1.2.0"), ("mmengine", "0.10.6"), ("mmcv-lite", "2.2.0")],
+    [
+        ("mmpose", "0.29.0"),
+        ("mmpose", "2.0.0"),
+        ("mmpose", "1.2.0"),
+        ("mmengine", "0.10.6"),
+        ("mmcv-lite", "2.2.0"),
+        ("setuptools", "81.0"),
+    ],
 )
 def test_another_version_is_named_with_what_is_expected(name: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, GOOD | {name: found})
@@ -68,15 +89,37 @@ def test_another_version_is_named_with_what_is_expected(name: str, found: str, m
 def test_missing_packages_come_with_both_commands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pretend(monkeypatch, {}, modules=False)
+    pretend(monkeypatch, {})
     assert check_command.main([]) == 1
     printed = capsys.readouterr().out
-    for part in ("mmpose is not installed", '"setuptools<81"', "requirements.txt", installed.SECOND_COMMAND):
+    for part in (
+        "mmpose is not installed",
+        "torchvision",
+        "setuptools<81",
+        "requirements.txt",
+        installed.SECOND_COMMAND,
+    ):
         assert part in printed
-    with pytest.raises(ImportError, match="--no-deps mmpose"):
+    with pytest.raises(ImportError, match="--no-deps"):
         load_mmpose()
-    with pytest.raises(SystemExit, match="mmpose is not installed"):
+    with pytest.raises(SystemExit) as ended:
         train.main(["sdpose_t"])
+    assert ended.value.code == 2 and "mmpose is not installed" in capsys.readouterr().err
+
+
+def test_the_check_runs_where_not_even_pytorch_is() -> None:
+    path = Path(check_command.__file__).resolve()
+    done = subprocess.run([sys.executable, "-S", str(path)], capture_output=True, text=True, env={})  # no site-packages
+    assert done.returncode == 1 and not done.stderr
+    assert {"  - torch is not installed", "  - torchvision is not installed"} <= set(done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("file", ["docs/mmpose.md", ".ci/run"])
+def test_the_commands_are_those_of_the_guide_and_of_ci(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert installed.SECOND_COMMAND.removeprefix("pip ") in text
+    assert "install -r integrations/mmpose/requirements.txt" in text
+    assert (ROOT / "integrations/mmpose/requirements.txt").samefile(installed._REQUIREMENTS)
 
 
 def test_a_python_without_what_mmengine_calls_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,16 +128,15 @@ def test_a_python_without_what_mmengine_calls_is_named(monkeypatch: pytest.Monke
     assert "up to 3.13" in installed.find_problems()[0]
 
 
-def test_requirements_name_every_module_the_check_asks_for() -> None:
-    text = installed._REQUIREMENTS.read_text()
-    named = {line.split("#")[0].split("=")[0].split("<")[0].split(">")[0].strip() for line in text.splitlines()}
-    other = {"pkg_resources": "setuptools", "cv2": "opencv-python"}
-    assert {other.get(name, name) for name in installed._MODULES} <= named
+@pytest.mark.parametrize("line", (installed._REQUIREMENTS.read_text() + installed.SECOND_COMMAND).split("\n"))
+def test_bounds_are_of_the_kinds_that_the_check_reads(line: str) -> None:
+    assert not re.search(r"==|~=|!=|<=|>(?!=)", line.partition("#")[0])
 
 
-def test_resuming_asks_for_trust_first() -> None:
-    with pytest.raises(SystemExit, match="--trust-checkpoint"):
+def test_resuming_asks_for_trust_first(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
         train.main(["sdpose_t", "--resume"])
+    assert ended.value.code == 2 and "--trust-checkpoint" in capsys.readouterr().err
 
 
 def test_an_unknown_config_names_the_nearest() -> None:
@@ -148,19 +190,47 @@ def test_real_packages_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sys.modules["mmcv._ext"] is real
 
 
-@pytest.mark.parametrize("before", [None, "0"])
-def test_trust_ends_and_is_logged(
-    before: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_trusted_checkpoint_is_read_whole_and_named_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    name = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-    monkeypatch.delenv(name, raising=False)
-    if before is not None:
-        monkeypatch.setenv(name, before)
-    with pytest.raises(KeyError), shims.trusted_checkpoints("mine.pth"):
-        assert os.environ[name] == "1"
-        raise KeyError
-    assert os.environ.get(name) == before
+    path = tmp_path / "mine.pth"
+    torch.save({"state_dict": {"module.a": torch.ones(2)}, "meta": {"path": tmp_path}}, path)
+    with pytest.raises(CheckpointError, match="--trust-checkpoint"):
+        checkpoint.read_checkpoint(path)
+    assert not caplog.text
+    found = checkpoint.read_checkpoint(path, trusted=True)
+    assert found["meta"]["path"] == tmp_path and list(found["state_dict"]) == ["a"]
     assert "mine.pth" in caplog.text
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_files_that_hold_no_weights_are_refused(trusted: bool, tmp_path: Path) -> None:
+    (tmp_path / "broken.pth").write_bytes(b"not a checkpoint")
+    torch.save({"state_dict": {}}, tmp_path / "empty.pth")
+    for name in ("broken.pth", "empty.pth", "none.pth"):
+        with pytest.raises(CheckpointError, match=name) as raised:
+            checkpoint.read_checkpoint(tmp_path / name, trusted)
+        assert "--trust-checkpoint" not in str(raised.value)
+
+
+def test_an_address_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def download(address: str, target: str, progress: bool) -> None:
+        if asked:
+            raise URLError("no network")
+        asked.append(address)
+        torch.save({"a": torch.ones(2)}, target)
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    for _ in range(2):
+        assert list(checkpoint.read_checkpoint("https://example.org/a.pth?x=1")["state_dict"]) == ["a"]
+    assert asked == ["https://example.org/a.pth?x=1"]
+    with pytest.raises(CheckpointError, match="b.pth: cannot be downloaded .*no network"):
+        checkpoint.read_checkpoint("https://example.org/b.pth")
+    with pytest.raises(CheckpointError, match="http or https"):
+        checkpoint.read_checkpoint("s3://bucket/a.pth")
 
 
 def test_names_map_both_ways_and_every_tensor_once() -> None:
@@ -185,8 +255,9 @@ def test_convert_command_writes_the_other_names(tmp_path, capsys: pytest.Capture
     convert.main([str(tmp_path / "theirs.pth"), str(tmp_path / "back.safetensors")])
     back = read_weights(tmp_path / "back.safetensors")
     assert back.keys() == state.keys() and all(torch.equal(back[name], state[name]) for name in state)
-    with pytest.raises(SystemExit, match="no such file"):
+    with pytest.raises(SystemExit) as ended:
         convert.main([str(tmp_path / "none.pth"), str(tmp_path / "x.pth")])
+    assert ended.value.code == 2 and "no such file" in capsys.readouterr().err
 
 
 def test_no_installed_pose_models_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
