@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
@@ -114,7 +115,7 @@ def insight_report(
     }
     if len(subject.scores) > 1:
         parts.append("<h2>Scores by exit</h2>")
-        caption = f"{subject.score_name} against the cycles at inference, by the last evaluation of the run"
+        caption = f"{subject.score_name} against the cycles at inference, as the run measured it at this checkpoint"
         parts.append(_picture(plots.plot_exits(curves, subject.score_name), caption))
     parts.append("<h2>Parameters</h2>")
     profiles = {label: parameter_profile(each.model) for label, each in zip(labels, models, strict=True)}
@@ -128,8 +129,10 @@ def insight_report(
 def _labels(models: list[Subject]) -> list[str]:
     """Names that tell the models apart: with their folder where they share one, with a number where that is shared."""
     names = [each.name for each in models]
-    if len(set(names)) < len(names):
-        names = [each.name if each.path is None else f"{each.name} ({each.path})" for each in models]
+    paths = [os.path.abspath(each.path) for each in models if each.path is not None]
+    if len(set(names)) < len(names) and len(paths) == len(models):
+        above = os.path.commonpath([os.path.dirname(path) for path in paths])  # what both share says nothing
+        names = [f"{name} ({os.path.relpath(path, above)})" for name, path in zip(names, paths, strict=True)]
     if len(set(names)) < len(names):
         names = [f"{name}, {number}" for number, name in enumerate(names, 1)]
     return names

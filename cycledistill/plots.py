@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -34,9 +35,9 @@ def plot_attention(
 ) -> Any:
     """Where one query token looks, mean over heads: a line of pictures a cycle, one a layer (SDPose's figures 4 and 5).
 
-    Each picture has its own scale, from 0 to the weight that is written below it. A layer with several attentions
-    (`AttentionMap.part`) has a picture for each. Of windows (Swin), ``sample`` is the number of one, and ``grid`` its
-    height and width.
+    Each picture has its own scale, from the least to the greatest weight in it, which are written below it. A layer
+    with several attentions (`AttentionMap.part`) has a picture for each. Of windows (Swin), ``sample`` is the number of
+    one, and ``grid`` its height and width.
 
     Args:
         maps: From `attention_maps`. With a grid, layers with other keys than ``prefix`` and the patches are left out
@@ -74,7 +75,7 @@ def plot_attention(
         axis.set_axis_on()
         weights = m.weights[sample].mean(0)
         if grid is None:
-            drawn = axis.imshow(weights.numpy(), cmap="viridis", aspect="auto", vmin=0)
+            drawn = axis.imshow(weights.numpy(), cmap="viridis", aspect="auto")
         else:
             patches = weights[row, -grid[0] * grid[1] :].reshape(grid).numpy()
             height, width = image.shape[:2] if image is not None else grid  # patches need not be square
@@ -82,14 +83,15 @@ def plot_attention(
             if image is not None:
                 axis.imshow(image.numpy(), extent=extent)
             alpha = 0.65 if image is not None else 1.0
-            drawn = axis.imshow(patches, cmap="viridis", alpha=alpha, extent=extent, interpolation="nearest", vmin=0)
+            drawn = axis.imshow(patches, cmap="viridis", alpha=alpha, extent=extent, interpolation="nearest")
         several = any(part for layer, part in places if layer == m.layer)
         title = f"cycle {m.cycle}, layer {m.layer + 1}" + (f", part {m.part + 1}" if several else "")
         axis.set_title(title, fontsize=7 if several else 8)
-        axis.set_xlabel(f"0 to {drawn.get_clim()[1]:.2g}", fontsize=7)
+        axis.set_xlabel("{:.3g} to {:.3g}".format(*drawn.get_clim()), fontsize=7)
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.supxlabel("Each picture has its own scale, dark to bright: the weights written below it.", fontsize=7)
+    said = "Each picture has its own scale, dark to bright: the weights written below it."
+    figure.supxlabel("\n".join(textwrap.wrap(said, 26 * len(places))), fontsize=7)
     return figure
 
 
@@ -113,10 +115,7 @@ def plot_drift(drifts: Sequence[Drift]) -> Any:
     right.plot(cycles, [drift.norm for drift in drifts], marker="o", color=PALETTE[3])
     right.set_title("norm of a token after it", fontsize=9)
     lost = [str(drift.cycle) for drift in drifts if math.isnan(drift.step)]
-    if lost:
-        text = f"cycle {', '.join(lost)}: not comparable,\nthe number of tokens changes"
-        left.text(0.03, 0.03, text, transform=left.transAxes, fontsize=7, color="#555555")
-    for axis in (left, right):
+    for axis, note in ((left, lost), (right, [])):
         values = [value for line in axis.lines for value in line.get_ydata() if math.isfinite(value)]
         low, high = min(values, default=0.0), max(values, default=1.0)
         axis.set_ylim(1.1 * min(low, 0), 1.1 * max(high, 0) or 0.1)
@@ -124,7 +123,8 @@ def plot_drift(drifts: Sequence[Drift]) -> Any:
             axis.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
         axis.set_xticks(cycles)
         axis.set_xlim(min(cycles) - 0.2, max(cycles) + 0.2)
-        axis.set_xlabel("cycle")
+        said = f"\n{', '.join(note)}: not comparable, the number of tokens changes" if note else ""
+        axis.set_xlabel(f"cycle{said}", fontsize=8)
     return figure
 
 
@@ -143,7 +143,7 @@ def plot_parameters(profiles: Mapping[str, ParameterProfile]) -> Any:
     axis.set_xlabel("weight")
     axis.set_ylabel("share of the weights")
     axis.set_ylim(0, 1.1 * axis.dataLim.y1)
-    figure.legend(frameon=False, fontsize=8, loc="outside upper center")
+    figure.legend(frameon=False, fontsize=8, handlelength=3, loc="outside upper center")
     return figure
 
 
@@ -160,7 +160,7 @@ def plot_exits(scores: Mapping[str, Mapping[int, float]], ylabel: str = "accurac
     axis.set_xticks(sorted({number for values in scores.values() for number in values}))
     axis.set_xlabel("cycles at inference")
     axis.set_ylabel(ylabel)
-    figure.legend(frameon=False, fontsize=8, loc="outside upper center")
+    figure.legend(frameon=False, fontsize=8, handlelength=3, loc="outside upper center")
     return figure
 
 

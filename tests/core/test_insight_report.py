@@ -39,9 +39,9 @@ def test_attention_is_drawn_by_cycle_and_layer() -> None:
     drawn = torch.as_tensor(figure.axes[4].images[0].get_array())
     torch.testing.assert_close(drawn, maps[4].weights[0].mean(0)[0, -4:].reshape(2, 2))
     assert [axis.get_xlabel() for axis in figure.axes] == [
-        f"0 to {m.weights[0].mean(0)[0, -4:].max():.2g}" for m in maps
+        f"{seen.min():.3g} to {seen.max():.3g}" for seen in (m.weights[0].mean(0)[0, -4:] for m in maps)
     ]
-    assert "its own scale" in figure.get_supxlabel()
+    assert "its own scale" in figure.get_supxlabel().replace("\n", " ")
 
 
 def test_what_cannot_be_drawn() -> None:
@@ -84,9 +84,9 @@ def test_drift_that_is_negative_or_not_comparable_is_in_the_picture() -> None:
     nan = float("nan")
     figure = plots.plot_drift([Drift(1, 3.0, 2.0, -0.7, 0.9), Drift(2, 4.0, 0.2, 0.95, 0.99)])
     assert figure.axes[0].get_ylim()[0] < -0.7 and figure.axes[1].get_ylim()[0] == 0
-    assert not figure.axes[0].texts
+    assert figure.axes[0].get_xlabel() == "cycle"
     figure = plots.plot_drift([Drift(1, 3.0, nan, nan, nan), Drift(2, 4.0, 0.2, -0.5, 0.99)])
-    assert figure.axes[0].get_ylim()[0] < -0.5 and "cycle 1: not comparable" in figure.axes[0].texts[0].get_text()
+    assert figure.axes[0].get_ylim()[0] < -0.5 and "1: not comparable" in figure.axes[0].get_xlabel()
     figure = plots.plot_drift([Drift(1, 3.0, nan, nan, nan)])
     figure.canvas.draw()
     assert figure.axes[0].get_ylim() == (0, pytest.approx(1.1))
@@ -141,7 +141,7 @@ def test_two_runs_of_the_same_name_are_two_curves(monkeypatch: Any) -> None:
         [],
         compare=replace(subject(3), path=Path("runs/b"), scores={1: 0.4}, score_name="AP"),
     )
-    assert list(drawn["plot_parameters"]) == ["toy <1> (runs/a)", "toy <1> (runs/b)"]
+    assert list(drawn["plot_parameters"]) == ["toy <1> (a)", "toy <1> (b)"]
     assert list(drawn["plot_exits"].values()) == [{1: 0.5, 2: 0.7}, {1: 0.4}]
     assert "AP against the cycles at inference" in page
     drawn.clear()
