@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib
 import io
 import json
 import os
@@ -47,6 +48,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DYNAMO_FLAG = "skip_fwd_side_effects_in_bwd_under_checkpoint"
+INTEGRATIONS = sorted(path.parent.name for path in (ROOT / "integrations").glob("*/__init__.py"))
 SKIPPED_COMMANDS = ("git clone", "cd ")
 
 
@@ -203,6 +205,21 @@ def test_every_public_name_is_documented() -> None:
     assert [name for name in cycledistill.__all__ if not re.search(rf"\b{name}\b", text)] == []
     handle = [name for name in ("cycles", "exit", "distill", "stack") if f"model.cyclic.{name}" not in text]
     assert handle == []
+
+
+@pytest.mark.parametrize("name", INTEGRATIONS)
+def test_every_name_of_an_integration_stands_in_the_reference(name: str) -> None:
+    module = importlib.import_module(f"cycledistill.integrations.{name}")
+    within, listed = "", set()
+    for directive, target in re.findall(
+        r"^\.\. (\w+):: ([\w.]+)$", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"), re.MULTILINE
+    ):
+        if directive == "currentmodule":
+            within = f"{target}."
+        elif directive in ("autofunction", "autoclass", "autoexception"):
+            listed.add(target if target.startswith("cycledistill.") else within + target)
+    assert [each for each in module.__all__ if f"{module.__name__}.{each}" not in listed] == []
+    assert [each for each in module.__all__ if not (getattr(module, each).__doc__ or "").strip()] == []
 
 
 def test_every_field_and_preset_of_the_scheme_is_documented() -> None:
