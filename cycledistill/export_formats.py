@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_unflatten
 
+from cycledistill.export_check import Run, batched
+from cycledistill.export_errors import ExportError, in_words, not_converted, not_loaded, not_traced, quiet
 from cycledistill.twin import Inputs
-
-Run = Callable[[Inputs], list[Tensor]]
-"""A written file as a function: the inputs of the model to the tensors it returns, on the CPU."""
 
 INLINE = 1_900_000_000
 """Bytes of weights up to which an ONNX file holds them itself; protobuf ends at 2 GiB."""
-
-
-class ExportError(RuntimeError):
-    """A model that cannot be written, or whose file does not do what the model does."""
 
 
 def write(kind: str, model: nn.Module, call: Inputs, path: Path, dynamic: bool) -> Run:
@@ -31,6 +25,27 @@ def write(kind: str, model: nn.Module, call: Inputs, path: Path, dynamic: bool) 
         ExportError: The exporter refuses the model; an operation at fault is named.
         ImportError: The exporter's packages are not installed.
     """
+    name = type(model).__name__
+    with torch.no_grad(), quiet():
+        if kind == "pt2":
+            return _program(name, _traced(model, call, dynamic)[0], path)
+        try:
+            import onnxruntime  # noqa: F401  (before minutes of work)
+            import onnxscript  # noqa: F401  (torch's exporter says less clearly that it is missing)
+        except ImportError as error:
+            raise ImportError(f'{error}: pip install "cycledistill[onnx]"') from error
+        program, free = _traced(model, call, dynamic)
+        types = {x.dtype for x in (*program.state_dict.values(), *tree_leaves(call)) if isinstance(x, Tensor)}
+        try:
+            _to_onnx(program, path, free)
+        except Exception as error:
+            raise ExportError(not_converted(name, error)) from error
+        return _runtime(_session(name, path, types))
+
+
+def _traced(model: nn.Module, call: Inputs, dynamic: bool) -> tuple[Any, Any]:
+    """The model as a graph, and which dimensions of its inputs are free."""
+    name = type(model).__name__
     # A batch of 1 would be taken for a constant.
     args, kwargs = batched(call, 2) if dynamic else call
     shapes = torch.export.ShapesCollection()
@@ -40,40 +55,22 @@ def write(kind: str, model: nn.Module, call: Inputs, path: Path, dynamic: bool) 
             if isinstance(leaf, Tensor) and leaf.ndim:
                 shapes[leaf] = {0: batch}
     try:
-        with torch.no_grad():
-            free = shapes.dynamic_shapes(model, args, kwargs) if dynamic else None
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=free)
-            return _onnx(program, path, free) if kind == "onnx" else _program(program, path)
-    except ImportError as error:
-        raise ImportError(f'{error}: pip install "cycledistill[onnx]"') from error
+        free = shapes.dynamic_shapes(model, args, kwargs) if dynamic else None
+        return torch.export.export(model, args, kwargs, dynamic_shapes=free), free
     except Exception as error:  # exporters raise whatever the traced code raises, and dozens of classes of their own
-        raise ExportError(_reason(model, error, dynamic)) from error
+        reason = not_traced(name, error)
+        if dynamic and _fixed(model, call):
+            reason += ". At a fixed batch size it can be: give dynamic_batch=False"
+        raise ExportError(reason) from error
 
 
-def compare(model: nn.Module, run: Run, call: Inputs, dynamic: bool, tolerance: float) -> float:
-    """Largest difference between the written file's outputs and the model's, over one batch size or two.
-
-    Raises:
-        ExportError: It is larger than ``tolerance`` times the model's largest output.
-    """
-    largest = 0.0
-    for size in (None, 3) if dynamic else (None,):
-        inputs = call if size is None else batched(call, size)
-        with torch.no_grad():
-            want = [x.cpu() for x in tree_leaves(model(*inputs[0], **inputs[1])) if isinstance(x, Tensor)]
-        got = run(inputs)
-        if [x.shape for x in got] != [x.shape for x in want]:
-            shapes = f"{[tuple(x.shape) for x in got]}, not {[tuple(x.shape) for x in want]}"
-            raise ExportError(f"the exported {type(model).__name__} returns {shapes}")
-        gaps = [float((a.double() - b.double()).abs().max()) for a, b in zip(got, want, strict=True) if b.numel()]
-        scale = max(float(x.double().abs().max()) for x in want if x.numel())
-        largest = max(largest, *gaps)
-        if not largest <= tolerance * max(scale, 1e-6):  # nan is no agreement
-            raise ExportError(
-                f"the exported {type(model).__name__} differs from the model by {largest:.3g}, and its largest output "
-                f"is {scale:.3g}: tolerance={tolerance:g} allows {tolerance * scale:.3g}. Nothing was written"
-            )
-    return largest
+def _fixed(model: nn.Module, call: Inputs) -> bool:
+    """Whether the model can be traced at the batch size of ``call`` alone."""
+    try:
+        torch.export.export(model, *call)
+    except Exception:  # the first failure is the one to tell of
+        return False
+    return True
 
 
 def write_weights(model: nn.Module, path: Path) -> float:
@@ -89,20 +86,23 @@ def write_weights(model: nn.Module, path: Path) -> float:
         raise ImportError(f'{error}: pip install "safetensors"') from error
     state = {name: x.detach().cpu().contiguous().clone() for name, x in model.state_dict().items()}
     save_file(state, path, metadata={"format": "pt"})
-    if any(not torch.equal(x, state[name]) for name, x in load_file(path).items()):
+    back = load_file(path)
+    if any(not torch.equal(_bytes(back[name]), _bytes(x)) for name, x in state.items()):
         raise ExportError(f"{path.name}: the weights read back differ from those written; is the disk full?")
     return 0.0
 
 
-def batched(call: Inputs, size: int) -> Inputs:
-    """The call with the samples of every tensor repeated, or cut, to ``size``."""
-    return tree_map_only(Tensor, lambda x: x[torch.arange(size, device=x.device) % len(x)] if x.ndim else x, call)
+def _bytes(x: Tensor) -> Tensor:
+    return x.flatten().view(torch.uint8)  # nan equals nan
 
 
-def _program(program: Any, path: Path) -> Run:
+def _program(name: str, program: Any, path: Path) -> Run:
     program.graph.eliminate_dead_code()  # at an exit above 1: the tail of the first cycle
-    torch.export.save(program, path)
-    module = torch.export.load(path).module()
+    try:
+        torch.export.save(program, path)
+        module = torch.export.load(path).module()
+    except Exception as error:  # whatever the serialiser does not know
+        raise ExportError(f"{name} cannot be saved as pt2 and read back: {in_words(error)}") from error
 
     def run(inputs: Inputs) -> list[Tensor]:
         with torch.no_grad():
@@ -111,10 +111,7 @@ def _program(program: Any, path: Path) -> Run:
     return run
 
 
-def _onnx(program: Any, path: Path, free: Any) -> Run:
-    import onnxruntime
-    import onnxscript  # noqa: F401  (torch's exporter says less clearly that it is missing)
-
+def _to_onnx(program: Any, path: Path, free: Any) -> None:
     weights = sum(x.numel() * x.element_size() for x in program.state_dict.values())
     torch.onnx.export(
         program,
@@ -125,7 +122,21 @@ def _onnx(program: Any, path: Path, free: Any) -> Run:
         output_names=_output_names(program),
         dynamic_shapes=free,  # for the name of the free dimension alone
     )
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def _session(name: str, path: Path, types: set[torch.dtype]) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it would print is in what it raises
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        odd = sorted(str(kind) for kind in types if kind.is_floating_point and kind is not torch.float32)
+        raise ExportError(not_loaded(name, error, odd)) from error
+
+
+def _runtime(session: Any) -> Run:
     names = [entry.name for entry in session.get_inputs()]
 
     def run(inputs: Inputs) -> list[Tensor]:
@@ -144,24 +155,3 @@ def _output_names(program: Any) -> list[str] | None:
     taken = {*names, *program.graph_signature.user_inputs}
     whole = all(isinstance(entry, str) for entry in program.graph_signature.user_outputs)  # no None among them
     return names if whole and len(taken) == len(names) + len(program.graph_signature.user_inputs) else None
-
-
-def _reason(model: nn.Module, error: Exception, dynamic: bool) -> str:
-    """Name the operation or the line that an exporter stumbled over; their own messages run over pages."""
-    texts: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        texts.append(str(cause))
-        cause = cause.__cause__ or cause.__context__
-    text, name = "\n".join(texts), type(model).__name__
-    found = re.search(r"OpOverload\(op='([^']+)'", text)
-    if found:
-        return f"{name}: the operation {found[1]} cannot be exported ({type(error).__name__})"
-    line = re.search(r'raised this error:\s+File "([^"]+)", line (\d+), in \S+\s+(\S.*)', text)
-    place = f"`{line[3].strip()}` ({Path(line[1]).name}, line {line[2]})" if line else ""
-    if "data-dependent" in text:
-        at = f" by {place}" if place else ""
-        return f"{name} cannot be exported: values of a tensor are read{at}, and the file has one way for all inputs"
-    first = next((line for line in texts[0].splitlines() if line.strip()), "no reason given")
-    advice = " If it depends on the batch size, give dynamic_batch=False." if dynamic else ""
-    return f"{name} cannot be exported: {f'{place}: ' if place else ''}{first} ({type(error).__name__}).{advice}"

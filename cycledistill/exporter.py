@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from cycledistill.export_formats import ExportError, compare, write, write_weights
+from cycledistill.export_check import compare, default_tolerance, run_eagerly
+from cycledistill.export_errors import ExportError
+from cycledistill.export_formats import write, write_weights
 from cycledistill.probe import meta_copy
-from cycledistill.twin import Inputs, describe, guess_call
+from cycledistill.twin import Inputs, call_of, describe, guess_call
 
 _logger = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ class Exported:
         path: The file.
         format: ``"onnx"``, ``"pt2"`` or ``"safetensors"``.
         exit: The cycle whose output it gives.
-        inputs: Shapes of the inputs it was held against.
+        inputs: Shapes of the inputs it was held against; empty for weights.
         max_difference: Largest absolute difference to the model's outputs on these inputs; for weights, 0.0.
         dynamic_batch: Whether the first dimension of the inputs is free.
     """
@@ -56,7 +59,7 @@ def export(
     exit: int = 1,
     dynamic_batch: bool = True,
     postprocess: Callable[[Any], Any] | None = None,
-    tolerance: float = 1e-3,
+    tolerance: float | None = None,
 ) -> Exported:
     """Write a wrapped or plain model to a file, and compare what the file computes with what the model computes.
 
@@ -67,22 +70,26 @@ def export(
 
     Args:
         model: In eval mode. Wrapped models need not be unwrapped; at ``exit=1`` the file is that of the plain model.
-        path: The file; its ending tells the format where ``format`` does not.
+        path: The file; its ending tells the format where ``format`` does not, and may not contradict it.
         inputs: What the model is called with: a tensor, a tuple of arguments, or a mapping of keyword arguments. By
-            default an image of the size the model declares, with values of a normal distribution.
+            default an image of the size the model declares, with values of a normal distribution. Weights need none.
         format: ``"onnx"`` (needs the extra ``onnx``), ``"pt2"`` (``torch.export.load`` reads it), ``"safetensors"``.
         exit: The cycle whose output the file gives; above 1 for wrapped models only. Weights are those of all exits.
         dynamic_batch: Leave the first dimension of every input tensor free, and compare at another batch size too.
         postprocess: Applied to the model's output inside the exported graph, for example a pose decoder.
-        tolerance: The largest difference allowed, relative to the largest output of the model.
+        tolerance: The largest difference allowed in each output, relative to its largest finite value. nan and
+            infinities must be at the same places, integers and booleans equal. By default 0.001, and of models in half
+            precision, whose rounding is coarser, 0.01 (float16) or 0.08 (bfloat16): ten rounding steps.
 
     Returns:
         Path, format, exit and the largest difference.
 
     Raises:
-        ExportError: The model is in training mode, an operation cannot be exported (it is named), or the written file
-            differs from the model.
-        ValueError: An unknown format, an ``exit`` that the model does not have, or inputs of no use.
+        ExportError: The model is in training mode, an operation cannot be exported (it is named), the model returns
+            what a file cannot hold, or the written file differs from the model.
+        ValueError: An unknown format, a path that cannot be written, an ``exit`` that the model does not have, a
+            negative tolerance, or inputs that the model (or ``postprocess``) does not run on.
+        TypeError: ``model`` is not a module, or ``postprocess`` cannot be called.
         ImportError: The exporter's packages are not installed.
 
     Example:
@@ -90,26 +97,23 @@ def export(
         True
     """
     target, kind = Path(path), _format(path, format)
-    _check_mode(model)
+    _check(model, target, kind, postprocess, tolerance)
     handles = _handles(model)
-    if not isinstance(exit, int) or exit < 1 or (exit > 1 and not handles):
-        raise ValueError(
-            f"exit={exit!r}: {'a cycle of at least 1' if handles else 'a model that is not wrapped has 1'}"
-        )
-    if not target.parent.is_dir():
-        raise ValueError(f"{target}: there is no folder {target.parent}")
-    args, kwargs = _call(model, inputs)
+    _check_exit(model, exit, handles)
+    call = ((), {}) if kind == "safetensors" else _call(model, inputs)
+    allowed = default_tolerance(model, call) if tolerance is None else tolerance
     whole = _followed_by(model, postprocess) if postprocess is not None else model
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder, _at_exit(handles, exit):
         beside = Path(folder) / target.name
         if kind == "safetensors":
             difference = write_weights(model, beside)
         else:
-            run = write(kind, whole, (args, kwargs), beside, dynamic_batch)
-            difference = compare(whole, run, (args, kwargs), dynamic_batch, tolerance)
+            samples = run_eagerly(model, postprocess, call, dynamic_batch, kind)
+            run = write(kind, whole, call, beside, dynamic_batch)
+            difference = compare(type(model).__name__, run, samples, allowed)
         for file in Path(folder).iterdir():  # large ONNX files come with a second one
             os.replace(file, target.parent / file.name)
-    result = Exported(target, kind, exit, describe((args, kwargs)), difference, dynamic_batch and kind != "safetensors")
+    result = Exported(target, kind, exit, describe(call), difference, dynamic_batch and kind != "safetensors")
     _logger.info("%s: exit %d, largest difference to the model %.3g on %s", target, exit, difference, result.inputs)
     return result
 
@@ -125,19 +129,45 @@ def _followed_by(model: nn.Module, postprocess: Callable[[Any], Any]) -> nn.Modu
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             return self.postprocess(self.model(*args, **kwargs))
 
-    functools.update_wrapper(Whole.forward, type(model).forward)
+    functools.update_wrapper(Whole.forward, type(model).forward)  # for the names of the file's inputs
     Whole.__name__ = type(model).__name__
     return Whole().eval()
 
 
 def _format(path: str | os.PathLike[str], given: str | None) -> str:
-    kind = given or FORMATS.get(Path(path).suffix)
+    told = FORMATS.get(Path(path).suffix)
+    kind = given or told
     if kind is None or kind not in FORMATS.values():
         raise ValueError(
             f"format={given!r} for {os.fspath(path)!r}: one of {', '.join(map(repr, FORMATS.values()))} is expected, "
             "or a path with one of these endings"
         )
+    if told not in (None, kind):
+        raise ValueError(f"format={given!r}, but {os.fspath(path)!r} has the ending of {told!r}: leave one of them out")
     return kind
+
+
+def _check(model: Any, target: Path, kind: str, postprocess: Any, tolerance: float | None) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model={model!r}: a torch.nn.Module is expected; create or load it first")
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder: give the path of a file, such as {target / f'model.{kind}'}")
+    if not target.parent.is_dir():
+        raise ValueError(f"{target}: there is no folder {target.parent}")
+    if postprocess is not None and not callable(postprocess):
+        raise TypeError(f"postprocess={postprocess!r}: a callable that takes the model's output is expected")
+    if postprocess is not None and kind == "safetensors":
+        raise ValueError("postprocess= has no place in a file of weights: leave it out, or write 'onnx' or 'pt2'")
+    if tolerance is not None and not (math.isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"tolerance={tolerance!r}: a finite number of at least 0 is expected, such as 0.001")
+    _check_mode(model)
+
+
+def _check_exit(model: nn.Module, exit: int, handles: list[Any]) -> None:
+    if not isinstance(exit, int) or exit < 1:
+        raise ValueError(f"exit={exit!r}: the number of a cycle is expected, 1 or more")
+    if exit > 1 and not handles:
+        raise ValueError(f"exit={exit}: this {type(model).__name__} is not wrapped, and has exit 1 only")
 
 
 def _check_mode(model: nn.Module) -> None:
@@ -174,12 +204,12 @@ def _call(model: nn.Module, inputs: Any) -> Inputs:
             raise ValueError(f"{type(model).__name__} declares no input size: give inputs=") from None
         place = next((p.device for p in model.parameters()), torch.device("cpu"))
         return tree_map_only(Tensor, lambda meta: _random(meta, place), call)
-    if isinstance(inputs, Mapping):
-        call = (), dict(inputs)
-    else:
-        call = (inputs if isinstance(inputs, tuple) else (inputs,)), {}
-    if not any(isinstance(leaf, Tensor) for leaf in tree_leaves(call)):
+    call = call_of(inputs)
+    tensors = [leaf for leaf in tree_leaves(call) if isinstance(leaf, Tensor)]
+    if not tensors:
         raise ValueError(f"inputs={type(inputs).__name__}: a tensor, a tuple of arguments or a mapping is expected")
+    if any(x.ndim and not len(x) for x in tensors):
+        raise ValueError(f"inputs of {describe(call)}: a batch of at least 1 is expected, to compare the file on")
     return call
 
 

@@ -165,6 +165,7 @@ def _declared_sizes(model: nn.Module, config: Any) -> Iterator[tuple[int, ...]]:
         (model, "image_size"),
         (model, "img_size"),
         (pretrained, "input_size"),
+        (getattr(config, "backbone_config", None), "image_size"),  # VitPose
     ):
         size = owner.get(attribute) if isinstance(owner, dict) else getattr(owner, attribute, None)
         if isinstance(size, int):
