@@ -67,4 +67,5 @@ def open_checkpoint(path: Path) -> Subject | None:
         },
         scores=scores,
         score_name="AP",
+        blocks="blocks",  # a plain model is not asked which of its stacks is meant
     )

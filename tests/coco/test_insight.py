@@ -22,19 +22,37 @@ from cycledistill.recipes.errors import CheckpointError
 
 
 @pytest.fixture
-def subject(tmp_path: Path, monkeypatch: Any) -> Any:
-    options = ["model.options={image_size: [64, 48], depth: 2, dim: 24, heads: 2, patch_size: [4, 3]}"]
-    recipe = load_recipe("sdpose_s_v1", options)
-    torch.manual_seed(0)
-    model = create_model(recipe).eval()
-    folder = tmp_path / "run" / "checkpoints" / "step-1"
-    exits = {"1": {"AP": 0.5, "AR": 0.6}, "2": {"AP": 0.625, "AR": 0.7}}
-    stored = {"step": 5, "config": recipe.to_dict(), "metrics": {"exits": exits}}
-    monkeypatch.setattr(insight, "find_checkpoint", lambda path: folder)
-    monkeypatch.setattr(insight, "stored_recipe", lambda path: recipe)
-    monkeypatch.setattr(insight, "load_trained", lambda path: model)
-    monkeypatch.setattr(insight, "read_recipe", lambda path: stored)
-    return SimpleNamespace(found=insight.open_checkpoint(folder), model=model)
+def opened(tmp_path: Path, monkeypatch: Any) -> Any:
+    """Opens a run of a small model, whose weights are fresh, with scores that a run would have recorded."""
+
+    def opens(name: str, *options: str) -> Any:
+        small = "model.options={image_size: [64, 48], depth: 2, dim: 24, heads: 2, patch_size: [4, 3]}"
+        recipe = load_recipe("sdpose_s_v1", [f"model.name={name}", small, *options])
+        torch.manual_seed(0)
+        model = create_model(recipe).eval()
+        folder = tmp_path / "run" / "checkpoints" / "step-1"
+        exits = {"1": {"AP": 0.5, "AR": 0.6}, "2": {"AP": 0.625, "AR": 0.7}}
+        stored = {"step": 5, "config": recipe.to_dict(), "metrics": {"exits": exits}}
+        monkeypatch.setattr(insight, "find_checkpoint", lambda path: folder)
+        monkeypatch.setattr(insight, "stored_recipe", lambda path: recipe)
+        monkeypatch.setattr(insight, "load_trained", lambda path: model)
+        monkeypatch.setattr(insight, "read_recipe", lambda path: stored)
+        return SimpleNamespace(found=insight.open_checkpoint(folder), model=model)
+
+    return opens
+
+
+@pytest.fixture
+def subject(opened: Any) -> Any:
+    return opened("sdpose_s_v1")
+
+
+def test_a_plain_model_with_a_large_backbone(opened: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "a.png"
+    Image.fromarray(np.full((90, 60, 3), 200, np.uint8)).save(file)
+    page = insight_report(opened("tokenpose_l_d6_plain", "cyclic.cycles=null").found, [file])
+    assert "none, a plain model" in page and "Attention of the nose token" in page
 
 
 def test_keypoint_tokens_over_the_picture(subject: Any, tmp_path: Path) -> None:
