@@ -15,6 +15,7 @@ from pathlib import Path
 _logger = logging.getLogger(__name__)
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_CONSTRAINT = re.compile(r"^\s+- (.+?)(?:\. If you.*)?$", re.MULTILINE)  # what follows is advice on calling torch
 _OPERATION = (
     r"No ONNX function found for <OpOverload\(op='([^']+)'",
     r"translating node .*?target=(?:torch\.ops\.)?([\w.]+)",
@@ -51,7 +52,7 @@ def not_traced(name: str, error: Exception) -> str:
     if "data-dependent" in text:
         by = f" by {place}" if place else ""
         return f"{name} cannot be exported: values of a tensor are read{by}, and the file has one way for all inputs"
-    detail = re.search(r"^\s+- (.+?)(?:\. If you.*)?$", str(error), re.MULTILINE) if "Constraints violated" in text else None
+    detail = _CONSTRAINT.search(str(error)) if "Constraints violated" in text else None
     said = detail[1] if detail else in_words(error)
     return f"{name} cannot be exported: {f'{place}: ' if place else ''}{said}"
 
