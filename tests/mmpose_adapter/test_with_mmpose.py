@@ -179,7 +179,20 @@ def refused(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "converted", "written", "plain"])
-def test_evaluate_gives_the_metric_of_the_run(kind: str, config: Path, trained: Path, tmp_path: Path) -> None:
+def test_evaluate_gives_the_metric_of_the_run(
+    kind: str, config: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cycledistill.integrations.mmpose.runner import StrictRunner
+
+    evaluated: list[dict[str, torch.Tensor]] = []
+    test = StrictRunner.test
+
+    def watched(self: Any) -> Any:
+        result = test(self)
+        evaluated.append(from_mmpose(self.model.state_dict()))
+        return result
+
+    monkeypatch.setattr(StrictRunner, "test", watched)
     source = trained / "weights.safetensors"  # no code in weights, so no trust is asked for
     trust: list[str] = []
     if kind == "checkpoint":
@@ -194,6 +207,9 @@ def test_evaluate_gives_the_metric_of_the_run(kind: str, config: Path, trained: 
     (written,) = (tmp_path / "run").glob("*/*.json")
     during = metrics(next(line for line in log_of(trained) if "coco/AP" in line))
     assert during and metrics(json.loads(written.read_text())) == during
+    # So few steps give an AP of 0, as random weights do: what was evaluated are the trained ones.
+    (found,), expected = evaluated, weights_of(trained / "weights.safetensors")
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("how", ["evaluate", "load_from"])
