@@ -62,6 +62,7 @@ def generate_scenes(
     size: int = 128,
     grid: tuple[int, int] = (4, 4),
     cover: float = 0.45,
+    covered: int | None = None,
     seed: int = 0,
     first: int = 0,
 ) -> Scenes:
@@ -72,14 +73,15 @@ def generate_scenes(
         cameras: Evenly on a circle of 5.2 m, the same in all scenes, 1000 x 1000 pixels each.
         size: Side of a view in pixels.
         grid: Rows and columns of the patches that rays are for; they divide ``size``.
-        cover: Sides of the box that hides a part of each view, up to this share of the view's; 0: nothing is hidden.
+        cover: Sides of the box that hides a part of a view, up to this share of the view's; 0: nothing is hidden.
             Where it is differs from view to view.
+        covered: In how many views of a scene, drawn at random, there is such a box; default, in all of them.
         seed: Of all that is drawn.
         first: Number of the first figure; take disjoint ranges for training and testing.
 
     Raises:
-        LiftingDataError: Fewer than one scene or camera, a grid that does not divide the view, or a cover out of
-            [0, 1).
+        LiftingDataError: Fewer than one scene or camera, a grid that does not divide the view, a cover out of [0, 1),
+            or more covered views than there are.
 
     Example:
         >>> scenes = generate_scenes(16, cameras=4)
@@ -93,6 +95,9 @@ def generate_scenes(
             f"size={size}, grid={grid}, cover={cover}: a size divisible by {STRIDE} and by the grid, and a cover from "
             "0 to below 1, are expected"
         )
+    shut = cameras if covered is None else covered
+    if not 0 <= shut <= cameras:
+        raise LiftingDataError(f"covered={covered}: from 0 to all {cameras} cameras are expected")
     a_figure = _FRAMES // _STEP
     motions = generate_motion(-(-count // a_figure), _FRAMES, seed=seed, first=first)
     poses = np.concatenate([motion.world[::_STEP] for motion in motions])[:count].astype(np.float64)
@@ -100,7 +105,11 @@ def generate_scenes(
     poses[..., [0, 2]] += rng.uniform(-0.5, 0.5, (count, 1, 2)) - poses[:, :1, [0, 2]]
     ring = ring_of_cameras(_MIDDLE, cameras, first_angle=0.3)
     patch = (size // grid[0], size // grid[1])
-    seen = [[_look(camera, pose, size, cover, rng) for pose in poses] for camera in ring]
+    covers = cover * (rng.permuted(np.tile(np.arange(cameras)[:, None], count), axis=0) < shut)
+    seen = [
+        [_look(camera, pose, size, each, rng) for pose, each in zip(poses, row, strict=True)]
+        for camera, row in zip(ring, covers, strict=True)
+    ]
     rays = [[patch_rays(camera, grid, patch, one[2]) for one in row] for camera, row in zip(ring, seen, strict=True)]
     joints, hidden, crops = (np.array([[one[i] for one in row] for row in seen]) for i in range(3))
     centers = np.repeat(np.stack([camera.position for camera in ring])[:, None], count, axis=1)
@@ -123,7 +132,7 @@ def _features(places: Tensor, hidden: Tensor, size: int, seed: int) -> Tensor:
     side = size // STRIDE
     blobs, _ = joint_heatmaps(places, (side, side), _SIGMA)
     noise = torch.randn(blobs.shape, generator=torch.Generator().manual_seed(seed))
-    return _BLOB * blobs * ~hidden[..., None, None] + _NOISE * noise
+    return noise.mul_(_NOISE).add_(blobs.mul_(_BLOB * ~hidden[..., None, None]))
 
 
 def _look(
@@ -139,6 +148,6 @@ def _look(
     crop = np.array([[zoom, 0, -zoom * corner[0] - 0.5], [0, zoom, -zoom * corner[1] - 0.5]])
     placed = joints @ crop[:, :2].T + crop[:, 2]
     sides = rng.uniform(0.6, 1.0, 2) * cover * size
-    start = rng.uniform(0.1 * size, 0.9 * size - sides)
+    start = rng.uniform(0, size - sides)
     hidden = ((placed > start) & (placed < start + sides)).all(axis=-1)
     return joints, hidden, crop

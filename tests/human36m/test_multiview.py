@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -20,7 +21,17 @@ from cycledistill.integrations.human36m.fusion import merge_views, split_keypoin
 from cycledistill.integrations.human36m.joint_detection import decode_joints, joint_detection_rate, joint_heatmaps
 from cycledistill.integrations.human36m.multiview import MultiViewPPT, create_multiview
 from cycledistill.integrations.human36m.multiview_config import MultiViewConfig
-from cycledistill.integrations.human36m.multiview_demo import ARMS, build, main, measure, pick, report, train
+from cycledistill.integrations.human36m.multiview_demo import (
+    ARMS,
+    build,
+    main,
+    mean_pose,
+    measure,
+    pick,
+    report,
+    score,
+    train,
+)
 from cycledistill.integrations.human36m.multiview_demo import SMALL as DEMO
 from cycledistill.integrations.human36m.multiview_scene import generate_scenes, in_picture, in_view
 from cycledistill.integrations.human36m.rays import patch_rays, ray_directions
@@ -426,9 +437,19 @@ def test_scenes_repeat_and_differ() -> None:
     assert torch.equal(one.views, same.views)
     assert not torch.equal(one.joints, other.joints)
     assert not generate_scenes(3, 2, cover=0).hidden.any()
-    for wrong in ({"count": 0}, {"cameras": 0}, {"grid": (5, 4)}, {"cover": 1.0}):
+    for wrong in ({"count": 0}, {"cameras": 0}, {"grid": (5, 4)}, {"cover": 1.0}, {"covered": 5}, {"covered": -1}):
         with pytest.raises(LiftingDataError, match="expected|needed"):
             generate_scenes(**{"count": 2, **wrong})
+
+
+def test_joints_that_are_hidden_in_covered_views_are_seen_in_all_others() -> None:
+    scenes = generate_scenes(24, 4, cover=0.95, covered=2)
+    views = scenes.hidden.any(dim=-1)
+    assert (views.sum(dim=0) == 2).all()
+    assert all(0 < each.sum() < 24 for each in views)  # no camera is spared
+    assert scenes.hidden.sum(dim=0).max() <= 2
+    assert scenes.hidden.float().mean() > 0.3
+    assert not generate_scenes(3, 2, covered=0).hidden.any()
 
 
 @torch.no_grad()
@@ -451,24 +472,51 @@ def test_training_beats_the_mean_pose() -> None:
     scenes = generate_scenes(160)
     model = build(0, **ARMS["fused, rays"])
     train(model, scenes, steps=60, batch=8, seed=0)
-    mean = in_view(scenes.joints, scenes.crops).mean(dim=1, keepdim=True).expand(-1, 160, -1, -1)
-    standing = (in_picture(mean, scenes.crops) - scenes.joints).norm(dim=-1).mean().item()
+    standing = score(in_picture(mean_pose(scenes, 160), scenes.crops), scenes)["error_all"]
     assert measure(model, scenes)["error_all"] < 0.9 * standing
 
 
 def test_the_command_compares_three_models(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "runs.json"
     few = ["--steps", "2", "--scenes", "10", "--views", "2", "--batch-size", "2"]
-    assert main([*few, "--seeds", "0", "1", "--out", str(out)]) == 0
+    assert main([*few, "--seeds", "2", "--out", str(out)]) == 0
     record = json.loads(out.read_text())
     printed = capsys.readouterr().out
     assert [run["model"] for run in record["runs"]] == 2 * list(ARMS)
+    assert [run["seed"] for run in record["runs"]] == [0, 0, 0, 1, 1, 1]
+    assert (record["cameras"], record["covered"]) == (2, 1)
     assert printed.splitlines()[0].split()[:3] == ["model", "M", "MACs"]
-    assert report(record["runs"]) in printed
+    assert printed == report(record) + "\n"
+    assert printed.count("mean pose") == 1
     macs = {run["model"]: run["macs"] for run in record["runs"]}
     assert macs["views apart"] < macs["fused"] < macs["fused, rays"]
-    with pytest.raises(SystemExit):
-        main(["--steps", "0"])
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "must be at least 1"),
+        (["--seeds", "0"], "must be at least 1"),
+        (["--views", "1"], "--views at least 2"),
+        (["--out", "nowhere/runs.json"], "there is no folder nowhere"),
+    ],
+)
+def test_the_command_refuses_before_it_trains(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_a_constant_answer_is_scored_as_any_other() -> None:
+    scenes = generate_scenes(6, 2)
+    middle = scenes.joints.mean(dim=1, keepdim=True)
+    same_crops = dataclasses.replace(scenes, crops=scenes.crops[:, :1].expand_as(scenes.crops))
+    constant = in_picture(mean_pose(same_crops, 6), same_crops.crops)
+    torch.testing.assert_close(constant, middle.expand_as(constant), rtol=1e-4, atol=1e-2)
+    assert score(scenes.joints, scenes)["error_all"] == 0
 
 
 def test_picked_scenes_have_rays_for_models_that_use_them() -> None:
