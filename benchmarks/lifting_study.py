@@ -33,6 +33,7 @@ from cycledistill.cost import cost
 from cycledistill.integrations.human36m.build import create_model
 from cycledistill.integrations.human36m.recipe import Recipe, load_recipe
 from cycledistill.integrations.human36m.train import train
+from cycledistill.integrations.human36m.trained import evaluate_trained
 
 OUT = Path(__file__).parent / "results" / "lifting_study-cpu.json"
 LAYER, KEEP, FRAMES = 1, 27, 81
@@ -84,7 +85,10 @@ def recipe_of(arm: str, seed: int, settings: Mapping[str, Any], work: Path) -> R
 
 def run(arm: str, seed: int, settings: Mapping[str, Any], work: Path) -> dict[str, Any]:
     """Train and measure one arm from one seed."""
-    found = train(recipe_of(arm, seed, settings, work), resume="auto")
+    recipe = recipe_of(arm, seed, settings, work)
+    found = train(recipe, resume="auto")
+    if "exits" not in found:  # it had ended, and its figures were not written
+        found |= evaluate_trained(recipe, recipe.run.output)
     figures = {
         str(exit): {name: values[f"{name}_frame_mean"] for name in MEASURES} for exit, values in found["exits"].items()
     }
@@ -165,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.device == "cpu":
         torch.set_num_threads(1)  # tensors this small are slower on more
     settings = {"motion": args.motion, "epochs": args.epochs, "device": args.device}
-    work = args.work / args.out.stem
+    work = args.work / f"{Path(args.motion).stem}-{args.epochs}-{args.device}"  # never another study's checkpoints
     try:
         record = begin(args.out, settings)
     except ValueError as error:

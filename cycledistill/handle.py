@@ -96,6 +96,11 @@ class Cyclic:
         self._distill = _resolve(distill)
 
     @property
+    def groups(self) -> Mapping[str, slice] | None:
+        """The token groups that are distilled apart, by name; ``None`` while they are not known."""
+        return self._groups
+
+    @property
     def freezes_batch_norm(self) -> bool:
         """Whether later cycles leave the running statistics of BatchNorm layers alone; false where there are none."""
         return self._freeze_batch_norm

@@ -80,6 +80,8 @@ def check_centre(centre: Any, recover: bool | str, frames: int | None) -> int | 
     """The frame that is always kept: by default the centre of the clip where the kept frames are all that comes out."""
     if centre is None:
         return recover is False
+    if isinstance(centre, bool):
+        return centre
     if not isinstance(centre, int) or centre < 0 or (frames is not None and centre >= frames):
         clip = "" if frames is None else f" of the {frames} in the clip"
         raise StackError(f"centre={centre!r}: the number of a frame{clip} is expected, or True, False")
@@ -159,5 +161,6 @@ def check_batch_first(stack: Stack, levels: Sequence[nn.Module]) -> None:
                     f"{stack.path} holds a torch.nn.MultiheadAttention with batch_first=False, which takes (F, B, C), "
                     "and frames are expected on axis 1: build it with batch_first=True, or pass "
                     "layout=(lambda x: x.transpose(0, 1).unsqueeze(2), lambda x: x.squeeze(2).transpose(0, 1)); where "
-                    "the level itself takes (B, F, C), layout=(lambda x: x.unsqueeze(2), lambda x: x.squeeze(2))"
+                    "the level itself takes (B, F, C), layout=(lambda x: x.unsqueeze(2), lambda x: x.squeeze(2)), and "
+                    "where it takes (B, F, J, C), layout=(lambda x: x, lambda x: x)"
                 )

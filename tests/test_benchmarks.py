@@ -209,6 +209,13 @@ def test_study_goes_on_where_it_stopped(study: ModuleType, tmp_path: Path, capsy
     printed = capsys.readouterr().out
     assert printed.count("full, seed 0:") == 1
     assert "tpc, linear, 2 cycles        2" in printed
+    again = tmp_path / "again.json"  # what was trained is there, its figures are not
+    assert study.main([*arguments, "full", "--out", str(again)]) == 0
+    assert json.loads(again.read_text())["runs"][0] == record["runs"][0]
+    other = tmp_path / "other" / "study.json"
+    assert study.main([*arguments, "full", "--epochs", "2", "--out", str(other)]) == 0
+    assert json.loads(other.read_text())["runs"][0]["steps"] == 2 * record["runs"][0]["steps"]
+    assert len(list((tmp_path / "generated-2-cpu").iterdir())) == 1  # trained afresh, not from the other study's end
     with pytest.raises(SystemExit):
         study.main([*arguments, "full", "--epochs", "2"])
     assert "holds a study of other settings" in capsys.readouterr().err

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from cycledistill.cost import CostReport, cost
 from cycledistill.recipes.card_fields import CardFields, cycles_in_words
@@ -54,7 +56,7 @@ def card_body(model: nn.Module, config: Mapping[str, Any], facts: ModelFacts, fi
         fields.description,
         _usage(facts, fields.model_id or _PLACEHOLDER, config),
         "## Costs",
-        _costs(cost(model, facts.inputs, **plain), facts),
+        _costs(cost(model, _typed(facts.inputs, model), **plain), facts),
         "## Training",
         _training(config, fields),
         "## Results",
@@ -131,3 +133,9 @@ def _number(value: float | None) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _typed(inputs: Any, model: nn.Module) -> Any:
+    """The inputs in the floating-point type of the model's weights."""
+    kind = next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)
+    return pytree.tree_map_only(torch.Tensor, lambda x: x.to(kind) if x.is_floating_point() else x, inputs)

@@ -124,6 +124,8 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
             given = f", with {', '.join(f'{name}={value!r}' for name, value in options.items())}" if options else ""
             raise CheckpointError(f"{files.source}, {CONFIG}{given}: {error}") from error
         advice = f"{CONFIG} and {WEIGHTS} do not belong together"
+        if options:
+            advice += f", or the options {', '.join(options)} ask for another model than these weights are of"
         load_weights(model, read_weights(files.weights), files.weights, advice)
         return model.eval()
 
@@ -196,9 +198,8 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
         Example:
             >>> model.push_to_hub("user/sdpose", model_card_kwargs=recorded_card("runs/a") | {"license": "apache-2.0"})
         """
-        card_fields(model_card_kwargs)
-        self._described(config)  # before there is a repository
         owned = {"model_id": repo_id if "/" in repo_id else f"USER/{repo_id}"}
+        self._card(self._described(config), owned | (model_card_kwargs or {}))  # before there is a repository
         return super().push_to_hub(repo_id, model_card_kwargs=owned | (model_card_kwargs or {}), **kwargs)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:

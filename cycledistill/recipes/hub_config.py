@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from cycledistill.groups import ALL
 from cycledistill.recipes.distillation import plain_distill, read_distill
 from cycledistill.recipes.errors import ConfigError
 from cycledistill.recipes.overrides import nearest
@@ -90,6 +91,9 @@ def differences(model: nn.Module, twin: nn.Module) -> str:
         own, other = (_place(getattr(each, name, None)) for each in (model, twin))
         if own != other:
             return f"model.{name} acts on {own or 'nothing'}, and the config can say only: {other or 'nothing'}"
+    groups, others = (dict(getattr(getattr(each, "cyclic", None), "groups", None) or ALL) for each in (model, twin))
+    if groups != others:
+        return f"model.cyclic distils the tokens {groups}, and the config can say only: {others}"
     shapes, expected = ({name: tuple(x.shape) for name, x in each.state_dict().items()} for each in (model, twin))
     names = [name for name in {**shapes, **expected} if shapes.get(name) != expected.get(name)]
     shown = [f"{name} is {shapes.get(name, 'missing')}, expected {expected.get(name, 'none')}" for name in names[:3]]

@@ -99,7 +99,7 @@ def _options(model: Any, usual: Any) -> dict[str, Any]:
     for each, found in ((model, own), (usual, other)):
         found["recover_after"] = each.hourglass.recover_after
         found["heads"] = getattr(getattr(each, "recover", None), "heads", None)
-    options = {name: value for name, value in own.items() if value is not other[name] and value != other[name]}
+    options = {name: value for name, value in own.items() if not _same(value, other[name])}
     for name, value in options.items():
         if not isinstance(value, (str, int, float, bool, type(None))):
             raise ConfigError(
@@ -107,3 +107,8 @@ def _options(model: Any, usual: Any) -> dict[str, Any]:
                 f"alone, no code: wrap the model with a {name} that wrap_hourglass knows by name"
             )
     return options
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two arguments are the same; ``0`` and ``False`` are not."""
+    return one is other or (type(one) is type(other) and bool(one == other))

@@ -74,7 +74,7 @@ def _check_stored(stored: Mapping[str, Any], config: MultiViewConfig) -> None:
     own = asdict(config)
     other = [
         f"{name}={stored[name]!r} there, {own[name]!r} here"
-        for name in ("heads", "backbone")
+        for name in ("heads", "backbone", "fused_layers")
         if name in stored and stored[name] != own[name]
     ]
     if other:

@@ -175,6 +175,7 @@ def test_what_no_config_describes_is_refused_before_anything_is_written(tmp_path
     by_others = wrap_pruning(small("tokenpose_s_v1"), (1,), blocks="blocks", query=slice(0, 3))
     ready = prepare_for_inference(small().eval(), torch.randn(1, 3, 64, 48))
     moving = wrap_cyclic(small("tokenpose_s_v1"), 2, blocks="blocks", batch_norm="update")
+    grouped = wrap_cyclic(small("tokenpose_s_v1"), 2, blocks="blocks", tokens={"a": slice(0, 3)})
     headless = small("tokenpose_s_v1")
     headless.take_backbone()
     wider = small("tokenpose_s_v1")
@@ -182,6 +183,10 @@ def test_what_no_config_describes_is_refused_before_anything_is_written(tmp_path
     for model, reason in (
         (on_a_part, r"model.cyclic acts on blocks\[1:3\] with BatchNorm frozen, and the config can say only: blocks "),
         (by_others, r"model.pruning acts on blocks at \(1,\) by the tokens slice\(0, 3"),
+        (
+            grouped,
+            r"model.cyclic distils the tokens \{'a': .*, and the config can say only: \{'keypoint'",
+        ),
         (moving, r"model.cyclic acts on blocks, and the config can say only: blocks with BatchNorm frozen"),
         (ready, r"backbone\.conv1\.bias is \(64,\), expected none; .* and \d+ more"),
         (headless, r"backbone\.\S+ is missing, expected \(.* and \d+ more"),

@@ -262,3 +262,26 @@ def test_a_run_fills_the_card(tmp_path: Path) -> None:
     assert f"| mpjpe_frame_mean | {measured['mpjpe_frame_mean']:.4g} |" in card
     loaded = Lifter.from_pretrained(tmp_path / "out")
     assert (loaded.name, loaded.hourglass.settings.select, loaded.cyclic.cycles) == ("frame_lifter", "uniform", 2)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_types_of_weights_are_saved(kind: torch.dtype, tmp_path: Path) -> None:
+    model = small().to(kind)
+    model.save_pretrained(tmp_path)
+    again = Lifter.from_pretrained(tmp_path)
+    for (name, one), other in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
+        assert other.dtype == torch.float32
+        assert torch.equal(one.float(), other), name
+
+
+@pytest.mark.parametrize("centre", [0, 1, True, False])
+def test_the_frame_that_is_always_kept_comes_back(centre: int | bool, tmp_path: Path) -> None:
+    small(hourglass={"centre": centre}).save_pretrained(tmp_path)
+    again = Lifter.from_pretrained(tmp_path).hourglass.settings.centre
+    assert (type(again), again) == (type(centre), centre)
+
+
+def test_options_that_other_weights_would_need(tmp_path: Path) -> None:
+    small().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="or the options recover ask for another model"):
+        Lifter.from_pretrained(tmp_path, recover="linear")
