@@ -6,11 +6,11 @@ Runs in an environment of its own (docs/mmpose.md); elsewhere it is skipped with
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +165,15 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(config: Path, traine
 
 
 @pytest.fixture(autouse=True)
-def quiet_old_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """mmengine's loggers outlive a run: those of earlier tests hold streams that pytest has closed since."""
-    monkeypatch.setattr(logging, "raiseExceptions", False)
+def own_loggers() -> Iterator[None]:
+    """A logger is named by the second its run began: one that starts in the same second would write where it did."""
+    yield
+    loggers = sys.modules["mmengine.logging"].MMLogger._instance_dict if "mmengine.logging" in sys.modules else {}
+    for logger in loggers.values():
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+    loggers.clear()
 
 
 def metrics(lines: dict[str, Any]) -> dict[str, Any]:
