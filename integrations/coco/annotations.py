@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cycledistill.integrations.coco.decode import PIXEL_STD
-from cycledistill.integrations.coco.images import PoseDataError
-from cycledistill.integrations.coco.joints import JointSet
+from .decode import PIXEL_STD
+from .images import PoseDataError
+from .joints import JointSet
 
 _logger = logging.getLogger(__name__)
 

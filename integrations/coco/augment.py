@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cycledistill.integrations.coco.annotations import Person
-from cycledistill.integrations.coco.decode import PIXEL_STD
-from cycledistill.integrations.coco.joints import JointSet
+from .annotations import Person
+from .decode import PIXEL_STD
+from .joints import JointSet
 
 _HALF_BODY_PADDING = 1.5
 

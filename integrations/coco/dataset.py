@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cycledistill.integrations.coco.annotations import Person
-from cycledistill.integrations.coco.augment import NO_AUGMENTATION, Augmentation, draw_crop
-from cycledistill.integrations.coco.images import PictureSource, PoseDataError
-from cycledistill.integrations.coco.joints import JointSet
-from cycledistill.integrations.coco.targets import heatmap_targets
+from .annotations import Person
+from .augment import NO_AUGMENTATION, Augmentation, draw_crop
+from .images import PictureSource, PoseDataError
+from .joints import JointSet
+from .targets import heatmap_targets
 
 _logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO as GroundTruth
 from pycocotools.cocoeval import COCOeval
 
-from cycledistill.integrations.coco.annotations import check_annotations
-from cycledistill.integrations.coco.joints import JointSet
-from cycledistill.integrations.coco.oks import oks_nms
+from .annotations import check_annotations
+from .joints import JointSet
+from .oks import oks_nms
 
 _logger = logging.getLogger(__name__)
 
