@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from cycledistill import CycleLoss, CycleOutput, unwrap_cyclic, wrap_cyclic
-from cycledistill.cost import cost
+from cycledistill.cost.report import cost
 
 RESULTS = Path(__file__).parent / "results"
 # arm -> preset of wrap_cyclic; None is the plain model

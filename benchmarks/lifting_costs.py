@@ -32,7 +32,7 @@ from typing import Any
 import torch
 
 from cycledistill.integrations.human36m import Lifter, create_lifter
-from cycledistill.macs import MacCounter, Macs
+from cycledistill.cost.macs import MacCounter, Macs
 
 OUT = Path(__file__).parent / "results" / "lifting_costs.json"
 Record = dict[str, Any]

@@ -29,8 +29,8 @@ from typing import Any
 
 import torch
 
-from cycledistill.cost import cost
-from cycledistill.integrations.human36m.build import create_model
+from cycledistill.cost.report import cost
+from cycledistill.integrations.human36m.training.build import create_model
 from cycledistill.integrations.human36m.recipe import Recipe, load_recipe
 from cycledistill.integrations.human36m.train import train
 from cycledistill.integrations.human36m.trained import evaluate_trained

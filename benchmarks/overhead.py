@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, wrap_cyclic
-from cycledistill.timing import clock_name, interleaved, paired_ratio
+from cycledistill.cost.timing import clock_name, interleaved, paired_ratio
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("deit_tiny_patch16_224", "vit_small_patch16_224")

@@ -35,10 +35,10 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.integrations.coco import create_pose_model, list_pose_models, pose_model_config
-from cycledistill.integrations.coco.config import TokenPoseConfig
-from cycledistill.integrations.human36m.multiview import create_multiview
-from cycledistill.integrations.human36m.multiview_config import MultiViewConfig
-from cycledistill.macs import MacCounter
+from cycledistill.integrations.coco.models.config import TokenPoseConfig
+from cycledistill.integrations.human36m.multiview.model import create_multiview
+from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
+from cycledistill.cost.macs import MacCounter
 
 OUT = Path(__file__).parent / "results" / "paper_costs.json"
 Record = dict[str, Any]

@@ -1,13 +1,13 @@
 """Multi-cycled transformers with self-distillation, for any vision transformer."""
 
-from cycledistill.chain import StackError
-from cycledistill.cycle import unwrap_cyclic, wrap_cyclic
+from cycledistill.errors import StackError
+from cycledistill.cycle.wrap import unwrap_cyclic, wrap_cyclic
 from cycledistill.distill import Distill
-from cycledistill.exporter import export
-from cycledistill.hourglass import unwrap_hourglass, wrap_hourglass
+from cycledistill.exporter.export import export
+from cycledistill.hourglass.wrap import unwrap_hourglass, wrap_hourglass
 from cycledistill.loss import CycleLoss
 from cycledistill.output import CycleOutput
-from cycledistill.prune import unwrap_pruning, wrap_pruning
+from cycledistill.prune.wrap import unwrap_pruning, wrap_pruning
 
 __version__ = "0.1.0"
 

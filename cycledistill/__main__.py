@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cycledistill.chain import StackError
-from cycledistill.cost import cost
-from cycledistill.insight_report import insight_report, open_subject
-from cycledistill.stack import choose_stack, find_stacks
+from cycledistill.errors import StackError
+from cycledistill.cost.report import cost
+from cycledistill.insight.report import insight_report, open_subject
+from cycledistill.stack.find import choose_stack, find_stacks
 
 
 class BadInput(Exception):

@@ -20,7 +20,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from transformers import AutoModelForImageClassification, Trainer, TrainingArguments, ViTConfig, set_seed
 
-from cycledistill.insight import exit_scores
+from cycledistill.insight.measures import exit_scores
 from cycledistill.integrations.transformers import wrap_for_trainer
 
 TRAIN = 1200  # of 1797 images

@@ -38,8 +38,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from cycledistill import CycleLoss, unwrap_cyclic, wrap_cyclic
-from cycledistill.cost import cost
-from cycledistill.integrations.imagenet.cli import add_arguments
+from cycledistill.cost.report import cost
+from cycledistill.integrations.imagenet.train import add_arguments
 from cycledistill.integrations.imagenet.train import main as run_recipe
 
 # What distinguishes the arms: the preset given to wrap_cyclic; None is the plain model. base_eq is base with its steps

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cycledistill import StackError, wrap_cyclic
-from cycledistill.cost import CostReport, cost
-from cycledistill.macs import MacCounter, Macs
-from cycledistill.timing import interleaved, paired_ratio
+from cycledistill.cost.report import CostReport, cost
+from cycledistill.cost.macs import MacCounter, Macs
+from cycledistill.cost.timing import interleaved, paired_ratio
 
 TOKENS, FEATURES, DIM, HIDDEN, CLASSES, DEPTH = 4, 6, 8, 16, 5, 3
 LENGTH = TOKENS + 1  # and the class token

@@ -31,7 +31,7 @@ import torch._dynamo
 
 import cycledistill
 from cycledistill.__main__ import main
-from cycledistill.cost import cost
+from cycledistill.cost.report import cost
 from cycledistill.distill import PRESETS
 
 if sys.version_info >= (3, 11):

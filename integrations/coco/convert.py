@@ -16,12 +16,13 @@ from typing import Any
 
 import yaml
 
-from .fitting import keypoint_count
-from .loading import check_network, metadata, stored_network
-from .official import FORMATS
-from .registry import pose_model_config
-from .translate import from_official, to_official
-from .weights import CheckpointError, read_weights, write_weights
+from .weights.suggest import keypoint_count
+from .weights.loading import check_network, metadata, stored_network
+from .weights.official import FORMATS
+from .models.registry import pose_model_config
+from .weights.translate import from_official, to_official
+from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.files import read_weights, write_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:

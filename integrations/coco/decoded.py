@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from cycledistill import CycleOutput
 
-from .config import TokenPoseConfig
-from .decode import Method, decode_heatmaps
-from .regression import decode_coordinates
-from .tokenpose import TokenPose
+from .models.config import TokenPoseConfig
+from .evaluation.decode import Method, decode_heatmaps
+from .evaluation.coordinates import decode_coordinates
+from .models.tokenpose import TokenPose
 
 
 class DecodedPose(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cycledistill import unwrap_cyclic, wrap_cyclic
 
-from .tokenpose import TokenPose
+from .models.tokenpose import TokenPose
 
 _logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import torch
 import torchvision
 from torch import nn
 
-from .detections import Detected
-from .images import PoseDataError
-from .pictures import GivenPictures, Picture
+from .data.detections import Detected
+from .data.images import PoseDataError
+from .data.pictures import GivenPictures, Picture
 
 DETECTORS = (
     "keypointrcnn_resnet50_fpn",

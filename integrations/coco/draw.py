@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import PoseDataError
-from .joints import COCO, JointSet
+from .data.images import PoseDataError
+from .data.joints import COCO, JointSet
 
 Pixels = NDArray[np.uint8]
 

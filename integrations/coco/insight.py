@@ -9,14 +9,14 @@ import cv2
 import torch
 from torch import Tensor
 
-from cycledistill.insight_report import Subject
-from cycledistill.recipes.checkpoint import find_checkpoint, read_recipe
+from cycledistill.insight.report import Subject
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
-from .annotations import box_to_crop
-from .augment import crop_matrix
-from .dataset import prepare_images
-from .joints import JointSet
-from .pictures import GivenPictures
+from .data.annotations import box_to_crop
+from .data.augment import crop_matrix
+from .data.dataset import prepare_images
+from .data.joints import JointSet
+from .data.pictures import GivenPictures
 from .trained import load_trained, stored_recipe
 
 SHOWN = ("nose", "left_wrist", "right_knee", "head_top", "right_ankle")

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from .annotations import Person, box_to_crop
-from .images import PoseDataError
-from .joints import JOINT_SETS, JointSet
-from .measure import DEFAULT, Joints, Protocol, predict_persons
-from .pictures import GivenPictures, Picture
+from .data.annotations import Person, box_to_crop
+from .data.images import PoseDataError
+from .data.joints import JOINT_SETS, JointSet
+from .evaluation.measure import DEFAULT, Joints, Protocol, predict_persons
+from .data.pictures import GivenPictures, Picture
 
 _logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cycledistill.recipes import sections
+from cycledistill.recipes.config import sections
 from cycledistill.recipes.errors import ConfigError
-from cycledistill.recipes.overrides import Overrides, check, load, packaged_names, plain
-from cycledistill.recipes.sections import CyclicSection, EmaSection
+from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names, plain
+from cycledistill.recipes.config.sections import CyclicSection, EmaSection
 
-from .augment import Augmentation
-from .joints import JOINT_SETS, JointSet
+from .data.augment import Augmentation
+from .data.joints import JOINT_SETS, JointSet
 
 __all__ = ["ConfigError", "Recipe", "list_recipes", "load_recipe"]
 

@@ -8,9 +8,9 @@ Needs ``pip install cycledistill[human36m]``. ``python -m cycledistill.integrati
 weights that the authors of these models released.
 """
 
-from .host import Lifter
-from .loading import load_lifter_weights, save_lifter_weights
-from .registry import LifterConfig, build_lifter, create_lifter, lifter_config, list_lifters
+from .models.lifter import Lifter
+from .weights.loading import load_lifter_weights, save_lifter_weights
+from .models.registry import LifterConfig, build_lifter, create_lifter, lifter_config, list_lifters
 
 __all__ = [
     "Lifter",

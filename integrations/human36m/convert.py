@@ -21,17 +21,17 @@ import torch
 import yaml
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights import read_weights, write_weights
+from cycledistill.recipes.weights.files import read_weights, write_weights
 
-from .loading import metadata
-from .multiview import create_multiview
-from .multiview_official import multiview_from_official, multiview_to_official
-from .multiview_start import start_from_coco
-from .multiview_weights import MODEL as MULTIVIEW
-from .multiview_weights import metadata as multiview_metadata
-from .multiview_weights import save_multiview_weights
-from .registry import create_lifter
-from .translate import from_official, to_official
+from .weights.loading import metadata
+from .multiview.model import create_multiview
+from .multiview.official import multiview_from_official, multiview_to_official
+from .multiview.start import start_from_coco
+from .multiview.weights import MODEL as MULTIVIEW
+from .multiview.weights import metadata as multiview_metadata
+from .multiview.weights import save_multiview_weights
+from .models.registry import create_lifter
+from .weights.translate import from_official, to_official
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cycledistill.recipes.errors import ConfigError
 
-from .skeleton import BONES, LEFT, RIGHT
+from .data.skeleton import BONES, LEFT, RIGHT
 
 _COLOURS = {**dict.fromkeys(LEFT, "tab:orange"), **dict.fromkeys(RIGHT, "tab:blue")}
 

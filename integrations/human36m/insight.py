@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cycledistill.insight_report import Subject
-from cycledistill.recipes.checkpoint import find_checkpoint, read_recipe
+from cycledistill.insight.report import Subject
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
 from .errors import LiftingDataError
-from .host import Lifter
-from .keypoint_files import read_keypoints
+from .models.lifter import Lifter
+from .data.keypoint_files import read_keypoints
 from .lift import prepare as prepare_keypoints
-from .plugins import STACK
-from .skeleton import JOINTS
+from .models.plugins import STACK
+from .data.skeleton import JOINTS
 from .trained import load_trained, stored_recipe
-from .windows import centred_bounds, log_short, window_frames
+from .data.windows import centred_bounds, log_short, window_frames
 
 
 def open_checkpoint(path: Path) -> Subject | None:

@@ -26,14 +26,14 @@ from torch import nn
 
 from cycledistill.recipes.errors import CheckpointError, ConfigError
 
-from .cameras import normalize_screen
-from .clips import check_keypoints, with_confidence
+from .data.cameras import normalize_screen
+from .data.clips import check_keypoints, with_confidence
 from .draw import draw_poses
 from .errors import LiftingDataError
-from .keypoint_files import describe_gaps, fill_gaps, read_keypoints, undetected
-from .measure import Protocol, predict
-from .skeleton import COCO_USED, JOINTS, coco_to_h36m
-from .windows import centred_bounds, chunk_bounds, log_short, window_frames
+from .data.keypoint_files import describe_gaps, fill_gaps, read_keypoints, undetected
+from .evaluation.measure import Protocol, predict
+from .data.skeleton import COCO_USED, JOINTS, coco_to_h36m
+from .data.windows import centred_bounds, chunk_bounds, log_short, window_frames
 
 LAYOUTS = ("coco", "h36m")
 
@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from .build import protocol_of
+    from .training.build import protocol_of
     from .recipe import load_recipe
     from .trained import load_trained, stored_recipe
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cycledistill.recipes import sections
+from cycledistill.recipes.config import sections
 from cycledistill.recipes.errors import ConfigError
-from cycledistill.recipes.overrides import Overrides, check, load, packaged_names, plain
-from cycledistill.recipes.sections import CyclicSection, EmaSection
+from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names, plain
+from cycledistill.recipes.config.sections import CyclicSection, EmaSection
 
-from .dataset import Flip
-from .h36m import TEST_SUBJECTS, TRAIN_SUBJECTS
+from .data.dataset import Flip
+from .data.h36m import TEST_SUBJECTS, TRAIN_SUBJECTS
 
 __all__ = ["ConfigError", "Recipe", "list_recipes", "load_recipe"]
 

@@ -14,20 +14,16 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
-from cycledistill.recipes.engine import engine
-from cycledistill.recipes.loop import run_training
-
-from .build import protocol_of
-from .dataset import Batch
-from .measure import evaluate
-from .recipe import Recipe
-from .schedules import learning_rate
-from .session import Session, start
-from .task import to_device
+from cycledistill.recipes.run.command import Command, RUN_FLAGS
+from cycledistill.recipes.run.engine import engine
+from cycledistill.recipes.run.loop import run_training
+from .errors import LiftingDataError
+from .recipe import Recipe, list_recipes, load_recipe
+from .training.session import start
+from .training.work import LiftWork
 
 _logger = logging.getLogger(__name__)
 
@@ -60,58 +56,54 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
     return {name: value for name, value in summary.items() if name not in ("skipped", "best")}
 
 
-class LiftWork:
-    """What a training step on windows is; the loop is ``cycledistill.recipes.loop``."""
-
-    measures: tuple[str, ...] = ()
-
-    def prepare(self, session: Session) -> tuple[float, dict[str, float]]:
-        """The learning rate."""
-        recipe = session.recipe
-        return learning_rate(session.step, len(session.batches), recipe.optim.lr, recipe.schedule), {}
-
-    def terms(self, session: Session, batch: Batch, logs: bool) -> dict[str, Tensor]:
-        """The loss of a batch and its terms."""
-        terms: dict[str, Tensor] = session.trainee(*to_device(batch, session.accelerator.device))
-        return terms
-
-    def evaluate(self, session: Session) -> dict[str, Any]:
-        """Errors at every exit, of the weights and of their average; logged."""
-        recipe, measured = session.recipe, dict[str, Any]()
-        averaged = [("ema", "ema_exits", session.ema.module)] if session.ema else []
-        for name, key, model in [("model", "exits", session.task.model), *averaged]:
-            measured[key] = evaluate(
-                model,
-                session.validation,
-                protocol=protocol_of(recipe),
-                exits=session.exits,
-                progress=recipe.run.progress and session.accelerator.is_main_process,
-            )
-            flat = {
-                f"{metric}@{exit}": value
-                for exit, found in measured[key].items()
-                for metric, value in found.items()
-                if isinstance(value, (int, float))
-            }
-            if session.log:
-                session.log.write("eval", step=session.step, epoch=session.epoch, weights=name, **flat)
-            for exit, found in measured[key].items():
-                _logger.info("step %d, %s, exit %d: %s", session.step, name, exit, describe(found))
-        return measured
+FLAGS = {
+    "--source": ("data.source", str, "generated, cmu or h36m"),
+    "--pose-3d": ("data.pose_3d", str, "npz of 3D poses, Human3.6M"),
+    "--pose-2d": ("data.pose_2d", str, "npz of 2D keypoints, Human3.6M"),
+    "--cameras": ("data.cameras", str, "JSON of cameras, Human3.6M"),
+    "--motion": ("data.motion", str, "npz of 3D motion, CMU"),
+    "--model": ("model.name", str, "name of a lifting model"),
+    "--cycles": ("cyclic.cycles", int, "cycles while training"),
+    "--frames": ("data.frames", int, "frames of a window"),
+    "--batch-size": ("data.batch_size", int, "windows a process and step"),
+    **RUN_FLAGS,
+}
 
 
-def describe(found: dict[str, Any]) -> str:
-    """The figures of an evaluation in a line: the error never without how much the predictions move."""
-    velocity, ratio = found["velocity_frame_mean"], found["temporal_std_ratio_frame_mean"]
-    return (
-        f"MPJPE {found['mpjpe_frame_mean']:.1f} mm over frames, {found['mpjpe_action_mean']:.1f} mm over actions; "
-        f"P-MPJPE {found['p_mpjpe_frame_mean']:.1f} mm; "
-        + ("no velocity (single frames); " if velocity is None else f"velocity {velocity:.2f} mm a frame; ")
-        + ("no temporal std (no motion)" if ratio is None else f"temporal std {ratio:.2f} of the truth's")
-    )
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: train, resume or evaluate; the summary goes to standard output as JSON."""
+    return Command(
+        name="cycledistill.integrations.human36m.train",
+        description="Train or evaluate a model that lifts 2D keypoints to 3D poses.",
+        flags=FLAGS,
+        load=load_recipe,
+        recipes=list_recipes,
+        train=_train,
+        evaluate=_evaluate,
+        stored=_stored,
+        errors=(LiftingDataError,),
+    ).main(argv)
+
+
+def _train(recipe: Recipe, resume: str | None) -> dict[str, Any]:
+    pass
+
+    return train(recipe, resume)
+
+
+def _evaluate(recipe: Recipe, path: str) -> dict[str, Any]:
+    from .trained import evaluate_trained
+
+    return evaluate_trained(recipe, path)
+
+
+def _stored(path: str) -> Recipe:
+    from .trained import stored_recipe
+
+    return stored_recipe(path)
 
 
 if __name__ == "__main__":
-    from .cli import main
+    pass
 
     sys.exit(main())

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cycledistill.recipes.distillation import read_distill
+from cycledistill.recipes.config.distillation import read_distill
 from cycledistill.recipes.errors import ConfigError
-from cycledistill.recipes.overrides import Overrides, load, plain
-from cycledistill.recipes.overrides import check as _check
+from cycledistill.recipes.config.overrides import Overrides, load, plain
+from cycledistill.recipes.config.overrides import check as _check
 
 __all__ = ["Config", "ConfigError", "load_config"]
 

@@ -8,10 +8,10 @@ import torch
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
-from cycledistill.insight_report import Subject
-from cycledistill.recipes.checkpoint import find_checkpoint, read_recipe
+from cycledistill.insight.report import Subject
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
-from .build import image_size
+from .training.build import image_size
 from .config import ConfigError, load_config
 from .errors import CheckpointError, DataError
 from .trained import load_trained

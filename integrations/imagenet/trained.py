@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from cycledistill.recipes.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
 
-from .build import ADVICE, create_model, image_size
+from .training.build import ADVICE, create_model, image_size
 from .config import Config, load_config
-from .data import ImageSets, open_validation
+from .data.splits import ImageSets, open_validation
 from .errors import CheckpointError, DataError
-from .evaluate import evaluate
-from .loader import eval_loader
+from .training.evaluate import evaluate
+from .data.loader import eval_loader
 from .place import take_place
 
 

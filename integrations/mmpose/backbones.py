@@ -10,7 +10,7 @@ from mmpose.registry import MODELS
 from torch import Tensor
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights import read_weights
+from cycledistill.recipes.weights.files import read_weights
 
 from .factory import create_parts
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights import read_weights
+from cycledistill.recipes.weights.files import read_weights
 
 _logger = logging.getLogger(__name__)
 

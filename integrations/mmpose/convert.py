@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights import write_weights
+from cycledistill.recipes.weights.files import write_weights
 
 from .checkpoint import read_checkpoint
 from .names import from_mmpose, is_mmpose, to_mmpose

@@ -16,7 +16,7 @@ from mmpose.utils.tensor_utils import to_numpy
 from torch import Tensor
 
 from cycledistill import CycleLoss, CycleOutput, Distill, wrap_cyclic
-from cycledistill.recipes.distillation import read_distill
+from cycledistill.recipes.config.distillation import read_distill
 
 from .factory import create_parts
 from .hooks import DISTILL_FACTOR

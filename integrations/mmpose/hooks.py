@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
-from cycledistill.recipes.weights import write_weights
+from cycledistill.recipes.weights.files import write_weights
 
 from .names import from_mmpose
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights import State
+from cycledistill.recipes.weights.files import State
 
 _PREFIXES = {"backbone.": "backbone.net.", "": "head.pose."}
 """Start of the names in the plain model, and in mmpose's."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cycledistill import CycleLoss, CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
-from cycledistill.swap import Swapped, has_plugin, recipe_of, swap, swapped_since, unswap
+from cycledistill.plugin.swap import Swapped, has_plugin, recipe_of, swap, swapped_since, unswap
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from cycledistill.integrations.coco.annotations import annotated_persons, box_to_crop, detected_persons, read_json
-from cycledistill.integrations.coco.augment import NO_AUGMENTATION, Augmentation, crop_matrix, draw_crop
-from cycledistill.integrations.coco.dataset import (
+from cycledistill.integrations.coco.data.annotations import annotated_persons, box_to_crop, detected_persons, read_json
+from cycledistill.integrations.coco.data.augment import Augmentation, NO_AUGMENTATION, crop_matrix, draw_crop
+from cycledistill.integrations.coco.data.dataset import (
     MEAN,
-    STD,
     PersonCrops,
     PictureBatches,
+    STD,
     crop_loader,
     prepare_images,
-    prepare_targets,
 )
-from cycledistill.integrations.coco.images import ImageStore, PoseDataError
-from cycledistill.integrations.coco.joints import COCO, CROWDPOSE
+from cycledistill.integrations.coco.losses.targets import prepare_targets
+from cycledistill.integrations.coco.data.images import ImageStore, PoseDataError
+from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE
 
 SIZE = (64, 48)
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "coco"

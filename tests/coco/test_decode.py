@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from cycledistill.integrations.coco.decode import decode_heatmaps, flip_back, to_image
-from cycledistill.integrations.coco.joints import COCO, CROWDPOSE
-from cycledistill.integrations.coco.targets import heatmap_targets
+from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps, flip_back, to_image
+from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE
+from cycledistill.integrations.coco.losses.targets import heatmap_targets
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -17,12 +17,12 @@ pytest.importorskip("pycocotools")
 
 from test_deploy import trained_looking
 
-from cycledistill.exporter import ExportError, export
+from cycledistill.exporter.export import ExportError, export
 from cycledistill.integrations.coco import create_pose_model
-from cycledistill.integrations.coco.decode import decode_heatmaps, to_image
+from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps, to_image
 from cycledistill.integrations.coco.decoded import DecodedPose
 from cycledistill.integrations.coco.deploy import prepare_for_inference
-from cycledistill.integrations.coco.regression import decode_coordinates
+from cycledistill.integrations.coco.evaluation.coordinates import decode_coordinates
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cycledistill.integrations.coco.evaluate import (
+from cycledistill.integrations.coco.evaluation.average_precision import (
     PosePrediction,
     evaluate_poses,
     load_ground_truth,
     pose_score,
     to_results,
 )
-from cycledistill.integrations.coco.joints import COCO, CROWDPOSE, JointSet
-from cycledistill.integrations.coco.oks import oks, oks_nms
+from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE, JointSet
+from cycledistill.integrations.coco.evaluation.oks import oks, oks_nms
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "keypoint_gt"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the keypoint ground truth is not beside this checkout")

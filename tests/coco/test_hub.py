@@ -21,10 +21,10 @@ pytest.importorskip("huggingface_hub")
 from huggingface_hub import ModelCard, PyTorchModelHubMixin
 
 from cycledistill import CycleOutput, Distill, unwrap_cyclic, wrap_cyclic
-from cycledistill.cost import cost
+from cycledistill.cost.report import cost
 from cycledistill.integrations.coco import CheckpointError, TokenPose, TokenPoseConfig, create_pose_model
 from cycledistill.integrations.coco.deploy import prepare_for_inference
-from cycledistill.prune import unwrap_pruning, wrap_pruning
+from cycledistill.prune.wrap import unwrap_pruning, wrap_pruning
 from cycledistill.recipes.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -328,7 +328,7 @@ def test_a_name_on_the_hub_is_downloaded(written: Path, monkeypatch: pytest.Monk
         asked.append((repo_id, filename, given["revision"], given["token"]))
         return str(written / filename)
 
-    monkeypatch.setattr("cycledistill.recipes.hub_files.hf_hub_download", download)
+    monkeypatch.setattr("cycledistill.recipes.hub.files.hf_hub_download", download)
     model = TokenPose.from_pretrained("user/sdpose", revision="v2", token="secret")
     assert model.cyclic.cycles == 2
     assert asked == [("user/sdpose", each, "v2", "secret") for each in ("config.json", "model.safetensors")]
@@ -355,7 +355,7 @@ def test_what_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
             raised.args = ("the hub says no",)
             raise raised
 
-        monkeypatch.setattr("cycledistill.recipes.hub_files.hf_hub_download", download)
+        monkeypatch.setattr("cycledistill.recipes.hub.files.hf_hub_download", download)
 
     for error, reason in (
         (errors.RepositoryNotFoundError, r"no model of this name that you may read.*hf auth login.*the hub says no"),

@@ -10,15 +10,8 @@ import torch
 from torch import nn
 
 from cycledistill import StackError, wrap_cyclic
-from cycledistill.integrations.coco import (
-    HeatmapLoss,
-    TokenPose,
-    TokenPoseConfig,
-    create_pose_model,
-    list_pose_models,
-    pose_model_config,
-)
-from cycledistill.integrations.coco.position import SINE_EPS, sine_positions
+from cycledistill.integrations.coco import HeatmapLoss, TokenPose, TokenPoseConfig, create_pose_model, list_pose_models, pose_model_config
+from cycledistill.integrations.coco.models.position import SINE_EPS, sine_positions
 
 SMALL: dict[str, Any] = {"image_size": (64, 48), "depth": 3, "dim": 32, "heads": 4}
 

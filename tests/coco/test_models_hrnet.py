@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cycledistill.integrations.coco import CheckpointError, create_pose_model, load_imagenet_backbone
-from cycledistill.integrations.coco.weights import write_weights
+from cycledistill.recipes.weights.files import write_weights
 
 timm = pytest.importorskip("timm")
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from cycledistill import CycleOutput, pruned, wrap_cyclic, wrap_pruning
+from cycledistill.prune import modules as pruned
+from cycledistill import CycleOutput, wrap_cyclic, wrap_pruning
 from cycledistill.integrations.coco import TokenPose, create_pose_model
-from cycledistill.integrations.coco.translate import from_official
+from cycledistill.integrations.coco.weights.translate import from_official
 
 CASE = "ppt_s_sdpose_repo"
 KEYPOINTS, PATCHES, LAYERS = 17, 256, (3, 6, 9)

@@ -16,13 +16,13 @@ pytest.importorskip("pycocotools")
 
 from PIL import Image
 
-from cycledistill.integrations.coco.annotations import annotated_persons, detected_persons
-from cycledistill.integrations.coco.detections import Detected, image_id_of, read_detections, write_detections
-from cycledistill.integrations.coco.images import ImageStore, PoseDataError
-from cycledistill.integrations.coco.joints import COCO
-from cycledistill.integrations.coco.measure import Protocol, predict_persons
+from cycledistill.integrations.coco.data.annotations import annotated_persons, detected_persons
+from cycledistill.integrations.coco.data.detections import Detected, image_id_of, read_detections, write_detections
+from cycledistill.integrations.coco.data.images import ImageStore, PoseDataError
+from cycledistill.integrations.coco.data.joints import COCO
+from cycledistill.integrations.coco.evaluation.measure import Protocol, predict_persons
 from cycledistill.integrations.coco.predict import predict
-from cycledistill.integrations.coco.registry import create_pose_model
+from cycledistill.integrations.coco.models.registry import create_pose_model
 
 sys.path.insert(0, str(Path(__file__).parent))
 from figures import write_dots

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from cycledistill import CycleLoss
 from cycledistill.integrations.coco import RLELoss, create_pose_model
-from cycledistill.integrations.coco.joints import COCO
-from cycledistill.integrations.coco.regression import decode_coordinates, flip_back_coordinates
-from cycledistill.integrations.coco.rle import RealNVP
+from cycledistill.integrations.coco.data.joints import COCO
+from cycledistill.integrations.coco.evaluation.coordinates import decode_coordinates, flip_back_coordinates
+from cycledistill.integrations.coco.losses.rle import RealNVP
 
 KEYS = [
     f"{net}.{i}.{layer}.{part}" for net in "st" for i in range(6) for layer in (0, 2, 4) for part in ("weight", "bias")

@@ -13,9 +13,9 @@ import pytest
 
 pytest.importorskip("pycocotools")
 
-from cycledistill.integrations.coco.images import ImageStore, PoseDataError
+from cycledistill.integrations.coco.data.images import ImageStore, PoseDataError
 from cycledistill.integrations.coco.recipe import DataSection, load_recipe
-from cycledistill.integrations.coco.sources import open_training, open_validation
+from cycledistill.integrations.coco.training.sources import open_training, open_validation
 
 sys.path.insert(0, str(Path(__file__).parent))
 from figures import SIZE, write_dots

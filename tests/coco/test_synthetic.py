@@ -12,15 +12,20 @@ import pytest
 pytest.importorskip("pycocotools")
 pytest.importorskip("cv2")
 
-from cycledistill.integrations.coco import synthetic
-from cycledistill.integrations.coco.annotations import annotated_persons
-from cycledistill.integrations.coco.evaluate import PosePrediction, evaluate_poses, load_ground_truth, to_results
-from cycledistill.integrations.coco.figure import PARTS, SHOWN_BY, TORSO, draw_figure, paint
-from cycledistill.integrations.coco.images import ImageStore, PoseDataError
-from cycledistill.integrations.coco.joints import COCO
+from cycledistill.integrations.coco.data import synthetic
+from cycledistill.integrations.coco.data.annotations import annotated_persons
+from cycledistill.integrations.coco.evaluation.average_precision import (
+    PosePrediction,
+    evaluate_poses,
+    load_ground_truth,
+    to_results,
+)
+from cycledistill.integrations.coco.data.figure import PARTS, SHOWN_BY, TORSO, draw_figure, paint
+from cycledistill.integrations.coco.data.images import ImageStore, PoseDataError
+from cycledistill.integrations.coco.data.joints import COCO
 from cycledistill.integrations.coco.recipe import load_recipe
-from cycledistill.integrations.coco.sources import open_training, open_validation
-from cycledistill.integrations.coco.synthetic import draw_scene, write_synthetic
+from cycledistill.integrations.coco.training.sources import open_training, open_validation
+from cycledistill.integrations.coco.data.synthetic import draw_scene, write_synthetic
 
 SIZE = (120, 160)
 

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 pytest.importorskip("pycocotools")
 
-from cycledistill.integrations.coco.accuracy import mean_oks, torso_pck
-from cycledistill.integrations.coco.annotations import annotated_persons
-from cycledistill.integrations.coco.dataset import PersonCrops
-from cycledistill.integrations.coco.distilpose import TokenRegLoss
-from cycledistill.integrations.coco.evaluate import load_ground_truth
-from cycledistill.integrations.coco.images import ImageStore
-from cycledistill.integrations.coco.joints import COCO, CROWDPOSE
-from cycledistill.integrations.coco.measure import Protocol, evaluate, predict_persons
-from cycledistill.integrations.coco.registry import create_pose_model
-from cycledistill.integrations.coco.targets import heatmap_targets
+from cycledistill.integrations.coco.evaluation.accuracy import mean_oks, torso_pck
+from cycledistill.integrations.coco.data.annotations import annotated_persons
+from cycledistill.integrations.coco.data.dataset import PersonCrops
+from cycledistill.integrations.coco.losses.token_reg import TokenRegLoss
+from cycledistill.integrations.coco.evaluation.average_precision import load_ground_truth
+from cycledistill.integrations.coco.data.images import ImageStore
+from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE
+from cycledistill.integrations.coco.evaluation.measure import Protocol, evaluate, predict_persons
+from cycledistill.integrations.coco.models.registry import create_pose_model
+from cycledistill.integrations.coco.losses.targets import heatmap_targets
 
 sys.path.insert(0, str(Path(__file__).parent))
 from figures import write_dots

@@ -16,11 +16,11 @@ pytest.importorskip("accelerate")
 pytest.importorskip("pycocotools")
 
 from cycledistill import CycleOutput, Distill
-from cycledistill.integrations.coco.build import create_model
-from cycledistill.integrations.coco.cli import main
+from cycledistill.integrations.coco.training.build import create_model
+from cycledistill.integrations.coco.train import main
 from cycledistill.integrations.coco.recipe import ConfigError, PruneSection, Recipe, list_recipes, load_recipe
-from cycledistill.integrations.coco.schedules import keep_fraction, learning_rate
-from cycledistill.integrations.coco.task import PoseTask
+from cycledistill.integrations.coco.training.schedules import keep_fraction, learning_rate
+from cycledistill.integrations.coco.training.task import PoseTask
 
 sys.path.insert(0, str(Path(__file__).parent))
 from figures import write_dots
@@ -276,7 +276,7 @@ def test_broken_training_annotations(
 def test_a_full_disk_leaves_the_old_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cycledistill.recipes import checkpoint
+    from cycledistill.recipes.weights import checkpoint
 
     root = write_dots(tmp_path / "set")
     main(command(root, "--max-steps", "1"))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import export
-from cycledistill.export_check import Sample, compare, default_tolerance
-from cycledistill.exporter import ExportError
+from cycledistill.exporter.compare import Sample, compare, default_tolerance
+from cycledistill.exporter.export import ExportError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cycledistill.exporter import ExportError, export
+from cycledistill.exporter.export import ExportError, export
 
 from . import toys
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import wrap_cyclic
-from cycledistill.exporter import ExportError, export
+from cycledistill.exporter.export import ExportError, export
 
 from . import toys
 from .oracle import Truth
@@ -170,7 +170,7 @@ def test_a_model_of_one_batch_size(tmp_path: Path) -> None:
 
 
 def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: Any) -> None:
-    from cycledistill import export_formats
+    from cycledistill.exporter import formats as export_formats
 
     load = torch.export.load
 

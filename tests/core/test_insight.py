@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cycledistill import wrap_cyclic, wrap_pruning
-from cycledistill.insight import attention_maps, exit_scores, parameter_profile, token_drift
+from cycledistill.insight.measures import attention_maps, exit_scores, parameter_profile, token_drift
 
 from . import toys
 

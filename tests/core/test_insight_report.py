@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from cycledistill import insight_report as module
+from cycledistill.insight import report as module
 from cycledistill import wrap_cyclic
 from cycledistill.__main__ import main
-from cycledistill.insight import AttentionMap, Drift, attention_maps, parameter_profile
-from cycledistill.insight_report import Subject, insight_report, open_subject
+from cycledistill.insight.measures import AttentionMap, Drift, attention_maps, parameter_profile
+from cycledistill.insight.report import Subject, insight_report, open_subject
 
 from . import toys
 
 pytest.importorskip("matplotlib")
-plots = pytest.importorskip("cycledistill.plots")
+plots = pytest.importorskip("cycledistill.insight.plots")
 
 
 def subject(cycles: int = 2) -> Subject:
@@ -204,7 +204,7 @@ def test_a_classifier_trained_here(tmp_path: Path) -> None:
     pytest.importorskip("timm")
     from cycledistill.integrations.imagenet.config import load_config
     from cycledistill.integrations.imagenet.train import train
-    from cycledistill.recipes.checkpoint import find_checkpoint
+    from cycledistill.recipes.weights.checkpoint import find_checkpoint
 
     for split in ("train", "validation"):
         for name in ("cat", "dog"):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cycledistill import CycleLoss, StackError, wrap_cyclic
-from cycledistill.stack import find_stacks
+from cycledistill.stack.find import find_stacks
 
 from .oracle import (
     Truth,

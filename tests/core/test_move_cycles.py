@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from cycledistill import StackError, unwrap_cyclic, wrap_cyclic
-from cycledistill.cycle import cyclic_of, move_cycles
-from cycledistill.stack import choose_stack
+from cycledistill.cycle.wrap import cyclic_of, move_cycles
+from cycledistill.stack.find import choose_stack
 
 from .toys import FEATURES, ToyViT
 

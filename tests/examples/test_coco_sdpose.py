@@ -18,7 +18,7 @@ from PIL import Image
 pytest.importorskip("pycocotools")
 
 from cycledistill.integrations.coco import create_pose_model, save_pose_weights
-from cycledistill.integrations.coco.synthetic import write_synthetic
+from cycledistill.integrations.coco.data.synthetic import write_synthetic
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "coco_sdpose.py"

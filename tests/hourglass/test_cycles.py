@@ -12,16 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cycledistill import (
-    CycleLoss,
-    CycleOutput,
-    StackError,
-    unwrap_cyclic,
-    unwrap_hourglass,
-    wrap_cyclic,
-    wrap_hourglass,
-)
-from cycledistill.cost import cost
+from cycledistill import CycleLoss, CycleOutput, StackError, unwrap_cyclic, unwrap_hourglass, wrap_cyclic, wrap_hourglass
+from cycledistill.cost.report import cost
 
 from .hosts import DEPTH, FRAMES, WIDTH, FrameHost, JointHost, TupleHost, awake, host, poses
 from .oracle import add, by_hand, choose, finish, take

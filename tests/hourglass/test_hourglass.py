@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cycledistill import unwrap_hourglass, wrap_cyclic, wrap_hourglass
-from cycledistill.recovery import linear, nearest
-from cycledistill.selection import uniform
+from cycledistill.hourglass.recovery import linear, nearest
+from cycledistill.hourglass.selection import uniform
 
 from .hosts import DEPTH, FRAMES, WIDTH, FrameHost, JointHost, SequenceFirst, TupleHost, awake, host, poses
 from .oracle import by_hand, choose, take

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cycledistill import StackError
-from cycledistill.hourglass_names import OFFICIAL, from_official
-from cycledistill.recovery import FrameRecovery, RankPositions, linear, nearest, table_for
+from cycledistill.hourglass.official import OFFICIAL, from_official
+from cycledistill.hourglass.recovery import FrameRecovery, RankPositions, linear, nearest, table_for
 
 from .filled import weights
 

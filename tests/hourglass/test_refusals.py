@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import StackError, unwrap_hourglass, wrap_hourglass, wrap_pruning
-from cycledistill.hourglass_names import OFFICIAL, from_official, to_official
-from cycledistill.hourglassed import HOURGLASS_SITE
+from cycledistill.hourglass.official import OFFICIAL, from_official, to_official
+from cycledistill.plugin.sites import HOURGLASS_SITE
 
 from .hosts import FRAMES, WIDTH, FrameHost, JointHost, SequenceFirst, awake, host, poses
 

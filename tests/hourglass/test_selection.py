@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cycledistill.selection import most_attended, motion, pool_frames, tpc, uniform
+from cycledistill.hourglass.selection import most_attended, motion, pool_frames, tpc, uniform
 
 from .oracle import chosen
 

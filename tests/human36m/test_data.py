@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cycledistill.integrations.human36m.cameras import Camera, normalize_screen, read_cameras, ring_of_cameras
-from cycledistill.integrations.human36m.clips import check_keypoints, film
-from cycledistill.integrations.human36m.cmu import load_cmu, whole_pieces
+from cycledistill.integrations.human36m.data.cameras import Camera, normalize_screen, read_cameras, ring_of_cameras
+from cycledistill.integrations.human36m.data.clips import check_keypoints, film
+from cycledistill.integrations.human36m.data.cmu import load_cmu, whole_pieces
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.h36m import TEST_SUBJECTS, Human36M
-from cycledistill.integrations.human36m.motion import generate_motion
-from cycledistill.integrations.human36m.npz import main as convert_main
-from cycledistill.integrations.human36m.npz import open_npz, read_tree
-from cycledistill.integrations.human36m.skeleton import coco_to_h36m, from_markers, mirror
+from cycledistill.integrations.human36m.data.h36m import Human36M, TEST_SUBJECTS
+from cycledistill.integrations.human36m.data.motion import generate_motion
+from cycledistill.integrations.human36m.data.npz import main as convert_main
+from cycledistill.integrations.human36m.data.npz import open_npz, read_tree
+from cycledistill.integrations.human36m.data.skeleton import coco_to_h36m, from_markers, mirror
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.npz"
 CMU = Path(__file__).parents[3] / "shared" / "data" / "motion" / "cmu17_60fps_int16mm.npz"

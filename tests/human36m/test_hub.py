@@ -18,13 +18,13 @@ pytest.importorskip("huggingface_hub")
 from huggingface_hub import PyTorchModelHubMixin
 
 from cycledistill import unwrap_cyclic, unwrap_hourglass, wrap_cyclic, wrap_hourglass
-from cycledistill.cost import cost
+from cycledistill.cost.report import cost
 from cycledistill.integrations.human36m import Lifter, create_lifter
-from cycledistill.integrations.human36m.frames import FrameLifter
-from cycledistill.integrations.human36m.mhformer import MHFormer
-from cycledistill.integrations.human36m.mixste import MixSTE
-from cycledistill.integrations.human36m.motionbert import MotionBERT
-from cycledistill.integrations.human36m.multiview import MultiViewPPT, create_multiview
+from cycledistill.integrations.human36m.models.frame_lifter import FrameLifter
+from cycledistill.integrations.human36m.models.mhformer import MHFormer
+from cycledistill.integrations.human36m.models.mixste import MixSTE
+from cycledistill.integrations.human36m.models.motionbert import MotionBERT
+from cycledistill.integrations.human36m.multiview.model import MultiViewPPT, create_multiview
 from cycledistill.recipes.errors import CheckpointError, ConfigError
 
 NARROW: dict[str, Any] = {"dim": 16, "heads": 2, "frames": 27}

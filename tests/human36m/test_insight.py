@@ -12,13 +12,13 @@ import pytest
 pytest.importorskip("accelerate")
 
 from cycledistill.__main__ import main
-from cycledistill.insight import attention_maps
-from cycledistill.insight_report import insight_report, open_subject
+from cycledistill.insight.measures import attention_maps
+from cycledistill.insight.report import insight_report, open_subject
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.insight import open_checkpoint
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.train import train
-from cycledistill.recipes.checkpoint import find_checkpoint
+from cycledistill.recipes.weights.checkpoint import find_checkpoint
 from cycledistill.recipes.errors import CheckpointError
 
 TINY = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.keypoint_files import fill_gaps, read_keypoints
+from cycledistill.integrations.human36m.data.keypoint_files import fill_gaps, read_keypoints
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import wrap_cyclic, wrap_hourglass
-from cycledistill.integrations.human36m.clips import Clip, film
+from cycledistill.integrations.human36m.data.clips import Clip, film
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.lift import lift
-from cycledistill.integrations.human36m.measure import Protocol, evaluate, predict
-from cycledistill.integrations.human36m.metrics import MotionScores
-from cycledistill.integrations.human36m.motion import generate_motion
-from cycledistill.integrations.human36m.registry import create_lifter
-from cycledistill.integrations.human36m.skeleton import mirror
+from cycledistill.integrations.human36m.evaluation.measure import Protocol, evaluate, predict
+from cycledistill.integrations.human36m.evaluation.metrics import MotionScores
+from cycledistill.integrations.human36m.data.motion import generate_motion
+from cycledistill.integrations.human36m.models.registry import create_lifter
+from cycledistill.integrations.human36m.data.skeleton import mirror
 
 FRAMES = 9
 

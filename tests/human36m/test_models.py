@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cycledistill import Distill, unwrap_cyclic, wrap_cyclic
-from cycledistill.integrations.human36m.frames import FrameLifterConfig
-from cycledistill.integrations.human36m.host import HostConfig, Lifter, resize_positions
-from cycledistill.integrations.human36m.layers import FRAMES, JOINTS, Attention, DropPath
-from cycledistill.integrations.human36m.mhformer import MHFormerConfig
-from cycledistill.integrations.human36m.mixste import MixSTE, MixSTEConfig
-from cycledistill.integrations.human36m.motionbert import MotionBERTConfig
-from cycledistill.integrations.human36m.registry import create_lifter, lifter_config, list_lifters
+from cycledistill.integrations.human36m.models.frame_lifter import FrameLifterConfig
+from cycledistill.integrations.human36m.models.lifter import HostConfig, Lifter, resize_positions
+from cycledistill.integrations.human36m.models.layers import Attention, DropPath, FRAMES, JOINTS
+from cycledistill.integrations.human36m.models.mhformer import MHFormerConfig
+from cycledistill.integrations.human36m.models.mixste import MixSTE, MixSTEConfig
+from cycledistill.integrations.human36m.models.motionbert import MotionBERTConfig
+from cycledistill.integrations.human36m.models.registry import create_lifter, lifter_config, list_lifters
 
 # parameters, as published, and tensors in the state dict: MHFormer's three tables of positions are one here
 HOSTS = {

@@ -13,10 +13,10 @@ from safetensors import safe_open
 
 from cycledistill.integrations.human36m import Lifter, create_lifter, load_lifter_weights, save_lifter_weights
 from cycledistill.integrations.human36m.convert import main
-from cycledistill.integrations.human36m.host import resize_positions
-from cycledistill.integrations.human36m.translate import from_official, to_official
+from cycledistill.integrations.human36m.models.lifter import resize_positions
+from cycledistill.integrations.human36m.weights.translate import from_official, to_official
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights import write_weights
+from cycledistill.recipes.weights.files import write_weights
 
 SMALL: dict[str, dict[str, Any]] = {
     "mixste": {"frames": 9, "dim": 16, "depth": 3},

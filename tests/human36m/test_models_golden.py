@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from cycledistill.integrations.human36m.host import Lifter
-from cycledistill.integrations.human36m.registry import create_lifter
-from cycledistill.integrations.human36m.translate import from_official, to_official
+from cycledistill.integrations.human36m.models.lifter import Lifter
+from cycledistill.integrations.human36m.models.registry import create_lifter
+from cycledistill.integrations.human36m.weights.translate import from_official, to_official
 
 GOLDEN = Path(__file__).parent / "golden"
 FORMULAS = Path(__file__).parents[1] / "coco" / "golden"  # of the whole golden set, with the key lists

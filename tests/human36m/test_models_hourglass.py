@@ -10,10 +10,10 @@ from torch import nn
 
 from cycledistill import Distill, StackError, unwrap_cyclic, unwrap_hourglass, wrap_cyclic, wrap_hourglass
 from cycledistill.integrations.human36m import Lifter, create_lifter, lifter_config, list_lifters
-from cycledistill.integrations.human36m.layers import DropPath
-from cycledistill.integrations.human36m.translate import from_official, to_official
+from cycledistill.integrations.human36m.models.layers import DropPath
+from cycledistill.integrations.human36m.weights.translate import from_official, to_official
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.selection import pool_frames, tpc
+from cycledistill.hourglass.selection import pool_frames, tpc
 
 SMALL: dict[str, dict[str, Any]] = {
     "mixste": {"frames": 18, "dim": 16, "depth": 5},

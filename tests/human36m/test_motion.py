@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.motion import ACTIONS, generate_motion
-from cycledistill.integrations.human36m.skeleton import BONES, JOINTS, mirror
+from cycledistill.integrations.human36m.data.motion import ACTIONS, generate_motion
+from cycledistill.integrations.human36m.data.skeleton import BONES, JOINTS, mirror
 
 
 def test_the_seed_decides_everything_and_the_number_nothing() -> None:

@@ -15,13 +15,13 @@ from torch import Tensor
 pytest.importorskip("timm")
 
 from cycledistill import unwrap_cyclic, wrap_cyclic
-from cycledistill.integrations.human36m.cameras import Camera, ring_of_cameras
+from cycledistill.integrations.human36m.data.cameras import Camera, ring_of_cameras
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.fusion import merge_views, split_keypoints
-from cycledistill.integrations.human36m.joint_detection import decode_joints, joint_detection_rate, joint_heatmaps
-from cycledistill.integrations.human36m.multiview import MultiViewPPT, create_multiview
-from cycledistill.integrations.human36m.multiview_config import MultiViewConfig
-from cycledistill.integrations.human36m.multiview_demo import (
+from cycledistill.integrations.human36m.multiview.model import merge_views, split_keypoints
+from cycledistill.integrations.human36m.multiview.detection import decode_joints, joint_detection_rate, joint_heatmaps
+from cycledistill.integrations.human36m.multiview.model import MultiViewPPT, create_multiview
+from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
+from cycledistill.integrations.human36m.multiview.demo import (
     ARMS,
     build,
     main,
@@ -32,10 +32,10 @@ from cycledistill.integrations.human36m.multiview_demo import (
     score,
     train,
 )
-from cycledistill.integrations.human36m.multiview_demo import SMALL as DEMO
-from cycledistill.integrations.human36m.multiview_scene import generate_scenes, in_picture, in_view
-from cycledistill.integrations.human36m.rays import patch_rays, ray_directions
-from cycledistill.prune import unwrap_pruning
+from cycledistill.integrations.human36m.multiview.demo import SMALL as DEMO
+from cycledistill.integrations.human36m.multiview.scenes import generate_scenes, in_picture, in_view
+from cycledistill.integrations.human36m.multiview.rays import patch_rays, ray_directions
+from cycledistill.prune.wrap import unwrap_pruning
 
 SMALL = {
     "num_keypoints": 3, "image_size": (32, 32), "backbone": "none", "patch_size": (8, 8), "dim": 16, "depth": 5,
@@ -134,7 +134,7 @@ def test_one_view_is_the_single_view_model() -> None:
 def test_a_view_is_the_single_view_ppt_of_the_pose_models() -> None:
     """Against another implementation in this project, which the published code's golden values have passed."""
     pytest.importorskip("torchvision")
-    from cycledistill.integrations.coco.registry import create_pose_model
+    from cycledistill.integrations.coco.models.registry import create_pose_model
 
     torch.manual_seed(0)
     other = create_pose_model("ppt_s_original", image_size=(256, 256), patch_size=(4, 4)).eval()
@@ -308,7 +308,7 @@ def test_heatmaps_by_hand_and_back() -> None:
 def test_maxima_at_the_border_stay() -> None:
     """Against the decoder of the pose models, which was held against the published code."""
     pytest.importorskip("torchvision")
-    from cycledistill.integrations.coco.decode import decode_heatmaps
+    from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps
 
     maps = torch.rand(2, 50, 6, 7, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(decode_joints(maps)[0], decode_heatmaps(maps, method="quarter")[0])

@@ -15,25 +15,25 @@ from torch import Tensor
 pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 
-from cycledistill.integrations.coco.joints import COCO
-from cycledistill.integrations.coco.loading import save_pose_weights
-from cycledistill.integrations.coco.official import FORMATS
-from cycledistill.integrations.coco.registry import create_pose_model
-from cycledistill.integrations.coco.tokenpose import TokenPose
-from cycledistill.integrations.coco.translate import to_official as pose_to_official
+from cycledistill.integrations.coco.data.joints import COCO
+from cycledistill.integrations.coco.weights.loading import save_pose_weights
+from cycledistill.integrations.coco.weights.official import FORMATS
+from cycledistill.integrations.coco.models.registry import create_pose_model
+from cycledistill.integrations.coco.models.tokenpose import TokenPose
+from cycledistill.integrations.coco.weights.translate import to_official as pose_to_official
 from cycledistill.integrations.human36m.convert import main
-from cycledistill.integrations.human36m.multiview import MultiViewPPT, create_multiview
-from cycledistill.integrations.human36m.multiview_config import MultiViewConfig
-from cycledistill.integrations.human36m.multiview_official import (
+from cycledistill.integrations.human36m.multiview.model import MultiViewPPT, create_multiview
+from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
+from cycledistill.integrations.human36m.multiview.official import (
     multiview_from_official,
     multiview_names,
     multiview_to_official,
 )
-from cycledistill.integrations.human36m.multiview_start import COCO_TOKENS, start_from_coco
-from cycledistill.integrations.human36m.multiview_weights import load_multiview_weights, save_multiview_weights
-from cycledistill.integrations.human36m.skeleton import JOINTS
+from cycledistill.integrations.human36m.multiview.start import COCO_TOKENS, start_from_coco
+from cycledistill.integrations.human36m.multiview.weights import load_multiview_weights, save_multiview_weights
+from cycledistill.integrations.human36m.data.skeleton import JOINTS
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights import read_weights, write_weights
+from cycledistill.recipes.weights.files import read_weights, write_weights
 
 NETWORK: dict[str, Any] = {"image_size": (64, 64), "stage1_width": 4, "dim": 16, "depth": 4, "heads": 2}
 SMALL = {**NETWORK, "prune_layers": (1, 2), "fused_layers": 1}

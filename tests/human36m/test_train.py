@@ -20,10 +20,10 @@ pytest.importorskip("accelerate")
 from cycledistill import unwrap_cyclic, unwrap_hourglass
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.recipe import Recipe, load_recipe
-from cycledistill.integrations.human36m.registry import create_lifter
+from cycledistill.integrations.human36m.models.registry import create_lifter
 from cycledistill.integrations.human36m.train import train
 from cycledistill.integrations.human36m.trained import evaluate_trained, load_trained
-from cycledistill.recipes.checkpoint import CheckpointStore, read_recipe, read_state
+from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
 from cycledistill.recipes.errors import CheckpointError, ConfigError, NonFiniteLossError
 
 PLAIN = {"hourglass__layer": None, "hourglass__keep": None, "cyclic__cycles": None, "evaluate__exits": None}
@@ -173,7 +173,7 @@ def test_the_error_falls_below_the_mean_poses(tiny: Recipe, layer: int | None) -
 
 def mean_pose_error(recipe: Recipe) -> float:
     """MPJPE of answering with the mean pose of the training clips, millimetres."""
-    from cycledistill.integrations.human36m.sources import open_clips
+    from cycledistill.integrations.human36m.training.sources import open_clips
 
     training, test = open_clips(recipe.data)
     mean = torch.cat([torch.from_numpy(clip.targets) for clip in training]).mean(dim=0)
@@ -229,7 +229,7 @@ def test_another_clip_length_is_refused_or_resized(tiny: Recipe, tmp_path: Path)
 
 
 def test_official_weights_to_start_from(tiny: Recipe, tmp_path: Path) -> None:
-    from cycledistill.integrations.human36m.translate import to_official
+    from cycledistill.integrations.human36m.weights.translate import to_official
 
     options = {"dim": 16, "heads": 2, "depth": 3}
     model = create_lifter("mixste", frames=9, **options)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from cycledistill.integrations.human36m.clips import Clip, film
-from cycledistill.integrations.human36m.dataset import LiftWindows, WindowBatches, window_loader
+from cycledistill.integrations.human36m.data.clips import Clip, film
+from cycledistill.integrations.human36m.data.dataset import LiftWindows, WindowBatches, window_loader
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.motion import generate_motion
-from cycledistill.integrations.human36m.skeleton import mirror
-from cycledistill.integrations.human36m.windows import centred_bounds, chunk_bounds, window_frames
+from cycledistill.integrations.human36m.data.motion import generate_motion
+from cycledistill.integrations.human36m.data.skeleton import mirror
+from cycledistill.integrations.human36m.data.windows import centred_bounds, chunk_bounds, window_frames
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.npz"
 

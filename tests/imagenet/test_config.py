@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from cycledistill import Distill
-from cycledistill.integrations.imagenet.build import create_model
-from cycledistill.integrations.imagenet.cli import add_arguments, config_from_args
+from cycledistill.integrations.imagenet.training.build import create_model
+from cycledistill.integrations.imagenet.train import add_arguments, config_from_args
 from cycledistill.integrations.imagenet.config import Config, ConfigError, load_config
 from cycledistill.integrations.imagenet.place import take_place
 from cycledistill.integrations.imagenet.train import train
-from cycledistill.recipes.distillation import read_distill
+from cycledistill.recipes.config.distillation import read_distill
 
 
 def test_defaults_are_the_packaged_deit_recipe():

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from cycledistill.integrations.imagenet.config import Config, DataConfig
-from cycledistill.integrations.imagenet.data import open_images
+from cycledistill.integrations.imagenet.data.splits import open_images
 from cycledistill.integrations.imagenet.errors import DataError
-from cycledistill.integrations.imagenet.loader import SeededOrder, TrainLoader, create_mixup, eval_loader
+from cycledistill.integrations.imagenet.data.loader import SeededOrder, TrainLoader, create_mixup, eval_loader
 from cycledistill.integrations.imagenet.place import Place
 
 from .pictures import SIZE, picture, write_parquet

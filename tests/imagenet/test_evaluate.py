@@ -7,8 +7,8 @@ import timm
 import torch
 
 from cycledistill import wrap_cyclic
-from cycledistill.integrations.imagenet.evaluate import evaluate
-from cycledistill.recipes.seeding import derive_seed, seeded
+from cycledistill.integrations.imagenet.training.evaluate import evaluate
+from cycledistill.recipes.run.seeding import derive_seed, seeded
 
 
 @pytest.fixture

@@ -22,17 +22,8 @@ pytest.importorskip("safetensors")
 pytest.importorskip("cv2")
 
 from cycledistill.integrations.coco import create_pose_model, load_pose_weights
-from cycledistill.integrations.coco.synthetic import write_synthetic
-from cycledistill.integrations.mmpose import (
-    config_path,
-    convert,
-    find_problems,
-    from_mmpose,
-    load_mmpose,
-    options,
-    to_mmpose,
-    train,
-)
+from cycledistill.integrations.coco.data.synthetic import write_synthetic
+from cycledistill.integrations.mmpose import config_path, convert, find_problems, from_mmpose, load_mmpose, options, to_mmpose, train
 
 PROBLEMS = find_problems()
 pytestmark = [
@@ -229,7 +220,7 @@ def test_evaluate_gives_the_metric_of_the_run(
 def test_weights_that_do_not_fit_are_refused_by_name(
     how: str, config: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from cycledistill.recipes.weights import write_weights
+    from cycledistill.recipes.weights.files import write_weights
 
     state = weights_of(trained / "weights.safetensors")
     lost, *_, bent = (name for name in state if name.startswith("blocks."))
@@ -247,7 +238,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(
 def test_training_starts_from_what_fits_if_the_config_says_so(
     part: str, config: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from cycledistill.recipes.weights import write_weights
+    from cycledistill.recipes.weights.files import write_weights
 
     state = {name: tensor + 0.5 for name, tensor in weights_of(trained / "weights.safetensors").items()}
     lost = next(name for name in state if name.startswith("blocks."))
@@ -343,7 +334,7 @@ def test_the_guide_predicts(
 ) -> None:
     import cv2
 
-    from cycledistill.recipes.weights import write_weights
+    from cycledistill.recipes.weights.files import write_weights
 
     page = (Path(__file__).parents[2] / "docs" / "mmpose.md").read_text(encoding="utf-8")
     (code,) = [code for code in re.findall(r"^```py\n(.*?)^```$", page, re.M | re.S) if "inference_topdown" in code]
@@ -504,7 +495,7 @@ def test_a_pretrained_backbone_is_loaded_whole_or_not(tmp_path: Path) -> None:
     from mmpose.registry import MODELS
 
     from cycledistill.recipes.errors import CheckpointError
-    from cycledistill.recipes.weights import write_weights
+    from cycledistill.recipes.weights.files import write_weights
 
     source = MODELS.build({"type": "TokenPoseHRNet"}).net.state_dict()
     write_weights(source | {"stage4.0.weight": torch.ones(2)}, tmp_path / "hrnet.pth")

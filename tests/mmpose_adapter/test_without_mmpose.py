@@ -18,19 +18,7 @@ pytest.importorskip("safetensors")
 
 from cycledistill.integrations.coco import create_pose_model
 from cycledistill.integrations.mmpose import check as check_command
-from cycledistill.integrations.mmpose import (
-    checkpoint,
-    config_path,
-    convert,
-    factory,
-    from_mmpose,
-    installed,
-    list_configs,
-    load_mmpose,
-    shims,
-    to_mmpose,
-    train,
-)
+from cycledistill.integrations.mmpose import checkpoint, config_path, convert, factory, from_mmpose, installed, list_configs, load_mmpose, shims, to_mmpose, train
 from cycledistill.recipes.errors import CheckpointError
 
 ROOT = Path(__file__).parents[2]
@@ -247,7 +235,7 @@ def test_names_map_both_ways_and_every_tensor_once() -> None:
 
 
 def test_convert_command_writes_the_other_names(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    from cycledistill.recipes.weights import read_weights, write_weights
+    from cycledistill.recipes.weights.files import read_weights, write_weights
 
     state = create_pose_model("sdpose_t", depth=1).state_dict()
     write_weights(state, tmp_path / "ours.safetensors")

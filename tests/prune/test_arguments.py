@@ -16,7 +16,7 @@ pytest.importorskip("timm")
 from timm.models.vision_transformer import Block
 
 from cycledistill import StackError, unwrap_pruning, wrap_cyclic, wrap_pruning
-from cycledistill.kept import Kept, take_argument
+from cycledistill.prune.survivors import Kept, take_argument
 
 FIRST, PATCHES, WIDTH = 2, 12, 8
 TOKENS = FIRST + PATCHES

@@ -16,7 +16,7 @@ pytest.importorskip("timm")
 from timm.layers import set_reentrant_ckpt
 
 from cycledistill import CycleLoss, CycleOutput, StackError, unwrap_cyclic, unwrap_pruning, wrap_cyclic, wrap_pruning
-from cycledistill.cost import cost
+from cycledistill.cost.report import cost
 
 from .oracle import drop_after_whole_layers, embed, finish, images, vit
 

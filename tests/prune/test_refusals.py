@@ -15,7 +15,7 @@ import timm
 from timm.models import vision_transformer
 
 from cycledistill import StackError, unwrap_pruning, wrap_cyclic, wrap_pruning
-from cycledistill.pruned import PRUNE_SITE
+from cycledistill.plugin.sites import PRUNE_SITE
 
 from .oracle import images, vit
 

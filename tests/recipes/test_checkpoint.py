@@ -11,8 +11,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from cycledistill.recipes import checkpoint as module
-from cycledistill.recipes.checkpoint import (
+from cycledistill.recipes.weights import checkpoint as module
+from cycledistill.recipes.weights.checkpoint import (
     CheckpointStore,
     find_checkpoint,
     load_weights,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cycledistill.recipes.fitting import differences, shorten
+from cycledistill.recipes.weights.fitting import differences, shorten
 
 
 def test_what_differs_is_named() -> None:

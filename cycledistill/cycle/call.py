@@ -1,0 +1,122 @@
+"""One block's call in the first pass: what it was given, and how it is run again in a further cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import checkpoint
+
+from cycledistill.cycle.snapshot import Held, Noted, opaque, plain
+from cycledistill.stack.links import Links
+
+
+@dataclass
+class NotedCall:
+    """One block, and the arguments of its call in the first pass."""
+
+    block: nn.Module
+    given: Noted
+    checkpointed: bool
+    containers: list[tuple[Any, Noted]] = field(default_factory=list)
+    """Lists and dicts among the arguments, which the block may change."""
+    places: dict[int, int] = field(default_factory=dict)
+    """The number of each argument, by identity."""
+    objects: list[Held] = field(default_factory=list)
+    """Objects that may hold tensors, and what they held."""
+    autocast: torch.dtype | bool | None = None
+    """The precision the forward asked for around this block, where it is another than around the forward."""
+    fills: int | None = None
+    """Which argument the block changed and returned: a dict or a list that holds the state."""
+    links: Links = field(default_factory=list)
+    skips: list[tuple[int, int, int]] = field(default_factory=list)
+    """Block, output leaf, input leaf: outputs of blocks further back that this one takes as well."""
+
+    def watch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look at what the block could change beside its tokens."""
+        given = (*args, *kwargs.values())
+        self.containers = [(each, Noted(plain(each))) for each in given if isinstance(each, (list, dict))]
+        self.places = {id(each): place for place, each in enumerate(given)}
+        self.objects = [Held(each) for each in opaque(self.leaves)]
+
+    def run(self, frozen: FrozenStatistics, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the block, checkpointed and in the precision of its first call."""
+        with _precision(self.leaves, self.autocast):
+            if self.checkpointed:
+                return checkpoint(partial(_run_frozen, self.block, frozen), *args, use_reentrant=False, **kwargs)
+            return _run_frozen(self.block, frozen, *args, **kwargs)
+
+    @property
+    def leaves(self) -> list[Any]:
+        """The leaves of the arguments."""
+        return self.given.leaves
+
+    def state_places(self) -> set[int]:
+        """The places of the leaves that are other blocks' outputs."""
+        return {taken for _, taken in self.links} | {taken for _, _, taken in self.skips}
+
+    def arguments(self, state: list[Any], outputs: list[Noted]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The noted arguments with the state leaves taken from this cycle's outputs of the blocks before."""
+        leaves = list(self.leaves)
+        for made, taken in self.links:
+            leaves[taken] = state[made]
+        for block, made, taken in self.skips:
+            leaves[taken] = outputs[block].leaves[made]
+        args, kwargs = pytree.tree_unflatten(leaves, self.given.spec)
+        return args, kwargs
+
+
+class FrozenStatistics:
+    """Keeps the running statistics of BatchNorm still while extra cycles run: they belong to the first cycle."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.norms = [module for module in modules if isinstance(module, _BatchNorm) and module.track_running_stats]
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Normalise by batch statistics inside the context, as in training, and leave the buffers alone."""
+        for norm in self.norms:
+            norm.track_running_stats = not norm.training
+        try:
+            yield
+        finally:
+            for norm in self.norms:
+                norm.track_running_stats = True
+
+
+def _run_frozen(block: nn.Module, frozen: FrozenStatistics, *args: Any, **kwargs: Any) -> Any:
+    if not frozen.norms:
+        return block(*args, **kwargs)
+    with frozen.hold():
+        return block(*args, **kwargs)
+
+
+def autocast_of(leaves: list[Any]) -> torch.dtype | bool:
+    """The type that autocast works in for the device of these tensors, or ``False``."""
+    kind = next((leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor)), "cpu")
+    kind = kind if torch.amp.is_autocast_available(kind) else "cpu"
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else False
+
+
+def _precision(leaves: list[Any], autocast: torch.dtype | bool | None) -> AbstractContextManager[Any]:
+    if autocast is None:
+        return nullcontext()
+    kind = next((leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor)), "cpu")
+    if isinstance(autocast, torch.dtype):
+        return torch.autocast(kind, dtype=autocast)
+    return torch.autocast(kind, enabled=False)
+
+
+def saving_hooks() -> Any:
+    """The innermost saved-tensor hooks: another pair inside a block's call than outside means checkpointing."""
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
+        return None
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks[0] if hooks is not None else None

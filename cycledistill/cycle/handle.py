@@ -1,0 +1,255 @@
+"""The handle ``model.cyclic``: the settings of a wrapped model, and its forward in training and at later exits."""
+
+from __future__ import annotations
+
+import torch
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from typing import Any
+
+from cycledistill.cycle.call import FrozenStatistics
+from cycledistill.cycle.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
+from cycledistill.cycle.modules import Recorder, Site
+from cycledistill.cycle.run import Run, StackReached
+from cycledistill.cycle.snapshot import watching
+from cycledistill.distill import Distill
+from cycledistill.errors import ChainError, StackError
+from cycledistill.output import CycleOutput
+from cycledistill.plugin.sites import SITE
+from cycledistill.stack.find import Stack, advice
+
+Scheme = str | Distill | Callable[[CycleOutput], torch.Tensor] | None
+
+
+class Cyclic:
+    """The handle ``model.cyclic`` of a wrapped model. It holds no parameters and no module."""
+
+    _stack: Stack
+    _span: tuple[int, int] | None
+    """Where in its container the stack begins and ends; ``None`` for one module that is the whole stack."""
+    _siblings: int
+    _asked: str = "auto"
+    """What ``blocks`` was when the model was wrapped."""
+    _whole_first: bool = False
+    """Whether cycle 1 runs to its end at later exits too: a plug-in behind the stack decides by it for all cycles."""
+
+    def __init__(self, cycles: int, distill: Scheme, tokens: Mapping[str, slice] | None, batch_norm: str) -> None:
+        if batch_norm not in ("freeze", "update"):
+            raise StackError(f'batch_norm={batch_norm!r}: "freeze" or "update" is expected')
+        self._cycles = _positive(cycles, "cycles")
+        self._exit = 1
+        self._distill = _resolve(distill)
+        self._task_weights()
+        self._groups: Groups | None = None if tokens is None else check_groups(tokens)
+        self._freeze_batch_norm = batch_norm == "freeze"
+        self._recorder = Recorder()
+
+    def _bind(self, model: nn.Module, stack: Stack) -> None:
+        """Settle what depends on the model, before anything in it is changed."""
+        if self._cycles > 1:
+            check_trainable(stack, model)
+        groups = self._groups or default_groups(model, stack.shape)
+        if groups is not None and groups != ALL and stack.shape is not None:
+            fit_groups(groups, stack.shape)
+        if groups is not None and isinstance(self._distill, Distill):
+            self._distill.group_weights(groups)
+        self._stack, self._groups = stack, groups
+        self._span, self._siblings = stack.span(model)
+        self._freeze_batch_norm &= any(isinstance(module, _BatchNorm) for module in model.modules())
+
+    @property
+    def stack(self) -> Stack:
+        """The blocks that are cycled: ``.path`` and ``.depth``."""
+        return self._stack
+
+    @property
+    def cycles(self) -> int:
+        """How often the stack runs in a training forward; settable between steps."""
+        return self._cycles
+
+    @cycles.setter
+    def cycles(self, cycles: int) -> None:
+        self._cycles = _positive(cycles, "cycles")
+
+    @property
+    def exit(self) -> int:
+        """The cycle whose output eval returns; settable, and may exceed ``cycles``."""
+        return self._exit
+
+    @exit.setter
+    def exit(self, cycle: int) -> None:
+        self._exit = _positive(cycle, "exit")
+
+    @property
+    def distill(self) -> Distill | Callable[[CycleOutput], torch.Tensor] | None:
+        """The distillation scheme in force; settable, by preset name too. A schedule sets it from the training loop."""
+        return self._distill
+
+    @distill.setter
+    def distill(self, distill: Scheme) -> None:
+        self._distill = _resolve(distill)
+
+    @property
+    def groups(self) -> Mapping[str, slice] | None:
+        """The token groups that are distilled apart, by name; ``None`` while they are not known."""
+        return self._groups
+
+    @property
+    def freezes_batch_norm(self) -> bool:
+        """Whether later cycles leave the running statistics of BatchNorm layers alone; false where there are none."""
+        return self._freeze_batch_norm
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and not isinstance(getattr(type(self), name, None), property):
+            raise AttributeError(f"model.cyclic has no setting {name!r}: cycles, exit and distill can be set")
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        return f"Cyclic({self._stack.path} x{self._stack.depth}, cycles={self._cycles}, exit={self._exit})"
+
+    def _task_weights(self) -> tuple[float, ...]:
+        return self._distill.weights(self._cycles) if isinstance(self._distill, Distill) else (1.0,) * self._cycles
+
+    def _losses(
+        self, model: nn.Module, out: CycleOutput, entry: torch.Tensor | tuple[torch.Tensor, ...]
+    ) -> dict[str, torch.Tensor]:
+        if self._distill is None:
+            return {}
+        if not isinstance(self._distill, Distill):
+            return {"distill": _scalar(self._distill(out))}
+        if self._groups is None:
+            self._groups = resolve_groups(model, entry)
+        if self._groups != ALL:
+            fit_groups(self._groups, () if isinstance(out.tokens[0], tuple) else tuple(out.tokens[0].shape))
+        return self._distill.losses(out.outputs, out.tokens, self._groups)
+
+    def _check_unedited(self, host: nn.Module, below: str) -> None:
+        try:
+            container = host.get_submodule(below)
+        except AttributeError:
+            container = nn.ModuleList()
+        siblings = [container] if self._span is None else list(container.children())
+        start, stop = self._span or (0, 1)
+        sites = [getattr(block, SITE, None) for block in siblings[start:stop]]
+        same = len(siblings) == self._siblings and all(
+            isinstance(site, Site) and site.index == index and site.recorder is self._recorder
+            for index, site in enumerate(sites)
+        )
+        if not same:
+            raise StackError(
+                f'blocks="{self._stack.path}": the blocks are not those that were wrapped; the model was edited since. '
+                "Call unwrap_cyclic(model), edit, and wrap_cyclic(model) again"
+            )
+
+    def _compares(self, model: nn.Module) -> bool:
+        """Whether this forward compares the blocks' arguments between cycles: the 1st, 2nd, 4th, 8th, ... in each mode.
+
+        Not the first alone: blocks that begin as the identity let arguments that hang on tokens look constant.
+        """
+        if not watching():
+            return False
+        forwards = vars(self).setdefault("_forwards", {True: 0, False: 0})
+        count = forwards[model.training] = forwards[model.training] + 1
+        return count & (count - 1) == 0
+
+    def _train(self, model: nn.Module, forward: _Forward) -> CycleOutput:
+        """One training forward: the model's own pass, then every further cycle with its replayed tail."""
+        if torch.is_grad_enabled() and self._cycles > 1:
+            check_trainable(self._stack, model)
+        weights = self._task_weights()
+        frozen = FrozenStatistics(model.modules() if self._freeze_batch_norm else ())
+        stack, compare = self._stack, self._compares(model)
+        run = self._recorder.run = Run(stack.path, stack.depth, forward.inputs, stop_at_last=False, compare=compare)
+        try:
+            outputs, tokens = [forward()], []
+            run.first_pass_done()
+            tokens.append(run.state())
+            for _ in range(1, self._cycles):
+                run.cycle(frozen)
+                tokens.append(run.state())
+                outputs.append(run.replay(forward, frozen))
+            run.check_state()
+        except ChainError as refusal:
+            self._recorder.run = None
+            raise StackError(f"{refusal}.{advice(model, self._stack.path)}") from None
+        finally:
+            self._recorder.run = None
+        out = CycleOutput(tuple(outputs), tuple(tokens), {}, weights)
+        out.losses = self._losses(model, out, run.entry())
+        return out
+
+    def _eval(self, model: nn.Module, forward: _Forward, whole: bool, stop: bool) -> Any:
+        """One eval forward at a later exit: the extra cycles, the tail once; ``whole``: by the model's own forward."""
+        stack, compare = self._stack, self._compares(model)
+        run = self._recorder.run = Run(stack.path, stack.depth, forward.inputs, stop_at_last=stop, compare=compare)
+        frozen = FrozenStatistics(())
+        try:
+            try:
+                output = forward()
+            except StackReached:
+                run.first_pass_done()
+                run.finish_first_cycle()
+            else:
+                if run.entered == 0 and not whole:
+                    return output  # this method does not go through the stack (a head on its own, say)
+                run.first_pass_done()
+                if len(run.outputs) < stack.depth:  # the model caught the early stop and went on without the last block
+                    return self._eval(model, forward, whole, stop=False)
+            for _ in range(1, self._exit):
+                run.cycle(frozen)
+            return run.replay(forward, frozen)
+        finally:
+            self._recorder.run = None
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """One call of a model's method, which may be made again."""
+
+    method: Callable[..., Any]
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def inputs(self) -> Any:
+        """What the caller gave."""
+        return self.args, self.kwargs
+
+    def __call__(self) -> Any:
+        return self.method(self.model, *self.args, **self.kwargs)
+
+
+def check_trainable(stack: Stack, model: nn.Module) -> None:
+    """Refuse a stack whose parameters are all frozen."""
+    blocks = stack.modules(model)
+    parameters = [parameter for block in blocks for parameter in block.parameters()]
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        raise StackError(
+            f'blocks="{stack.path}": no parameter of the stack requires gradients, so cycles would train nothing in '
+            "it. Unfreeze the blocks (requires_grad_(True)), or freeze them only after training"
+        )
+
+
+def _resolve(distill: Scheme) -> Distill | Callable[[CycleOutput], torch.Tensor] | None:
+    if isinstance(distill, str):
+        return Distill.preset(distill)
+    if distill is None or isinstance(distill, Distill) or callable(distill):
+        return distill
+    raise ValueError(f"distill={distill!r}: a preset name, a Distill, a callable (CycleOutput) -> Tensor, or None")
+
+
+def _scalar(loss: Any) -> torch.Tensor:
+    if isinstance(loss, torch.Tensor) and loss.ndim == 0:
+        return loss
+    given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
+    raise ValueError(f"the distillation callable returned {given}: a scalar tensor is expected")
+
+
+def _positive(value: int, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10_000:
+        raise StackError(f"{name}={value!r}: a whole number of at least 1 is expected")
+    return value

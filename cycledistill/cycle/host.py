@@ -1,0 +1,83 @@
+"""The plug-in on the model itself: where a forward that may cycle begins."""
+
+from __future__ import annotations
+
+import inspect
+import torch
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from torch import nn
+from torch.fx import Proxy
+from typing import Any
+
+from cycledistill.cycle.handle import Cyclic, _Forward
+from cycledistill.cycle.modules import Recorder
+from cycledistill.errors import StackError
+from cycledistill.plugin.sites import SITE
+from cycledistill.plugin.swap import Swapped
+
+class CycledHost(Swapped):
+    """The wrapped model, and the modules between it and its stack: where a forward that may cycle begins."""
+
+    swap_order = 10
+
+    @classmethod
+    def namespace(cls, below: type) -> dict[str, Any]:
+        """Wrap every method by which users enter the stack; names, signatures and docs stay the base's."""
+        names = (name for name in dir(below) if name.startswith(("forward", "get_intermediate_layers")))
+        methods = (name for name in names if inspect.isfunction(inspect.getattr_static(below, name)))
+        return {name: _entry(name, getattr(below, name)) for name in methods}
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise StackError(
+            "torch.jit.script cannot compile a wrapped model: call unwrap_cyclic(model) first (the weights stay), or "
+            "use torch.jit.trace, torch.export or ONNX, which take the wrapped model in eval mode"
+        )
+
+
+@dataclass
+class HostSite:
+    """The place of a host: the handle, and the path from the host down to the stack's container."""
+
+    cyclic: Cyclic
+    below: str
+
+    @property
+    def recorder(self) -> Recorder:
+        """The recorder that the host shares with the blocks."""
+        return self.cyclic._recorder
+
+
+def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # A slice of a swapped Sequential is a new object of its class, and has no site: it is not a host.
+        site: HostSite | None = getattr(self, SITE, None)
+        if site is None or site.recorder.run is not None:
+            return method(self, *args, **kwargs)
+        cyclic = site.cyclic
+        whole = name == "forward" and "cyclic" in self.__dict__
+        cycles = whole if self.training else cyclic._exit > 1
+        if whole or cycles:
+            cyclic._check_unedited(self, site.below)
+        if not cycles:
+            return method(self, *args, **kwargs)
+        if any(isinstance(given, Proxy) for given in (*args, *kwargs.values())):
+            raise StackError(
+                "torch.fx traces a wrapped model only in eval mode and at exit 1 (create_feature_extractor also traces "
+                "the training mode): call unwrap_cyclic(model) first, or model.eval() with model.cyclic.exit = 1"
+            )
+        if getattr(self, "_is_replica", False):
+            raise StackError(
+                "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
+                "torch.nn.parallel.DistributedDataParallel, or unwrap_cyclic(model)"
+            )
+        forward = _Forward(method, self, args, kwargs)
+        if self.training:
+            return cyclic._train(self, forward)
+        # Compilers and exporters cannot follow the early stop; the unused first tail is dead code, which they remove.
+        stop = not (torch.compiler.is_compiling() or cyclic._whole_first)
+        return cyclic._eval(self, forward, whole, stop)
+
+    return enter

@@ -1,0 +1,100 @@
+"""The plug-ins on a wrapped model's modules: blocks and early modules that note their calls, or answer from notes."""
+
+from __future__ import annotations
+
+import torch
+from dataclasses import dataclass
+from torch import nn
+from typing import Any
+
+from cycledistill.cycle.run import BYPASS, LOOP, Run
+from cycledistill.cycle.snapshot import Noted, plain, versions
+from cycledistill.plugin.sites import SITE
+from cycledistill.plugin.swap import Swapped
+
+@dataclass
+class Recorder:
+    """Shared by the swapped modules of one model: the run in progress, if any."""
+
+    run: Run | None = None
+
+
+@dataclass
+class Site:
+    """The place of one swapped module: its recorder and its number among the blocks, or among the early modules."""
+
+    recorder: Recorder
+    index: int
+    parameters: tuple[str, ...] = ()
+    """Names of a block's arguments in the order of its signature."""
+
+    def ordered(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Keyword arguments in the order of the signature, whatever the order of the call."""
+        known = {name: kwargs[name] for name in self.parameters if name in kwargs}
+        return {**known, **kwargs}
+
+
+class CycledBlock(Swapped):
+    """A block of the stack. Noting happens in ``__call__``, outside all hooks: some replace tensors (FSDP2's do)."""
+
+    swap_order = 10
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, note or answer, as the phase of the run asks."""
+        site: Site | None = getattr(self, SITE, None)
+        run = site.recorder.run if site is not None else None
+        if site is None or run is None or run.phase == LOOP:
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        if run.phase == BYPASS:
+            output = run.answer_block(site.index, args, site.ordered(kwargs))
+            _show_to_collectors(self, args, output)  # type: ignore[arg-type]
+            return output
+        run.note(self, site.index, args, site.ordered(kwargs))  # type: ignore[arg-type]
+        output = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        run.note_output(output)
+        return output
+
+
+class EarlyModule(Swapped):
+    """A module outside the stack. Called before it, it notes its output once and answers from the note in replays.
+
+    So stems are not run twice, their BatchNorm moves once, and their random masks are the same in every cycle.
+    """
+
+    swap_order = 10
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, note or answer, as the phase of the run asks."""
+        site: Site | None = getattr(self, SITE, None)
+        run = site.recorder.run if site is not None else None
+        if site is None or run is None or not run.is_before_stack():
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        if run.phase == BYPASS:
+            return run.answer_early(site.index, (*args, *kwargs.values()))
+        containers = [
+            (place, each, Noted(plain(each)))
+            for place, each in enumerate((*args, *kwargs.values()))
+            if isinstance(each, (list, dict))
+        ]
+        given = [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, torch.Tensor)]
+        before = versions(given)
+        run.inside_early = True
+        try:
+            output = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            run.inside_early = False
+        # Nothing is known of either in compiled code.
+        changed = [tensor for tensor, was, now in zip(given, before, versions(given), strict=False) if was != now]
+        if changed:
+            run.refresh(changed)
+        fills = [(place, Noted(plain(each))) for place, each, was in containers if not was.holds(plain(each))]
+        run.note_early(site.index, output, fills)
+        return output
+
+
+def _show_to_collectors(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    # Hugging Face collects hidden states by forward hooks that are only active inside the model's own forward. A
+    # by-passed block runs no hooks, so these (and only these, the others ran in the loop) are shown its output.
+    for hook in block._forward_hooks.values():
+        if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
+            hook(block, args, output)

@@ -1,0 +1,220 @@
+"""Write a model as ONNX, as a PyTorch program or as weights, and hold the written file against the model."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from cycledistill.exporter.compare import compare, default_tolerance, run_eagerly
+from cycledistill.exporter.errors import ExportError
+from cycledistill.exporter.formats import write, write_weights
+from cycledistill.stack.probe import meta_copy
+from cycledistill.inputs import Inputs, call_of, describe, guess_call
+
+_logger = logging.getLogger(__name__)
+
+Format = Literal["onnx", "pt2", "safetensors"]
+FORMATS: dict[str, str] = {".onnx": "onnx", ".pt2": "pt2", ".safetensors": "safetensors"}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how near it is to the model.
+
+    Attributes:
+        path: The file.
+        format: ``"onnx"``, ``"pt2"`` or ``"safetensors"``.
+        exit: The cycle whose output it gives.
+        inputs: Shapes of the inputs it was held against; empty for weights.
+        max_difference: Largest absolute difference to the model's outputs on these inputs; for weights, 0.0.
+        dynamic_batch: Whether the first dimension of the inputs is free.
+    """
+
+    path: Path
+    format: str
+    exit: int
+    inputs: str
+    max_difference: float
+    dynamic_batch: bool
+
+
+def export(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    inputs: Tensor | tuple[Any, ...] | Mapping[str, Any] | None = None,
+    *,
+    format: Format | None = None,
+    exit: int = 1,
+    dynamic_batch: bool = True,
+    postprocess: Callable[[Any], Any] | None = None,
+    tolerance: float | None = None,
+) -> Exported:
+    """Write a wrapped or plain model to a file, and compare what the file computes with what the model computes.
+
+    A thin layer over ``torch.onnx.export(dynamo=True)``, ``torch.export`` and safetensors. The file appears only when
+    it agrees with the model. The model is left as it was. An ONNX file's inputs have the names of the forward's
+    arguments, its outputs those of the dict or ``ModelOutput`` that the model returns, else ``output`` (``output_0``,
+    ... of a tuple).
+
+    Args:
+        model: In eval mode. Wrapped models need not be unwrapped; at ``exit=1`` the file is that of the plain model.
+        path: The file; its ending tells the format where ``format`` does not, and may not contradict it.
+        inputs: What the model is called with: a tensor, a tuple of arguments, or a mapping of keyword arguments. By
+            default an image of the size the model declares, with values of a normal distribution. Weights need none.
+        format: ``"onnx"`` (needs the extra ``onnx``), ``"pt2"`` (``torch.export.load`` reads it), ``"safetensors"``.
+        exit: The cycle whose output the file gives; above 1 for wrapped models only. Weights are those of all exits.
+        dynamic_batch: Leave the first dimension of every input tensor free, and compare at another batch size too.
+        postprocess: Applied to the model's output inside the exported graph, for example a pose decoder.
+        tolerance: The largest difference allowed in each output, relative to its largest finite value. nan and
+            infinities must be at the same places, integers and booleans equal. By default 0.001, and of models in half
+            precision, whose rounding is coarser, 0.01 (float16) or 0.08 (bfloat16): ten rounding steps.
+
+    Returns:
+        Path, format, exit and the largest difference.
+
+    Raises:
+        ExportError: The model is in training mode, an operation cannot be exported (it is named), the model returns
+            what a file cannot hold, or the written file differs from the model.
+        ValueError: An unknown format, a path that cannot be written, an ``exit`` that the model does not have, a
+            negative tolerance, or inputs that the model (or ``postprocess``) does not run on.
+        TypeError: ``model`` is not a module, or ``postprocess`` cannot be called.
+        ImportError: The exporter's packages are not installed.
+
+    Example:
+        >>> export(wrap_cyclic(vit, 2).eval(), "vit.onnx", torch.randn(1, 3, 224, 224), exit=2).max_difference < 1e-4
+        True
+    """
+    target, kind = Path(path), _format(path, format)
+    _check(model, target, kind, postprocess, tolerance)
+    handles = _handles(model)
+    _check_exit(model, exit, handles)
+    call = ((), {}) if kind == "safetensors" else _call(model, inputs)
+    allowed = default_tolerance(model, call) if tolerance is None else tolerance
+    whole = _followed_by(model, postprocess) if postprocess is not None else model
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder, _at_exit(handles, exit):
+        beside = Path(folder) / target.name
+        if kind == "safetensors":
+            difference = write_weights(model, beside)
+        else:
+            samples = run_eagerly(model, postprocess, call, dynamic_batch, kind)
+            run = write(kind, whole, call, beside, dynamic_batch)
+            difference = compare(type(model).__name__, run, samples, allowed)
+        for file in Path(folder).iterdir():  # large ONNX files come with a second one
+            os.replace(file, target.parent / file.name)
+    result = Exported(target, kind, exit, describe(call), difference, dynamic_batch and kind != "safetensors")
+    _logger.info("%s: exit %d, largest difference to the model %.3g on %s", target, exit, difference, result.inputs)
+    return result
+
+
+def _followed_by(model: nn.Module, postprocess: Callable[[Any], Any]) -> nn.Module:
+    """The model and what is done to its output as one module, with the name and the arguments of the model."""
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.postprocess = model, postprocess
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return self.postprocess(self.model(*args, **kwargs))
+
+    functools.update_wrapper(Whole.forward, type(model).forward)  # for the names of the file's inputs
+    Whole.__name__ = type(model).__name__
+    return Whole().eval()
+
+
+def _format(path: str | os.PathLike[str], given: str | None) -> str:
+    told = FORMATS.get(Path(path).suffix)
+    kind = given or told
+    if kind is None or kind not in FORMATS.values():
+        raise ValueError(
+            f"format={given!r} for {os.fspath(path)!r}: one of {', '.join(map(repr, FORMATS.values()))} is expected, "
+            "or a path with one of these endings"
+        )
+    if told not in (None, kind):
+        raise ValueError(f"format={given!r}, but {os.fspath(path)!r} has the ending of {told!r}: leave one of them out")
+    return kind
+
+
+def _check(model: Any, target: Path, kind: str, postprocess: Any, tolerance: float | None) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model={model!r}: a torch.nn.Module is expected; create or load it first")
+    if target.is_dir():
+        raise ValueError(f"{target} is a folder: give the path of a file, such as {target / f'model.{kind}'}")
+    if not target.parent.is_dir():
+        raise ValueError(f"{target}: there is no folder {target.parent}")
+    if postprocess is not None and not callable(postprocess):
+        raise TypeError(f"postprocess={postprocess!r}: a callable that takes the model's output is expected")
+    if postprocess is not None and kind == "safetensors":
+        raise ValueError("postprocess= has no place in a file of weights: leave it out, or write 'onnx' or 'pt2'")
+    if tolerance is not None and not (math.isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"tolerance={tolerance!r}: a finite number of at least 0 is expected, such as 0.001")
+    _check_mode(model)
+
+
+def _check_exit(model: nn.Module, exit: int, handles: list[Any]) -> None:
+    if not isinstance(exit, int) or exit < 1:
+        raise ValueError(f"exit={exit!r}: the number of a cycle is expected, 1 or more")
+    if exit > 1 and not handles:
+        raise ValueError(f"exit={exit}: this {type(model).__name__} is not wrapped, and has exit 1 only")
+
+
+def _check_mode(model: nn.Module) -> None:
+    training = next((name for name, module in model.named_modules() if module.training), None)
+    if training is None:
+        return
+    handle: Any = vars(model).get("cyclic")
+    cycles = f", in which it runs {handle.cycles} cycles and returns all" if handle else ""
+    what = f"the model is in training mode{cycles}" if not training else f"its module {training!r} is in training mode"
+    raise ExportError(f"{type(model).__name__}: {what}. Call model.eval() before the export")
+
+
+def _handles(model: nn.Module) -> list[Any]:
+    return [vars(module)["cyclic"] for module in model.modules() if "cyclic" in vars(module)]
+
+
+@contextmanager
+def _at_exit(handles: list[Any], exit: int) -> Iterator[None]:
+    before = [handle.exit for handle in handles]
+    try:
+        for handle in handles:
+            handle.exit = exit
+        yield
+    finally:
+        for handle, cycle in zip(handles, before, strict=True):
+            handle.exit = cycle
+
+
+def _call(model: nn.Module, inputs: Any) -> Inputs:
+    if inputs is None:
+        try:
+            call = guess_call(model, meta_copy(model))
+        except ValueError:
+            raise ValueError(f"{type(model).__name__} declares no input size: give inputs=") from None
+        place = next((p.device for p in model.parameters()), torch.device("cpu"))
+        return tree_map_only(Tensor, lambda meta: _random(meta, place), call)
+    call = call_of(inputs)
+    tensors = [leaf for leaf in tree_leaves(call) if isinstance(leaf, Tensor)]
+    if not tensors:
+        raise ValueError(f"inputs={type(inputs).__name__}: a tensor, a tuple of arguments or a mapping is expected")
+    if any(x.ndim and not len(x) for x in tensors):
+        raise ValueError(f"inputs of {describe(call)}: a batch of at least 1 is expected, to compare the file on")
+    return call
+
+
+def _random(meta: Tensor, place: torch.device) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    if meta.is_floating_point():
+        return torch.randn(meta.shape, generator=generator).to(place, meta.dtype)
+    return torch.zeros(meta.shape, dtype=meta.dtype, device=place)

@@ -1,0 +1,157 @@
+"""The formats a model is exported to: each is written, read back, and run as a function of the model's inputs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_unflatten
+
+from cycledistill.exporter.compare import Run, batched
+from cycledistill.exporter.errors import ExportError, in_words, not_converted, not_loaded, not_traced, quiet
+from cycledistill.inputs import Inputs
+
+INLINE = 1_900_000_000
+"""Bytes of weights up to which an ONNX file holds them itself; protobuf ends at 2 GiB."""
+
+
+def write(kind: str, model: nn.Module, call: Inputs, path: Path, dynamic: bool) -> Run:
+    """Write ``model`` as ``"onnx"`` or ``"pt2"`` and read it back.
+
+    Raises:
+        ExportError: The exporter refuses the model; an operation at fault is named.
+        ImportError: The exporter's packages are not installed.
+    """
+    name = type(model).__name__
+    with torch.no_grad(), quiet():
+        if kind == "pt2":
+            return _program(name, _traced(model, call, dynamic)[0], path)
+        try:
+            import onnxruntime  # noqa: F401  (before minutes of work)
+            import onnxscript  # noqa: F401  (torch's exporter says less clearly that it is missing)
+        except ImportError as error:
+            raise ImportError(f'{error}: pip install "cycledistill[onnx]"') from error
+        program, free = _traced(model, call, dynamic)
+        types = {x.dtype for x in (*program.state_dict.values(), *tree_leaves(call)) if isinstance(x, Tensor)}
+        try:
+            _to_onnx(program, path, free)
+        except Exception as error:
+            raise ExportError(not_converted(name, error)) from error
+        return _runtime(_session(name, path, types))
+
+
+def _traced(model: nn.Module, call: Inputs, dynamic: bool) -> tuple[Any, Any]:
+    """The model as a graph, and which dimensions of its inputs are free."""
+    name = type(model).__name__
+    # A batch of 1 would be taken for a constant.
+    args, kwargs = batched(call, 2) if dynamic else call
+    shapes = torch.export.ShapesCollection()
+    if dynamic:
+        batch = torch.export.Dim("batch")
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor) and leaf.ndim:
+                shapes[leaf] = {0: batch}
+    try:
+        free = shapes.dynamic_shapes(model, args, kwargs) if dynamic else None
+        return torch.export.export(model, args, kwargs, dynamic_shapes=free), free
+    except Exception as error:  # exporters raise whatever the traced code raises, and dozens of classes of their own
+        reason = not_traced(name, error)
+        if dynamic and _fixed(model, call):
+            reason += ". At a fixed batch size it can be: give dynamic_batch=False"
+        raise ExportError(reason) from error
+
+
+def _fixed(model: nn.Module, call: Inputs) -> bool:
+    """Whether the model can be traced at the batch size of ``call`` alone."""
+    try:
+        torch.export.export(model, *call)
+    except Exception:  # the first failure is the one to tell of
+        return False
+    return True
+
+
+def write_weights(model: nn.Module, path: Path) -> float:
+    """Write the state dict as safetensors, under the plain model's keys, and check it as it is read back.
+
+    Raises:
+        ExportError: Two entries share memory in part, or what was read back differs.
+        ImportError: safetensors is not installed.
+    """
+    try:
+        from safetensors.torch import load_file, save_file
+    except ImportError as error:
+        raise ImportError(f'{error}: pip install "safetensors"') from error
+    state = {name: x.detach().cpu().contiguous().clone() for name, x in model.state_dict().items()}
+    save_file(state, path, metadata={"format": "pt"})
+    back = load_file(path)
+    if any(not torch.equal(_bytes(back[name]), _bytes(x)) for name, x in state.items()):
+        raise ExportError(f"{path.name}: the weights read back differ from those written; is the disk full?")
+    return 0.0
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return x.flatten().view(torch.uint8)  # nan equals nan
+
+
+def _program(name: str, program: Any, path: Path) -> Run:
+    program.graph.eliminate_dead_code()  # at an exit above 1: the tail of the first cycle
+    try:
+        torch.export.save(program, path)
+        module = torch.export.load(path).module()
+    except Exception as error:  # whatever the serialiser does not know
+        raise ExportError(f"{name} cannot be saved as pt2 and read back: {in_words(error)}") from error
+
+    def run(inputs: Inputs) -> list[Tensor]:
+        with torch.no_grad():
+            return [x.cpu() for x in tree_leaves(module(*inputs[0], **inputs[1])) if isinstance(x, Tensor)]
+
+    return run
+
+
+def _to_onnx(program: Any, path: Path, free: Any) -> None:
+    weights = sum(x.numel() * x.element_size() for x in program.state_dict.values())
+    torch.onnx.export(
+        program,
+        f=path,
+        dynamo=True,
+        verbose=False,
+        external_data=weights > INLINE,
+        output_names=_output_names(program),
+        dynamic_shapes=free,  # for the name of the free dimension alone
+    )
+
+
+def _session(name: str, path: Path, types: set[torch.dtype]) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it would print is in what it raises
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        odd = sorted(str(kind) for kind in types if kind.is_floating_point and kind is not torch.float32)
+        raise ExportError(not_loaded(name, error, odd)) from error
+
+
+def _runtime(session: Any) -> Run:
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(inputs: Inputs) -> list[Tensor]:
+        given = [x.cpu().numpy() for x in tree_leaves(inputs) if isinstance(x, Tensor)]
+        return [torch.from_numpy(x) for x in session.run(None, dict(zip(names, given, strict=True)))]
+
+    return run
+
+
+def _output_names(program: Any) -> list[str] | None:
+    """Names from where each tensor stands in what the model returns; the exporter's own where that gives none."""
+    spec = program.call_spec.out_spec
+    paths = [path for path, _ in tree_flatten_with_path(tree_unflatten(range(spec.num_leaves), spec))[0]]
+    names = ["_".join(re.sub(r"\W", "", str(key)) for key in path) for path in paths]
+    names = [name if name[:1].isalpha() else f"output_{name}".rstrip("_") for name in names]
+    taken = {*names, *program.graph_signature.user_inputs}
+    whole = all(isinstance(entry, str) for entry in program.graph_signature.user_outputs)  # no None among them
+    return names if whole and len(taken) == len(names) + len(program.graph_signature.user_inputs) else None

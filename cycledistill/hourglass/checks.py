@@ -1,0 +1,166 @@
+"""What ``wrap_hourglass`` was given, checked, and completed by what the model declares about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import nn
+
+from cycledistill.errors import StackError
+from cycledistill.cycle.wrap import cyclic_of
+from cycledistill.hourglass.settings import Select
+from cycledistill.plugin.sites import HOURGLASS_SITE
+from cycledistill.plugin.sites import SITE
+from cycledistill.stack.find import Stack
+
+SELECTIONS = ("tpc", "uniform", "motion", "attention")
+LENGTHS = ("exact", "shorter", "any")
+DATA_PARALLEL = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
+
+
+def check_layers(layer: int | Sequence[int], stack: Stack) -> tuple[int, ...]:
+    """The numbers of the levels before which frames are dropped."""
+    numbers = tuple(layer) if isinstance(layer, (tuple, list, range)) else (layer,)
+    whole = all(isinstance(each, int) and not isinstance(each, bool) for each in numbers)
+    if not numbers or not whole or any(a >= b for a, b in pairwise(numbers)):
+        raise StackError(
+            f"layer={layer!r}: the number of a level is expected, or several in ascending order, as [3, 5]"
+        )
+    outside = [number for number in numbers if not 0 <= number < stack.depth]
+    if outside:
+        raise StackError(
+            f"layer={layer!r}: {outside} lie outside the stack {stack.path}, whose {stack.depth} levels are numbered 0 "
+            f"to {stack.depth - 1}; frames are dropped in front of the level of that number"
+        )
+    return numbers
+
+
+def check_keep(keep: Any, layers: tuple[int, ...], frames: int | None) -> tuple[int | float, ...]:
+    """What each prune point keeps."""
+    kept = tuple(keep) if isinstance(keep, (tuple, list)) else (keep,)
+    if len(kept) != len(layers):
+        raise StackError(f"keep={keep!r}: one number for each of the prune points {list(layers)} is expected")
+    for each in kept:
+        share = isinstance(each, float) and 0 < each <= 1
+        if not share and (not isinstance(each, int) or isinstance(each, bool) or each < 1):
+            raise StackError(
+                f"keep={each!r}: a whole number of frames, at least 1, or a share of the clip's, above 0 and at most 1"
+            )
+        if frames is not None and each > frames:
+            raise StackError(f"keep={each!r}: the clip has {frames} frames; keep fewer, or a share of them as keep=1/3")
+    absolute = [each * frames if frames is not None and isinstance(each, float) else each for each in kept]
+    if len({type(each) for each in absolute}) == 1 and any(a < b for a, b in pairwise(absolute)):
+        raise StackError(f"keep={keep!r}: a later prune point cannot keep more frames than an earlier one")
+    return kept
+
+
+def check_select(select: Any, stack: Stack, layers: tuple[int, ...]) -> Select:
+    """A known selection, or a callable."""
+    if not (isinstance(select, str) and select in SELECTIONS) and (isinstance(select, str) or not callable(select)):
+        raise StackError(
+            f"select={select!r}: one of {', '.join(map(repr, SELECTIONS))}, or a callable (tokens, keep) -> index"
+        )
+    if select == "attention" and 0 in layers:
+        raise StackError(
+            f'select="attention" reads the level before the prune point, and {stack.path} has none before 0'
+        )
+    return select
+
+
+def check_recover(recover: Any) -> bool | str:
+    """A known recovery."""
+    if recover is True or recover is False or recover in ("linear", "nearest"):
+        return recover
+    raise StackError(f'recover={recover!r}: True (learned attention), "linear", "nearest" or False is expected')
+
+
+def check_centre(centre: Any, recover: bool | str, frames: int | None) -> int | bool:
+    """The frame that is always kept: by default the centre of the clip where the kept frames are all that comes out."""
+    if centre is None:
+        return recover is False
+    if isinstance(centre, bool):
+        return centre
+    if not isinstance(centre, int) or centre < 0 or (frames is not None and centre >= frames):
+        clip = "" if frames is None else f" of the {frames} in the clip"
+        raise StackError(f"centre={centre!r}: the number of a frame{clip} is expected, or True, False")
+    return centre
+
+
+def one_of(name: str, value: Any, known: tuple[str | bool | None, ...]) -> Any:
+    """``value``, if it is known."""
+    if value not in known:
+        raise StackError(f"{name}={value!r}: one of {', '.join(map(repr, known))} is expected")
+    return value
+
+
+def declared(model: nn.Module, *names: str) -> Any:
+    """What the model, or its ``config``, declares under the first of these names that it has."""
+    for owner in (model, getattr(model, "config", None)):
+        for name in names:
+            value = getattr(owner, name, None)
+            if isinstance(value, (int, str)) and not isinstance(value, bool):
+                return value
+    return None
+
+
+def size(name: str, given: Any, guess: Any, why: str) -> int:
+    """A positive whole number, given or guessed; ``why`` says what it is needed for."""
+    value = guess if given is None else given
+    if value is None:
+        raise StackError(f"{why}: pass {name}=..., which this model does not declare")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise StackError(f"{name}={value!r}: a whole number of at least 1 is expected")
+    return value
+
+
+def guess_width(model: nn.Module, level: nn.Module) -> int | None:
+    """Channels of a token: declared, or those that the first norm of a level is for."""
+    norms = (each for each in level.modules() if isinstance(each, nn.LayerNorm))
+    found = next((int(norm.normalized_shape[-1]) for norm in norms), None)
+    width = found or declared(model, "dim", "embed_dim", "hidden_size", "d_model")
+    return width if isinstance(width, int) else None
+
+
+def guess_heads(model: nn.Module, level: nn.Module) -> int | None:
+    """Attention heads: those of a level, else declared."""
+    found = (getattr(each, "num_heads", None) for each in level.modules())
+    heads = next((each for each in found if isinstance(each, int)), None) or declared(model, "heads", "num_heads")
+    return heads if isinstance(heads, int) else None
+
+
+def check_wrappable(model: nn.Module) -> None:
+    """Refuse what cannot become an hourglass, whatever the other arguments."""
+    if not isinstance(model, nn.Module):
+        raise StackError(f"wrap_hourglass takes a torch.nn.Module, and was given a {type(model).__name__}")
+    name = type(model).__name__
+    if any(HOURGLASS_SITE in module.__dict__ for module in model.modules()):
+        raise StackError(f"this {name} already is an hourglass: call unwrap_hourglass first to change it")
+    # A ScriptModule and an OptimizedModule know the classes they were made from.
+    kinds = {type(module).__name__ for module in model.modules()} & {"OptimizedModule", "RecursiveScriptModule"}
+    if kinds:
+        raise StackError(f"this {name} holds a {kinds.pop()}: wrap the plain model, then compile it")
+    if name in DATA_PARALLEL:
+        raise StackError(f"this is a {name}: wrap the model inside, wrap_hourglass(model.module)")
+    if hasattr(model, "hourglass"):
+        raise StackError(f"this {name} has an attribute of its own called 'hourglass', the handle's name: rename it")
+    if cyclic_of(model) is None and any(SITE in module.__dict__ for module in model.modules()):
+        raise StackError(
+            f"cycles are wrapped around a part of this {name}, or around a model it is part of: call wrap_hourglass "
+            "and wrap_cyclic on the same module, so that one choice of frames serves all cycles"
+        )
+
+
+def check_batch_first(stack: Stack, levels: Sequence[nn.Module]) -> None:
+    """Refuse torch's attention where it takes the frames first: without a layout, clips would be taken for frames."""
+    for level in levels:
+        for module in level.modules():
+            if isinstance(module, nn.MultiheadAttention) and not module.batch_first:
+                raise StackError(
+                    f"{stack.path} holds a torch.nn.MultiheadAttention with batch_first=False, which takes (F, B, C), "
+                    "and frames are expected on axis 1: build it with batch_first=True, or pass "
+                    "layout=(lambda x: x.transpose(0, 1).unsqueeze(2), lambda x: x.squeeze(2).transpose(0, 1)); where "
+                    "the level itself takes (B, F, C), layout=(lambda x: x.unsqueeze(2), lambda x: x.squeeze(2)), and "
+                    "where it takes (B, F, J, C), layout=(lambda x: x, lambda x: x)"
+                )

@@ -1,0 +1,159 @@
+"""The handle ``model.hourglass``: its settings and the frames kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from cycledistill.errors import StackError
+from cycledistill.hourglass.choose import Pass
+from cycledistill.hourglass.choose import check_index
+from cycledistill.hourglass.settings import Settings, check_noise
+from cycledistill.stack.find import Stack
+
+Index = Tensor | tuple[Tensor, ...]
+
+
+class Hourglass:
+    """The handle ``model.hourglass`` of a wrapped model. It holds no parameters and no module."""
+
+    def __init__(self, stack: Stack, settings: Settings, end: int, recover_after: str | None, added: bool) -> None:
+        self._stack, self._settings, self._end = stack, settings, end
+        self._recover_after, self._added = recover_after, added
+        self._given: tuple[Tensor, ...] | None = None
+        self._last: tuple[Tensor, ...] | None = None
+        self._pass: Pass | None = None
+        self._clip = 0  # frames of the last clip; 0 before the first
+
+    @property
+    def stack(self) -> Stack:
+        """The levels: ``.path`` and ``.depth``."""
+        return self._stack
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Numbers of the levels before which frames are dropped, ascending."""
+        return self._settings.layers
+
+    @property
+    def keep(self) -> tuple[int | float, ...]:
+        """What each prune point keeps, a number of frames or a share of the clip's."""
+        return self._settings.keep
+
+    @property
+    def recover(self) -> bool | str:
+        """How all frames come back: ``True`` (learned attention), ``"linear"``, ``"nearest"``, or not (``False``)."""
+        return self._settings.recover
+
+    @property
+    def settings(self) -> Settings:
+        """Everything that the model was wrapped with."""
+        return self._settings
+
+    @property
+    def recover_after(self) -> str | None:
+        """Path of the module whose output all frames come back in; ``None`` where they do not."""
+        return self._recover_after
+
+    @property
+    def noise(self) -> str | Tensor | torch.Generator | None:
+        """What decides between equal densities beside ``exact``; settable, see :func:`wrap_hourglass`."""
+        return self._settings.noise
+
+    @noise.setter
+    def noise(self, noise: str | Tensor | torch.Generator | None) -> None:
+        self._settings = replace(self._settings, noise=check_noise(noise))
+
+    @property
+    def index(self) -> Index | None:
+        """Frames kept in the last forward: (B, K) numbers in the clip, ascending; one tensor a prune point if several.
+
+        Set it, and the forwards that follow keep just those frames, (B, K) or (1, K), until it is set to ``None``: the
+        flipped pass of test-time augmentation then keeps those of the first.
+        """
+        index = self._given or self._last
+        return index[0] if index is not None and len(index) == 1 else index
+
+    @index.setter
+    def index(self, index: Index | Sequence[Tensor] | None) -> None:
+        if index is None:
+            self._given = self._last = None
+            return
+        given = (index,) if isinstance(index, Tensor) else tuple(index) if isinstance(index, (tuple, list)) else ()
+        if len(given) != len(self.layers):
+            raise StackError(
+                f"index={index!r}: {len(self.layers)} tensor(s) of frame numbers are expected, one a prune point"
+            )
+        before = None
+        for each in given:
+            before = check_index(each, before)
+        self._given = tuple(each.long() for each in given)
+
+    def take(self, target: Tensor) -> Tensor:
+        """The part of a (B, F, ...) target that belongs to the frames kept in the last forward, (B, K, ...).
+
+        Raises:
+            StackError: No forward has run, or the target is not of that clip's length.
+        """
+        index = self.index
+        if index is None:
+            raise StackError("no frames were chosen yet: run the model, then take the target's frames")
+        index = index[-1] if isinstance(index, tuple) else index
+        other = target.ndim < 2 or len(index) not in (1, len(target)) or int(index.max()) >= target.shape[1]
+        if other or (self._clip and self._clip != target.shape[1]):
+            frames = self._clip or "F"
+            raise StackError(
+                f"a target of shape {tuple(target.shape)}: (B, {frames}, ...) is expected, of the clips whose frames "
+                f"were kept, {tuple(index.shape)}"
+            )
+        index = index.expand(len(target), -1).reshape(len(target), -1, *([1] * (target.ndim - 2)))
+        return target.gather(1, index.expand(-1, -1, *target.shape[2:]))
+
+    def sequence(self, output: Tensor) -> Tensor:
+        """``output`` itself where the model returns all frames.
+
+        Raises:
+            StackError: It returns the kept frames alone, so a whole sequence cannot be had from it in one pass.
+        """
+        if self._settings.recover is False:
+            raise StackError(
+                "this model returns only the frames it keeps (recover=False), and was asked for the whole sequence: "
+                'wrap with recover=True, "linear" or "nearest", or run it on a window around every frame and read '
+                "the centre with model.hourglass.centre_frame(output)"
+            )
+        return output
+
+    def centre_frame(self, output: Tensor) -> Tensor:
+        """The centre frame (B, ...) of an output (B, K, ...) of kept frames, or (B, F, ...) of all of them.
+
+        Raises:
+            StackError: No forward has run, no frame is always kept (``centre=False``), or an index without it was set.
+        """
+        if self.index is None or not self._clip or not isinstance(output, Tensor):
+            raise StackError("no frames were chosen yet: run the model, and pass what it returned")
+        centre = self._settings.centre_of(self._clip)
+        if centre is None and self._settings.recover is False:
+            raise StackError("no frame is always kept: wrap with centre=True, or with the number of a frame")
+        if self._settings.recover is not False:
+            return output[:, (self._clip - 1) // 2 if centre is None else centre]
+        index = self.index[-1] if isinstance(self.index, tuple) else self.index
+        found = index.eq(centre or 0)
+        if not bool(found.any(dim=1).all()):
+            raise StackError(
+                f"model.hourglass.index was set to frames without the centre, {centre}: it has no answer to read"
+            )
+        rank = found.int().argmax(dim=1).expand(len(output))
+        return output[torch.arange(len(output), device=output.device), rank.to(output.device)]
+
+    def __repr__(self) -> str:
+        points = ", ".join(f"{keep} before {layer}" for layer, keep in zip(self.layers, self.keep, strict=True))
+        return f"Hourglass({self._stack.path} x{self._stack.depth}: {points}; recover={self.recover!r})"
+
+    def _show(self, state: Pass) -> None:
+        index = tuple(kept.numbers for kept in state.kept)
+        # While a model is exported, what arrives here is a stand-in without data.
+        self._last = index if all(type(each) is Tensor for each in index) else None
+        self._clip = state.frames

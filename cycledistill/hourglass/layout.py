@@ -1,0 +1,121 @@
+"""The state of a stack of levels: found in what a level takes or returns, as (B, F, J, C), and back in its form."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from cycledistill.errors import StackError
+
+
+@dataclass
+class Tokens:
+    """The tokens in what a module takes or returns: its first tensor, and whatever is of the same shape."""
+
+    leaves: list[Any]
+    spec: Any
+    places: list[int]
+
+    @classmethod
+    def within(cls, tree: Any, same_type: bool) -> Tokens | None:
+        """Those in a nested structure, if there is a tensor; with ``same_type``, of the first one's dtype alone."""
+        leaves, spec = pytree.tree_flatten(tree)
+        first = next((leaf for leaf in leaves if isinstance(leaf, Tensor)), None)
+        if first is None:
+            return None
+        kind = first.dtype if same_type else None
+        places = [place for place, leaf in enumerate(leaves) if _alike(leaf, first.shape, kind)]
+        return cls(leaves, spec, places)
+
+    @property
+    def first(self) -> Tensor:
+        """The first tensor."""
+        tensor: Tensor = self.leaves[self.places[0]]
+        return tensor
+
+    @property
+    def state(self) -> Any:
+        """One tensor, or a tuple of several."""
+        found = tuple(self.leaves[place] for place in self.places)
+        return found[0] if len(found) == 1 else found
+
+    def replaced(self, state: Any, path: str) -> Any:
+        """The whole structure, with other tokens."""
+        made = state if isinstance(state, tuple) else (state,)
+        if len(made) != len(self.places) or not all(isinstance(each, Tensor) for each in made):
+            raise StackError(
+                f"layout: the second function gave {len(made)} things for the state at {path}, which is "
+                f"{len(self.places)} tensor(s)"
+            )
+        leaves = list(self.leaves)
+        for place, leaf in zip(self.places, made, strict=True):
+            leaves[place] = leaf
+        return pytree.tree_unflatten(leaves, self.spec)
+
+
+def _alike(leaf: Any, shape: torch.Size, kind: torch.dtype | None) -> bool:
+    return isinstance(leaf, Tensor) and leaf.shape == shape and kind in (None, leaf.dtype)
+
+
+class FramesFirst:
+    """The usual layouts: (B, F, J, C); (B, F, C), one token a frame; tuples of these, side by side on the J axis."""
+
+    def to(self, state: Any, frames: int | None) -> Tensor:
+        """The state as (B, F, J, C); another layout comes back as it is."""
+        if isinstance(state, Tensor):
+            return state.unsqueeze(2) if state.ndim == 3 else state
+        if all(each.ndim == 3 for each in state):
+            return torch.stack(state, dim=2)
+        return torch.cat(state, dim=2) if all(each.ndim == 4 for each in state) else state[0]
+
+    def back(self, grid: Tensor, like: Any) -> Any:
+        """(B, F, J, C) in the form of ``like``."""
+        if isinstance(like, Tensor):
+            return grid.squeeze(2) if like.ndim == 3 else grid
+        if like[0].ndim == 3:
+            return tuple(each.contiguous() for each in grid.unbind(dim=2))
+        return tuple(each.contiguous() for each in grid.split([each.shape[2] for each in like], dim=2))
+
+
+@dataclass(frozen=True)
+class GivenLayout:
+    """The user's two functions; the first may take the number of frames as well."""
+
+    forth: Callable[..., Tensor]
+    back_again: Callable[[Tensor], Any]
+    takes_frames: bool
+
+    def to(self, state: Any, frames: int | None) -> Tensor:
+        """The state as (B, F, J, C)."""
+        if not self.takes_frames:
+            return self.forth(state)
+        if frames is None:
+            raise StackError("layout: the first function takes the number of frames, which needs frames=...")
+        return self.forth(state, frames)
+
+    def back(self, grid: Tensor, like: Any) -> Any:
+        """(B, F, J, C) in the user's layout."""
+        return self.back_again(grid)
+
+
+def resolve_layout(layout: Any) -> FramesFirst | GivenLayout:
+    """The layout that ``layout=`` of ``wrap_hourglass`` means."""
+    if layout is None:
+        return FramesFirst()
+    if not isinstance(layout, (tuple, list)) or len(layout) != 2 or not all(callable(each) for each in layout):
+        raise StackError(
+            f"layout={layout!r}: a pair of functions is expected, from the levels' state to (B, F, J, C) and back, as "
+            "(lambda x: x.transpose(1, 2), lambda x: x.transpose(1, 2)) for levels on (B, J, F, C)"
+        )
+    needed = [
+        each
+        for each in inspect.signature(layout[0]).parameters.values()
+        if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    return GivenLayout(layout[0], layout[1], len(needed) > 1)

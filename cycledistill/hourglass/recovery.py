@@ -1,0 +1,131 @@
+"""All frames of a clip again from the kept ones: by a learned attention, or by interpolation along time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cycledistill.errors import StackError
+
+
+def table_for(table: Tensor, length: int, lengths: str) -> Tensor:
+    """A learned table (1, N, C) for another number of frames.
+
+    Args:
+        table: (1, N, C).
+        length: The number wanted.
+        lengths: ``"shorter"``: its first entries; else it is interpolated linearly along time, its ends kept.
+
+    Returns:
+        (1, length, C); the table itself where the number is its own.
+    """
+    if length == table.shape[1]:
+        return table
+    if lengths == "shorter":
+        return table[:, :length]
+    return functional.interpolate(table.mT, length, mode="linear", align_corners=True).mT
+
+
+class RankPositions(nn.Module):
+    """What a prune point adds to the frames it keeps, by their rank: ``pos``, (1, K, C), zero at first."""
+
+    def __init__(self, keep: int, width: int) -> None:
+        super().__init__()
+        self.pos = nn.Parameter(torch.zeros(1, keep, width))
+
+    def forward(self, kept: Tensor, lengths: str = "exact") -> Tensor:
+        """Add them to kept tokens (B, K, J, C)."""
+        return kept + table_for(self.pos, kept.shape[1], lengths).unsqueeze(2)
+
+
+class FrameRecovery(nn.Module):
+    """Token recovering attention (TRA): a learned query for every frame attends over the kept frames.
+
+    Over time, for each entry of the J axis apart. The residual is the query, which is zero at first: until training
+    breaks that, all frames of a clip come out alike.
+
+    Args:
+        frames: Frames of a clip, F.
+        width: Channels of a token, C.
+        heads: Attention heads, which divide C.
+
+    Source: HoT (CVPR 2024), section 3.3.
+    """
+
+    def __init__(self, frames: int, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise StackError(f"heads={heads} do not divide the {width} channels of a token")
+        self.heads = heads
+        self.query = nn.Parameter(torch.zeros(1, frames, width))
+        self.q, self.k, self.v, self.proj = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, kept: Tensor, frames: int | None = None, lengths: str = "exact") -> Tensor:
+        """Recover all frames.
+
+        Args:
+            kept: Tokens of the kept frames, (B, K, J, C).
+            frames: Frames of the clip, by default those of the query.
+            lengths: How the query is made to fit another number of frames, as in :func:`table_for`.
+
+        Returns:
+            (B, F, J, C).
+        """
+        batch, _, joints, _ = kept.shape
+        query = table_for(self.query, frames or self.query.shape[1], lengths)
+        q, k, v = (self._heads(each) for each in (self.q(query).unsqueeze(2), self.k(kept), self.v(kept)))
+        mixed = functional.scaled_dot_product_attention(q.expand(batch * joints, -1, -1, -1), k, v)
+        # (B * J, H, F, D) to (B, F, J, H * D)
+        mixed = mixed.unflatten(0, (batch, joints)).permute(0, 3, 1, 2, 4).flatten(3)
+        return query.unsqueeze(2) + self.proj(mixed)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, N, J, C) to (B * J, H, N, D)."""
+        return x.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)
+
+
+def nearest(kept: Tensor, index: Tensor, frames: int) -> Tensor:
+    """Each frame takes the values of the kept frame nearest in time; of two equally near, the earlier.
+
+    Args:
+        kept: Values of the kept frames, (B, K, ...).
+        index: Their numbers (B, K), ascending.
+        frames: Frames of the clip, F.
+
+    Returns:
+        (B, F, ...).
+    """
+    before, after, share = _between(index, frames)
+    return _rows(kept, torch.where(share > 0.5, after, before))
+
+
+def linear(kept: Tensor, index: Tensor, frames: int) -> Tensor:
+    """Interpolate linearly along time; frames outside the kept ones take the values of the first or the last.
+
+    Args:
+        kept: Values of the kept frames, (B, K, ...).
+        index: Their numbers (B, K), ascending.
+        frames: Frames of the clip, F.
+
+    Returns:
+        (B, F, ...).
+    """
+    before, after, share = _between(index, frames)
+    share = share.to(kept.dtype).reshape(*share.shape, *([1] * (kept.ndim - 2)))
+    return torch.lerp(_rows(kept, before), _rows(kept, after), share)
+
+
+def _between(index: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For every frame: the ranks of the kept frames before and after it, and its way between them, from 0 to 1."""
+    time = torch.arange(frames, device=index.device).expand(index.shape[0], -1)
+    passed = (index.unsqueeze(1) <= time.unsqueeze(2)).sum(dim=2)
+    before, after = (passed - 1).clamp(min=0), passed.clamp(max=index.shape[1] - 1)
+    start, stop = index.gather(1, before), index.gather(1, after)
+    wide = torch.float32 if index.device.type == "mps" else torch.float64
+    return before, after, ((time - start).to(wide) / (stop - start).clamp(min=1)).clamp(0, 1)
+
+
+def _rows(kept: Tensor, rank: Tensor) -> Tensor:
+    rank = rank.reshape(*rank.shape, *([1] * (kept.ndim - 2)))
+    return kept.gather(1, rank.expand(-1, -1, *kept.shape[2:]))

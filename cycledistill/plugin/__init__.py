@@ -1,0 +1,1 @@
+"""What all plug-ins stand on: classes swapped in place, where they sit, rows of tokens."""

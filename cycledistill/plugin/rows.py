@@ -1,0 +1,32 @@
+"""Pick tokens of a state by number, and put them back: indices to flat rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+
+def with_first(index: Tensor, first: int) -> Tensor:
+    """Positions (B, first + k) in a state, of its first tokens and of ``index`` (B, k) among the others."""
+    front = torch.arange(first, device=index.device).expand(index.shape[0], first)
+    return torch.cat((front, index + first), dim=1)
+
+
+def flat_rows(index: Tensor, tokens: int) -> Tensor:
+    """Row numbers (B * k,) of positions ``index`` (B, k) in a (B, tokens, C) state seen as B * tokens rows."""
+    offset = torch.arange(index.shape[0], device=index.device).unsqueeze(1) * tokens
+    return (index + offset).flatten()
+
+
+def take_rows(state: Tensor, rows: Tensor) -> Tensor:
+    """The tokens (B, k, C) of ``state`` (B, N, C) whose flat row numbers are ``rows`` (B * k,)."""
+    batch, _, channels = state.shape
+    return state.reshape(-1, channels).index_select(0, rows).view(batch, -1, channels)
+
+
+def put_rows(tokens: Tensor, rows: Tensor, number: int) -> Tensor:
+    """A (B, number, C) state of zeros with ``tokens`` (B, k, C) at the flat row numbers ``rows``."""
+    batch, _, channels = tokens.shape
+    empty = tokens.new_zeros(batch * number, channels)
+    return empty.index_copy_(0, rows, tokens.reshape(-1, channels)).view(batch, number, channels)

@@ -1,0 +1,186 @@
+"""What must hold before a model is pruned: its layers and parts, its forward without data, and one block's numbers."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from cycledistill.errors import StackError
+from cycledistill.stack.probe import guess_inputs, meta_copy, run_meta
+from cycledistill.prune.scores import attention_rows
+from cycledistill.stack.find import Stack
+from cycledistill.plugin.swap import bare, recipe_of
+
+_logger = logging.getLogger(__name__)
+
+PARTS = ("attn.qkv", "norm2", "mlp")
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def check_layers(layers: Sequence[int], stack: Stack) -> tuple[int, ...]:
+    """The numbers of the pruning layers, ascending; refuses what are no numbers of blocks of ``stack``."""
+    numbers = tuple(layers) if isinstance(layers, (tuple, list, range)) else ()
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+    if not numbers or not whole or len(set(numbers)) != len(numbers):
+        raise StackError(f"layers={layers!r}: different whole numbers are expected, as (3, 6, 9)")
+    outside = [number for number in numbers if not 0 <= number < stack.depth]
+    if outside:
+        raise StackError(
+            f"layers={layers!r}: {outside} lie outside the stack {stack.path}, whose {stack.depth} blocks are numbered "
+            f"0 to {stack.depth - 1}"
+        )
+    return tuple(sorted(numbers))
+
+
+def check_parts(stack: Stack, number: int, block: nn.Module) -> None:
+    """Refuse a block without the parts that pruning acts on, or whose attention does not say its heads and scale."""
+    missing = []
+    for part in ("norm1", *PARTS):
+        try:
+            found = block.get_submodule(part)
+        except AttributeError:
+            found = None
+        if found is None:
+            missing.append(part)
+    if missing:
+        raise StackError(
+            f'blocks="{stack.path}": block {number}, a {recipe_of(block)[0].__name__}, has no {", ".join(missing)}. '
+            "Pruning serves blocks with norm1, attn.qkv (called as a module), norm2 and mlp, as timm's plain vision "
+            "transformers have"
+        )
+    attention: Any = block.attn
+    lacking = [name for name in ("num_heads", "scale") if not hasattr(attention, name)]
+    if lacking:
+        raise StackError(
+            f'blocks="{stack.path}": the attention of block {number}, a {type(attention).__name__}, has no '
+            f"{', '.join(lacking)}, which its scores need"
+        )
+
+
+def trial(model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Module], None]) -> Arguments | None:
+    """Run a meta copy of ``model`` as it is, then pruned.
+
+    Args:
+        model: The model, which is not touched.
+        stack: Its stack.
+        number: The block whose arguments are asked for.
+        install: Prunes the copy it is given.
+
+    Returns:
+        What block ``number`` of the plain copy was given (meta tensors), or ``None`` where no input could be guessed.
+
+    Raises:
+        StackError: The plain copy runs, the pruned one does not.
+    """
+    given: list[Arguments] = []
+    try:
+        twin = bare(meta_copy(model))
+    except Exception as error:  # whatever a model's own __deepcopy__ raises, the trial just gives no verdict
+        _logger.debug("no meta copy of %s: %s", type(model).__name__, error)
+        return None
+    hook = stack.modules(twin)[number].register_forward_pre_hook(
+        lambda _, args, kwargs: given.append((args, kwargs)), with_kwargs=True
+    )
+    for inputs in guess_inputs(model, batch=2):
+        try:
+            run_meta(twin, inputs)
+        except Exception as error:  # a wrong guess of the input fails anywhere inside the model
+            _logger.debug("trial of %s failed: %s", type(model).__name__, error)
+            given.clear()
+            continue
+        hook.remove()
+        install(twin)
+        try:
+            run_meta(twin, inputs)
+        except StackError:
+            raise
+        except Exception as error:
+            raise StackError(
+                f'blocks="{stack.path}": {type(model).__name__} runs with all its tokens and fails once some are '
+                f"dropped, so something in it needs the full grid (a bias or a reshape of that length, say): {error}"
+            ) from error
+        return given[0] if len(given) >= 1 else None
+    return None
+
+
+def check_block(stack: Stack, number: int, block: nn.Module, query: slice, given: Arguments) -> None:
+    """Compare what pruning assumes with what a block computes, on a copy with random weights and inputs.
+
+    Raises:
+        StackError: The attention is not softmax attention as read from ``qkv``, or norm and MLP mix tokens.
+    """
+    try:
+        twin = _random_copy(block)
+        args, kwargs = pytree.tree_map(_random_like, given)
+        attention_agrees = _attention_agrees(twin, args, kwargs, query)
+        mlp_agrees = _mlp_agrees(twin, args, kwargs)
+    except Exception as error:  # weights that cannot be copied (sharded, quantised): no verdict
+        _logger.debug("no check of block %d of %s: %s", number, stack.path, error)
+        return
+    if not attention_agrees:
+        raise StackError(
+            f'blocks="{stack.path}": the attention of block {number}, a {type(twin.attn).__name__}, is not plain '
+            "softmax attention of the queries, keys and values that its qkv returns, so scores cannot be read there"
+        )
+    if not mlp_agrees:
+        raise StackError(
+            f'blocks="{stack.path}": norm2 and mlp of block {number} mix tokens, so they cannot run on survivors alone'
+        )
+
+
+def _random_copy(block: nn.Module) -> Any:
+    twin = bare(copy.deepcopy(block)).float().eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    twin = twin.cpu()  # fails for a block on the meta device, which has nothing to check
+    for parameter in twin.parameters():  # those of a fresh model may hide a part behind zeros
+        spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.2
+        values = torch.randn(parameter.shape, generator=generator) * spread
+        parameter.copy_(values if parameter.ndim > 1 else 1.0 + values)
+    return twin
+
+
+def _random_like(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    if not value.is_floating_point():
+        return torch.ones(value.shape, dtype=value.dtype)
+    return torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
+
+
+def _attention_agrees(twin: Any, args: tuple[Any, ...], kwargs: dict[str, Any], query: slice) -> bool:
+    """Whether the first query row stays the same when every token's value is that row's mix of the values."""
+    seen: dict[str, Any] = {}
+    handles = [
+        twin.attn.register_forward_pre_hook(lambda _, args, kwargs: seen.update(call=(args, kwargs)), with_kwargs=True),
+        twin.attn.register_forward_hook(lambda _, args, output: seen.update(output=output)),
+        twin.attn.qkv.register_forward_hook(lambda _, args, output: seen.update(qkv=output.clone())),
+    ]
+    twin(*args, **kwargs)
+    for handle in handles:
+        handle.remove()
+    (args, kwargs), qkv, output = seen["call"], seen["qkv"], seen["output"]
+    named = dict(kwargs)
+    tables = {kind: named[name] for kind in ("rope", "mask") for name in named if kind in name}
+    row = slice(query.start, query.start + 1)
+    attention = attention_rows(twin.attn, qkv, row, **tables)
+    heads = qkv.unflatten(2, (3, twin.attn.num_heads, -1))
+    mixed = attention @ heads[:, :, 2].transpose(1, 2)
+    heads = heads.clone()
+    heads[:, :, 2] = mixed.transpose(1, 2)
+    replaced = twin.attn.qkv.register_forward_hook(lambda *_: heads.flatten(2))
+    again = twin.attn(*args, **kwargs)
+    replaced.remove()
+    return torch.allclose(again[:, row], output[:, row], rtol=1e-3, atol=1e-4)
+
+
+def _mlp_agrees(twin: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether norm2 and MLP give every other token the same when the rest is left out."""
+    state = args[0] if args else next(iter(kwargs.values()))
+    every_other = state[:, ::2]
+    return torch.allclose(twin.mlp(twin.norm2(every_other)), twin.mlp(twin.norm2(state))[:, ::2], rtol=1e-3, atol=1e-4)

@@ -1,0 +1,76 @@
+"""From what a recipe says about distillation to what ``wrap_cyclic`` takes, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from cycledistill import Distill
+from cycledistill.distill import PRESETS
+from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.config.overrides import nearest
+
+
+def read_distill(value: str | dict[str, Any] | None) -> Distill | None:
+    """What ``cyclic.distill`` says, as ``wrap_cyclic`` takes it.
+
+    Args:
+        value: A preset's name, nothing, or a mapping of ``Distill`` fields; with the key ``preset`` the mapping changes
+            that preset (``{preset: sdpose, token_weight: 0.01}``).
+
+    Raises:
+        ConfigError: An unknown preset or field, or a value that ``Distill`` refuses.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return _preset(value)
+    known = [item.name for item in dataclasses.fields(Distill) if item.name != "select"]
+    fields: dict[str, Any] = {name: tuple(entry) if isinstance(entry, list) else entry for name, entry in value.items()}
+    preset = fields.pop("preset", None)
+    for name in fields:
+        if name not in known:
+            raise ConfigError(f"unknown key 'cyclic.distill.{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
+    base = _preset(preset) if preset else Distill()
+    try:
+        return dataclasses.replace(base, **fields)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"cyclic.distill: {error}") from error
+
+
+def plain_distill(scheme: object) -> str | dict[str, Any] | None:
+    """What `read_distill` reads the same scheme from: a preset's name, or the fields that differ from the defaults.
+
+    Args:
+        scheme: What ``model.cyclic.distill`` holds.
+
+    Raises:
+        ConfigError: The scheme, or one of its fields, is code.
+
+    Example:
+        >>> plain_distill(Distill(output_weight=1.0)), plain_distill(Distill.preset("sdpose"))
+        ({'output_weight': 1.0}, 'sdpose')
+    """
+    if scheme is None:
+        return None
+    if not isinstance(scheme, Distill):
+        raise ConfigError("the distillation is a function, which no config can hold")
+    found = next((name for name, preset in PRESETS.items() if preset == scheme), None)
+    if found is not None:
+        return found
+    fields: dict[str, Any] = {}
+    for item in dataclasses.fields(Distill):
+        value = getattr(scheme, item.name)
+        if value == item.default:
+            continue
+        if callable(value):
+            raise ConfigError(f"the distillation's {item.name} is a function, which no config can hold")
+        fields[item.name] = list(value) if isinstance(value, tuple) else value
+    return fields
+
+
+def _preset(name: str) -> Distill:
+    try:
+        return Distill.preset(name)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"cyclic.{error}") from error

@@ -1,0 +1,63 @@
+"""Sections of a recipe that mean the same in every training command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cycledistill.recipes.config.distillation import read_distill
+from cycledistill.recipes.config.overrides import check
+
+
+@dataclass
+class CyclicSection:
+    """What ``wrap_cyclic`` gets. ``cycles`` empty: what the model's name stands for.
+
+    ``distill`` is a preset's name, nothing, or a mapping of ``Distill`` fields; with the key ``preset`` the mapping
+    changes that preset.
+    """
+
+    cycles: int | None = None
+    distill: str | dict[str, Any] | None = "sdpose"
+
+    def __post_init__(self) -> None:
+        check(self.cycles is None or self.cycles >= 1, "cyclic.cycles", self.cycles, "1 or more, or nothing")
+        read_distill(self.distill)
+
+
+@dataclass
+class EmaSection:
+    """Moving average of the weights (timm's ModelEmaV3). ``warmup`` lets short runs forget the initial weights."""
+
+    enabled: bool = False
+    decay: float = 0.9999
+    warmup: bool = False
+
+    def __post_init__(self) -> None:
+        check(0 < self.decay < 1, "ema.decay", self.decay, "a number between 0 and 1")
+
+
+@dataclass
+class RunSection:
+    """Where and how the run happens. ``max_steps`` ends it early, with a checkpoint to go on from."""
+
+    output: str = "runs/run"
+    device: Literal["auto", "cpu"] = "auto"
+    seed: int = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    compile_backend: str = "inductor"
+    max_steps: int | None = None
+    save_every_steps: int | None = None
+    keep: int = 2
+    log_every: int = 50
+    tensorboard: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "log_every"):
+            check(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "at least 1")
+        for name in ("max_steps", "save_every_steps"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, f"run.{name}", value, "at least 1, or nothing")
+        check(self.seed >= 0, "run.seed", self.seed, "0 or more")

@@ -1,0 +1,5 @@
+"""Models on the Hugging Face hub."""
+
+from cycledistill.recipes.hub.model import HubModel
+
+__all__ = ["HubModel"]

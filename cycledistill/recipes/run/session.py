@@ -1,0 +1,207 @@
+"""A run under Accelerate: its parts, where it is, and its state as plain data, to go on from bit for bit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cycledistill.recipes.weights.checkpoint import (
+    CheckpointStore,
+    find_checkpoint,
+    load_weights,
+    read_recipe,
+    read_state,
+    read_weights,
+)
+from cycledistill.recipes.errors import CheckpointError, ConfigError
+from cycledistill.recipes.run.logs import Meter, RunLog
+from cycledistill.recipes.config.overrides import changed
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class TrainingSession:
+    """A run in the making: its parts, and where it is (``step`` done in all, next ``batch`` of ``epoch``).
+
+    A command's own session adds what it needs, and says by ``unit`` what a batch is made of, by ``advice`` what to look
+    at when weights do not fit, by :meth:`network` what its model is, and by :meth:`task_state` what its loss remembers.
+    """
+
+    recipe: Any
+    accelerator: Any
+    task: nn.Module
+    """The model and its loss: ``task.model`` is the model, without DDP and compile."""
+    trainee: nn.Module
+    """The task, compiled and data-parallel as the run wants it."""
+    optimizer: Any
+    batches: Any
+    """The batch sampler: has ``batch_size``, ``world_size``, a length, and ``epoch`` and ``start`` to set."""
+    loader: Any
+    exits: list[int]
+    store: CheckpointStore
+    ema: Any = None
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    skipped: int = 0
+    meter: Meter = field(default_factory=Meter)
+    log: RunLog | None = None
+
+    unit = "items"
+    advice = "check the recipe's model"
+
+    @property
+    def place(self) -> str:
+        """Where the run is, in words."""
+        return f"step {self.step} (epoch {self.epoch}, batch {self.batch})"
+
+    @property
+    def stopped(self) -> bool:
+        """Whether ``run.max_steps`` is reached."""
+        limit = self.recipe.run.max_steps
+        return limit is not None and self.step >= limit
+
+    @property
+    def per_step(self) -> int:
+        """What a step is trained on, in ``unit``, over all processes."""
+        return int(self.batches.batch_size * self.batches.world_size)
+
+    def network(self) -> dict[str, Any]:
+        """What describes the model in the checkpoint's ``recipe.json``, beside the recipe."""
+        return {}
+
+    def task_state(self) -> dict[str, Any]:
+        """State of the loss."""
+        return {}
+
+    def load_task_state(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`task_state` gave."""
+
+    def save(self, metrics: dict[str, Any] | None = None) -> Path | None:
+        """Write a checkpoint on the main process; returns its folder there."""
+        if not self.accelerator.is_main_process:
+            return None
+        scaler, model = self.accelerator.scaler, _model(self.task)
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "task_loss": self.task_state(),
+            "position": {"step": self.step, "epoch": self.epoch, "batch": self.batch, "skipped": self.skipped},
+            f"{self.unit}_per_step": self.per_step,
+            "meter": {"sums": self.meter.sums, "count": self.meter.count},
+        }
+        average = self.ema.module.state_dict() if self.ema else None
+        return self.store.save(self.step, model.state_dict(), average, state, self._description(metrics or {}))
+
+    def load(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint: weights, average, optimiser, scaler and position.
+
+        Raises:
+            CheckpointError: It is damaged, of another model, or was cut mid-epoch with batches of another size.
+        """
+        recipe, state = read_recipe(checkpoint), read_state(checkpoint / "state.pt")
+        if self.accelerator.is_main_process:
+            for line in changed(recipe.get("config", {}), self.recipe.to_dict()):
+                _logger.warning("resuming with another recipe: %s", line)
+        load_weights(_model(self.task), read_weights(checkpoint / "model.safetensors"), checkpoint, self.advice)
+        if self.ema:
+            file = checkpoint / "ema.safetensors"
+            source = file if file.is_file() else checkpoint / "model.safetensors"
+            load_weights(self.ema.module, read_weights(source), source, self.advice)
+        try:
+            position, before = state["position"], state[f"{self.unit}_per_step"]
+            if position["batch"] and before != self.per_step:
+                raise CheckpointError(
+                    f"{checkpoint} was saved inside an epoch with {before} {self.unit} a step, this run has "
+                    f"{self.per_step}: go on with the same number, or from a checkpoint at the end of an epoch."
+                )
+            self.load_task_state(state["task_loss"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.accelerator.scaler and state["scaler"]:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.meter = Meter(**state["meter"])
+            self.step, self.epoch, self.batch = position["step"], position["epoch"], position["batch"]
+            self.skipped = position["skipped"]
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{checkpoint / 'state.pt'} does not fit this run: {error}") from error
+        _logger.info("resumed from %s: %s", checkpoint, self.place)
+
+    def _description(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        handle: Any = getattr(_model(self.task), "cyclic", None)
+        return {
+            "format": 1,
+            "model": self.recipe.model.name,
+            **self.network(),
+            "cycles": handle.cycles if handle else None,
+            "distill": self.recipe.cyclic.distill,
+            "step": self.step,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "metrics": metrics,
+            "config": self.recipe.to_dict(),
+            "versions": {name: _version(name) for name in ("torch", "accelerate", "cycledistill")},
+        }
+
+
+def find_start(output: str, store: CheckpointStore, resume: str | None) -> Path | None:
+    """The checkpoint to go on from, if any; the run's folder is made.
+
+    Args:
+        output: The recipe's ``run.output``.
+        store: The checkpoints there.
+        resume: A run's folder, a checkpoint, or ``"auto"`` for the last one under ``output``.
+
+    Raises:
+        ConfigError: The folder cannot be written to, or holds another run.
+        CheckpointError: There is no such checkpoint.
+    """
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"run.output={output!r} cannot be written to: {error}") from error
+    checkpoint = store.last() if resume == "auto" else find_checkpoint(resume) if resume else None
+    if not resume and store.last():
+        raise ConfigError(f"{output} holds a run already: pass --resume auto to go on, or another --output.")
+    if checkpoint and any(path.name > checkpoint.name for path in store.complete()):
+        # the new checkpoints would be the older ones, and dropped first
+        raise ConfigError(f"{output} holds checkpoints after {checkpoint.name}: go on from there in another --output.")
+    return checkpoint
+
+
+def wanted_exits(model: nn.Module, exits: list[int] | None, best_exit: int | None = None) -> list[int]:
+    """The cycles to evaluate: those named, else 1 to one beyond those trained; a plain model has exit 1 only.
+
+    Raises:
+        ConfigError: ``best_exit`` (by which the best checkpoint is chosen, if by any) is not among them, or a plain
+            model is asked for other exits.
+    """
+    handle: Any = getattr(model, "cyclic", None)
+    found = exits or list(range(1, handle.cycles + 2) if handle else [1])
+    if (best_exit or found[0]) not in found or (handle is None and found != [1]):
+        best = "" if best_exit is None else f"evaluate.best_exit={best_exit} with "
+        raise ConfigError(
+            f"{best}exits {found}: the best one must be among them, and a model without cycles has exit 1 only "
+            "(cyclic.cycles=1 gives it more)."
+        )
+    return found
+
+
+def _model(task: nn.Module) -> nn.Module:
+    model = task.model
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

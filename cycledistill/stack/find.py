@@ -1,0 +1,278 @@
+"""Find the stack of blocks a model runs one after another, and say why when there is none to take.
+
+A stack is a container of siblings that each keep the shape of their input and hand their output, as an object, to the
+next one. Structure proposes the candidates; a probe on the meta device confirms them where an input can be guessed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from cycledistill.errors import ChainError, StackError
+from cycledistill.stack.links import check_chain
+from cycledistill.stack.links import Call, Links, Trace, computed_between, links_between, returned
+from cycledistill.stack.probe import probe
+from cycledistill.plugin.swap import recipe_of
+
+_PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
+_ATTENTION = re.compile(r"Attn|Attention|XCA|GPSA|MHSA|MQA|MHA|Focal|LiteMLA", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A run of blocks inside a model.
+
+    Attributes:
+        path: What ``blocks=`` takes: ``"blocks"``, ``"blocks[4:10]"``, or one module that is the whole stack.
+        depth: The number of blocks.
+        block: Class name of the blocks.
+        shape: Shape of the first state tensor for a batch of one, or ``None`` where no probe could run.
+        parameters: The number of parameters in the blocks.
+        share: The same as a fraction of the model's.
+        attention: Whether a module inside is named as attention. A run of convolutions without is not taken by itself.
+        whole: Whether the run is all of its container.
+    """
+
+    path: str
+    depth: int
+    block: str
+    shape: tuple[int, ...] | None
+    parameters: int
+    share: float
+    attention: bool
+    whole: bool
+
+    def modules(self, model: nn.Module) -> list[nn.Module]:
+        """The blocks of this stack in ``model``, in order."""
+        return [module for _, module in _named_blocks(model, self.path)]
+
+    def span(self, model: nn.Module) -> tuple[tuple[int, int] | None, int]:
+        """Where the run begins and ends among its siblings, and how many these are; ``None, 1`` for one module."""
+        container = model.get_submodule(self.path.split("[")[0])
+        if not _is_container(container):
+            return None, 1
+        siblings, first = list(container.children()), self.modules(model)[0]
+        start = next(index for index, each in enumerate(siblings) if each is first)
+        return (start, start + self.depth), len(siblings)
+
+    def __str__(self) -> str:
+        shape = f", state {self.shape}" if self.shape is not None else ""
+        return f'blocks="{self.path}": {self.depth} x {self.block}{shape}, {self.share:.0%} of the parameters'
+
+
+def find_stacks(model: nn.Module) -> list[Stack]:
+    """All runs of at least two same-class siblings that keep their input's shape, most parameters first.
+
+    Runs inside a block of another run are left out.
+
+    Example:
+        >>> [stack.path for stack in find_stacks(timm.create_model("swin_tiny_patch4_window7_224"))]
+        ['layers.2.blocks', 'layers.3.blocks', 'layers.1.blocks', 'layers.0.blocks']
+    """
+    containers = {
+        name: list(module.named_children()) for name, module in model.named_modules() if _is_container(module)
+    }
+    trace = probe(model, [_join(name, child) for name, children in containers.items() for child, _ in children])
+    total = sum(parameter.numel() for parameter in model.parameters()) or 1
+    runs = []
+    for name, children in containers.items():
+        blocks = [(_join(name, child), module) for child, module in children]
+        for start, stop in _runs(blocks, trace):
+            whole = stop - start == len(blocks)
+            path = name if whole else f"{name}[{start}:{stop}]"
+            runs.append(_describe(path, blocks[start:stop], whole, total, trace))
+    outermost = [run for run in runs if not any(_inside(run, other) for other in runs)]
+    return sorted(outermost, key=lambda run: -run.parameters)
+
+
+def choose_stack(model: nn.Module, blocks: str = "auto") -> Stack:
+    """The stack ``blocks`` names, or the one the automatic rule takes.
+
+    The rule: the whole chain with the most parameters, if it holds at least a quarter of the model's and no other run
+    has the same block class.
+
+    Raises:
+        StackError: No such path, a leaf, blocks that do not chain or change shape, no stack, or several.
+    """
+    if not isinstance(blocks, str):
+        raise StackError(f'blocks={blocks!r}: "auto" or a path such as "encoder.layers" or "blocks[0:10]" is expected')
+    return _automatic(model) if blocks == "auto" else _explicit(model, blocks)
+
+
+def _automatic(model: nn.Module) -> Stack:
+    stacks = find_stacks(model)
+    whole = [stack for stack in stacks if stack.whole and not _is_convolutional(stack, model)]
+    if whole and whole[0].share >= 0.25 and sum(stack.block == whole[0].block for stack in stacks) == 1:
+        return whole[0]
+    name = type(model).__name__
+    attention = [stack for stack in stacks if stack.attention]
+    if not stacks:
+        raise StackError(
+            f"{name} has no stack: no container holds two or more blocks of one class that keep their input's shape. "
+            'Name one module that maps tokens to tokens of the same shape: wrap_cyclic(model, blocks="path.to.module")'
+        )
+    if not attention:
+        raise StackError(
+            f"{name} has no attention stack: none of its {len(stacks)} runs of equal blocks holds a module named as "
+            "attention, as in a convolutional network. A run can still be cycled by its path, for example "
+            f'wrap_cyclic(model, blocks="{stacks[0].path}")'
+        )
+    raise StackError(
+        f"{name} has no single stack to take: no chain that fills its container holds a quarter of the parameters "
+        f"and has a block class of its own.{_listing(attention)}"
+    )
+
+
+def advice(model: nn.Module, refused: str) -> str:
+    """The candidates of ``model`` other than the refused path, as the end of an error message."""
+    return _listing([stack for stack in find_stacks(model) if stack.path != refused])
+
+
+def _listing(stacks: list[Stack]) -> str:
+    if not stacks:
+        return ""
+    lines = "\n".join(f"  {stack}" for stack in stacks)
+    return f' Candidates:\n{lines}\nTake one of them, for example wrap_cyclic(model, blocks="{stacks[0].path}")'
+
+
+def _explicit(model: nn.Module, path: str) -> Stack:
+    named = _named_blocks(model, path)
+    trace = probe(model, [name for name, _ in named])
+    if trace is not None:
+        try:
+            check_chain(named, [trace[name] for name, _ in named], path)
+        except ChainError as refusal:
+            raise StackError(f"{refusal}.{advice(model, path)}") from None
+    total = sum(parameter.numel() for parameter in model.parameters()) or 1
+    return _describe(path, named, "[" not in path, total, trace)
+
+
+def _runs(blocks: list[tuple[str, nn.Module]], trace: Trace | None) -> list[tuple[int, int]]:
+    """Maximal runs [start, stop) of two or more same-class blocks that, as far as was seen, chain and keep shape."""
+    indices = range(len(blocks))
+    same_class = [list(group) for _, group in groupby(indices, key=lambda i: recipe_of(blocks[i][1])[0])]
+    runs = []
+    for group in same_class:
+        start = group[0]
+        for index in group:
+            if trace is not None and not _keeps_shape(index, group, blocks, trace):
+                runs.append((start, index))
+                start = index + 1
+            elif trace is not None and index > start and not _link(index, blocks, trace):
+                runs.append((start, index))
+                start = index
+        runs.append((start, group[-1] + 1))
+    return [(start, stop) for start, stop in runs if stop - start >= 2 and _can_run(blocks[start][1])]
+
+
+def _can_run(block: nn.Module) -> bool:
+    """Whether a block can be called and has something to learn: not a bare ModuleList, not an activation."""
+    return type(block).forward is not nn.Module.forward and any(True for _ in block.parameters())
+
+
+def _is_convolutional(stack: Stack, model: nn.Module) -> bool:
+    """Whether the blocks mix places by convolutions alone: a CNN, cycled only where its path is given."""
+    kernels = (m.kernel_size for block in stack.modules(model) for m in block.modules() if isinstance(m, _ConvNd))
+    return not stack.attention and any(max(kernel) > 1 for kernel in kernels)
+
+
+def _only_call(index: int, blocks: list[tuple[str, nn.Module]], trace: Trace) -> Call | None:
+    calls = trace[blocks[index][0]]
+    return calls[0] if len(calls) == 1 else None
+
+
+def _link(index: int, blocks: list[tuple[str, nn.Module]], trace: Trace) -> Links:
+    before, here = _only_call(index - 1, blocks, trace), _only_call(index, blocks, trace)
+    if not before or not here:
+        return []
+    links = links_between(before.outputs, here.inputs)
+    earlier = (call for name, _ in blocks[:index] for call in trace[name])
+    made = [leaf for call in earlier for leaf in returned(call.inputs, call.outputs)]
+    return [] if computed_between(made, here.inputs, links) else links
+
+
+def _keeps_shape(index: int, group: list[int], blocks: list[tuple[str, nn.Module]], trace: Trace) -> bool:
+    call = _only_call(index, blocks, trace)
+    if call is None:
+        return False
+    links = _link(index + 1, blocks, trace) if index < group[-1] else []
+    links = links or (_link(index, blocks, trace) if index > group[0] else [])
+    try:
+        return all(call.inputs[j].shape == call.outputs[i].shape for i, j in links)
+    except (IndexError, AttributeError):  # the neighbour has another signature: not one run
+        return False
+
+
+def _describe(
+    path: str,
+    blocks: list[tuple[str, nn.Module]],
+    whole: bool,
+    total: int,
+    trace: Trace | None,
+) -> Stack:
+    parameters = {id(p): p.numel() for _, module in blocks for p in module.parameters()}
+    calls = trace[blocks[0][0]] if trace is not None else []
+    states = [leaf for leaf in calls[0].inputs if isinstance(leaf, torch.Tensor)] if calls else []
+    return Stack(
+        path=path,
+        depth=len(blocks),
+        block=type(blocks[0][1]).__name__,
+        shape=tuple(states[0].shape) if states else None,
+        parameters=sum(parameters.values()),
+        share=sum(parameters.values()) / total,
+        attention=any(_ATTENTION.search(type(m).__name__) for _, module in blocks for m in module.modules()),
+        whole=whole,
+    )
+
+
+def _inside(run: Stack, other: Stack) -> bool:
+    return (
+        run is not other and run.path.startswith(other.path.split("[")[0] + ".") and other.parameters >= run.parameters
+    )
+
+
+def _named_blocks(model: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
+    parsed = _PATH.match(path)
+    if parsed is None:
+        raise StackError(f'blocks="{path}": a path such as "encoder.layers" or "blocks[0:10]" is expected')
+    name = parsed["path"]
+    module = _submodule(model, name)
+    children = [(_join(name, child), each) for child, each in module.named_children()]
+    if parsed["start"] is None:
+        if not children:
+            raise StackError(
+                f'blocks="{path}" names a leaf ({type(module).__name__}), which holds no blocks: name the container '
+                "of the blocks, or one module that is the whole stack"
+            )
+        return children if _is_container(module) else [(name, module)]
+    if not _is_container(module):
+        raise StackError(f'blocks="{path}": {name} is a {type(module).__name__}, and only a container can be sliced')
+    start, stop = int(parsed["start"] or 0), int(parsed["stop"] or len(children))
+    if not 0 <= start < stop <= len(children):
+        raise StackError(f'blocks="{path}": {name} holds {len(children)} blocks, [0:{len(children)}]')
+    return children[start:stop]
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        names = [each for each, _ in model.named_modules() if each]
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        hint = f"; near it: {', '.join(map(repr, near))}" if near else ""
+        raise StackError(f'blocks="{name}": {type(model).__name__} has no module of this path{hint}') from None
+
+
+def _is_container(module: nn.Module) -> bool:
+    return isinstance(module, (nn.ModuleList, nn.Sequential))
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name

@@ -1,0 +1,149 @@
+"""Watch a model's forward on the meta device: who runs after whom, and with which shapes.
+
+The copy that is run holds no data, so a probe of a large model takes a second and no memory. A probe that fails is no
+verdict: the caller falls back on structure, and the first training forward verifies what was assumed.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import torch
+from collections.abc import Iterable
+from collections.abc import Iterator
+from torch import nn
+from torch.utils import _pytree as pytree
+from typing import Any
+
+from cycledistill.plugin.swap import bare
+from cycledistill.stack.links import Call, Trace, shapes
+
+_logger = logging.getLogger(__name__)
+
+
+def argument_names(module: nn.Module) -> tuple[str, ...]:
+    """Names of the arguments of a module's forward, in the order of its signature."""
+    try:
+        return tuple(inspect.signature(module.forward).parameters)
+    except (TypeError, ValueError):  # a forward that Python cannot look into
+        return ()
+
+
+def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
+    """Run a meta copy of ``model`` once in eval mode and note the calls of the modules called ``names``.
+
+    Returns:
+        The calls of each name, or ``None`` where no input could be guessed or the copy did not run.
+    """
+    names = list(names)
+    candidates = list(guess_inputs(model))
+    if not candidates:
+        return None
+    try:
+        twin = bare(meta_copy(model))  # plug-ins may change what the blocks do to the tokens
+    except Exception as error:  # whatever a model's own __deepcopy__ raises, the probe just has no answer
+        _logger.debug("no meta copy of %s: %s", type(model).__name__, error)
+        return None
+    for parameter in twin.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
+    for inputs in candidates:
+        for gradients in (True, False):  # some models cannot run with them, and still chain
+            try:
+                return _run(twin, inputs, names, gradients)
+            except Exception as error:  # a wrong guess of the input fails anywhere inside the model
+                _logger.debug("probe of %s with %s failed: %s", type(model).__name__, shapes(inputs.values()), error)
+    return None
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """A deep copy of ``model`` whose parameters and buffers are on the meta device; nothing of their data is copied."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        with torch.no_grad():
+            empty = tensor.detach().to("meta")
+        if isinstance(tensor, nn.Parameter):
+            empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
+        memo[id(tensor)] = empty
+    for module in model.modules():
+        for leaf in pytree.tree_leaves(dict(vars(module))):
+            # A cache of computed tensors (LevIT's attention biases) would refuse to be copied.
+            if isinstance(leaf, torch.Tensor) and not leaf.is_leaf:
+                memo[id(leaf)] = leaf.detach().to("meta")
+    return copy.deepcopy(model, memo)
+
+
+def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[dict[str, torch.Tensor]]:
+    """Inputs the model may take, most telling source first, as meta tensors by argument name ("" = positional).
+
+    Sources: the model's patch embedding, its ``image_size``, its Hugging Face config, timm's ``pretrained_cfg``.
+    """
+    config = getattr(model, "config", None)
+    name = getattr(model, "main_input_name", "") if config is not None else ""
+    if name == "input_ids":
+        yield {name: torch.zeros(batch, 16, dtype=torch.long, device="meta")}
+        return
+    seen = set()
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    for size in _declared_sizes(model, config):
+        for channels in _declared_channels(model, config):
+            shape = (batch, channels, *size)
+            if shape not in seen:
+                seen.add(shape)
+                yield {name: torch.zeros(shape, dtype=dtype, device="meta")}
+
+
+def _declared_sizes(model: nn.Module, config: Any) -> Iterator[tuple[int, ...]]:
+    vision = getattr(config, "vision_config", None)
+    pretrained = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    embed = getattr(model, "patch_embed", None)
+    for owner, attribute in (
+        (embed, "img_size"),
+        (config, "image_size"),
+        (vision, "image_size"),
+        (model, "image_size"),
+        (model, "img_size"),
+        (pretrained, "input_size"),
+        (getattr(config, "backbone_config", None), "image_size"),  # VitPose
+    ):
+        size = owner.get(attribute) if isinstance(owner, dict) else getattr(owner, attribute, None)
+        if isinstance(size, int):
+            yield (size, size)
+        elif isinstance(size, (tuple, list)) and len(size) >= 2 and all(isinstance(side, int) for side in size):
+            yield tuple(size[-2:])
+
+
+def _declared_channels(model: nn.Module, config: Any) -> Iterator[int]:
+    declared = getattr(config, "num_channels", None)
+    convolutions = (m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
+    for channels in (declared, next(convolutions, None), 3):
+        if isinstance(channels, int):
+            yield channels
+
+
+def run_meta(twin: nn.Module, inputs: dict[str, torch.Tensor], gradients: bool = False) -> Any:
+    """Run a meta copy in eval mode on guessed inputs."""
+    positional = [tensor for name, tensor in inputs.items() if not name]
+    named = {name: tensor for name, tensor in inputs.items() if name}
+    with torch.set_grad_enabled(gradients), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return twin.eval()(*positional, **named)
+
+
+def _run(twin: nn.Module, inputs: dict[str, torch.Tensor], names: list[str], gradients: bool) -> Trace:
+    trace: Trace = {name: [] for name in names}
+    modules = dict(twin.named_modules())
+    handles = []
+    for name in names:
+
+        def note(module: nn.Module, args: Any, kwargs: Any, output: Any, calls: list[Call] = trace[name]) -> None:
+            # Strong references keep every tensor's identity unique for the whole probe.
+            ordered = {key: kwargs[key] for key in argument_names(module) if key in kwargs} | kwargs
+            calls.append(Call(pytree.tree_leaves((args, ordered)), pytree.tree_leaves(output)))
+
+        handles.append(modules[name].register_forward_hook(note, with_kwargs=True))
+    try:
+        run_meta(twin, inputs, gradients)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return trace

@@ -1,0 +1,258 @@
+"""Batches of person crops: each picture of a batch is decoded once, and all else happens once a batch."""
+
+from __future__ import annotations
+
+import cv2
+import logging
+import numpy as np
+import torch
+from collections.abc import Iterator
+from collections.abc import Sequence
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
+from torch.utils.data import Sampler
+from typing import Literal
+from typing import TypedDict
+
+from .annotations import Person
+from .augment import Augmentation, NO_AUGMENTATION, draw_crop
+from .images import PictureSource, PoseDataError
+from .joints import JointSet
+
+_logger = logging.getLogger(__name__)
+
+
+MEAN = (0.485, 0.456, 0.406)
+
+
+STD = (0.229, 0.224, 0.225)
+
+
+Key = tuple[int, int]
+"""Epoch and person: what a crop's random numbers are seeded by, so that no number of workers changes them."""
+
+
+class Batch(TypedDict):
+    """What the data loader yields; :func:`prepare_images` and :func:`prepare_targets` make it floating point."""
+
+    image: torch.Tensor
+    """(B, H, W, 3), uint8, RGB."""
+    joints: torch.Tensor
+    """(B, K, 2) in input pixels."""
+    visible: torch.Tensor
+    """(B, K)."""
+    person: torch.Tensor
+    """(B,) index into the data set's persons."""
+    skipped: int
+    """Persons asked for whose picture could not be read."""
+
+
+class PersonCrops(Dataset[Batch]):
+    """Crops of persons, fetched a batch at a time.
+
+    Args:
+        persons: Whom to cut out.
+        images: Where the pictures are.
+        joints: The joint set.
+        image_size: Height and width of a crop.
+        augmentation: What varies; nothing by default.
+        seed: Seed of the random crops.
+        broken: What to do with a picture that cannot be read: ``"stop"``, or ``"skip"`` its persons and count them.
+        refill: Where none of a batch's persons can be read, take the next persons of the data set that can, so that
+            every process has a batch at every step. A batch is then empty only where no picture at all can be read.
+    """
+
+    def __init__(
+        self,
+        persons: Sequence[Person],
+        images: PictureSource,
+        joints: JointSet,
+        image_size: tuple[int, int] = (256, 192),
+        augmentation: Augmentation = NO_AUGMENTATION,
+        seed: int = 0,
+        broken: Literal["stop", "skip"] = "stop",
+        refill: bool = False,
+    ) -> None:
+        self.persons = list(persons)
+        self.images = images
+        self.joints = joints
+        self.image_size = image_size
+        self.augmentation = augmentation
+        self.seed = seed
+        self.broken = broken
+        self.refill = refill
+        self.skipped = 0
+
+    def __len__(self) -> int:
+        """The number of persons."""
+        return len(self.persons)
+
+    def __getitem__(self, key: Key) -> Batch:
+        """One crop as a batch of one."""
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch:
+        """The crops of a batch; persons of one picture share its decoding when their keys are neighbours."""
+        batch = self._cut(keys)
+        self.skipped += batch["skipped"]
+        if self.refill and batch["skipped"] == len(keys) > 0:
+            others = self._readable_after(keys)
+            _logger.warning(
+                "none of the %d persons of a batch could be read: %d others take their place", len(keys), len(others)
+            )
+            batch = {**self._cut(others), "skipped": len(keys)}
+        return batch
+
+    def _readable_after(self, keys: Sequence[Key]) -> list[Key]:
+        """As many keys, of the persons that follow in the data set and can be read; fewer where there are not as many.
+
+        They follow from the keys alone, so that neither workers nor a resumed run change them.
+        """
+        epoch, last = keys[-1]
+        readable: dict[str, bool] = {}
+        found: list[Key] = []
+        for step in range(1, len(self.persons) + 1):
+            index = (last + step) % len(self.persons)
+            name = self.persons[index].file_name
+            if name not in readable:
+                readable[name] = self._read(name) is not None
+            if readable[name]:
+                found.append((epoch, index))
+                if len(found) == len(keys):
+                    break
+        return found
+
+    def _cut(self, keys: Sequence[Key]) -> Batch:
+        height, width = self.image_size
+        pixels = torch.empty(len(keys), height, width, 3, dtype=torch.uint8)
+        joints = np.empty((len(keys), len(self.joints), 2), np.float32)
+        visible = np.empty((len(keys), len(self.joints)), np.float32)
+        held, picture = "", None
+        used: list[int] = []
+        for epoch, index in keys:
+            person = self.persons[index]
+            if person.file_name != held:
+                held, picture = person.file_name, self._read(person.file_name)
+            if picture is None:
+                continue
+            rng = np.random.default_rng((self.seed, epoch, index))
+            crop = draw_crop(person, picture.shape[1], self.joints, self.image_size, self.augmentation, rng)
+            row = len(used)
+            cv2.warpAffine(picture, crop.matrix, (width, height), dst=pixels[row].numpy(), flags=cv2.INTER_LINEAR)
+            joints[row], visible[row] = crop.joints, crop.visible
+            used.append(index)
+        rows = len(used)
+        return {
+            "image": pixels[:rows],
+            "joints": torch.from_numpy(joints[:rows]),
+            "visible": torch.from_numpy(visible[:rows]),
+            "person": torch.tensor(used, dtype=torch.int64),
+            "skipped": len(keys) - rows,
+        }
+
+    def _read(self, name: str) -> np.ndarray | None:
+        try:
+            return self.images.read(name)
+        except PoseDataError as error:
+            if self.broken == "stop":
+                raise
+            _logger.warning("skipped: %s", error)
+            return None
+
+
+class PictureBatches(Sampler[list[Key]]):
+    """Batches in which the persons of one picture are neighbours, so that it is decoded once.
+
+    The pictures are shuffled anew each epoch, by seed and epoch alone. With several processes each takes every n-th
+    batch; all get the same number, for which the last batches are filled from the beginning.
+
+    Args:
+        persons: The persons of the data set.
+        batch_size: Persons a batch and process.
+        shuffle: Whether to shuffle; else file order.
+        seed: Seed of the order.
+        rank: This process.
+        world_size: The number of processes.
+        drop_last: Leave out an incomplete last batch.
+    """
+
+    def __init__(
+        self,
+        persons: Sequence[Person],
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+    ) -> None:
+        groups: dict[str, list[int]] = {}
+        for index, person in enumerate(persons):
+            groups.setdefault(person.file_name, []).append(index)
+        self.groups = list(groups.values())
+        self.people = len(persons)
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.drop_last = drop_last
+        self.epoch = 0
+        self.start = 0
+        """Batches of the epoch to leave out, to go on in the middle of one."""
+
+    def __len__(self) -> int:
+        """Batches an epoch and process."""
+        step = self.batch_size * self.world_size
+        return self.people // step if self.drop_last else -(-self.people // step)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """The batches of the current epoch, as (epoch, person) keys."""
+        order = list(range(len(self.groups)))
+        if self.shuffle:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+        persons = [person for group in order for person in self.groups[group]]
+        step = self.batch_size * self.world_size
+        whole = len(self) * step
+        if self.world_size > 1 and whole > len(persons):
+            persons = (persons * (whole // max(1, len(persons)) + 1))[:whole]
+        for number in range(self.start, len(self)):
+            first = number * step + self.rank * self.batch_size
+            chosen = persons[first : first + self.batch_size]
+            if chosen:
+                yield [(self.epoch, person) for person in chosen]
+
+
+def crop_loader(
+    dataset: PersonCrops,
+    batches: PictureBatches,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Batch]:
+    """A data loader over ``dataset`` in the order of ``batches``; set ``batches.epoch`` before each epoch."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]  # __getitems__ has made the batch
+        pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(dataset.seed),
+    )
+
+
+def prepare_images(pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Normalised network input of uint8 crops: (B, H, W, 3) -> (B, 3, H, W) in channels-last memory."""
+    batch, height, width, _ = pixels.shape
+    mean = (torch.tensor(MEAN, device=pixels.device) * 255).repeat(width)
+    scale = (1 / (torch.tensor(STD, device=pixels.device) * 255)).repeat(width)
+    rows = pixels.reshape(batch, height, width * 3)
+    normal = torch.empty(rows.shape, device=pixels.device)
+    # On a CPU both steps of a crop happen while it is in the cache; rows of all channels at once keep the loops long.
+    for part, out in [(rows, normal)] if pixels.is_cuda else zip(rows, normal, strict=True):
+        torch.sub(part, mean, out=out).mul_(scale)
+    return normal.view(pixels.shape).to(dtype).permute(0, 3, 1, 2)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

@@ -1,0 +1,242 @@
+"""Run a model over persons and measure it: average precision at each exit, mean OKS and PCK.
+
+The protocol of SDPose: the mean of the picture's and the mirrored picture's prediction, DARK decoding, scores from
+``evaluate.py``, OKS suppression, pycocotools.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from pycocotools.coco import COCO as GroundTruth
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cycledistill.recipes.run.engine import autocast
+
+from .accuracy import mean_oks, torso_pck
+from ..data.annotations import PADDING, Person
+from ..data.dataset import PersonCrops, PictureBatches, crop_loader, prepare_images
+from .decode import Method, decode_heatmaps, flip_back, to_image
+from .average_precision import BOX_TO_AREA, PosePrediction, evaluate_poses, to_results
+from ..data.images import PictureSource
+from ..data.joints import JointSet
+from .coordinates import decode_coordinates, flip_back_coordinates
+
+Joints = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How predictions are made and scored; the defaults are SDPose's.
+
+    Attributes:
+        flip: Average with the mirrored picture.
+        decode: From heatmaps to positions.
+        nms: OKS above which the lower-scored of two poses is dropped; ``None`` keeps all.
+        keypoint_threshold: Joints scored below do not count in a pose's score.
+        batch_size: Persons a batch.
+        workers: Loader processes.
+        broken: What to do with a picture that cannot be read: ``"stop"``, or ``"skip"`` its persons.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    """
+
+    flip: bool = True
+    decode: Method = "dark"
+    nms: float | None = 0.9
+    keypoint_threshold: float = 0.2
+    batch_size: int = 64
+    workers: int = 0
+    broken: Literal["stop", "skip"] = "stop"
+    precision: str = "fp32"
+
+
+DEFAULT = Protocol()
+
+
+def predict_persons(
+    model: nn.Module,
+    persons: Sequence[Person],
+    images: PictureSource,
+    joints: JointSet,
+    *,
+    exits: Sequence[int] = (1,),
+    protocol: Protocol = DEFAULT,
+    progress: bool = False,
+) -> dict[int, dict[int, Joints]]:
+    """Joints of every person at every exit, in picture pixels.
+
+    In a process group each rank takes a share of the persons, and all get the whole result.
+
+    Args:
+        model: A pose model, wrapped or not; left in eval mode with the exit it had. Images have its config's size.
+        persons: Whom to look at.
+        images: Where the pictures are.
+        joints: The joint set.
+        exits: Cycles whose prediction is wanted; may exceed the cycles trained. A plain model has exit 1 only.
+        protocol: How.
+        progress: Show a progress bar.
+
+    Returns:
+        ``{exit: {index of the person: (K, 3) x, y, score}}``; persons whose picture cannot be read are left out where
+        the protocol says ``"skip"``.
+
+    Raises:
+        ValueError: The model predicts another number of joints, or a plain model was asked for another exit than 1.
+        PoseDataError: A picture cannot be read.
+    """
+    config: Any = model.config
+    if config.num_keypoints != len(joints):
+        raise ValueError(
+            f"the model predicts {config.num_keypoints} joints, {joints.name} has {len(joints)}: build the model with "
+            f"num_keypoints={len(joints)}, or choose the joint set it was trained on"
+        )
+    handle: Any = getattr(model, "cyclic", None)
+    if handle is None and list(exits) != [1]:
+        raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first")
+    rank, world = (dist.get_rank(), dist.get_world_size()) if _shared() else (0, 1)
+    crops = PersonCrops(persons, images, joints, config.image_size, broken=protocol.broken)
+    order = PictureBatches(persons, protocol.batch_size, shuffle=False, rank=rank, world_size=world)
+    loader = tqdm(
+        crop_loader(crops, order, protocol.workers),
+        desc="evaluate",
+        total=len(order),
+        leave=False,
+        disable=None if progress else True,
+    )
+    weight = next(model.parameters())
+    device = weight.device
+    found: dict[int, dict[int, Joints]] = {number: {} for number in exits}
+    with torch.no_grad(), _eval_mode(model, handle):
+        for batch in loader if len(persons) else ():
+            index = batch["person"].tolist()
+            if not index:
+                continue  # none of its pictures could be read
+            pixels = prepare_images(batch["image"].to(device), weight.dtype)
+            centers = torch.from_numpy(np.stack([persons[i].center for i in index])).to(device)
+            scales = torch.from_numpy(np.stack([persons[i].scale for i in index])).to(device)
+            for number in exits:
+                if handle is not None:
+                    handle.exit = number
+                placed = _predict(model, pixels, centers, scales, joints, protocol).float().cpu().numpy()
+                found[number].update(zip(index, placed, strict=True))
+    return _gathered(found, world)
+
+
+def evaluate(
+    model: nn.Module,
+    persons: Sequence[Person],
+    images: PictureSource,
+    joints: JointSet,
+    ground_truth: GroundTruth,
+    *,
+    exits: Sequence[int] = (1,),
+    protocol: Protocol = DEFAULT,
+    progress: bool = False,
+) -> dict[int, dict[str, float]]:
+    """COCO's or CrowdPose's numbers of a model at each exit.
+
+    Args:
+        model: A pose model, wrapped or not; left in eval mode with the exit it had.
+        persons: Annotated or detected persons; none gives AP 0.
+        images: Where the pictures are.
+        joints: The joint set.
+        ground_truth: The annotations, as ``load_ground_truth`` reads them.
+        exits: Cycles whose prediction is measured; may exceed the cycles trained.
+        protocol: How.
+        progress: Show a progress bar.
+
+    Returns:
+        ``{exit: {"AP": ..., "AR": ...}}``, fractions, on every rank. With annotated persons also ``oks`` (mean over
+        persons, on 0.53 of the box) and ``pck`` (at 0.2 of the torso).
+
+    Raises:
+        ValueError: See :func:`predict_persons`.
+        PoseDataError: A picture cannot be read.
+
+    Example:
+        >>> evaluate(model, persons, ImageStore("coco/val2017"), COCO, truth, exits=(1, 2, 3))[1]["AP"]
+    """
+    found = predict_persons(model, persons, images, joints, exits=exits, protocol=protocol, progress=progress)
+    if _shared() and dist.get_rank() != 0:
+        measured: list[Any] = [None]
+    else:
+        measured = [{n: _numbers(poses, persons, joints, ground_truth, protocol) for n, poses in found.items()}]
+    if _shared():
+        dist.broadcast_object_list(measured, src=0)
+    result: dict[int, dict[str, float]] = measured[0]
+    return result
+
+
+def _predict(
+    model: nn.Module, images: Tensor, centers: Tensor, scales: Tensor, joints: JointSet, protocol: Protocol
+) -> Tensor:
+    """(B, K, 3): x, y in picture pixels, and scores."""
+    config: Any = model.config
+    is_heatmap = config.head == "heatmap"
+    with autocast(images.device, protocol.precision):  # decoding is in full precision
+        predicted = model(images)
+        mirrored = model(images.flip(3)) if protocol.flip else None
+    predicted = predicted.float()
+    if mirrored is not None:
+        back = flip_back if is_heatmap else flip_back_coordinates
+        predicted = (predicted + back(mirrored.float(), joints.flip_order)) / 2
+    if is_heatmap:
+        position, scores = decode_heatmaps(predicted, protocol.decode)
+        size = config.heatmap_size
+    else:  # fractions of the image: a map of one pixel
+        position, scores = decode_coordinates(predicted)
+        size = (1, 1)
+    return torch.cat([to_image(position, centers, scales, size), scores[..., None]], dim=-1)
+
+
+def _numbers(
+    poses: dict[int, Joints], persons: Sequence[Person], joints: JointSet, truth: GroundTruth, protocol: Protocol
+) -> dict[str, float]:
+    predictions = [
+        PosePrediction(persons[index].image_id, placed, persons[index].score, persons[index].area)
+        for index, placed in sorted(poses.items())
+    ]
+    results = to_results(
+        predictions, joints, nms_threshold=protocol.nms, keypoint_threshold=protocol.keypoint_threshold
+    )
+    numbers = {name: float(value) for name, value in evaluate_poses(truth, results, joints).items()}
+    known = [index for index in sorted(poses) if np.any(persons[index].joints)]  # a detection has no labels
+    if known:
+        predicted = np.stack([poses[index][:, :2] for index in known]).astype(np.float64)
+        labels = np.stack([persons[index].joints for index in known]).astype(np.float64)
+        visible = np.stack([persons[index].visible for index in known]).astype(np.float64)
+        area = np.array([persons[index].area for index in known]) * (BOX_TO_AREA / PADDING**2)
+        numbers["oks"] = mean_oks(predicted, labels, visible, area, joints)
+        numbers["pck"] = torso_pck(predicted, labels, visible, joints)
+    return {name: round(value, 6) for name, value in numbers.items()}
+
+
+def _gathered(found: dict[int, dict[int, Joints]], world: int) -> dict[int, dict[int, Joints]]:
+    if world == 1:
+        return found
+    parts: list[Any] = [None] * world
+    dist.all_gather_object(parts, found)
+    return {number: {k: v for part in parts for k, v in part[number].items()} for number in found}
+
+
+def _shared() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@contextlib.contextmanager
+def _eval_mode(model: nn.Module, handle: Any) -> Iterator[None]:
+    before = handle.exit if handle is not None else 1
+    model.eval()
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.exit = before

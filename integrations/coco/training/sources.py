@@ -1,0 +1,122 @@
+"""A recipe's persons, pictures and annotations, with errors that name the key to change."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pycocotools.coco import COCO as GroundTruth
+
+from ..data.annotations import Person, annotated_persons, detected_persons
+from ..evaluation.average_precision import load_ground_truth
+from ..data.images import ImageStore, PoseDataError
+from ..recipe import DataSection
+
+
+@dataclass(frozen=True)
+class Split:
+    """Persons of one part of a data set, and where their pictures are."""
+
+    persons: list[Person]
+    images: ImageStore
+
+
+@dataclass(frozen=True)
+class Validation(Split):
+    """Persons to evaluate on, and the annotations to evaluate against."""
+
+    truth: GroundTruth
+
+
+def open_training(data: DataSection, image_size: tuple[int, int]) -> Split:
+    """The annotated persons of the training part.
+
+    Raises:
+        PoseDataError: Files that are missing or cannot be used; the message names the recipe's key.
+    """
+    annotations = _read(data, "train_annotations")
+    try:
+        persons = annotated_persons(annotations, data.joint_set, image_size)
+    except PoseDataError as error:
+        raise _of_file(data, "train_annotations", error) from error
+    images = _images(data, "train_images")
+    _look(images, persons, data.broken_images == "skip")
+    return Split(persons, images)
+
+
+def open_validation(data: DataSection, image_size: tuple[int, int]) -> Validation:
+    """The persons to evaluate on: detected, where the recipe names a file of detections, else annotated.
+
+    Raises:
+        PoseDataError: Files that are missing or cannot be used; the message names the recipe's key.
+    """
+    annotations = _read(data, "val_annotations")
+    try:
+        truth = load_ground_truth(annotations, data.joint_set)
+        if data.detections is None:
+            persons = annotated_persons(annotations, data.joint_set, image_size)
+        else:
+            found = _read(data, "detections")
+            persons = detected_persons(found, annotations, data.joint_set, image_size, data.detection_threshold)
+    except ValueError as error:
+        raise _of_file(data, "val_annotations", error) from error
+    return Validation(persons, _images(data, "val_images"), truth)
+
+
+def _look(images: ImageStore, persons: list[Person], skip: bool) -> None:
+    """Notice a wrong folder before the training starts: the first picture must be there, or with ``skip`` any."""
+    missing: PoseDataError | None = None
+    for name in dict.fromkeys(person.file_name for person in persons):
+        try:
+            images.read_bytes(name)
+            return
+        except PoseDataError as error:
+            missing = missing or error
+            if not skip:
+                break
+    if missing:
+        raise missing
+
+
+def _images(data: DataSection, key: str) -> ImageStore:
+    try:
+        return ImageStore(_root(data) / getattr(data, key))
+    except PoseDataError as error:
+        raise PoseDataError(f"data.{key}: {error}") from error
+
+
+def _read(data: DataSection, key: str) -> Any:
+    name, root = Path(getattr(data, key)), _root(data)
+    places = [root / name]  # an absolute name stands for itself
+    if key == "detections" and not name.is_absolute() and name.parent != Path():
+        places.append(root / name.name)  # the published file comes without the folder that mmpose puts it in
+    errors = []
+    for place in places:
+        try:
+            return json.loads(ImageStore(place.parent).read_bytes(place.name))
+        except PoseDataError as error:
+            errors.append(error)
+        except ValueError as error:
+            raise PoseDataError(f"data.{key}: {place} is not JSON ({error})") from error
+    hint = "; data.detections=null evaluates in the annotated boxes" if key == "detections" else ""
+    tried = " nor ".join(map(str, places))
+    raise PoseDataError(f"data.{key}: {tried} cannot be read{hint} ({errors[0]})") from errors[0]
+
+
+def _root(data: DataSection) -> Path:
+    if data.root is None:
+        raise PoseDataError("data.root is not set: give the folder or zip file of the data set by --data-root")
+    root = Path(data.root)
+    if not root.exists():
+        raise PoseDataError(f"data.root: {root} does not exist")
+    return root
+
+
+def _of_file(data: DataSection, key: str, error: ValueError) -> PoseDataError:
+    text = str(error)
+    if text.startswith("data."):
+        return PoseDataError(text)
+    sets = f" (data.joints={data.joints!r})" if "keypoint numbers" in text else ""
+    return PoseDataError(f"data.{key} {getattr(data, key)}: {text}{sets}")

@@ -1,0 +1,173 @@
+"""Batches of windows of clips, in an order that depends on seed and epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypedDict, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .clips import Clip
+from ..errors import LiftingDataError
+from .skeleton import mirror
+from .windows import centred_bounds, chunk_bounds, log_short, log_uncovered, window_frames
+
+Flip = Literal["none", "random", "both"]
+FLIPS = get_args(Flip)
+Key = tuple[int, int]
+"""Epoch and window: what a random mirroring is seeded by, so that no number of workers changes it."""
+
+
+class Batch(TypedDict):
+    """What the data loader yields."""
+
+    inputs: Tensor
+    """(B, F, 17, 2 or 3), normalised 2D."""
+    targets: Tensor
+    """(B, F, 17, 3), metres, root-relative."""
+    inside: Tensor
+    """(B, F), false where the edge of a clip is repeated."""
+
+
+class LiftWindows(Dataset[Batch]):
+    """Windows of clips: ``windows[epoch, number]``, or ``windows[number]`` of epoch 0.
+
+    Args:
+        clips: What to cut; those shorter than a window have their edges repeated, which is logged.
+        frames: Frames of a window.
+        stride: From one window to the next; default, ``frames``, or 1 for centred windows. Further apart than
+            ``frames``, the frames between windows are left out, which is logged.
+        centred: One window around every ``stride``-th frame, instead of windows that cover the clip.
+        flip: ``"both"``: every window and its mirror image, as MixSTE trains; ``"random"``: one of them, drawn anew in
+            each epoch.
+        seed: Of the random mirroring.
+
+    Raises:
+        LiftingDataError: No clips, an impossible window, or an unknown ``flip``.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        frames: int,
+        stride: int | None = None,
+        *,
+        centred: bool = False,
+        flip: Flip = "none",
+        seed: int = 0,
+    ) -> None:
+        if not clips:
+            raise LiftingDataError("no clips to take windows from")
+        if flip not in FLIPS:
+            raise LiftingDataError(f"flip={flip!r}: one of {', '.join(map(repr, FLIPS))} is expected")
+        self.clips, self.frames, self.flip, self.seed = list(clips), frames, flip, seed
+        stride = (1 if centred else frames) if stride is None else stride
+        bounds = [(centred_bounds if centred else chunk_bounds)(len(clip), frames, stride) for clip in clips]
+        lengths = [len(clip) for clip in clips]
+        log_short(lengths, frames, "clips")
+        if not centred:
+            log_uncovered(lengths, frames, stride)
+        self.owner = np.repeat(np.arange(len(clips)), [len(own) for own in bounds])
+        self.bounds = np.concatenate(bounds)
+
+    def __len__(self) -> int:
+        """The number of windows, mirror images included where every window has one."""
+        return len(self.bounds) * (2 if self.flip == "both" else 1)
+
+    def __getitem__(self, key: Key | int) -> Batch:
+        """One window, without the batch dimension.
+
+        Raises:
+            IndexError: There is no window of this number.
+        """
+        batch = self.__getitems__([key])
+        return {"inputs": batch["inputs"][0], "targets": batch["targets"][0], "inside": batch["inside"][0]}
+
+    def __getitems__(self, keys: Sequence[Key | int]) -> Batch:
+        """The windows of a batch."""
+        inputs, targets, inside = [], [], []
+        for key in keys:
+            epoch, number = key if isinstance(key, tuple) else (0, key)
+            if not 0 <= number < len(self):
+                raise IndexError(f"window {number}: there are {len(self)}, numbered from 0")
+            window = number % len(self.bounds)
+            clip = self.clips[self.owner[window]]
+            places, own = window_frames(self.bounds[window : window + 1], len(clip))
+            seen, poses = clip.inputs[places[0]], clip.targets[places[0]]
+            if self._is_mirrored(epoch, number):
+                seen, poses = mirror(seen), mirror(poses)
+            inputs.append(seen)
+            targets.append(poses)
+            inside.append(own[0])
+        return {
+            "inputs": torch.from_numpy(np.stack(inputs)),
+            "targets": torch.from_numpy(np.stack(targets)),
+            "inside": torch.from_numpy(np.stack(inside)),
+        }
+
+    def _is_mirrored(self, epoch: int, number: int) -> bool:
+        if self.flip == "random":
+            return bool(np.random.default_rng((self.seed, epoch, number)).integers(2))
+        return self.flip == "both" and number >= len(self.bounds)
+
+
+class WindowBatches(Sampler[list[Key]]):
+    """Batches of window numbers, shuffled anew in each epoch, by seed and epoch alone.
+
+    With several processes each takes every n-th batch; all get the same number, for which the last are filled from the
+    beginning.
+
+    Args:
+        windows: How many there are.
+        batch_size: Windows a batch and process.
+        shuffle: Whether to shuffle.
+        seed: Of the order.
+        rank: This process.
+        world_size: The number of processes.
+    """
+
+    def __init__(
+        self, windows: int, batch_size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.windows, self.batch_size, self.shuffle, self.seed = windows, batch_size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.start = 0
+        """Batches of the epoch to leave out, to go on in the middle of one."""
+
+    def __len__(self) -> int:
+        """Batches an epoch and process."""
+        return -(-self.windows // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        """The batches of the current epoch, as (epoch, window) keys."""
+        order = np.arange(self.windows)
+        if self.shuffle:
+            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
+        step = self.batch_size * self.world_size
+        if self.world_size > 1:
+            order = np.resize(order, len(self) * step)
+        for number in range(self.start, len(self)):
+            first = number * step + self.rank * self.batch_size
+            yield [(self.epoch, window) for window in order[first : first + self.batch_size].tolist()]
+
+
+def window_loader(
+    windows: LiftWindows, batches: WindowBatches, workers: int = 0, pin_memory: bool = False
+) -> DataLoader[Batch]:
+    """A data loader over ``windows`` in the order of ``batches``; set ``batches.epoch`` before each epoch."""
+    return DataLoader(
+        windows,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_it_is,  # type: ignore[arg-type]  # __getitems__ has made the batch
+        pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(windows.seed),
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

@@ -1,0 +1,157 @@
+"""Reading npz files of arrays, and of the pickled dictionaries that Human3.6M's are distributed as.
+
+VideoPose3D's files hold one object array each, which is a pickle, and reading a pickle can run any code. So they are
+read only with ``allow_pickle=True``, and once: this turns one into an npz of plain arrays, named ``S1/Walking/...``,
+that every command here reads without the flag:
+
+    python -m cycledistill.integrations.human36m.npz data_3d_h36m.npz plain_3d_h36m.npz --allow-pickle
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import LiftingDataError
+
+Tree = dict[str, Any]
+"""Nested names -> arrays."""
+
+
+def open_npz(path: str | Path, allow_pickle: bool = False, remedy: str = "") -> dict[str, Any]:
+    """The arrays of an npz file by name, all read; an object array of one object as that object.
+
+    Args:
+        path: The file.
+        allow_pickle: Read object arrays too. That runs whatever code the file holds: only for files you trust.
+        remedy: What to do about pickled objects, for the message.
+
+    Raises:
+        LiftingDataError: Not there, no npz file, holding pickled objects without ``allow_pickle``, or with it objects
+            that cannot be made.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise LiftingDataError(f"{path} is truncated or no npz file: an npz is a zip archive of arrays")
+            file.seek(0)
+            with np.load(file, allow_pickle=allow_pickle) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+    except LiftingDataError:
+        raise
+    except OSError as error:
+        raise LiftingDataError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # damaged archives raise many types, and a pickle any
+        if "allow_pickle" in str(error):
+            raise LiftingDataError(
+                f"{path} holds pickled objects, and reading those runs whatever code is in them. "
+                + (remedy or "Save its arrays again as arrays of numbers")
+            ) from error
+        raise LiftingDataError(f"{path} holds an array that cannot be read: {type(error).__name__}: {error}") from error
+    return {
+        name: array.item() if array.dtype == object and array.ndim == 0 else array for name, array in arrays.items()
+    }
+
+
+def read_tree(path: str | Path, key: str, allow_pickle: bool = False) -> Tree:
+    """The nested dictionary under ``key``, from an object array or from plain arrays named ``key/...``.
+
+    Lists (of cameras) come as dictionaries of ``"0"``, ``"1"``, ...
+
+    Raises:
+        LiftingDataError: See :func:`open_npz`; or nothing is under ``key``, or no dictionary.
+    """
+    arrays = open_npz(
+        path,
+        allow_pickle,
+        "If you trust the file, set data.allow_pickle=true, or make a plain one of it: python -m "
+        "cycledistill.integrations.human36m.npz IN.npz OUT.npz --allow-pickle",
+    )
+    if isinstance(arrays.get(key), Mapping):
+        flat = flatten(arrays[key], key)
+    else:
+        flat = {name: array for name, array in arrays.items() if name.startswith(f"{key}/")}
+    if not flat and key in arrays:
+        held = arrays[key]
+        shape = f"an array of shape {held.shape}" if isinstance(held, np.ndarray) else f"a {type(held).__name__}"
+        raise LiftingDataError(
+            f"{path}: {key} is {shape} without arrays by subject and action: subject -> action -> array is expected, "
+            f"as a dictionary or as plain arrays named {key}/S1/Walking"
+        )
+    if not flat:
+        names = sorted({name.split("/")[0] for name in arrays})
+        raise LiftingDataError(f"{path} has no '{key}'; it has {', '.join(names[:5]) or 'nothing'}")
+    tree: Tree = {}
+    for name, array in flat.items():
+        *path_to, leaf = name.split("/")[1:]
+        place = tree
+        for part in path_to:
+            place = place.setdefault(part, {})
+        place[leaf] = array
+    return tree
+
+
+def flatten(value: Any, name: str) -> dict[str, np.ndarray]:
+    """Nested mappings and lists of arrays as arrays with names joined by ``/``; what is no array of numbers is left."""
+    if isinstance(value, Mapping):
+        parts = [flatten(entry, f"{name}/{key}") for key, entry in value.items()]
+    elif isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype == object):
+        parts = [flatten(entry, f"{name}/{number}") for number, entry in enumerate(value)]
+    elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return {name: value}
+    else:
+        return {}  # "layout_name" and other text
+    return {key: array for part in parts for key, array in part.items()}
+
+
+def convert(source: str | Path, target: str | Path, allow_pickle: bool = False) -> int:
+    """Write the arrays of an npz file of pickled dictionaries as plain arrays; returns how many.
+
+    Raises:
+        LiftingDataError: See :func:`open_npz`; or there is no array in it, or the target cannot be written.
+    """
+    arrays: dict[str, Any] = {}
+    for name, value in open_npz(source, allow_pickle, "If you trust the file, give --allow-pickle").items():
+        arrays |= flatten(value, name)
+    if not arrays:
+        raise LiftingDataError(f"{source} holds no array of numbers")
+    target = Path(target)
+    beside = target.with_name(f".new-{target.name}")
+    try:
+        with beside.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.replace(beside, target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise LiftingDataError(f"{target} cannot be written: {error}") from error
+    return len(arrays)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        "cycledistill.integrations.human36m.npz",
+        description="Turn an npz file of pickled dictionaries into a plain one.",
+    )
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--allow-pickle", action="store_true", help="run the code in the file; only if you trust it")
+    args = parser.parse_args(argv)
+    try:
+        count = convert(args.source, args.target, args.allow_pickle)
+    except LiftingDataError as error:
+        parser.exit(2, f"error: {error}\n")
+    sys.stdout.write(f"{count} arrays in {args.target}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""Run a lifting model over clips and measure it at each exit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from cycledistill.recipes.run.engine import autocast
+
+from ..data.clips import Clip
+from ..data.dataset import Batch, LiftWindows, WindowBatches, window_loader
+from ..errors import LiftingDataError
+from .metrics import MotionScores
+from ..data.skeleton import MIRRORED
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How predictions are made and scored.
+
+    Attributes:
+        frames: Frames of a window, those the model was built for.
+        mode: ``"sequence"``: every frame of windows side by side; ``"centre"``: of a window around each frame the one
+            in its middle.
+        flip: Average with the prediction of the mirrored input, mirrored back.
+        border: ``"mask"``: every frame of a clip counts once; ``"official"``: repeated edge frames count too, as in the
+            authors' code.
+        batch_size: Windows a batch.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+
+    Raises:
+        ValueError: A field that is none of these.
+    """
+
+    frames: int
+    mode: Literal["sequence", "centre"] = "sequence"
+    flip: bool = True
+    border: Literal["mask", "official"] = "mask"
+    batch_size: int = 8
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r}: a whole number of at least 1 is expected")
+        if not isinstance(self.flip, bool):
+            raise ValueError(f"flip={self.flip!r}: True or False is expected")
+        for name, known in get_type_hints(type(self)).items():
+            choices = get_args(known)
+            if choices and getattr(self, name) not in choices:
+                expected = ", ".join(map(repr, choices))
+                raise ValueError(f"{name}={getattr(self, name)!r}: one of {expected} is expected")
+
+
+@torch.no_grad()
+def predict(model: nn.Module, inputs: Tensor, protocol: Protocol) -> Tensor:
+    """Poses of a batch of windows, with the mirrored pass averaged in.
+
+    An hourglass whose kept frames were injected (``model.hourglass.index = ...``) keeps those in both passes, and
+    still has them afterwards.
+
+    Args:
+        model: A lifting model in eval mode.
+        inputs: (B, F, J, 2 or 3), normalised.
+        protocol: How.
+
+    Returns:
+        (B, F, J, 3) in the model's unit, metres; the centre frame's, (B, 1, J, 3), in mode ``"centre"``.
+
+    Raises:
+        LiftingDataError: The model gave no pose for some frame that is asked for.
+    """
+    poses, index = _forward(model, inputs, protocol)
+    if not protocol.flip:
+        return poses
+    signs = inputs.new_tensor([-1, 1, 1])
+    mirrored = inputs[..., list(MIRRORED), :] * signs[: inputs.shape[-1]]
+    # The centre's frames are chosen once, for both passes; a whole sequence's anew, both as in HoT's code.
+    again, _ = _forward(model, mirrored, protocol, index if protocol.mode == "centre" else None)
+    return (poses + again[..., list(MIRRORED), :] * signs.to(again.dtype)) / 2
+
+
+def evaluate(
+    model: nn.Module,
+    clips: Sequence[Clip],
+    *,
+    protocol: Protocol,
+    exits: Sequence[int] = (1,),
+    progress: bool = False,
+) -> dict[int, dict[str, Any]]:
+    """Errors of a model at each exit.
+
+    In a process group each rank takes a share of the clips, and all get the whole result.
+
+    Args:
+        model: A lifting model, wrapped or not; left in eval mode with the exit it had.
+        clips: What to measure on.
+        protocol: How.
+        exits: Cycles whose prediction is measured; may exceed the cycles trained. A plain model has exit 1 only.
+        progress: Show a progress bar.
+
+    Returns:
+        ``{exit: figures}``, see :meth:`MotionScores.summary`; steps and deviations over time are taken inside windows.
+
+    Raises:
+        ValueError: A plain model was asked for another exit than 1.
+        LiftingDataError: No clips, or the model gives no pose for some frame.
+
+    Example:
+        >>> evaluate(model, clips, protocol=Protocol(243))[1]["mpjpe_action_mean"]
+    """
+    handle: Any = getattr(model, "cyclic", None)
+    if handle is None and list(exits) != [1]:
+        raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first")
+    rank, world = (dist.get_rank(), dist.get_world_size()) if _shared() else (0, 1)
+    own = list(clips)[rank::world]
+    scores = {number: MotionScores() for number in exits}
+    if own:
+        _measure(model, own, scores, protocol, progress)
+    elif not clips:
+        raise LiftingDataError("no clips to measure on")
+    if world > 1:
+        parts: list[Any] = [None] * world
+        dist.all_gather_object(parts, scores)
+        scores = {number: MotionScores.joined(part[number] for part in parts) for number in exits}
+    return {number: found.summary() for number, found in scores.items()}
+
+
+def _measure(
+    model: nn.Module, clips: Sequence[Clip], scores: dict[int, MotionScores], protocol: Protocol, progress: bool
+) -> None:
+    windows = LiftWindows(clips, protocol.frames, centred=protocol.mode == "centre")
+    batches = WindowBatches(len(windows), protocol.batch_size, shuffle=False)
+    device = next(model.parameters()).device
+    poses: dict[int, list[Tensor]] = {number: [] for number in scores}
+    targets: list[Tensor] = []
+    inside: list[Tensor] = []
+    loader = tqdm(
+        window_loader(windows, batches), "evaluate", len(batches), leave=False, disable=None if progress else True
+    )
+    middle = slice((protocol.frames - 1) // 2, (protocol.frames - 1) // 2 + 1)
+    kept = middle if protocol.mode == "centre" else slice(None)
+    with _eval_mode(model) as handle:
+        batch: Batch
+        for batch in loader:
+            inputs = batch["inputs"].to(device)
+            for number, found in poses.items():
+                if handle is not None:
+                    handle.exit = number
+                found.append(predict(model, inputs, protocol).float().cpu())
+            targets.append(batch["targets"][:, kept])
+            inside.append(batch["inside"][:, kept])
+    truth, mask = torch.cat(targets), torch.cat(inside)
+    for number, found in poses.items():
+        _count(scores[number], torch.cat(found), truth, mask, windows, protocol)
+
+
+def _count(
+    scores: MotionScores, poses: Tensor, truth: Tensor, mask: Tensor, windows: LiftWindows, protocol: Protocol
+) -> None:
+    """Sort windows by clip and count them; single frames become windows again, so that motion can be measured."""
+    if protocol.mode == "sequence":
+        for window, owner in enumerate(windows.owner.tolist()):
+            own = mask[window] if protocol.border == "mask" else slice(None)
+            action = windows.clips[owner].action
+            scores.add(action, poses[window, own][None], truth[window, own][None])
+        return
+    lengths = [len(clip) for clip in windows.clips]
+    for clip, found, target in zip(windows.clips, poses[:, 0].split(lengths), truth[:, 0].split(lengths), strict=True):
+        for part, wanted in zip(found.split(protocol.frames), target.split(protocol.frames), strict=True):
+            scores.add(clip.action, part[None], wanted[None])
+
+
+def _forward(model: nn.Module, inputs: Tensor, protocol: Protocol, index: Any = None) -> tuple[Tensor, Any]:
+    """Poses of the frames asked for, and the index of the kept frames, if there is one."""
+    frames, handle = inputs.shape[1], getattr(model, "hourglass", None)
+    before = None if handle is None else handle.index
+    try:
+        if index is not None:
+            handle.index = index  # type: ignore[union-attr]
+        with autocast(inputs.device, protocol.precision):
+            poses: Tensor = model(inputs)
+        used = None if handle is None else handle.index
+        if protocol.mode == "centre" and handle is not None:
+            poses = handle.centre_frame(poses)[:, None]
+            # An index that is the same object as before was injected by the user: it stays, for the next pass too.
+            return poses, None if used is before else used
+    finally:
+        if index is not None:
+            handle.index = None  # type: ignore[union-attr]
+    if poses.shape[1] != frames:
+        raise LiftingDataError(
+            f"the model gave {poses.shape[1]} poses for {frames} frames: a model of single frames cannot answer for "
+            "sequences; use mode 'centre', or recover the frames that the hourglass drops"
+        )
+    if protocol.mode == "centre":
+        poses = poses[:, (frames - 1) // 2][:, None]
+    return poses, used
+
+
+def _shared() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[Any]:
+    handle: Any = getattr(model, "cyclic", None)
+    before = handle.exit if handle is not None else 1
+    model.eval()
+    try:
+        yield handle
+    finally:
+        if handle is not None:
+            handle.exit = before

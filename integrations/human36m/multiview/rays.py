@@ -1,0 +1,89 @@
+"""Where in the world a patch of a view looks: points on the rays through the middle of each patch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data.cameras import Camera
+from ..errors import LiftingDataError
+
+Array = NDArray[np.float64]
+
+
+def patch_rays(camera: Camera, grid: tuple[int, int], patch: tuple[int, int], crop: Array | None = None) -> Array:
+    """A point in the world on the ray of each patch, one metre in front of the camera along its axis.
+
+    The camera is taken for a pinhole: its distortion, a pixel or two in Human3.6M, is not undone, as in the authors'
+    code. Pixels have their centre at whole numbers, so the middle of a patch of 16 pixels is at 7.5.
+
+    Args:
+        camera: Who looks.
+        grid: Rows and columns of patches.
+        patch: Height and width of a patch in pixels of the view.
+        crop: (2, 3), the affine map from pixels (x, y, 1) of the camera's picture to those of the view; default, the
+            view is the picture.
+
+    Returns:
+        (rows * columns, 3), metres, row by row. Together with ``camera.position`` this is what the model takes.
+
+    Raises:
+        LiftingDataError: A grid or patch that is no pair of whole numbers above 0, a crop of another shape, or one that
+            cannot be undone.
+
+    Example:
+        >>> patch_rays(camera, grid=(16, 16), patch=(16, 16)).shape
+        (256, 3)
+
+    Source: PPT (ECCV 2022), section 3.4: ``R^T [(u - cx) / fx, (v - cy) / fy, 1] + T``.
+    """
+    for name, pair in (("grid", grid), ("patch", patch)):
+        whole = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(side, int) for side in pair)
+        if not whole or min(pair) < 1:
+            raise LiftingDataError(
+                f"{name}={pair!r}: two whole numbers above 0 are expected, as config.grid (rows, columns) and "
+                "config.patch_pixels (height, width)"
+            )
+    rows, columns = ((np.arange(count) + 0.5) * size - 0.5 for count, size in zip(grid, patch, strict=True))
+    v, u = (each.reshape(-1) for each in np.meshgrid(rows, columns, indexing="ij"))
+    pixels = np.stack([u, v], axis=-1)
+    if crop is not None:
+        pixels = undo_crop(pixels, crop)
+    plane = (pixels - camera.centre) / camera.focal
+    ahead = np.concatenate([plane, np.ones((len(plane), 1))], axis=-1)
+    points: Array = ahead @ camera.rotation.T + camera.position
+    return points
+
+
+def undo_crop(pixels: Array, crop: Array) -> Array:
+    """Pixels (..., 2) of a view as those of the picture it was cut from.
+
+    Args:
+        pixels: x and y in the view.
+        crop: (2, 3), the affine map from the picture to the view.
+
+    Raises:
+        LiftingDataError: A crop of another shape, or one that cannot be undone.
+    """
+    crop = np.asarray(crop, dtype=np.float64)
+    if crop.shape != (2, 3) or not np.isfinite(crop).all():
+        raise LiftingDataError(f"a crop of shape {crop.shape}: (2, 3) finite numbers, an affine map, are expected")
+    if abs(np.linalg.det(crop[:, :2])) < 1e-12:
+        raise LiftingDataError(f"the crop {crop.tolist()} cannot be undone: it maps the picture to a line")
+    undone: Array = (pixels - crop[:, 2]) @ np.linalg.inv(crop[:, :2]).T
+    return undone
+
+
+def ray_directions(rays: Tensor, centers: Tensor) -> Tensor:
+    """Unit vectors from cameras to points.
+
+    Args:
+        rays: (B, N, 3), points in the world.
+        centers: (B, 3), the cameras' positions in the same axes and unit.
+
+    Returns:
+        (B, N, 3), each of length 1; 0 where a point is the camera's own position.
+    """
+    return torch.nn.functional.normalize(rays - centers[:, None], dim=-1)

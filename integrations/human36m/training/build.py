@@ -1,0 +1,138 @@
+"""From a recipe to a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from cycledistill import wrap_cyclic
+from cycledistill.recipes.config.distillation import read_distill
+
+from ..models.lifter import Lifter
+from ..evaluation.measure import Protocol
+from ..models.plugins import LifterConfig, add_plugins
+from ..recipe import ConfigError, Recipe
+from ..models.registry import build_lifter, lifter_config, list_lifters
+
+_ELSEWHERE = {
+    "frames": "data.frames",
+    "in_channels": "data.confidence",
+    "joints": "nothing (the data has 17)",
+    "mode": "evaluate.mode",
+    "cycles": "cyclic.cycles",
+    "distill": "cyclic.distill",
+    "layer": "hourglass.layer",
+    "keep": "hourglass.keep",
+    "recover": "hourglass.recover",
+    "hourglass": "hourglass.options",
+}
+
+
+def create_model(recipe: Recipe) -> Lifter:
+    """The lifting model of a recipe: with the hourglass and the cycles it says, and fresh weights.
+
+    Raises:
+        ConfigError: An unknown model or option, or what the model, the hourglass or the cycles refuse; a model that
+            answers for the centre frame alone, asked for sequences; settings of an hourglass that is not there, or one
+            that would keep every frame of a window.
+    """
+    config = _model_config(recipe)
+    try:
+        model = build_lifter(replace(config, layer=None, keep=None, hourglass={}))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model: {error}") from error
+    if config.layer is not None:
+        _prune_frames(model, config, recipe.data.frames)
+    if recipe.cyclic.cycles is not None:
+        try:
+            # with an hourglass, "auto" is the levels after its last prune point
+            blocks = "auto" if hasattr(model, "hourglass") else "levels"
+            wrap_cyclic(model, recipe.cyclic.cycles, read_distill(recipe.cyclic.distill), blocks=blocks)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"cyclic: {error}") from error
+    return model
+
+
+def _model_config(recipe: Recipe) -> LifterConfig:
+    """What the recipe's model consists of, cycles apart."""
+    section, data, centre = recipe.model, recipe.data, recipe.evaluate.mode == "centre"
+    for name in sorted(_ELSEWHERE.keys() & section.options.keys()):
+        raise ConfigError(f"model.options.{name}: set {_ELSEWHERE[name]} instead.")
+    try:
+        published = lifter_config(section.name, **section.options)
+        if published.mode == "seq2frame" and not centre:
+            raise ConfigError(
+                f"evaluate.mode='sequence': {section.name} answers for the centre frame of a window alone; set "
+                "evaluate.mode=centre."
+            )
+        return lifter_config(
+            section.name,
+            frames=data.frames,
+            in_channels=3 if data.confidence else 2,
+            mode="seq2frame" if centre else "seq2seq",
+            **_hourglass_of(recipe, published),
+            **section.options,
+        )
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model: {error}") from error
+
+
+def _hourglass_of(recipe: Recipe, published: LifterConfig) -> dict[str, Any]:
+    """The fields of `LifterConfig` that the recipe's hourglass sets; what it leaves empty is the named model's."""
+    name, glass = recipe.model.name, recipe.hourglass
+    own = {"layer": glass.layer, "keep": glass.keep, "select": glass.select, "recover": glass.recover}
+    given = {key: value for key, value in own.items() if value is not None}
+    for key in sorted(own.keys() & glass.options.keys()):
+        raise ConfigError(f"hourglass.options.{key}: set hourglass.{key} instead.")
+    if published.layer is None and glass.layer is None:
+        for key, value in (given | ({"options": glass.options} if glass.options else {})).items():
+            having = ", ".join(each for each in list_lifters() if lifter_config(each).layer is not None)
+            raise ConfigError(
+                f"hourglass.{key}={value!r}: model.name={name!r} has no hourglass; set hourglass.layer and "
+                f"hourglass.keep, or choose a model with one ({having})."
+            )
+        return {}
+    if published.keep is None and glass.keep is None:
+        raise ConfigError(
+            f"hourglass.layer={glass.layer!r} without hourglass.keep: set how many of a window's frames are kept, a "
+            "number or a share such as 0.25."
+        )
+    recover = given.get("recover", published.recover)
+    if recover is False and recipe.evaluate.mode == "sequence":
+        raise ConfigError(
+            "hourglass.recover=false gives the poses of the kept frames alone, so evaluate.mode='sequence' has "
+            "frames without a pose: set evaluate.mode=centre, or hourglass.recover to true, linear or nearest."
+        )
+    select = {"select": given.pop("select")} if "select" in given else {}
+    several = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    # How a model is measured does not change what it keeps: the centre is forced only where nothing else comes out.
+    return several | {"hourglass": {**published.hourglass, "centre": recover is False, **select, **glass.options}}
+
+
+def _prune_frames(model: Lifter, config: LifterConfig, frames: int) -> None:
+    try:
+        add_plugins(model, config)
+        handle: Any = model.hourglass
+        kept = handle.settings.count(len(handle.layers) - 1, frames)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"hourglass: {error}") from error
+    if kept == frames:
+        raise ConfigError(
+            f"hourglass.keep={config.keep!r}: all {frames} frames of a window (data.frames) would be kept and nothing "
+            "pruned; keep fewer, or a share of them such as 0.25, or choose a model without an hourglass."
+        )
+
+
+def protocol_of(recipe: Recipe) -> Protocol:
+    """How the recipe's model is measured."""
+    section = recipe.evaluate
+    return Protocol(
+        frames=recipe.data.frames,
+        mode=section.mode,
+        flip=section.flip,
+        border=section.border,
+        batch_size=section.batch_size,
+        precision=recipe.run.precision,
+    )

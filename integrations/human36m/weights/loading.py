@@ -1,0 +1,57 @@
+"""Weights into lifting networks and out of them: ours and the authors' files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.files import read_weights, write_weights
+
+from ..models.lifter import Lifter
+from .translate import check_ours, from_official, is_ours
+
+
+def load_lifter_weights(model: Lifter, path: str | Path, resize: bool = False) -> None:
+    """Load a file of weights, ours or the authors', into a model, all of them or none.
+
+    Args:
+        model: A model of `create_lifter`, wrapped or not.
+        path: ``.safetensors`` or a PyTorch checkpoint, as it is or inside ``model_pos`` or ``state_dict``.
+        resize: Interpolate tables over frames that were learned for another clip length. MHFormer cannot.
+
+    Raises:
+        CheckpointError: A broken file, one with code inside, or weights that are not this model's, all named. The model
+            is then as it was.
+
+    Example:
+        >>> model = create_lifter("motionbert", frames=81)
+        >>> load_lifter_weights(model, "motionbert_243.bin", resize=True)
+    """
+    state = read_weights(path)
+    try:
+        state = check_ours(state, model, resize) if is_ours(state) else from_official(state, model, resize)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    model.load_state_dict(state, strict=True)
+
+
+def save_lifter_weights(model: Lifter, path: str | Path, name: str | None = None) -> None:
+    """Write a model's weights; a safetensors file also holds its host's config, as JSON.
+
+    Args:
+        model: A model of `create_lifter`, wrapped or not.
+        path: ``.safetensors``, ``.pth`` or ``.pt``.
+        name: Its name in the registry, to be stored too.
+
+    Raises:
+        CheckpointError: Another suffix, or no such folder.
+    """
+    write_weights(model.state_dict(), path, metadata(model, name))
+
+
+def metadata(model: Lifter, name: str | None) -> dict[str, str]:
+    """What a safetensors file of ours says about its weights: the network's config and the model's name."""
+    words = {"format": "cycledistill", "config": json.dumps(asdict(model.config))}
+    return words | ({} if name is None else {"model": name})

@@ -1,0 +1,205 @@
+"""Find the images of a run and check that they can be trained on, before the first step.
+
+The images come through timm's ``create_dataset`` (class folders, tar files, ``hfds/``, ``hfids/``, ``wds/``,
+``tfds/``) or from Parquet files. How they become batches is in ``loader.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from timm.data.dataset import ImageDataset, IterableImageDataset
+from timm.data.dataset_factory import create_dataset
+from torch.utils.data import Dataset
+
+from cycledistill.recipes.run.seeding import seeded
+
+from ..config import DataConfig
+from ..errors import DataError
+from .parquet import ParquetReader, find_parquet
+
+_logger = logging.getLogger(__name__)
+
+TRAIN_NAMES = ("train", "training")
+VAL_NAMES = ("validation", "val", "valid", "eval", "evaluation", "test")
+
+
+@dataclass
+class ImageSets:
+    """The two splits of a run. ``classes`` are the names in label order; empty where the source has none."""
+
+    train: StrictImages | IterableImageDataset
+    validation: StrictImages | IterableImageDataset
+    classes: list[str]
+
+    @property
+    def streams(self) -> bool:
+        """Whether the images arrive as a stream (WebDataset, TFDS) and not by number."""
+        return isinstance(self.train, IterableImageDataset)
+
+
+class StrictImages(Dataset[Any]):
+    """A timm ``ImageDataset`` that names a broken image, and draws each image's augmentation from a seed of its own.
+
+    timm's own reading skips what it cannot decode with a warning, so that a damaged set trains on other images than
+    it lists. Here the default is to stop with the file's name; ``on_broken="skip"`` takes the next image instead.
+
+    Args:
+        dataset: timm's data set; its reader is used.
+        on_broken: ``"stop"`` or ``"skip"``.
+
+    An item is asked for by its number (evaluation) or by ``(seed, number)`` (training).
+    """
+
+    def __init__(self, dataset: ImageDataset, on_broken: str = "stop"):
+        self.reader = dataset.reader
+        self.transform: Any = None
+        self.on_broken = on_broken
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Any, int]:
+        if not isinstance(key, tuple):
+            image, target = self._read(key)
+            return self.transform(image), target
+        seed, index = key
+        image, target = self._read(index)
+        with seeded(seed):
+            return self.transform(image), target
+
+    def _read(self, index: int) -> tuple[Image.Image, int]:
+        for attempt in range(len(self)):
+            position = (index + attempt) % len(self)
+            try:
+                source, target, *_ = self.reader[position]
+                with source, Image.open(source) as image:
+                    return image.convert("RGB"), int(target)
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                name = self.reader.filename(position, absolute=True)
+                if self.on_broken == "stop":
+                    raise DataError(
+                        f"broken image {name}: {error}. Remove or replace it, or pass data.broken_images=skip."
+                    ) from error
+                _logger.warning("skipped broken image %s: %s", name, error)
+        raise DataError(f"none of the {len(self)} images could be read.")
+
+
+def open_images(config: DataConfig, seed: int = 0) -> ImageSets:
+    """Open the training and validation images a recipe names.
+
+    Args:
+        config: The ``data`` section.
+        seed: Seed of the shuffling of streamed sets.
+
+    Raises:
+        DataError: The folder is missing or empty, has no such split, the splits' classes differ, there is only one
+            class, or (later, when read) an image is broken.
+
+    Example:
+        >>> images = open_images(DataConfig(dir="imagenette"))
+        >>> len(images.train), images.classes[:2]
+    """
+    train = _open_split(config, config.train_split, TRAIN_NAMES, training=True, seed=seed)
+    validation = _open_split(config, config.val_split, VAL_NAMES, training=False, seed=seed)
+    classes = _check_classes(train, validation, config.dir or config.dataset)
+    if isinstance(train, IterableImageDataset):
+        return ImageSets(train, validation, classes)
+    return ImageSets(StrictImages(train, config.broken_images), StrictImages(validation, config.broken_images), classes)
+
+
+def open_validation(config: DataConfig) -> tuple[StrictImages | IterableImageDataset, list[str]]:
+    """The validation images alone, and their class names (empty where the source has none).
+
+    Raises:
+        DataError: As :func:`open_images`.
+    """
+    dataset = _open_split(config, config.val_split, VAL_NAMES, training=False, seed=0)
+    index = _class_index(dataset)
+    if isinstance(dataset, IterableImageDataset):
+        return dataset, sorted(index, key=lambda name: index[name])
+    return StrictImages(dataset, config.broken_images), sorted(index, key=lambda name: index[name])
+
+
+def _open_split(config: DataConfig, split: str, synonyms: Sequence[str], training: bool, seed: int) -> Any:
+    if not config.dataset:
+        return _open_folder(config, split, synonyms)
+    if config.dataset.startswith("torch/"):
+        raise DataError(
+            f"data.dataset={config.dataset!r}: torchvision's sets are not read by timm's readers; save the images as "
+            "class folders or Parquet, or use hfds/."
+        )
+    try:
+        return create_dataset(
+            config.dataset,
+            root=config.dir,
+            split=split,
+            is_training=training,
+            batch_size=config.batch_size if training else config.eval_batch_size or config.batch_size,
+            seed=seed,
+        )
+    except (AssertionError, FileNotFoundError, ImportError, RuntimeError, ValueError) as error:
+        raise DataError(f"split {split!r} of data.dataset={config.dataset!r} cannot be opened: {error}") from error
+
+
+def _open_folder(config: DataConfig, split: str, synonyms: Sequence[str]) -> ImageDataset:
+    if not config.dir:
+        raise DataError("no images: pass --data-dir (class folders, tar or Parquet files) or set data.dataset.")
+    folder = Path(config.dir)
+    if not folder.is_dir():
+        raise DataError(f"data folder {folder} {'is a file' if folder.exists() else 'does not exist'}.")
+    names = [split, *(name for name in synonyms if split in synonyms and name != split)]
+    for name in names:
+        files = find_parquet(folder, name)
+        if files:
+            return ImageDataset(str(folder), reader=ParquetReader(files))
+        place = folder / name
+        if place.is_dir() or place.with_name(f"{name}.tar").is_file():
+            root = place if place.is_dir() else place.with_name(f"{name}.tar")
+            try:
+                return create_dataset("", root=str(root), search_split=False)
+            except (RuntimeError, ValueError, AssertionError) as error:
+                raise DataError(f"no images to read in {root}: {error}") from error
+    present = ", ".join(sorted(item.name for item in folder.iterdir())[:8]) or "nothing"
+    key = "train_split" if "train" in names else "val_split"
+    raise DataError(
+        f"{folder} has no split {split!r}: looked for a folder, a .tar or Parquet files named "
+        f"{' or '.join(names)}, found {present}. Name the split with data.{key}."
+    )
+
+
+def _check_classes(train: Any, validation: Any, where: object) -> list[str]:
+    indices = [_class_index(dataset) for dataset in (train, validation)]
+    if indices[0] and indices[1] and indices[0] != indices[1]:
+        odd = sorted(indices[0].items() ^ indices[1].items())
+        raise DataError(
+            f"the classes of the splits of {where} differ ({len(indices[0])} in training, {len(indices[1])} in "
+            f"validation; first: {odd[0][0]!r}): labels would not mean the same. Both need the same class folders."
+        )
+    for name, dataset in (("training", train), ("validation", validation)):
+        if isinstance(dataset, ImageDataset) and len(dataset) == 0:
+            raise DataError(f"the {name} split of {where} is empty.")
+    labels = _labels(train)
+    classes = sorted(indices[0], key=lambda name: indices[0][name])
+    if not classes and labels:
+        classes = [str(label) for label in range(1 + max(labels | _labels(validation)))]
+    if classes and (len(classes) == 1 or len(labels) == 1):
+        only = classes[min(labels, default=0)] or "no class folder"
+        raise DataError(f"the training images of {where} are all of one class ({only}): nothing can be learned.")
+    return classes
+
+
+def _labels(dataset: Any) -> set[int]:
+    """The labels that occur, where the reader (Parquet) knows them without reading images."""
+    return set(getattr(getattr(dataset, "reader", None), "labels", ()))
+
+
+def _class_index(dataset: Any) -> Mapping[str, int]:
+    reader = getattr(dataset, "reader", None)
+    # timm's tar reader has the older name
+    return getattr(reader, "class_to_idx", None) or getattr(reader, "class_name_to_idx", None) or {}

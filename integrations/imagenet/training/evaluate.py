@@ -1,0 +1,73 @@
+"""Top-1 and top-5 accuracy of a model at each of its exits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+from timm.task.evaluator import ClassificationEvaluator, evaluation_sample_limit
+from timm.utils.model import unwrap_model
+from torch import nn
+from tqdm import tqdm
+
+from cycledistill.recipes.run.engine import autocast
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    loader: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    exits: Sequence[int] = (1,),
+    *,
+    precision: str = "fp32",
+    progress: bool = False,
+) -> dict[int, dict[str, float]]:
+    """Run every batch once per exit and count.
+
+    In a process group the counts of all ranks are added; the sampler's padding is left out.
+
+    Args:
+        model: A wrapped model (also compiled), or a plain one, which has exit 1 only. Left in eval mode with the exit
+            it had.
+        loader: Batches of images (B, C, H, W) and labels (B,); moved to the model's device.
+        exits: Cycles whose prediction is measured; may exceed the cycles trained.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        progress: Show a progress bar.
+
+    Returns:
+        ``{exit: {"top1": percent, "top5": percent, "loss": cross-entropy}}``.
+
+    Raises:
+        ValueError: A plain model was asked for another exit than 1.
+
+    Example:
+        >>> evaluate(model, loader, exits=(1, 2, 3))[1]["top1"]
+    """
+    bare = unwrap_model(model)
+    handle = getattr(bare, "cyclic", None)
+    if handle is None and list(exits) != [1]:
+        raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first.")
+    device = next(bare.parameters()).device
+    limit = evaluation_sample_limit(loader)
+    counts = {number: ClassificationEvaluator(device, max_samples=limit) for number in exits}
+    before = handle.exit if handle is not None else 1
+    model.eval()
+    try:
+        for images, target in tqdm(loader, desc="evaluate", leave=False, disable=None if progress else True):
+            images, target = images.to(device), target.to(device)
+            for number, evaluator in counts.items():
+                if handle is not None:
+                    handle.exit = number
+                with autocast(device, precision):
+                    output = model(images)
+                evaluator.update(output, target)
+    finally:
+        if handle is not None:
+            handle.exit = before
+    shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return {number: _rounded(evaluator.compute(distributed=shared)) for number, evaluator in counts.items()}
+
+
+def _rounded(summary: dict[str, float]) -> dict[str, float]:
+    return {name: round(float(summary[name]), 6) for name in ("top1", "top5", "loss")}
