@@ -25,10 +25,10 @@ import torch
 
 from cycledistill.integrations.coco.data.annotations import Person, annotated_persons, read_json
 from cycledistill.integrations.coco.data.augment import Augmentation, draw_crop
-from cycledistill.integrations.coco.data.dataset import MEAN, PersonCrops, PictureBatches, STD, prepare_images
-from cycledistill.integrations.coco.losses.targets import prepare_targets
+from cycledistill.integrations.coco.data.dataset import MEAN, STD, PersonCrops, PictureBatches, prepare_images
 from cycledistill.integrations.coco.data.images import ImageStore
 from cycledistill.integrations.coco.data.joints import COCO
+from cycledistill.integrations.coco.losses.targets import prepare_targets
 
 BAR = 1.8
 SIZE, HEATMAP = (256, 192), (64, 48)

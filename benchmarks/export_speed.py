@@ -38,9 +38,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from cycledistill import export, unwrap_cyclic, wrap_cyclic
+from cycledistill.cost.timing import interleaved, paired_ratio
 from cycledistill.integrations.coco import create_pose_model, list_pose_models
 from cycledistill.integrations.coco.decoded import DecodedPose
-from cycledistill.cost.timing import interleaved, paired_ratio
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("deit_tiny_patch16_224", "sdpose_s_v1")

@@ -31,10 +31,10 @@ from overhead import conditions  # beside this file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cycledistill.integrations.human36m import Lifter, build_lifter, lifter_config
 from cycledistill.cost.macs import MacCounter
-from cycledistill.hourglass.selection import full_precision, pool_frames, tpc
 from cycledistill.cost.timing import interleaved, paired_ratio
+from cycledistill.hourglass.selection import full_precision, pool_frames, tpc
+from cycledistill.integrations.human36m import Lifter, build_lifter, lifter_config
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("hot_mixste", "hot_motionbert", "tpc_mhformer", "hot_frame_lifter")

@@ -31,8 +31,8 @@ from typing import Any
 
 import torch
 
-from cycledistill.integrations.human36m import Lifter, create_lifter
 from cycledistill.cost.macs import MacCounter, Macs
+from cycledistill.integrations.human36m import Lifter, create_lifter
 
 OUT = Path(__file__).parent / "results" / "lifting_costs.json"
 Record = dict[str, Any]

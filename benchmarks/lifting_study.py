@@ -30,10 +30,10 @@ from typing import Any
 import torch
 
 from cycledistill.cost.report import cost
-from cycledistill.integrations.human36m.training.build import create_model
 from cycledistill.integrations.human36m.recipe import Recipe, load_recipe
 from cycledistill.integrations.human36m.train import train
 from cycledistill.integrations.human36m.trained import evaluate_trained
+from cycledistill.integrations.human36m.training.build import create_model
 
 OUT = Path(__file__).parent / "results" / "lifting_study-cpu.json"
 LAYER, KEEP, FRAMES = 1, 27, 81

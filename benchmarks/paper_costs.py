@@ -34,11 +34,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cycledistill.cost.macs import MacCounter
 from cycledistill.integrations.coco import create_pose_model, list_pose_models, pose_model_config
 from cycledistill.integrations.coco.models.config import TokenPoseConfig
-from cycledistill.integrations.human36m.multiview.model import create_multiview
 from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
-from cycledistill.cost.macs import MacCounter
+from cycledistill.integrations.human36m.multiview.model import create_multiview
 
 OUT = Path(__file__).parent / "results" / "paper_costs.json"
 Record = dict[str, Any]

@@ -35,12 +35,12 @@ from overhead import conditions, write  # beside this file
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, unwrap_cyclic
-from cycledistill.integrations.coco import create_pose_model, list_pose_models
-from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps
-from cycledistill.integrations.coco.deploy import output_difference, prepare_for_inference
-from cycledistill.integrations.coco.losses.targets import heatmap_targets
 from cycledistill.cost.macs import MacCounter
 from cycledistill.cost.timing import interleaved, paired_ratio
+from cycledistill.integrations.coco import create_pose_model, list_pose_models
+from cycledistill.integrations.coco.deploy import output_difference, prepare_for_inference
+from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps
+from cycledistill.integrations.coco.losses.targets import heatmap_targets
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("sdpose_t", "sdpose_s_v1", "sdpose_s_v2", "sdpose_b")

@@ -34,9 +34,9 @@ from overhead import conditions  # beside this file
 from torch import Tensor
 
 from cycledistill import wrap_cyclic, wrap_pruning
-from cycledistill.integrations.coco import create_pose_model, list_pose_models
 from cycledistill.cost.macs import MacCounter
 from cycledistill.cost.timing import interleaved, paired_ratio
+from cycledistill.integrations.coco import create_pose_model, list_pose_models
 
 RESULTS = Path(__file__).parent / "results"
 MODELS = ("tokenpose_s_v1", "deit_tiny_patch16_224")

@@ -1,8 +1,8 @@
 """Multi-cycled transformers with self-distillation, for any vision transformer."""
 
-from cycledistill.errors import StackError
 from cycledistill.cycle.wrap import unwrap_cyclic, wrap_cyclic
 from cycledistill.distill import Distill
+from cycledistill.errors import StackError
 from cycledistill.exporter.export import export
 from cycledistill.hourglass.wrap import unwrap_hourglass, wrap_hourglass
 from cycledistill.loss import CycleLoss

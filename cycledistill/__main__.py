@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cycledistill.errors import StackError
 from cycledistill.cost.report import cost
+from cycledistill.errors import StackError
 from cycledistill.insight.report import insight_report, open_subject
 from cycledistill.stack.find import choose_stack, find_stacks
 

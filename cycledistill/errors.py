@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 
-
-
-
 class StackError(ValueError):
     """A model has no stack to cycle, several, one that changes shape, or was edited after wrapping."""
 

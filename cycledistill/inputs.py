@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from collections.abc import Mapping
-from torch import Tensor
-from torch import nn
-from torch.utils._pytree import tree_leaves
-from torch.utils._pytree import tree_map_only
 from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cycledistill.errors import StackError
 from cycledistill.stack.probe import guess_inputs

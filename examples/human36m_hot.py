@@ -44,17 +44,17 @@ from torch import Tensor, nn
 
 from cycledistill import CycleLoss, wrap_cyclic, wrap_hourglass
 from cycledistill.cost.report import cost
-from cycledistill.integrations.human36m.train import main as run_recipe
+from cycledistill.cost.timing import interleaved
 from cycledistill.integrations.human36m.data.clips import Clip, film
 from cycledistill.integrations.human36m.data.dataset import LiftWindows, WindowBatches, window_loader
+from cycledistill.integrations.human36m.data.motion import generate_motion
+from cycledistill.integrations.human36m.data.windows import chunk_bounds, window_frames
 from cycledistill.integrations.human36m.draw import draw_poses
-from cycledistill.integrations.human36m.training.losses import mixste_total
 from cycledistill.integrations.human36m.evaluation.measure import Protocol, evaluate, predict
 from cycledistill.integrations.human36m.evaluation.metrics import MotionScores
-from cycledistill.integrations.human36m.data.motion import generate_motion
 from cycledistill.integrations.human36m.models.registry import create_lifter
-from cycledistill.integrations.human36m.data.windows import chunk_bounds, window_frames
-from cycledistill.cost.timing import interleaved
+from cycledistill.integrations.human36m.train import main as run_recipe
+from cycledistill.integrations.human36m.training.losses import mixste_total
 
 FRAMES, KEEP, LAYER, CYCLES = 27, 9, 1, 2
 EVERY = 3  # frames of the generated 50 a second: a window lasts 1.6 s

@@ -6,15 +6,14 @@ import copy
 import dataclasses
 import logging
 import statistics
-import torch
 from collections.abc import Mapping
 from functools import partial
-from torch import Tensor
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_leaves
-from torch.utils._pytree import tree_map_only
 from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cycledistill.cost.macs import MacCounter, Macs, count_parts
 from cycledistill.cost.timing import clock_name, interleaved
@@ -24,6 +23,7 @@ from cycledistill.inputs import Inputs, batch_size, call_of, describe, guess_cal
 from cycledistill.output import CycleOutput
 from cycledistill.stack.find import Stack
 from cycledistill.stack.probe import meta_copy
+
 
 def as_twin(copied: Any, cycles: int, blocks: str, distill: str | None = None) -> Any:
     """Make a copy of the model ready to run: wrapped, without gradients, and with something to train."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import torch
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from typing import Any
+
+import torch
 from torch import nn
 from torch.fx import Proxy
-from typing import Any
 
 from cycledistill.cycle.handle import Cyclic, _Forward
 from cycledistill.cycle.modules import Recorder
 from cycledistill.errors import StackError
 from cycledistill.plugin.sites import SITE
 from cycledistill.plugin.swap import Swapped
+
 
 class CycledHost(Swapped):
     """The wrapped model, and the modules between it and its stack: where a forward that may cycle begins."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from dataclasses import dataclass
-from torch import nn
 from typing import Any
+
+import torch
+from torch import nn
 
 from cycledistill.cycle.run import BYPASS, LOOP, Run
 from cycledistill.cycle.snapshot import Noted, plain, versions
 from cycledistill.plugin.sites import SITE
 from cycledistill.plugin.swap import Swapped
+
 
 @dataclass
 class Recorder:

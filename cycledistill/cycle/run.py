@@ -15,11 +15,18 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from cycledistill.errors import StackError
-from cycledistill.stack.links import check_arguments, check_fit, default_links, links_into
-from cycledistill.cycle.snapshot import Noted, opaque, plain, same_value, watching
 from cycledistill.cycle.call import FrozenStatistics, NotedCall, autocast_of, saving_hooks
-from cycledistill.stack.links import Links, links_between, returned
+from cycledistill.cycle.snapshot import Noted, opaque, plain, same_value, watching
+from cycledistill.errors import StackError
+from cycledistill.stack.links import (
+    Links,
+    check_arguments,
+    check_fit,
+    default_links,
+    links_between,
+    links_into,
+    returned,
+)
 
 NOTE, LOOP, BYPASS = "note", "loop", "bypass"
 

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from cycledistill.errors import StackError
 from cycledistill.cycle.handle import Cyclic, Scheme
 from cycledistill.cycle.host import CycledHost, HostSite
-from cycledistill.cycle.segments import blocks_to_cycle, check_cycled, chosen_behind
-from cycledistill.stack.probe import argument_names
 from cycledistill.cycle.modules import CycledBlock, EarlyModule, Recorder, Site
+from cycledistill.cycle.segments import blocks_to_cycle, check_cycled, chosen_behind
+from cycledistill.errors import StackError
 from cycledistill.plugin.sites import SITE
-from cycledistill.stack.find import Stack, choose_stack
 from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
+from cycledistill.stack.find import Stack, choose_stack
+from cycledistill.stack.probe import argument_names
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map_only
 
 from cycledistill.exporter.errors import ExportError, in_words
-from cycledistill.stack.probe import argument_names
 from cycledistill.inputs import Inputs, describe
+from cycledistill.stack.probe import argument_names
 
 Run = Callable[[Inputs], list[Tensor]]
 """A written file as a function: the inputs of the model to the tensors it returns, on the CPU."""

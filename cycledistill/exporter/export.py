@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from cycledistill.exporter.compare import compare, default_tolerance, run_eagerly
 from cycledistill.exporter.errors import ExportError
 from cycledistill.exporter.formats import write, write_weights
-from cycledistill.stack.probe import meta_copy
 from cycledistill.inputs import Inputs, call_of, describe, guess_call
+from cycledistill.stack.probe import meta_copy
 
 _logger = logging.getLogger(__name__)
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from cycledistill.errors import StackError
 from cycledistill.cycle.wrap import cyclic_of
+from cycledistill.errors import StackError
 from cycledistill.hourglass.settings import Select
-from cycledistill.plugin.sites import HOURGLASS_SITE
-from cycledistill.plugin.sites import SITE
+from cycledistill.plugin.sites import HOURGLASS_SITE, SITE
 from cycledistill.stack.find import Stack
 
 SELECTIONS = ("tpc", "uniform", "motion", "attention")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from collections.abc import Callable
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
-from torch import Tensor
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from cycledistill.cycle.modules import Recorder
 from cycledistill.cycle.run import NOTE
@@ -16,6 +16,7 @@ from cycledistill.errors import StackError
 from cycledistill.hourglass.selection import full_precision, most_attended, motion, pool_frames, tpc, uniform
 from cycledistill.hourglass.settings import Settings
 from cycledistill.plugin.rows import flat_rows
+
 
 @dataclass
 class KeptFrames:

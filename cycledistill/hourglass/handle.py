@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from cycledistill.errors import StackError
-from cycledistill.hourglass.choose import Pass
-from cycledistill.hourglass.choose import check_index
+from cycledistill.hourglass.choose import Pass, check_index
 from cycledistill.hourglass.settings import Settings, check_noise
 from cycledistill.stack.find import Stack
 

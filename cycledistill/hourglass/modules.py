@@ -7,15 +7,14 @@ to a level's own function.
 from __future__ import annotations
 
 import inspect
-import torch
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from torch import Tensor
-from torch import nn
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from typing import Any
-from typing import Protocol
 
 from cycledistill.cycle.modules import CycledBlock
 from cycledistill.cycle.run import BYPASS, LOOP

@@ -8,8 +8,9 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cycledistill.errors import StackError
+from cycledistill.cycle.segments import blocks_to_cycle, check_cycled, chosen_behind
 from cycledistill.cycle.wrap import cyclic_of, move_cycles
+from cycledistill.errors import StackError
 from cycledistill.hourglass.checks import (
     DATA_PARALLEL,
     LENGTHS,
@@ -26,16 +27,14 @@ from cycledistill.hourglass.checks import (
     one_of,
     size,
 )
-from cycledistill.cycle.segments import blocks_to_cycle, check_cycled, chosen_behind
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.layout import resolve_layout
-from cycledistill.hourglass.settings import Select, Settings, check_noise
 from cycledistill.hourglass.modules import HourglassHost, HourglassLevel, HourglassSite, NotedQkv, QkvSite
-from cycledistill.plugin.sites import HOURGLASS_SITE
-from cycledistill.plugin.sites import PRUNE_SITE
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
-from cycledistill.stack.find import Stack, choose_stack
+from cycledistill.hourglass.settings import Select, Settings, check_noise
+from cycledistill.plugin.sites import HOURGLASS_SITE, PRUNE_SITE
 from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
+from cycledistill.stack.find import Stack, choose_stack
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -99,7 +98,7 @@ def wrap_hourglass(
             Default: ``True`` with ``recover=False``, else ``False``.
         neighbours: Nearest frames that make up a density in TPC, the frame itself included; at most those left.
         noise: In TPC, ``None``, ``"uniform"`` as in the official code, a tensor (B, F) of numbers in [0, 1), or a
-            generator that draws them. See :func:`cycledistill.selection.tpc`, also for ``exact`` and ``tie``.
+            generator that draws them. See :func:`cycledistill.hourglass.selection.tpc`, also for ``exact`` and ``tie``.
         exact: In TPC, distances by exact arithmetic.
         tie: In TPC, what decides between equal densities.
         lengths: Clips of another length than the tables: ``"exact"`` refuses them, ``"shorter"`` takes shorter ones,

@@ -1,7 +1,7 @@
 """What cycling did to a model: attention by layer and cycle, tokens from cycle to cycle, parameters, accuracy by exit.
 
-Functions return tensors and plain numbers; `cycledistill.plots` draws them. The pictures are those of SDPose (Chen et
-al., CVPR 2024): figure 2 (parameters), figures 4 and 5 (attention of keypoint tokens, by layer and cycle).
+Functions return tensors and plain numbers; `cycledistill.insight.plots` draws them. The pictures are those of SDPose
+(Chen et al., CVPR 2024): figure 2 (parameters), figures 4 and 5 (attention of keypoint tokens, by layer and cycle).
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 
-
 def with_first(index: Tensor, first: int) -> Tensor:
     """Positions (B, first + k) in a state, of its first tokens and of ``index`` (B, k) among the others."""
     front = torch.arange(first, device=index.device).expand(index.shape[0], first)

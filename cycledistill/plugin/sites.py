@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-
-
-
-
 SITE = "_cycle_site"
 """Key in a swapped module's ``__dict__`` under which it finds its place in the stack."""
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cycledistill.errors import StackError
-from cycledistill.stack.probe import guess_inputs, meta_copy, run_meta
+from cycledistill.plugin.swap import bare, recipe_of
 from cycledistill.prune.scores import attention_rows
 from cycledistill.stack.find import Stack
-from cycledistill.plugin.swap import bare, recipe_of
+from cycledistill.stack.probe import guess_inputs, meta_copy, run_meta
 
 _logger = logging.getLogger(__name__)
 

@@ -7,16 +7,14 @@ rows of the survivors. All of that acts in ``__call__``, outside hooks: a hook s
 
 from __future__ import annotations
 
-import torch
 from collections.abc import Callable
-from dataclasses import dataclass
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import zip_longest
-from torch import Tensor
-from torch import nn
-from typing import Any
-from typing import Protocol
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.autograd import recomputing
@@ -25,6 +23,7 @@ from cycledistill.plugin.sites import ON_THE_FULL_GRID, PRUNE_SITE
 from cycledistill.plugin.swap import Swapped
 from cycledistill.prune.scores import token_scores
 from cycledistill.prune.survivors import Kept, kept_of, note_kept, take_argument
+
 
 class Settings(Protocol):
     """What the blocks ask of the handle ``model.pruning``."""

@@ -6,11 +6,11 @@ it: the model, a further cycle, or the recomputation of a checkpoint in the back
 
 from __future__ import annotations
 
-import torch
-from dataclasses import dataclass
-from dataclasses import field
-from torch import Tensor
+from dataclasses import dataclass, field
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.rows import flat_rows, take_rows, with_first

@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
-from cycledistill.plugin.sites import HOURGLASS_SITE
+from cycledistill.plugin.sites import HOURGLASS_SITE, ON_THE_FULL_GRID, PRUNE_SITE
+from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
 from cycledistill.prune.checks import PARTS, check_block, check_layers, check_parts, trial
-from cycledistill.plugin.sites import ON_THE_FULL_GRID, PRUNE_SITE
-from cycledistill.prune.modules import PruneSite, PrunedBlock, PrunedMlp, PrunedModel, PrunedNorm, PrunedQkv
+from cycledistill.prune.modules import PrunedBlock, PrunedMlp, PrunedModel, PrunedNorm, PrunedQkv, PruneSite
 from cycledistill.prune.query import resolve_query
 from cycledistill.stack.find import Stack, choose_stack
-from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
 
 Model = TypeVar("Model", bound=nn.Module)
 

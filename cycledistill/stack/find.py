@@ -16,10 +16,9 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from cycledistill.errors import ChainError, StackError
-from cycledistill.stack.links import check_chain
-from cycledistill.stack.links import Call, Links, Trace, computed_between, links_between, returned
-from cycledistill.stack.probe import probe
 from cycledistill.plugin.swap import recipe_of
+from cycledistill.stack.links import Call, Links, Trace, check_chain, computed_between, links_between, returned
+from cycledistill.stack.probe import probe
 
 _PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
 _ATTENTION = re.compile(r"Attn|Attention|XCA|GPSA|MHSA|MQA|MHA|Focal|LiteMLA", re.IGNORECASE)

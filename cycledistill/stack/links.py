@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from torch import nn
 from typing import Any
 
+import torch
+from torch import nn
+
 from cycledistill.errors import ChainError, StackError
+
 
 @dataclass
 class Call:

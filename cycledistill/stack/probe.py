@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
+
 import torch
-from collections.abc import Iterable
-from collections.abc import Iterator
 from torch import nn
 from torch.utils import _pytree as pytree
-from typing import Any
 
 from cycledistill.plugin.swap import bare
 from cycledistill.stack.links import Call, Trace, shapes

@@ -8,13 +8,15 @@ Needs ``pip install cycledistill[coco]``. ``python -m cycledistill.integrations.
 that the authors of these models released.
 """
 
-from .models.config import TokenPoseConfig
-from .weights.loading import load_imagenet_backbone, load_pose_weights, save_pose_weights
-from .losses.heatmap import HeatmapLoss
-from .models.registry import PoseModelConfig, build_pose_model, create_pose_model, list_pose_models, pose_model_config
-from .losses.rle import RLELoss
-from .models.tokenpose import TokenPose
 from cycledistill.recipes.errors import CheckpointError
+
+from .losses.heatmap import HeatmapLoss
+from .losses.rle import RLELoss
+from .models.config import TokenPoseConfig
+from .models.plugins import PoseModelConfig
+from .models.registry import build_pose_model, create_pose_model, list_pose_models, pose_model_config
+from .models.tokenpose import TokenPose
+from .weights.loading import load_imagenet_backbone, load_pose_weights, save_pose_weights
 
 __all__ = [
     "CheckpointError",

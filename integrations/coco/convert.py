@@ -16,13 +16,14 @@ from typing import Any
 
 import yaml
 
-from .weights.suggest import keypoint_count
-from .weights.loading import check_network, metadata, stored_network
-from .weights.official import FORMATS
-from .models.registry import pose_model_config
-from .weights.translate import from_official, to_official
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import read_weights, write_weights
+
+from .models.registry import pose_model_config
+from .weights.loading import check_network, metadata, stored_network
+from .weights.official import FORMATS
+from .weights.suggest import keypoint_count
+from .weights.translate import from_official, to_official
 
 
 def main(argv: Sequence[str] | None = None) -> int:

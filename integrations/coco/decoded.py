@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from cycledistill import CycleOutput
 
-from .models.config import TokenPoseConfig
-from .evaluation.decode import Method, decode_heatmaps
 from .evaluation.coordinates import decode_coordinates
+from .evaluation.decode import Method, decode_heatmaps
+from .models.config import TokenPoseConfig
 from .models.tokenpose import TokenPose
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from .data.annotations import Person, box_to_crop
 from .data.images import PoseDataError
 from .data.joints import JOINT_SETS, JointSet
-from .evaluation.measure import DEFAULT, Joints, Protocol, predict_persons
 from .data.pictures import GivenPictures, Picture
+from .evaluation.measure import DEFAULT, Joints, Protocol, predict_persons
 
 _logger = logging.getLogger(__name__)
 

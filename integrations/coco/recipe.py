@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes.config import sections
-from cycledistill.recipes.errors import ConfigError
 from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names, plain
 from cycledistill.recipes.config.sections import CyclicSection, EmaSection
+from cycledistill.recipes.errors import ConfigError
 
 from .data.augment import Augmentation
 from .data.joints import JOINT_SETS, JointSet
@@ -167,7 +167,7 @@ class EvalSection:
 
 @dataclass
 class RunSection(sections.RunSection):
-    """Where and how the run happens; see :class:`cycledistill.recipes.sections.RunSection`."""
+    """Where and how the run happens; see :class:`cycledistill.recipes.config.sections.RunSection`."""
 
     output: str = "runs/coco"
 

@@ -16,9 +16,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cycledistill.recipes.run.command import Command, RUN_FLAGS
+from cycledistill.recipes.run.command import RUN_FLAGS, Command
 from cycledistill.recipes.run.engine import engine
 from cycledistill.recipes.run.loop import run_training
+
 from .data.images import PoseDataError
 from .recipe import Recipe, list_recipes, load_recipe
 from .training.session import start
@@ -64,8 +65,6 @@ _FLAGS = {
 
 
 def _train(recipe: Recipe, resume: str | None) -> dict[str, Any]:
-    pass
-
     return train(recipe, resume)
 
 
@@ -100,6 +99,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    pass
-
     sys.exit(main())

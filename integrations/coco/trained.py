@@ -6,19 +6,19 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
-from cycledistill.recipes.run.engine import engine
-from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.config.overrides import changed
+from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
+from cycledistill.recipes.run.engine import engine
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
 
-from .training.build import create_model, protocol_of
-from .weights.loading import check_network, load_pose_weights
 from .evaluation.measure import evaluate
+from .models.tokenpose import TokenPose
 from .recipe import Recipe, load_recipe
+from .training.build import create_model, protocol_of
 from .training.session import ADVICE
 from .training.sources import open_validation
-from .models.tokenpose import TokenPose
+from .weights.loading import check_network, load_pose_weights
 
 _logger = logging.getLogger(__name__)
 

@@ -9,8 +9,9 @@ weights that the authors of these models released.
 """
 
 from .models.lifter import Lifter
+from .models.plugins import LifterConfig
+from .models.registry import build_lifter, create_lifter, lifter_config, list_lifters
 from .weights.loading import load_lifter_weights, save_lifter_weights
-from .models.registry import LifterConfig, build_lifter, create_lifter, lifter_config, list_lifters
 
 __all__ = [
     "Lifter",

@@ -23,14 +23,14 @@ import yaml
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import read_weights, write_weights
 
-from .weights.loading import metadata
+from .models.registry import create_lifter
 from .multiview.model import create_multiview
 from .multiview.official import multiview_from_official, multiview_to_official
 from .multiview.start import start_from_coco
 from .multiview.weights import MODEL as MULTIVIEW
 from .multiview.weights import metadata as multiview_metadata
 from .multiview.weights import save_multiview_weights
-from .models.registry import create_lifter
+from .weights.loading import metadata
 from .weights.translate import from_official, to_official
 
 

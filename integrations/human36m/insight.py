@@ -12,14 +12,14 @@ from torch import Tensor
 from cycledistill.insight.report import Subject
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
-from .errors import LiftingDataError
-from .models.lifter import Lifter
 from .data.keypoint_files import read_keypoints
-from .lift import prepare as prepare_keypoints
-from .models.plugins import STACK
 from .data.skeleton import JOINTS
-from .trained import load_trained, stored_recipe
 from .data.windows import centred_bounds, log_short, window_frames
+from .errors import LiftingDataError
+from .lift import prepare as prepare_keypoints
+from .models.lifter import Lifter
+from .models.plugins import STACK
+from .trained import load_trained, stored_recipe
 
 
 def open_checkpoint(path: Path) -> Subject | None:

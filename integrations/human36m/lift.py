@@ -28,12 +28,12 @@ from cycledistill.recipes.errors import CheckpointError, ConfigError
 
 from .data.cameras import normalize_screen
 from .data.clips import check_keypoints, with_confidence
-from .draw import draw_poses
-from .errors import LiftingDataError
 from .data.keypoint_files import describe_gaps, fill_gaps, read_keypoints, undetected
-from .evaluation.measure import Protocol, predict
 from .data.skeleton import COCO_USED, JOINTS, coco_to_h36m
 from .data.windows import centred_bounds, chunk_bounds, log_short, window_frames
+from .draw import draw_poses
+from .errors import LiftingDataError
+from .evaluation.measure import Protocol, predict
 
 LAYOUTS = ("coco", "h36m")
 
@@ -170,9 +170,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from .training.build import protocol_of
     from .recipe import load_recipe
     from .trained import load_trained, stored_recipe
+    from .training.build import protocol_of
 
     check_target(args.poses)
     recipe = load_recipe(args.config) if args.config else stored_recipe(args.checkpoint)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes.config import sections
-from cycledistill.recipes.errors import ConfigError
 from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names, plain
 from cycledistill.recipes.config.sections import CyclicSection, EmaSection
+from cycledistill.recipes.errors import ConfigError
 
 from .data.dataset import Flip
 from .data.h36m import TEST_SUBJECTS, TRAIN_SUBJECTS
@@ -167,7 +167,7 @@ class EvalSection:
 
 @dataclass
 class RunSection(sections.RunSection):
-    """Where and how the run happens; see :class:`cycledistill.recipes.sections.RunSection`."""
+    """Where and how the run happens; see :class:`cycledistill.recipes.config.sections.RunSection`."""
 
     output: str = "runs/human36m"
 

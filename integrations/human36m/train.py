@@ -17,9 +17,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cycledistill.recipes.run.command import Command, RUN_FLAGS
+from cycledistill.recipes.run.command import RUN_FLAGS, Command
 from cycledistill.recipes.run.engine import engine
 from cycledistill.recipes.run.loop import run_training
+
 from .errors import LiftingDataError
 from .recipe import Recipe, list_recipes, load_recipe
 from .training.session import start
@@ -86,8 +87,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(recipe: Recipe, resume: str | None) -> dict[str, Any]:
-    pass
-
     return train(recipe, resume)
 
 
@@ -104,6 +103,4 @@ def _stored(path: str) -> Recipe:
 
 
 if __name__ == "__main__":
-    pass
-
     sys.exit(main())

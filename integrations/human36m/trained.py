@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
-from cycledistill.recipes.run.engine import engine
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
+from cycledistill.recipes.run.engine import engine
 from cycledistill.recipes.run.session import wanted_exits
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
 
-from .training.build import create_model, protocol_of
-from .models.lifter import Lifter
-from .weights.loading import load_lifter_weights
 from .evaluation.measure import evaluate
+from .models.lifter import Lifter
 from .recipe import Recipe, load_recipe
+from .training.build import create_model, protocol_of
 from .training.session import ADVICE
 from .training.sources import open_clips
+from .weights.loading import load_lifter_weights
 
 
 def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> Lifter:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes.config.distillation import read_distill
-from cycledistill.recipes.errors import ConfigError
 from cycledistill.recipes.config.overrides import Overrides, load, plain
 from cycledistill.recipes.config.overrides import check as _check
+from cycledistill.recipes.errors import ConfigError
 
 __all__ = ["Config", "ConfigError", "load_config"]
 

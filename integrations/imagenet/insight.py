@@ -11,10 +11,10 @@ from torch import Tensor
 from cycledistill.insight.report import Subject
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
-from .training.build import image_size
 from .config import ConfigError, load_config
 from .errors import CheckpointError, DataError
 from .trained import load_trained
+from .training.build import image_size
 
 
 def open_checkpoint(path: Path) -> Subject | None:

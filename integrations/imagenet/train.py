@@ -15,18 +15,19 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
-from collections.abc import Mapping
-from collections.abc import Sequence
 from timm.utils.clip_grad import dispatch_clip_grad
 from timm.utils.distributed import distribute_bn
 from tqdm import tqdm
-from typing import Any
 
 from cycledistill.recipes.run.engine import autocast
 from cycledistill.recipes.run.finite import finite_terms
 from cycledistill.recipes.run.seeding import STEP, derive_seed, seed_all
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+
 from .config import Config, ConfigError, load_config
 from .errors import CheckpointError, DataError, NonFiniteLossError
 from .place import take_place

@@ -10,13 +10,13 @@ from torch import nn
 
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
 
-from .training.build import ADVICE, create_model, image_size
 from .config import Config, load_config
+from .data.loader import eval_loader
 from .data.splits import ImageSets, open_validation
 from .errors import CheckpointError, DataError
-from .training.evaluate import evaluate
-from .data.loader import eval_loader
 from .place import take_place
+from .training.build import ADVICE, create_model, image_size
+from .training.evaluate import evaluate
 
 
 def load_trained(path: str | Path, ema: bool = False, config: Config | None = None) -> nn.Module:

@@ -11,10 +11,10 @@ import torch
 
 from cycledistill.integrations.coco import create_pose_model
 from cycledistill.integrations.coco.data.annotations import annotated_persons, detection_entries
-from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps
-from cycledistill.integrations.coco.evaluation.average_precision import evaluate_poses, load_ground_truth
 from cycledistill.integrations.coco.data.images import PoseDataError
 from cycledistill.integrations.coco.data.joints import COCO
+from cycledistill.integrations.coco.evaluation.average_precision import evaluate_poses, load_ground_truth
+from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps
 from cycledistill.integrations.coco.weights.loading import load_pose_weights, save_pose_weights
 from cycledistill.recipes.errors import CheckpointError
 

@@ -17,10 +17,19 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cycledistill import wrap_cyclic
-from cycledistill.integrations.coco import CheckpointError, RLELoss, TokenPose, TokenPoseConfig, create_pose_model, load_pose_weights, pose_model_config, save_pose_weights
+from cycledistill.integrations.coco import (
+    CheckpointError,
+    RLELoss,
+    TokenPose,
+    TokenPoseConfig,
+    create_pose_model,
+    load_pose_weights,
+    pose_model_config,
+    save_pose_weights,
+)
 from cycledistill.integrations.coco.convert import main
-from cycledistill.integrations.coco.weights.suggest import model_shapes
 from cycledistill.integrations.coco.weights.official import FORMATS
+from cycledistill.integrations.coco.weights.suggest import model_shapes
 from cycledistill.integrations.coco.weights.translate import from_official, to_official
 from cycledistill.recipes.weights.files import read_weights, write_weights
 

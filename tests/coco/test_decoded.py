@@ -15,21 +15,20 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 pytest.importorskip("pycocotools")
 
-from test_deploy import trained_looking
-
 from cycledistill.exporter.export import ExportError, export
 from cycledistill.integrations.coco import create_pose_model
-from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps, to_image
 from cycledistill.integrations.coco.decoded import DecodedPose
 from cycledistill.integrations.coco.deploy import prepare_for_inference
 from cycledistill.integrations.coco.evaluation.coordinates import decode_coordinates
+from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps, to_image
+from tests.coco.test_deploy import trained_looking
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 METHODS = ("dark", "quarter", "none")
 
 

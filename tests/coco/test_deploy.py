@@ -20,8 +20,8 @@ from cycledistill.integrations.coco.deploy import (
     prepare_for_inference,
 )
 from cycledistill.integrations.coco.evaluation.measure import Protocol
-from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.models.registry import create_pose_model, list_pose_models
+from cycledistill.integrations.coco.predict import predict
 
 SMALL = {"image_size": (64, 48), "dim": 24, "heads": 2, "patch_size": (4, 3)}
 

@@ -16,8 +16,8 @@ pytest.importorskip("pycocotools")
 
 import torchvision
 
-from cycledistill.integrations.coco.detector import DETECTORS, DetectorError, detect_persons, load_detector
 from cycledistill.integrations.coco.data.images import PoseDataError
+from cycledistill.integrations.coco.detector import DETECTORS, DetectorError, detect_persons, load_detector
 
 SMALLEST = "fasterrcnn_mobilenet_v3_large_320_fpn"
 

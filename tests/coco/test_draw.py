@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("pycocotools")
 pytest.importorskip("cv2")
 
-from cycledistill.integrations.coco.draw import LEFT, MIDDLE, RIGHT, draw_poses, side_by_side, write_picture
 from cycledistill.integrations.coco.data.images import ImageStore, PoseDataError
 from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE
+from cycledistill.integrations.coco.draw import LEFT, MIDDLE, RIGHT, draw_poses, side_by_side, write_picture
 
 GREY = np.full((300, 240, 3), 128, np.uint8)
 

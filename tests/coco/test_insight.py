@@ -15,9 +15,9 @@ from PIL import Image
 from cycledistill.insight.measures import attention_maps
 from cycledistill.insight.report import insight_report
 from cycledistill.integrations.coco import insight
-from cycledistill.integrations.coco.training.build import create_model
 from cycledistill.integrations.coco.data.images import PoseDataError
 from cycledistill.integrations.coco.recipe import load_recipe
+from cycledistill.integrations.coco.training.build import create_model
 from cycledistill.recipes.errors import CheckpointError
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,9 @@ from cycledistill.integrations.coco.data.detections import Detected, image_id_of
 from cycledistill.integrations.coco.data.images import ImageStore, PoseDataError
 from cycledistill.integrations.coco.data.joints import COCO
 from cycledistill.integrations.coco.evaluation.measure import Protocol, predict_persons
-from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.models.registry import create_pose_model
-
-sys.path.insert(0, str(Path(__file__).parent))
-from figures import write_dots
+from cycledistill.integrations.coco.predict import predict
+from tests.coco.figures import write_dots
 
 SIZE = (64, 48)
 

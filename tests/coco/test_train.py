@@ -19,15 +19,13 @@ pytest.importorskip("accelerate")
 pytest.importorskip("pycocotools")
 
 from cycledistill.integrations.coco.data.images import PoseDataError
-from cycledistill.integrations.coco.recipe import Recipe, load_recipe
 from cycledistill.integrations.coco.models.tokenpose import TokenPose
+from cycledistill.integrations.coco.recipe import Recipe, load_recipe
 from cycledistill.integrations.coco.train import train
 from cycledistill.integrations.coco.trained import evaluate_trained, load_trained
-from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
 from cycledistill.recipes.errors import CheckpointError, ConfigError, NonFiniteLossError
-
-sys.path.insert(0, str(Path(__file__).parent))
-from figures import SIZE, write_dots
+from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
+from tests.coco.figures import SIZE, write_dots
 
 
 @pytest.fixture(scope="session")

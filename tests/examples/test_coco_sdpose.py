@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -19,6 +18,7 @@ pytest.importorskip("pycocotools")
 
 from cycledistill.integrations.coco import create_pose_model, save_pose_weights
 from cycledistill.integrations.coco.data.synthetic import write_synthetic
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "coco_sdpose.py"
@@ -27,11 +27,7 @@ SMALL = {"image_size": [64, 48], "dim": 16, "depth": 1, "heads": 2, "stage1_widt
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("coco_sdpose", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("examples/coco_sdpose.py")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.scripts import load_script
+
 pytest.importorskip("accelerate")
 
 ROOT = Path(__file__).parents[2]
@@ -23,12 +24,7 @@ SCRIPT = ROOT / "examples" / "human36m_hot.py"
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("human36m_hot", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("examples/human36m_hot.py")
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -16,6 +15,8 @@ import torch
 from PIL import Image
 from scipy import stats
 
+from tests.scripts import load_script
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "imagenet_deit.py"
 SENTENCE = re.compile(
@@ -26,12 +27,7 @@ SENTENCE = re.compile(
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("imagenet_deit", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("examples/imagenet_deit.py")
 
 
 def run_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -12,11 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cycledistill import CycleLoss, CycleOutput, StackError, unwrap_cyclic, unwrap_hourglass, wrap_cyclic, wrap_hourglass
+from cycledistill import (
+    CycleLoss,
+    CycleOutput,
+    StackError,
+    unwrap_cyclic,
+    unwrap_hourglass,
+    wrap_cyclic,
+    wrap_hourglass,
+)
 from cycledistill.cost.report import cost
-
-from .hosts import DEPTH, FRAMES, WIDTH, FrameHost, JointHost, TupleHost, awake, host, poses
-from .oracle import add, by_hand, choose, finish, take
+from tests.hourglass.hosts import DEPTH, FRAMES, WIDTH, FrameHost, JointHost, TupleHost, awake, host, poses
+from tests.hourglass.oracle import add, by_hand, choose, finish, take
 
 ORDERS = ("hourglass, cycles", "cycles, hourglass")
 POINTS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((2,), (5,)), ((4,), (3,)), ((1, 3), (8, 3))]

@@ -16,9 +16,19 @@ from torch.utils.checkpoint import checkpoint
 from cycledistill import unwrap_hourglass, wrap_cyclic, wrap_hourglass
 from cycledistill.hourglass.recovery import linear, nearest
 from cycledistill.hourglass.selection import uniform
-
-from .hosts import DEPTH, FRAMES, WIDTH, FrameHost, JointHost, SequenceFirst, TupleHost, awake, host, poses
-from .oracle import by_hand, choose, take
+from tests.hourglass.hosts import (
+    DEPTH,
+    FRAMES,
+    WIDTH,
+    FrameHost,
+    JointHost,
+    SequenceFirst,
+    TupleHost,
+    awake,
+    host,
+    poses,
+)
+from tests.hourglass.oracle import by_hand, choose, take
 
 HOSTS = (FrameHost, JointHost, TupleHost)
 POINTS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((2,), (5,)), ((0,), (4,)), ((4,), (1,)), ((1, 3), (8, 3))]

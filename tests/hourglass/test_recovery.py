@@ -11,10 +11,9 @@ import torch
 from cycledistill import StackError
 from cycledistill.hourglass.official import OFFICIAL, from_official
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions, linear, nearest, table_for
+from tests.hourglass.filled import weights
 
-from .filled import weights
-
-GOLDEN = Path(__file__).parent / "golden" / "tra.npz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "tra.npz"
 KEYS = {f"linear_{name}": name for name in "qkv"} | {"proj": "proj"}
 
 

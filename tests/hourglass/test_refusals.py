@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from cycledistill import StackError, unwrap_hourglass, wrap_hourglass, wrap_pruning
 from cycledistill.hourglass.official import OFFICIAL, from_official, to_official
 from cycledistill.plugin.sites import HOURGLASS_SITE
-
-from .hosts import FRAMES, WIDTH, FrameHost, JointHost, SequenceFirst, awake, host, poses
+from tests.hourglass.hosts import FRAMES, WIDTH, FrameHost, JointHost, SequenceFirst, awake, host, poses
 
 
 def assert_refused(model: nn.Module, match: str, **settings: Any) -> None:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.hourglass.selection import most_attended, motion, pool_frames, tpc, uniform
+from tests.hourglass.oracle import chosen
 
-from .oracle import chosen
-
-GOLDEN = Path(__file__).parent / "golden" / "tpc.npz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "tpc.npz"
 CASES = ("small_exact", "mid_mm", "long", "center")
 
 

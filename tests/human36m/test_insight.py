@@ -18,8 +18,8 @@ from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.insight import open_checkpoint
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.train import train
-from cycledistill.recipes.weights.checkpoint import find_checkpoint
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.checkpoint import find_checkpoint
 
 TINY = {
     "model": {"name": "motionbert", "options": {"dim": 16, "depth": 2, "heads": 2, "dim_rep": 16}},

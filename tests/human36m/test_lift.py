@@ -14,10 +14,10 @@ import pytest
 pytest.importorskip("accelerate")
 
 from cycledistill.integrations.human36m.data.cameras import normalize_screen
+from cycledistill.integrations.human36m.data.skeleton import coco_to_h36m
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.lift import main, prepare, write_poses
 from cycledistill.integrations.human36m.recipe import load_recipe
-from cycledistill.integrations.human36m.data.skeleton import coco_to_h36m
 from cycledistill.integrations.human36m.train import train
 from cycledistill.recipes.errors import ConfigError
 

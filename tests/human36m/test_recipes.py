@@ -13,10 +13,10 @@ import torch
 
 pytest.importorskip("accelerate")
 
-from cycledistill.integrations.human36m.training.build import create_model
-from cycledistill.integrations.human36m.train import main
-from cycledistill.integrations.human36m.recipe import ConfigError, Recipe, list_recipes, load_recipe
 from cycledistill.integrations.human36m.models.registry import create_lifter
+from cycledistill.integrations.human36m.recipe import ConfigError, Recipe, list_recipes, load_recipe
+from cycledistill.integrations.human36m.train import main
+from cycledistill.integrations.human36m.training.build import create_model
 from cycledistill.integrations.human36m.training.schedules import learning_rate
 
 CONFIGS = resources.files("cycledistill.integrations.human36m") / "configs"

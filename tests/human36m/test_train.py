@@ -19,12 +19,12 @@ pytest.importorskip("accelerate")
 
 from cycledistill import unwrap_cyclic, unwrap_hourglass
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.recipe import Recipe, load_recipe
 from cycledistill.integrations.human36m.models.registry import create_lifter
+from cycledistill.integrations.human36m.recipe import Recipe, load_recipe
 from cycledistill.integrations.human36m.train import train
 from cycledistill.integrations.human36m.trained import evaluate_trained, load_trained
-from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
 from cycledistill.recipes.errors import CheckpointError, ConfigError, NonFiniteLossError
+from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
 
 PLAIN = {"hourglass__layer": None, "hourglass__keep": None, "cyclic__cycles": None, "evaluate__exits": None}
 

@@ -10,8 +10,7 @@ pytest.importorskip("timm")
 pytest.importorskip("pyarrow")
 
 from cycledistill.integrations.imagenet.config import Config, load_config
-
-from .pictures import SIZE, picture, write_parquet
+from tests.imagenet.pictures import SIZE, picture, write_parquet
 
 
 @pytest.fixture(scope="session")

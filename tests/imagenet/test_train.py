@@ -19,12 +19,11 @@ from safetensors.torch import load_file
 
 from cycledistill.integrations.imagenet.config import Config, ConfigError, load_config
 from cycledistill.integrations.imagenet.errors import CheckpointError, DataError, NonFiniteLossError
-from cycledistill.integrations.imagenet.training.optim import Schedule, create_optimizer
 from cycledistill.integrations.imagenet.train import main, train
 from cycledistill.integrations.imagenet.trained import load_trained
+from cycledistill.integrations.imagenet.training.optim import Schedule, create_optimizer
 from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
-
-from .pictures import SIZE
+from tests.imagenet.pictures import SIZE
 
 
 def change(config: Config, **overrides) -> Config:

@@ -17,8 +17,7 @@ from timm.layers import set_reentrant_ckpt
 
 from cycledistill import CycleLoss, CycleOutput, StackError, unwrap_cyclic, unwrap_pruning, wrap_cyclic, wrap_pruning
 from cycledistill.cost.report import cost
-
-from .oracle import drop_after_whole_layers, embed, finish, images, vit
+from tests.prune.oracle import drop_after_whole_layers, embed, finish, images, vit
 
 ORDERS = ("prune, cycle", "cycle, prune")
 

@@ -18,8 +18,7 @@ import timm
 from timm.layers import apply_rot_embed_cat
 
 from cycledistill import unwrap_pruning, wrap_pruning
-
-from .oracle import TOKENS, drop_after_whole_layers, embed, finish, images, vit
+from tests.prune.oracle import TOKENS, drop_after_whole_layers, embed, finish, images, vit
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},

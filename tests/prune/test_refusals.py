@@ -16,8 +16,7 @@ from timm.models import vision_transformer
 
 from cycledistill import StackError, unwrap_pruning, wrap_cyclic, wrap_pruning
 from cycledistill.plugin.sites import PRUNE_SITE
-
-from .oracle import images, vit
+from tests.prune.oracle import images, vit
 
 
 def assert_refused(model: nn.Module, match: str, *args: Any, **kwargs: Any) -> None:

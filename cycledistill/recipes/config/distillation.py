@@ -7,8 +7,8 @@ from typing import Any
 
 from cycledistill import Distill
 from cycledistill.distill import PRESETS
-from cycledistill.recipes.errors import ConfigError
 from cycledistill.recipes.config.overrides import nearest
+from cycledistill.recipes.errors import ConfigError
 
 
 def read_distill(value: str | dict[str, Any] | None) -> Distill | None:

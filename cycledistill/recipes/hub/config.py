@@ -12,8 +12,8 @@ from torch import nn
 
 from cycledistill.cycle.groups import ALL
 from cycledistill.recipes.config.distillation import plain_distill, read_distill
-from cycledistill.recipes.errors import ConfigError
 from cycledistill.recipes.config.overrides import nearest
+from cycledistill.recipes.errors import ConfigError
 
 _logger = logging.getLogger(__name__)
 

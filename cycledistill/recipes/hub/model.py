@@ -13,14 +13,14 @@ from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from torch import nn
 
 import cycledistill
+from cycledistill.plugin.swap import Swapped, recipe_of
+from cycledistill.recipes.errors import CheckpointError, ConfigError
 from cycledistill.recipes.hub.card import ModelFacts, card_body
 from cycledistill.recipes.hub.card_fields import card_fields
-from cycledistill.recipes.weights.checkpoint import load_weights
-from cycledistill.recipes.errors import CheckpointError, ConfigError
 from cycledistill.recipes.hub.config import check_names, differences, plain, take
 from cycledistill.recipes.hub.files import CARD, CONFIG, WEIGHTS, find_files, write_text
+from cycledistill.recipes.weights.checkpoint import load_weights
 from cycledistill.recipes.weights.files import read_weights, write_weights
-from cycledistill.plugin.swap import Swapped, recipe_of
 
 _logger = logging.getLogger(__name__)
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from torch import nn
 
+from cycledistill.recipes.config.overrides import changed
+from cycledistill.recipes.errors import CheckpointError, ConfigError
+from cycledistill.recipes.run.logs import Meter, RunLog
 from cycledistill.recipes.weights.checkpoint import (
     CheckpointStore,
     find_checkpoint,
@@ -18,9 +21,6 @@ from cycledistill.recipes.weights.checkpoint import (
     read_state,
     read_weights,
 )
-from cycledistill.recipes.errors import CheckpointError, ConfigError
-from cycledistill.recipes.run.logs import Meter, RunLog
-from cycledistill.recipes.config.overrides import changed
 
 _logger = logging.getLogger(__name__)
 

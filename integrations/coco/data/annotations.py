@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-import numpy as np
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from numpy.typing import NDArray
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .images import PoseDataError
 from .joints import JointSet

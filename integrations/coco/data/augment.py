@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .annotations import Person
-from .annotations import PIXEL_STD
+from .annotations import PIXEL_STD, Person
 from .joints import JointSet
 
 _HALF_BODY_PADDING = 1.5

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import cv2
 import logging
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypedDict
+
+import cv2
 import numpy as np
 import torch
-from collections.abc import Iterator
-from collections.abc import Sequence
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset
-from torch.utils.data import Sampler
-from typing import Literal
-from typing import TypedDict
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .annotations import Person
-from .augment import Augmentation, NO_AUGMENTATION, draw_crop
+from .augment import NO_AUGMENTATION, Augmentation, draw_crop
 from .images import PictureSource, PoseDataError
 from .joints import JointSet
 

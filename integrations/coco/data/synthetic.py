@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .figure import Figure, PARTS, SHOWN_BY, draw_figure, paint
+from .figure import PARTS, SHOWN_BY, Figure, draw_figure, paint
 from .images import PoseDataError
 from .joints import COCO
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from collections.abc import Sequence
 from typing import Literal
+
+import torch
 
 from ..data.annotations import PIXEL_STD
 

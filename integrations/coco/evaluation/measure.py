@@ -21,14 +21,14 @@ from tqdm import tqdm
 
 from cycledistill.recipes.run.engine import autocast
 
-from .accuracy import mean_oks, torso_pck
 from ..data.annotations import PADDING, Person
 from ..data.dataset import PersonCrops, PictureBatches, crop_loader, prepare_images
-from .decode import Method, decode_heatmaps, flip_back, to_image
-from .average_precision import BOX_TO_AREA, PosePrediction, evaluate_poses, to_results
 from ..data.images import PictureSource
 from ..data.joints import JointSet
+from .accuracy import mean_oks, torso_pck
+from .average_precision import BOX_TO_AREA, PosePrediction, evaluate_poses, to_results
 from .coordinates import decode_coordinates, flip_back_coordinates
+from .decode import Method, decode_heatmaps, flip_back, to_image
 
 Joints = NDArray[np.float32]
 

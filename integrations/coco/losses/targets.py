@@ -6,6 +6,7 @@ import torch
 
 from ..data.dataset import Batch
 
+
 def prepare_targets(
     batch: Batch,
     image_size: tuple[int, int],

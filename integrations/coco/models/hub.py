@@ -8,11 +8,11 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from cycledistill.recipes.hub.card import ModelFacts
-from cycledistill.recipes.hub.model import HubModel
 from cycledistill.recipes.hub.config import cycles_of, read_fields, scheme_of, take
+from cycledistill.recipes.hub.model import HubModel
 
 from .config import TokenPoseConfig
-from .plugins import PoseModelConfig, STACK, add_plugins
+from .plugins import STACK, PoseModelConfig, add_plugins
 
 M = TypeVar("M", bound="PoseHubModel")
 

@@ -8,8 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from .config import TokenPoseConfig
-from .plugins import PoseModelConfig
-from .plugins import add_plugins
+from .plugins import PoseModelConfig, add_plugins
 from .tokenpose import TokenPose
 
 

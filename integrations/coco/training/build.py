@@ -6,11 +6,12 @@ from pathlib import Path
 
 from cycledistill.recipes.config.distillation import read_distill
 
-from ..weights.loading import load_imagenet_backbone, load_pose_weights
 from ..evaluation.measure import Protocol
-from ..recipe import ConfigError, Recipe
-from ..models.registry import PoseModelConfig, build_pose_model, pose_model_config
+from ..models.plugins import PoseModelConfig
+from ..models.registry import build_pose_model, pose_model_config
 from ..models.tokenpose import TokenPose
+from ..recipe import ConfigError, Recipe
+from ..weights.loading import load_imagenet_backbone, load_pose_weights
 
 
 def model_config(recipe: Recipe) -> PoseModelConfig:

@@ -12,17 +12,17 @@ from accelerate import Accelerator
 from timm.utils.model_ema import ModelEmaV3
 from torch.utils.data import DataLoader
 
-from cycledistill.recipes.weights.checkpoint import CheckpointStore
 from cycledistill.recipes.run.logs import RunLog
 from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
 from cycledistill.recipes.run.session import TrainingSession, find_start, wanted_exits
+from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
-from .build import create_model, load_starting_weights
 from ..data.dataset import Batch, PersonCrops, PictureBatches, crop_loader
+from ..models.tokenpose import TokenPose
 from ..recipe import Recipe
+from .build import create_model, load_starting_weights
 from .sources import Validation, open_training, open_validation
 from .task import PoseTask
-from ..models.tokenpose import TokenPose
 
 ADVICE = "check model.name, model.options and data.joints"
 """What to look at when weights do not fit the model."""

@@ -10,8 +10,8 @@ from typing import Any
 from pycocotools.coco import COCO as GroundTruth
 
 from ..data.annotations import Person, annotated_persons, detected_persons
-from ..evaluation.average_precision import load_ground_truth
 from ..data.images import ImageStore, PoseDataError
+from ..evaluation.average_precision import load_ground_truth
 from ..recipe import DataSection
 
 

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from cycledistill import CycleLoss, CycleOutput, Distill
 
-from ..models.config import TokenPoseConfig
 from ..data.dataset import Batch, prepare_images
-from ..losses.token_reg import TokenRegLoss
 from ..losses.heatmap import HeatmapLoss
-from ..recipe import LossSection
 from ..losses.rle import RLELoss
 from ..losses.targets import heatmap_targets
+from ..losses.token_reg import TokenRegLoss
+from ..models.config import TokenPoseConfig
 from ..models.tokenpose import TokenPose
+from ..recipe import LossSection
 
 
 class PoseTask(nn.Module):

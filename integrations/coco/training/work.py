@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from torch import Tensor
 from typing import Any
+
+from torch import Tensor
 
 from ..data.dataset import Batch
 from ..data.images import PoseDataError
@@ -16,8 +17,9 @@ from .task import to_device
 
 _logger = logging.getLogger(__name__)
 
+
 class PoseWork:
-    """What a training step on persons is; the loop is ``cycledistill.recipes.loop``."""
+    """What a training step on persons is; the loop is ``cycledistill.recipes.run.loop``."""
 
     measures: tuple[str, ...] = ("token_rms_", "token_task_ratio_")
 

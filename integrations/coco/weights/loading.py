@@ -8,14 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.files import State, read_metadata, read_weights, write_weights
 from cycledistill.recipes.weights.fitting import differences
-from cycledistill.recipes.weights.files import read_metadata
 
 from ..models.config import TokenPoseConfig
 from ..models.tokenpose import TokenPose
 from .translate import check_ours, from_official, is_ours
-from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import State, read_weights, write_weights
 
 _BEYOND_STAGE_3 = ("stage4.", "transition3.", "stage3.3.fuse_layers.1.", "stage3.3.fuse_layers.2.")
 _CLASSIFIER = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cycledistill.recipes.weights.fitting import differences
 
+from ..losses.rle import RealNVP
 from ..models.config import TokenPoseConfig
 from ..models.registry import list_pose_models, pose_model_config
-from ..losses.rle import RealNVP
 from ..models.tokenpose import TokenPose
 
 _IMAGE_SIZES = ((256, 192), (384, 288), (256, 256))

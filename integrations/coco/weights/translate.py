@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.files import State
 from cycledistill.recipes.weights.fitting import differences, shorten
 
 from ..models.config import TokenPoseConfig
-from .suggest import flow_shapes, keypoint_count, model_shapes, suggest
 from .official import FLOW, FORMATS, Format, guess_format
-from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import State
+from .suggest import flow_shapes, keypoint_count, model_shapes, suggest
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .cameras import Camera, normalize_screen, ring_of_cameras
 from ..errors import LiftingDataError
+from .cameras import Camera, normalize_screen, ring_of_cameras
 from .skeleton import JOINTS
 
 Array = NDArray[np.float32]

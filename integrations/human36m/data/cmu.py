@@ -1,7 +1,7 @@
 """CMU motion capture as an npz file of 17-joint sequences: ``split/action/name`` -> (T, 17, 3), millimetres, y up.
 
-There is no 2D: :func:`cycledistill.integrations.human36m.clips.film` makes it. The joints stand where CMU's do, not
-where Human3.6M's markers are, so figures are not comparable with published ones.
+There is no 2D: :func:`~cycledistill.integrations.human36m.data.clips.film` makes it. The joints stand where CMU's do,
+not where Human3.6M's markers are, so figures are not comparable with published ones.
 
 The data used in this project was obtained from mocap.cs.cmu.edu. The database was created with funding from NSF
 EIA-0196217.
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .clips import Motion
 from ..errors import LiftingDataError
+from .clips import Motion
 from .npz import open_npz
 
 _logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .clips import Clip
 from ..errors import LiftingDataError
+from .clips import Clip
 from .skeleton import mirror
 from .windows import centred_bounds, chunk_bounds, log_short, log_uncovered, window_frames
 

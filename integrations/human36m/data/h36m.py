@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import LiftingDataError
 from .cameras import Camera, normalize_screen, read_cameras
 from .clips import Clip, make_clip, with_confidence
-from ..errors import LiftingDataError
 from .npz import Tree, read_tree
 from .skeleton import from_markers
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .clips import Motion
 from ..errors import LiftingDataError
+from .clips import Motion
 from .skeleton import JOINTS, PARENTS
 
 Array = NDArray[np.float64]

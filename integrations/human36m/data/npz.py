@@ -4,7 +4,7 @@ VideoPose3D's files hold one object array each, which is a pickle, and reading a
 read only with ``allow_pickle=True``, and once: this turns one into an npz of plain arrays, named ``S1/Walking/...``,
 that every command here reads without the flag:
 
-    python -m cycledistill.integrations.human36m.npz data_3d_h36m.npz plain_3d_h36m.npz --allow-pickle
+    python -m cycledistill.integrations.human36m.data.npz data_3d_h36m.npz plain_3d_h36m.npz --allow-pickle
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def read_tree(path: str | Path, key: str, allow_pickle: bool = False) -> Tree:
         path,
         allow_pickle,
         "If you trust the file, set data.allow_pickle=true, or make a plain one of it: python -m "
-        "cycledistill.integrations.human36m.npz IN.npz OUT.npz --allow-pickle",
+        "cycledistill.integrations.human36m.data.npz IN.npz OUT.npz --allow-pickle",
     )
     if isinstance(arrays.get(key), Mapping):
         flat = flatten(arrays[key], key)
@@ -138,7 +138,7 @@ def convert(source: str | Path, target: str | Path, allow_pickle: bool = False) 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(
-        "cycledistill.integrations.human36m.npz",
+        "cycledistill.integrations.human36m.data.npz",
         description="Turn an npz file of pickled dictionaries into a plain one.",
     )
     parser.add_argument("source", type=Path)

@@ -16,9 +16,9 @@ from cycledistill.recipes.run.engine import autocast
 
 from ..data.clips import Clip
 from ..data.dataset import Batch, LiftWindows, WindowBatches, window_loader
+from ..data.skeleton import MIRRORED
 from ..errors import LiftingDataError
 from .metrics import MotionScores
-from ..data.skeleton import MIRRORED
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .lifter import HostConfig, Lifter, positions_of
-from .layers import BLOCK_EPS, Block, FRAMES
+from .config import HostConfig
+from .layers import BLOCK_EPS, FRAMES, Block
+from .lifter import Lifter, positions_of
 
 
 @dataclass(frozen=True)

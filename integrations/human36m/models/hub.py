@@ -7,13 +7,13 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
-from cycledistill.recipes.hub.card import ModelFacts
 from cycledistill.recipes.errors import ConfigError
-from cycledistill.recipes.hub.model import HubModel
+from cycledistill.recipes.hub.card import ModelFacts
 from cycledistill.recipes.hub.config import cycles_of, read_fields, scheme_of, take
+from cycledistill.recipes.hub.model import HubModel
 
 from .config import HostConfig
-from .plugins import LifterConfig, Mode, STACK, add_plugins
+from .plugins import STACK, LifterConfig, Mode, add_plugins
 
 M = TypeVar("M", bound="LifterHubModel")
 

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from cycledistill.hourglass.recovery import table_for
 
-from .config import HostConfig
-from .config import Lengths
+from .config import HostConfig, Lengths
 from .hub import LifterHubModel
 
 

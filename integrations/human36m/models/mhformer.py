@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from .lifter import HostConfig, Lifter
-from .layers import Attention, BLOCK_EPS, Block, DropPath, FRAMES, JOINTS, Mlp, attend, rising
+from .config import HostConfig
+from .layers import BLOCK_EPS, FRAMES, JOINTS, Attention, Block, DropPath, Mlp, attend, rising
+from .lifter import Lifter
 
 HYPOTHESES = 3
 ENCODER_DEPTH, ENCODER_HEADS = 4, 9

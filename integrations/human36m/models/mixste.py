@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .lifter import HostConfig, Lifter, positions_of
-from .layers import BLOCK_EPS, Block, FRAMES, JOINTS, rising
+from .config import HostConfig
+from .layers import BLOCK_EPS, FRAMES, JOINTS, Block, rising
+from .lifter import Lifter, positions_of
 
 HEAD_EPS = 1e-5
 """Epsilon of the LayerNorm in the head, unlike `BLOCK_EPS` everywhere else."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .lifter import HostConfig, Lengths, Lifter, positions_of
-from .layers import Attention, BLOCK_EPS, FRAMES, JOINTS, Mlp
+from .config import HostConfig, Lengths
+from .layers import BLOCK_EPS, FRAMES, JOINTS, Attention, Mlp
+from .lifter import Lifter, positions_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from .lifter import Lifter
 from .mhformer import MHFormer, MHFormerConfig
 from .mixste import MixSTE, MixSTEConfig
 from .motionbert import MotionBERT, MotionBERTConfig
-from .plugins import LifterConfig
-from .plugins import add_plugins
+from .plugins import LifterConfig, add_plugins
 
 _HOSTS: Mapping[type, type[Any]] = {each.config_type: each for each in (MixSTE, MotionBERT, MHFormer, FrameLifter)}
 

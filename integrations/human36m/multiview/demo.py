@@ -1,6 +1,6 @@
 """Does a view learn from the others? A small multi-view PPT with fusion and without, on generated scenes.
 
-    python -m cycledistill.integrations.human36m.multiview_demo
+    python -m cycledistill.integrations.human36m.multiview.demo
 
 Three models from the same seed see the same batches: views apart (the single-view PPT on each), fused, and fused with
 codes of the camera rays. In half of the views of each scene, drawn at random, a box hides most of the figure; every

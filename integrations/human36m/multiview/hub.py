@@ -10,8 +10,8 @@ from torch import nn
 
 from cycledistill.prune.wrap import wrap_pruning
 from cycledistill.recipes.hub.card import ModelFacts
-from cycledistill.recipes.hub.model import HubModel
 from cycledistill.recipes.hub.config import read_fields
+from cycledistill.recipes.hub.model import HubModel
 
 from .config import MultiViewConfig
 

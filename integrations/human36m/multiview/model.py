@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import torch
 from collections.abc import Sequence
 from dataclasses import fields
-from torch import Tensor
-from torch import nn
-from torch.nn import functional
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from cycledistill.prune.survivors import kept_of, take_argument
+
 from .checks import check_places, check_views
 from .config import MultiViewConfig
 from .hub import MultiViewHubModel, add_pruning
 from .layers import HeatmapHead, Stem, TokenBlock, sine_positions
 from .rays import ray_directions
+
 
 def merge_views(tokens: Tensor, views: int, keypoints: int) -> Tensor:
     """Tokens of V views as one sequence a sample: all views' keypoint tokens, then all views' visual ones.

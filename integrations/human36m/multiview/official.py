@@ -11,8 +11,8 @@ from torch import Tensor
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.fitting import differences
 
-from .model import MultiViewPPT
 from .config import MultiViewConfig
+from .model import MultiViewPPT
 
 State = dict[str, Tensor]
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.cameras import Camera, ring_of_cameras
-from ..errors import LiftingDataError
-from .detection import joint_heatmaps
 from ..data.motion import generate_motion
+from ..errors import LiftingDataError
 from .config import STRIDE
+from .detection import joint_heatmaps
 from .rays import patch_rays
 
 Array = NDArray[np.float64]

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.fitting import differences
 from cycledistill.recipes.weights.files import read_weights
+from cycledistill.recipes.weights.fitting import differences
 
-from .model import MultiViewPPT
 from .config import MultiViewConfig
+from .model import MultiViewPPT
 from .official import RAYS, State, is_ours, official_name
 from .weights import stored_config
 

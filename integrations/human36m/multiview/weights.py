@@ -11,8 +11,8 @@ from typing import Any
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import read_metadata, read_weights, write_weights
 
-from .model import MultiViewPPT
 from .config import MultiViewConfig
+from .model import MultiViewPPT
 from .official import check_ours, is_ours, multiview_from_official
 
 MODEL = "multiview_ppt"

@@ -8,11 +8,11 @@ from typing import Any
 from cycledistill import wrap_cyclic
 from cycledistill.recipes.config.distillation import read_distill
 
-from ..models.lifter import Lifter
 from ..evaluation.measure import Protocol
+from ..models.lifter import Lifter
 from ..models.plugins import LifterConfig, add_plugins
-from ..recipe import ConfigError, Recipe
 from ..models.registry import build_lifter, lifter_config, list_lifters
+from ..recipe import ConfigError, Recipe
 
 _ELSEWHERE = {
     "frames": "data.frames",

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from timm.utils.model_ema import ModelEmaV3
 
-from cycledistill.recipes.weights.checkpoint import CheckpointStore
 from cycledistill.recipes.run.logs import RunLog
 from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
 from cycledistill.recipes.run.session import TrainingSession, find_start, wanted_exits
+from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
-from .build import create_model
 from ..data.clips import Clip
 from ..data.dataset import LiftWindows, WindowBatches, window_loader
-from ..weights.loading import load_lifter_weights
 from ..recipe import OptimSection, Recipe
+from ..weights.loading import load_lifter_weights
+from .build import create_model
 from .sources import open_clips
 from .task import LiftTask
 

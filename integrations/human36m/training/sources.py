@@ -6,9 +6,9 @@ from typing import Literal
 
 from ..data.clips import Clip, film
 from ..data.cmu import load_cmu
-from ..errors import LiftingDataError
 from ..data.h36m import Human36M
 from ..data.motion import generate_motion
+from ..errors import LiftingDataError
 from ..recipe import DataSection
 
 CAMERA_SEED = 0

@@ -11,8 +11,8 @@ from cycledistill import CycleLoss
 
 from ..data.dataset import Batch
 from ..errors import LiftingDataError
-from .losses import LOSSES
 from ..recipe import LossSection
+from .losses import LOSSES
 
 
 class LiftTask(nn.Module):

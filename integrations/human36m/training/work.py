@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from torch import Tensor
 from typing import Any
+
+from torch import Tensor
 
 from ..data.dataset import Batch
 from ..evaluation.measure import evaluate
@@ -15,8 +16,9 @@ from .task import to_device
 
 _logger = logging.getLogger(__name__)
 
+
 class LiftWork:
-    """What a training step on windows is; the loop is ``cycledistill.recipes.loop``."""
+    """What a training step on windows is; the loop is ``cycledistill.recipes.run.loop``."""
 
     measures: tuple[str, ...] = ()
 

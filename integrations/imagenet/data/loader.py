@@ -27,9 +27,9 @@ from torch.utils.data.distributed import DistributedSampler
 from cycledistill.recipes.run.seeding import IMAGE, STREAM, derive_seed, seeded
 
 from ..config import Config
-from .splits import ImageSets
 from ..errors import DataError
 from ..place import Place
+from .splits import ImageSets
 
 _logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class TrainLoader:
     """Training batches of one rank: images (B, 3, H, W) normalised, labels (B,).
 
     Args:
-        images: The sets from :func:`~cycledistill.integrations.imagenet.data.open_images`.
+        images: The sets from :func:`~cycledistill.integrations.imagenet.data.splits.open_images`.
         config: The whole recipe.
         img_size: Side of the square images, pixels.
         place: This process.

@@ -15,6 +15,9 @@ from timm.utils.model import unwrap_model
 from torch import nn
 from torch.optim import Optimizer
 
+from cycledistill.recipes.config.overrides import changed
+from cycledistill.recipes.run.logs import Meter, RunLog
+from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
 from cycledistill.recipes.weights.checkpoint import (
     CheckpointStore,
     find_checkpoint,
@@ -23,18 +26,15 @@ from cycledistill.recipes.weights.checkpoint import (
     read_state,
     read_weights,
 )
-from cycledistill.recipes.run.logs import Meter, RunLog
-from cycledistill.recipes.config.overrides import changed
-from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
 
-from .build import ADVICE, check_name, create_model, image_size
 from ..config import Config, ConfigError
+from ..data.loader import TrainLoader, create_mixup, eval_loader
 from ..data.splits import open_images
 from ..errors import CheckpointError
-from ..data.loader import TrainLoader, create_mixup, eval_loader
-from .optim import Schedule, create_optimizer
 from ..place import Place
 from ..task import CyclicTask
+from .build import ADVICE, check_name, create_model, image_size
+from .optim import Schedule, create_optimizer
 
 _logger = logging.getLogger(__name__)
 

@@ -1,0 +1,185 @@
+"""The evaluation against published anchors, against faster-coco-eval, and against what must not change it."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE, JointSet
+from cycledistill.integrations.coco.evaluation.average_precision import (
+    PosePrediction,
+    evaluate_poses,
+    load_ground_truth,
+    pose_score,
+    to_results,
+)
+from cycledistill.integrations.coco.evaluation.oks import oks, oks_nms
+
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "keypoint_gt"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the keypoint ground truth is not beside this checkout")
+
+COCO_ANCHOR = {
+    "AP": 0.5048844884488449, "AP50": 0.7227722772277227, "AP75": 0.6336633663366337, "APm": 0.46633663366336636,
+    "APl": 0.7504950495049505, "AR": 0.5181818181818182, "AR50": 0.7272727272727273, "AR75": 0.6363636363636364,
+    "ARm": 0.4666666666666666, "ARl": 0.75,
+}  # fmt: skip
+CROWD_ANCHOR = {
+    "AP": 0.7877215935879303, "AP50": 0.9881188118811886, "AP75": 0.7314356435643564, "AR": 0.8222222222222223,
+    "AR50": 1.0, "AR75": 0.7777777777777778,
+}  # fmt: skip
+
+
+def read(name: str) -> Any:
+    path = DATA / name
+    return json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
+
+
+def scene(joints: JointSet, images: int = 3, persons: int = 4, seed: int = 0) -> dict[str, Any]:
+    """Annotations of persons far apart, all joints labelled."""
+    rng = np.random.default_rng(seed)
+    annotations = []
+    for index in range(images * persons):
+        corner = np.array([300.0 * (index % persons), 50.0])
+        points = corner + rng.uniform(10, 190, (len(joints), 2))
+        flat = np.concatenate([points, np.full((len(joints), 1), 2.0)], 1).ravel().tolist()
+        box = [*corner, 200.0, 200.0]
+        annotations.append(
+            {"id": index + 1, "image_id": index // persons + 1, "category_id": 1, "keypoints": flat, "bbox": box}
+        )
+    return {"images": [{"id": i + 1} for i in range(images)], "annotations": annotations}
+
+
+def as_predictions(annotations: dict[str, Any], noise: float = 0.0) -> list[PosePrediction]:
+    rng = np.random.default_rng(1)
+    predictions = []
+    for person in annotations["annotations"]:
+        points = np.array(person["keypoints"], dtype=np.float32).reshape(-1, 3)
+        points[:, :2] += noise * rng.standard_normal((len(points), 2)).astype(np.float32)
+        points[:, 2] = rng.uniform(0.5, 1.0, len(points))
+        area = person["bbox"][2] * person["bbox"][3]
+        predictions.append(PosePrediction(person["image_id"], points, float(rng.uniform(0.5, 1)), area))
+    return predictions
+
+
+@needs_data
+def test_the_published_coco_anchor_to_all_digits() -> None:
+    truth = load_ground_truth(read("faster_coco_eval_keypoints_gt.json"), COCO)
+    got = evaluate_poses(truth, read("faster_coco_eval_keypoints_results.json"), COCO)
+    assert got == pytest.approx(COCO_ANCHOR, rel=1e-12)
+
+
+@needs_data
+def test_the_published_crowdpose_anchor_to_all_digits() -> None:
+    truth = load_ground_truth(read("xtcocoapi_crowdpose_gt.json"), CROWDPOSE)
+    got = evaluate_poses(truth, read("xtcocoapi_crowdpose_results.json"), CROWDPOSE)
+    assert {name: got[name] for name in CROWD_ANCHOR} == pytest.approx(CROWD_ANCHOR, rel=1e-12)
+    levels = [round(got[f"AP{level}"], 4) for level in ("easy", "medium", "hard")]
+    assert levels == [1.0, 0.9802, 0.4116]
+
+
+@needs_data
+def test_coco_ground_truth_as_prediction_is_perfect_without_nms() -> None:
+    annotations = read("coco_val2017_538.json.gz")
+    labelled = [a for a in annotations["annotations"] if a["num_keypoints"] > 0]
+    truth = load_ground_truth(annotations, COCO)
+    results = to_results(as_predictions({"annotations": labelled}), COCO, nms_threshold=None)
+    assert evaluate_poses(truth, results, COCO)["AP"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("joints", [COCO, CROWDPOSE])
+def test_truth_is_perfect_and_noise_is_not(joints: JointSet) -> None:
+    annotations = scene(joints)
+    truth = load_ground_truth(annotations, joints)
+    perfect = evaluate_poses(truth, to_results(as_predictions(annotations), joints), joints)
+    noisy = evaluate_poses(truth, to_results(as_predictions(annotations, noise=12.0), joints), joints)
+    assert perfect["AP"] == pytest.approx(1.0)
+    assert 0.0 < noisy["AP"] < 0.9
+
+
+def test_agrees_with_faster_coco_eval() -> None:
+    faster = pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
+    annotations = scene(COCO, images=6)
+    truth = load_ground_truth(annotations, COCO)
+    results = to_results(as_predictions(annotations, noise=12.0), COCO)
+    other = faster.COCO(copy.deepcopy(truth.dataset))
+    evaluation = faster.COCOeval_faster(other, other.loadRes(copy.deepcopy(results)), "keypoints", print_function=str)
+    evaluation.params.kpt_oks_sigmas = np.array(COCO.sigmas)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert list(evaluate_poses(truth, results, COCO).values()) == pytest.approx(list(evaluation.stats[:10]), abs=1e-9)
+
+
+def test_the_order_of_detections_does_not_matter() -> None:
+    annotations = scene(COCO)
+    truth = load_ground_truth(annotations, COCO)
+    predictions = as_predictions(annotations, noise=12.0)
+    want = evaluate_poses(truth, to_results(predictions, COCO), COCO)
+    random.Random(3).shuffle(predictions)
+    assert evaluate_poses(truth, to_results(predictions, COCO), COCO) == want
+
+
+def test_duplicates_are_suppressed() -> None:
+    annotations = scene(COCO)
+    predictions = as_predictions(annotations, noise=12.0)
+    truth = load_ground_truth(annotations, COCO)
+    once, twice = to_results(predictions, COCO), to_results([*predictions, *predictions], COCO)
+    assert len(twice) == len(once)
+    assert evaluate_poses(truth, twice, COCO) == evaluate_poses(truth, once, COCO)
+
+
+def test_no_detections_score_zero() -> None:
+    truth = load_ground_truth(scene(COCO), COCO)
+    assert set(evaluate_poses(truth, [], COCO).values()) == {0.0}
+
+
+def test_oks_by_hand() -> None:
+    pose = np.zeros((17, 2))
+    moved = np.zeros((1, 17, 2))
+    moved[0, 0, 0] = 3.0
+    want = (16 + np.exp(-(9.0 / (2 * 0.026) ** 2) / 400.0 / 2)) / 17
+    assert oks(pose, moved, 400.0, np.array([400.0]), COCO.sigmas)[0] == pytest.approx(want)
+
+
+def test_nms_keeps_the_better_of_two_and_a_stranger() -> None:
+    poses = np.zeros((3, 17, 2))
+    poses[2] += 500.0
+    assert oks_nms(poses, np.array([0.2, 0.9, 0.5]), np.full(3, 1e4), COCO.sigmas) == [1, 2]
+
+
+def test_score_counts_only_joints_above_the_threshold() -> None:
+    assert pose_score(np.array([0.1, 0.4, 0.8]), 0.5) == pytest.approx(0.3)
+    assert pose_score(np.array([0.1, 0.2]), 0.5) == 0.0
+
+
+def broken(change: Any) -> Any:
+    annotations = scene(COCO)
+    change(annotations)
+    return annotations
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: load_ground_truth({"images": []}, COCO), "annotations"),
+        (lambda: load_ground_truth(scene(CROWDPOSE), COCO), "51 are expected"),
+        (lambda: load_ground_truth(broken(lambda a: a["annotations"][0].pop("keypoints")), COCO), "0 keypoint numbers"),
+        (
+            lambda: evaluate_poses(
+                load_ground_truth(scene(COCO), COCO), to_results(as_predictions(scene(COCO, images=5)), COCO), COCO
+            ),
+            "2 images with results are not in the annotations",
+        ),
+        (lambda: to_results(as_predictions(scene(CROWDPOSE)), COCO), r"\(17, 3\) is expected"),
+    ],
+)
+def test_bad_input_is_named(call: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        call()

@@ -1,0 +1,592 @@
+"""What a model's forward does beside handing tokens from block to block: equal to the truth, or refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cycledistill import CycleOutput, StackError, unwrap_cyclic, wrap_cyclic
+from tests.oracle import Truth, assert_same, assert_same_gradients
+
+WIDTH, LENGTH = 6, 5
+
+
+class Mix(nn.Module):
+    """Tokens in, tokens out; reads a second tensor of any width where one is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.a, self.b = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(1, WIDTH)
+
+    def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+        y = x + torch.tanh(self.a(self.norm(x)))
+        return y if beside is None else y + torch.tanh(self.b(beside.to(x.dtype).mean(-1, keepdim=True)))
+
+
+class OnDict(Mix):
+    """Takes its state in a dict, changes the dict and returns it."""
+
+    def forward(self, d: dict[str, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+        d["x"] = super().forward(d["x"])
+        return d
+
+
+class Two(Mix):
+    """Hands on two states."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(x, y), torch.cat([y, torch.tanh(y)], dim=-1)
+
+
+class Collects(Mix):
+    """Puts its output into a list it is given."""
+
+    def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:  # type: ignore[override]
+        kept.append(super().forward(x))
+        return kept[-1]
+
+
+class Cache:
+    """Keeps tensors out of sight."""
+
+    def __init__(self) -> None:
+        self.layers: list[Tensor] = []
+
+
+class Caches(Mix):
+    def forward(self, x: Tensor, cache: Cache) -> Tensor:  # type: ignore[override]
+        seen = torch.stack([x, *cache.layers]).mean(0)
+        cache.layers.append(x)
+        return super().forward(x, seen)
+
+
+class Model(nn.Module):
+    def __init__(self, run: Callable[[Any, Tensor], Tensor], block: type[nn.Module]) -> None:
+        super().__init__()
+        self.embed, self.gate, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 1), nn.Linear(WIDTH, 3)
+        self.pos = nn.Parameter(torch.randn(1, LENGTH, WIDTH))
+        self.blocks = nn.ModuleList(block() for _ in range(3))
+        self.run = run
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
+
+
+def made(run: Callable[[Any, Tensor], Tensor], block: type[nn.Module] = Mix) -> Model:
+    torch.manual_seed(0)
+    return Model(run, block).double()
+
+
+def tokens() -> Tensor:
+    return torch.randn(2, LENGTH, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def read(m: Any, x: Tensor) -> Tensor:
+    return m.head(x.mean(1))
+
+
+def gated(m: Any, x: Tensor) -> Tensor:
+    x = m.embed(x)
+    for block in m.blocks:
+        x = block(x, m.gate(x))
+    return read(m, x)
+
+
+def gated_detached(m: Any, x: Tensor) -> Tensor:
+    x, reference = m.embed(x), x[..., :1]
+    for block in m.blocks:
+        x = block(x, reference)
+        reference = torch.sigmoid(m.gate(x) + reference).detach()
+    return read(m, x)
+
+
+def halved(m: Any, x: Tensor) -> Tensor:
+    x, y = m.embed(x), m.pos.expand(len(x), -1, -1)
+    for block in m.blocks:
+        x, y = block(x, y)
+        y = y[..., :WIDTH] + y[..., WIDTH:]
+    return read(m, x)
+
+
+def changed_between(m: Any, x: Tensor) -> Tensor:
+    x = m.embed(x)
+    for index, block in enumerate(m.blocks):
+        if index:
+            x += m.pos
+        x = block(x)
+    return read(m, x)
+
+
+def changed_early_output(m: Any, x: Tensor) -> Tensor:
+    t = m.embed(x)
+    h = t + m.pos
+    for block in m.blocks:
+        h = block(h)
+    t += h
+    return read(m, t)
+
+
+def changed_input(m: Any, x: Tensor) -> Tensor:
+    x.sub_(0.5)
+    h = m.embed(x)
+    for block in m.blocks:
+        h = block(h)
+    return read(m, h + x)
+
+
+def changed_argument(m: Any, x: Tensor) -> Tensor:
+    beside = m.gate(x) + 0
+    h = m.embed(x)
+    for block in m.blocks:
+        h = block(h, beside)
+        beside += 1
+    return read(m, h)
+
+
+def drawn(m: Any, x: Tensor) -> Tensor:
+    x, noise = m.embed(x), torch.randn_like(x)
+    for block in m.blocks:
+        x = block(x, noise)
+    return read(m, x)
+
+
+def collected(m: Any, x: Tensor) -> Tensor:
+    x, kept = m.embed(x), []
+    for block in m.blocks:
+        x = block(x, kept)
+    return read(m, torch.stack(kept).sum(0))
+
+
+def cached(m: Any, x: Tensor) -> Tensor:
+    x, cache = m.embed(x), Cache()
+    for block in m.blocks:
+        x = block(x, cache)
+    return read(m, x)
+
+
+class Reads(Mix):
+    """Reads a tensor inside an object, an array or a closure."""
+
+    def forward(self, x: Tensor, where: Any) -> Tensor:  # type: ignore[override]
+        beside = where() if callable(where) else getattr(where, "ref", where)
+        return super().forward(x, torch.as_tensor(beside))
+
+
+class Box:
+    def __init__(self, ref: Tensor) -> None:
+        self.ref = ref
+
+
+def boxed(m: Any, x: Tensor) -> Tensor:
+    x = m.embed(x)
+    for block in m.blocks:
+        x = block(x, Box(m.gate(x)))
+    return read(m, x)
+
+
+def box_updated(m: Any, x: Tensor) -> Tensor:
+    x, box = m.embed(x), Box(x[..., :1])
+    for block in m.blocks:
+        box.ref = m.gate(x)
+        x = block(x, box)
+    return read(m, x)
+
+
+def closed_over(m: Any, x: Tensor) -> Tensor:
+    x = m.embed(x)
+    for block in m.blocks:
+        gate = m.gate(x)
+        x = block(x, lambda gate=gate: gate)
+    return read(m, x)
+
+
+def as_array(m: Any, x: Tensor) -> Tensor:
+    x = m.embed(x)
+    for block in m.blocks:
+        x = block(x, x.detach().numpy())
+    return read(m, x)
+
+
+def reversible(m: Any, x: Tensor) -> Tensor:
+    a, b = m.embed(x), m.embed(x) + m.pos
+    for block in m.blocks:
+        a, b = b, block(b, a)
+    return read(m, a + b)
+
+
+class Kept(dict):  # type: ignore[type-arg]
+    """A dict of a class of its own, which no pytree knows."""
+
+
+class Sums(Mix):
+    def forward(self, x: Tensor, kept: Kept) -> Tensor:  # type: ignore[override]
+        y = super().forward(x)
+        kept["sum"] = kept.get("sum", 0) + y
+        return y
+
+
+def summed(m: Any, x: Tensor) -> Tensor:
+    x, kept = m.embed(x), Kept()
+    for block in m.blocks:
+        x = block(x, kept)
+    return read(m, kept["sum"])
+
+
+def of_forward(m: Any, x: Tensor) -> Tensor:
+    x = m.embed(x)
+    for block in m.blocks:
+        x = block.forward(x)
+    return read(m, x)
+
+
+REFUSED = {
+    "an argument computed from tokens": (gated, Mix, "beside its tokens"),
+    "an argument computed from tokens, detached": (gated_detached, Mix, "beside its tokens"),
+    "tokens changed in place between blocks": (changed_between, Mix, "output of block 0 in place"),
+    "its own input changed in place": (changed_input, Mix, "its own input in place"),
+    "an argument changed in place": (changed_argument, Mix, "in place|beside its tokens"),
+    "an argument drawn at random": (drawn, Mix, "drawn at random"),
+    "a list the blocks fill": (collected, Collects, "changes a list"),
+    "a cache the blocks fill": (cached, Caches, "changes the Cache"),
+    "an object that hangs on tokens": (boxed, Reads, "beside its tokens"),
+    "an object changed between blocks": (box_updated, Reads, "beside its tokens"),
+    "a closure over tokens": (closed_over, Reads, "beside its tokens"),
+    "an array of tokens": (as_array, Reads, "beside its tokens"),
+    "two states crossed by the forward": (reversible, Mix, "a state that blocks do not return"),
+    "a dict of another class that blocks fill": (summed, Sums, "changes a Kept"),
+    "blocks that are not called": (of_forward, Mix, "entered 0 of 3"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("training", [True, False])
+def test_refused_in_training_and_at_later_exits(case: str, training: bool) -> None:
+    run, block, message = REFUSED[case]
+    model = wrap_cyclic(made(run, block), 2, "exits", blocks="blocks").train(training)
+    model.cyclic.exit = 2
+    with pytest.raises(StackError, match=message):
+        model(tokens())
+    # ... and left as it was: one cycle still gives what the plain model gives
+    model.eval().cyclic.exit = 1
+    plain = made(run, block).eval()
+    torch.manual_seed(3)
+    got = model(tokens())
+    torch.manual_seed(3)
+    assert_same(got, plain(tokens()))
+
+
+def test_a_second_state_cut_to_shape_between_blocks() -> None:
+    """It hangs on no token, so only the gradient tells that it is handed on."""
+    with pytest.raises(StackError, match="computed from blocks before it"):
+        wrap_cyclic(made(halved, Two), 2, "exits", blocks="blocks")(tokens())
+
+
+def test_an_early_output_changed_after_the_stack() -> None:
+    """In training it would be changed once a cycle; a later exit runs what follows the stack once, so it is right."""
+    plain = made(changed_early_output)
+    model = wrap_cyclic(copy.deepcopy(plain), 2, "exits", blocks="blocks")
+    with pytest.raises(StackError, match="before the stack in place"):
+        model(tokens())
+    model.eval().cyclic.exit = 2
+    assert_same(model(tokens()), Truth(plain.eval())(2, tokens()), rtol=1e-12)
+
+
+def appended(m: Any, x: Tensor) -> Tensor:
+    kept = m.stem(x)
+    h = kept[0]
+    for block in m.blocks:
+        h = block(h)
+    kept.append(h)
+    return read(m, torch.stack(kept).sum(0))
+
+
+def rewritten(m: Any, x: Tensor) -> Tensor:
+    d = m.stem(x)
+    d["x"] = d["x"] + m.pos
+    h = d["x"]
+    for block in m.blocks:
+        h = block(h)
+    d["x"] = d["x"] + h
+    return read(m, d["x"])
+
+
+def on_dict(m: Any, x: Tensor) -> Tensor:
+    d = {"x": m.embed(x)}
+    for block in m.blocks:
+        d = block(d)
+    d["x"] = torch.tanh(d["x"])
+    return read(m, d["x"])
+
+
+def on_dict_ignoring(m: Any, x: Tensor) -> Tensor:
+    d = {"x": m.embed(x)}
+    for block in m.blocks:
+        block(d)
+    return read(m, d["x"])
+
+
+def with_table(m: Any, x: Tensor) -> Tensor:
+    x = m.embed(x)
+    for index, block in enumerate(m.blocks):
+        x, _ = block(x, m.pos * (index % 3 + 1))
+    return read(m, x)
+
+
+def swallowing(m: Any, x: Tensor) -> Tensor:
+    h = m.embed(x)
+    for block in m.blocks:
+        try:
+            h = block(h)
+        except BaseException:  # as a careless context manager does
+            h = h * 2
+    return read(m, h)
+
+
+class Fills(nn.Linear):
+    """Puts a tensor into a list it is given, as a stem keeps its scales."""
+
+    def forward(self, x: Tensor, kept: list[Tensor]) -> Tensor:  # type: ignore[override]
+        y = super().forward(x)
+        kept.append(torch.tanh(y))
+        return y
+
+
+def filled(m: Any, x: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+    h = m.stem(x, kept)
+    for block in m.blocks:
+        h = block(h)
+    for each in kept:
+        h = h + each
+    return read(m, h)
+
+
+class Passes(Mix):
+    """Hands a memory on as it is, and takes a bias made of it."""
+
+    def forward(self, x: Tensor, memory: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(x, memory * bias), memory
+
+
+def with_memory(m: Any, x: Tensor) -> Tensor:
+    x, memory = m.embed(x), m.gate(x)
+    bias = torch.tanh(memory)
+    for block in m.blocks:
+        x, memory = block(x, memory, bias)
+    return read(m, x)
+
+
+class Listed(nn.Linear):
+    def forward(self, x: Tensor) -> Any:
+        return [super().forward(x)]
+
+
+class Named(nn.Linear):
+    def forward(self, x: Tensor) -> Any:
+        return {"x": super().forward(x)}
+
+
+class WithMap(Mix):
+    def forward(self, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(x, table), torch.tanh(x)
+
+
+SERVED = {
+    "a list from before the stack, appended to": (appended, Mix, Listed),
+    "a dict from before the stack, written to": (rewritten, Mix, Named),
+    "a dict as state, written to after the stack": (on_dict, OnDict, None),
+    "a dict as state, what is returned ignored": (on_dict_ignoring, OnDict, None),
+    "a table a depth, and outputs of its shape": (with_table, WithMap, None),
+    "a list that a module before the stack fills": (filled, Mix, Fills),
+    "a memory handed on, and a bias made of it": (with_memory, Passes, None),
+    "an early end that the model catches": (swallowing, Mix, None),
+}
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("case", SERVED)
+def test_served_exactly(case: str, batch: int) -> None:
+    run, block, stem = SERVED[case]
+    plain = made(run, block)
+    if stem is not None:
+        plain.stem = stem(WIDTH, WIDTH).double()
+    x = tokens()[:batch]
+    truth = Truth(plain)
+    model = wrap_cyclic(plain, 3, "exits", blocks="blocks")
+    out = model(x)
+    want = [truth(cycle, x) for cycle in (1, 2, 3)]
+    assert_same(list(out.outputs), want, rtol=1e-12)
+    sum(o.square().sum() for o in out.outputs).backward()
+    sum(o.square().sum() for o in want).backward()
+    got = {name: p.grad for name, p in model.named_parameters()}
+    assert_same_gradients(got, {name: p.grad for name, p in truth.model.named_parameters()}, rtol=1e-10)
+    model.eval()
+    for cycle in (1, 2, 3):
+        model.cyclic.exit = cycle
+        assert_same(model(x), want[cycle - 1], rtol=1e-12)
+
+
+def test_arguments_are_compared_again_later() -> None:
+    """Blocks that begin as the identity leave every cycle's tokens alike, and so the arguments that hang on them."""
+    model = made(gated_detached)
+    with torch.no_grad():
+        for block in model.blocks:
+            for layer in (block.a, block.b):
+                layer.weight.zero_()
+                layer.bias.zero_()
+    wrap_cyclic(model, 2, "exits", blocks="blocks")
+    assert isinstance(model(tokens()), CycleOutput)
+    with torch.no_grad():
+        model.blocks[0].a.weight.normal_()
+    with pytest.raises(StackError, match="beside its tokens"):
+        model(tokens())
+
+
+def test_the_probe_refuses_at_once_what_gradients_tell() -> None:
+    class Sized(Model):
+        image_size = 4  # a declared size, so that a probe runs
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.flatten(2).transpose(1, 2)[..., :1].expand(-1, -1, WIDTH))
+
+    torch.manual_seed(0)
+    model = Sized(gated, Mix)
+    model.patch = nn.Conv2d(3, 1, 1)
+    with pytest.raises(StackError, match="block 1 takes something beside its tokens"):
+        wrap_cyclic(model, 2, blocks="blocks")
+    assert type(model) is Sized
+
+
+def test_a_single_module_takes_its_first_argument_whatever_the_order_of_the_call() -> None:
+    class Pair(Mix):
+        def forward(self, x: Tensor, p: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x) * p
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        return read(m, m.blocks[0](p=m.pos.expand(len(x), -1, -1), x=m.embed(x)))
+
+    torch.manual_seed(0)
+    plain = Model(run, Pair).double()
+    x = tokens()
+    with torch.no_grad():
+        first = plain.blocks[0](plain.embed(x), plain.pos.expand(2, -1, -1))
+        want = read(plain, plain.blocks[0](first, plain.pos.expand(2, -1, -1)))
+    wrap_cyclic(plain, 2, "exits", blocks="blocks.0")
+    assert_same(plain(x)[1], want, rtol=1e-12)
+
+
+def test_a_state_that_is_none_at_first_is_refused() -> None:
+    class Residual(Mix):
+        def forward(self, x: Tensor, r: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            r = x if r is None else x + r
+            return super().forward(r), r
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        h, r = m.embed(x), None
+        for block in m.blocks:
+            h, r = block(h, r)
+        return read(m, h + r)
+
+    with pytest.raises(StackError, match="None; cycling needs a tensor"):
+        wrap_cyclic(made(run, Residual), 2, blocks="blocks")(tokens())
+
+
+def test_forward_replaced_on_the_object() -> None:
+    model = made(gated)
+    model.forward = lambda x: x  # type: ignore[method-assign]
+    with pytest.raises(StackError, match="wrap the model first"):
+        wrap_cyclic(model, 2, blocks="blocks")
+
+
+def test_static_and_class_methods_named_forward_keep_working() -> None:
+    class Pools(Model):
+        @staticmethod
+        def forward_pool(x: Tensor) -> Tensor:
+            return x.mean(1)
+
+        @classmethod
+        def forward_kind(cls) -> str:
+            return cls.__name__
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x)
+            for block in self.blocks:
+                x = block(x)
+            return self.head(self.forward_pool(x))
+
+    torch.manual_seed(0)
+    model = Pools(gated, Mix).double().eval()
+    want = model(tokens())
+    wrap_cyclic(model, 2, blocks="blocks")
+    assert torch.equal(model(tokens()), want) and model.forward_kind() == "Pools"
+
+
+def test_a_part_of_a_wrapped_model_can_be_freed() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = made(plain_run)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x)
+
+    def plain_run(m: Any, x: Tensor) -> Tensor:
+        x = m.embed(x)
+        for block in m.blocks:
+            x = block(x)
+        return read(m, x)
+
+    outer = wrap_cyclic(Outer(), 2, blocks="inner.blocks")
+    part = copy.deepcopy(outer.inner)
+    with pytest.raises(StackError, match="unwrap_cyclic"):
+        wrap_cyclic(part, 2, blocks="blocks")
+    unwrap_cyclic(part)
+    assert type(part) is Model and all(type(block) is Mix for block in part.blocks)
+    assert len(wrap_cyclic(part, 3, blocks="blocks")(tokens())) == 3
+    assert len(outer(tokens())) == 2
+    fresh = type(outer)()
+    with pytest.raises(StackError, match="unwrap_cyclic"):
+        wrap_cyclic(fresh, 2, blocks="inner.blocks")
+    assert type(unwrap_cyclic(fresh)) is Outer
+    with pytest.raises(StackError, match="nothing to undo"):
+        unwrap_cyclic(nn.Sequential(outer))
+
+
+def test_cycles_run_in_the_precision_of_the_first() -> None:
+    def half(m: Any, x: Tensor) -> Tensor:
+        x = m.embed(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            for block in m.blocks:
+                x = block(x)
+        return read(m, x.float())
+
+    def guarded(m: Any, x: Tensor) -> Tensor:
+        x = m.embed(x).float()
+        with torch.autocast("cpu", enabled=False):
+            for block in m.blocks:
+                x = block(x)
+        return read(m, x)
+
+    x = tokens().float()
+    for run, outer in ((half, False), (guarded, True)):
+        plain = made(run).float()
+        truth = Truth(plain)
+        model = wrap_cyclic(plain, 2, None, blocks="blocks")
+        with torch.autocast("cpu", torch.bfloat16, enabled=outer):
+            got, want = model(x)[1], truth(2, x)
+            assert_same(got, want)
+            model.eval().cyclic.exit = 2
+            assert_same(model(x), want)
+
+
+def test_the_handle_has_no_other_settings() -> None:
+    model = wrap_cyclic(made(gated), 2, blocks="blocks")
+    with pytest.raises(AttributeError, match="'exits'.*cycles, exit and distill"):
+        model.cyclic.exits = 2
+    with pytest.raises(StackError, match="cycles="):
+        model.cyclic.cycles = 2**70

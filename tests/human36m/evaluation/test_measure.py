@@ -1,0 +1,193 @@
+"""Evaluation: what is asked of the model, what counts, mirrored passes, centre frames, several processes' parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cycledistill import wrap_cyclic, wrap_hourglass
+from cycledistill.integrations.human36m.data.clips import Clip, film
+from cycledistill.integrations.human36m.data.motion import generate_motion
+from cycledistill.integrations.human36m.data.skeleton import mirror
+from cycledistill.integrations.human36m.errors import LiftingDataError
+from cycledistill.integrations.human36m.evaluation.measure import Protocol, evaluate, predict
+from cycledistill.integrations.human36m.evaluation.metrics import MotionScores
+from cycledistill.integrations.human36m.lift import lift
+from cycledistill.integrations.human36m.models.registry import create_lifter
+
+FRAMES = 9
+
+
+class Oracle(nn.Module):
+    """Knows the clips: answers with the truth of every window it has seen; anything else is an error."""
+
+    def __init__(self, clips: list[Clip], depth: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.answers: dict[bytes, Tensor] = {}
+        for clip in clips:
+            for inputs, targets in ((clip.inputs, clip.targets), (mirror(clip.inputs), mirror(clip.targets))):
+                for seen, pose in zip(inputs, targets, strict=True):
+                    self.answers[(seen + 0.0).tobytes()] = torch.from_numpy(pose) * depth
+        self.calls = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls += 1
+        return torch.stack([torch.stack([self.answers[(f.numpy() + 0.0).tobytes()] for f in clip]) for clip in inputs])
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[Clip]:
+    return film(generate_motion(3, 25) + generate_motion(1, 5, first=7), 1)
+
+
+@pytest.mark.parametrize("mode", ["sequence", "centre"])
+@pytest.mark.parametrize("flip", [True, False])
+def test_the_truth_scores_zero_and_moves_as_much(clips: list[Clip], mode: Any, flip: bool) -> None:
+    oracle = Oracle(clips)
+    found = evaluate(oracle, clips, protocol=Protocol(FRAMES, mode, flip, batch_size=4))[1]
+    assert found["mpjpe_frame_mean"] < 1e-4 and found["velocity_frame_mean"] < 1e-4
+    assert found["temporal_std_ratio_frame_mean"] == pytest.approx(1, abs=1e-5)
+    assert found["frames"] == 25 * 3 + 5, "every frame once"
+    assert set(found["actions"]) == {"walking", "waving", "squatting", "reaching"}
+    windows = 3 * 3 + 1 if mode == "sequence" else 80
+    assert oracle.calls == -(-windows // 4) * (2 if flip else 1)
+
+
+def test_the_official_way_counts_repeated_frames_too(clips: list[Clip]) -> None:
+    half = Oracle(clips, depth=0.5)
+    masked, official = (
+        evaluate(half, clips, protocol=Protocol(FRAMES, border=border))[1] for border in ("mask", "official")
+    )
+    assert (masked["frames"], official["frames"]) == (80, 90)
+    by_hand = np.concatenate([np.linalg.norm(0.5 * clip.targets, axis=-1).mean(axis=-1) for clip in clips]) * 1000
+    assert masked["mpjpe_frame_mean"] == pytest.approx(by_hand.mean(), rel=1e-4)
+    assert official["mpjpe_frame_mean"] != pytest.approx(by_hand.mean(), rel=1e-4)
+    assert masked["n_mpjpe_frame_mean"] < 1e-3
+    assert masked["temporal_std_ratio_frame_mean"] == pytest.approx(0.5, rel=1e-4)
+
+
+def test_mirrored_passes_average_as_by_hand(clips: list[Clip]) -> None:
+    model = create_lifter("frame_lifter", frames=FRAMES, dim=16, depth=2).eval()
+    inputs = torch.from_numpy(clips[0].inputs[None, :FRAMES])
+    with torch.no_grad():
+        back = mirror(model(torch.from_numpy(mirror(inputs.numpy()))).numpy())
+        expected = (model(inputs) + torch.from_numpy(back)) / 2
+    torch.testing.assert_close(predict(model, inputs, Protocol(FRAMES)), expected)
+    assert not torch.allclose(expected, predict(model, inputs, Protocol(FRAMES, flip=False)), atol=1e-4)
+
+
+def test_a_confidence_is_not_mirrored(clips: list[Clip]) -> None:
+    seen = []
+
+    class Listening(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(()))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            seen.append(inputs)
+            return inputs
+
+    inputs = torch.rand(1, FRAMES, 17, 3)
+    predict(Listening(), inputs, Protocol(FRAMES))
+    assert torch.equal(seen[1][..., 2], inputs[..., [0, 4, 5, 6, 1, 2, 3, 7, 8, 9, 10, 14, 15, 16, 11, 12, 13], 2])
+
+
+def test_centre_frames_of_an_hourglass_that_keeps_a_few(clips: list[Clip]) -> None:
+    torch.manual_seed(0)
+    model = create_lifter("frame_lifter", frames=FRAMES, dim=16, depth=3, mode="seq2frame").eval()
+    wrap_hourglass(model, layer=1, keep=3, recover=False)
+    protocol = Protocol(FRAMES, "centre", flip=False)
+    inputs = torch.from_numpy(np.stack([clip.inputs[:FRAMES] for clip in clips[:3]]))
+    with torch.no_grad():
+        poses, index = model(inputs), model.hourglass.index
+    assert poses.shape[1] == 3
+    expected = poses[index == 4][:, None]
+    assert torch.equal(predict(model, inputs, protocol), expected)
+    with pytest.raises(LiftingDataError, match="3 poses for 9 frames.*mode 'centre'"):
+        predict(model, inputs, Protocol(FRAMES))
+    # the mirrored pass keeps the frames of the first, and the choice is free again afterwards
+    indices = []
+    hook = model.register_forward_hook(lambda module, args, out: indices.append(module.hourglass.index.clone()))
+    predict(model, inputs, Protocol(FRAMES, "centre"))
+    predict(model, inputs.flip(1), Protocol(FRAMES, "centre", flip=False))
+    hook.remove()
+    assert torch.equal(indices[0], indices[1])
+    assert not torch.equal(indices[2], indices[0])
+
+
+@pytest.mark.parametrize("mode", ["centre", "sequence"])
+def test_frames_that_a_user_injected_stay(clips: list[Clip], mode: Any) -> None:
+    torch.manual_seed(0)
+    model = create_lifter("frame_lifter", frames=FRAMES, dim=16, depth=3).eval()
+    wrap_hourglass(model, layer=1, keep=3, recover=False if mode == "centre" else "linear")
+    inputs = torch.from_numpy(np.stack([clip.inputs[:FRAMES] for clip in clips[:2]]))
+    given = torch.tensor([[0, 4, 8]])
+    free = predict(model, inputs, Protocol(FRAMES, mode))
+    model.hourglass.index = given
+    indices = []
+    hook = model.register_forward_hook(lambda module, args, out: indices.append(module.hourglass.index.clone()))
+    for _ in range(2):
+        found = predict(model, inputs, Protocol(FRAMES, mode))
+        evaluate(model, clips[:1], protocol=Protocol(FRAMES, mode))
+    hook.remove()
+    assert all(torch.equal(index, given) for index in indices)
+    assert torch.equal(model.hourglass.index, given)
+    assert not torch.equal(found, free)
+    model.hourglass.index = None
+    assert torch.equal(predict(model, inputs, Protocol(FRAMES, mode)), free), "and they can be taken away"
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"frames": 0}, "frames=0: a whole number"),
+        ({"frames": 9.0}, "frames=9.0: a whole number"),
+        ({"frames": True}, "frames=True"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"mode": "center"}, "mode='center': one of 'sequence', 'centre'"),
+        ({"border": "foo"}, "border='foo': one of 'mask', 'official'"),
+        ({"precision": "fp8"}, "precision='fp8': one of 'fp32', 'bf16', 'fp16'"),
+        ({"flip": "yes"}, "flip='yes': True or False"),
+    ],
+)
+def test_protocols_that_are_none(field: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Protocol(**{"frames": FRAMES, **field})
+
+
+def test_each_exit_is_measured_and_put_back(clips: list[Clip]) -> None:
+    model = wrap_cyclic(create_lifter("frame_lifter", frames=FRAMES, dim=16, depth=2), 2, blocks="levels")
+    model.cyclic.exit = 2
+    found = evaluate(model, clips, protocol=Protocol(FRAMES), exits=(1, 2, 3))
+    assert len({figures["mpjpe_frame_mean"] for figures in found.values()}) == 3
+    assert model.cyclic.exit == 2
+    with pytest.raises(ValueError, match="exit 1 only"):
+        evaluate(create_lifter("frame_lifter", frames=FRAMES), clips, protocol=Protocol(FRAMES), exits=(2,))
+    with pytest.raises(LiftingDataError, match="no clips to measure on"):
+        evaluate(model, [], protocol=Protocol(FRAMES))
+
+
+def test_parts_join_to_the_whole() -> None:
+    draw = torch.Generator().manual_seed(0)
+    poses = [torch.randn(2, 6, 17, 3, generator=draw) for _ in range(6)]
+    whole, parts = MotionScores(), [MotionScores(), MotionScores()]
+    for number, action in enumerate(("a", "b", "a")):
+        for scores in (whole, parts[number % 2]):
+            scores.add(action, poses[2 * number], poses[2 * number + 1])
+    joined, expected = MotionScores.joined(parts).summary(), whole.summary()
+    assert joined["frames"] == expected["frames"]
+    assert joined["mpjpe_frame_mean"] == pytest.approx(expected["mpjpe_frame_mean"], abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["sequence", "centre"])
+@pytest.mark.parametrize("length", [4, 9, 25])
+def test_lifting_a_clip_of_any_length(clips: list[Clip], mode: Any, length: int) -> None:
+    clip = clips[0]
+    poses = lift(Oracle(clips), clip.inputs[:length], Protocol(FRAMES, mode, batch_size=2))
+    np.testing.assert_allclose(poses, clip.targets[:length], atol=1e-6)
