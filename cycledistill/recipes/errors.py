@@ -1,7 +1,7 @@
 """The errors that a user of any training command can meet, each with a message that says what to do."""
 
 
-class ConfigError(ValueError):
+class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the key, what was given and what was expected."""
 
 

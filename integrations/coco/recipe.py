@@ -14,12 +14,12 @@ from typing import Any, Literal
 from cycledistill.recipes.config import sections
 from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names, plain
 from cycledistill.recipes.config.sections import CyclicSection, EmaSection
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 
 from .data.augment import Augmentation
 from .data.joints import JOINT_SETS, JointSet
 
-__all__ = ["ConfigError", "Recipe", "list_recipes", "load_recipe"]
+__all__ = ["Recipe", "RecipeError", "list_recipes", "load_recipe"]
 
 
 @dataclass
@@ -191,7 +191,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _check_augmentation(self.augment)
         if self.run.compile and self.prune.anneal_epochs:
-            raise ConfigError(
+            raise RecipeError(
                 "prune.anneal_epochs with run.compile=true: the number of tokens would change at every step, and the "
                 "model be compiled anew. Set prune.anneal_epochs=0, or run.compile=false."
             )
@@ -237,7 +237,7 @@ def load_recipe(
         overrides: ``"section.key=value"`` strings, the value read as YAML, or dotted keys with values.
 
     Raises:
-        ConfigError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
+        RecipeError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
             the wrong type or out of range.
 
     Example:

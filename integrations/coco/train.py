@@ -41,7 +41,7 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
         ``best`` (that of the highest AP), ``seconds``.
 
     Raises:
-        ConfigError: The recipe does not fit the model, or ``run.output`` holds another run.
+        RecipeError: The recipe does not fit the model, or ``run.output`` holds another run.
         PoseDataError: The data set cannot be trained on.
         CheckpointError: The checkpoint cannot be gone on from, or cannot be written.
         NonFiniteLossError: The loss became nan or infinite; the weights were not updated by that step.

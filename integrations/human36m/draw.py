@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 
 from .data.skeleton import BONES, LEFT, RIGHT
 
@@ -33,14 +33,14 @@ def draw_poses(
 
     Raises:
         ValueError: No poses.
-        ConfigError: Matplotlib is not installed.
+        RecipeError: Matplotlib is not installed.
     """
     if not poses:
         raise ValueError("no poses to draw")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:  # it comes with the examples, not with this integration
-        raise ConfigError("a picture needs matplotlib: pip install matplotlib") from error
+        raise RecipeError("a picture needs matplotlib: pip install matplotlib") from error
     length = len(next(iter(poses.values())))
     frames = np.unique(np.linspace(0, length - 1, min(columns, length)).astype(int))
     views = (("front", 0), ("side", 2))

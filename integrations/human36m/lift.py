@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cycledistill.recipes.errors import CheckpointError, ConfigError
+from cycledistill.recipes.errors import CheckpointError, RecipeError
 
 from .data.cameras import normalize_screen
 from .data.clips import check_keypoints, with_confidence
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
         _run(args)
-    except (LiftingDataError, CheckpointError, ConfigError) as error:
+    except (LiftingDataError, CheckpointError, RecipeError) as error:
         parser.exit(2, f"error: {error}\n")
     return 0
 

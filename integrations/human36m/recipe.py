@@ -13,12 +13,12 @@ from typing import Any, Literal
 from cycledistill.recipes.config import sections
 from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names, plain
 from cycledistill.recipes.config.sections import CyclicSection, EmaSection
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 
 from .data.dataset import Flip
 from .data.h36m import TEST_SUBJECTS, TRAIN_SUBJECTS
 
-__all__ = ["ConfigError", "Recipe", "list_recipes", "load_recipe"]
+__all__ = ["Recipe", "RecipeError", "list_recipes", "load_recipe"]
 
 Border = Literal["mask", "official"]
 
@@ -214,7 +214,7 @@ def load_recipe(
         overrides: ``"section.key=value"`` strings, the value read as YAML, or dotted keys with values.
 
     Raises:
-        ConfigError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
+        RecipeError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
             the wrong type or out of range.
 
     Example:

@@ -41,7 +41,7 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
         of the last evaluation, see ``MotionScores.summary``), ``checkpoint`` (its folder), ``seconds``.
 
     Raises:
-        ConfigError: The recipe does not fit the model, or ``run.output`` holds another run.
+        RecipeError: The recipe does not fit the model, or ``run.output`` holds another run.
         LiftingDataError: The data cannot be trained on.
         CheckpointError: The checkpoint cannot be gone on from, or cannot be written.
         NonFiniteLossError: The loss became nan or infinite; the weights were not updated by that step.

@@ -58,7 +58,7 @@ def stored_recipe(path: str | Path) -> Recipe:
     """
     folder = find_checkpoint(path)
     try:
-        return load_recipe(read_recipe(folder)["config"])
+        return load_recipe(read_recipe(folder)["recipe"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
 

@@ -1,12 +1,12 @@
 """Train DeiT-Tiny and other timm classifiers with cycles, on ImageNet or on any folder of images.
 
 The command is ``python -m cycledistill.integrations.imagenet.train --help`` (also through ``torchrun``); the same
-run from Python is ``load_config`` and :func:`cycledistill.integrations.imagenet.train.train`. Needs
+run from Python is ``load_recipe`` and :func:`cycledistill.integrations.imagenet.train.train`. Needs
 ``pip install cycledistill[imagenet]``.
 """
 
 try:
-    from .config import Config, ConfigError, load_config
+    from .recipe import Recipe, RecipeError, load_recipe
     from .task import CyclicTask
 except ModuleNotFoundError as error:
     if error.name and error.name.startswith("cycledistill"):
@@ -15,4 +15,4 @@ except ModuleNotFoundError as error:
         f"cycledistill.integrations.imagenet needs {error.name}: pip install 'cycledistill[imagenet]'", name=error.name
     ) from error
 
-__all__ = ["Config", "ConfigError", "CyclicTask", "load_config"]
+__all__ = ["CyclicTask", "Recipe", "RecipeError", "load_recipe"]

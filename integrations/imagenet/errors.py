@@ -1,8 +1,8 @@
 """The errors a user of this integration can meet, each with a message that says what to do."""
 
-from cycledistill.recipes.errors import CheckpointError, ConfigError, NonFiniteLossError
+from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
 
-__all__ = ["CheckpointError", "ConfigError", "DataError", "NonFiniteLossError"]
+__all__ = ["CheckpointError", "DataError", "NonFiniteLossError", "RecipeError"]
 
 
 class DataError(ValueError):

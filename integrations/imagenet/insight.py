@@ -11,8 +11,8 @@ from torch import Tensor
 from cycledistill.insight.report import Subject
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
-from .config import ConfigError, load_config
 from .errors import CheckpointError, DataError
+from .recipe import RecipeError, load_recipe
 from .trained import load_trained
 from .training.build import image_size
 
@@ -28,8 +28,8 @@ def open_checkpoint(path: Path) -> Subject | None:
     if "classes" not in recipe:  # which classifiers alone have
         return None
     try:
-        config = load_config(recipe["config"])
-    except (KeyError, TypeError, ConfigError) as error:
+        config = load_recipe(recipe["recipe"])
+    except (KeyError, TypeError, RecipeError) as error:
         raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
     model = load_trained(folder)
     size, augment = image_size(model, config), config.augment

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from timm.utils.distributed import init_distributed_device_so
 
-from .config import ConfigError
+from .recipe import RecipeError
 
 _logger = logging.getLogger(__name__)
 
@@ -47,15 +47,15 @@ def take_place(device: str = "auto") -> Place:
             talk through gloo.
 
     Raises:
-        ConfigError: The device is not there.
+        RecipeError: The device is not there.
     """
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     try:
         kind = torch.device(name).type
     except RuntimeError as error:
-        raise ConfigError(f"run.device={device!r}: 'cpu', 'cuda', 'cuda:1' or 'auto' is expected.") from error
+        raise RecipeError(f"run.device={device!r}: 'cpu', 'cuda', 'cuda:1' or 'auto' is expected.") from error
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"run.device={device!r}: no CUDA device is available here; use 'cpu' or 'auto'.")
+        raise RecipeError(f"run.device={device!r}: no CUDA device is available here; use 'cpu' or 'auto'.")
     if dist.is_initialized():
         return Place(torch.device(name), dist.get_rank(), dist.get_world_size())
     found = init_distributed_device_so(name)

@@ -28,9 +28,9 @@ from cycledistill.recipes.run.finite import finite_terms
 from cycledistill.recipes.run.seeding import STEP, derive_seed, seed_all
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
-from .config import Config, ConfigError, load_config
 from .errors import CheckpointError, DataError, NonFiniteLossError
 from .place import take_place
+from .recipe import Recipe, RecipeError, load_recipe
 from .trained import evaluate_trained
 from .training.evaluate import evaluate
 from .training.session import Session, start
@@ -38,11 +38,11 @@ from .training.session import Session, start
 _logger = logging.getLogger(__name__)
 
 
-def train(config: Config, resume: str | None = None) -> dict[str, Any]:
+def train(config: Recipe, resume: str | None = None) -> dict[str, Any]:
     """Run a recipe to its end, or to ``run.max_steps``; logs and checkpoints go to ``run.output``.
 
     Args:
-        config: The recipe, from ``load_config``.
+        config: The recipe, from ``load_recipe``.
         resume: A run's folder, a checkpoint, or ``"auto"`` for the last one under ``run.output``, if any.
 
     Returns:
@@ -50,13 +50,13 @@ def train(config: Config, resume: str | None = None) -> dict[str, Any]:
         top5, loss of the last evaluation), ``checkpoint`` (its folder, on the primary process), ``seconds``.
 
     Raises:
-        ConfigError: The recipe does not fit the model, or ``run.output`` holds another run.
+        RecipeError: The recipe does not fit the model, or ``run.output`` holds another run.
         DataError: The images cannot be trained on.
         CheckpointError: The checkpoint cannot be gone on from.
         NonFiniteLossError: The loss became nan or infinite; the weights were not updated by that step.
 
     Example:
-        >>> train(load_config("cpu_96", ["data.dir=imagenette", "run.max_steps=200"]))["exits"][1]["top1"]
+        >>> train(load_recipe("cpu_96", ["data.dir=imagenette", "run.max_steps=200"]))["exits"][1]["top1"]
     """
     began = time.monotonic()
     place = take_place(config.run.device)
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = config_from_args(args)
         summary = evaluate_trained(config, args.evaluate) if args.evaluate else train(config, args.resume)
-    except (ConfigError, DataError, CheckpointError, NonFiniteLossError) as error:
+    except (RecipeError, DataError, CheckpointError, NonFiniteLossError) as error:
         # an error from a loader worker comes with the worker's traceback before its message
         parser.exit(2, f"error: {str(error).rpartition(f'{type(error).__name__}: ')[2].strip()}\n")
     except KeyboardInterrupt:
@@ -223,23 +223,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--evaluate", metavar="PATH", help="measure a run, a checkpoint or a weights file; no training")
 
 
-def config_from_args(args: argparse.Namespace) -> Config:
+def config_from_args(args: argparse.Namespace) -> Recipe:
     """The recipe: defaults, then ``--config`` (with ``--evaluate``, else the checkpoint's own), options, ``--set``.
 
     Raises:
-        ConfigError: Unknown keys, wrong types or values.
+        RecipeError: Unknown keys, wrong types or values.
     """
     source: str | Mapping[str, Any] | None = args.config
     if args.evaluate and not args.config and not _is_file(args.evaluate):
-        source = read_recipe(find_checkpoint(args.evaluate)).get("config", {})
+        source = read_recipe(find_checkpoint(args.evaluate)).get("recipe", {})
     if args.evaluate and args.resume:
-        raise ConfigError("--evaluate and --resume exclude each other.")
+        raise RecipeError("--evaluate and --resume exclude each other.")
     options: list[Any] = []
     for flag, (key, _, _) in _FLAGS.items():
         value = getattr(args, flag.lstrip("-").replace("-", "_"))
         if value is not None:
             options.append((key, None if key == "cyclic.distill" and value == "none" else value))
-    return load_config(source, [*options, *args.set])
+    return load_recipe(source, [*options, *args.set])
 
 
 def _is_file(path: str) -> bool:

@@ -10,16 +10,16 @@ from torch import nn
 
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
 
-from .config import Config, load_config
 from .data.loader import eval_loader
 from .data.splits import ImageSets, open_validation
 from .errors import CheckpointError, DataError
 from .place import take_place
+from .recipe import Recipe, load_recipe
 from .training.build import ADVICE, create_model, image_size
 from .training.evaluate import evaluate
 
 
-def load_trained(path: str | Path, ema: bool = False, config: Config | None = None) -> nn.Module:
+def load_trained(path: str | Path, ema: bool = False, config: Recipe | None = None) -> nn.Module:
     """The model of a run or checkpoint, wrapped, in eval mode, on the CPU.
 
     Args:
@@ -46,7 +46,7 @@ def load_trained(path: str | Path, ema: bool = False, config: Config | None = No
     recipe = read_recipe(folder)
     try:
         classes = int(recipe["model"]["num_classes"])
-        model = create_model(config or load_config(recipe["config"]), classes)
+        model = create_model(config or load_recipe(recipe["recipe"]), classes)
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder / 'recipe.json'} is no recipe of this library: {error!r} is missing."
@@ -56,7 +56,7 @@ def load_trained(path: str | Path, ema: bool = False, config: Config | None = No
     return model.eval()
 
 
-def evaluate_trained(config: Config, path: str | Path) -> dict[str, Any]:
+def evaluate_trained(config: Recipe, path: str | Path) -> dict[str, Any]:
     """Accuracy of a checkpoint or weights file on the recipe's validation images, at every exit.
 
     Returns:

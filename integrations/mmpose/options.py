@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 
 
 def read_config(path: Path, asked: argparse.Namespace) -> Any:
     """The ``mmengine.Config`` of a file, with the launcher's options.
 
     Raises:
-        ConfigError: A file that is no config, or options that do not go into it.
+        RecipeError: A file that is no config, or options that do not go into it.
     """
     from mmengine.config import Config
     from mmengine.config.utils import ConfigParsingError
@@ -23,7 +23,7 @@ def read_config(path: Path, asked: argparse.Namespace) -> Any:
     try:
         config = Config.fromfile(str(path))
     except (OSError, SyntaxError, ConfigParsingError) as error:
-        raise ConfigError(f"{path}: cannot be read as a config: {error}") from error
+        raise RecipeError(f"{path}: cannot be read as a config: {error}") from error
     config.launcher = asked.launcher
     config.work_dir = asked.work_dir or config.get("work_dir") or os.path.join("runs", "mmpose", path.stem)
     set_data(config, asked.data_root, asked.boxes)
@@ -61,7 +61,7 @@ def check_files(config: Any, parts: Sequence[str]) -> None:
         parts: Which are going to run: ``"train"``, ``"val"``, ``"test"``.
 
     Raises:
-        ConfigError: Some are missing; they are named.
+        RecipeError: Some are missing; they are named.
     """
     missing: list[str] = []
     for path in _files(config, parts):
@@ -69,7 +69,7 @@ def check_files(config: Any, parts: Sequence[str]) -> None:
         if path not in missing and not beneath and "://" not in path and not os.path.exists(path):
             missing.append(path)
     if missing:
-        raise ConfigError(
+        raise RecipeError(
             f"no such file or folder: {', '.join(missing)}. --data-root names the folder of the data, --boxes the file "
             "of detected persons (or: annotated), --evaluate, --resume and load_from a file of weights"
         )
@@ -99,7 +99,7 @@ def _set_options(config: Any, options: Sequence[str]) -> None:
 
     for option in options:
         if "=" not in option:
-            raise ConfigError(f"--cfg-options {option}: KEY=VALUE is expected, such as train_cfg.max_epochs=10")
+            raise RecipeError(f"--cfg-options {option}: KEY=VALUE is expected, such as train_cfg.max_epochs=10")
     if not options:
         return
     collected = argparse.ArgumentParser()
@@ -107,4 +107,4 @@ def _set_options(config: Any, options: Sequence[str]) -> None:
     try:
         config.merge_from_dict(collected.parse_args(["--options", *options]).options)
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"--cfg-options {' '.join(options)}: does not go into this config: {error}") from error
+        raise RecipeError(f"--cfg-options {' '.join(options)}: does not go into this config: {error}") from error

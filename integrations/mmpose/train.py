@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from cycledistill import StackError
-from cycledistill.recipes.errors import CheckpointError, ConfigError
+from cycledistill.recipes.errors import CheckpointError, RecipeError
 
 from .checkpoint import TRUST
 from .loading import config_path, list_configs, load_mmpose
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = read_config(path, asked)
         check_files(config, ("test",) if asked.evaluate else ("train", "val"))
         run(config, evaluate=bool(asked.evaluate), trusted=asked.trust_checkpoint)
-    except (CheckpointError, ConfigError, StackError) as error:
+    except (CheckpointError, RecipeError, StackError) as error:
         parser.exit(2, f"error: {error}\n")
 
 

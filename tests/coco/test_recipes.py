@@ -15,7 +15,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("pycocotools")
 
 from cycledistill import CycleOutput, Distill
-from cycledistill.integrations.coco.recipe import ConfigError, PruneSection, Recipe, list_recipes, load_recipe
+from cycledistill.integrations.coco.recipe import PruneSection, Recipe, RecipeError, list_recipes, load_recipe
 from cycledistill.integrations.coco.train import main
 from cycledistill.integrations.coco.training.build import create_model
 from cycledistill.integrations.coco.training.schedules import keep_fraction, learning_rate
@@ -131,7 +131,7 @@ def test_keep_over_ppts_schedule() -> None:
     ],
 )
 def test_bad_values_name_the_key(override: str, parts: list[str]) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(RecipeError) as error:
         load_recipe(None, [override])
     for part in parts:
         assert part in str(error.value)
@@ -155,14 +155,14 @@ def test_bad_values_name_the_key(override: str, parts: list[str]) -> None:
     ],
 )
 def test_recipes_that_no_model_can_follow(override: str, parts: list[str]) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(RecipeError) as error:
         create_model(load_recipe(None, [override]))
     for part in parts:
         assert part in str(error.value)
 
 
 def test_annealing_and_compile_exclude_each_other() -> None:
-    with pytest.raises(ConfigError, match=r"prune\.anneal_epochs.*run\.compile"):
+    with pytest.raises(RecipeError, match=r"prune\.anneal_epochs.*run\.compile"):
         load_recipe("ppt_s_original", ["run.compile=true"])
 
 

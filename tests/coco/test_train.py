@@ -23,7 +23,7 @@ from cycledistill.integrations.coco.models.tokenpose import TokenPose
 from cycledistill.integrations.coco.recipe import Recipe, load_recipe
 from cycledistill.integrations.coco.train import train
 from cycledistill.integrations.coco.trained import evaluate_trained, load_trained
-from cycledistill.recipes.errors import CheckpointError, ConfigError, NonFiniteLossError
+from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
 from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
 from tests.coco.figures import SIZE, write_dots
 
@@ -301,7 +301,7 @@ def test_batches_of_broken_pictures_do_not_stop_a_run_that_skips_them(tiny: Reci
 
 def test_a_run_is_not_written_over(tiny: Recipe) -> None:
     train(change(tiny, run__max_steps=2))
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(RecipeError, match="holds a run already"):
         train(tiny)
     with pytest.raises(CheckpointError, match=r"of another model.*blocks\.2.*data\.joints"):
         train(change(tiny, model__options__depth=3), resume="auto")

@@ -19,7 +19,7 @@ from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.lift import main, prepare, write_poses
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.train import train
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +210,6 @@ def test_a_picture_needs_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match="no poses"):
         draw_poses({}, tmp_path / "a.png")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigError, match="pip install matplotlib"):
+    with pytest.raises(RecipeError, match="pip install matplotlib"):
         draw_poses({"a": poses}, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()

@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("accelerate")
 
 from cycledistill.integrations.human36m.models.registry import create_lifter
-from cycledistill.integrations.human36m.recipe import ConfigError, Recipe, list_recipes, load_recipe
+from cycledistill.integrations.human36m.recipe import Recipe, RecipeError, list_recipes, load_recipe
 from cycledistill.integrations.human36m.train import main
 from cycledistill.integrations.human36m.training.build import create_model
 from cycledistill.integrations.human36m.training.schedules import learning_rate
@@ -60,7 +60,7 @@ def test_a_published_name_brings_its_hourglass() -> None:
     model = create_model(load_recipe("mixste", ["model.name=hot_mixste", "data.frames=27", "cyclic.cycles=2"]))
     assert model.hourglass.layers == (3,) and model.hourglass.keep == (9,)
     assert model.cyclic.stack.depth == 5, "the levels after the prune point"
-    with pytest.raises(ConfigError, match=r"model\.options\.keep: set hourglass\.keep instead"):
+    with pytest.raises(RecipeError, match=r"model\.options\.keep: set hourglass\.keep instead"):
         create_model(load_recipe("mixste", {"model.options": {"keep": 9}}))
 
 
@@ -96,7 +96,7 @@ def test_parts_of_a_named_hourglass_can_be_set_otherwise() -> None:
         assert centred.hourglass.settings.centre is False
         few = create_model(load_recipe("hot_mixste", ["evaluate.mode=centre", "hourglass.recover=false"]))
         assert few.hourglass.settings.centre is True
-        with pytest.raises(ConfigError, match=r"hourglass\.recover=false.*evaluate\.mode=centre"):
+        with pytest.raises(RecipeError, match=r"hourglass\.recover=false.*evaluate\.mode=centre"):
             create_model(load_recipe("hot_mixste", ["hourglass.recover=false"]))
 
 
@@ -107,7 +107,7 @@ def test_parts_of_a_named_hourglass_can_be_set_otherwise() -> None:
 def test_settings_of_an_hourglass_that_is_not_there(setting: dict[str, Any]) -> None:
     (key,) = setting
     recipe = load_recipe("mixste", {f"hourglass.{key}": setting[key]})
-    with pytest.raises(ConfigError, match=rf"hourglass\.{key}=.*'mixste' has no hourglass; set hourglass\.layer"):
+    with pytest.raises(RecipeError, match=rf"hourglass\.{key}=.*'mixste' has no hourglass; set hourglass\.layer"):
         create_model(recipe)
 
 
@@ -116,7 +116,7 @@ def test_several_prune_points() -> None:
     assert create_model(recipe).hourglass.keep == (40, 20)
     shares = load_recipe("frame_token_small", ["hourglass.layer=[1, 3]", "hourglass.keep=[0.5, 0.25]"])
     assert create_model(shares).hourglass.keep == (0.5, 0.25)
-    with pytest.raises(ConfigError, match=r"hourglass\.options\.select: set hourglass\.select instead"):
+    with pytest.raises(RecipeError, match=r"hourglass\.options\.select: set hourglass\.select instead"):
         create_model(load_recipe("hot_mixste", {"hourglass.options": {"select": "tpc"}}))
 
 

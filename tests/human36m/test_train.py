@@ -23,7 +23,7 @@ from cycledistill.integrations.human36m.models.registry import create_lifter
 from cycledistill.integrations.human36m.recipe import Recipe, load_recipe
 from cycledistill.integrations.human36m.train import train
 from cycledistill.integrations.human36m.trained import evaluate_trained, load_trained
-from cycledistill.recipes.errors import CheckpointError, ConfigError, NonFiniteLossError
+from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
 from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
 
 PLAIN = {"hourglass__layer": None, "hourglass__keep": None, "cyclic__cycles": None, "evaluate__exits": None}
@@ -265,7 +265,7 @@ def test_nan_names_step_and_terms(tiny: Recipe, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_run_is_not_written_over(tiny: Recipe) -> None:
     train(change(tiny, run__max_steps=2))
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(RecipeError, match="holds a run already"):
         train(tiny)
     with pytest.raises(CheckpointError, match=r"of another model.*levels\.3"):
         train(change(tiny, model__options__depth=4), resume="auto")
@@ -296,7 +296,7 @@ def test_a_run_is_not_written_over(tiny: Recipe) -> None:
     ],
 )
 def test_recipes_that_cannot_be_used(tiny: Recipe, overrides: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(RecipeError, match=message):
         train(change(tiny, **overrides))
 
 

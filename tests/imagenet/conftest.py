@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("timm")
 pytest.importorskip("pyarrow")
 
-from cycledistill.integrations.imagenet.config import Config, load_config
+from cycledistill.integrations.imagenet.recipe import Recipe, load_recipe
 from tests.imagenet.pictures import SIZE, picture, write_parquet
 
 
@@ -37,9 +37,9 @@ def folder_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tiny(parquet_dir: Path, tmp_path: Path) -> Config:
+def tiny(parquet_dir: Path, tmp_path: Path) -> Recipe:
     """Two epochs of four steps, with every random thing switched on."""
-    return load_config(
+    return load_recipe(
         {
             "model": {
                 "name": "test_vit",

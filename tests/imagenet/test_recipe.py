@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from cycledistill import Distill
-from cycledistill.integrations.imagenet.config import Config, ConfigError, load_config
 from cycledistill.integrations.imagenet.place import take_place
+from cycledistill.integrations.imagenet.recipe import Recipe, RecipeError, load_recipe
 from cycledistill.integrations.imagenet.train import add_arguments, config_from_args, train
 from cycledistill.integrations.imagenet.training.build import create_model
 from cycledistill.recipes.config.distillation import read_distill
 
 
 def test_defaults_are_the_packaged_deit_recipe():
-    config = load_config("deit_tiny")
-    assert config == Config() == load_config(None)
+    config = load_recipe("deit_tiny")
+    assert config == Recipe() == load_recipe(None)
     # facebookresearch/deit main.py
     assert (config.optim.lr, config.optim.weight_decay, config.optim.eps, config.optim.clip) == (5e-4, 0.05, 1e-8, None)
     schedule = config.schedule
@@ -32,7 +32,7 @@ def test_defaults_are_the_packaged_deit_recipe():
 
 @pytest.mark.parametrize("name", ["deit_tiny", "imagenette_96.yaml", "cifar10_32", "cpu_96"])
 def test_packaged_recipes_build_their_model(name):
-    model = create_model(load_config(name), classes=10)
+    model = create_model(load_recipe(name), classes=10)
     assert model.cyclic.cycles == 2
     assert model.num_classes == 10
 
@@ -40,10 +40,10 @@ def test_packaged_recipes_build_their_model(name):
 def test_file_then_overrides(tmp_path: Path):
     file = tmp_path / "mine.yaml"
     file.write_text("optim: {lr: 1e-3, clip: 1}\ncyclic: {cycles: 3}\n")
-    config = load_config(file, ["cyclic.cycles=4", "model.kwargs.depth=6", "run.seed=7"])
+    config = load_recipe(file, ["cyclic.cycles=4", "model.kwargs.depth=6", "run.seed=7"])
     assert (config.optim.lr, config.optim.clip) == (1e-3, 1.0)  # YAML reads 1e-3 as text
     assert (config.cyclic.cycles, config.model.kwargs, config.run.seed) == (4, {"depth": 6}, 7)
-    assert load_config(config.to_dict()) == config
+    assert load_recipe(config.to_dict()) == config
 
 
 @pytest.mark.parametrize(
@@ -71,38 +71,38 @@ def test_file_then_overrides(tmp_path: Path):
     ],
 )
 def test_bad_overrides_name_the_key(override, parts):
-    with pytest.raises(ConfigError) as error:
-        load_config(None, [override])
+    with pytest.raises(RecipeError) as error:
+        load_recipe(None, [override])
     for part in parts:
         assert part in str(error.value)
 
 
 def test_bad_files(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"neither a file nor one of the packaged recipes.*deit_tiny.yaml"):
-        load_config("deit_tiyn")
+    with pytest.raises(RecipeError, match=r"neither a file nor one of the packaged recipes.*deit_tiny.yaml"):
+        load_recipe("deit_tiyn")
     code = tmp_path / "code.yaml"
     code.write_text("optim: !!python/object/apply:os.system ['true']\n")
-    with pytest.raises(ConfigError, match="no code"):
-        load_config(code)
+    with pytest.raises(RecipeError, match="no code"):
+        load_recipe(code)
     code.write_text("- 1\n")
-    with pytest.raises(ConfigError, match="expected sections"):
-        load_config(code)
+    with pytest.raises(RecipeError, match="expected sections"):
+        load_recipe(code)
     code.write_text("optim: 3\n")
-    with pytest.raises(ConfigError, match="optim: got 3"):
-        load_config(code)
+    with pytest.raises(RecipeError, match="optim: got 3"):
+        load_recipe(code)
     code.write_text("optim: {learning_rate: 3}\n")
-    with pytest.raises(ConfigError, match=r"unknown key 'optim.learning_rate'"):
-        load_config(code)
+    with pytest.raises(RecipeError, match=r"unknown key 'optim.learning_rate'"):
+        load_recipe(code)
 
 
 def test_compile_refuses_a_drop_path_that_moves_every_step():
-    with pytest.raises(ConfigError, match="constant"):
-        load_config(None, ["run.compile=true", "schedule.drop_path_epochs=50"])
-    load_config(None, ["run.compile=true", "schedule.drop_path_epochs=50", "schedule.drop_path_shape=constant"])
+    with pytest.raises(RecipeError, match="constant"):
+        load_recipe(None, ["run.compile=true", "schedule.drop_path_epochs=50"])
+    load_recipe(None, ["run.compile=true", "schedule.drop_path_epochs=50", "schedule.drop_path_shape=constant"])
 
 
 def test_distill_as_plain_data():
-    config = load_config(None, ["cyclic.distill.token_weight=0.1", "cyclic.distill.normalize=true"])
+    config = load_recipe(None, ["cyclic.distill.token_weight=0.1", "cyclic.distill.normalize=true"])
     expected = Distill(token_weight=0.1, normalize=True)
     assert config.cyclic.distill == {"preset": "sdpose", "token_weight": 0.1, "normalize": True}
     assert read_distill(config.cyclic.distill) == expected
@@ -125,13 +125,13 @@ def test_distill_as_plain_data():
     ],
 )
 def test_recipes_that_no_model_can_follow(overrides, parts):
-    with pytest.raises(ConfigError) as error:
-        create_model(load_config("cpu_96", ["model.img_size=null", *overrides]), classes=10)
+    with pytest.raises(RecipeError) as error:
+        create_model(load_recipe("cpu_96", ["model.img_size=null", *overrides]), classes=10)
     for part in parts:
         assert part in str(error.value)
 
 
-def parse(*argv: str) -> Config:
+def parse(*argv: str) -> Recipe:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     return config_from_args(parser.parse_args(argv))
@@ -146,19 +146,19 @@ def test_command_line_options():
     # --set has the last word, and can refine a preset named by an option
     config = parse("--distill", "exits", "--set", "cyclic.distill.token_weight=0.5")
     assert config.cyclic.distill == {"preset": "exits", "token_weight": 0.5}
-    with pytest.raises(ConfigError, match="exclude"):
+    with pytest.raises(RecipeError, match="exclude"):
         parse("--evaluate", "a.safetensors", "--resume", "auto")
 
 
 def test_an_unknown_preset_is_refused_with_the_recipe_and_an_unknown_model_before_the_images():
-    with pytest.raises(ConfigError, match=r"cyclic.distill='sdpos'"):
-        load_config(None, ["cyclic.distill=sdpos"])
-    with pytest.raises(ConfigError, match="model.name"):
-        train(load_config(None, ["model.name=deit_tinny", "data.dir=no/such/folder", "run.device=cpu"]))
+    with pytest.raises(RecipeError, match=r"cyclic.distill='sdpos'"):
+        load_recipe(None, ["cyclic.distill=sdpos"])
+    with pytest.raises(RecipeError, match="model.name"):
+        train(load_recipe(None, ["model.name=deit_tinny", "data.dir=no/such/folder", "run.device=cpu"]))
 
 
 def test_an_unknown_device_lists_the_known():
-    with pytest.raises(ConfigError, match="'cpu', 'cuda'"):
+    with pytest.raises(RecipeError, match="'cpu', 'cuda'"):
         take_place("tpu")
 
 

@@ -17,8 +17,8 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from cycledistill.integrations.imagenet.config import Config, ConfigError, load_config
 from cycledistill.integrations.imagenet.errors import CheckpointError, DataError, NonFiniteLossError
+from cycledistill.integrations.imagenet.recipe import Recipe, RecipeError, load_recipe
 from cycledistill.integrations.imagenet.train import main, train
 from cycledistill.integrations.imagenet.trained import load_trained
 from cycledistill.integrations.imagenet.training.optim import Schedule, create_optimizer
@@ -26,11 +26,11 @@ from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe
 from tests.imagenet.pictures import SIZE
 
 
-def change(config: Config, **overrides) -> Config:
-    return load_config(config.to_dict(), {name.replace("__", "."): value for name, value in overrides.items()})
+def change(config: Recipe, **overrides) -> Recipe:
+    return load_recipe(config.to_dict(), {name.replace("__", "."): value for name, value in overrides.items()})
 
 
-def last(config: Config) -> Path:
+def last(config: Recipe) -> Path:
     return CheckpointStore(Path(config.run.output) / "checkpoints").last()
 
 
@@ -49,7 +49,7 @@ def assert_same_state(a: Path, b: Path) -> None:
         assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
 
 
-def rows(config: Config, drop: tuple[str, ...] = ("seconds",)) -> list[dict]:
+def rows(config: Recipe, drop: tuple[str, ...] = ("seconds",)) -> list[dict]:
     lines = (Path(config.run.output) / "log.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in drop} for line in lines]
 
@@ -145,7 +145,7 @@ def test_the_result_is_the_plain_model(tiny):
         assert torch.equal(trained(images), bare.eval()(images))
     recipe = read_recipe(folder)
     assert (recipe["cycles"], recipe["distill"], recipe["classes"]) == (2, "sdpose", ["dark", "pale"])
-    assert load_config(recipe["config"]) == tiny
+    assert load_recipe(recipe["recipe"]) == tiny
 
 
 def test_training_learns(tiny):
@@ -176,7 +176,7 @@ def test_early_stochastic_depth_and_rates(tiny):
 
 
 def test_deits_rates_and_weight_decay_groups():
-    config = load_config("deit_tiny")
+    config = load_recipe("deit_tiny")
     model = timm.create_model("deit_tiny_patch16_224")
     optimizer = create_optimizer(model, config, 1024)
     schedule = Schedule(optimizer, model, config, steps_per_epoch=1251)
@@ -215,11 +215,11 @@ def test_a_compiled_run_leaves_the_same_files(tiny, tmp_path):
 def test_an_old_run_is_not_written_over(tiny):
     config = change(tiny, run__max_steps=1)
     train(config)
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(RecipeError, match="holds a run already"):
         train(config)
     first = last(config)
     train(change(tiny, run__max_steps=3), resume="auto")
-    with pytest.raises(ConfigError, match="holds checkpoints after step-00000001"):
+    with pytest.raises(RecipeError, match="holds checkpoints after step-00000001"):
         train(tiny, resume=str(first))
     branch = change(tiny, run__output=str(Path(tiny.run.output).with_name("branch")))
     assert train(branch, resume=str(first))["step"] == 8
@@ -261,7 +261,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def launch(tmp_path: Path, config: Config, *extra: str) -> dict:
+def launch(tmp_path: Path, config: Recipe, *extra: str) -> dict:
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "config.yaml").write_text(json.dumps(config.to_dict()))
     command = [

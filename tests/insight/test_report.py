@@ -201,7 +201,7 @@ def test_a_classifier_trained_here(tmp_path: Path) -> None:
     """The integration's own subject, from a checkpoint it wrote."""
     image = pytest.importorskip("PIL.Image")
     pytest.importorskip("timm")
-    from cycledistill.integrations.imagenet.config import load_config
+    from cycledistill.integrations.imagenet.recipe import load_recipe
     from cycledistill.integrations.imagenet.train import train
     from cycledistill.recipes.weights.checkpoint import find_checkpoint
 
@@ -226,7 +226,7 @@ def test_a_classifier_trained_here(tmp_path: Path) -> None:
         "run.device": "cpu",
         "run.progress": False,
     }
-    train(load_config("cpu_96", overrides))
+    train(load_recipe("cpu_96", overrides))
     found = open_subject(tmp_path / "run")
     picture = tmp_path / "data" / "train" / "cat" / "0.png"
     page = insight_report(found, [picture])

@@ -8,7 +8,7 @@ from typing import Any
 from cycledistill import Distill
 from cycledistill.distill import PRESETS
 from cycledistill.recipes.config.overrides import nearest
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 
 
 def read_distill(value: str | dict[str, Any] | None) -> Distill | None:
@@ -19,7 +19,7 @@ def read_distill(value: str | dict[str, Any] | None) -> Distill | None:
             that preset (``{preset: sdpose, token_weight: 0.01}``).
 
     Raises:
-        ConfigError: An unknown preset or field, or a value that ``Distill`` refuses.
+        RecipeError: An unknown preset or field, or a value that ``Distill`` refuses.
     """
     if value is None:
         return None
@@ -30,12 +30,12 @@ def read_distill(value: str | dict[str, Any] | None) -> Distill | None:
     preset = fields.pop("preset", None)
     for name in fields:
         if name not in known:
-            raise ConfigError(f"unknown key 'cyclic.distill.{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
+            raise RecipeError(f"unknown key 'cyclic.distill.{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
     base = _preset(preset) if preset else Distill()
     try:
         return dataclasses.replace(base, **fields)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"cyclic.distill: {error}") from error
+        raise RecipeError(f"cyclic.distill: {error}") from error
 
 
 def plain_distill(scheme: object) -> str | dict[str, Any] | None:
@@ -45,7 +45,7 @@ def plain_distill(scheme: object) -> str | dict[str, Any] | None:
         scheme: What ``model.cyclic.distill`` holds.
 
     Raises:
-        ConfigError: The scheme, or one of its fields, is code.
+        RecipeError: The scheme, or one of its fields, is code.
 
     Example:
         >>> plain_distill(Distill(output_weight=1.0)), plain_distill(Distill.preset("sdpose"))
@@ -54,7 +54,7 @@ def plain_distill(scheme: object) -> str | dict[str, Any] | None:
     if scheme is None:
         return None
     if not isinstance(scheme, Distill):
-        raise ConfigError("the distillation is a function, which no config can hold")
+        raise RecipeError("the distillation is a function, which no config can hold")
     found = next((name for name, preset in PRESETS.items() if preset == scheme), None)
     if found is not None:
         return found
@@ -64,7 +64,7 @@ def plain_distill(scheme: object) -> str | dict[str, Any] | None:
         if value == item.default:
             continue
         if callable(value):
-            raise ConfigError(f"the distillation's {item.name} is a function, which no config can hold")
+            raise RecipeError(f"the distillation's {item.name} is a function, which no config can hold")
         fields[item.name] = list(value) if isinstance(value, tuple) else value
     return fields
 
@@ -73,4 +73,4 @@ def _preset(name: str) -> Distill:
     try:
         return Distill.preset(name)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"cyclic.{error}") from error
+        raise RecipeError(f"cyclic.{error}") from error

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 
 T = TypeVar("T")
 Overrides = Sequence[str | tuple[str, Any]] | Mapping[str, Any]
@@ -38,7 +38,7 @@ def load(
             mapping of dotted keys to values. The later one wins; only the whole is checked.
 
     Raises:
-        ConfigError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
+        RecipeError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
             the wrong type or out of range.
     """
     data = dict(source) if isinstance(source, Mapping) else read_yaml(source, package)
@@ -52,10 +52,10 @@ def check(ok: bool, key: str, given: object, expected: str) -> None:
     """Refuse a value that is out of range.
 
     Raises:
-        ConfigError: ``ok`` is false; the message has the key, what was given and what was expected.
+        RecipeError: ``ok`` is false; the message has the key, what was given and what was expected.
     """
     if not ok:
-        raise ConfigError(f"{key}={given!r}: expected {expected}.")
+        raise RecipeError(f"{key}={given!r}: expected {expected}.")
 
 
 def packaged_names(package: str) -> list[str]:
@@ -75,17 +75,17 @@ def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
         try:
             text = Path(source).read_text(encoding="utf-8")
         except (UnicodeDecodeError, OSError) as error:
-            raise ConfigError(f"config {source} cannot be read as text: {error}") from error
+            raise RecipeError(f"config {source} cannot be read as text: {error}") from error
     elif name in names:
         text = (packaged / name).read_text(encoding="utf-8")
     else:
-        raise ConfigError(f"config {str(source)!r} is neither a file nor one of the packaged recipes {names}.")
+        raise RecipeError(f"config {str(source)!r} is neither a file nor one of the packaged recipes {names}.")
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"config {source} is not plain YAML (no code, no tags): {error}") from error
+        raise RecipeError(f"config {source} is not plain YAML (no code, no tags): {error}") from error
     if data is not None and not isinstance(data, dict):
-        raise ConfigError(f"config {source}: expected sections such as 'optim:', got {type(data).__name__}.")
+        raise RecipeError(f"config {source}: expected sections such as 'optim:', got {type(data).__name__}.")
     return data or {}
 
 
@@ -93,11 +93,11 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Split ``"optim.lr=1e-3"`` into its key and its value, read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r}: expected section.key=value, for example --set optim.lr=1e-3.")
+        raise RecipeError(f"--set {text!r}: expected section.key=value, for example --set optim.lr=1e-3.")
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text!r}: the value is not plain YAML: {error}") from error
+        raise RecipeError(f"--set {text!r}: the value is not plain YAML: {error}") from error
 
 
 def merge(data: dict[str, Any], key: str, value: Any, cls: type) -> None:
@@ -111,7 +111,7 @@ def merge(data: dict[str, Any], key: str, value: Any, cls: type) -> None:
     elif dataclasses.is_dataclass(hints[section]):
         inner = data.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"{section}: got {inner!r}, expected a section with keys.")
+            raise RecipeError(f"{section}: got {inner!r}, expected a section with keys.")
         _merge_leaf(inner, section, rest, value, hints[section])
     else:
         raise _unknown(key, list(_leaves(cls)))
@@ -144,7 +144,7 @@ def build(cls: type[T], data: dict[str, Any], path: str = "") -> T:
         hint = hints[key]
         if dataclasses.is_dataclass(hint):
             if value is not None and not isinstance(value, dict):
-                raise ConfigError(f"{full}: got {value!r} ({type(value).__name__}), expected a section with keys.")
+                raise RecipeError(f"{full}: got {value!r} ({type(value).__name__}), expected a section with keys.")
             values[key] = build(hint, value or {}, f"{full}.")  # type: ignore[arg-type]
         else:
             values[key] = _coerce(value, hint, full)
@@ -177,10 +177,10 @@ def nearest(word: str, known: list[str]) -> str:
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
-def _unknown(key: str, known: list[str]) -> ConfigError:
+def _unknown(key: str, known: list[str]) -> RecipeError:
     hint = nearest(key, known)
     listing = "" if hint else f" Known: {', '.join(known)}."
-    return ConfigError(f"unknown key {key!r}.{hint}{listing}")
+    return RecipeError(f"unknown key {key!r}.{hint}{listing}")
 
 
 def _leaves(cls: Any, path: str = "") -> Iterator[str]:
@@ -213,7 +213,7 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
             return result
     choices = [choice for member in _members(hint) if get_origin(member) is Literal for choice in get_args(member)]
     suggestion = nearest(value, choices) if choices and isinstance(value, str) else ""
-    raise ConfigError(f"{key}: got {value!r} ({type(value).__name__}), expected {_describe(hint)}.{suggestion}")
+    raise RecipeError(f"{key}: got {value!r} ({type(value).__name__}), expected {_describe(hint)}.{suggestion}")
 
 
 def _fit(value: Any, hint: Any, key: str) -> tuple[bool, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 from cycledistill.recipes.hub.config import check_names
 
 METADATA = ("license", "license_name", "license_link", "tags", "datasets", "base_model")
@@ -33,7 +33,7 @@ class CardFields:
         model_id: Its name on the hub, ``"user/name"``; `push_to_hub` knows it.
 
     Raises:
-        ConfigError: Results that are no finite numbers, or a field of another type.
+        RecipeError: Results that are no finite numbers, or a field of another type.
     """
 
     results: Mapping[str, float | Figures] = dataclasses.field(default_factory=dict)
@@ -52,18 +52,18 @@ class CardFields:
         for name in ("tags", "datasets"):
             value = getattr(self, name)
             if isinstance(value, str) or not all(isinstance(each, str) for each in value):
-                raise ConfigError(f"model_card_kwargs: {name}={value!r}: a list of words is expected")
+                raise RecipeError(f"model_card_kwargs: {name}={value!r}: a list of words is expected")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type in ("str", "str | None") and not isinstance(value, (str, type(None))):
-                raise ConfigError(f"model_card_kwargs: {field.name}={value!r}: text is expected")
+                raise RecipeError(f"model_card_kwargs: {field.name}={value!r}: text is expected")
         if not isinstance(self.results, Mapping):
-            raise ConfigError(f"model_card_kwargs: results={self.results!r}: figures by name are expected")
+            raise RecipeError(f"model_card_kwargs: results={self.results!r}: figures by name are expected")
         for column, figures in self.columns.items():
             for name, value in figures.items():
                 fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
                 if not fine:
-                    raise ConfigError(
+                    raise RecipeError(
                         f"model_card_kwargs: results[{column!r}][{name!r}]={value!r}: a finite number is expected"
                     )
 
@@ -84,7 +84,7 @@ def card_fields(given: Mapping[str, Any] | None) -> CardFields:
     """What was given as ``model_card_kwargs``.
 
     Raises:
-        ConfigError: A name that is no field of `CardFields`, or a value that they refuse.
+        RecipeError: A name that is no field of `CardFields`, or a value that they refuse.
     """
     given = given or {}
     check_names(given, [each.name for each in dataclasses.fields(CardFields)], "model_card_kwargs.")

@@ -13,7 +13,7 @@ from torch import nn
 from cycledistill.cycle.groups import ALL
 from cycledistill.recipes.config.distillation import plain_distill, read_distill
 from cycledistill.recipes.config.overrides import nearest
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 
 _logger = logging.getLogger(__name__)
 
@@ -29,11 +29,11 @@ def read_fields(cls: type[T], data: Mapping[str, Any], place: str = "") -> T:
         place: What the fields stand in, for messages: ``"network."``.
 
     Raises:
-        ConfigError: Not a mapping, or fields that the dataclass does not have.
+        RecipeError: Not a mapping, or fields that the dataclass does not have.
         ValueError: A value that the dataclass refuses.
     """
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{place.rstrip('.')}={data!r}: fields by name are expected")
+        raise RecipeError(f"{place.rstrip('.')}={data!r}: fields by name are expected")
     check_names(data, [each.name for each in dataclasses.fields(cls)], place)  # type: ignore[arg-type]
     return cls(**{name: _tuples(value) for name, value in data.items()})
 
@@ -42,21 +42,21 @@ def check_names(given: Iterable[str], known: list[str], place: str = "") -> None
     """Refuse names that are not known.
 
     Raises:
-        ConfigError: The first of them, with the nearest known one.
+        RecipeError: The first of them, with the nearest known one.
     """
     for name in given:
         if name not in known:
-            raise ConfigError(f"unknown field '{place}{name}'.{nearest(name, known)} Known: {', '.join(known)}")
+            raise RecipeError(f"unknown field '{place}{name}'.{nearest(name, known)} Known: {', '.join(known)}")
 
 
 def take(data: dict[str, Any], name: str) -> Any:
     """Take a field out of plain data.
 
     Raises:
-        ConfigError: It is not there.
+        RecipeError: It is not there.
     """
     if name not in data:
-        raise ConfigError(f"the field {name!r} is missing; there are: {', '.join(data) or 'none'}")
+        raise RecipeError(f"the field {name!r} is missing; there are: {', '.join(data) or 'none'}")
     return data.pop(name)
 
 
@@ -75,7 +75,7 @@ def cycles_of(model: nn.Module) -> dict[str, Any]:
         return {}
     try:
         return {"cycles": handle.cycles, "distill": plain_distill(handle.distill)}
-    except ConfigError as error:
+    except RecipeError as error:
         _logger.warning("%s; the config has distill=null, so give distill=... to from_pretrained to train on", error)
         return {"cycles": handle.cycles, "distill": None}
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import cycledistill
 from cycledistill.plugin.swap import Swapped, recipe_of
-from cycledistill.recipes.errors import CheckpointError, ConfigError
+from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.hub.card import ModelFacts, card_body
 from cycledistill.recipes.hub.card_fields import card_fields
 from cycledistill.recipes.hub.config import check_names, differences, plain, take
@@ -51,7 +51,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
         """What the model is built from, plug-ins included, as plain data.
 
         Raises:
-            ConfigError: No config can say it.
+            RecipeError: No config can say it.
         """
         raise NotImplementedError
 
@@ -99,7 +99,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
         Raises:
             CheckpointError: Neither such a folder nor a repository that can be read, files that are missing, a config
                 of another model or with a field that is wrong, weights that are not of that model.
-            ConfigError: An option that does not exist.
+            RecipeError: An option that does not exist.
 
         Example:
             >>> model = TokenPose.from_pretrained("user/sdpose")
@@ -153,7 +153,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
             The URL of the commit, if uploaded.
 
         Raises:
-            ConfigError: The model was changed into something that no config describes, or a field of the card is wrong.
+            RecipeError: The model was changed into something that no config describes, or a field of the card is wrong.
                 Nothing is written.
             OSError: It cannot be written.
 
@@ -193,7 +193,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
             The URL of the commit.
 
         Raises:
-            ConfigError: As for `save_pretrained`; nothing is uploaded.
+            RecipeError: As for `save_pretrained`; nothing is uploaded.
 
         Example:
             >>> model.push_to_hub("user/sdpose", model_card_kwargs=recorded_card("runs/a") | {"license": "apache-2.0"})
@@ -217,13 +217,13 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
     def _described(self, config: Any) -> dict[str, Any]:
         """What goes into ``config.json``; refused where a model built from it would be another than this one."""
         if config is not None:
-            raise ConfigError("config=...: the config is made from the model itself; leave it out")
+            raise RecipeError("config=...: the config is made from the model itself; leave it out")
         own, built_from = self.own_class(), plain(self.hub_config())
         with torch.device("meta"):
             twin = own.from_hub_config(dict(built_from))
         wrong = differences(self, twin)
         if wrong:
-            raise ConfigError(
+            raise RecipeError(
                 f"this {own.__name__} is no longer what its config describes: {wrong}. Publish the model before a "
                 "backbone is taken off, layers are folded or adapters are put in, and wrapped as the library's models "
                 "are; unwrap_cyclic(model) takes cycles off and leaves the weights as they are"
@@ -235,14 +235,14 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
 def _class_named(asked: type[M], config: dict[str, Any]) -> type[M]:
     """The class that a config is of, among the one that was asked for and those derived from it."""
     if config.get("library") != "cycledistill":
-        raise ConfigError(
+        raise RecipeError(
             f'the config of no model of this library ("library": "cycledistill" is missing); it holds: '
             f"{', '.join(list(config)[:6]) or 'nothing'}"
         )
     name = take(dict(config), "model_class")
     known = {each.__name__: each for each in reversed(list(_with_subclasses(asked)))}
     if name not in known:
-        raise ConfigError(
+        raise RecipeError(
             f"the model is a {name}, and {asked.__name__}.from_pretrained reads: {', '.join(sorted(known))}. Call the "
             "from_pretrained of its own class"
         )
@@ -252,7 +252,7 @@ def _class_named(asked: type[M], config: dict[str, Any]) -> type[M]:
 def _words(about: dict[str, Any]) -> tuple[str | None, str]:
     name, note = about["name"], about["note"] or ""
     if not isinstance(name, (str, type(None))) or not isinstance(note, str):
-        raise ConfigError(f"name={name!r}, note={note!r}: words, or null, are expected")
+        raise RecipeError(f"name={name!r}, note={note!r}: words, or null, are expected")
     return name, note
 
 

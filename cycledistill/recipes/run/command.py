@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cycledistill.recipes.errors import CheckpointError, ConfigError, NonFiniteLossError
+from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
 
 Flags = Mapping[str, tuple[str, type, str]]
 """Flag -> key of the recipe, type, help."""
@@ -58,7 +58,7 @@ class Command:
         parser = self.parser()
         args = parser.parse_args(argv)
         primary = os.environ.get("RANK", "0") == "0"
-        expected: tuple[type[Exception], ...] = (ConfigError, CheckpointError, NonFiniteLossError, *self.errors)
+        expected: tuple[type[Exception], ...] = (RecipeError, CheckpointError, NonFiniteLossError, *self.errors)
         logging.basicConfig(level=logging.INFO if primary else logging.ERROR, format="%(name)s: %(message)s")
         try:
             summary = self._run(args)
@@ -90,7 +90,7 @@ class Command:
 
     def _run(self, args: argparse.Namespace) -> dict[str, Any]:
         if args.evaluate and args.resume:
-            raise ConfigError("--evaluate and --resume exclude each other.")
+            raise RecipeError("--evaluate and --resume exclude each other.")
         source: Any = args.config
         if args.evaluate and not args.config and not args.evaluate.endswith((".safetensors", ".pth", ".pt")):
             source = self.stored(args.evaluate).to_dict()

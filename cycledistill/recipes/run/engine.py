@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 
 _PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -27,7 +27,7 @@ def engine(device: str, precision: str) -> Iterator[Any]:
         precision: The recipe's ``run.precision``: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
 
     Raises:
-        ConfigError: The device does not have the precision.
+        RecipeError: The device does not have the precision.
     """
     # imported late: recipes are read where Accelerate is not installed
     from accelerate import Accelerator
@@ -41,10 +41,10 @@ def engine(device: str, precision: str) -> Iterator[Any]:
             cpu = device == "cpu" or not torch.accelerator.is_available()
             accelerator = Accelerator(cpu=cpu, mixed_precision=_PRECISION[precision])
         except ValueError as error:
-            raise ConfigError(f"run.precision={precision!r}, run.device={device!r}: {error}") from error
+            raise RecipeError(f"run.precision={precision!r}, run.device={device!r}: {error}") from error
         announced = int(os.environ.get("WORLD_SIZE", "1"))
         if accelerator.num_processes != announced:
-            raise ConfigError(
+            raise RecipeError(
                 f"{announced} processes were started, and Accelerate joined {accelerator.num_processes} of them: start "
                 "them by torchrun or accelerate launch, one a GPU, or with run.device=cpu."
             )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 
 Row = Mapping[str, Any]
 
@@ -119,5 +119,5 @@ def _board(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ConfigError("run.tensorboard=true needs TensorBoard: pip install tensorboard.") from error
+        raise RecipeError("run.tensorboard=true needs TensorBoard: pip install tensorboard.") from error
     return SummaryWriter(str(folder), purge_step=step + 1 if step else None)

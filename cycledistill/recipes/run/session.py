@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from cycledistill.recipes.config.overrides import changed
-from cycledistill.recipes.errors import CheckpointError, ConfigError
+from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.run.logs import Meter, RunLog
 from cycledistill.recipes.weights.checkpoint import (
     CheckpointStore,
@@ -107,7 +107,7 @@ class TrainingSession:
         """
         recipe, state = read_recipe(checkpoint), read_state(checkpoint / "state.pt")
         if self.accelerator.is_main_process:
-            for line in changed(recipe.get("config", {}), self.recipe.to_dict()):
+            for line in changed(recipe.get("recipe", {}), self.recipe.to_dict()):
                 _logger.warning("resuming with another recipe: %s", line)
         load_weights(_model(self.task), read_weights(checkpoint / "model.safetensors"), checkpoint, self.advice)
         if self.ema:
@@ -146,7 +146,7 @@ class TrainingSession:
             "epoch": self.epoch,
             "batch": self.batch,
             "metrics": metrics,
-            "config": self.recipe.to_dict(),
+            "recipe": self.recipe.to_dict(),
             "versions": {name: _version(name) for name in ("torch", "accelerate", "cycledistill")},
         }
 
@@ -160,19 +160,19 @@ def find_start(output: str, store: CheckpointStore, resume: str | None) -> Path 
         resume: A run's folder, a checkpoint, or ``"auto"`` for the last one under ``output``.
 
     Raises:
-        ConfigError: The folder cannot be written to, or holds another run.
+        RecipeError: The folder cannot be written to, or holds another run.
         CheckpointError: There is no such checkpoint.
     """
     try:
         Path(output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"run.output={output!r} cannot be written to: {error}") from error
+        raise RecipeError(f"run.output={output!r} cannot be written to: {error}") from error
     checkpoint = store.last() if resume == "auto" else find_checkpoint(resume) if resume else None
     if not resume and store.last():
-        raise ConfigError(f"{output} holds a run already: pass --resume auto to go on, or another --output.")
+        raise RecipeError(f"{output} holds a run already: pass --resume auto to go on, or another --output.")
     if checkpoint and any(path.name > checkpoint.name for path in store.complete()):
         # the new checkpoints would be the older ones, and dropped first
-        raise ConfigError(f"{output} holds checkpoints after {checkpoint.name}: go on from there in another --output.")
+        raise RecipeError(f"{output} holds checkpoints after {checkpoint.name}: go on from there in another --output.")
     return checkpoint
 
 
@@ -180,14 +180,14 @@ def wanted_exits(model: nn.Module, exits: list[int] | None, best_exit: int | Non
     """The cycles to evaluate: those named, else 1 to one beyond those trained; a plain model has exit 1 only.
 
     Raises:
-        ConfigError: ``best_exit`` (by which the best checkpoint is chosen, if by any) is not among them, or a plain
+        RecipeError: ``best_exit`` (by which the best checkpoint is chosen, if by any) is not among them, or a plain
             model is asked for other exits.
     """
     handle: Any = getattr(model, "cyclic", None)
     found = exits or list(range(1, handle.cycles + 2) if handle else [1])
     if (best_exit or found[0]) not in found or (handle is None and found != [1]):
         best = "" if best_exit is None else f"evaluate.best_exit={best_exit} with "
-        raise ConfigError(
+        raise RecipeError(
             f"{best}exits {found}: the best one must be among them, and a model without cycles has exit 1 only "
             "(cyclic.cycles=1 gives it more)."
         )

@@ -10,7 +10,7 @@ from ..evaluation.measure import Protocol
 from ..models.plugins import PoseModelConfig
 from ..models.registry import build_pose_model, pose_model_config
 from ..models.tokenpose import TokenPose
-from ..recipe import ConfigError, Recipe
+from ..recipe import Recipe, RecipeError
 from ..weights.loading import load_imagenet_backbone, load_pose_weights
 
 
@@ -18,12 +18,12 @@ def model_config(recipe: Recipe) -> PoseModelConfig:
     """What the recipe's model consists of, its sections put together.
 
     Raises:
-        ConfigError: An unknown model or option, or a value that the model refuses.
+        RecipeError: An unknown model or option, or a value that the model refuses.
     """
     taken = sorted({"num_keypoints", "cycles", "distill", "prune_layers", "keep"} & recipe.model.options.keys())
     if taken:
         where = {"num_keypoints": "data.joints", "prune_layers": "prune.layers", "keep": "prune.keep"}
-        raise ConfigError(f"model.options.{taken[0]}: set {where.get(taken[0], f'cyclic.{taken[0]}')} instead.")
+        raise RecipeError(f"model.options.{taken[0]}: set {where.get(taken[0], f'cyclic.{taken[0]}')} instead.")
     options = dict(recipe.model.options)
     if recipe.cyclic.cycles is not None:
         options["cycles"] = recipe.cyclic.cycles
@@ -34,15 +34,15 @@ def model_config(recipe: Recipe) -> PoseModelConfig:
     distill = options["distill"] = read_distill(recipe.cyclic.distill)
     try:
         if distill is not None and distill.output_weight and distill.output_loss == "kl":
-            raise ConfigError(
+            raise RecipeError(
                 f"cyclic.distill={recipe.cyclic.distill!r}: its output loss, KL, compares class logits, and poses are "
                 "none; give a mapping with output_loss: mse."
             )
         config = pose_model_config(recipe.model.name, len(recipe.data.joint_set), **options)
-    except ConfigError:
+    except RecipeError:
         raise
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"model: {error}") from error
+        raise RecipeError(f"model: {error}") from error
     _check_pruned(recipe, config)
     return config
 
@@ -53,7 +53,7 @@ def _check_pruned(recipe: Recipe, config: PoseModelConfig) -> None:
     given = {"keep": prune.keep, "start_epochs": prune.start_epochs, "anneal_epochs": prune.anneal_epochs}
     set_otherwise = [f"prune.{name}={value}" for name, value in given.items() if value]
     if set_otherwise and not config.prune_layers:
-        raise ConfigError(
+        raise RecipeError(
             f"{', '.join(set_otherwise)}: model.name={recipe.model.name!r} has no layers that prune tokens; set "
             "prune.layers, or choose a model that prunes (ppt_s, sdpose_s_v1_ppt, ...)."
         )
@@ -63,13 +63,13 @@ def create_model(recipe: Recipe) -> TokenPose:
     """The pose model of a recipe: pruned and wrapped as it says, with fresh weights.
 
     Raises:
-        ConfigError: See :func:`model_config`; or the stack cannot be wrapped so.
+        RecipeError: See :func:`model_config`; or the stack cannot be wrapped so.
     """
     config = model_config(recipe)
     try:
         return build_pose_model(config)
     except ValueError as error:
-        raise ConfigError(f"cyclic or prune: {error}") from error
+        raise RecipeError(f"cyclic or prune: {error}") from error
 
 
 def protocol_of(recipe: Recipe) -> Protocol:

@@ -64,7 +64,7 @@ def start(recipe: Recipe, accelerator: Accelerator, resume: str | None) -> Sessi
     """Put a run together; with ``resume`` (a path, or ``"auto"``) at the point where it stopped.
 
     Raises:
-        ConfigError: The recipe does not fit the model, or a new run would write over an old one.
+        RecipeError: The recipe does not fit the model, or a new run would write over an old one.
         PoseDataError: The data set cannot be trained on.
         CheckpointError: The checkpoint cannot be gone on from.
     """

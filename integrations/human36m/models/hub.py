@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 from cycledistill.recipes.hub.card import ModelFacts
 from cycledistill.recipes.hub.config import cycles_of, read_fields, scheme_of, take
 from cycledistill.recipes.hub.model import HubModel
@@ -35,7 +35,7 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
         """The network, its hourglass and its cycles, as plain data.
 
         Raises:
-            ConfigError: An hourglass that is made with functions or tensors.
+            RecipeError: An hourglass that is made with functions or tensors.
         """
         described: dict[str, Any] = {"host": asdict(self.config), "mode": self.mode, **cycles_of(self)}
         handle: Any = getattr(self, "hourglass", None)
@@ -93,7 +93,7 @@ def _options(model: Any, usual: Any) -> dict[str, Any]:
     """Arguments of ``wrap_hourglass`` by which a model differs from one that was wrapped without any.
 
     Raises:
-        ConfigError: One that is no plain value.
+        RecipeError: One that is no plain value.
     """
     own, other = ({name: getattr(each.hourglass.settings, name) for name in _OPTIONS} for each in (model, usual))
     for each, found in ((model, own), (usual, other)):
@@ -102,7 +102,7 @@ def _options(model: Any, usual: Any) -> dict[str, Any]:
     options = {name: value for name, value in own.items() if not _same(value, other[name])}
     for name, value in options.items():
         if not isinstance(value, (str, int, float, bool, type(None))):
-            raise ConfigError(
+            raise RecipeError(
                 f"this model's hourglass has a {type(value).__name__} for {name}, and a config holds words and numbers "
                 f"alone, no code: wrap the model with a {name} that wrap_hourglass knows by name"
             )

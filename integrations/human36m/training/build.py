@@ -12,7 +12,7 @@ from ..evaluation.measure import Protocol
 from ..models.lifter import Lifter
 from ..models.plugins import LifterConfig, add_plugins
 from ..models.registry import build_lifter, lifter_config, list_lifters
-from ..recipe import ConfigError, Recipe
+from ..recipe import Recipe, RecipeError
 
 _ELSEWHERE = {
     "frames": "data.frames",
@@ -32,7 +32,7 @@ def create_model(recipe: Recipe) -> Lifter:
     """The lifting model of a recipe: with the hourglass and the cycles it says, and fresh weights.
 
     Raises:
-        ConfigError: An unknown model or option, or what the model, the hourglass or the cycles refuse; a model that
+        RecipeError: An unknown model or option, or what the model, the hourglass or the cycles refuse; a model that
             answers for the centre frame alone, asked for sequences; settings of an hourglass that is not there, or one
             that would keep every frame of a window.
     """
@@ -40,7 +40,7 @@ def create_model(recipe: Recipe) -> Lifter:
     try:
         model = build_lifter(replace(config, layer=None, keep=None, hourglass={}))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"model: {error}") from error
+        raise RecipeError(f"model: {error}") from error
     if config.layer is not None:
         _prune_frames(model, config, recipe.data.frames)
     if recipe.cyclic.cycles is not None:
@@ -49,7 +49,7 @@ def create_model(recipe: Recipe) -> Lifter:
             blocks = "auto" if hasattr(model, "hourglass") else "levels"
             wrap_cyclic(model, recipe.cyclic.cycles, read_distill(recipe.cyclic.distill), blocks=blocks)
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"cyclic: {error}") from error
+            raise RecipeError(f"cyclic: {error}") from error
     return model
 
 
@@ -57,11 +57,11 @@ def _model_config(recipe: Recipe) -> LifterConfig:
     """What the recipe's model consists of, cycles apart."""
     section, data, centre = recipe.model, recipe.data, recipe.evaluate.mode == "centre"
     for name in sorted(_ELSEWHERE.keys() & section.options.keys()):
-        raise ConfigError(f"model.options.{name}: set {_ELSEWHERE[name]} instead.")
+        raise RecipeError(f"model.options.{name}: set {_ELSEWHERE[name]} instead.")
     try:
         published = lifter_config(section.name, **section.options)
         if published.mode == "seq2frame" and not centre:
-            raise ConfigError(
+            raise RecipeError(
                 f"evaluate.mode='sequence': {section.name} answers for the centre frame of a window alone; set "
                 "evaluate.mode=centre."
             )
@@ -73,10 +73,10 @@ def _model_config(recipe: Recipe) -> LifterConfig:
             **_hourglass_of(recipe, published),
             **section.options,
         )
-    except ConfigError:
+    except RecipeError:
         raise
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"model: {error}") from error
+        raise RecipeError(f"model: {error}") from error
 
 
 def _hourglass_of(recipe: Recipe, published: LifterConfig) -> dict[str, Any]:
@@ -85,23 +85,23 @@ def _hourglass_of(recipe: Recipe, published: LifterConfig) -> dict[str, Any]:
     own = {"layer": glass.layer, "keep": glass.keep, "select": glass.select, "recover": glass.recover}
     given = {key: value for key, value in own.items() if value is not None}
     for key in sorted(own.keys() & glass.options.keys()):
-        raise ConfigError(f"hourglass.options.{key}: set hourglass.{key} instead.")
+        raise RecipeError(f"hourglass.options.{key}: set hourglass.{key} instead.")
     if published.layer is None and glass.layer is None:
         for key, value in (given | ({"options": glass.options} if glass.options else {})).items():
             having = ", ".join(each for each in list_lifters() if lifter_config(each).layer is not None)
-            raise ConfigError(
+            raise RecipeError(
                 f"hourglass.{key}={value!r}: model.name={name!r} has no hourglass; set hourglass.layer and "
                 f"hourglass.keep, or choose a model with one ({having})."
             )
         return {}
     if published.keep is None and glass.keep is None:
-        raise ConfigError(
+        raise RecipeError(
             f"hourglass.layer={glass.layer!r} without hourglass.keep: set how many of a window's frames are kept, a "
             "number or a share such as 0.25."
         )
     recover = given.get("recover", published.recover)
     if recover is False and recipe.evaluate.mode == "sequence":
-        raise ConfigError(
+        raise RecipeError(
             "hourglass.recover=false gives the poses of the kept frames alone, so evaluate.mode='sequence' has "
             "frames without a pose: set evaluate.mode=centre, or hourglass.recover to true, linear or nearest."
         )
@@ -117,9 +117,9 @@ def _prune_frames(model: Lifter, config: LifterConfig, frames: int) -> None:
         handle: Any = model.hourglass
         kept = handle.settings.count(len(handle.layers) - 1, frames)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"hourglass: {error}") from error
+        raise RecipeError(f"hourglass: {error}") from error
     if kept == frames:
-        raise ConfigError(
+        raise RecipeError(
             f"hourglass.keep={config.keep!r}: all {frames} frames of a window (data.frames) would be kept and nothing "
             "pruned; keep fewer, or a share of them such as 0.25, or choose a model without an hourglass."
         )

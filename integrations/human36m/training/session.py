@@ -45,7 +45,7 @@ def start(recipe: Recipe, accelerator: Any, resume: str | None) -> Session:
     """Put a run together; with ``resume`` (a path, or ``"auto"``) at the point where it stopped.
 
     Raises:
-        ConfigError: The recipe does not fit the model, or a new run would write over an old one.
+        RecipeError: The recipe does not fit the model, or a new run would write over an old one.
         LiftingDataError: The data cannot be trained on.
         CheckpointError: The checkpoint cannot be gone on from.
     """

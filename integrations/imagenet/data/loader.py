@@ -26,9 +26,9 @@ from torch.utils.data.distributed import DistributedSampler
 
 from cycledistill.recipes.run.seeding import IMAGE, STREAM, derive_seed, seeded
 
-from ..config import Config
 from ..errors import DataError
 from ..place import Place
+from ..recipe import Recipe
 from .splits import ImageSets
 
 _logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class TrainLoader:
         DataError: Fewer images than one batch.
     """
 
-    def __init__(self, images: ImageSets, config: Config, img_size: int, place: Place):
+    def __init__(self, images: ImageSets, config: Recipe, img_size: int, place: Place):
         self.seed, self.rank = config.run.seed, place.rank
         self.order: SeededOrder | None = None
         self.dataset: Any = images.train
@@ -129,7 +129,7 @@ class TrainLoader:
                 generator=torch.Generator(),  # else each epoch would draw from the generator that drives dropout
             )
 
-    def _stream(self, transform: Any, config: Config, img_size: int) -> DataLoader[Any]:
+    def _stream(self, transform: Any, config: Recipe, img_size: int) -> DataLoader[Any]:
         if config.data.workers == 0:
             _logger.warning("streamed data: resuming is bit-exact only with data.workers of at least 1.")
         loader = create_loader(
@@ -161,7 +161,7 @@ class TrainLoader:
         return islice(iter(self.loader), start, None)
 
 
-def eval_loader(images: ImageSets, config: Config, img_size: int, place: Place) -> Any:
+def eval_loader(images: ImageSets, config: Recipe, img_size: int, place: Place) -> Any:
     """Validation batches, resized to ``img_size / crop_pct`` and centre-cropped; timm's loader as it is."""
     loader = create_loader(
         images.validation,  # type: ignore[arg-type]  # read by number or iterated: all that is asked of it
@@ -181,7 +181,7 @@ def eval_loader(images: ImageSets, config: Config, img_size: int, place: Place) 
     return loader
 
 
-def create_mixup(config: Config, classes: int) -> Mixup | None:
+def create_mixup(config: Recipe, classes: int) -> Mixup | None:
     """Mixup and cutmix of timm for whole batches, or nothing when both are off."""
     augment = config.augment
     if not augment.mixes:
@@ -213,7 +213,7 @@ def _posterize(posterize: Any, image: Any, bits: int, **kwargs: Any) -> Any:
     return posterize(image, bits, **kwargs) if bits >= 1 else Image.new(image.mode, image.size)
 
 
-def _train_transform(config: Config) -> dict[str, Any]:
+def _train_transform(config: Recipe) -> dict[str, Any]:
     augment = config.augment
     return {
         "scale": tuple(augment.scale),

@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 
 from cycledistill.recipes.run.seeding import seeded
 
-from ..config import DataConfig
 from ..errors import DataError
+from ..recipe import DataSection
 from .parquet import ParquetReader, find_parquet
 
 _logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class StrictImages(Dataset[Any]):
         raise DataError(f"none of the {len(self)} images could be read.")
 
 
-def open_images(config: DataConfig, seed: int = 0) -> ImageSets:
+def open_images(config: DataSection, seed: int = 0) -> ImageSets:
     """Open the training and validation images a recipe names.
 
     Args:
@@ -102,7 +102,7 @@ def open_images(config: DataConfig, seed: int = 0) -> ImageSets:
             class, or (later, when read) an image is broken.
 
     Example:
-        >>> images = open_images(DataConfig(dir="imagenette"))
+        >>> images = open_images(DataSection(dir="imagenette"))
         >>> len(images.train), images.classes[:2]
     """
     train = _open_split(config, config.train_split, TRAIN_NAMES, training=True, seed=seed)
@@ -113,7 +113,7 @@ def open_images(config: DataConfig, seed: int = 0) -> ImageSets:
     return ImageSets(StrictImages(train, config.broken_images), StrictImages(validation, config.broken_images), classes)
 
 
-def open_validation(config: DataConfig) -> tuple[StrictImages | IterableImageDataset, list[str]]:
+def open_validation(config: DataSection) -> tuple[StrictImages | IterableImageDataset, list[str]]:
     """The validation images alone, and their class names (empty where the source has none).
 
     Raises:
@@ -126,7 +126,7 @@ def open_validation(config: DataConfig) -> tuple[StrictImages | IterableImageDat
     return StrictImages(dataset, config.broken_images), sorted(index, key=lambda name: index[name])
 
 
-def _open_split(config: DataConfig, split: str, synonyms: Sequence[str], training: bool, seed: int) -> Any:
+def _open_split(config: DataSection, split: str, synonyms: Sequence[str], training: bool, seed: int) -> Any:
     if not config.dataset:
         return _open_folder(config, split, synonyms)
     if config.dataset.startswith("torch/"):
@@ -147,7 +147,7 @@ def _open_split(config: DataConfig, split: str, synonyms: Sequence[str], trainin
         raise DataError(f"split {split!r} of data.dataset={config.dataset!r} cannot be opened: {error}") from error
 
 
-def _open_folder(config: DataConfig, split: str, synonyms: Sequence[str]) -> ImageDataset:
+def _open_folder(config: DataSection, split: str, synonyms: Sequence[str]) -> ImageDataset:
     if not config.dir:
         raise DataError("no images: pass --data-dir (class folders, tar or Parquet files) or set data.dataset.")
     folder = Path(config.dir)

@@ -12,13 +12,13 @@ from cycledistill import wrap_cyclic
 from cycledistill.recipes.config.distillation import read_distill
 from cycledistill.recipes.config.overrides import nearest
 
-from ..config import Config, ConfigError
+from ..recipe import Recipe, RecipeError
 
 ADVICE = "check model.name, model.kwargs, model.img_size and the number of classes"
 """What to look at when weights do not fit the model."""
 
 
-def create_model(config: Config, classes: int) -> nn.Module:
+def create_model(config: Recipe, classes: int) -> nn.Module:
     """The timm model of a recipe, wrapped; ``cycles=1`` without distillation is the plain model's training.
 
     Args:
@@ -26,10 +26,10 @@ def create_model(config: Config, classes: int) -> nn.Module:
         classes: Number of classes, where the recipe leaves it open.
 
     Raises:
-        ConfigError: timm has no such model, or it does not take the arguments, or cannot be cycled.
+        RecipeError: timm has no such model, or it does not take the arguments, or cannot be cycled.
 
     Example:
-        >>> model = create_model(load_config("deit_tiny"), classes=1000)
+        >>> model = create_model(load_recipe("deit_tiny"), classes=1000)
     """
     spec = config.model
     kwargs: dict[str, Any] = dict(spec.kwargs)
@@ -46,11 +46,11 @@ def create_model(config: Config, classes: int) -> nn.Module:
             **kwargs,
         )
     except TypeError as error:
-        raise ConfigError(f"model.kwargs={kwargs!r} do not fit {spec.name}: {error}") from error
+        raise RecipeError(f"model.kwargs={kwargs!r} do not fit {spec.name}: {error}") from error
     try:
         wrap_cyclic(model, config.cyclic.cycles, read_distill(config.cyclic.distill), blocks=config.cyclic.blocks)
     except ValueError as error:
-        raise ConfigError(f"cyclic: {error}") from error
+        raise RecipeError(f"cyclic: {error}") from error
     return model
 
 
@@ -58,13 +58,13 @@ def check_name(name: str) -> None:
     """Refuse a model that timm does not have, before anything costly is done for it.
 
     Raises:
-        ConfigError: It names the nearest models that timm has.
+        RecipeError: It names the nearest models that timm has.
     """
     if not timm.is_model(name):
-        raise ConfigError(f"model.name: timm has no model {name!r}.{nearest(name, timm.list_models())}")
+        raise RecipeError(f"model.name: timm has no model {name!r}.{nearest(name, timm.list_models())}")
 
 
-def image_size(model: nn.Module, config: Config) -> int:
+def image_size(model: nn.Module, config: Recipe) -> int:
     """Side of the square images the model takes, pixels."""
     if config.model.img_size is not None:
         return config.model.img_size

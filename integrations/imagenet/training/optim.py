@@ -10,10 +10,10 @@ from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import nn
 from torch.optim import Optimizer
 
-from ..config import Config
+from ..recipe import Recipe
 
 
-def create_optimizer(model: nn.Module, config: Config, images_per_step: int) -> Optimizer:
+def create_optimizer(model: nn.Module, config: Recipe, images_per_step: int) -> Optimizer:
     """DeiT's AdamW: no weight decay on biases, norms and what the model exempts (positions, class token).
 
     Args:
@@ -45,7 +45,7 @@ class Schedule:
     section 4: drop path only at the start of training helps models that underfit.
     """
 
-    def __init__(self, optimizer: Optimizer, model: nn.Module, config: Config, steps_per_epoch: int):
+    def __init__(self, optimizer: Optimizer, model: nn.Module, config: Recipe, steps_per_epoch: int):
         schedule = config.schedule
         self.steps_per_epoch, self.per_step = steps_per_epoch, schedule.per_step
         self.drop_steps = schedule.drop_path_epochs and schedule.drop_path_epochs * steps_per_epoch

@@ -27,11 +27,11 @@ from cycledistill.recipes.weights.checkpoint import (
     read_weights,
 )
 
-from ..config import Config, ConfigError
 from ..data.loader import TrainLoader, create_mixup, eval_loader
 from ..data.splits import open_images
 from ..errors import CheckpointError
 from ..place import Place
+from ..recipe import Recipe, RecipeError
 from ..task import CyclicTask
 from .build import ADVICE, check_name, create_model, image_size
 from .optim import Schedule, create_optimizer
@@ -46,7 +46,7 @@ BEST_BY = ("exits", "1", "top1")
 class Session:
     """A run in the making: its parts, and where it is (``step`` done in all, next ``batch`` of ``epoch``)."""
 
-    config: Config
+    config: Recipe
     place: Place
     task: CyclicTask
     optimizer: Optimizer
@@ -95,7 +95,7 @@ class Session:
             CheckpointError: It is damaged, of another model, or was cut mid-epoch with another number of images a step.
         """
         recipe, state = read_recipe(checkpoint), read_state(checkpoint / "state.pt")
-        for line in changed(recipe.get("config", {}), self.config.to_dict()):
+        for line in changed(recipe.get("recipe", {}), self.config.to_dict()):
             _logger.warning("resuming with another recipe: %s", line)
         position, images = state["position"], self.config.data.batch_size * self.place.world
         if position["batch"] and state["images_per_step"] != images:
@@ -131,16 +131,16 @@ class Session:
             "epoch": self.epoch,
             "batch": self.batch,
             "metrics": metrics,
-            "config": config,
+            "recipe": config,
             "versions": {"torch": torch.__version__, "timm": timm.__version__, "cycledistill": _version()},
         }
 
 
-def start(config: Config, place: Place, resume: str | None) -> Session:
+def start(config: Recipe, place: Place, resume: str | None) -> Session:
     """Put a run together; with ``resume`` (a path, or ``"auto"``) at the point where it stopped.
 
     Raises:
-        ConfigError: The recipe does not fit the model, or a new run would write over an old one.
+        RecipeError: The recipe does not fit the model, or a new run would write over an old one.
         DataError: The images cannot be trained on.
         CheckpointError: The checkpoint cannot be gone on from.
     """
@@ -149,14 +149,14 @@ def start(config: Config, place: Place, resume: str | None) -> Session:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"run.output={config.run.output!r} cannot be written to: {error}") from error
+        raise RecipeError(f"run.output={config.run.output!r} cannot be written to: {error}") from error
     store = CheckpointStore(output / "checkpoints", config.run.keep, BEST_BY)
     checkpoint = store.last() if resume == "auto" else find_checkpoint(resume) if resume else None
     if not resume and store.last():
-        raise ConfigError(f"{config.run.output} holds a run already: pass --resume auto to go on, or another --output.")
+        raise RecipeError(f"{config.run.output} holds a run already: pass --resume auto to go on, or another --output.")
     if checkpoint and any(path.name > checkpoint.name for path in store.complete()):
         # the new checkpoints would be the older ones, and dropped first
-        raise ConfigError(
+        raise RecipeError(
             f"{config.run.output} holds checkpoints after {checkpoint.name}: go on from there in another --output."
         )
     seed_all(derive_seed(config.run.seed, INIT))  # the same on every process: the same weights
@@ -164,7 +164,7 @@ def start(config: Config, place: Place, resume: str | None) -> Session:
     classes = config.model.num_classes or len(images.classes)
     if classes < max(2, len(images.classes)):
         known = f"the images have {len(images.classes)}" if images.classes else "the images do not tell it; set it"
-        raise ConfigError(f"model.num_classes={config.model.num_classes}: {known}.")
+        raise RecipeError(f"model.num_classes={config.model.num_classes}: {known}.")
     model = create_model(config, classes).to(place.device)
     size = image_size(model, config)
     augment = config.augment

@@ -24,7 +24,7 @@ from cycledistill.cost.report import cost
 from cycledistill.integrations.coco import CheckpointError, TokenPose, TokenPoseConfig, create_pose_model
 from cycledistill.integrations.coco.deploy import prepare_for_inference
 from cycledistill.prune.wrap import unwrap_pruning, wrap_pruning
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 from tests.coco.figures import SIZE, write_dots
 
 SMALL: dict[str, Any] = {"image_size": (64, 48), "depth": 4, "dim": 32, "heads": 4}
@@ -117,7 +117,7 @@ def test_options_replace_what_the_config_says(written: Path, picture: torch.Tens
     assert other.pruning.layers == (1, 2)
     with torch.no_grad():
         assert torch.equal(plain(picture), TokenPose.from_pretrained(written)(picture))
-    with pytest.raises(ConfigError, match=r"unknown field 'cycle'. Did you mean 'cycles'\? Known: cycles, distill"):
+    with pytest.raises(RecipeError, match=r"unknown field 'cycle'. Did you mean 'cycles'\? Known: cycles, distill"):
         TokenPose.from_pretrained(written, cycle=3)
     with pytest.raises(CheckpointError, match=r"config.json, with cycles=0: cycles=0: a whole number"):
         TokenPose.from_pretrained(written, cycles=0)
@@ -189,11 +189,11 @@ def test_what_no_config_describes_is_refused_before_anything_is_written(tmp_path
         (headless, r"backbone\.\S+ is missing, expected \(.* and \d+ more"),
         (wider, r"mlp_head\.weight is \(5, 32\), expected none"),
     ):
-        with pytest.raises(ConfigError, match=f"no longer what its config describes: .*{reason}"):
+        with pytest.raises(RecipeError, match=f"no longer what its config describes: .*{reason}"):
             model.save_pretrained(tmp_path / "never")
-    with pytest.raises(ConfigError, match=r"license=3: text is expected"):
+    with pytest.raises(RecipeError, match=r"license=3: text is expected"):
         small().save_pretrained(tmp_path / "never", model_card_kwargs={"license": 3})
-    with pytest.raises(ConfigError, match="the config is made from the model itself"):
+    with pytest.raises(RecipeError, match="the config is made from the model itself"):
         small().save_pretrained(tmp_path / "never", config={"dim": 3})
     assert not (tmp_path / "never").exists()
     unwrap_cyclic(on_a_part).save_pretrained(tmp_path / "advice")  # as the message says
@@ -253,7 +253,7 @@ def test_a_card_that_is_there_stays(folder: Path, caplog: pytest.LogCaptureFixtu
 def test_a_wrong_field_of_the_card_stops_before_anything_is_written(
     fields: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=reason):
+    with pytest.raises(RecipeError, match=reason):
         small().save_pretrained(tmp_path / "never", model_card_kwargs=fields)
     assert not (tmp_path / "never").exists()
 
@@ -311,9 +311,9 @@ def test_save_and_push_in_one_call(hub: Hub, tmp_path: Path) -> None:
 
 def test_nothing_is_made_on_the_hub_for_a_model_that_cannot_be_published(hub: Hub) -> None:
     model = wrap_cyclic(small("tokenpose_s_v1"), 2, blocks="blocks[1:3]")
-    with pytest.raises(ConfigError):
+    with pytest.raises(RecipeError):
         model.push_to_hub("user/sdpose")
-    with pytest.raises(ConfigError):
+    with pytest.raises(RecipeError):
         small().push_to_hub("user/sdpose", model_card_kwargs={"licence": "mit"})
     assert hub.made == []
 

@@ -25,7 +25,7 @@ from cycledistill.integrations.human36m.models.mhformer import MHFormer
 from cycledistill.integrations.human36m.models.mixste import MixSTE
 from cycledistill.integrations.human36m.models.motionbert import MotionBERT
 from cycledistill.integrations.human36m.multiview.model import MultiViewPPT, create_multiview
-from cycledistill.recipes.errors import CheckpointError, ConfigError
+from cycledistill.recipes.errors import CheckpointError, RecipeError
 
 NARROW: dict[str, Any] = {"dim": 16, "heads": 2, "frames": 27}
 VIEWS: dict[str, Any] = {"dim": 32, "heads": 4, "depth": 4, "image_size": (64, 64), "prune_layers": (1,)}
@@ -121,9 +121,9 @@ def test_an_hourglass_made_with_code_is_refused(tmp_path: Path) -> None:
     by_function = small(hourglass={"select": first})
     by_draws = small(hourglass={"noise": torch.Generator()})
     for model, reason in ((by_function, "a function for select"), (by_draws, "a Generator for noise")):
-        with pytest.raises(ConfigError, match=rf"this model's hourglass has {reason}, and a config holds words"):
+        with pytest.raises(RecipeError, match=rf"this model's hourglass has {reason}, and a config holds words"):
             model.save_pretrained(tmp_path / "never")
-    with pytest.raises(ConfigError, match=r"model.cyclic acts on levels\[0:3\], and the config can say only: levels"):
+    with pytest.raises(RecipeError, match=r"model.cyclic acts on levels\[0:3\], and the config can say only: levels"):
         wrap_cyclic(small(), 2, blocks="levels[0:3]").save_pretrained(tmp_path / "never")
     assert not (tmp_path / "never").exists()
 
@@ -132,7 +132,7 @@ def test_options_replace_what_the_config_says(written: Path) -> None:
     assert not hasattr(Lifter.from_pretrained(written, cycles=None), "cyclic")
     other = MixSTE.from_pretrained(written, cycles=3, distill="exits", hourglass={"select": "uniform"})
     assert (other.cyclic.cycles, other.hourglass.settings.select) == (3, "uniform")
-    with pytest.raises(ConfigError, match="unknown field 'select'. Known: mode, layer, keep, recover, hourglass"):
+    with pytest.raises(RecipeError, match="unknown field 'select'. Known: mode, layer, keep, recover, hourglass"):
         Lifter.from_pretrained(written, select="uniform")
     with pytest.raises(CheckpointError, match=r"layer=None: .*an hourglass needs both"):
         Lifter.from_pretrained(written, layer=None)

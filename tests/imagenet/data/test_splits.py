@@ -12,18 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from cycledistill.integrations.imagenet.config import Config, DataConfig
 from cycledistill.integrations.imagenet.data.loader import SeededOrder, TrainLoader, create_mixup, eval_loader
 from cycledistill.integrations.imagenet.data.splits import open_images
 from cycledistill.integrations.imagenet.errors import DataError
 from cycledistill.integrations.imagenet.place import Place
+from cycledistill.integrations.imagenet.recipe import DataSection, Recipe
 from tests.imagenet.pictures import SIZE, picture, write_parquet
 
 CPU = Place(torch.device("cpu"))
 
 
 def batches(
-    config: Config, epoch: int = 0, start: int = 0, place: Place = CPU
+    config: Recipe, epoch: int = 0, start: int = 0, place: Place = CPU
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     loader = TrainLoader(open_images(config.data), config, SIZE, place)
     return list(loader.batches(epoch, start))
@@ -31,7 +31,7 @@ def batches(
 
 def test_parquet_and_folder_hold_the_same(parquet_dir, folder_dir):
     for folder in (parquet_dir, folder_dir):
-        images = open_images(DataConfig(dir=str(folder)))
+        images = open_images(DataSection(dir=str(folder)))
         assert images.classes == ["dark", "pale"]
         assert (len(images.train), len(images.validation)) == (18, 10)
         assert images.train.reader.filename(0).startswith(("picture0.jpg (row 0 of train.parquet", "dark/0.jpg"))
@@ -43,7 +43,7 @@ def test_parquet_in_parts_and_without_names(tmp_path):
         data = [picture(label, part) for label in range(3)]
         write_parquet(tmp_path / "data" / f"train-0000{part}-of-00002.parquet", data, [0, 1, 2], None)
     write_parquet(tmp_path / "data" / "test.parquet", [picture(0, 1)], [0], None)
-    images = open_images(DataConfig(dir=str(tmp_path)))
+    images = open_images(DataSection(dir=str(tmp_path)))
     assert (len(images.train), images.classes) == (6, ["0", "1", "2"])
 
 
@@ -52,7 +52,7 @@ def test_tar(tmp_path, folder_dir):
         with tarfile.open(tmp_path / f"{split}.tar", "w") as tar:
             for name in ("dark", "pale"):
                 tar.add(folder_dir / split / name, name)
-    images = open_images(DataConfig(dir=str(tmp_path)))
+    images = open_images(DataSection(dir=str(tmp_path)))
     assert (len(images.train), images.classes) == (18, ["dark", "pale"])
     images.train.transform = lambda image: image.size
     assert images.train[0] == ((SIZE, SIZE), 0)
@@ -62,7 +62,7 @@ def test_tar(tmp_path, folder_dir):
 def test_huggingface_datasets(parquet_dir, tmp_path, monkeypatch):
     pytest.importorskip("datasets")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    images = open_images(DataConfig(dir=str(tmp_path / "cache"), dataset=f"hfds/{parquet_dir}"))
+    images = open_images(DataSection(dir=str(tmp_path / "cache"), dataset=f"hfds/{parquet_dir}"))
     assert (len(images.train), images.classes) == (18, ["dark", "pale"])
 
 
@@ -130,7 +130,7 @@ def test_every_augmentation_runs_on_the_installed_pillow(tiny, auto):
 
 def refused(match: str, **data) -> None:
     with pytest.raises(DataError, match=match):
-        open_images(DataConfig(**data))
+        open_images(DataSection(**data))
 
 
 def test_missing_and_empty_folders(tmp_path, folder_dir):

@@ -2,7 +2,7 @@
 
 Numbers: facebookresearch/deit ``main.py`` (Touvron et al., "Training data-efficient image transformers",
 arXiv 2012.12877), early stochastic depth: Liu et al., "Dropout Reduces Underfitting", arXiv 2303.01500.
-How files and ``a.b=c`` overrides become a :class:`Config` is in ``cycledistill/recipes/overrides.py``.
+How files and ``a.b=c`` overrides become a :class:`Recipe` is in ``cycledistill/recipes/overrides.py``.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, Literal
 from cycledistill.recipes.config.distillation import read_distill
 from cycledistill.recipes.config.overrides import Overrides, load, plain
 from cycledistill.recipes.config.overrides import check as _check
-from cycledistill.recipes.errors import ConfigError
+from cycledistill.recipes.errors import RecipeError
 
-__all__ = ["Config", "ConfigError", "load_config"]
+__all__ = ["Recipe", "RecipeError", "load_recipe"]
 
 
 @dataclass
-class ModelConfig:
+class ModelSection:
     """The timm model.
 
     ``img_size`` and ``num_classes`` left empty mean the model's own size and the data set's classes. ``kwargs`` go
@@ -44,7 +44,7 @@ class ModelConfig:
 
 
 @dataclass
-class CyclicConfig:
+class CyclicSection:
     """What ``wrap_cyclic`` gets.
 
     ``distill`` is a preset's name, nothing, or a mapping of ``Distill`` fields; with the key ``preset`` the mapping
@@ -65,7 +65,7 @@ class CyclicConfig:
 
 
 @dataclass
-class DataConfig:
+class DataSection:
     """Where the images are and how they are read.
 
     ``dataset`` empty: found out from what lies under ``dir`` (Parquet files, class folders or tar files named after
@@ -91,7 +91,7 @@ class DataConfig:
 
 
 @dataclass
-class AugmentConfig:
+class AugmentSection:
     """Augmentation of the training images and the crop of evaluation."""
 
     auto: str | None = "rand-m9-mstd0.5-inc1"
@@ -128,7 +128,7 @@ class AugmentConfig:
 
 
 @dataclass
-class OptimConfig:
+class OptimSection:
     """AdamW. ``lr`` is for 512 images a step and is scaled by the real number: lr * images / 512."""
 
     name: str = "adamw"
@@ -147,7 +147,7 @@ class OptimConfig:
 
 
 @dataclass
-class ScheduleConfig:
+class ScheduleSection:
     """Cosine with linear warm-up, and how long drop path is on.
 
     ``per_step`` moves the rate at every step; DeiT moves it once an epoch. ``drop_path_epochs`` switches drop path off
@@ -171,7 +171,7 @@ class ScheduleConfig:
 
 
 @dataclass
-class EmaConfig:
+class EmaSection:
     """Moving average of the weights (timm's ModelEmaV3). ``warmup`` lets short runs forget the initial weights."""
 
     enabled: bool = True
@@ -183,7 +183,7 @@ class EmaConfig:
 
 
 @dataclass
-class RunConfig:
+class RunSection:
     """Where and how the run happens. ``max_steps`` ends it early, with a checkpoint to go on from."""
 
     output: str = "runs/imagenet"
@@ -210,17 +210,17 @@ class RunConfig:
 
 
 @dataclass
-class Config:
-    """A whole run. ``Config()`` is DeiT-Tiny's recipe with two cycles and SDPose's distillation."""
+class Recipe:
+    """A whole run. ``Recipe()`` is DeiT-Tiny's recipe with two cycles and SDPose's distillation."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    cyclic: CyclicConfig = field(default_factory=CyclicConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    ema: EmaConfig = field(default_factory=EmaConfig)
-    run: RunConfig = field(default_factory=RunConfig)
+    model: ModelSection = field(default_factory=ModelSection)
+    cyclic: CyclicSection = field(default_factory=CyclicSection)
+    data: DataSection = field(default_factory=DataSection)
+    augment: AugmentSection = field(default_factory=AugmentSection)
+    optim: OptimSection = field(default_factory=OptimSection)
+    schedule: ScheduleSection = field(default_factory=ScheduleSection)
+    ema: EmaSection = field(default_factory=EmaSection)
+    run: RunSection = field(default_factory=RunSection)
 
     def __post_init__(self) -> None:
         even = self.data.batch_size % 2 == 0
@@ -229,7 +229,7 @@ class Config:
         )
         moving = self.schedule.drop_path_epochs is not None and self.schedule.drop_path_shape == "linear"
         if self.run.compile and moving:
-            raise ConfigError(
+            raise RecipeError(
                 "schedule.drop_path_shape='linear' changes the compiled model at every step: "
                 "set it to 'constant' (two graphs), or run.compile=false."
             )
@@ -239,10 +239,10 @@ class Config:
         return plain(self)
 
 
-def load_config(
+def load_recipe(
     source: str | Path | Mapping[str, Any] | None = None,
     overrides: Overrides = (),
-) -> Config:
+) -> Recipe:
     """Read a recipe: the defaults, then a file, then overrides.
 
     Args:
@@ -252,11 +252,11 @@ def load_config(
         overrides: ``"section.key=value"`` strings, the value read as YAML, or dotted keys with values.
 
     Raises:
-        ConfigError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
+        RecipeError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
             the wrong type or out of range.
 
     Example::
 
-        config = load_config("deit_tiny", ["data.dir=/data/imagenet", "cyclic.cycles=3", "optim.lr=1e-3"])
+        config = load_recipe("deit_tiny", ["data.dir=/data/imagenet", "cyclic.cycles=3", "optim.lr=1e-3"])
     """
-    return load(Config, __package__, source, overrides)
+    return load(Recipe, __package__, source, overrides)
