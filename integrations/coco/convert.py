@@ -18,10 +18,9 @@ from cycledistill.recipes.weights.convert import convert_command, convert_parser
 from cycledistill.recipes.weights.files import read_weights, write_weights
 
 from .models.registry import pose_model_config
+from .weights.key_map import FORMATS, from_official, to_official
 from .weights.loading import check_network, metadata, stored_network
-from .weights.official import FORMATS
 from .weights.suggest import keypoint_count
-from .weights.translate import from_official, to_official
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,14 +22,14 @@ from cycledistill.recipes.weights.convert import convert_command, convert_parser
 from cycledistill.recipes.weights.files import read_weights, write_weights
 
 from .models.registry import create_lifter
+from .multiview.key_map import multiview_from_official, multiview_to_official
 from .multiview.model import create_multiview
-from .multiview.official import multiview_from_official, multiview_to_official
 from .multiview.start import start_from_coco
 from .multiview.weights import MODEL as MULTIVIEW
 from .multiview.weights import metadata as multiview_metadata
 from .multiview.weights import save_multiview_weights
+from .weights.key_map import from_official, to_official
 from .weights.loading import metadata
-from .weights.translate import from_official, to_official
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -229,7 +229,7 @@ def test_another_clip_length_is_refused_or_resized(tiny: Recipe, tmp_path: Path)
 
 
 def test_official_weights_to_start_from(tiny: Recipe, tmp_path: Path) -> None:
-    from cycledistill.integrations.human36m.weights.translate import to_official
+    from cycledistill.integrations.human36m.weights.key_map import to_official
 
     options = {"dim": 16, "heads": 2, "depth": 3}
     model = create_lifter("mixste", frames=9, **options)

@@ -14,7 +14,7 @@ from cycledistill.recipes.weights.fitting import differences
 
 from ..models.config import TokenPoseConfig
 from ..models.tokenpose import TokenPose
-from .translate import check_ours, from_official, is_ours
+from .key_map import check_ours, from_official, is_ours
 
 _BEYOND_STAGE_3 = ("stage4.", "transition3.", "stage3.3.fuse_layers.1.", "stage3.3.fuse_layers.2.")
 _CLASSIFIER = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")

@@ -8,12 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cycledistill.integrations.coco.weights.key_map import is_ours
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import read_metadata, read_weights, write_weights
 
 from .config import MultiViewConfig
+from .key_map import check_ours, multiview_from_official
 from .model import MultiViewPPT
-from .official import check_ours, is_ours, multiview_from_official
 
 MODEL = "multiview_ppt"
 """What files and commands call the model."""

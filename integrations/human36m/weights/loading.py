@@ -10,7 +10,7 @@ from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import read_weights, write_weights
 
 from ..models.lifter import Lifter
-from .translate import check_ours, from_official, is_ours
+from .key_map import check_ours, from_official, is_ours
 
 
 def load_lifter_weights(model: Lifter, path: str | Path, resize: bool = False) -> None:

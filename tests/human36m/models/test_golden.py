@@ -12,7 +12,7 @@ import torch
 
 from cycledistill.integrations.human36m.models.lifter import Lifter
 from cycledistill.integrations.human36m.models.registry import create_lifter
-from cycledistill.integrations.human36m.weights.translate import from_official, to_official
+from cycledistill.integrations.human36m.weights.key_map import from_official, to_official
 from tests.golden import fill as golden_fill
 
 GOLDEN = Path(__file__).parents[2] / "golden"
