@@ -94,11 +94,11 @@ def multiview_to_official(state: Mapping[str, Tensor], config: MultiViewConfig) 
             stem, which the authors' code always has.
     """
     names = multiview_names(config)
-    check_ours(state, config)
+    check_multiview(state, config)
     return {theirs: state[ours] for ours, theirs in names.items()}
 
 
-def check_ours(state: Mapping[str, Tensor], config: MultiViewConfig) -> None:
+def check_multiview(state: Mapping[str, Tensor], config: MultiViewConfig) -> None:
     """Refuse weights under our names that are not, tensor by tensor, those of a model of ``config``.
 
     Raises:
