@@ -209,9 +209,9 @@ def test_a_checkpoint_is_a_plain_hosts_and_the_hourglass_tables(tiny: Recipe) ->
         expected = wrapped(clips)
         assert torch.equal(unwrap_cyclic(wrapped)(clips), expected)
     plain = create_lifter("frame_lifter", frames=9, dim=16, depth=3, heads=2)
-    host = {name: value for name, value in state.items() if not name.startswith(("prune.", "recover."))}
-    assert len(host) < len(state)
-    plain.load_state_dict(host, strict=True)
+    kept = {name: value for name, value in state.items() if not name.startswith(("prune.", "recover."))}
+    assert len(kept) < len(state)
+    plain.load_state_dict(kept, strict=True)
     with torch.no_grad():
         assert torch.equal(plain.eval()(clips), unwrap_hourglass(wrapped)(clips))
 

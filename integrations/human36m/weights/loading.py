@@ -37,7 +37,7 @@ def load_lifter_weights(model: Lifter, path: str | Path, resize: bool = False) -
 
 
 def save_lifter_weights(model: Lifter, path: str | Path, name: str | None = None) -> None:
-    """Write a model's weights; a safetensors file also holds its host's config, as JSON.
+    """Write a model's weights; a safetensors file also holds its network's config, as JSON.
 
     Args:
         model: A model of `create_lifter`, wrapped or not.
