@@ -20,7 +20,7 @@ from cycledistill.integrations.coco.models.transformer import (
     init_transformer,
     split_patches,
 )
-from cycledistill.prune.survivors import kept_of, take_argument
+from cycledistill.prune.kept_tokens import kept_of, take_argument
 
 from .checks import check_places, check_views
 from .config import MultiViewConfig

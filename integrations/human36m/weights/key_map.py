@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from cycledistill.hourglass.official import OFFICIAL
+from cycledistill.hourglass.key_map import OFFICIAL
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.fitting import differences
 
