@@ -17,8 +17,8 @@ Read MPJPE beside the temporal standard deviation: the attention that recovers f
 for every frame, so for a long time it answers with one still pose a window, which MPJPE hardly minds.
 
 With --data the work is done by ``cycledistill.integrations.human36m``: --config, --cycles, --set a.b=c and the rest of
-``python -m cycledistill.integrations.human36m.train --help``. --allow-pickle lets the two files, which hold pickled
-objects, run code: only for files you trust (``integrations/human36m/npz.py`` makes plain ones of them).
+``cycledistill train human36m --help``. --allow-pickle lets the two files, which hold pickled objects, run code: only
+for files you trust (``cycledistill.integrations.human36m.data.npz`` makes plain ones of them).
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def recipe_arguments(args: argparse.Namespace, rest: Sequence[str]) -> list[str]
     if args.data:
         if not {"--config", "--resume", "--evaluate"} & {part.split("=")[0] for part in rest}:
             found += ["--config", "hot_mixste"]
-        found += ["--source", "h36m", "--pose-3d", args.data[0], "--pose-2d", args.data[1]]
+        found += ["--data", "h36m", "--pose-3d", args.data[0], "--pose-2d", args.data[1]]
         if args.allow_pickle:
             found += ["--set", "data.allow_pickle=true"]
     return found
