@@ -45,14 +45,19 @@ from torch import Tensor, nn
 from cycledistill import CycleLoss, wrap_cyclic, wrap_hourglass
 from cycledistill.cost.report import cost
 from cycledistill.cost.timing import interleaved
-from cycledistill.integrations.human36m.data.clips import Clip, film
-from cycledistill.integrations.human36m.data.dataset import LiftWindows, WindowBatches, window_loader
-from cycledistill.integrations.human36m.data.motion import generate_motion
-from cycledistill.integrations.human36m.data.windows import chunk_bounds, window_frames
+from cycledistill.integrations.human36m import create_lifter
+from cycledistill.integrations.human36m.data import (
+    Clip,
+    LiftWindows,
+    WindowBatches,
+    chunk_bounds,
+    film,
+    generate_motion,
+    window_frames,
+    window_loader,
+)
 from cycledistill.integrations.human36m.draw import draw_poses
-from cycledistill.integrations.human36m.evaluation.measure import EvalSettings, evaluate, predict
-from cycledistill.integrations.human36m.evaluation.metrics import MotionScores
-from cycledistill.integrations.human36m.models.registry import create_lifter
+from cycledistill.integrations.human36m.evaluation import EvalSettings, MotionScores, evaluate, predict
 from cycledistill.integrations.human36m.train import main as run_recipe
 from cycledistill.integrations.human36m.training.losses import mixste_total
 
