@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from cycledistill.integrations.human36m.weights.translate import from_official, to_official
 from torch import nn
 
 from cycledistill import Distill, StackError, unwrap_cyclic, unwrap_hourglass, wrap_cyclic, wrap_hourglass
 from cycledistill.hourglass.selection import pool_frames, tpc
 from cycledistill.integrations.human36m import Lifter, create_lifter, lifter_config, list_lifters
 from cycledistill.integrations.human36m.models.layers import DropPath
+from cycledistill.integrations.human36m.weights.key_map import from_official, to_official
 from cycledistill.recipes.errors import CheckpointError
 
 SMALL: dict[str, dict[str, Any]] = {
