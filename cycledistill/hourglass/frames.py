@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from cycledistill.errors import StackError
 from cycledistill.hourglass.choose import choose_frames
@@ -20,7 +19,7 @@ from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.kept_frames import KeptFrames, Pass, take_frames
 from cycledistill.hourglass.layout import Layout, Tokens
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions, recover_linear, recover_nearest
-from cycledistill.plugin.autograd import recomputing
+from cycledistill.plugin.torch_private import recomputing, tree_leaves
 
 _DROPPED, _RECOVERED = "_cycledistill_frames", "_cycledistill_all_frames"
 
@@ -59,7 +58,7 @@ def drop_frames(state: HourglassState, args: tuple[Any, ...], kwargs: dict[str, 
 def recover_frames(state: HourglassState, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
     """A module's output with all frames again."""
     forward_pass = state.handle.forward_pass
-    inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     if forward_pass is not None:
         return _recover(state, forward_pass, inputs, output)
     if recomputing():

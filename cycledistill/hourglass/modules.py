@@ -42,7 +42,7 @@ from cycledistill.errors import StackError
 from cycledistill.hourglass.frames import HourglassState, check_returned, drop_frames, recover_frames
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.kept_frames import Pass
-from cycledistill.plugin.autograd import recomputing
+from cycledistill.plugin.torch_private import is_replica, recomputing
 from cycledistill.plugin.state import CYCLE_STATE, HOURGLASS_STATE, ON_THE_FULL_GRID
 from cycledistill.plugin.swap import Swapped
 
@@ -57,7 +57,7 @@ class HourglassBlock(Swapped):
         state: HourglassState | None = self.__dict__.get(HOURGLASS_STATE)
         if state is None:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        if getattr(self, "_is_replica", False):
+        if is_replica(self):
             raise StackError(
                 "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
                 "torch.nn.parallel.DistributedDataParallel, or unwrap_hourglass(model)"

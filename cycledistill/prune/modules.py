@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
-from cycledistill.plugin.autograd import recomputing
+from cycledistill.plugin.torch_private import is_replica, recomputing
 from cycledistill.plugin.rows import flat_rows, put_rows, take_rows, with_first
 from cycledistill.plugin.state import ON_THE_FULL_GRID, PRUNE_STATE
 from cycledistill.plugin.swap import Swapped
@@ -220,7 +220,7 @@ def _on_the_full_grid(name: str, method: Callable[..., Any]) -> Callable[..., An
 
 
 def _check_droppable(block: nn.Module, state: PruneState, tokens: Tensor) -> None:
-    if getattr(block, "_is_replica", False):
+    if is_replica(block):
         raise _refusal(
             state,
             "is a replica of torch.nn.DataParallel, whose threads share one record of the forward: use "
