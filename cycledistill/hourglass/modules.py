@@ -7,19 +7,19 @@ One forward of an hourglass, in the names of this package:
 2. Blocks before the first prune point run on all F frames.
 3. A block with a prune point in front (:class:`HourglassBlock`, ``state.point``) is given the tokens of all frames that
    are left. ``drop_frames`` finds them in the arguments (:class:`Tokens`), lays them out as a grid (B, F, J, C), and
-   ``choose_frames`` says which stay: :class:`KeptFrames`, added to ``Pass.kept``. The block runs on these, after their
-   learned positions by rank were added (:class:`RankPositions`). For ``select="attention"`` the block before it has left
-   on the pass what its ``qkv`` returned (:class:`QkvRecorder`).
+   ``choose_frames`` says which stay: :class:`KeptFrames`, added to ``Pass.kept``. Learned positions by rank are added
+   (:class:`RankPositions`), and the block runs on these frames alone. For ``select="attention"`` the block before it
+   left on the pass what its ``qkv`` returned (:class:`QkvRecorder`).
 4. The last block (``state.ends``) sets ``Pass.due``: frames are to be recovered.
 5. The module of ``recover_after`` (``state.returns``) returns, and ``recover_frames`` makes all F frames of its output:
    by a learned attention (:class:`FrameRecovery`), or by interpolation along time.
 6. The root ends the pass, checks that all prune points were passed and nothing is due, and ``handle.show`` keeps the
    numbers of the kept frames for ``model.hourglass.index``.
 
-With cycles, the first one chooses and the later ones start from the kept frames: nothing is dropped in the phases in
-which cycled blocks run on (``LOOP``) or answer (``BYPASS``), and prune points that run again take the choice of the first
-(``Pass.repeats``). In the recomputation of a checkpointed module there is no pass: what was kept travels on its input
-(see `frames.py`).
+With cycles, the first one chooses and the later ones start from the kept frames: cycled blocks drop nothing where they
+run again (``LOOP``) or answer without running (``BYPASS``), and a prune point outside them that is passed again takes
+the choice of the first (``Pass.repeats``). In the recomputation of a checkpointed module there is no pass: what was
+kept travels on its input (see `frames.py`).
 
 All of this acts in ``__call__``, outside all hooks and outside the recorder of cycles: it is no part of a block's own
 function.
@@ -42,9 +42,9 @@ from cycledistill.errors import StackError
 from cycledistill.hourglass.frames import HourglassState, check_returned, drop_frames, recover_frames
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.kept_frames import Pass
-from cycledistill.plugin.torch_private import is_replica, recomputing
 from cycledistill.plugin.state import CYCLE_STATE, HOURGLASS_STATE, ON_THE_FULL_GRID
 from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import is_replica, recomputing
 
 
 class HourglassBlock(Swapped):

@@ -1,4 +1,4 @@
-"""What must hold before a model is pruned: its layers and parts, its forward on a meta copy, and one block's numbers."""
+"""What must hold before a model is pruned: its blocks and their parts, a forward without data, one block's numbers."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def check_block(stack: Stack, number: int, block: nn.Module, scoring: slice, giv
         )
     if not mlp_agrees:
         raise StackError(
-            f'blocks="{stack.path}": norm2 and mlp of block {number} mix tokens, so they cannot run on the kept tokens alone'
+            f'blocks="{stack.path}": norm2 and mlp of block {number} mix tokens, so they cannot run on some alone'
         )
 
 
@@ -157,7 +157,9 @@ def _attention_agrees(shadow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     """Whether the first scoring token gets the same when every token's value is the mix that it pays attention to."""
     seen: dict[str, Any] = {}
     handles = [
-        shadow.attn.register_forward_pre_hook(lambda _, args, kwargs: seen.update(call=(args, kwargs)), with_kwargs=True),
+        shadow.attn.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.update(call=(args, kwargs)), with_kwargs=True
+        ),
         shadow.attn.register_forward_hook(lambda _, args, output: seen.update(output=output)),
         shadow.attn.qkv.register_forward_hook(lambda _, args, output: seen.update(qkv=output.clone())),
     ]
@@ -183,4 +185,6 @@ def _mlp_agrees(shadow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> b
     """Whether norm2 and MLP give every other token the same when the rest is left out."""
     tokens = args[0] if args else next(iter(kwargs.values()))
     every_other = tokens[:, ::2]
-    return torch.allclose(shadow.mlp(shadow.norm2(every_other)), shadow.mlp(shadow.norm2(tokens))[:, ::2], rtol=1e-3, atol=1e-4)
+    return torch.allclose(
+        shadow.mlp(shadow.norm2(every_other)), shadow.mlp(shadow.norm2(tokens))[:, ::2], rtol=1e-3, atol=1e-4
+    )

@@ -1,7 +1,7 @@
 """Which tokens are kept: a mark on the tensor that holds them, and the parts of other arguments that belong to them.
 
-The mark travels as an attribute of the tensor that a block hands to the next. So a block knows what enters whoever calls
-it: the model, a further cycle, or the recomputation of a checkpoint in the backward of an earlier forward.
+The mark travels as an attribute of the tensor that a block hands to the next. So a block knows what enters it
+whoever calls: the model, a further cycle, or the recomputation of a checkpoint in the backward of an earlier forward.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class KeptTokens:
         total: Tokens of the full grid, the first ones included.
         block: Number of the block that returned the tensor.
         again: Whether it did so in a further cycle, which drops no more.
-        taken: Arguments that blocks took in part for these tokens, and the parts: most models hand the same to all blocks.
+        taken: Arguments and the parts of them that belong to these tokens: most models hand the same to all blocks.
     """
 
     index: Tensor

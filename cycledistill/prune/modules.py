@@ -32,10 +32,10 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
-from cycledistill.plugin.torch_private import is_replica, recomputing
 from cycledistill.plugin.rows import flat_rows, put_rows, take_rows, with_first
 from cycledistill.plugin.state import ON_THE_FULL_GRID, PRUNE_STATE
 from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import is_replica, recomputing
 from cycledistill.prune.handle import Pruning
 from cycledistill.prune.kept_tokens import KeptTokens, kept_tokens_of, mark_kept_tokens, take_argument
 from cycledistill.prune.scores import token_scores
@@ -123,7 +123,9 @@ class PrunedBlock(Swapped):
         finally:
             state.call = None
         if call.local is None or call.rows is None or not call.mlp_done:
-            raise _refusal(state, "did not run attn.qkv, norm2 and mlp in this order, one call each; it cannot be pruned")
+            raise _refusal(
+                state, "did not run attn.qkv, norm2 and mlp in this order, one call each; it cannot be pruned"
+            )
         if kept is None:
             index = torch.arange(entered - handle.first, device=tokens.device).expand(tokens.shape[0], -1)
             kept = KeptTokens(index, handle.first, entered, state.block)
@@ -135,7 +137,7 @@ class PrunedBlock(Swapped):
     def __prepare_scriptable__(self) -> nn.Module:
         raise _refusal(
             self.__dict__[PRUNE_STATE],
-            "cannot be compiled by torch.jit.script, which would drop no token: use torch.jit.trace, torch.export, ONNX",
+            "cannot be compiled by torch.jit.script, which drops no token: use torch.jit.trace, torch.export, ONNX",
         )
 
 

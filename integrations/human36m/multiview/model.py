@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cycledistill.prune.kept_tokens import kept_of, take_argument
+from cycledistill.prune.kept_tokens import kept_tokens_of, take_argument
 
 from .checks import check_places, check_views
 from .config import MultiViewConfig
@@ -140,7 +140,7 @@ class MultiViewPPT(MultiViewHubModel):
         """The fused layers: (V * B, K + n, C) to the keypoint tokens (V * B, K, C)."""
         if directions is not None and self.pos_3d_linear is not None:
             positions = positions + self._behind_keypoints(self.pos_3d_linear(directions))
-        kept = kept_of(tokens)  # positions follow the tokens that the pruning layers left
+        kept = kept_tokens_of(tokens)  # positions follow the tokens that the pruning layers left
         if kept is not None:
             positions = take_argument("pos", positions, kept)
         keypoints = self.config.num_keypoints
