@@ -32,7 +32,7 @@ def check_cycled(model: nn.Module, stack: Stack) -> None:
         return
     levels, cycled = handle.stack.modules(model), stack.modules(model)
     drops = [levels[number] for number in handle.layers]
-    last = levels[handle._end]
+    last = levels[handle.end]
     changes = any(drop is each for drop in drops for each in cycled[1:]) or any(last is each for each in cycled[:-1])
     back = model.get_submodule(handle.recover_after) if handle.recover_after else None
     for block in cycled:
@@ -66,7 +66,7 @@ def _segments(model: nn.Module, handle: Any) -> list[str]:
     if span is None:
         return [handle.stack.path]
     container, start = handle.stack.path.split("[")[0], span[0]
-    bounds = [0, *(number for number in handle.layers if number), handle._end + 1]
+    bounds = [0, *(number for number in handle.layers if number), handle.end + 1]
     return [f"{container}[{start + a}:{start + b}]" for a, b in pairwise(bounds)]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cycledistill import unwrap_hourglass, wrap_cyclic, wrap_hourglass
-from cycledistill.hourglass.recovery import linear, nearest
+from cycledistill.hourglass.recovery import recover_linear, recover_nearest
 from cycledistill.hourglass.selection import uniform
 from tests.hourglass.hosts import (
     DEPTH,
@@ -128,7 +128,7 @@ def test_a_frame_that_is_always_kept(centre: int | bool) -> None:
     assert always == [centre is not False] * 2
 
 
-@pytest.mark.parametrize(("recover", "between"), [("linear", linear), ("nearest", nearest)])
+@pytest.mark.parametrize(("recover", "between"), [("linear", recover_linear), ("nearest", recover_nearest)])
 def test_interpolation_acts_on_what_the_head_returns(recover: str, between: Any) -> None:
     plain, x = host(JointHost), poses()
     model = wrap(plain, recover=recover)
@@ -144,13 +144,13 @@ def test_recovery_after_another_module() -> None:
     seen: list[Tensor] = []
     bare.levels[-1].register_forward_hook(lambda _, args, output: seen.append(output))
     bare(x)
-    close(last(x), plain.finish(linear(seen[0], bare.hourglass.index, FRAMES)))
+    close(last(x), plain.finish(recover_linear(seen[0], bare.hourglass.index, FRAMES)))
     inner = wrap(plain, recover="nearest", recover_after="levels.3")
     state = plain.embed(x)
     for level in plain.levels[:2]:
         state = level(state)
     index = choose(state, 5)
-    state = nearest(plain.levels[3](plain.levels[2](take(state, index))), index, FRAMES)
+    state = recover_nearest(plain.levels[3](plain.levels[2](take(state, index))), index, FRAMES)
     close(inner(x), plain.finish(plain.levels[4](state)))
 
 

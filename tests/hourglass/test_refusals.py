@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import StackError, unwrap_hourglass, wrap_hourglass, wrap_pruning
-from cycledistill.hourglass.key_map import OFFICIAL, from_official, to_official
+from cycledistill.hourglass.key_map import KEY_MAP, from_official, to_official
 from cycledistill.plugin.state import HOURGLASS_STATE
 from tests.hourglass.hosts import FRAMES, WIDTH, FrameHost, JointHost, SequenceFirst, awake, host, poses
 
@@ -218,7 +218,7 @@ def test_forwards_that_do_not_pass_the_points_or_the_recovery() -> None:
     with pytest.raises(StackError, match="passed 0 of 1 prune points"):
         model(poses())
     model.skips = "norm"
-    with pytest.raises(StackError, match="norm did not run after the last level"):
+    with pytest.raises(StackError, match="norm did not run after the last block"):
         model(poses())
     model.skips = ""
     assert model(poses()).shape == (2, FRAMES, 9)
@@ -350,7 +350,7 @@ def test_frames_that_come_first_need_a_layout() -> None:
 def test_a_layout_that_does_not_come_back() -> None:
     layout = (lambda x: x.unsqueeze(2), lambda x: (x.squeeze(2), x))
     model = wrap_hourglass(host(FrameHost), layer=2, keep=5, recover="linear", layout=layout)
-    with pytest.raises(StackError, match=r"gave 2 things for the state at levels\.2, which is 1 tensor"):
+    with pytest.raises(StackError, match=r"gave 2 things for the tokens at levels\.2, which are 1 tensor"):
         model(poses())
 
 
@@ -374,13 +374,13 @@ def test_official_names_both_ways() -> None:
     model = awake(wrap_hourglass(host(JointHost), layer=2, keep=5))
     ours = model.state_dict()
     official = to_official(ours)
-    assert set(ours) - set(official) == set(OFFICIAL)
-    assert set(official) - set(ours) == set(OFFICIAL.values())
+    assert set(ours) - set(official) == set(KEY_MAP)
+    assert set(official) - set(ours) == set(KEY_MAP.values())
     assert torch.equal(official["x_token"], model.recover.query)
     assert torch.equal(official["cross_attention.linear_k.bias"], model.recover.k.bias)
     again = from_official(official)
     assert list(again) == list(ours)
-    assert all(again[name] is official[OFFICIAL.get(name, name)] for name in again)
+    assert all(again[name] is official[KEY_MAP.get(name, name)] for name in again)
     official.pop("cross_attention.linear_v.bias")
     official["cross_attention.norm.weight"] = torch.zeros(1)
     with pytest.raises(
