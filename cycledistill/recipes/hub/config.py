@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from cycledistill.cycle.groups import ALL
+from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.config.distillation import plain_distill, read_distill
 from cycledistill.recipes.config.overrides import nearest
 from cycledistill.recipes.errors import RecipeError
@@ -70,7 +71,7 @@ def cycles_of(model: nn.Module) -> dict[str, Any]:
 
     A scheme that is code is not written, with a warning: whoever loads the model gives one, or trains without.
     """
-    handle: Any = getattr(model, "cyclic", None)
+    handle = handle_of(model, "cyclic")
     if handle is None:
         return {}
     try:
@@ -99,7 +100,7 @@ def unlike_config(model: nn.Module, built: nn.Module) -> str:
 
 def _plugins(model: nn.Module) -> dict[str, str]:
     """What each plug-in acts on, and which tokens are distilled, in words."""
-    handles = {name: getattr(model, name, None) for name in ("cyclic", "pruning", "hourglass")}
+    handles = {name: handle_of(model, name) for name in ("cyclic", "pruning", "hourglass")}
     groups = dict(getattr(handles["cyclic"], "groups", None) or ALL)
     told = {f"model.{name} acts on": _acts_on(handle) for name, handle in handles.items()}
     return told | {"model.cyclic distils the tokens": str(groups)}
