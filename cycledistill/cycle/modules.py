@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from cycledistill.cycle.recording import BYPASS, LOOP, Recording
-from cycledistill.cycle.snapshot import Snapshot, plain, versions
+from cycledistill.cycle.snapshot import Snapshot, plain
 from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import forward_hooks, versions
 
 
 @dataclass
@@ -97,6 +98,6 @@ class EarlyModule(Swapped):
 def _show_to_collectors(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     # Hugging Face collects hidden states by forward hooks that are only active inside the model's own forward. A
     # by-passed block runs no hooks, so these (and only these, the others ran in the loop) are shown its output.
-    for hook in block._forward_hooks.values():
+    for hook in forward_hooks(block).values():
         if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
             hook(block, args, output)

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
-from cycledistill.cycle.call import FrozenStatistics, RecordedCall, autocast_of, saving_hooks
+from cycledistill.cycle.call import FrozenStatistics, RecordedCall, autocast_of
 from cycledistill.cycle.snapshot import Snapshot, is_eager, objects_with_hidden_tensors, plain, same_value
 from cycledistill.errors import StackError
+from cycledistill.plugin.torch_private import saving_hooks, tree_flatten, tree_leaves_with_path
 from cycledistill.stack.links import (
     Links,
     check_arguments,
@@ -95,11 +95,11 @@ class Recording:
         """
         if not call.skips:
             return
-        paths = [path for path, _ in pytree.tree_leaves_with_path(call.given.value())]
+        paths = [path for path, _ in tree_leaves_with_path(call.given.value())]
         skipped = {paths[taken] for _, _, taken in call.skips}
         for earlier in self.calls:
             known = earlier.state_places()
-            for place, (path, leaf) in enumerate(pytree.tree_leaves_with_path(earlier.given.value())):
+            for place, (path, leaf) in enumerate(tree_leaves_with_path(earlier.given.value())):
                 if path in skipped and isinstance(leaf, torch.Tensor) and place not in known:
                     raise StackError(
                         f'blocks="{self.path}": block {index} takes the output of a block further back where earlier '
@@ -144,7 +144,7 @@ class Recording:
     def _check_arguments(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The forward, replayed with later tokens, must give a block what was noted, but for them."""
         call = self.calls[index]
-        leaves, spec = pytree.tree_flatten((args, kwargs))
+        leaves, spec = tree_flatten((args, kwargs))
         state = call.state_places()
         same = spec == call.given.spec and all(
             place in state or same_value(noted, leaf)
@@ -233,8 +233,8 @@ class Recording:
         first, second = self.calls[:2]
         if first.given.spec == second.given.spec:
             return second.links
-        places = [path for path, _ in pytree.tree_leaves_with_path(first.given.value())]
-        paths = [path for path, _ in pytree.tree_leaves_with_path(second.given.value())]
+        places = [path for path, _ in tree_leaves_with_path(first.given.value())]
+        paths = [path for path, _ in tree_leaves_with_path(second.given.value())]
         if not all(paths[taken] in places for _, taken in second.links):
             raise StackError(
                 f'blocks="{self.path}": block 0 takes its arguments in another form than block 1, so the stack\'s '

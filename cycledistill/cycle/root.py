@@ -17,6 +17,7 @@ from cycledistill.cycle.modules import Recorder
 from cycledistill.errors import StackError
 from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import is_replica
 
 
 class CycledRoot(Swapped):
@@ -70,7 +71,7 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
                 "torch.fx traces a wrapped model only in eval mode and at exit 1 (create_feature_extractor also traces "
                 "the training mode): call unwrap_cyclic(model) first, or model.eval() with model.cyclic.exit = 1"
             )
-        if getattr(self, "_is_replica", False):
+        if is_replica(self):
             raise StackError(
                 "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
                 "torch.nn.parallel.DistributedDataParallel, or unwrap_cyclic(model)"
