@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from cycledistill.cost.report import cost
 from cycledistill.errors import StackError
+from cycledistill.files import atomic_write, check_writable
 from cycledistill.insight.report import insight_report, open_subject
 from cycledistill.stack.find import choose_stack, find_stacks
 
@@ -240,24 +241,16 @@ def _check_target(option: str, path: Path) -> None:
     if not path.parent.is_dir():
         raise BadInput(f"{option} {path}: there is no folder {path.parent}")
     try:
-        _beside(path).touch()
-        _beside(path).unlink()
+        check_writable(path)
     except OSError as error:
         raise BadInput(f"{option} {path} cannot be written: {error.strerror}") from error
 
 
 def _write(path: Path, text: str) -> None:
-    """Beside, then renamed: a reader never sees half a file."""
     try:
-        _beside(path).write_text(text, encoding="utf-8")
-        os.replace(_beside(path), path)
+        atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
     except OSError as error:
-        _beside(path).unlink(missing_ok=True)
         raise BadInput(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
 
 
 if __name__ == "__main__":

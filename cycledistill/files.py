@@ -19,8 +19,8 @@ _SHOWN = 40  # letters of a file's name in its temporary one: a name that is as 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], T], *, sync: bool = False) -> T:
     """Write a file so that ``path`` is at any moment the file that was there, or the whole new one.
 
-    The new file is readable by whom the process's umask says, whatever the writer thinks of it (safetensors writes
-    for the owner alone).
+    The new file may be read by whoever may read a file that this process makes, also where the writer made it for its
+    owner alone (safetensors does).
 
     Args:
         path: The file.
@@ -76,8 +76,9 @@ def atomic_folder(path: str | os.PathLike[str], write: Callable[[Path], T]) -> T
     with _temporary(path) as beside:
         beside.mkdir()
         result = write(beside)
-        for each in (*sorted(beside.iterdir()), beside):
-            _sync(each)
+        for file in _as_the_umask_says(beside):
+            _sync(file)
+        _sync(beside)
         if path.exists():
             os.replace(path, old)
         try:
@@ -114,7 +115,7 @@ def atomic_files(folder: str | os.PathLike[str], write: Callable[[Path], T]) -> 
     with _temporary(folder / "files") as beside:
         beside.mkdir()
         result = write(beside)
-        for file in sorted(beside.iterdir()):
+        for file in _as_the_umask_says(beside):
             os.replace(file, folder / file.name)
     return result
 
@@ -160,6 +161,16 @@ def _temporary(path: Path) -> Iterator[Path]:
             shutil.rmtree(beside, ignore_errors=True)
         else:
             beside.unlink(missing_ok=True)
+
+
+def _as_the_umask_says(folder: Path) -> list[Path]:
+    """The files in a folder, after whoever may read a new one may read them."""
+    files, probe = sorted(folder.iterdir()), folder / ".mode"
+    probe.touch(exist_ok=False)
+    for file in files:
+        shutil.copymode(probe, file)
+    probe.unlink()
+    return files
 
 
 def _sync(path: Path) -> None:

@@ -9,7 +9,8 @@ from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
 from cycledistill.recipes.run.engine import engine
 from cycledistill.recipes.run.session import wanted_exits
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
+from cycledistill.recipes.weights import read_weights
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
 from .evaluation.measure import evaluate
 from .models.lifter import Lifter

@@ -13,13 +13,13 @@ from torch import nn
 from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.run.logs import Meter, RunLog
+from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import (
     CheckpointStore,
     find_checkpoint,
     load_weights,
     read_recipe,
     read_state,
-    read_weights,
 )
 
 _logger = logging.getLogger(__name__)

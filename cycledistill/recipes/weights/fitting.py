@@ -9,7 +9,7 @@ from torch import Tensor
 _SHOWN = 6
 
 
-def differences(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> str:
+def mismatch(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> str:
     """What keeps weights from fitting, in words; empty where they fit.
 
     Args:
@@ -17,7 +17,7 @@ def differences(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, .
         expected: Name -> shape of all that a model has.
 
     Example:
-        >>> differences({"a": torch.zeros(2)}, {"a": (3,), "b": (1,)})
+        >>> mismatch({"a": torch.zeros(2)}, {"a": (3,), "b": (1,)})
         '1 missing: b; 1 of another shape: a (2,), expected (3,)'
     """
     missing = [name for name in expected if name not in state]

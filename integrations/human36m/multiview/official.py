@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.fitting import differences
+from cycledistill.recipes.weights.fitting import mismatch
 
 from .config import MultiViewConfig
 from .model import MultiViewPPT
@@ -86,7 +86,7 @@ def multiview_from_official(state: Mapping[str, Tensor], config: MultiViewConfig
             "model, and start_from_coco (--from-coco) those of a single-view PPT"
         )
     names, shapes = multiview_names(config), multiview_shapes(config)
-    wrong = differences(state, {theirs: shapes[ours] for ours, theirs in names.items()})
+    wrong = mismatch(state, {theirs: shapes[ours] for ours, theirs in names.items()})
     if wrong:
         raise CheckpointError(f"the weights are not those of this multi-view PPT, {wrong}{_advice(state, config)}")
     return {ours: state[theirs] for ours, theirs in names.items()}
@@ -114,7 +114,7 @@ def check_ours(state: Mapping[str, Tensor], config: MultiViewConfig) -> None:
     Raises:
         CheckpointError: Tensors missing, unknown or of another shape, all of them named.
     """
-    wrong = differences(state, multiview_shapes(config))
+    wrong = mismatch(state, multiview_shapes(config))
     if wrong:
         raise CheckpointError(f"the weights are not those of this multi-view PPT, {wrong}{_advice(state, config)}")
 

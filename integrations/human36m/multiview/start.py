@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import read_weights
-from cycledistill.recipes.weights.fitting import differences
+from cycledistill.recipes.weights.fitting import mismatch
 
 from .config import MultiViewConfig
 from .model import MultiViewPPT
@@ -84,7 +84,7 @@ def _taken(state: State, own: State, tokens: Sequence[int]) -> State:
     expected = {name: shape for name, shape in shapes.items() if not name.startswith((_HEAD, RAYS))}
     if _TABLE in body and _is_sine(body[_TABLE]):
         expected[_TABLE] = tuple(body[_TABLE].shape)  # of any grid
-    wrong = differences(body, expected)
+    wrong = mismatch(body, expected)
     if wrong:
         raise CheckpointError(
             f"these are not weights of a PPT-S that fits this model, {wrong}; take ppt_s_original with patch_size=(4, "

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.fitting import differences
+from cycledistill.recipes.weights.fitting import mismatch
 
 from ..models.lifter import Lifter, resize_positions
 from .official import State, join, official_names, split
@@ -96,7 +96,7 @@ def _fitted(state: Mapping[str, Tensor], shapes: Shapes, tables: list[str], resi
             "the model with frames=... (and keep=...) of the file"
         )
     fitted = {**state, **{name: resize_positions(state[name], shapes[name][1]) for name in off}}
-    wrong = differences(fitted, shapes)
+    wrong = mismatch(fitted, shapes)
     if wrong:
         raise CheckpointError(
             f"the weights are not those of this {type(model).__name__}, {wrong}; check the model's name and options "
