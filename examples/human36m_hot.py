@@ -49,7 +49,7 @@ from cycledistill.integrations.human36m.data.clips import Clip, film
 from cycledistill.integrations.human36m.data.dataset import LiftWindows, WindowBatches, window_loader
 from cycledistill.integrations.human36m.data.motion import generate_motion
 from cycledistill.integrations.human36m.data.windows import chunk_bounds, window_frames
-from cycledistill.integrations.human36m.draw import draw_poses
+from cycledistill.integrations.human36m.draw import draw_sequences
 from cycledistill.integrations.human36m.evaluation.measure import Protocol, evaluate, predict
 from cycledistill.integrations.human36m.evaluation.metrics import MotionScores
 from cycledistill.integrations.human36m.models.registry import create_lifter
@@ -196,7 +196,7 @@ def draw(models: Mapping[str, nn.Module], clips: Sequence[Clip], path: Path) -> 
     inputs = torch.from_numpy(clip.inputs[None, window])
     poses = {arm: predict(model.eval(), inputs, PROTOCOL)[0].numpy() for arm, model in models.items()}
     title = f"{clip.action}: predicted (orange left, blue right) over true (grey), {FRAMES} frames of 60 ms"
-    draw_poses(poses, path, truth=clip.targets[window], title=title)
+    draw_sequences(poses, path, truth=clip.targets[window], title=title)
 
 
 def run_seed(seed: int, steps: int) -> dict[str, tuple[dict[str, float], dict[str, Tensor]]]:

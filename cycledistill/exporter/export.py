@@ -20,7 +20,7 @@ from cycledistill.exporter.compare import compare, default_tolerance, run_eagerl
 from cycledistill.exporter.errors import ExportError
 from cycledistill.exporter.formats import write_graph, write_state_dict
 from cycledistill.files import atomic_files
-from cycledistill.inputs import Inputs, call_of, describe, guess_call
+from cycledistill.inputs import Arguments, call_of, describe, guess_call
 from cycledistill.stack.probe import meta_copy
 
 _logger = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ def _at_exit(handles: list[Any], exit: int) -> Iterator[None]:
             handle.exit = cycle
 
 
-def _call(model: nn.Module, inputs: Any) -> Inputs:
+def _call(model: nn.Module, inputs: Any) -> Arguments:
     if inputs is None:
         try:
             call = guess_call(model, meta_copy(model))

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from cycledistill.inputs import Inputs
 from cycledistill.insight.attention import over_tokens, watch_attention
-from cycledistill.insight.watch import Inputs, run, watched_stack
+from cycledistill.insight.watch import run, watched_stack
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from typing import Any
 import yaml
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import read_weights, write_weights
+from cycledistill.recipes.weights.files import network_metadata, read_weights, stored_network, write_weights
 
 from .models.registry import pose_model_config
-from .weights.loading import check_network, metadata, stored_network
+from .weights.loading import check_network
 from .weights.official import FORMATS
 from .weights.suggest import keypoint_count
 from .weights.translate import from_official, to_official
@@ -74,7 +74,7 @@ def _convert(options: argparse.Namespace) -> str:
         converted = from_official(state, config)
     except CheckpointError as error:
         raise CheckpointError(f"{options.input}: {error}") from None
-    write_weights(converted.model, options.output, metadata(config, options.model))
+    write_weights(converted.model, options.output, network_metadata(config, options.model))
     message = f"{options.output}: {len(converted.model)} tensors, read as {converted.format}"
     if converted.loss:
         beside = options.output.with_suffix(f".loss{options.output.suffix}")

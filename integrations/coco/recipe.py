@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes.config import sections
-from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names, plain
+from cycledistill.recipes.config.overrides import Overrides, as_dict, check, load, packaged_names
 from cycledistill.recipes.config.sections import CyclicSection, EmaSection
 from cycledistill.recipes.errors import RecipeError
 
@@ -198,7 +198,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole recipe as plain data, as YAML and JSON can hold it."""
-        return plain(self)
+        return as_dict(self)
 
 
 def _check_fraction(key: str, value: float) -> None:

@@ -32,7 +32,7 @@ from .data.keypoint_files import describe_gaps, fill_gaps, read_keypoints, undet
 from .data.npz import write_npz
 from .data.skeleton import COCO_USED, JOINTS, coco_to_h36m
 from .data.windows import centred_bounds, chunk_bounds, log_short, window_frames
-from .draw import draw_poses
+from .draw import draw_sequences
 from .errors import LiftingDataError
 from .evaluation.measure import Protocol, predict
 
@@ -181,7 +181,7 @@ def _run(args: argparse.Namespace) -> None:
     write_poses(poses, args.poses)
     sys.stdout.write(f"{len(poses)} poses in {args.poses}\n")
     if args.figure:
-        draw_poses({"lifted": poses}, args.figure)
+        draw_sequences({"lifted": poses}, args.figure)
         sys.stdout.write(f"picture: {args.figure}\n")
 
 

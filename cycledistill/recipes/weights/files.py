@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import pickle
 import re
 import struct
@@ -99,6 +101,29 @@ def read_metadata(path: str | Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is broken or truncated, or no safetensors file ({error})") from error
+
+
+def network_metadata(config: Any, name: str | None = None) -> dict[str, str]:
+    """What a safetensors file of a model built from a config says about its weights.
+
+    Args:
+        config: The network's, a dataclass of plain values.
+        name: The model's, if it has one.
+
+    Example:
+        >>> write_weights(model.state_dict(), "mine.safetensors", network_metadata(model.config, "mine"))
+    """
+    words = {"format": "cycledistill", "config": json.dumps(dataclasses.asdict(config))}
+    return words | ({} if name is None else {"model": name})
+
+
+def stored_network(path: str | Path) -> dict[str, Any]:
+    """The network's config that `network_metadata` put into a file; empty for any other file.
+
+    Raises:
+        CheckpointError: A truncated or foreign file.
+    """
+    return dict(json.loads(read_metadata(path).get("config", "{}")))
 
 
 def write_weights(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:

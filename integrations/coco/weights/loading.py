@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import State, read_metadata, read_weights, write_weights
+from cycledistill.recipes.weights.files import State, network_metadata, read_weights, stored_network, write_weights
 from cycledistill.recipes.weights.fitting import mismatch
 
 from ..models.config import TokenPoseConfig
@@ -78,11 +77,6 @@ def check_network(stored: Mapping[str, Any], config: TokenPoseConfig, where: str
         )
 
 
-def stored_network(path: str | Path) -> dict[str, Any]:
-    """The network's config that a safetensors file of ours holds; empty for any other file."""
-    return dict(json.loads(read_metadata(path).get("config", "{}")))
-
-
 def load_imagenet_backbone(model: TokenPose, path: str | Path) -> None:
     """Load HRNet weights trained on ImageNet (or a whole HRNet pose model's) into a model's backbone.
 
@@ -124,9 +118,4 @@ def save_pose_weights(model: TokenPose, path: str | Path, name: str | None = Non
     Raises:
         CheckpointError: Another suffix, or no such folder.
     """
-    write_weights(model.state_dict(), path, metadata(model.config, name))
-
-
-def metadata(config: TokenPoseConfig, name: str | None) -> dict[str, str]:
-    """What a safetensors file of ours says about its weights: the network's config and the model's name."""
-    return {"format": "cycledistill", "config": json.dumps(asdict(config))} | ({} if name is None else {"model": name})
+    write_weights(model.state_dict(), path, network_metadata(model.config, name))

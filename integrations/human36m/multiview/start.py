@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import read_weights
+from cycledistill.recipes.weights.files import read_weights, stored_network
 from cycledistill.recipes.weights.fitting import mismatch
 
 from .config import MultiViewConfig
 from .model import MultiViewPPT
 from .official import RAYS, State, is_ours, official_name
-from .weights import stored_config
 
 COCO_TOKENS = (12, 12, 14, 16, 11, 13, 15, 11, 1, 0, 2, 5, 7, 9, 6, 8, 10)
 """For each of Human3.6M's 17 joints, the COCO keypoint whose token it starts from, as in the authors' code."""
@@ -60,7 +59,7 @@ def start_from_coco(model: MultiViewPPT, path: str | Path, tokens: Sequence[int]
     ours = {official_name(name): name for name in own}
     try:
         taken = _taken({ours.get(name, name): tensor for name, tensor in read.items()}, own, tokens)
-        _check_network(stored_config(path) if is_ours(read) else {"scale": "dim"}, model.config, path)
+        _check_network(stored_network(path) if is_ours(read) else {"scale": "dim"}, model.config, path)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     model.load_state_dict({**own, **taken}, strict=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import read_metadata, read_weights, write_weights
+from cycledistill.recipes.weights.files import network_metadata, read_weights, stored_network, write_weights
 
 from .config import MultiViewConfig
 from .model import MultiViewPPT
@@ -38,7 +37,7 @@ def load_multiview_weights(model: MultiViewPPT, path: str | Path) -> None:
     try:
         if is_ours(state):
             check_ours(state, config)
-            _check_stored(stored_config(path), config)
+            _check_stored(stored_network(path), config)
         else:
             state = multiview_from_official(state, config)
     except CheckpointError as error:
@@ -56,17 +55,7 @@ def save_multiview_weights(model: MultiViewPPT, path: str | Path) -> None:
     Raises:
         CheckpointError: Another suffix, or no such folder.
     """
-    write_weights(model.state_dict(), path, metadata(model.config))
-
-
-def metadata(config: MultiViewConfig) -> dict[str, str]:
-    """What a safetensors file of ours says about its weights: the network's config and the model's name."""
-    return {"format": "cycledistill", "config": json.dumps(asdict(config)), "model": MODEL}
-
-
-def stored_config(path: str | Path) -> dict[str, Any]:
-    """The network's config that a safetensors file of ours holds; empty for any other file."""
-    return dict(json.loads(read_metadata(path).get("config", "{}")))
+    write_weights(model.state_dict(), path, network_metadata(model.config, MODEL))
 
 
 def _check_stored(stored: Mapping[str, Any], config: MultiViewConfig) -> None:

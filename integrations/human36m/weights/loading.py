@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import read_weights, write_weights
+from cycledistill.recipes.weights.files import network_metadata, read_weights, write_weights
 
 from ..models.lifter import Lifter
 from .translate import check_ours, from_official, is_ours
@@ -48,10 +46,4 @@ def save_lifter_weights(model: Lifter, path: str | Path, name: str | None = None
     Raises:
         CheckpointError: Another suffix, or no such folder.
     """
-    write_weights(model.state_dict(), path, metadata(model, name))
-
-
-def metadata(model: Lifter, name: str | None) -> dict[str, str]:
-    """What a safetensors file of ours says about its weights: the network's config and the model's name."""
-    words = {"format": "cycledistill", "config": json.dumps(asdict(model.config))}
-    return words | ({} if name is None else {"model": name})
+    write_weights(model.state_dict(), path, network_metadata(model.config, name))
