@@ -45,6 +45,7 @@ from torch import Tensor, nn
 from cycledistill import CycleLoss, wrap_cyclic, wrap_hourglass
 from cycledistill.cost.report import cost
 from cycledistill.cost.timing import interleaved
+from cycledistill.files import atomic_write
 from cycledistill.integrations.human36m.data.clips import Clip, film
 from cycledistill.integrations.human36m.data.dataset import LiftWindows, WindowBatches, window_loader
 from cycledistill.integrations.human36m.data.motion import generate_motion
@@ -282,8 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     record, models = run_study(seeds, steps, args.processes or min(seeds, 2, os.cpu_count() or 1))
     print(f"\n{table(record)}\n\n{explain(record)}\n")
     numbers.parent.mkdir(parents=True, exist_ok=True)
-    numbers.with_suffix(".tmp").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    numbers.with_suffix(".tmp").replace(numbers)
+    atomic_write(numbers, lambda file: file.write_text(json.dumps(record, indent=1), encoding="utf-8"))
     draw(models, load_data()[1], picture)
     print(f"Picture: {picture}   Numbers: {numbers}")
     return 0
