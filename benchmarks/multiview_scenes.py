@@ -2,8 +2,8 @@
 
 The features stand for what a backbone would make of a picture: a blob in a channel of its own for each joint that is
 not hidden, in noise. So a scene asks what fusion can answer, where the hidden joints are, and little else. The motion
-is that of ``human36m/data/motion.py``, made by formulas; no figure measured on it says anything about people. The same seed gives the
-same scenes everywhere.
+is generated too, by formulas; no figure measured on it says anything about people. The same seed gives the same scenes
+everywhere.
 """
 
 from __future__ import annotations
