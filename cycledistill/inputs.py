@@ -12,11 +12,14 @@ from cycledistill.errors import StackError
 from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
 from cycledistill.stack.probe import guess_inputs
 
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
+"""What a user calls a model with: a tensor, a tuple of arguments, or keyword arguments."""
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a model's forward."""
 
 
-def guess_call(model: nn.Module, twin: nn.Module) -> Inputs:
+def guess_call(model: nn.Module, twin: nn.Module) -> Arguments:
     """One image of the first declared size that a meta copy runs on, as meta tensors of the model's type."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     tried = []
@@ -38,14 +41,14 @@ def guess_call(model: nn.Module, twin: nn.Module) -> Inputs:
     )
 
 
-def call_of(inputs: Tensor | tuple[Any, ...] | Mapping[str, Any]) -> Inputs:
+def call_of(inputs: Inputs) -> Arguments:
     """A tensor, a tuple of positional or a mapping of keyword arguments, as both."""
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
 
 
-def with_data(given: Inputs, model: nn.Module) -> Inputs:
+def with_data(given: Arguments, model: nn.Module) -> Arguments:
     """The inputs with data, on the model's device; guessed ones (meta) become noise."""
     device = next(model.parameters()).device
 
@@ -55,11 +58,11 @@ def with_data(given: Inputs, model: nn.Module) -> Inputs:
         noise = torch.randn if x.is_floating_point() else torch.zeros
         return noise(x.shape, dtype=x.dtype, device=device)
 
-    placed: Inputs = tree_map_only(Tensor, place, given)
+    placed: Arguments = tree_map_only(Tensor, place, given)
     return placed
 
 
-def describe(given: Inputs) -> str:
+def describe(given: Arguments) -> str:
     """The arguments in words, tensors by shape: ``"1 x 3 x 224 x 224"``."""
     args, kwargs = given
     named = [("", x) for x in args] + [(f"{name} ", x) for name, x in kwargs.items()]
@@ -67,6 +70,6 @@ def describe(given: Inputs) -> str:
     return ", ".join(name + word for name, word in words)
 
 
-def batch_size(given: Inputs) -> int | None:
+def batch_size(given: Arguments) -> int | None:
     """Dimension 0 of the first tensor."""
     return next((int(x.shape[0]) for x in tree_leaves(given) if isinstance(x, Tensor) and x.dim()), None)

@@ -17,7 +17,7 @@ from cycledistill.cost.macs import MacCounter, Macs, count_parts
 from cycledistill.cost.timing import clock_name, interleaved
 from cycledistill.cycle.wrap import wrap_cyclic
 from cycledistill.errors import StackError
-from cycledistill.inputs import Inputs, batch_size, call_of, describe, guess_call, with_data
+from cycledistill.inputs import Arguments, batch_size, call_of, describe, guess_call, with_data
 from cycledistill.output import CycleOutput
 from cycledistill.plugin.torch_private import AnyBatchNorm, tree_leaves, tree_map_only
 from cycledistill.stack.find import Stack
@@ -220,7 +220,7 @@ def _check(model: nn.Module, cycles: int | None, blocks: str, repeats: int) -> i
     return int(cycles)
 
 
-def _count(twin: Any, given: Inputs, cycles: int) -> dict[str, Any]:
+def _count(twin: Any, given: Arguments, cycles: int) -> dict[str, Any]:
     args, kwargs = given
     exits, forwards, steps = [], [], []
     twin.eval()
@@ -238,7 +238,7 @@ def _count(twin: Any, given: Inputs, cycles: int) -> dict[str, Any]:
         with MacCounter(twin) as counter:
             out = twin(*args, **kwargs)
             forwards.append(counter.read())
-            _scalar(out).backward()
+            _loss_of_all(out).backward()
             steps.append(counter.read())
         twin.zero_grad(set_to_none=True)
     return {
@@ -251,7 +251,7 @@ def _count(twin: Any, given: Inputs, cycles: int) -> dict[str, Any]:
     }
 
 
-def _measure(model: nn.Module, given: Inputs, cycles: int, blocks: str, repeats: int) -> Seconds:
+def _measure(model: nn.Module, given: Arguments, cycles: int, blocks: str, repeats: int) -> Seconds:
     args, kwargs = given
     device = next(model.parameters()).device
     trained = as_twin(copy.deepcopy(model), cycles, blocks, "sdpose")
@@ -263,7 +263,7 @@ def _measure(model: nn.Module, given: Inputs, cycles: int, blocks: str, repeats:
         trained.cyclic.cycles = n
         trained.cyclic.distill = scheme if n == cycles else None
         trained.zero_grad(set_to_none=True)
-        _scalar(trained(*args, **kwargs)).backward()
+        _loss_of_all(trained(*args, **kwargs)).backward()
 
     @torch.no_grad()
     def forward(n: int) -> None:
@@ -281,7 +281,7 @@ def _measure(model: nn.Module, given: Inputs, cycles: int, blocks: str, repeats:
     )
 
 
-def _scalar(out: CycleOutput) -> Tensor:
+def _loss_of_all(out: CycleOutput) -> Tensor:
     """A number that every output and every distillation term has a part in, to run the backward from."""
     leaves = [x for x in tree_leaves((out.outputs, out.losses)) if isinstance(x, Tensor) and x.requires_grad]
     if not leaves:

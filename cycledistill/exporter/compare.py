@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.exporter.errors import ExportError, in_words
-from cycledistill.inputs import Inputs, describe
+from cycledistill.inputs import Arguments, describe
 from cycledistill.plugin.torch_private import keystr, tree_flatten_with_path, tree_leaves, tree_map_only
 from cycledistill.stack.probe import argument_names
 
-Run = Callable[[Inputs], list[Tensor]]
+Run = Callable[[Arguments], list[Tensor]]
 """A written file as a function: the inputs of the model to the tensors it returns, on the CPU."""
 
 OTHER_BATCH = 3
@@ -28,23 +28,23 @@ SMALL = 1e-4
 class Sample:
     """Inputs, and what the model makes of them: tensors on the CPU by their place in its output, ``"['logits']"``."""
 
-    inputs: Inputs
+    inputs: Arguments
     outputs: dict[str, Tensor]
 
 
-def batched(call: Inputs, size: int) -> Inputs:
+def batched(call: Arguments, size: int) -> Arguments:
     """The call with the samples of every tensor repeated, or cut, to ``size``."""
     return tree_map_only(Tensor, lambda x: x[torch.arange(size, device=x.device) % len(x)] if x.ndim else x, call)
 
 
-def default_tolerance(model: nn.Module, call: Inputs) -> float:
+def default_tolerance(model: nn.Module, call: Arguments) -> float:
     """0.001, or ten rounding steps of the coarsest type in a model of half precision: 0.01 float16, 0.08 bfloat16."""
     types = {x.dtype for x in (*model.parameters(), *tree_leaves(call)) if isinstance(x, Tensor)}
     return max([1e-3, *(10 * torch.finfo(half).eps for half in types & {torch.float16, torch.bfloat16})])
 
 
 def run_eagerly(
-    model: nn.Module, postprocess: Callable[[Any], Any] | None, call: Inputs, dynamic: bool, kind: str
+    model: nn.Module, postprocess: Callable[[Any], Any] | None, call: Arguments, dynamic: bool, kind: str
 ) -> list[Sample]:
     """Run the model before anything is exported, so that inputs it does not take are told from what cannot be exported.
 
@@ -65,7 +65,9 @@ def run_eagerly(
     return samples
 
 
-def _outputs(model: nn.Module, postprocess: Callable[[Any], Any] | None, call: Inputs, kind: str) -> dict[str, Tensor]:
+def _outputs(
+    model: nn.Module, postprocess: Callable[[Any], Any] | None, call: Arguments, kind: str
+) -> dict[str, Tensor]:
     name = type(model).__name__
     with torch.no_grad():
         try:

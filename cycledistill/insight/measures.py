@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cycledistill.inputs import Inputs
 from cycledistill.insight.attention import hook_attention, over_tokens
-from cycledistill.insight.track import Inputs, run, track_blocks
+from cycledistill.insight.track import run, track_blocks
 from cycledistill.plugin.torch_private import tree_leaves
 
 

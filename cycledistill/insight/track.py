@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cycledistill.inputs import Inputs, call_of
 from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.find import choose_stack
-
-Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
-"""What a model is called with: a tensor, a tuple of arguments, or keyword arguments."""
 
 
 @dataclass
@@ -70,8 +68,7 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
     Raises:
         ValueError: The model does not take these inputs.
     """
-    args = () if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple) else (inputs,)
-    kwargs = inputs if isinstance(inputs, Mapping) else {}
+    args, kwargs = call_of(inputs)
     try:
         with torch.no_grad():
             return model(*args, **kwargs)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes.config.distillation import read_distill
-from cycledistill.recipes.config.overrides import Overrides, load, plain
+from cycledistill.recipes.config.overrides import Overrides, as_dict, load
 from cycledistill.recipes.config.overrides import check as _check
 from cycledistill.recipes.errors import RecipeError
 
@@ -236,7 +236,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole recipe as plain data, as YAML and JSON can hold it."""
-        return plain(self)
+        return as_dict(self)
 
 
 def load_recipe(

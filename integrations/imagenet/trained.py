@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
+from cycledistill.recipes.weights import read_weights
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
 from .data.loader import eval_loader
 from .data.splits import ImageSets, open_validation

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cycledistill.recipes.config.distillation import read_distill
-from cycledistill.recipes.config.overrides import check, plain
+from cycledistill.recipes.config.overrides import as_dict, check
 
 
 class BaseRecipe:
@@ -14,7 +14,7 @@ class BaseRecipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole recipe as plain data, as YAML and JSON can hold it."""
-        return plain(self)
+        return as_dict(self)
 
 
 @dataclass

@@ -15,13 +15,13 @@ from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.run.logs import Meter, RunLog
 from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
+from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import (
     CheckpointStore,
     find_checkpoint,
     load_weights,
     read_recipe,
     read_state,
-    read_weights,
 )
 
 _logger = logging.getLogger(__name__)
