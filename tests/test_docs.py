@@ -30,7 +30,7 @@ import torch
 import torch._dynamo
 
 import cycledistill
-from cycledistill.__main__ import main
+from cycledistill.commands.frame import main
 from cycledistill.cost.report import cost
 from cycledistill.distill import PRESETS
 
