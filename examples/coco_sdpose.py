@@ -37,18 +37,27 @@ from torch.optim.lr_scheduler import LambdaLR
 from cycledistill import CycleLoss, unwrap_cyclic, wrap_cyclic
 from cycledistill.cost.report import cost
 from cycledistill.integrations.coco import HeatmapLoss, TokenPose, create_pose_model
-from cycledistill.integrations.coco.data.annotations import Person, annotated_persons, read_json
-from cycledistill.integrations.coco.data.augment import Augmentation
-from cycledistill.integrations.coco.data.dataset import PersonCrops, PictureBatches, crop_loader, prepare_images
-from cycledistill.integrations.coco.data.detections import image_id_of, read_detections, write_detections
-from cycledistill.integrations.coco.data.images import ImageStore
-from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE
-from cycledistill.integrations.coco.data.synthetic import write_synthetic
+from cycledistill.integrations.coco.data import (
+    COCO,
+    CROWDPOSE,
+    Augmentation,
+    ImageStore,
+    Person,
+    PersonCrops,
+    PictureBatches,
+    annotated_persons,
+    crop_loader,
+    image_id_of,
+    prepare_images,
+    read_detections,
+    read_json,
+    write_detections,
+    write_synthetic,
+)
 from cycledistill.integrations.coco.deploy import output_difference, prepare_for_inference
 from cycledistill.integrations.coco.detector import DETECTORS, DetectorError, detect_persons, load_detector
 from cycledistill.integrations.coco.draw import draw_poses, side_by_side, write_picture
-from cycledistill.integrations.coco.evaluation.average_precision import load_ground_truth
-from cycledistill.integrations.coco.evaluation.measure import evaluate
+from cycledistill.integrations.coco.evaluation import evaluate, load_ground_truth
 from cycledistill.integrations.coco.losses.targets import prepare_targets
 from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.recipe import load_recipe
