@@ -42,10 +42,9 @@ def announce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Announce:
 
     def install(name: str, commands: dict[str, str], **modules: str) -> None:
         folder = tmp_path / name
-        (folder / f"{name}-1.0.dist-info").mkdir(parents=True)
-        (folder / f"{name}-1.0.dist-info" / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
-        )
+        about = folder / f"{name}-1.0.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         lines = [f"{command} = {value}" for command, value in commands.items()]
         (about / "entry_points.txt").write_text("\n".join(["[cycledistill.commands]", *lines]))
         for module, text in modules.items():
