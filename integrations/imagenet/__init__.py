@@ -1,7 +1,7 @@
 """Train DeiT-Tiny and other timm classifiers with cycles, on ImageNet or on any folder of images.
 
-The command is ``python -m cycledistill.integrations.imagenet.train --help`` (also through ``torchrun``); the same
-run from Python is ``load_recipe`` and :func:`cycledistill.integrations.imagenet.train.train`. Needs
+The command is ``python -m cycledistill.integrations.imagenet.train --help`` (also through ``torchrun`` and
+``accelerate launch``); the same run from Python is ``load_recipe`` and :func:`cycledistill.integrations.imagenet.train.train`. Needs
 ``pip install cycledistill[imagenet]``.
 """
 

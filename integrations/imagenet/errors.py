@@ -1,8 +1,4 @@
-"""The errors a user of this integration can meet, each with a message that says what to do."""
-
-from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
-
-__all__ = ["CheckpointError", "DataError", "NonFiniteLossError", "RecipeError"]
+"""The error of image sets, with a message that says what to do."""
 
 
 class DataError(ValueError):

@@ -20,7 +20,7 @@ RUN_FLAGS: Flags = {
     "--output": ("run.output", str, "folder for logs and checkpoints"),
     "--epochs": ("schedule.epochs", int, "length of the schedule"),
     "--workers": ("data.workers", int, "loader processes"),
-    "--device": ("run.device", str, "auto or cpu"),
+    "--device": ("run.device", str, "auto, cpu, cuda or mps"),
     "--seed": ("run.seed", int, "seed of everything random"),
     "--max-steps": ("run.max_steps", int, "stop after so many steps, with a checkpoint"),
 }
@@ -92,7 +92,7 @@ class Command:
         if args.evaluate and args.resume:
             raise RecipeError("--evaluate and --resume exclude each other.")
         source: Any = args.config
-        if args.evaluate and not args.config and not args.evaluate.endswith((".safetensors", ".pth", ".pt")):
+        if args.evaluate and not args.config and not args.evaluate.endswith((".safetensors", ".pth", ".pt", ".bin")):
             source = self.stored(args.evaluate).to_dict()
         recipe = self._recipe(args, source)
         return self.evaluate(recipe, args.evaluate) if args.evaluate else self.train(recipe, args.resume)
@@ -102,5 +102,5 @@ class Command:
         for flag, (key, _, _) in self.flags.items():
             value = getattr(args, flag.lstrip("-").replace("-", "_"))
             if value is not None:
-                options.append((key, value))
+                options.append((key, None if (key, value) == ("cyclic.distill", "none") else value))
         return self.load(source, [*options, *args.set])
