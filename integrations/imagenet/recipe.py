@@ -181,9 +181,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         even = self.data.batch_size % 2 == 0
-        check(
-            even or not self.augment.mixes, "data.batch_size", self.data.batch_size, "an even number (mixup, cutmix)"
-        )
+        check(even or not self.augment.mixes, "data.batch_size", self.data.batch_size, "an even number (mixup, cutmix)")
         moving = self.schedule.drop_path_epochs is not None and self.schedule.drop_path_shape == "linear"
         if self.run.compile and moving:
             raise RecipeError(

@@ -24,7 +24,7 @@ from cycledistill.recipes.run.seeding import IMAGE, STREAM, derive_seed, seeded
 
 from ..errors import DataError
 from .augment import Augmentation, train_transform
-from .splits import ImageSets, Images
+from .splits import Images, ImageSets
 
 _logger = logging.getLogger(__name__)
 
@@ -131,8 +131,7 @@ class TrainLoader:
             self.order = SeededOrder(len(self.dataset), seed, repeats, rank, world_size)
             if len(self.order) < batch_size:
                 raise DataError(
-                    f"{len(self.order)} training images a process make no batch of {batch_size}: "
-                    "lower data.batch_size."
+                    f"{len(self.order)} training images a process make no batch of {batch_size}: lower data.batch_size."
                 )
             self.loader = DataLoader(
                 self.dataset,

@@ -126,7 +126,9 @@ def open_images(source: ImageSource, *, batch_size: int = 1, eval_batch_size: in
         >>> len(images.train), images.classes[:2]
     """
     train = _open_split(source, source.train_split, TRAIN_NAMES, is_training=True, batch_size=batch_size, seed=seed)
-    validation = _open_split(source, source.val_split, VAL_NAMES, is_training=False, batch_size=eval_batch_size, seed=seed)
+    validation = _open_split(
+        source, source.val_split, VAL_NAMES, is_training=False, batch_size=eval_batch_size, seed=seed
+    )
     classes = _check_classes(train, validation, source.dir or source.dataset)
     if isinstance(train, IterableImageDataset):
         return ImageSets(train, validation, classes)
