@@ -14,22 +14,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from cycledistill.cycle.snapshot import Held, Noted, opaque, plain
+from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, plain
 from cycledistill.stack.links import Links
 
 
 @dataclass
-class NotedCall:
+class RecordedCall:
     """One block, and the arguments of its call in the first pass."""
 
     block: nn.Module
-    given: Noted
+    given: Snapshot
     checkpointed: bool
-    containers: list[tuple[Any, Noted]] = field(default_factory=list)
+    containers: list[tuple[Any, Snapshot]] = field(default_factory=list)
     """Lists and dicts among the arguments, which the block may change."""
     places: dict[int, int] = field(default_factory=dict)
     """The number of each argument, by identity."""
-    objects: list[Held] = field(default_factory=list)
+    objects: list[ObjectSnapshot] = field(default_factory=list)
     """Objects that may hold tensors, and what they held."""
     autocast: torch.dtype | bool | None = None
     """The precision the forward asked for around this block, where it is another than around the forward."""
@@ -42,12 +42,12 @@ class NotedCall:
     def watch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at what the block could change beside its tokens."""
         given = (*args, *kwargs.values())
-        self.containers = [(each, Noted(plain(each))) for each in given if isinstance(each, (list, dict))]
+        self.containers = [(each, Snapshot(plain(each))) for each in given if isinstance(each, (list, dict))]
         self.places = {id(each): place for place, each in enumerate(given)}
-        self.objects = [Held(each) for each in opaque(self.leaves)]
+        self.objects = [ObjectSnapshot(each) for each in objects_with_hidden_tensors(self.leaves)]
 
     def run(self, frozen: FrozenStatistics, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the block, checkpointed and in the precision of its first call."""
+        """Recording the block, checkpointed and in the precision of its first call."""
         with _precision(self.leaves, self.autocast):
             if self.checkpointed:
                 return checkpoint(partial(_run_frozen, self.block, frozen), *args, use_reentrant=False, **kwargs)
@@ -62,7 +62,7 @@ class NotedCall:
         """The places of the leaves that are other blocks' outputs."""
         return {taken for _, taken in self.links} | {taken for _, _, taken in self.skips}
 
-    def arguments(self, state: list[Any], outputs: list[Noted]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, state: list[Any], outputs: list[Snapshot]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The noted arguments with the state leaves taken from this cycle's outputs of the blocks before."""
         leaves = list(self.leaves)
         for made, taken in self.links:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 
-class Noted:
+class Snapshot:
     """Leaves, how they were put together, and how often each tensor had been changed in place.
 
     Lists and dicts are noted as what they held: the model may append to them, and a replay must not find that.
@@ -50,7 +50,7 @@ def versions(leaves: list[Any]) -> tuple[int, ...]:
     return tuple(leaf._version if isinstance(leaf, torch.Tensor) and not leaf.is_inference() else -1 for leaf in leaves)
 
 
-def watching() -> bool:
+def is_eager() -> bool:
     """Whether values can be looked at: neither compiled, nor traced, nor captured in a CUDA graph."""
     capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
     return not (torch.compiler.is_compiling() or torch._C._is_tracing() or capturing)
@@ -92,13 +92,13 @@ def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.allclose(a, b, rtol=few, atol=few * largest, equal_nan=True)
 
 
-def opaque(leaves: list[Any]) -> list[Any]:
+def objects_with_hidden_tensors(leaves: list[Any]) -> list[Any]:
     """Objects among the leaves that may hold tensors out of sight: a cache of keys and values, a closure."""
     known = (torch.Tensor, nn.Module, str, numbers.Number, type, type(None), torch.dtype, torch.device, list, dict)
     return [leaf for leaf in leaves if not isinstance(leaf, known) and hasattr(leaf, "__dict__")]
 
 
-class Held:
+class ObjectSnapshot:
     """What an object among the arguments held when it was noted: tensors and numbers, also in the objects it holds."""
 
     def __init__(self, owner: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cycledistill.prune.survivors import kept_of, take_argument
+from cycledistill.prune.kept_tokens import kept_of, take_argument
 
 from .checks import check_places, check_views
 from .config import MultiViewConfig

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from cycledistill.hourglass.official import OFFICIAL
+from cycledistill.hourglass.key_map import OFFICIAL
 
 from ..models.lifter import Lifter
 from ..models.mhformer import HYPOTHESES, MHFormer
