@@ -1,8 +1,8 @@
 """What README and the guides say is run: snippets, outputs, commands, links and names.
 
 Every Python block of a page runs in order in one namespace, offline, in an empty folder. A ``text`` block right after a
-Python block or a command is what that prints, to the letter. Commands of ``cycledistill`` are run, but for training, which
-is parsed; of others the file and the options must exist.
+Python block or a command is what that prints, to the letter. Commands of ``cycledistill`` are run, those that train
+are parsed; of others the file and the options must exist.
 """
 
 from __future__ import annotations

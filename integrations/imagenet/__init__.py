@@ -1,6 +1,6 @@
 """Train DeiT-Tiny and other timm classifiers with cycles, on ImageNet or on any folder of images.
 
-The command is ``cycledistill train imagenet --help`` (through ``torchrun``: the module
+The command is ``cycledistill train imagenet --help`` (through ``torchrun`` and ``accelerate launch``: the module
 ``cycledistill.integrations.imagenet.train``); the same run from Python is ``load_recipe`` and
 :func:`cycledistill.integrations.imagenet.train.train`. Needs ``pip install cycledistill[imagenet]``.
 """
