@@ -273,8 +273,9 @@ def save_results(runs: Runs, path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison, or hand over to the ImageNet recipe."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    COMMAND.add_arguments(parser)
+    parser = COMMAND.parser()
+    parser.prog, parser.description = Path(sys.argv[0]).name, __doc__
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     demo = parser.add_argument_group("the comparison on digits (without --data)")
     demo.add_argument("--seeds", type=int, default=6, help="paired seeds, at least 2 (default %(default)s)")
     demo.add_argument("--steps", type=int, default=800, help="training steps of base (default %(default)s)")

@@ -148,6 +148,10 @@ class EvalSection(sections.EvalSection):
     border: Border = "mask"
     batch_size: int = 8
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.batch_size >= 1, "evaluate.batch_size", self.batch_size, "at least 1")
+
 
 @dataclass
 class RunSection(sections.RunSection):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch.distributed as dist
 from torch import nn
 
 from cycledistill.recipes.config.overrides import changed
@@ -38,6 +39,7 @@ class TrainingSession:
     A command's own session adds what it needs, makes its parts in :meth:`assemble`, and says by ``unit`` what a batch
     is made of, by ``advice`` what to look at when weights do not fit, by :meth:`best_by` which checkpoint is the best,
     by :meth:`network` what its model is, and by :meth:`task_state` what its loss remembers.
+    :meth:`clip_gradients` and :meth:`share_buffers` may be done otherwise.
     """
 
     recipe: Any
@@ -174,6 +176,17 @@ class TrainingSession:
     def load_task_state(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`task_state` gave."""
 
+    def clip_gradients(self) -> None:
+        """Limit the gradients' norm before a step, where the recipe says so."""
+        if self.recipe.optim.clip is not None:
+            self.accelerator.clip_grad_norm_(self.task.parameters(), self.recipe.optim.clip)
+
+    def share_buffers(self) -> None:
+        """Before an evaluation, give every process the first one's BatchNorm statistics: each has seen other data."""
+        if self.accelerator.num_processes > 1:
+            for buffer in self.task.buffers():
+                dist.broadcast(buffer, src=0)
+
     def save(self, metrics: dict[str, Any] | None = None) -> Path | None:
         """Write a checkpoint on the main process; returns its folder there."""
         if not self.accelerator.is_main_process:
@@ -238,7 +251,7 @@ class TrainingSession:
             "batch": self.batch,
             "metrics": metrics,
             "recipe": self.recipe.to_dict(),
-            "versions": {name: _version(name) for name in ("torch", "accelerate", "cycledistill")},
+            "versions": {name: _version(name) for name in ("torch", "timm", "accelerate", "cycledistill")},
         }
 
 
