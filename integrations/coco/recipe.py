@@ -1,7 +1,7 @@
 """The recipe of a training run as typed sections; the defaults are SDPose-S-V1's on COCO.
 
 Numbers: the configs of SDPose (CVPR 2024; mmpose 0.29). How files and ``a.b=c`` overrides become a :class:`Recipe` is
-in ``cycledistill/recipes/overrides.py``.
+in ``cycledistill/recipes/config/overrides.py``.
 """
 
 from __future__ import annotations

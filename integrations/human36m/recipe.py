@@ -1,6 +1,6 @@
 """The recipe of a training run as typed sections; the defaults are MixSTE's on Human3.6M, without the hourglass.
 
-How files and ``a.b=c`` overrides become a :class:`Recipe` is in ``cycledistill/recipes/overrides.py``.
+How files and ``a.b=c`` overrides become a :class:`Recipe` is in ``cycledistill/recipes/config/overrides.py``.
 """
 
 from __future__ import annotations

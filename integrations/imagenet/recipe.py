@@ -2,7 +2,7 @@
 
 Numbers: facebookresearch/deit ``main.py`` (Touvron et al., "Training data-efficient image transformers",
 arXiv 2012.12877), early stochastic depth: Liu et al., "Dropout Reduces Underfitting", arXiv 2303.01500.
-How files and ``a.b=c`` overrides become a :class:`Recipe` is in ``cycledistill/recipes/overrides.py``.
+How files and ``a.b=c`` overrides become a :class:`Recipe` is in ``cycledistill/recipes/config/overrides.py``.
 """
 
 from __future__ import annotations
