@@ -31,14 +31,14 @@ def assert_refused(model: nn.Module, match: str, **settings: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"layer": 5}, r"lie outside the stack levels, whose 5 levels are numbered 0 to 4"),
+        ({"layer": 5}, r"lie outside the stack levels, whose 5 blocks are numbered 0 to 4"),
         ({"layer": -1}, "lie outside"),
         ({"layer": [1, 7], "keep": [5, 3]}, r"\[7\] lie outside"),
-        ({"layer": []}, "number of a level"),
+        ({"layer": []}, "number of a block"),
         ({"layer": [3, 1], "keep": [5, 3]}, "ascending"),
         ({"layer": [1, 1], "keep": [5, 3]}, "ascending"),
-        ({"layer": True}, "number of a level"),
-        ({"layer": "1"}, "number of a level"),
+        ({"layer": True}, "number of a block"),
+        ({"layer": "1"}, "number of a block"),
         ({"keep": 13}, "the clip has 12 frames"),
         ({"keep": 0}, "at least 1"),
         ({"keep": -3}, "at least 1"),
