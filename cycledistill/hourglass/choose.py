@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cycledistill.cycle.modules import Recorder
-from cycledistill.cycle.recording import NOTE
+from cycledistill.cycle.recording import Phase
 from cycledistill.errors import StackError
 from cycledistill.hourglass.selection import full_precision, most_attended, motion, pool_frames, tpc, uniform
 from cycledistill.hourglass.settings import Settings
@@ -86,8 +86,8 @@ class Pass:
 
     def repeats(self) -> bool:
         """Whether cycles are running past the first, which chose the frames for all of them."""
-        recording = self.recorder.recording if self.recorder is not None else None
-        return recording is not None and recording.phase != NOTE
+        phase = self.recorder.phase if self.recorder is not None else None
+        return phase is Phase.CYCLE or phase is Phase.REPLAY
 
 
 def choose_frames(

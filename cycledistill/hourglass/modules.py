@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cycledistill.cycle.modules import CycledBlock
-from cycledistill.cycle.recording import BYPASS, LOOP
+from cycledistill.cycle.recording import Phase
 from cycledistill.errors import StackError
 from cycledistill.hourglass.choose import KeptFrames, Pass, choose_frames, take_frames
 from cycledistill.hourglass.handle import Hourglass
@@ -185,15 +185,15 @@ class HourglassLevel(Swapped):
             )
         # Later cycles start from the kept frames, and answer for levels with tokens that are already pruned.
         phase = _phase(self)  # type: ignore[arg-type]
-        if state.point is not None and phase not in (LOOP, BYPASS):
+        if state.point is not None and phase is not Phase.CYCLE and phase is not Phase.REPLAY:
             args, kwargs = state.enter(self, args, kwargs)  # type: ignore[arg-type]
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         forward_pass = state.handle._pass
         if state.point is not None and forward_pass is not None:
             state.check_state((args, kwargs), output)
-        if state.ends and phase != LOOP and forward_pass is not None:
+        if state.ends and phase is not Phase.CYCLE and forward_pass is not None:
             forward_pass.due = len(forward_pass.kept) == len(state.handle.layers)
-        return state.leave(args, kwargs, output) if state.returns and phase != LOOP else output
+        return state.leave(args, kwargs, output) if state.returns and phase is not Phase.CYCLE else output
 
     def __prepare_scriptable__(self) -> nn.Module:
         raise StackError(
@@ -293,11 +293,10 @@ def _check_done(handle: Hourglass, forward_pass: Pass) -> None:
         )
 
 
-def _phase(module: nn.Module) -> str | None:
+def _phase(module: nn.Module) -> Phase | None:
     """The phase of the cycles, if this module is one of the blocks that are cycled."""
     state = module.__dict__.get(CYCLE_STATE)
-    recording = state.recorder.recording if state is not None and isinstance(module, CycledBlock) else None
-    return recording.phase if recording is not None else None
+    return state.recorder.phase if state is not None and isinstance(module, CycledBlock) else None
 
 
 def _refuse_reentrant(path: str, tokens: Tensor, forward_pass: Pass) -> None:
