@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cycledistill.errors import StackError
+from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
 from cycledistill.stack.probe import Call, Inputs, call_of, guess_inputs
 
 __all__ = ["Call", "Inputs", "batch_size", "call_of", "describe", "guess_call", "with_data"]

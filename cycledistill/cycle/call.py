@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, plain, versions
+from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, plain
+from cycledistill.plugin.torch_private import AnyBatchNorm, tree_unflatten, versions
 from cycledistill.stack.links import Links
 
 
@@ -66,7 +65,7 @@ class RecordedCall:
             leaves[taken] = state[made]
         for block, made, taken in self.skips:
             leaves[taken] = outputs[block].leaves[made]
-        args, kwargs = pytree.tree_unflatten(leaves, self.given.spec)
+        args, kwargs = tree_unflatten(leaves, self.given.spec)
         return args, kwargs
 
     def run(self, frozen: FrozenStatistics, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -126,7 +125,7 @@ class FrozenStatistics:
     """Keeps the running statistics of BatchNorm still while extra cycles run: they belong to the first cycle."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.norms = [module for module in modules if isinstance(module, _BatchNorm) and module.track_running_stats]
+        self.norms = [module for module in modules if isinstance(module, AnyBatchNorm) and module.track_running_stats]
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -161,11 +160,3 @@ def _precision(leaves: list[Any], autocast: torch.dtype | bool | None) -> Abstra
     if isinstance(autocast, torch.dtype):
         return torch.autocast(kind, dtype=autocast)
     return torch.autocast(kind, enabled=False)
-
-
-def saving_hooks() -> Any:
-    """The innermost saved-tensor hooks: another pair inside a block's call than outside means checkpointing."""
-    if torch.compiler.is_compiling() or torch._C._is_tracing():
-        return None
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return hooks[0] if hooks is not None else None

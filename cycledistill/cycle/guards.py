@@ -41,11 +41,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from cycledistill.cycle.call import EarlyCall, RecordedCall
 from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, is_eager, objects_with_hidden_tensors, same_value
 from cycledistill.errors import StackError
+from cycledistill.plugin.torch_private import tree_flatten, tree_leaves_with_path
 
 
 class Comparisons:
@@ -146,11 +146,11 @@ def check_skips(path: str, index: int, call: RecordedCall, earlier: Sequence[Rec
     """
     if not call.skips:
         return
-    paths = [key for key, _ in pytree.tree_leaves_with_path(call.given.value())]
+    paths = [key for key, _ in tree_leaves_with_path(call.given.value())]
     skipped = {paths[taken] for _, _, taken in call.skips}
     for each in earlier:
         known = each.state_leaves()
-        for number, (key, leaf) in enumerate(pytree.tree_leaves_with_path(each.given.value())):
+        for number, (key, leaf) in enumerate(tree_leaves_with_path(each.given.value())):
             if key in skipped and isinstance(leaf, torch.Tensor) and number not in known:
                 raise StackError(
                     f'blocks="{path}": block {index} takes the output of a block further back where earlier '
@@ -191,7 +191,7 @@ def check_same_arguments(
     path: str, index: int, call: RecordedCall, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     """Refuse a replayed forward that gives a block other arguments, beside its tokens, than were recorded."""
-    leaves, spec = pytree.tree_flatten((args, kwargs))
+    leaves, spec = tree_flatten((args, kwargs))
     state = call.state_leaves()
     same = spec == call.given.spec and all(
         number in state or same_value(recorded, leaf)

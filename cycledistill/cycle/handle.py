@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from cycledistill.cycle.call import FrozenStatistics
 from cycledistill.cycle.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
@@ -21,6 +20,7 @@ from cycledistill.distill import Distill
 from cycledistill.errors import ChainError, StackError
 from cycledistill.output import CycleOutput
 from cycledistill.plugin.state import CYCLE_STATE
+from cycledistill.plugin.torch_private import AnyBatchNorm
 from cycledistill.stack.find import Stack, advice
 
 Scheme = str | Distill | Callable[[CycleOutput], torch.Tensor] | None
@@ -72,7 +72,7 @@ class Cyclic:
             self._distill.group_weights(groups)
         self._stack, self._groups = stack, groups
         self._span, self._siblings = stack.span(model)
-        self._freeze_batch_norm &= any(isinstance(module, _BatchNorm) for module in model.modules())
+        self._freeze_batch_norm &= any(isinstance(module, AnyBatchNorm) for module in model.modules())
 
     @property
     def stack(self) -> Stack:

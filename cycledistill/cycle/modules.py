@@ -12,6 +12,7 @@ from cycledistill.cycle.recording import Phase, Recording
 from cycledistill.cycle.replay import Replay
 from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import forward_hooks
 
 
 @dataclass
@@ -92,6 +93,6 @@ class EarlyModule(Swapped):
 def _show_to_collectors(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     # Hugging Face collects hidden states by forward hooks that are only active inside the model's own forward. A
     # block that answers runs no hooks, so these (and only these, the others ran in the cycle) are shown its output.
-    for hook in block._forward_hooks.values():
+    for hook in forward_hooks(block).values():
         if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
             hook(block, args, output)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from cycledistill.cycle import guards
 from cycledistill.cycle.call import (
@@ -19,10 +18,10 @@ from cycledistill.cycle.call import (
     FrozenStatistics,
     RecordedCall,
     autocast_of,
-    saving_hooks,
 )
 from cycledistill.cycle.snapshot import Snapshot, is_eager
 from cycledistill.errors import StackError
+from cycledistill.plugin.torch_private import saving_hooks, tree_leaves_with_path
 from cycledistill.stack.links import (
     Links,
     check_arguments,
@@ -167,8 +166,8 @@ class Recording:
         first, second = self.calls[:2]
         if first.given.spec == second.given.spec:
             return second.links
-        first_paths = [path for path, _ in pytree.tree_leaves_with_path(first.given.value())]
-        paths = [path for path, _ in pytree.tree_leaves_with_path(second.given.value())]
+        first_paths = [path for path, _ in tree_leaves_with_path(first.given.value())]
+        paths = [path for path, _ in tree_leaves_with_path(second.given.value())]
         if not all(paths[taken] in first_paths for _, taken in second.links):
             raise StackError(
                 f'blocks="{self.path}": block 0 takes its arguments in another form than block 1, so the stack\'s '

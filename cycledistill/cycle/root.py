@@ -17,6 +17,7 @@ from cycledistill.cycle.modules import Recorder
 from cycledistill.errors import StackError
 from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import is_replica
 
 
 class CycledRoot(Swapped):
@@ -81,7 +82,7 @@ def _refuse_tracers_and_replicas(model: Any, args: tuple[Any, ...], kwargs: dict
             "torch.fx traces a wrapped model only in eval mode and at exit 1 (create_feature_extractor also traces "
             "the training mode): call unwrap_cyclic(model) first, or model.eval() with model.cyclic.exit = 1"
         )
-    if getattr(model, "_is_replica", False):
+    if is_replica(model):
         raise StackError(
             "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
             "torch.nn.parallel.DistributedDataParallel, or unwrap_cyclic(model)"

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
+
+from cycledistill.plugin.torch_private import is_tracing, tree_flatten, tree_leaves, tree_unflatten, versions
 
 MAX_DEPTH = 4
 """How many objects and closures deep values are looked for in an object among a block's arguments.
@@ -26,12 +27,12 @@ class Snapshot:
     """
 
     def __init__(self, value: Any) -> None:
-        self.leaves, self.spec = pytree.tree_flatten(value)
+        self.leaves, self.spec = tree_flatten(value)
         self.versions = versions(self.leaves)
 
     def value(self) -> Any:
         """What was recorded; containers are made anew."""
-        return pytree.tree_unflatten(self.leaves, self.spec)
+        return tree_unflatten(self.leaves, self.spec)
 
     def changed(self) -> bool:
         """Whether a tensor was changed in place since."""
@@ -46,21 +47,14 @@ class Snapshot:
 
     def holds(self, value: Any) -> bool:
         """Whether ``value`` holds the very same leaves, put together alike."""
-        leaves, spec = pytree.tree_flatten(value)
+        leaves, spec = tree_flatten(value)
         return spec == self.spec and all(a is b for a, b in zip(leaves, self.leaves, strict=True))
-
-
-def versions(leaves: list[Any]) -> tuple[int, ...]:
-    """How often each leaf was changed in place; nothing under a compiler, which cannot tell."""
-    if torch.compiler.is_compiling():
-        return ()
-    return tuple(leaf._version if isinstance(leaf, torch.Tensor) and not leaf.is_inference() else -1 for leaf in leaves)
 
 
 def is_eager() -> bool:
     """Whether values can be looked at: neither compiled, nor traced, nor captured in a CUDA graph."""
     capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-    return not (torch.compiler.is_compiling() or torch._C._is_tracing() or capturing)
+    return not (torch.compiler.is_compiling() or is_tracing() or capturing)
 
 
 def plain(container: list[Any] | dict[Any, Any]) -> Any:
@@ -128,7 +122,7 @@ class ObjectSnapshot:
 
 def _values(value: Any, depth: int = MAX_DEPTH) -> Iterator[Any]:
     """The tensors and numbers inside a value: in containers, attributes, and what functions close over."""
-    for leaf in pytree.tree_leaves(value):
+    for leaf in tree_leaves(value):
         if isinstance(leaf, (torch.Tensor, numbers.Number)):
             yield leaf
         elif depth and isinstance(leaf, types.FunctionType):

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from cycledistill.cycle.modules import CycledBlock
 from cycledistill.cycle.recording import Phase
@@ -23,9 +22,9 @@ from cycledistill.hourglass.choose import KeptFrames, Pass, choose_frames, take_
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.layout import Tokens
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions, linear, nearest
-from cycledistill.plugin.autograd import recomputing
 from cycledistill.plugin.state import CYCLE_STATE, HOURGLASS_STATE, ON_THE_FULL_GRID
 from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import is_replica, recomputing, tree_leaves
 
 _ENTRY, _EXIT = "_cycledistill_frames", "_cycledistill_all_frames"
 
@@ -101,7 +100,7 @@ class HourglassState:
     def leave(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The output with all frames again."""
         forward_pass = self.handle._pass
-        inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if forward_pass is None:
             noted = getattr(inputs[0], _EXIT, None) if inputs and recomputing() else None
             if noted is None:
@@ -178,7 +177,7 @@ class HourglassLevel(Swapped):
         state: HourglassState | None = self.__dict__.get(HOURGLASS_STATE)
         if state is None:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        if getattr(self, "_is_replica", False):
+        if is_replica(self):
             raise StackError(
                 "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
                 "torch.nn.parallel.DistributedDataParallel, or unwrap_hourglass(model)"

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from cycledistill.insight.attention import hook_attention, over_tokens
 from cycledistill.insight.track import run, track_blocks
+from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.probe import Inputs
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.find import choose_stack
 from cycledistill.stack.probe import Inputs, call_of
 

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
-from cycledistill.plugin.autograd import recomputing
 from cycledistill.plugin.rows import flat_rows, put_rows, take_rows, with_first
 from cycledistill.plugin.state import ON_THE_FULL_GRID, PRUNE_STATE
 from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import is_replica, recomputing
 from cycledistill.prune.kept_tokens import KeptTokens, kept_tokens_of, mark_kept_tokens, take_argument
 from cycledistill.prune.scores import token_scores
 
@@ -107,7 +107,7 @@ class PrunedBlock(Swapped):
         self, site: PruneState, state: Tensor, kept: KeptTokens | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, KeptTokens | None]:
         settings = site.settings
-        if getattr(self, "_is_replica", False):
+        if is_replica(self):
             raise site.error(
                 "is a replica of torch.nn.DataParallel, whose threads share one record of the forward: use "
                 "torch.nn.parallel.DistributedDataParallel"

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from cycledistill.plugin.swap import bare
+from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.links import Trace, TracedCall, shapes
 
 _logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
             try:
                 return _trace(copied, call, names, gradients)
             except Exception as error:  # a wrong guess of the input fails anywhere inside the model
-                given = shapes(pytree.tree_leaves(call))
+                given = shapes(tree_leaves(call))
                 _logger.debug("probe of %s with %s failed: %s", type(model).__name__, given, error)
     return None
 
@@ -80,7 +80,7 @@ def meta_copy(model: nn.Module) -> nn.Module:
             empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
         memo[id(tensor)] = empty
     for module in model.modules():
-        for leaf in pytree.tree_leaves(dict(vars(module))):
+        for leaf in tree_leaves(dict(vars(module))):
             # A cache of computed tensors (LevIT's attention biases) would refuse to be copied.
             if isinstance(leaf, torch.Tensor) and not leaf.is_leaf:
                 memo[id(leaf)] = leaf.detach().to("meta")
@@ -152,7 +152,7 @@ def _trace(copied: nn.Module, call: Call, names: list[str], gradients: bool) -> 
         def add(module: nn.Module, args: Any, kwargs: Any, output: Any, calls: list[TracedCall] = trace[name]) -> None:
             # Strong references keep every tensor's identity unique for the whole probe.
             ordered = {key: kwargs[key] for key in argument_names(module) if key in kwargs} | kwargs
-            calls.append(TracedCall(pytree.tree_leaves((args, ordered)), pytree.tree_leaves(output)))
+            calls.append(TracedCall(tree_leaves((args, ordered)), tree_leaves(output)))
 
         handles.append(modules[name].register_forward_hook(add, with_kwargs=True))
     try:
