@@ -19,6 +19,7 @@ from cycledistill.cycle.replay import Replay
 from cycledistill.distill import Distill
 from cycledistill.errors import ChainError, StackError
 from cycledistill.output import CycleOutput
+from cycledistill.plugin.handle import Handle
 from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.plugin.torch_private import AnyBatchNorm
 from cycledistill.stack.find import Stack, advice
@@ -37,19 +38,21 @@ class Route(Enum):
     """Cycles up to a later exit, and one tail: what the model itself returns."""
 
 
-class Cyclic:
+class Cyclic(Handle):
     """The handle ``model.cyclic`` of a wrapped model. It holds no parameters and no module."""
+
+    kind = "cyclic"
 
     _stack: Stack
     _span: tuple[int, int] | None
     """Where in its container the stack begins and ends; ``None`` for one module that is the whole stack."""
     _siblings: int
-    _asked: str = "auto"
-    """What ``blocks`` was when the model was wrapped."""
     _whole_first: bool = False
     """Whether cycle 1 runs to its end at later exits too: a plug-in behind the stack decides by it for all cycles."""
 
-    def __init__(self, cycles: int, distill: Scheme, tokens: Mapping[str, slice] | None, batch_norm: str) -> None:
+    def __init__(
+        self, cycles: int, distill: Scheme, tokens: Mapping[str, slice] | None, batch_norm: str, blocks: str
+    ) -> None:
         if batch_norm not in ("freeze", "update"):
             raise StackError(f'batch_norm={batch_norm!r}: "freeze" or "update" is expected')
         self._cycles = _positive(cycles, "cycles")
@@ -59,6 +62,7 @@ class Cyclic:
         self._groups: Groups | None = None if tokens is None else check_groups(tokens)
         self._freeze_batch_norm = batch_norm == "freeze"
         self._recorder = Recorder()
+        self._asked = blocks
         self._comparisons = Comparisons()
 
     def _bind(self, model: nn.Module, stack: Stack) -> None:
@@ -115,6 +119,19 @@ class Cyclic:
     def freezes_batch_norm(self) -> bool:
         """Whether later cycles leave the running statistics of BatchNorm layers alone; false where there are none."""
         return self._freeze_batch_norm
+
+    @property
+    def found_its_blocks(self) -> bool:
+        """Whether the blocks were not named when the model was wrapped, so that a plug-in may move the cycles."""
+        return self._asked == "auto"
+
+    def run_first_cycle_whole(self, whole: bool) -> None:
+        """Say whether cycle 1 runs to its end at later exits too, for a plug-in behind the stack."""
+        self._whole_first = whole
+
+    def owns(self, state: Any) -> bool:
+        """Whether the state of a swapped module belongs to this handle."""
+        return getattr(state, "recorder", None) is self._recorder
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_") and not isinstance(getattr(type(self), name, None), property):

@@ -26,6 +26,11 @@ class Recorder:
         """What the forward in progress is doing."""
         return self.running.phase if self.running is not None else None
 
+    @property
+    def is_past_first_pass(self) -> bool:
+        """Whether the first pass is done: further cycles run, and replays."""
+        return isinstance(self.running, Replay)
+
 
 @dataclass
 class BlockState:

@@ -139,7 +139,7 @@ def check_fit(
     if other:
         raise ChainError(
             f'blocks="{path}": where later blocks take a tensor from the block before, the first block takes, or the '
-            f"last returns, {other[0]!r}; cycling needs a tensor there"
+            f"last returns, {other[0]!r}; a stack needs a tensor there"
         )
     taken: list[torch.Tensor] = [inputs[j] for _, j in links]  # type: ignore[misc]
     made: list[torch.Tensor] = [outputs[i] for i, _ in links]  # type: ignore[misc]
@@ -150,5 +150,5 @@ def check_fit(
         for a, b in zip(taken, made, strict=True)
     ):
         raise ChainError(
-            f'blocks="{path}": the stack maps {shapes(taken)} to {shapes(made)}; cycling needs equal shapes'
+            f'blocks="{path}": the stack maps {shapes(taken)} to {shapes(made)}; a stack needs equal shapes'
         )
