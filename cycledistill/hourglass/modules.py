@@ -17,9 +17,9 @@ One forward of an hourglass, in the names of this package:
    numbers of the kept frames for ``model.hourglass.index``.
 
 With cycles, the first one chooses and the later ones start from the kept frames: cycled blocks drop nothing where they
-run again (``Phase.CYCLE``) or answer without running (``Phase.REPLAY``), and a prune point outside them that is passed again takes
-the choice of the first (``Pass.repeats``). In the recomputation of a checkpointed module there is no pass: what was
-kept travels on its input (see `frames.py`).
+run again (``Phase.CYCLE``) or answer without running (``Phase.REPLAY``), and a prune point outside them that is passed
+again takes the choice of the first (``Pass.repeats``). In the recomputation of a checkpointed module there is no pass:
+what was kept travels on its input (see `frames.py`).
 
 All of this acts in ``__call__``, outside all hooks and outside the recorder of cycles: it is no part of a block's own
 function.
