@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from cycledistill.cycle.modules import Recorder
-from cycledistill.cycle.recording import NOTE
 from cycledistill.errors import StackError
 from cycledistill.plugin.rows import flat_rows
 
@@ -52,8 +51,7 @@ class Pass:
 
     def repeats(self) -> bool:
         """Whether cycles are running past the first, which chose the frames for all of them."""
-        recording = self.recorder.recording if self.recorder is not None else None
-        return recording is not None and recording.phase != NOTE
+        return self.recorder is not None and self.recorder.is_past_first_pass
 
 
 def take_frames(grid: Tensor, local: Tensor) -> Tensor:

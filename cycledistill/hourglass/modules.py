@@ -17,9 +17,9 @@ One forward of an hourglass, in the names of this package:
    numbers of the kept frames for ``model.hourglass.index``.
 
 With cycles, the first one chooses and the later ones start from the kept frames: cycled blocks drop nothing where they
-run again (``LOOP``) or answer without running (``BYPASS``), and a prune point outside them that is passed again takes
-the choice of the first (``Pass.repeats``). In the recomputation of a checkpointed module there is no pass: what was
-kept travels on its input (see `frames.py`).
+run again (``Phase.CYCLE``) or answer without running (``Phase.REPLAY``), and a prune point outside them that is passed
+again takes the choice of the first (``Pass.repeats``). In the recomputation of a checkpointed module there is no pass:
+what was kept travels on its input (see `frames.py`).
 
 All of this acts in ``__call__``, outside all hooks and outside the recorder of cycles: it is no part of a block's own
 function.
@@ -37,7 +37,7 @@ import torch
 from torch import nn
 
 from cycledistill.cycle.modules import CycledBlock
-from cycledistill.cycle.recording import BYPASS, LOOP
+from cycledistill.cycle.recording import Phase
 from cycledistill.errors import StackError
 from cycledistill.hourglass.frames import HourglassState, check_returned, drop_frames, recover_frames
 from cycledistill.hourglass.handle import Hourglass
@@ -64,15 +64,15 @@ class HourglassBlock(Swapped):
             )
         # Later cycles start from the kept frames, and answer for blocks with tokens that are already pruned.
         phase = _phase(self)  # type: ignore[arg-type]
-        if state.point is not None and phase not in (LOOP, BYPASS):
+        if state.point is not None and (phase is None or phase is Phase.RECORD):
             args, kwargs = drop_frames(state, args, kwargs)
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         forward_pass = state.handle.forward_pass
         if state.point is not None and forward_pass is not None:
             check_returned(state, (args, kwargs), output)
-        if state.ends and phase != LOOP and forward_pass is not None:
+        if state.ends and phase is not Phase.CYCLE and forward_pass is not None:
             forward_pass.due = len(forward_pass.kept) == len(state.handle.layers)
-        return recover_frames(state, args, kwargs, output) if state.returns and phase != LOOP else output
+        return recover_frames(state, args, kwargs, output) if state.returns and phase is not Phase.CYCLE else output
 
     def __prepare_scriptable__(self) -> nn.Module:
         raise StackError(
@@ -167,8 +167,7 @@ def _check_done(handle: Hourglass, forward_pass: Pass) -> None:
         )
 
 
-def _phase(module: nn.Module) -> str | None:
+def _phase(module: nn.Module) -> Phase | None:
     """The phase of the cycles, if this module is one of the blocks that are cycled."""
     state = module.__dict__.get(CYCLE_STATE)
-    recording = state.recorder.recording if state is not None and isinstance(module, CycledBlock) else None
-    return recording.phase if recording is not None else None
+    return state.recorder.phase if state is not None and isinstance(module, CycledBlock) else None

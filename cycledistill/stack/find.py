@@ -17,7 +17,7 @@ from torch import nn
 from cycledistill.errors import ChainError, StackError
 from cycledistill.plugin.swap import recipe_of
 from cycledistill.plugin.torch_private import AnyConvolution
-from cycledistill.stack.links import Call, Links, Trace, check_chain, computed_between, links_between, returned
+from cycledistill.stack.links import Links, Trace, TracedCall, check_chain, computed_between, links_between, returned
 from cycledistill.stack.probe import probe
 
 _PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
@@ -185,7 +185,7 @@ def _is_convolutional(stack: Stack, model: nn.Module) -> bool:
     return not stack.attention and any(max(kernel) > 1 for kernel in kernels)
 
 
-def _only_call(index: int, blocks: list[tuple[str, nn.Module]], trace: Trace) -> Call | None:
+def _only_call(index: int, blocks: list[tuple[str, nn.Module]], trace: Trace) -> TracedCall | None:
     calls = trace[blocks[index][0]]
     return calls[0] if len(calls) == 1 else None
 
