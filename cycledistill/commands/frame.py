@@ -163,11 +163,11 @@ def _explain(path: Words, rest: Sequence[str], found: Announced) -> NoReturn:
         near = difflib.get_close_matches(rest[0], names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
         parser.error(f"unknown command {rest[0]!r}; {hint}")
-    shown = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    shown = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name in names:
         shown.add_parser(name, help=_summary((*path, name), found).replace("%", "%%"))
     parser.parse_args(rest)
-    raise AssertionError(f"{rest} holds no command, and argparse demands one")
+    parser.error(f"a command is expected: {', '.join(names)}")
 
 
 def _summary(path: Words, found: Announced) -> str:

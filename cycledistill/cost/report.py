@@ -237,7 +237,7 @@ def _count(copied: Any, given: Call, cycles: int) -> dict[str, Any]:
         with MacCounter(copied) as counter:
             out = copied(*args, **kwargs)
             forwards.append(counter.read())
-            _scalar(out).backward()
+            _loss_of_all(out).backward()
             steps.append(counter.read())
         copied.zero_grad(set_to_none=True)
     return {
@@ -262,7 +262,7 @@ def _measure(model: nn.Module, given: Call, cycles: int, blocks: str, repeats: i
         trained.cyclic.cycles = n
         trained.cyclic.distill = scheme if n == cycles else None
         trained.zero_grad(set_to_none=True)
-        _scalar(trained(*args, **kwargs)).backward()
+        _loss_of_all(trained(*args, **kwargs)).backward()
 
     @torch.no_grad()
     def forward(n: int) -> None:
@@ -280,7 +280,7 @@ def _measure(model: nn.Module, given: Call, cycles: int, blocks: str, repeats: i
     )
 
 
-def _scalar(out: CycleOutput) -> Tensor:
+def _loss_of_all(out: CycleOutput) -> Tensor:
     """A number that every output and every distillation term has a part in, to run the backward from."""
     leaves = [x for x in tree_leaves((out.outputs, out.losses)) if isinstance(x, Tensor) and x.requires_grad]
     if not leaves:

@@ -6,7 +6,6 @@ import functools
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 
 from cycledistill.exporter.compare import compare, default_tolerance, run_eagerly
 from cycledistill.exporter.errors import ExportError
-from cycledistill.exporter.formats import write, write_weights
+from cycledistill.exporter.formats import write_graph, write_state_dict
+from cycledistill.files import atomic_files
 from cycledistill.inputs import Call, call_of, describe, guess_call
 from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
 from cycledistill.stack.probe import meta_copy
@@ -103,16 +103,16 @@ def export(
     call = ((), {}) if kind == "safetensors" else _call(model, inputs)
     allowed = default_tolerance(model, call) if tolerance is None else tolerance
     whole = _followed_by(model, postprocess) if postprocess is not None else model
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder, _at_exit(handles, exit):
-        beside = Path(folder) / target.name
+
+    def write(folder: Path) -> float:
         if kind == "safetensors":
-            difference = write_weights(model, beside)
-        else:
-            samples = run_eagerly(model, postprocess, call, dynamic_batch, kind)
-            run = write(kind, whole, call, beside, dynamic_batch)
-            difference = compare(type(model).__name__, run, samples, allowed)
-        for file in Path(folder).iterdir():  # large ONNX files come with a second one
-            os.replace(file, target.parent / file.name)
+            return write_state_dict(model, folder / target.name)
+        samples = run_eagerly(model, postprocess, call, dynamic_batch, kind)
+        run = write_graph(kind, whole, call, folder / target.name, dynamic_batch)
+        return compare(type(model).__name__, run, samples, allowed)
+
+    with _at_exit(handles, exit):
+        difference = atomic_files(target.parent, write)  # large ONNX files come with a second one
     result = Exported(target, kind, exit, describe(call), difference, dynamic_batch and kind != "safetensors")
     _logger.info("%s: exit %d, largest difference to the model %.3g on %s", target, exit, difference, result.inputs)
     return result

@@ -18,7 +18,7 @@ INLINE = 1_900_000_000
 """Bytes of weights up to which an ONNX file holds them itself; protobuf ends at 2 GiB."""
 
 
-def write(kind: str, model: nn.Module, call: Call, path: Path, dynamic: bool) -> Run:
+def write_graph(kind: str, model: nn.Module, call: Call, path: Path, dynamic: bool) -> Run:
     """Write ``model`` as ``"onnx"`` or ``"pt2"`` and read it back.
 
     Raises:
@@ -73,7 +73,7 @@ def _fixed(model: nn.Module, call: Call) -> bool:
     return True
 
 
-def write_weights(model: nn.Module, path: Path) -> float:
+def write_state_dict(model: nn.Module, path: Path) -> float:
     """Write the state dict as safetensors, under the plain model's keys, and check it as it is read back.
 
     Raises:

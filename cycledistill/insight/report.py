@@ -1,4 +1,4 @@
-"""A report on a trained model as one HTML file: ``python -m cycledistill insight CHECKPOINT --image photo.jpg``.
+"""A report on a trained model as one HTML file: ``cycledistill insight CHECKPOINT --image photo.jpg``.
 
 Which model a checkpoint holds is known by the integration that wrote it. Integrations announce a function under the
 entry point group ``cycledistill.checkpoints``; it takes a folder and returns a `Subject`, or ``None`` if it is not its

@@ -103,8 +103,8 @@ def _part(name: str, value: Tensor, kept: KeptTokens) -> Tensor:
         return take_rows(value, flat_rows(index, value.shape[1]))
     if value.ndim == 2 or value.shape[:-2].numel() == 1:
         table = value.reshape(value.shape[-2:])
-        rows = table.index_select(0, index.flatten())
-        return rows.view(index.shape[0], *value.shape[1:-2], index.shape[1], value.shape[-1])
+        taken = table.index_select(0, index.flatten())
+        return taken.view(index.shape[0], *value.shape[1:-2], index.shape[1], value.shape[-1])
     return _take(value, -2, index)
 
 

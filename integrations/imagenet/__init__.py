@@ -1,8 +1,8 @@
 """Train DeiT-Tiny and other timm classifiers with cycles, on ImageNet or on any folder of images.
 
-The command is ``python -m cycledistill.integrations.imagenet.train --help`` (also through ``torchrun``); the same
-run from Python is ``load_recipe`` and :func:`cycledistill.integrations.imagenet.train.train`. Needs
-``pip install cycledistill[imagenet]``.
+The command is ``cycledistill train imagenet --help`` (through ``torchrun`` and ``accelerate launch``: the module
+``cycledistill.integrations.imagenet.train``); the same run from Python is ``load_recipe`` and
+:func:`cycledistill.integrations.imagenet.train.train`. Needs ``pip install cycledistill[imagenet]``.
 """
 
 import typing

@@ -3,6 +3,7 @@
     cycledistill train imagenet --data /data/imagenet --config deit_tiny --output runs/a
     cycledistill train imagenet --evaluate runs/a --data /data/imagenet
     torchrun --nproc-per-node 4 -m cycledistill.integrations.imagenet.train --data /data/imagenet --output runs/a
+    accelerate launch --multi_gpu --num_processes 4 -m cycledistill.integrations.imagenet.train --data ...
 
 A run that was stopped or killed goes on, bit for bit, with ``--resume auto``.
 """
@@ -20,41 +21,41 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 
-def train(config: Recipe, resume: str | None = None) -> dict[str, Any]:
+def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
     """Run a recipe to its end, or to ``run.max_steps``; logs and checkpoints go to ``run.output``.
 
     Args:
-        config: The recipe, from ``load_recipe``.
+        recipe: From ``load_recipe``.
         resume: A run's folder, a checkpoint, or ``"auto"`` for the last one under ``run.output``, if any.
 
     Returns:
         ``step``, ``epoch``, ``finished``, ``exits`` and, with an average of the weights, ``ema_exits`` (exit -> top1,
-        top5, loss of the last evaluation), ``checkpoint`` (its folder, on the primary process), ``seconds``.
+        top5, loss of the last evaluation), ``checkpoint`` (its folder) and ``best`` (that of the highest top-1
+        accuracy), ``seconds``.
 
     Raises:
         RecipeError: The recipe does not fit the model, or ``run.output`` holds another run.
         DataError: The images cannot be trained on.
-        CheckpointError: The checkpoint cannot be gone on from.
+        CheckpointError: The checkpoint cannot be gone on from, or cannot be written.
         NonFiniteLossError: The loss became nan or infinite; the weights were not updated by that step.
 
     Example:
         >>> train(load_recipe("cpu_96", ["data.dir=imagenette", "run.max_steps=200"]))["exits"][1]["top1"]
     """
-    from .place import take_place
-    from .training.loop import run_training
+    from cycledistill.recipes.run.engine import engine
+    from cycledistill.recipes.run.loop import run_training
+
     from .training.session import start
+    from .training.work import ImageWork
 
     began = time.monotonic()
-    place = take_place(config.run.device)
-    try:
-        return run_training(start(config, place, resume), began)
-    finally:
-        place.leave()
+    with engine(recipe.run.device, recipe.run.precision) as accelerator:
+        return run_training(start(recipe, accelerator, resume), ImageWork(), began)
 
 
 COMMAND = Command(
     package="cycledistill.integrations.imagenet",
-    help="train or evaluate a timm classifier on ImageNet or any folder of images",
+    help="train or evaluate a timm classifier with cycles, on ImageNet or on any folder of images",
     requires="cycledistill[imagenet]",
     data=(
         Flag("--data", "data.dir", "folder with the splits: class folders, .tar or Parquet files", old=["--data-dir"]),

@@ -1,4 +1,4 @@
-"""Pruning and cycles on one model: cycle 1 prunes, later cycles run whole on the survivors."""
+"""Pruning and cycles on one model: cycle 1 prunes, later cycles run whole on the kept tokens."""
 
 from __future__ import annotations
 

@@ -5,8 +5,10 @@ Knows nothing about any particular recipe. YAML is read by ``safe_load``: a file
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
+import logging
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -18,6 +20,8 @@ import yaml
 from cycledistill.recipes.config.packaged import packaged_names as packaged_names
 from cycledistill.recipes.errors import RecipeError
 
+_logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 Overrides = Sequence[str | tuple[str, Any]] | Mapping[str, Any]
 
@@ -27,6 +31,7 @@ def load(
     package: str,
     source: str | Path | Mapping[str, Any] | None = None,
     overrides: Overrides = (),
+    renamed: Mapping[str, str] | None = None,
 ) -> T:
     """Read a recipe: the defaults of ``cls``, then a file, then overrides.
 
@@ -37,15 +42,17 @@ def load(
             differs from the defaults.
         overrides: ``"section.key=value"`` strings, the value read as YAML, or pairs of dotted key and value; or a
             mapping of dotted keys to values. The later one wins; only the whole is checked.
+        renamed: Dotted keys of earlier versions to today's; they are taken for those, with a warning.
 
     Raises:
         RecipeError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
             the wrong type or out of range.
     """
-    data = dict(source) if isinstance(source, Mapping) else read_yaml(source, package)
+    data = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read_yaml(source, package)
     pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+    _rename(data, renamed or {}, cls)
     for key, value in (parse_override(each) if isinstance(each, str) else each for each in pairs):
-        merge(data, key, value, cls)
+        merge(data, _todays(key, renamed or {}), value, cls)
     return build(cls, data)
 
 
@@ -146,7 +153,7 @@ def build(cls: type[T], data: dict[str, Any], path: str = "") -> T:
     return cls(**values)
 
 
-def plain(value: Any) -> dict[str, Any]:
+def as_dict(value: Any) -> dict[str, Any]:
     """The dataclass as nested plain data."""
     return dataclasses.asdict(value)
 
@@ -163,7 +170,7 @@ def changed(before: dict[str, Any], after: dict[str, Any], path: str = "") -> li
     return lines
 
 
-def nearest(word: str, known: list[str]) -> str:
+def did_you_mean(word: str, known: list[str]) -> str:
     """`` Did you mean ...?`` for the known word most like ``word``, else an empty string."""
     found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if not found:  # a bare or misplaced key: compare last names
@@ -172,8 +179,25 @@ def nearest(word: str, known: list[str]) -> str:
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
+def _rename(data: dict[str, Any], renamed: Mapping[str, str], cls: type) -> None:
+    """Move the values under keys of earlier versions to where they belong today."""
+    for old, new in renamed.items():
+        (section, _, name), (to, _, key) = old.partition("."), new.partition(".")
+        if not isinstance(data.get(section), dict) or name not in data[section]:
+            continue
+        if isinstance(data.get(to), dict) and key in data[to]:
+            raise RecipeError(f"{old} is called {new} now: give one of the two.")
+        merge(data, _todays(old, renamed), data[section].pop(name), cls)
+
+
+def _todays(key: str, renamed: Mapping[str, str]) -> str:
+    if key in renamed:
+        _logger.warning("%s is called %s now", key, renamed[key])
+    return renamed.get(key, key)
+
+
 def _unknown(key: str, known: list[str]) -> RecipeError:
-    hint = nearest(key, known)
+    hint = did_you_mean(key, known)
     listing = "" if hint else f" Known: {', '.join(known)}."
     return RecipeError(f"unknown key {key!r}.{hint}{listing}")
 
@@ -207,7 +231,7 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
         if fits:
             return result
     choices = [choice for member in _members(hint) if get_origin(member) is Literal for choice in get_args(member)]
-    suggestion = nearest(value, choices) if choices and isinstance(value, str) else ""
+    suggestion = did_you_mean(value, choices) if choices and isinstance(value, str) else ""
     raise RecipeError(f"{key}: got {value!r} ({type(value).__name__}), expected {_describe(hint)}.{suggestion}")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cycledistill.recipes.config.distillation import read_distill
-from cycledistill.recipes.config.overrides import check, plain
+from cycledistill.recipes.config.overrides import as_dict, check
 
 
 class BaseRecipe:
@@ -14,7 +14,7 @@ class BaseRecipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole recipe as plain data, as YAML and JSON can hold it."""
-        return plain(self)
+        return as_dict(self)
 
 
 @dataclass
@@ -24,6 +24,9 @@ class ModelSection:
     name: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
+
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass
@@ -63,11 +66,9 @@ class EvalSection:
 
     every: int = 10
     exits: list[int] | None = None
-    batch_size: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("every", "batch_size"):
-            check(getattr(self, name) >= 1, f"evaluate.{name}", getattr(self, name), "at least 1")
+        check(self.every >= 1, "evaluate.every", self.every, "at least 1")
         fine = self.exits is None or (len(self.exits) > 0 and min(self.exits) >= 1)
         check(fine, "evaluate.exits", self.exits, "cycles, each at least 1")
 
@@ -86,10 +87,13 @@ class EmaSection:
 
 @dataclass
 class RunSection:
-    """Where and how the run happens. ``max_steps`` ends it early, with a checkpoint to go on from."""
+    """Where and how the run happens. ``max_steps`` ends it early, with a checkpoint to go on from.
+
+    ``device``: ``auto`` (an accelerator where there is one), ``cpu``, ``cuda`` or ``mps``.
+    """
 
     output: str = "runs/run"
-    device: Literal["auto", "cpu"] = "auto"
+    device: str = "auto"
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
@@ -108,3 +112,5 @@ class RunSection:
             value = getattr(self, name)
             check(value is None or value >= 1, f"run.{name}", value, "at least 1, or nothing")
         check(self.seed >= 0, "run.seed", self.seed, "0 or more")
+        which = " (which GPU: by the environment variable CUDA_VISIBLE_DEVICES)" if ":" in self.device else ""
+        check(self.device in DEVICES, "run.device", self.device, f"one of {', '.join(map(repr, DEVICES))}{which}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cycledistill.hourglass.key_map import KEY_MAP
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.fitting import differences
+from cycledistill.recipes.weights.fitting import mismatch
 
 from ..models.lifter import Lifter, resize_positions
 from ..models.mhformer import HYPOTHESES, MHFormer
@@ -207,7 +207,7 @@ def _fitted(state: Mapping[str, Tensor], shapes: Shapes, tables: list[str], resi
             "the model with frames=... (and keep=...) of the file"
         )
     fitted = {**state, **{name: resize_positions(state[name], shapes[name][1]) for name in off}}
-    wrong = differences(fitted, shapes)
+    wrong = mismatch(fitted, shapes)
     if wrong:
         raise CheckpointError(
             f"the weights are not those of this {type(model).__name__}, {wrong}; check the model's name and options "

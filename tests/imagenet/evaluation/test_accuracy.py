@@ -7,7 +7,7 @@ import timm
 import torch
 
 from cycledistill import wrap_cyclic
-from cycledistill.integrations.imagenet.training.evaluate import evaluate
+from cycledistill.integrations.imagenet.evaluation.accuracy import evaluate
 from cycledistill.recipes.run.seeding import derive_seed, seeded
 
 
