@@ -8,19 +8,17 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cycledistill.cycle.segments import blocks_to_cycle, check_cycled, chosen_behind
-from cycledistill.cycle.wrap import cyclic_of, move_cycles
+from cycledistill.cycle.wrap import settle_cycles
 from cycledistill.errors import StackError
 from cycledistill.hourglass.checks import (
-    DATA_PARALLEL,
     LENGTHS,
     check_batch_first,
     check_centre,
+    check_cycles_of_same_module,
     check_keep,
     check_layers,
     check_recover,
     check_select,
-    check_wrappable,
     declared,
     guess_heads,
     guess_width,
@@ -29,18 +27,20 @@ from cycledistill.hourglass.checks import (
 )
 from cycledistill.hourglass.frames import HourglassState
 from cycledistill.hourglass.handle import Hourglass
-from cycledistill.hourglass.layout import resolve_layout
+from cycledistill.hourglass.layout import Layout, resolve_layout
 from cycledistill.hourglass.modules import HourglassBlock, HourglassRoot, QkvRecorder, QkvState
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
 from cycledistill.hourglass.settings import Select, Settings, check_noise
+from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
 from cycledistill.plugin.state import HOURGLASS_STATE, PRUNE_STATE
-from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
 from cycledistill.stack.find import Stack, choose_stack
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_PLUGINS = (HourglassBlock, HourglassRoot, QkvRecorder)
-_Role = tuple[nn.Module, type[Swapped], Any]
+PLUGIN = Plugin("hourglass", HOURGLASS_STATE, (HourglassBlock, HourglassRoot, QkvRecorder))
+
+_Added = tuple[nn.ModuleList, FrameRecovery]
+"""The modules with weights: positions by rank for each prune point, and the recovery."""
 
 
 def wrap_hourglass(
@@ -118,7 +118,8 @@ def wrap_hourglass(
 
     Source: HoT, "Hourglass Tokenizer for Efficient Transformer-Based 3D Human Pose Estimation" (CVPR 2024).
     """
-    check_wrappable(model)
+    refuse(model, PLUGIN)
+    check_cycles_of_same_module(model)
     stack = _choose_stack(model, blocks)
     if layout is None:
         check_batch_first(stack, stack.modules(model))
@@ -144,8 +145,9 @@ def wrap_hourglass(
     end, after = _recovery_place(model, stack, layers, recover, recover_after)
     handle = Hourglass(stack, settings, end, after)
     added = _tables(model, stack, settings, heads, width) if settings.learns else None
-    roles = list(_roles(model, handle, resolve_layout(layout), added))
-    _install(model, handle, roles, added)
+    _install(model, handle, _roles(model, handle, resolve_layout(layout), added))
+    if added is not None:
+        model.prune, model.recover = added
     return model
 
 
@@ -160,26 +162,10 @@ def unwrap_hourglass(model: Model) -> Model:
     Example:
         >>> unwrap_hourglass(model).state_dict()   # loads strictly into the model that was wrapped
     """
-    handle = getattr(model, "hourglass", None)
-    if not isinstance(handle, Hourglass):
-        inner = " (unwrap its .module)" if type(model).__name__ in DATA_PARALLEL else ""
-        raise StackError(f"{type(model).__name__} is not wrapped by wrap_hourglass, so there is nothing to undo{inner}")
-    swapped = [(name, m) for name, m in model.named_modules() if _handle_at(m) is handle]
-    for name, module in swapped:
-        other = swapped_since(module)
-        if other is not None:
-            raise StackError(
-                f"{name or 'the model'} became a {other} after wrapping: another tool swapped its class. Undo that "
-                "first, then call unwrap_hourglass(model)"
-            )
-    for _, module in swapped:
-        _take_off(module)
-    if handle.settings.learns:
+    handle: Hourglass | None = remove(model, PLUGIN)
+    if handle is not None and handle.settings.learns:
         del model.prune, model.recover
-    cyclic = cyclic_of(model)
-    if cyclic is not None:
-        cyclic._whole_first = False
-    del model.hourglass
+    settle_cycles(model)
     return model
 
 
@@ -222,9 +208,7 @@ def _default_place(model: nn.Module, stack: Stack, recover: bool | str) -> nn.Mo
     return None
 
 
-def _tables(
-    model: nn.Module, stack: Stack, settings: Settings, heads: int | None, width: int | None
-) -> tuple[nn.ModuleList, FrameRecovery]:
+def _tables(model: nn.Module, stack: Stack, settings: Settings, heads: int | None, width: int | None) -> _Added:
     """The modules with weights, on the device and of the type of the levels."""
     taken = [name for name in ("prune", "recover") if hasattr(model, name)]
     if taken:
@@ -245,38 +229,50 @@ def _tables(
     return prune, recovery
 
 
-def _roles(
-    model: nn.Module, handle: Hourglass, layout: Any, added: tuple[nn.ModuleList, FrameRecovery] | None
-) -> Iterator[_Role]:
-    levels = handle.stack.modules(model)
-    states: dict[int, HourglassState] = {}
-    names = {id(module): name for name, module in model.named_modules()}
-
-    def state_of(module: nn.Module) -> HourglassState:
-        return states.setdefault(id(module), HourglassState(handle, layout, names[id(module)]))
-
-    acting = {id(levels[number]): levels[number] for number in handle.layers}
-    for point, number in enumerate(handle.layers):
-        state_of(levels[number]).point = point
-        state_of(levels[number]).positions = added[0][point] if added is not None else None  # type: ignore[assignment]
-    if handle.recover_after is not None:
-        back, last = model.get_submodule(handle.recover_after), levels[handle.end]
-        acting |= {id(back): back, id(last): last}
-        state_of(last).ends, state_of(back).returns = True, True
-        state_of(back).recovery = added[1] if added is not None else None
-    for module in acting.values():
-        yield module, HourglassBlock, state_of(module)
-    inside = {id(module) for level in levels for module in level.modules()}
-    for module in model.modules():
-        called = type(module).forward is not nn.Module.forward or module is model
-        if called and id(module) not in inside and any(child is levels[0] for child in module.modules()):
-            yield module, HourglassRoot, state_of(module)
+def _roles(model: nn.Module, handle: Hourglass, layout: Layout, added: _Added | None) -> list[Role]:
+    acting = _acting(model, handle, layout, added)
+    states = {state.path: state for state in acting}
+    roles: list[Role] = [(model.get_submodule(state.path), HourglassBlock, state) for state in acting]
+    for path, root in _roots(model, handle.stack):
+        roles.append((root, HourglassRoot, states.get(path) or HourglassState(handle, layout, path)))
     if handle.settings.select == "attention":
+        blocks = handle.stack.modules(model)
         for number in handle.layers:
-            yield from _attention_roles(handle, number, levels[number - 1])
+            roles += _attention_roles(handle, number, blocks[number - 1])
+    return roles
 
 
-def _attention_roles(handle: Hourglass, number: int, level: nn.Module) -> Iterator[_Role]:
+def _acting(model: nn.Module, handle: Hourglass, layout: Layout, added: _Added | None) -> list[HourglassState]:
+    """The states of the blocks in front of which frames are dropped, of the last one, and of where frames return."""
+    paths = {module: path for path, module in model.named_modules()}
+    blocks = [paths[block] for block in handle.stack.modules(model)]
+    points = {blocks[number]: point for point, number in enumerate(handle.layers)}
+    last = back = None
+    if handle.recover_after is not None:
+        last, back = blocks[handle.end], paths[model.get_submodule(handle.recover_after)]
+    prune, recovery = added if added is not None else (None, None)
+    states = []
+    for path in dict.fromkeys([*points, *filter(None, (back, last))]):
+        state = HourglassState(handle, layout, path, points.get(path), ends=path == last, returns=path == back)
+        if prune is not None and state.point is not None:
+            state.positions = prune[state.point]  # type: ignore[assignment]
+        if state.returns:
+            state.recovery = recovery
+        states.append(state)
+    return states
+
+
+def _roots(model: nn.Module, stack: Stack) -> Iterator[tuple[str, nn.Module]]:
+    """The model and the modules between it and its blocks, those that are called."""
+    blocks = stack.modules(model)
+    inside = {module for block in blocks for module in block.modules()}
+    for path, module in model.named_modules():
+        called = type(module).forward is not nn.Module.forward or module is model
+        if called and module not in inside and any(child is blocks[0] for child in module.modules()):
+            yield path, module
+
+
+def _attention_roles(handle: Hourglass, number: int, level: nn.Module) -> Iterator[Role]:
     found = [
         module
         for module in level.modules()
@@ -293,54 +289,18 @@ def _attention_roles(handle: Hourglass, number: int, level: nn.Module) -> Iterat
         yield module.qkv, QkvRecorder, QkvState(handle, module)  # type: ignore[misc]
 
 
-def _install(
-    model: nn.Module, handle: Hourglass, roles: list[_Role], added: tuple[nn.ModuleList, FrameRecovery] | None
-) -> None:
-    done = []
+def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:
+    install(model, PLUGIN, handle, roles)
     try:
-        for module, plugin, state in roles:
-            swap(module, plugin)
-            done.append(module)
-            setattr(module, HOURGLASS_STATE, state)
-        model.hourglass = handle  # type: ignore[assignment]
-        _settle_cycles(model)
-    except (TypeError, StackError) as error:
-        for module in done:
-            _take_off(module)
-        model.__dict__.pop("hourglass", None)
-        if isinstance(error, StackError):
-            raise
-        raise StackError(f"Python cannot change the class of a module in this model: {error}") from error
-    if added is not None:
-        model.prune, model.recover = added
-
-
-def _settle_cycles(model: nn.Module) -> None:
-    """Cycles that found their blocks themselves move to the levels after the last prune point; others must fit."""
-    cyclic = cyclic_of(model)
-    if cyclic is not None and cyclic._asked == "auto":
-        move_cycles(model, choose_stack(model, blocks_to_cycle(model, "auto")))
-    elif cyclic is not None:
-        check_cycled(model, cyclic.stack)
-        cyclic._whole_first = chosen_behind(model, cyclic.stack)
-
-
-def _take_off(module: nn.Module) -> None:
-    for plugin in _PLUGINS:
-        if has_plugin(module, plugin):
-            unswap(module, plugin)
-    module.__dict__.pop(HOURGLASS_STATE, None)
-
-
-def _handle_at(module: nn.Module) -> Any:
-    return getattr(module.__dict__.get(HOURGLASS_STATE), "handle", None)
+        settle_cycles(model)
+    except StackError:
+        remove(model, PLUGIN)
+        settle_cycles(model)
+        raise
 
 
 def _choose_stack(model: nn.Module, blocks: str) -> Stack:
-    try:
-        stack = choose_stack(model, blocks)
-    except StackError as refusal:  # its advice is the call that the user made
-        raise StackError(str(refusal).replace("wrap_cyclic(", "wrap_hourglass(")) from None
+    stack = choose_stack(model, blocks, PLUGIN.verb)
     if any(PRUNE_STATE in module.__dict__ for module in stack.modules(model)):
         raise StackError(
             f'blocks="{blocks}": wrap_pruning drops tokens in these blocks; one of the two can act on a stack'
