@@ -516,7 +516,7 @@ def test_a_state_that_is_none_at_first_is_refused() -> None:
             h, r = block(h, r)
         return read(m, h + r)
 
-    with pytest.raises(StackError, match="None; cycling needs a tensor"):
+    with pytest.raises(StackError, match="None; a stack needs a tensor"):
         wrap_cyclic(made(run, Residual), 2, blocks="blocks")(tokens())
 
 
