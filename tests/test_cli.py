@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cycledistill import __main__ as cli
+from cycledistill.commands import frame as cli
 
 pytest.importorskip("timm")
 Lines = pytest.CaptureFixture[str]
@@ -118,8 +118,8 @@ def test_where_to_write_is_checked_before_the_work(
     def work(*_: object) -> None:
         raise AssertionError("the work began")
 
-    monkeypatch.setattr(cli, "_build", work)
-    monkeypatch.setattr(cli, "open_subject", work)
+    monkeypatch.setattr("cycledistill.commands.models.build", work)
+    monkeypatch.setattr("cycledistill.insight.report.open_subject", work)
     monkeypatch.chdir(tmp_path)
     targets = {".": "is a folder", "no/such.html": "no folder no", "x" * 300: "cannot be written"}
     if os.name == "posix" and os.geteuid() != 0:  # root may write anywhere
@@ -137,7 +137,7 @@ def test_a_wrong_call_shows_the_usage(capsys: Lines, arguments: list[str]) -> No
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2
-    assert "usage: python -m cycledistill" in capsys.readouterr().err
+    assert "usage: cycledistill" in capsys.readouterr().err
 
 
 def test_a_missing_library_is_named(capsys: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_missing_library_is_named(capsys: Lines, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("model", "code"), [("test_vit", 0), ("no_such_model", 2)])
 def test_the_module_runs_as_a_program(model: str, code: int) -> None:
-    root = str(Path(cli.__file__).parents[1])
+    root = str(Path(cli.__file__).parents[2])
     run = subprocess.run(
         [sys.executable, "-m", "cycledistill", "stacks", model],
         capture_output=True,

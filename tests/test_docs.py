@@ -1,8 +1,8 @@
 """What README and the guides say is run: snippets, outputs, commands, links and names.
 
 Every Python block of a page runs in order in one namespace, offline, in an empty folder. A ``text`` block right after a
-Python block or a command is what that prints, to the letter. Commands of ``python -m cycledistill`` are run; of others
-the file and the options must exist.
+Python block or a command is what that prints, to the letter. Commands of ``cycledistill`` are run, those that train
+are parsed; of others the file and the options must exist.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import functools
 import importlib
 import io
 import json
-import os
 import re
+import runpy
 import shlex
 import socket
 import statistics
-import subprocess
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -30,7 +30,7 @@ import torch
 import torch._dynamo
 
 import cycledistill
-from cycledistill.__main__ import main
+from cycledistill.commands import frame
 from cycledistill.cost.report import cost
 from cycledistill.distill import PRESETS
 
@@ -131,8 +131,10 @@ def test_command(command: str, shown: str | None, capsys: pytest.CaptureFixture[
     words = shlex.split(command)
     if words[:2] == ["pip", "install"]:
         check_extras(command)
-    elif words[:3] == ["python", "-m", "cycledistill"]:
-        assert main(words[3:]) == 0
+    elif words[:2] == ["cycledistill", "train"]:
+        frame.parse(words[1:])
+    elif words[0] == "cycledistill":
+        assert frame.main(words[1:]) == 0
         printed = capsys.readouterr().out
         assert shown is None or printed.rstrip() == shown.rstrip()
     elif words[0] in ("python", "torchrun"):
@@ -158,11 +160,18 @@ def check_options(words: list[str]) -> None:
 
 @functools.lru_cache
 def help_of(target: tuple[str, ...]) -> str:
-    command = [sys.executable, *target, "--help"]
-    checkout = {**os.environ, "PYTHONPATH": str(ROOT)}  # so that a bare checkout is served like an installation
-    done = subprocess.run(command, cwd=ROOT, env=checkout, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """What a module (``-m NAME``) or a script prints for ``--help``, run here and not in a Python of its own."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.setattr(sys, "argv", [target[-1], "--help"])
+        patch.syspath_prepend((ROOT / target[-1]).parent)
+        with pytest.raises(SystemExit) as stopped, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)  # a test has imported it
+            if target[0] == "-m":
+                runpy.run_module(target[1], run_name="__main__")
+            else:
+                runpy.run_path(str(ROOT / target[0]), run_name="__main__")
+    assert not stopped.value.code, printed.getvalue()
+    return printed.getvalue()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

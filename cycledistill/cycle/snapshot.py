@@ -1,4 +1,4 @@
-"""A value as it was when it was noted, and whether it, or what it holds, was changed in place since."""
+"""A value as it was when it was recorded, and whether it, or what it holds, was changed in place since."""
 
 from __future__ import annotations
 
@@ -9,51 +9,52 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
+
+from cycledistill.plugin.torch_private import is_tracing, tree_flatten, tree_leaves, tree_unflatten, versions
+
+MAX_DEPTH = 4
+"""How many objects and closures deep values are looked for in an object among a block's arguments.
+
+A cache of keys and values holds them two deep (cache, layer, tensor); a closure over such a cache three. One more is
+for a wrapper around these. The bound is what ends the search in objects that hold each other.
+"""
 
 
-class Noted:
+class Snapshot:
     """Leaves, how they were put together, and how often each tensor had been changed in place.
 
-    Lists and dicts are noted as what they held: the model may append to them, and a replay must not find that.
+    Lists and dicts are recorded as what they held: the model may append to them, and a replay must not find that.
     """
 
     def __init__(self, value: Any) -> None:
-        self.leaves, self.spec = pytree.tree_flatten(value)
+        self.leaves, self.spec = tree_flatten(value)
         self.versions = versions(self.leaves)
 
     def value(self) -> Any:
-        """What was noted; containers are made anew."""
-        return pytree.tree_unflatten(self.leaves, self.spec)
+        """What was recorded; containers are made anew."""
+        return tree_unflatten(self.leaves, self.spec)
 
     def changed(self) -> bool:
         """Whether a tensor was changed in place since."""
-        # Nothing was noted where the module ran in compiled code; after a graph break the check may yet run.
+        # Nothing was recorded where the module ran in compiled code; after a graph break the check may yet run.
         now = versions(self.leaves)
         return bool(self.versions and now) and self.versions != now
 
-    def changed_at(self, place: int) -> bool:
-        """Whether the tensor at one place was changed in place since."""
+    def changed_at(self, leaf: int) -> bool:
+        """Whether the tensor that is the leaf of this number was changed in place since."""
         now = versions(self.leaves)
-        return bool(self.versions and now) and self.versions[place] != now[place]
+        return bool(self.versions and now) and self.versions[leaf] != now[leaf]
 
     def holds(self, value: Any) -> bool:
         """Whether ``value`` holds the very same leaves, put together alike."""
-        leaves, spec = pytree.tree_flatten(value)
+        leaves, spec = tree_flatten(value)
         return spec == self.spec and all(a is b for a, b in zip(leaves, self.leaves, strict=True))
 
 
-def versions(leaves: list[Any]) -> tuple[int, ...]:
-    """How often each leaf was changed in place; nothing under a compiler, which cannot tell."""
-    if torch.compiler.is_compiling():
-        return ()
-    return tuple(leaf._version if isinstance(leaf, torch.Tensor) and not leaf.is_inference() else -1 for leaf in leaves)
-
-
-def watching() -> bool:
+def is_eager() -> bool:
     """Whether values can be looked at: neither compiled, nor traced, nor captured in a CUDA graph."""
     capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-    return not (torch.compiler.is_compiling() or torch._C._is_tracing() or capturing)
+    return not (torch.compiler.is_compiling() or is_tracing() or capturing)
 
 
 def plain(container: list[Any] | dict[Any, Any]) -> Any:
@@ -92,22 +93,22 @@ def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.allclose(a, b, rtol=few, atol=few * largest, equal_nan=True)
 
 
-def opaque(leaves: list[Any]) -> list[Any]:
+def objects_with_hidden_tensors(leaves: list[Any]) -> list[Any]:
     """Objects among the leaves that may hold tensors out of sight: a cache of keys and values, a closure."""
     known = (torch.Tensor, nn.Module, str, numbers.Number, type, type(None), torch.dtype, torch.device, list, dict)
     return [leaf for leaf in leaves if not isinstance(leaf, known) and hasattr(leaf, "__dict__")]
 
 
-class Held:
-    """What an object among the arguments held when it was noted: tensors and numbers, also in the objects it holds."""
+class ObjectSnapshot:
+    """What an object among the arguments held when it was recorded: tensors and numbers, to `MAX_DEPTH`."""
 
     def __init__(self, owner: Any) -> None:
-        self.owner, self.values = owner, list(_values(owner, 4))
+        self.owner, self.values = owner, list(_values(owner))
         self.versions = versions(self.values)
 
     def changed(self) -> bool:
         """Whether the object holds something else now, or the same changed in place."""
-        now = list(_values(self.owner, 4))
+        now = list(_values(self.owner))
         same = len(now) == len(self.values) and all(
             a is b if isinstance(a, torch.Tensor) else same_value(a, b) for a, b in zip(now, self.values, strict=True)
         )
@@ -115,12 +116,13 @@ class Held:
 
     def like(self, other: Any) -> bool:
         """Whether another object holds the same values."""
-        values = list(_values(other, 4))
+        values = list(_values(other))
         return len(values) == len(self.values) and all(map(same_value, self.values, values))
 
 
-def _values(value: Any, depth: int) -> Iterator[Any]:
-    for leaf in pytree.tree_leaves(value):
+def _values(value: Any, depth: int = MAX_DEPTH) -> Iterator[Any]:
+    """The tensors and numbers inside a value: in containers, attributes, and what functions close over."""
+    for leaf in tree_leaves(value):
         if isinstance(leaf, (torch.Tensor, numbers.Number)):
             yield leaf
         elif depth and isinstance(leaf, types.FunctionType):

@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cycledistill.exporter.compare import compare, default_tolerance, run_eagerly
 from cycledistill.exporter.errors import ExportError
 from cycledistill.exporter.formats import write_graph, write_state_dict
 from cycledistill.files import atomic_files
-from cycledistill.inputs import Arguments, call_of, describe, guess_call
+from cycledistill.inputs import Call, call_of, describe, guess_call
+from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
 from cycledistill.stack.probe import meta_copy
 
 _logger = logging.getLogger(__name__)
@@ -196,14 +196,14 @@ def _at_exit(handles: list[Any], exit: int) -> Iterator[None]:
             handle.exit = cycle
 
 
-def _call(model: nn.Module, inputs: Any) -> Arguments:
+def _call(model: nn.Module, inputs: Any) -> Call:
     if inputs is None:
         try:
             call = guess_call(model, meta_copy(model))
         except ValueError:
             raise ValueError(f"{type(model).__name__} declares no input size: give inputs=") from None
-        place = next((p.device for p in model.parameters()), torch.device("cpu"))
-        return tree_map_only(Tensor, lambda meta: _random(meta, place), call)
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        return tree_map_only(Tensor, lambda meta: _random(meta, device), call)
     call = call_of(inputs)
     tensors = [leaf for leaf in tree_leaves(call) if isinstance(leaf, Tensor)]
     if not tensors:
@@ -213,8 +213,8 @@ def _call(model: nn.Module, inputs: Any) -> Arguments:
     return call
 
 
-def _random(meta: Tensor, place: torch.device) -> Tensor:
+def _random(meta: Tensor, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     if meta.is_floating_point():
-        return torch.randn(meta.shape, generator=generator).to(place, meta.dtype)
-    return torch.zeros(meta.shape, dtype=meta.dtype, device=place)
+        return torch.randn(meta.shape, generator=generator).to(device, meta.dtype)
+    return torch.zeros(meta.shape, dtype=meta.dtype, device=device)

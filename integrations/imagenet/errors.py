@@ -1,9 +1,5 @@
-"""The errors a user of this integration can meet, each with a message that says what to do."""
+"""The error of image sets, with a message that says what to do."""
 
-from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
+from cycledistill.recipes.errors import DataError
 
-__all__ = ["CheckpointError", "DataError", "NonFiniteLossError", "RecipeError"]
-
-
-class DataError(ValueError):
-    """Images that are missing, empty, broken or labelled in a way that cannot be trained on."""
+__all__ = ["DataError"]

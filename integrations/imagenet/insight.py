@@ -11,9 +11,8 @@ from torch import Tensor
 from cycledistill.insight.report import Subject
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
-from .errors import CheckpointError, DataError
-from .recipe import RecipeError, load_recipe
-from .trained import load_trained
+from .errors import DataError
+from .trained import load_trained, stored_recipe
 from .training.build import image_size
 
 
@@ -24,15 +23,12 @@ def open_checkpoint(path: Path) -> Subject | None:
         CheckpointError: There is no checkpoint in the folder, or it is damaged.
     """
     folder = find_checkpoint(path)
-    recipe = read_recipe(folder)
-    if "classes" not in recipe:  # which classifiers alone have
+    stored = read_recipe(folder)
+    if "classes" not in stored:  # which classifiers alone have
         return None
-    try:
-        config = load_recipe(recipe["recipe"])
-    except (KeyError, TypeError, RecipeError) as error:
-        raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
+    recipe = stored_recipe(folder)
     model = load_trained(folder)
-    size, augment = image_size(model, config), config.augment
+    size, augment = image_size(model, recipe), recipe.augment
     transform = create_transform(size, mean=tuple(augment.mean), std=tuple(augment.std), crop_pct=augment.crop_pct)
     mean, std = torch.tensor(augment.mean), torch.tensor(augment.std)
 
@@ -48,10 +44,10 @@ def open_checkpoint(path: Path) -> Subject | None:
 
     prefix = int(getattr(model, "num_prefix_tokens", 0))
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    exits = (recipe.get("metrics") or {}).get("exits") or {}
+    exits = (stored.get("metrics") or {}).get("exits") or {}
     scores = {int(number): float(figures["top1"]) for number, figures in exits.items() if "top1" in figures}
     return Subject(
-        name=f"{config.model.name}, {folder.parent.parent.name}",
+        name=f"{recipe.model.name}, {folder.parent.parent.name}",
         model=model,
         prepare=prepare,
         grid=tuple(grid) if grid is not None else None,
@@ -59,7 +55,7 @@ def open_checkpoint(path: Path) -> Subject | None:
         row_names=("the class token", "the distillation token")[: max(prefix, 1)] if prefix else ("the first token",),
         prefix=prefix if hasattr(model, "num_prefix_tokens") else None,
         facts={
-            "steps": str(recipe.get("step", "unknown")),
+            "steps": str(stored.get("step", "unknown")),
             **{f"top-1 at exit {number}": f"{score:.2f} %" for number, score in scores.items()},
         },
         scores=scores,

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from timm.task import ClassificationTask
+from timm.utils.model import unwrap_model
 from torch import nn
 
 from cycledistill import CycleLoss, CycleOutput, Distill, wrap_cyclic
@@ -56,6 +57,11 @@ class CyclicTask(ClassificationTask):
             wrap_cyclic(model, cycles, distill, blocks=blocks)
         super().__init__(model, criterion, criterion_kwargs, device=device, dtype=dtype, verbose=verbose)
         self.criterion = CycleLoss(self.criterion)
+
+    @property
+    def model(self) -> nn.Module:
+        """The timm model, without DDP and compile."""
+        return unwrap_model(self.trainable_module)
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images (B, C, H, W) and labels (B,) or soft targets (B, classes) to the dict described above."""

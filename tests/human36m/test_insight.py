@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("accelerate")
 
-from cycledistill.__main__ import main
+from cycledistill.commands.frame import main
 from cycledistill.insight.measures import attention_maps
 from cycledistill.insight.report import insight_report, open_subject
 from cycledistill.integrations.human36m.errors import LiftingDataError

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("timm")
 pytest.importorskip("pyarrow")
+pytest.importorskip("accelerate")
 
 from cycledistill.integrations.imagenet.recipe import Recipe, load_recipe
 from tests.imagenet.pictures import SIZE, picture, write_parquet

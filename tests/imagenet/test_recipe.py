@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
 
 from cycledistill import Distill
-from cycledistill.integrations.imagenet.place import take_place
 from cycledistill.integrations.imagenet.recipe import Recipe, RecipeError, load_recipe
-from cycledistill.integrations.imagenet.train import add_arguments, config_from_args, train
+from cycledistill.integrations.imagenet.train import COMMAND, train
 from cycledistill.integrations.imagenet.training.build import create_model
 from cycledistill.recipes.config.distillation import read_distill
 
 
 def test_defaults_are_the_packaged_deit_recipe():
-    config = load_recipe("deit_tiny")
-    assert config == Recipe() == load_recipe(None)
+    recipe = load_recipe("deit_tiny")
+    assert recipe == Recipe() == load_recipe(None)
     # facebookresearch/deit main.py
-    assert (config.optim.lr, config.optim.weight_decay, config.optim.eps, config.optim.clip) == (5e-4, 0.05, 1e-8, None)
-    schedule = config.schedule
+    assert (recipe.optim.lr, recipe.optim.weight_decay, recipe.optim.eps, recipe.optim.clip) == (5e-4, 0.05, 1e-8, None)
+    schedule = recipe.schedule
     assert (schedule.epochs, schedule.warmup_epochs, schedule.warmup_lr, schedule.min_lr) == (300, 5, 1e-6, 1e-5)
-    assert (config.model.drop, config.model.drop_path, config.ema.decay, config.data.repeats) == (0.0, 0.1, 0.99996, 3)
-    augment = config.augment
+    assert (recipe.model.drop, recipe.model.drop_path, recipe.ema.decay, recipe.data.repeats) == (0.0, 0.1, 0.99996, 3)
+    augment = recipe.augment
     assert (augment.auto, augment.color_jitter, augment.interpolation) == ("rand-m9-mstd0.5-inc1", 0.4, "bicubic")
     assert (augment.mixup, augment.cutmix, augment.mix_switch, augment.smoothing) == (0.8, 1.0, 0.5, 0.1)
     assert (augment.erase, augment.erase_mode, augment.crop_pct) == (0.25, "pixel", 0.875)
-    assert (config.cyclic.cycles, config.cyclic.distill) == (2, "sdpose")
+    assert (recipe.cyclic.cycles, recipe.cyclic.distill) == (2, "sdpose")
 
 
 @pytest.mark.parametrize("name", ["deit_tiny", "imagenette_96.yaml", "cifar10_32", "cpu_96"])
@@ -40,10 +38,10 @@ def test_packaged_recipes_build_their_model(name):
 def test_file_then_overrides(tmp_path: Path):
     file = tmp_path / "mine.yaml"
     file.write_text("optim: {lr: 1e-3, clip: 1}\ncyclic: {cycles: 3}\n")
-    config = load_recipe(file, ["cyclic.cycles=4", "model.kwargs.depth=6", "run.seed=7"])
-    assert (config.optim.lr, config.optim.clip) == (1e-3, 1.0)  # YAML reads 1e-3 as text
-    assert (config.cyclic.cycles, config.model.kwargs, config.run.seed) == (4, {"depth": 6}, 7)
-    assert load_recipe(config.to_dict()) == config
+    recipe = load_recipe(file, ["cyclic.cycles=4", "model.kwargs.depth=6", "run.seed=7"])
+    assert (recipe.optim.lr, recipe.optim.clip) == (1e-3, 1.0)  # YAML reads 1e-3 as text
+    assert (recipe.cyclic.cycles, recipe.model.kwargs, recipe.run.seed) == (4, {"depth": 6}, 7)
+    assert load_recipe(recipe.to_dict()) == recipe
 
 
 @pytest.mark.parametrize(
@@ -102,10 +100,10 @@ def test_compile_refuses_a_drop_path_that_moves_every_step():
 
 
 def test_distill_as_plain_data():
-    config = load_recipe(None, ["cyclic.distill.token_weight=0.1", "cyclic.distill.normalize=true"])
+    recipe = load_recipe(None, ["cyclic.distill.token_weight=0.1", "cyclic.distill.normalize=true"])
     expected = Distill(token_weight=0.1, normalize=True)
-    assert config.cyclic.distill == {"preset": "sdpose", "token_weight": 0.1, "normalize": True}
-    assert read_distill(config.cyclic.distill) == expected
+    assert recipe.cyclic.distill == {"preset": "sdpose", "token_weight": 0.1, "normalize": True}
+    assert read_distill(recipe.cyclic.distill) == expected
     assert read_distill({"task_weights": [1, 0.1]}) == Distill(task_weights=(1, 0.1))
     assert read_distill("elt") == Distill.preset("elt")
     assert read_distill(None) is None
@@ -132,20 +130,18 @@ def test_recipes_that_no_model_can_follow(overrides, parts):
 
 
 def parse(*argv: str) -> Recipe:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return config_from_args(parser.parse_args(argv))
+    return COMMAND.recipe(COMMAND.parser().parse_args(argv))
 
 
 def test_command_line_options():
-    config = parse(
+    recipe = parse(
         "--config", "cpu_96", "--cycles", "3", "--distill", "none", "--max-steps", "5", "--set", "optim.lr=1e-3"
     )
-    assert (config.cyclic.cycles, config.cyclic.distill, config.run.max_steps) == (3, None, 5)
-    assert (config.optim.lr, config.model.img_size) == (1e-3, 96)
+    assert (recipe.cyclic.cycles, recipe.cyclic.distill, recipe.run.max_steps) == (3, None, 5)
+    assert (recipe.optim.lr, recipe.model.img_size) == (1e-3, 96)
     # --set has the last word, and can refine a preset named by an option
-    config = parse("--distill", "exits", "--set", "cyclic.distill.token_weight=0.5")
-    assert config.cyclic.distill == {"preset": "exits", "token_weight": 0.5}
+    recipe = parse("--distill", "exits", "--set", "cyclic.distill.token_weight=0.5")
+    assert recipe.cyclic.distill == {"preset": "exits", "token_weight": 0.5}
     with pytest.raises(RecipeError, match="exclude"):
         parse("--evaluate", "a.safetensors", "--resume", "auto")
 
@@ -159,11 +155,26 @@ def test_an_unknown_preset_is_refused_with_the_recipe_and_an_unknown_model_befor
 
 def test_an_unknown_device_lists_the_known():
     with pytest.raises(RecipeError, match="'cpu', 'cuda'"):
-        take_place("tpu")
+        load_recipe(None, ["run.device=tpu"])
+    with pytest.raises(RecipeError, match=r"run.device='cuda:1'.*CUDA_VISIBLE_DEVICES"):
+        load_recipe(None, ["run.device=cuda:1"])
 
 
 def test_options_and_set_are_checked_together():
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    args = parser.parse_args(["--epochs", "1", "--set", "schedule.warmup_epochs=0"])
-    assert (config_from_args(args).schedule.epochs, config_from_args(args).schedule.warmup_epochs) == (1, 0)
+    recipe = parse("--epochs", "1", "--set", "schedule.warmup_epochs=0")
+    assert (recipe.schedule.epochs, recipe.schedule.warmup_epochs) == (1, 0)
+
+
+def test_keys_of_the_first_release_are_taken_for_todays(tmp_path: Path, caplog):
+    file = tmp_path / "old.yaml"
+    file.write_text("run: {eval_every: 5}\ncyclic: {cycles: 3, exits: [1, 2]}\ndata: {eval_batch_size: 8}\n")
+    recipe = load_recipe(file, ["run.eval_every=7"])
+    assert (recipe.evaluate.every, recipe.evaluate.exits, recipe.evaluate.batch_size) == (7, [1, 2], 8)
+    assert (recipe.cyclic.cycles, recipe.eval_batch_size) == (3, 8)
+    assert "run.eval_every is called evaluate.every now" in caplog.text
+    given = {"cyclic": {"exits": [1]}, "evaluate": {"exits": [2]}}
+    with pytest.raises(RecipeError, match=r"cyclic.exits is called evaluate.exits now: give one"):
+        load_recipe(given)
+    assert given == {"cyclic": {"exits": [1]}, "evaluate": {"exits": [2]}}  # a caller's mapping stays as it is
+    with pytest.raises(RecipeError, match=r"evaluate.exits"):
+        load_recipe(None, ["cyclic.exits=[]"])

@@ -17,21 +17,22 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from cycledistill.integrations.imagenet.errors import CheckpointError, DataError, NonFiniteLossError
+from cycledistill.integrations.imagenet.errors import DataError
 from cycledistill.integrations.imagenet.recipe import Recipe, RecipeError, load_recipe
 from cycledistill.integrations.imagenet.train import main, train
 from cycledistill.integrations.imagenet.trained import load_trained
 from cycledistill.integrations.imagenet.training.optim import Schedule, create_optimizer
+from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError
 from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
 from tests.imagenet.pictures import SIZE
 
 
-def change(config: Recipe, **overrides) -> Recipe:
-    return load_recipe(config.to_dict(), {name.replace("__", "."): value for name, value in overrides.items()})
+def change(recipe: Recipe, **overrides) -> Recipe:
+    return load_recipe(recipe.to_dict(), {name.replace("__", "."): value for name, value in overrides.items()})
 
 
-def last(config: Recipe) -> Path:
-    return CheckpointStore(Path(config.run.output) / "checkpoints").last()
+def last(recipe: Recipe) -> Path:
+    return CheckpointStore(Path(recipe.run.output) / "checkpoints").last()
 
 
 def assert_same_state(a: Path, b: Path) -> None:
@@ -49,8 +50,8 @@ def assert_same_state(a: Path, b: Path) -> None:
         assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
 
 
-def rows(config: Recipe, drop: tuple[str, ...] = ("seconds",)) -> list[dict]:
-    lines = (Path(config.run.output) / "log.jsonl").read_text().splitlines()
+def rows(recipe: Recipe, drop: tuple[str, ...] = ("seconds",)) -> list[dict]:
+    lines = (Path(recipe.run.output) / "log.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in drop} for line in lines]
 
 
@@ -71,7 +72,7 @@ def test_resume_is_bit_exact(tiny, tmp_path, stop, workers):
 
 def test_resume_with_everything_else_on(tiny, tmp_path):
     """fp16 scaler, clipping, one random exit a step, early stochastic depth."""
-    config = change(
+    recipe = change(
         tiny,
         run__precision="fp16",
         optim__clip=0.5,
@@ -80,7 +81,7 @@ def test_resume_with_everything_else_on(tiny, tmp_path):
         schedule__drop_path_epochs=1,
         ema__warmup=True,
     )
-    whole, parts = (change(config, run__output=str(tmp_path / name)) for name in ("whole", "parts"))
+    whole, parts = (change(recipe, run__output=str(tmp_path / name)) for name in ("whole", "parts"))
     train(whole)
     train(change(parts, run__max_steps=3))
     train(parts, resume="auto")
@@ -89,13 +90,13 @@ def test_resume_with_everything_else_on(tiny, tmp_path):
 
 
 def test_runs_depend_on_the_seed_and_on_nothing_else(tiny, tmp_path):
-    configs = [change(tiny, run__output=str(tmp_path / str(i)), run__max_steps=3, run__seed=i // 2) for i in range(3)]
-    for config in configs:
+    recipes = [change(tiny, run__output=str(tmp_path / str(i)), run__max_steps=3, run__seed=i // 2) for i in range(3)]
+    for recipe in recipes:
         torch.rand(5)
-        train(config)
-    assert_same_state(last(configs[0]), last(configs[1]))
+        train(recipe)
+    assert_same_state(last(recipes[0]), last(recipes[1]))
     with pytest.raises(AssertionError):
-        assert_same_state(last(configs[0]), last(configs[2]))
+        assert_same_state(last(recipes[0]), last(recipes[2]))
 
 
 def test_a_killed_run_goes_on_without_repeating_a_row(tiny, tmp_path, monkeypatch):
@@ -143,9 +144,9 @@ def test_the_result_is_the_plain_model(tiny):
         bare.load_state_dict(load_file(folder / name), strict=True)
         trained = load_trained(tiny.run.output, ema=ema)
         assert torch.equal(trained(images), bare.eval()(images))
-    recipe = read_recipe(folder)
-    assert (recipe["cycles"], recipe["distill"], recipe["classes"]) == (2, "sdpose", ["dark", "pale"])
-    assert load_recipe(recipe["recipe"]) == tiny
+    stored = read_recipe(folder)
+    assert (stored["cycles"], stored["distill"], stored["classes"]) == (2, "sdpose", ["dark", "pale"])
+    assert load_recipe(stored["recipe"]) == tiny
 
 
 def test_training_learns(tiny):
@@ -166,8 +167,8 @@ def test_early_stochastic_depth_and_rates(tiny):
     model = timm.create_model("test_vit", drop_path_rate=0.2, depth=3)
     rates = []
     for shape in ("linear", "constant"):
-        config = change(tiny, schedule__epochs=4, schedule__drop_path_epochs=2, schedule__drop_path_shape=shape)
-        schedule = Schedule(create_optimizer(model, config, 512), model, config, steps_per_epoch=10)
+        recipe = change(tiny, schedule__epochs=4, schedule__drop_path_epochs=2, schedule__drop_path_shape=shape)
+        schedule = Schedule(create_optimizer(model, recipe, 512), model, recipe, steps_per_epoch=10)
         for place in ((0, 0), (1, 0), (1, 9), (2, 0), (3, 9), (0, 0)):
             schedule.set(*place)
             rates.append([round(block.drop_path1.drop_prob, 4) for block in model.blocks[1:]])
@@ -176,10 +177,10 @@ def test_early_stochastic_depth_and_rates(tiny):
 
 
 def test_deits_rates_and_weight_decay_groups():
-    config = load_recipe("deit_tiny")
+    recipe = load_recipe("deit_tiny")
     model = timm.create_model("deit_tiny_patch16_224")
-    optimizer = create_optimizer(model, config, 1024)
-    schedule = Schedule(optimizer, model, config, steps_per_epoch=1251)
+    optimizer = create_optimizer(model, recipe, 1024)
+    schedule = Schedule(optimizer, model, recipe, steps_per_epoch=1251)
     expected = {0: 1e-6, 1: 1e-6 + (1e-3 - 1e-6) / 5, 150: 1e-5 + (1e-3 - 1e-5) / 2, 299: None}
     for epoch, rate in expected.items():
         rate = rate or 1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * epoch / 300)) / 2
@@ -200,10 +201,12 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny):
 @pytest.mark.slow
 def test_a_compiled_run_leaves_the_same_files(tiny, tmp_path):
     torch._dynamo.reset()
-    eager, compiled = (change(tiny, run__output=str(tmp_path / n), cyclic__exits=[1, 2]) for n in ("eager", "compiled"))
+    eager, compiled = (
+        change(tiny, run__output=str(tmp_path / n), evaluate__exits=[1, 2]) for n in ("eager", "compiled")
+    )
     eager, compiled = (change(c, model__drop=0.0, model__drop_path=0.0, run__max_steps=4) for c in (eager, compiled))
     results = [train(eager), train(change(compiled, run__compile=True, run__compile_backend="aot_eager"))]
-    weights = [load_file(last(config) / "model.safetensors") for config in (eager, compiled)]
+    weights = [load_file(last(recipe) / "model.safetensors") for recipe in (eager, compiled)]
     assert list(weights[0]) == list(weights[1])
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, atol=1e-4, rtol=1e-3)
@@ -213,11 +216,11 @@ def test_a_compiled_run_leaves_the_same_files(tiny, tmp_path):
 
 
 def test_an_old_run_is_not_written_over(tiny):
-    config = change(tiny, run__max_steps=1)
-    train(config)
+    recipe = change(tiny, run__max_steps=1)
+    train(recipe)
     with pytest.raises(RecipeError, match="holds a run already"):
-        train(config)
-    first = last(config)
+        train(recipe)
+    first = last(recipe)
     train(change(tiny, run__max_steps=3), resume="auto")
     with pytest.raises(RecipeError, match="holds checkpoints after step-00000001"):
         train(tiny, resume=str(first))
@@ -251,19 +254,19 @@ def test_changed_recipes_are_told(tiny, caplog):
 SCRIPT = """
 import sys, torch
 from cycledistill.integrations.imagenet.train import main
-from cycledistill.integrations.imagenet import session
+from cycledistill.integrations.imagenet.training import session
 load = session.Session.save
 def save(self, metrics=None):
-    torch.save(self.model.state_dict(), f"{sys.argv[1]}/rank{self.place.rank}.pt")
+    torch.save(self.model.state_dict(), f"{sys.argv[1]}/rank{self.accelerator.process_index}.pt")
     return load(self, metrics)
 session.Session.save = save
 sys.exit(main(sys.argv[2:]))
 """
 
 
-def launch(tmp_path: Path, config: Recipe, *extra: str) -> dict:
+def launch(tmp_path: Path, recipe: Recipe, *extra: str) -> dict:
     (tmp_path / "script.py").write_text(SCRIPT)
-    (tmp_path / "config.yaml").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "config.yaml").write_text(json.dumps(recipe.to_dict()))
     command = [
         sys.executable,
         "-m",
@@ -287,15 +290,15 @@ def launch(tmp_path: Path, config: Recipe, *extra: str) -> dict:
 
 @pytest.mark.slow
 def test_two_processes_agree_and_resume(tiny, tmp_path):
-    config = change(tiny, data__batch_size=2, run__output=str(tmp_path / "whole"))
-    summary = launch(tmp_path, config)
+    recipe = change(tiny, data__batch_size=2, run__output=str(tmp_path / "whole"))
+    summary = launch(tmp_path, recipe)
     assert (summary["step"], summary["finished"]) == (8, True)
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in ranks[0])
-    parts = change(config, run__output=str(tmp_path / "parts"))
+    parts = change(recipe, run__output=str(tmp_path / "parts"))
     launch(tmp_path, parts, "--max-steps", "3")
     launch(tmp_path, parts, "--resume", "auto")
-    assert_same_state(last(config), last(parts))
+    assert_same_state(last(recipe), last(parts))
 
 
 def command(capsys, *argv: str) -> tuple[int, str]:
@@ -334,14 +337,14 @@ def test_the_commands_errors(tiny, tmp_path, folder_dir, capsys):
     for argv, expected in (
         (("--set", "optim.lrr=1"), "error: unknown key 'optim.lrr'. Did you mean 'optim.lr'?\n"),
         (("--cycles", "0"), "error: cyclic.cycles=0: expected"),
-        (("--data-dir", str(tmp_path / "absent")), "error: data folder"),
-        (("--data-dir", str(folder_dir), "--workers", "1"), f"error: broken image {broken}"),
+        (("--data", str(tmp_path / "absent")), "error: data folder"),
+        (("--data", str(folder_dir), "--workers", "1"), f"error: broken image {broken}"),
         (("--resume", str(tmp_path / "absent")), "does not exist"),
         (("--set", "optim.lr=1e30", "--set", "schedule.warmup_epochs=0"), "error: the loss is"),
         (("--device", "cuda"), "error: run.device='cuda'"),
         (("--output", str(tmp_path / "mine.yaml")), "cannot be written to"),
         (("--device", "gpu"), "error: run.device='gpu'"),
-        (("--evaluate", tiny.run.output, "--data-dir", str(tmp_path / "other")), "would mean nothing"),
+        (("--evaluate", tiny.run.output, "--data", str(tmp_path / "other")), "would mean nothing"),
     ):
         if argv == ("--device", "cuda") and torch.cuda.is_available():
             continue

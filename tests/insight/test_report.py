@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cycledistill import wrap_cyclic
-from cycledistill.__main__ import main
+from cycledistill.commands.frame import main
 from cycledistill.insight import report as module
 from cycledistill.insight.measures import AttentionMap, Drift, attention_maps, parameter_profile
 from cycledistill.insight.report import Subject, insight_report, open_subject

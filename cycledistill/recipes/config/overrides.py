@@ -5,8 +5,10 @@ Knows nothing about any particular recipe. YAML is read by ``safe_load``: a file
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
+import logging
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -15,7 +17,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from cycledistill.recipes.config.packaged import packaged_names as packaged_names
 from cycledistill.recipes.errors import RecipeError
+
+_logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Overrides = Sequence[str | tuple[str, Any]] | Mapping[str, Any]
@@ -26,6 +31,7 @@ def load(
     package: str,
     source: str | Path | Mapping[str, Any] | None = None,
     overrides: Overrides = (),
+    renamed: Mapping[str, str] | None = None,
 ) -> T:
     """Read a recipe: the defaults of ``cls``, then a file, then overrides.
 
@@ -36,15 +42,17 @@ def load(
             differs from the defaults.
         overrides: ``"section.key=value"`` strings, the value read as YAML, or pairs of dotted key and value; or a
             mapping of dotted keys to values. The later one wins; only the whole is checked.
+        renamed: Dotted keys of earlier versions to today's; they are taken for those, with a warning.
 
     Raises:
         RecipeError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
             the wrong type or out of range.
     """
-    data = dict(source) if isinstance(source, Mapping) else read_yaml(source, package)
+    data = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read_yaml(source, package)
     pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
+    _rename(data, renamed or {}, cls)
     for key, value in (parse_override(each) if isinstance(each, str) else each for each in pairs):
-        merge(data, key, value, cls)
+        merge(data, _todays(key, renamed or {}), value, cls)
     return build(cls, data)
 
 
@@ -56,12 +64,6 @@ def check(ok: bool, key: str, given: object, expected: str) -> None:
     """
     if not ok:
         raise RecipeError(f"{key}={given!r}: expected {expected}.")
-
-
-def packaged_names(package: str) -> list[str]:
-    """Names of the YAML files in the folder ``configs`` of ``package``."""
-    folder = resources.files(package) / "configs"
-    return sorted(item.name for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
 def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
@@ -175,6 +177,23 @@ def did_you_mean(word: str, known: list[str]) -> str:
         tails = {name.rpartition(".")[2]: name for name in reversed(known)}
         found = [tails[tail] for tail in difflib.get_close_matches(word.rpartition(".")[2], list(tails), n=1)]
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def _rename(data: dict[str, Any], renamed: Mapping[str, str], cls: type) -> None:
+    """Move the values under keys of earlier versions to where they belong today."""
+    for old, new in renamed.items():
+        (section, _, name), (to, _, key) = old.partition("."), new.partition(".")
+        if not isinstance(data.get(section), dict) or name not in data[section]:
+            continue
+        if isinstance(data.get(to), dict) and key in data[to]:
+            raise RecipeError(f"{old} is called {new} now: give one of the two.")
+        merge(data, _todays(old, renamed), data[section].pop(name), cls)
+
+
+def _todays(key: str, renamed: Mapping[str, str]) -> str:
+    if key in renamed:
+        _logger.warning("%s is called %s now", key, renamed[key])
+    return renamed.get(key, key)
 
 
 def _unknown(key: str, known: list[str]) -> RecipeError:

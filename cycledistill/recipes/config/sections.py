@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cycledistill.recipes.config.distillation import read_distill
-from cycledistill.recipes.config.overrides import check
+from cycledistill.recipes.config.overrides import as_dict, check
+
+
+class BaseRecipe:
+    """What recipes, dataclasses of sections, have in common."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole recipe as plain data, as YAML and JSON can hold it."""
+        return as_dict(self)
+
+
+@dataclass
+class ModelSection:
+    """A model by name: ``options`` are what it is to be built with otherwise, ``weights`` a file to start from."""
+
+    name: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass
@@ -26,6 +46,34 @@ class CyclicSection:
 
 
 @dataclass
+class OptimSection:
+    """The optimiser. ``lr`` is for the whole batch as it is; ``clip``: the largest norm of a step's gradient."""
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
+        check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        check(self.clip is None or self.clip > 0, "optim.clip", self.clip, "a number above 0, or nothing for no clip")
+
+
+@dataclass
+class EvalSection:
+    """When models are measured, and at which exits. ``exits`` empty: cycles 1 to one beyond those trained."""
+
+    every: int = 10
+    exits: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        check(self.every >= 1, "evaluate.every", self.every, "at least 1")
+        fine = self.exits is None or (len(self.exits) > 0 and min(self.exits) >= 1)
+        check(fine, "evaluate.exits", self.exits, "cycles, each at least 1")
+
+
+@dataclass
 class EmaSection:
     """Moving average of the weights (timm's ModelEmaV3). ``warmup`` lets short runs forget the initial weights."""
 
@@ -39,10 +87,13 @@ class EmaSection:
 
 @dataclass
 class RunSection:
-    """Where and how the run happens. ``max_steps`` ends it early, with a checkpoint to go on from."""
+    """Where and how the run happens. ``max_steps`` ends it early, with a checkpoint to go on from.
+
+    ``device``: ``auto`` (an accelerator where there is one), ``cpu``, ``cuda`` or ``mps``.
+    """
 
     output: str = "runs/run"
-    device: Literal["auto", "cpu"] = "auto"
+    device: str = "auto"
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
@@ -61,3 +112,5 @@ class RunSection:
             value = getattr(self, name)
             check(value is None or value >= 1, f"run.{name}", value, "at least 1, or nothing")
         check(self.seed >= 0, "run.seed", self.seed, "0 or more")
+        which = " (which GPU: by the environment variable CUDA_VISIBLE_DEVICES)" if ":" in self.device else ""
+        check(self.device in DEVICES, "run.device", self.device, f"one of {', '.join(map(repr, DEVICES))}{which}")

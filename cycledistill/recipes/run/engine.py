@@ -23,25 +23,30 @@ def engine(device: str, precision: str) -> Iterator[Any]:
     there before is left alone.
 
     Args:
-        device: The recipe's ``run.device``: ``"auto"`` or ``"cpu"``.
+        device: The recipe's ``run.device``: ``"auto"`` (an accelerator where there is one), ``"cpu"``, ``"cuda"`` or
+            ``"mps"``.
         precision: The recipe's ``run.precision``: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
 
     Raises:
-        RecipeError: The device does not have the precision.
+        RecipeError: The device is not there, or does not have the precision.
     """
     # imported late: recipes are read where Accelerate is not installed
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
 
+    here = _check_device(device)
     found = bool(AcceleratorState._shared_state or PartialState._shared_state)
     grouped = dist.is_initialized()
     try:
         try:
             # Without the word, Accelerate lets processes that torchrun started on CPUs run side by side, each alone.
-            cpu = device == "cpu" or not torch.accelerator.is_available()
+            cpu = "cpu" in (device, here)
             accelerator = Accelerator(cpu=cpu, mixed_precision=_PRECISION[precision])
         except ValueError as error:
             raise RecipeError(f"run.precision={precision!r}, run.device={device!r}: {error}") from error
+        if precision == "fp16" and accelerator.device.type == "cpu":
+            # Accelerate would train in fp32 there, without a word
+            accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
         announced = int(os.environ.get("WORLD_SIZE", "1"))
         if accelerator.num_processes != announced:
             raise RecipeError(
@@ -54,6 +59,20 @@ def engine(device: str, precision: str) -> Iterator[Any]:
             AcceleratorState._reset_state(reset_partial_state=True)
         if not grouped and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def shared() -> bool:
+    """Whether several processes share the work of this run."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _check_device(device: str) -> str:
+    """The type of the accelerator that is here, or ``"cpu"``; a device that is not here is refused."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    here = found.type if found is not None else "cpu"
+    if device not in ("auto", "cpu", here):
+        raise RecipeError(f"run.device={device!r} is not here; there is: {', '.join(dict.fromkeys(('cpu', here)))}.")
+    return here
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -6,7 +6,6 @@ import logging
 import time
 from typing import Any, Protocol, TypeVar
 
-import torch.distributed as dist
 from torch import Tensor
 
 from cycledistill.recipes.run.finite import finite_terms
@@ -56,7 +55,7 @@ def run_training(session: S, work: Work[S], began: float) -> dict[str, Any]:
         _run_epoch(session, work, began)
         ends = session.epoch == recipe.schedule.epochs or session.stopped
         if ends or session.epoch % recipe.evaluate.every == 0:
-            _share_buffers(session)
+            session.share_buffers()
             measured = {"step": session.step, **work.evaluate(session)}
         session.save(measured if measured.get("step") == session.step else None)
     if session.log:
@@ -106,27 +105,20 @@ def _run_epoch(session: S, work: Work[S], began: float) -> None:
             break
         if run.save_every_steps and session.step % run.save_every_steps == 0:
             session.save()
+    else:  # a stream may hold less than it said
+        length = session.batch
     if session.batch >= length:
         session.epoch, session.batch = session.epoch + 1, 0
 
 
 def _train_step(session: S, work: Work[S], batch: Any, logs: bool) -> dict[str, float]:
     """One optimiser step; returns the loss and its terms."""
-    accelerator, clip = session.accelerator, session.recipe.optim.clip
     terms = work.terms(session, batch, logs)
     numbers = finite_terms(terms, session.place, session.store.last(), ADVICE)
     session.optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(terms["loss"])
-    if clip is not None:
-        accelerator.clip_grad_norm_(session.task.parameters(), clip)
+    session.accelerator.backward(terms["loss"])
+    session.clip_gradients()
     session.optimizer.step()
     if session.ema:
         session.ema.update(session.task.model, step=session.step + 1)
     return numbers
-
-
-def _share_buffers(session: TrainingSession) -> None:
-    """Give every process the first one's BatchNorm statistics: each has seen other data."""
-    if session.accelerator.num_processes > 1:
-        for buffer in session.task.buffers():
-            dist.broadcast(buffer, src=0)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch.distributed as dist
 from torch import nn
 
 from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.run.logs import Meter, RunLog
+from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import (
     CheckpointStore,
@@ -24,13 +27,19 @@ from cycledistill.recipes.weights.checkpoint import (
 
 _logger = logging.getLogger(__name__)
 
+S = TypeVar("S", bound="TrainingSession")
+Figures = dict[int, dict[str, Any]]
+Measured = dict[str, Figures]
+
 
 @dataclass(kw_only=True)
 class TrainingSession:
     """A run in the making: its parts, and where it is (``step`` done in all, next ``batch`` of ``epoch``).
 
-    A command's own session adds what it needs, and says by ``unit`` what a batch is made of, by ``advice`` what to look
-    at when weights do not fit, by :meth:`network` what its model is, and by :meth:`task_state` what its loss remembers.
+    A command's own session adds what it needs, makes its parts in :meth:`assemble`, and says by ``unit`` what a batch
+    is made of, by ``advice`` what to look at when weights do not fit, by :meth:`best_by` which checkpoint is the best,
+    by :meth:`network` what its model is, and by :meth:`task_state` what its loss remembers.
+    :meth:`clip_gradients` and :meth:`share_buffers` may be done otherwise.
     """
 
     recipe: Any
@@ -56,6 +65,62 @@ class TrainingSession:
     unit = "items"
     advice = "check the recipe's model"
 
+    @classmethod
+    def start(cls: type[S], recipe: Any, accelerator: Any, resume: str | None) -> S:
+        """Put a run together, step by step; with ``resume`` (a path, or ``"auto"``) at the point where it stopped.
+
+        Raises:
+            RecipeError: The recipe does not fit the model, or a new run would write over an old one.
+            CheckpointError: The checkpoint cannot be gone on from.
+        """
+        store = CheckpointStore(Path(recipe.run.output) / "checkpoints", recipe.run.keep, cls.best_by(recipe))
+        checkpoint = find_start(recipe.run.output, store, resume)
+        accelerator.wait_for_everyone()  # nobody writes before all have looked
+        seed_all(derive_seed(recipe.run.seed, INIT))  # the same on every process: the same weights
+        session = cls.assemble(recipe, accelerator, store, fresh=checkpoint is None)
+        session.add_average()
+        if checkpoint:
+            session.load(checkpoint)
+        session.compile()
+        session.distribute()
+        session.open_log()
+        return session
+
+    @classmethod
+    def assemble(cls: type[S], recipe: Any, accelerator: Any, store: CheckpointStore, fresh: bool) -> S:
+        """The session of a recipe with fresh weights, or with those it starts from if the run is a ``fresh`` one.
+
+        The task is on the accelerator's device, and nothing but the optimiser is prepared by the accelerator.
+        """
+        raise NotImplementedError(f"{cls.__name__} does not say what its parts are")
+
+    @classmethod
+    def best_by(cls, recipe: Any) -> Sequence[str]:
+        """Keys down to the figure by which the best checkpoint is chosen; none: no best one is kept."""
+        return ()
+
+    def add_average(self) -> None:
+        """Average the weights from here on, if the recipe says so."""
+        section = self.recipe.ema
+        if section.enabled:
+            from timm.utils.model_ema import ModelEmaV3  # comes with the integrations
+
+            self.ema = ModelEmaV3(_model(self.task), decay=section.decay, use_warmup=section.warmup)
+
+    def compile(self) -> None:
+        """Compile the task, if the recipe says so. The weights have been loaded by now."""
+        if self.recipe.run.compile:
+            self.task.compile(backend=self.recipe.run.compile_backend)
+
+    def distribute(self) -> None:
+        """Make the task data-parallel and let it train in the run's precision."""
+        self.trainee = self.accelerator.prepare_model(self.task)
+
+    def open_log(self) -> None:
+        """Write logs from here on, on the main process."""
+        if self.accelerator.is_main_process:
+            self.log = RunLog(Path(self.recipe.run.output), self.step, self.recipe.run.tensorboard)
+
     @property
     def place(self) -> str:
         """Where the run is, in words."""
@@ -72,6 +137,34 @@ class TrainingSession:
         """What a step is trained on, in ``unit``, over all processes."""
         return int(self.batches.batch_size * self.batches.world_size)
 
+    def measure(
+        self, evaluate: Callable[[Any], Figures], tell: Callable[[str, Figures], str], **logged: Any
+    ) -> Measured:
+        """Measure the weights and, where there is one, their average; the figures go to the log.
+
+        Args:
+            evaluate: From a model to figures at each exit.
+            tell: From ``"model"`` or ``"ema"`` and the figures to a line that says them.
+            logged: What else the rows of the log shall hold.
+
+        Returns:
+            ``exits`` and, with an average, ``ema_exits``: exit -> figures.
+        """
+        models = {"model": _model(self.task)} | ({"ema": self.ema.module} if self.ema else {})
+        measured: Measured = {}
+        for name, model in models.items():
+            figures = measured["exits" if name == "model" else f"{name}_exits"] = evaluate(model)
+            numbers = {
+                f"{metric}@{exit}": value
+                for exit, found in figures.items()
+                for metric, value in found.items()
+                if isinstance(value, (int, float))
+            }
+            if self.log:
+                self.log.write("eval", step=self.step, epoch=self.epoch, weights=name, **logged, **numbers)
+            _logger.info("step %d, %s", self.step, tell(name, figures))
+        return measured
+
     def network(self) -> dict[str, Any]:
         """What describes the model in the checkpoint's ``recipe.json``, beside the recipe."""
         return {}
@@ -82,6 +175,17 @@ class TrainingSession:
 
     def load_task_state(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`task_state` gave."""
+
+    def clip_gradients(self) -> None:
+        """Limit the gradients' norm before a step, where the recipe says so."""
+        if self.recipe.optim.clip is not None:
+            self.accelerator.clip_grad_norm_(self.task.parameters(), self.recipe.optim.clip)
+
+    def share_buffers(self) -> None:
+        """Before an evaluation, give every process the first one's BatchNorm statistics: each has seen other data."""
+        if self.accelerator.num_processes > 1:
+            for buffer in self.task.buffers():
+                dist.broadcast(buffer, src=0)
 
     def save(self, metrics: dict[str, Any] | None = None) -> Path | None:
         """Write a checkpoint on the main process; returns its folder there."""
@@ -147,7 +251,7 @@ class TrainingSession:
             "batch": self.batch,
             "metrics": metrics,
             "recipe": self.recipe.to_dict(),
-            "versions": {name: _version(name) for name in ("torch", "accelerate", "cycledistill")},
+            "versions": {name: _version(name) for name in ("torch", "timm", "accelerate", "cycledistill")},
         }
 
 

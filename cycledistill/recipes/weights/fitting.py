@@ -1,8 +1,10 @@
-"""Whether weights fit a model, name by name and shape by shape, in words for an error message."""
+"""Whether weights fit a model, name by name and shape by shape, and are of its network, in words for an error."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from torch import Tensor
 
@@ -35,3 +37,23 @@ def shorten(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def other_network(stored: Mapping[str, Any], config: Any, names: Sequence[str]) -> str:
+    """In which fields weights of the same shapes are of another network than ``config``; empty where in none.
+
+    Args:
+        stored: The config that was stored with the weights; a field that it lacks is not compared.
+        config: That of the model, a dataclass.
+        names: The fields that the shapes do not show.
+
+    Example:
+        >>> other_network({"heads": 4}, TokenPoseConfig(), ["heads", "scale"])
+        'heads=4 there, 8 here'
+    """
+    own = asdict(config)
+    return "; ".join(
+        f"{name}={stored[name]!r} there, {own[name]!r} here"
+        for name in names
+        if name in stored and stored[name] != own[name]
+    )

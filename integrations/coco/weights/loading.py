@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import State, network_metadata, read_weights, stored_network, write_weights
-from cycledistill.recipes.weights.fitting import mismatch
+from cycledistill.recipes.weights.fitting import mismatch, other_network
 
 from ..models.config import TokenPoseConfig
 from ..models.tokenpose import TokenPose
-from .translate import check_ours, from_official, is_ours
+from .key_map import check_ours, from_official, is_ours
 
 _BEYOND_STAGE_3 = ("stage4.", "transition3.", "stage3.3.fuse_layers.1.", "stage3.3.fuse_layers.2.")
 _CLASSIFIER = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
@@ -64,15 +63,10 @@ def check_network(stored: Mapping[str, Any], config: TokenPoseConfig, where: str
     Raises:
         CheckpointError: The fields that differ are named.
     """
-    own = asdict(config)
-    other = [
-        f"{name}={stored[name]!r} there, {own[name]!r} here"
-        for name in ("heads", "scale", "position", "readouts")
-        if name in stored and stored[name] != own[name]
-    ]
+    other = other_network(stored, config, ("heads", "scale", "position", "readouts"))
     if other:
         raise CheckpointError(
-            f"{where}: these weights fit in shape but are of another network ({'; '.join(other)}), and would predict "
+            f"{where}: these weights fit in shape but are of another network ({other}), and would predict "
             "something else: take the model by the name they were trained as"
         )
 

@@ -133,10 +133,11 @@ def convert(source: str | Path, target: str | Path, allow_pickle: bool = False) 
 
 def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays under their names, whatever the suffix of ``path``; an older file stays whole until then."""
+    named: dict[str, Any] = dict(arrays)
 
     def write(file: Path) -> None:
         with file.open("wb") as open_file:  # given a path, numpy adds a suffix
-            np.savez_compressed(open_file, **dict(arrays))
+            np.savez_compressed(open_file, **named)
 
     atomic_write(path, write)
 

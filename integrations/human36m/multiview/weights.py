@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cycledistill.integrations.coco.weights.key_map import is_ours
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import network_metadata, read_weights, stored_network, write_weights
+from cycledistill.recipes.weights.fitting import other_network
 
 from .config import MultiViewConfig
+from .key_map import check_multiview, multiview_from_official
 from .model import MultiViewPPT
-from .official import check_ours, is_ours, multiview_from_official
 
 MODEL = "multiview_ppt"
 """What files and commands call the model."""
@@ -36,7 +37,7 @@ def load_multiview_weights(model: MultiViewPPT, path: str | Path) -> None:
     state, config = read_weights(path), model.config
     try:
         if is_ours(state):
-            check_ours(state, config)
+            check_multiview(state, config)
             _check_stored(stored_network(path), config)
         else:
             state = multiview_from_official(state, config)
@@ -60,14 +61,9 @@ def save_multiview_weights(model: MultiViewPPT, path: str | Path) -> None:
 
 def _check_stored(stored: Mapping[str, Any], config: MultiViewConfig) -> None:
     """Refuse weights that fit in shape and are of another network."""
-    own = asdict(config)
-    other = [
-        f"{name}={stored[name]!r} there, {own[name]!r} here"
-        for name in ("heads", "backbone", "fused_layers")
-        if name in stored and stored[name] != own[name]
-    ]
+    other = other_network(stored, config, ("heads", "backbone", "fused_layers"))
     if other:
         raise CheckpointError(
-            f"the weights fit in shape but are of another network ({'; '.join(other)}), and would predict something "
+            f"the weights fit in shape but are of another network ({other}), and would predict something "
             "else: build the model with the options of the file"
         )

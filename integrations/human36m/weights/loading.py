@@ -8,7 +8,7 @@ from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import network_metadata, read_weights, write_weights
 
 from ..models.lifter import Lifter
-from .translate import check_ours, from_official, is_ours
+from .key_map import check_ours, from_official, is_ours
 
 
 def load_lifter_weights(model: Lifter, path: str | Path, resize: bool = False) -> None:
@@ -36,7 +36,7 @@ def load_lifter_weights(model: Lifter, path: str | Path, resize: bool = False) -
 
 
 def save_lifter_weights(model: Lifter, path: str | Path, name: str | None = None) -> None:
-    """Write a model's weights; a safetensors file also holds its host's config, as JSON.
+    """Write a model's weights; a safetensors file also holds its network's config, as JSON.
 
     Args:
         model: A model of `create_lifter`, wrapped or not.

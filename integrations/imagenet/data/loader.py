@@ -11,25 +11,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
-from PIL import Image
 from timm.data.distributed_sampler import RepeatAugSampler
 from timm.data.loader import create_loader
-from timm.data.mixup import Mixup
-from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data.distributed import DistributedSampler
 
 from cycledistill.recipes.run.seeding import IMAGE, STREAM, derive_seed, seeded
 
 from ..errors import DataError
-from ..place import Place
-from ..recipe import Recipe
-from .splits import ImageSets
+from .augment import Augmentation, train_transform
+from .splits import Images, ImageSets
 
 _logger = logging.getLogger(__name__)
 
@@ -94,51 +89,71 @@ class TrainLoader:
 
     Args:
         images: The sets from :func:`~cycledistill.integrations.imagenet.data.splits.open_images`.
-        config: The whole recipe.
+        augment: What is done to the images.
         img_size: Side of the square images, pixels.
-        place: This process.
+        batch_size: Images a batch.
+        workers: Loader processes.
+        repeats: Repeated augmentation, see :class:`SeededOrder`.
+        seed: The run's seed.
+        rank: This process.
+        world_size: Number of processes.
+        pin_memory: Put batches where a GPU can fetch them.
+
+    Iterating gives the batches of ``epoch`` from number ``start`` on; both are there to be set.
 
     Raises:
         DataError: Fewer images than one batch.
     """
 
-    def __init__(self, images: ImageSets, config: Recipe, img_size: int, place: Place):
-        self.seed, self.rank = config.run.seed, place.rank
+    def __init__(
+        self,
+        images: ImageSets,
+        augment: Augmentation,
+        img_size: int,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        repeats: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+    ):
+        self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
+        self.epoch = self.start = 0
         self.order: SeededOrder | None = None
         self.dataset: Any = images.train
-        transform = create_transform(img_size, is_training=True, **_train_transform(config))
-        accept_zero_bits(transform)
+        transform = train_transform(augment, img_size)
         if images.streams:
-            self.loader = self._stream(transform, config, img_size)
+            self.loader = self._stream(transform, img_size, workers)
         else:
             self.dataset.transform = transform
-            self.order = SeededOrder(len(self.dataset), self.seed, config.data.repeats, place.rank, place.world)
-            if len(self.order) < config.data.batch_size:
+            self.order = SeededOrder(len(self.dataset), seed, repeats, rank, world_size)
+            if len(self.order) < batch_size:
                 raise DataError(
-                    f"{len(self.order)} training images a process make no batch of {config.data.batch_size}: "
-                    "lower data.batch_size."
+                    f"{len(self.order)} training images a process make no batch of {batch_size}: lower data.batch_size."
                 )
             self.loader = DataLoader(
                 self.dataset,
-                batch_size=config.data.batch_size,
+                batch_size=batch_size,
                 sampler=self.order,
-                num_workers=config.data.workers,
+                num_workers=workers,
                 drop_last=True,
-                pin_memory=place.device.type == "cuda",
-                persistent_workers=config.data.workers > 0,
+                pin_memory=pin_memory,
+                persistent_workers=workers > 0,
                 generator=torch.Generator(),  # else each epoch would draw from the generator that drives dropout
             )
 
-    def _stream(self, transform: Any, config: Recipe, img_size: int) -> DataLoader[Any]:
-        if config.data.workers == 0:
+    def _stream(self, transform: Any, img_size: int, workers: int) -> DataLoader[Any]:
+        if workers == 0:
             _logger.warning("streamed data: resuming is bit-exact only with data.workers of at least 1.")
         loader = create_loader(
             self.dataset,
             img_size,
-            config.data.batch_size,
+            self.batch_size,
             is_training=True,
             use_prefetcher=False,
-            num_workers=config.data.workers,
+            num_workers=workers,
             persistent_workers=False,  # fresh workers start at the epoch's beginning
         )
         self.dataset.transform = SeededTransform(transform, self.seed, self.rank)
@@ -149,11 +164,18 @@ class TrainLoader:
         """Batches of a whole epoch."""
         return len(self.loader)
 
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        found = self.start > 0
+        for batch in self.batches(self.epoch, self.start):
+            found = True
+            yield batch
+        if not found:
+            raise DataError("the training images made no batch: lower data.batch_size.")
+
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of ``epoch`` from number ``start`` on."""
         if self.order is not None:
-            assert self.loader.batch_size is not None
-            self.order.set_position(epoch, start * self.loader.batch_size)
+            self.order.set_position(epoch, start * self.batch_size)
             return iter(self.loader)
         self.dataset.set_epoch(epoch)
         self.dataset.transform.restart(epoch)
@@ -161,69 +183,40 @@ class TrainLoader:
         return islice(iter(self.loader), start, None)
 
 
-def eval_loader(images: ImageSets, config: Recipe, img_size: int, place: Place) -> Any:
-    """Validation batches, resized to ``img_size / crop_pct`` and centre-cropped; timm's loader as it is."""
+def eval_loader(
+    images: Images,
+    augment: Augmentation,
+    img_size: int,
+    *,
+    batch_size: int,
+    device: torch.device,
+    workers: int = 0,
+    distributed: bool = False,
+) -> Any:
+    """Batches to evaluate on, resized to ``img_size / crop_pct`` and centre-cropped; timm's loader as it is.
+
+    Args:
+        images: The validation images.
+        augment: Its interpolation, crop, mean and deviation hold.
+        img_size: Side of the square images, pixels.
+        batch_size: Images a batch.
+        device: Where the batches go.
+        workers: Loader processes.
+        distributed: Give each process of the group its share.
+    """
     loader = create_loader(
-        images.validation,  # type: ignore[arg-type]  # read by number or iterated: all that is asked of it
+        images,  # type: ignore[arg-type]  # read by number or iterated: all that is asked of it
         img_size,
-        config.data.eval_batch_size or config.data.batch_size,
-        interpolation="bicubic" if config.augment.interpolation == "random" else config.augment.interpolation,
-        mean=tuple(config.augment.mean),
-        std=tuple(config.augment.std),
-        crop_pct=config.augment.crop_pct,
-        num_workers=config.data.workers,
-        distributed=place.world > 1,
-        pin_memory=place.device.type == "cuda",
-        device=place.device,
+        batch_size,
+        interpolation="bicubic" if augment.interpolation == "random" else augment.interpolation,
+        mean=tuple(augment.mean),
+        std=tuple(augment.std),
+        crop_pct=augment.crop_pct,
+        num_workers=workers,
+        distributed=distributed,
+        pin_memory=device.type == "cuda",
+        device=device,
         persistent_workers=False,
     )
     loader.loader.generator = torch.Generator()
     return loader
-
-
-def create_mixup(config: Recipe, classes: int) -> Mixup | None:
-    """Mixup and cutmix of timm for whole batches, or nothing when both are off."""
-    augment = config.augment
-    if not augment.mixes:
-        return None
-    return Mixup(
-        mixup_alpha=augment.mixup,
-        cutmix_alpha=augment.cutmix,
-        prob=augment.mix_prob,
-        switch_prob=augment.mix_switch,
-        mode="batch",
-        label_smoothing=augment.smoothing,
-        num_classes=classes,
-    )
-
-
-def accept_zero_bits(transform: Any) -> None:
-    """Let RandAugment posterize to 0 bits, a black image, as it did before Pillow 13 made that an error.
-
-    DeiT's ``rand-m9-mstd0.5-inc1`` asks for 0 bits about once in a thousand images (timm 1.0.31).
-    """
-    for step in transform.transforms:
-        choices = getattr(step, "ops", None) or [op for policy in getattr(step, "policy", ()) for op in policy]
-        for op in choices:
-            if op.name.startswith("Posterize"):
-                op.aug_fn = partial(_posterize, op.aug_fn)
-
-
-def _posterize(posterize: Any, image: Any, bits: int, **kwargs: Any) -> Any:
-    return posterize(image, bits, **kwargs) if bits >= 1 else Image.new(image.mode, image.size)
-
-
-def _train_transform(config: Recipe) -> dict[str, Any]:
-    augment = config.augment
-    return {
-        "scale": tuple(augment.scale),
-        "ratio": tuple(augment.ratio),
-        "hflip": augment.hflip,
-        "color_jitter": augment.color_jitter or None,
-        "auto_augment": augment.auto,
-        "interpolation": augment.interpolation,
-        "mean": tuple(augment.mean),
-        "std": tuple(augment.std),
-        "re_prob": augment.erase,
-        "re_mode": augment.erase_mode,
-    }

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from PIL import Image
 from timm.data.dataset import ImageDataset, IterableImageDataset
@@ -20,7 +20,6 @@ from torch.utils.data import Dataset
 from cycledistill.recipes.run.seeding import seeded
 
 from ..errors import DataError
-from ..recipe import DataSection
 from .parquet import ParquetReader, find_parquet
 
 _logger = logging.getLogger(__name__)
@@ -30,11 +29,27 @@ VAL_NAMES = ("validation", "val", "valid", "eval", "evaluation", "test")
 
 
 @dataclass
+class ImageSource:
+    """Where the images are and how they are read.
+
+    ``dataset`` empty: found out from what lies under ``dir`` (Parquet files, class folders or tar files named after
+    the split). Otherwise one of timm's names: ``hfds/...``, ``hfids/...``, ``wds/...``, ``tfds/...``.
+    ``broken_images``: ``stop`` names the file and ends the run, ``skip`` takes the next image instead (timm's way).
+    """
+
+    dir: str | None = None
+    dataset: str = ""
+    train_split: str = "train"
+    val_split: str = "validation"
+    broken_images: Literal["stop", "skip"] = "stop"
+
+
+@dataclass
 class ImageSets:
     """The two splits of a run. ``classes`` are the names in label order; empty where the source has none."""
 
-    train: StrictImages | IterableImageDataset
-    validation: StrictImages | IterableImageDataset
+    train: Images
+    validation: Images
     classes: list[str]
 
     @property
@@ -90,11 +105,16 @@ class StrictImages(Dataset[Any]):
         raise DataError(f"none of the {len(self)} images could be read.")
 
 
-def open_images(config: DataSection, seed: int = 0) -> ImageSets:
-    """Open the training and validation images a recipe names.
+Images: TypeAlias = StrictImages | IterableImageDataset
+
+
+def open_images(source: ImageSource, *, batch_size: int = 1, eval_batch_size: int = 1, seed: int = 0) -> ImageSets:
+    """Open the training and validation images.
 
     Args:
-        config: The ``data`` section.
+        source: Where they are.
+        batch_size: Images a training batch; streamed sets count their samples by it.
+        eval_batch_size: Images a batch of evaluation.
         seed: Seed of the shuffling of streamed sets.
 
     Raises:
@@ -102,55 +122,54 @@ def open_images(config: DataSection, seed: int = 0) -> ImageSets:
             class, or (later, when read) an image is broken.
 
     Example:
-        >>> images = open_images(DataSection(dir="imagenette"))
+        >>> images = open_images(ImageSource(dir="imagenette"))
         >>> len(images.train), images.classes[:2]
     """
-    train = _open_split(config, config.train_split, TRAIN_NAMES, training=True, seed=seed)
-    validation = _open_split(config, config.val_split, VAL_NAMES, training=False, seed=seed)
-    classes = _check_classes(train, validation, config.dir or config.dataset)
+    train = _open_split(source, source.train_split, TRAIN_NAMES, is_training=True, batch_size=batch_size, seed=seed)
+    validation = _open_split(
+        source, source.val_split, VAL_NAMES, is_training=False, batch_size=eval_batch_size, seed=seed
+    )
+    classes = _check_classes(train, validation, source.dir or source.dataset)
     if isinstance(train, IterableImageDataset):
         return ImageSets(train, validation, classes)
-    return ImageSets(StrictImages(train, config.broken_images), StrictImages(validation, config.broken_images), classes)
+    return ImageSets(StrictImages(train, source.broken_images), StrictImages(validation, source.broken_images), classes)
 
 
-def open_validation(config: DataSection) -> tuple[StrictImages | IterableImageDataset, list[str]]:
+def open_validation(source: ImageSource, batch_size: int = 1) -> tuple[Images, list[str]]:
     """The validation images alone, and their class names (empty where the source has none).
+
+    Args:
+        source: Where they are.
+        batch_size: Images a batch of evaluation; streamed sets count their samples by it.
 
     Raises:
         DataError: As :func:`open_images`.
     """
-    dataset = _open_split(config, config.val_split, VAL_NAMES, training=False, seed=0)
+    dataset = _open_split(source, source.val_split, VAL_NAMES, is_training=False, batch_size=batch_size, seed=0)
     index = _class_index(dataset)
     if isinstance(dataset, IterableImageDataset):
         return dataset, sorted(index, key=lambda name: index[name])
-    return StrictImages(dataset, config.broken_images), sorted(index, key=lambda name: index[name])
+    return StrictImages(dataset, source.broken_images), sorted(index, key=lambda name: index[name])
 
 
-def _open_split(config: DataSection, split: str, synonyms: Sequence[str], training: bool, seed: int) -> Any:
-    if not config.dataset:
-        return _open_folder(config, split, synonyms)
-    if config.dataset.startswith("torch/"):
+def _open_split(source: ImageSource, split: str, synonyms: Sequence[str], **kwargs: Any) -> Any:
+    if not source.dataset:
+        return _open_folder(source, split, synonyms)
+    if source.dataset.startswith("torch/"):
         raise DataError(
-            f"data.dataset={config.dataset!r}: torchvision's sets are not read by timm's readers; save the images as "
+            f"data.dataset={source.dataset!r}: torchvision's sets are not read by timm's readers; save the images as "
             "class folders or Parquet, or use hfds/."
         )
     try:
-        return create_dataset(
-            config.dataset,
-            root=config.dir,
-            split=split,
-            is_training=training,
-            batch_size=config.batch_size if training else config.eval_batch_size or config.batch_size,
-            seed=seed,
-        )
+        return create_dataset(source.dataset, root=source.dir, split=split, **kwargs)
     except (AssertionError, FileNotFoundError, ImportError, RuntimeError, ValueError) as error:
-        raise DataError(f"split {split!r} of data.dataset={config.dataset!r} cannot be opened: {error}") from error
+        raise DataError(f"split {split!r} of data.dataset={source.dataset!r} cannot be opened: {error}") from error
 
 
-def _open_folder(config: DataSection, split: str, synonyms: Sequence[str]) -> ImageDataset:
-    if not config.dir:
-        raise DataError("no images: pass --data-dir (class folders, tar or Parquet files) or set data.dataset.")
-    folder = Path(config.dir)
+def _open_folder(source: ImageSource, split: str, synonyms: Sequence[str]) -> ImageDataset:
+    if not source.dir:
+        raise DataError("no images: pass --data (class folders, tar or Parquet files) or set data.dataset.")
+    folder = Path(source.dir)
     if not folder.is_dir():
         raise DataError(f"data folder {folder} {'is a file' if folder.exists() else 'does not exist'}.")
     names = [split, *(name for name in synonyms if split in synonyms and name != split)]

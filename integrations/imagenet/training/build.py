@@ -18,11 +18,11 @@ ADVICE = "check model.name, model.kwargs, model.img_size and the number of class
 """What to look at when weights do not fit the model."""
 
 
-def create_model(config: Recipe, classes: int) -> nn.Module:
+def create_model(recipe: Recipe, classes: int) -> nn.Module:
     """The timm model of a recipe, wrapped; ``cycles=1`` without distillation is the plain model's training.
 
     Args:
-        config: The recipe.
+        recipe: The recipe.
         classes: Number of classes, where the recipe leaves it open.
 
     Raises:
@@ -31,7 +31,7 @@ def create_model(config: Recipe, classes: int) -> nn.Module:
     Example:
         >>> model = create_model(load_recipe("deit_tiny"), classes=1000)
     """
-    spec = config.model
+    spec = recipe.model
     kwargs: dict[str, Any] = dict(spec.kwargs)
     if spec.img_size is not None:
         kwargs["img_size"] = spec.img_size
@@ -48,7 +48,7 @@ def create_model(config: Recipe, classes: int) -> nn.Module:
     except TypeError as error:
         raise RecipeError(f"model.kwargs={kwargs!r} do not fit {spec.name}: {error}") from error
     try:
-        wrap_cyclic(model, config.cyclic.cycles, read_distill(config.cyclic.distill), blocks=config.cyclic.blocks)
+        wrap_cyclic(model, recipe.cyclic.cycles, read_distill(recipe.cyclic.distill), blocks=recipe.cyclic.blocks)
     except ValueError as error:
         raise RecipeError(f"cyclic: {error}") from error
     return model
@@ -64,8 +64,8 @@ def check_name(name: str) -> None:
         raise RecipeError(f"model.name: timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
 
 
-def image_size(model: nn.Module, config: Recipe) -> int:
+def image_size(model: nn.Module, recipe: Recipe) -> int:
     """Side of the square images the model takes, pixels."""
-    if config.model.img_size is not None:
-        return config.model.img_size
+    if recipe.model.img_size is not None:
+        return recipe.model.img_size
     return int(resolve_model_data_config(model)["input_size"][-1])

@@ -13,15 +13,15 @@ from torch.optim import Optimizer
 from ..recipe import Recipe
 
 
-def create_optimizer(model: nn.Module, config: Recipe, images_per_step: int) -> Optimizer:
+def create_optimizer(model: nn.Module, recipe: Recipe, images_per_step: int) -> Optimizer:
     """DeiT's AdamW: no weight decay on biases, norms and what the model exempts (positions, class token).
 
     Args:
         model: The model, wrapped or not: its parameter groups are the same.
-        config: The recipe.
+        recipe: The recipe.
         images_per_step: Batch size times processes; the rate is ``optim.lr * images_per_step / 512``.
     """
-    optim = config.optim
+    optim = recipe.optim
     kwargs: dict[str, Any] = {"eps": optim.eps, "betas": tuple(optim.betas)} if "adam" in optim.name else {}
     return create_optimizer_v2(
         model,
@@ -38,15 +38,15 @@ class Schedule:
     Args:
         optimizer: Its groups' ``lr`` is set.
         model: Its ``DropPath`` modules' ``drop_prob`` is set where the recipe limits drop path to the first epochs.
-        config: The recipe.
+        recipe: The recipe.
         steps_per_epoch: Optimiser steps of an epoch.
 
     Source: cosine with warm-up as DeiT (arXiv 2012.12877); early stochastic depth, Liu et al. (arXiv 2303.01500),
     section 4: drop path only at the start of training helps models that underfit.
     """
 
-    def __init__(self, optimizer: Optimizer, model: nn.Module, config: Recipe, steps_per_epoch: int):
-        schedule = config.schedule
+    def __init__(self, optimizer: Optimizer, model: nn.Module, recipe: Recipe, steps_per_epoch: int):
+        schedule = recipe.schedule
         self.steps_per_epoch, self.per_step = steps_per_epoch, schedule.per_step
         self.drop_steps = schedule.drop_path_epochs and schedule.drop_path_epochs * steps_per_epoch
         self.linear = schedule.drop_path_shape == "linear"

@@ -1,142 +1,130 @@
-"""Everything a run consists of, put together from its recipe, and its state as plain data."""
+"""Everything a training run consists of, put together from its recipe."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import logging
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import timm
-import torch
-from timm.utils.cuda import NativeScaler
-from timm.utils.model import unwrap_model
+from accelerate import Accelerator
+from timm.data.mixup import Mixup
+from timm.utils.clip_grad import dispatch_clip_grad
+from timm.utils.distributed import distribute_bn
 from torch import nn
-from torch.optim import Optimizer
 
-from cycledistill.recipes.config.overrides import changed
-from cycledistill.recipes.run.logs import Meter, RunLog
-from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
-from cycledistill.recipes.weights import read_weights
-from cycledistill.recipes.weights.checkpoint import (
-    CheckpointStore,
-    find_checkpoint,
-    load_weights,
-    read_recipe,
-    read_state,
-)
+from cycledistill.recipes.run.session import TrainingSession, wanted_exits
+from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
-from ..data.loader import TrainLoader, create_mixup, eval_loader
-from ..data.splits import open_images
-from ..errors import CheckpointError
-from ..place import Place
+from ..data.augment import create_mixup
+from ..data.loader import TrainLoader, eval_loader
+from ..data.splits import ImageSets, open_images
 from ..recipe import Recipe, RecipeError
 from ..task import CyclicTask
 from .build import ADVICE, check_name, create_model, image_size
 from .optim import Schedule, create_optimizer
 
-_logger = logging.getLogger(__name__)
 
-BEST_BY = ("exits", "1", "top1")
-"""By what the best checkpoint is chosen; JSON turns the exits' numbers into text."""
+@dataclass(kw_only=True)
+class Session(TrainingSession):
+    """A run in the making."""
 
-
-@dataclass
-class Session:
-    """A run in the making: its parts, and where it is (``step`` done in all, next ``batch`` of ``epoch``)."""
-
-    config: Recipe
-    place: Place
+    recipe: Recipe
     task: CyclicTask
-    optimizer: Optimizer
-    scaler: NativeScaler | None
+    loader: TrainLoader
+    validation: Any
+    """Batches to evaluate on."""
     schedule: Schedule
-    train_loader: TrainLoader
-    val_loader: Any
-    mixup: Any
-    store: CheckpointStore
+    mixup: Mixup | None
     classes: list[str]
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    meter: Meter = field(default_factory=Meter)
-    log: RunLog | None = None
+
+    unit = "images"
+    advice = ADVICE
 
     @property
     def model(self) -> nn.Module:
         """The timm model inside the task, without DDP and compile."""
-        return unwrap_model(self.task.get_trainable_module())
+        return self.task.model
 
-    @property
-    def exits(self) -> list[int]:
-        """The cycles to evaluate: 1 to one beyond those trained, unless the recipe names them."""
-        return self.config.cyclic.exits or list(range(1, self.config.cyclic.cycles + 2))
+    @classmethod
+    def best_by(cls, recipe: Recipe) -> tuple[str, ...]:
+        """Top-1 accuracy at the exit that the recipe names."""
+        return "exits", str(recipe.evaluate.best_exit), "top1"
 
-    def save(self, metrics: dict[str, Any] | None = None) -> Path | None:
-        """Write a checkpoint on the primary process; returns its folder there."""
-        if not self.place.primary:
-            return None
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict() if self.scaler else None,
-            "position": {"step": self.step, "epoch": self.epoch, "batch": self.batch},
-            "images_per_step": self.config.data.batch_size * self.place.world,
-            "meter": {"sums": self.meter.sums, "count": self.meter.count},
-        }
-        ema = self.task.get_checkpoint_state(ema=True).get("state_dict_ema")
-        weights = self.task.get_checkpoint_state()["state_dict"]
-        return self.store.save(self.step, weights, ema, state, self._recipe(metrics or {}))
+    @classmethod
+    def assemble(cls, recipe: Recipe, accelerator: Any, store: CheckpointStore, fresh: bool) -> Session:
+        """Images, model, loss and optimiser of a recipe."""
+        images = open_images(
+            recipe.data, batch_size=recipe.data.batch_size, eval_batch_size=recipe.eval_batch_size, seed=recipe.run.seed
+        )
+        data, augment, device = recipe.data, recipe.augment, accelerator.device
+        rank, world = accelerator.process_index, accelerator.num_processes
+        classes = _count_classes(recipe, images)
+        model = create_model(recipe, classes).to(device)
+        exits = wanted_exits(model, recipe.evaluate.exits, recipe.evaluate.best_exit)
+        size = image_size(model, recipe)
+        smoothing = {"smoothing": augment.smoothing, "soft_targets": augment.mixes}
+        task = CyclicTask(model, criterion_kwargs=smoothing, device=device, verbose=False)
+        optimizer = create_optimizer(model, recipe, data.batch_size * world)
+        loader = TrainLoader(
+            images,
+            augment,
+            size,
+            batch_size=data.batch_size,
+            workers=data.workers,
+            repeats=data.repeats,
+            seed=recipe.run.seed,
+            rank=rank,
+            world_size=world,
+            pin_memory=device.type == "cuda",
+        )
+        validation = eval_loader(
+            images.validation,
+            augment,
+            size,
+            batch_size=recipe.eval_batch_size,
+            device=device,
+            workers=data.workers,
+            distributed=world > 1,
+        )
+        return cls(
+            recipe=recipe,
+            accelerator=accelerator,
+            task=task,
+            trainee=task,
+            optimizer=accelerator.prepare_optimizer(optimizer),
+            batches=loader,
+            loader=loader,
+            exits=exits,
+            store=store,
+            validation=validation,
+            schedule=Schedule(optimizer, model, recipe, len(loader)),
+            mixup=create_mixup(augment, classes),
+            classes=images.classes,
+        )
 
-    def load(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint: weights, average, optimiser, scaler and position.
+    def compile(self) -> None:
+        """Compile the model, if the recipe says so; the task around it stays as it is."""
+        if self.recipe.run.compile:
+            self.model.compile(backend=self.recipe.run.compile_backend)
 
-        Raises:
-            CheckpointError: It is damaged, of another model, or was cut mid-epoch with another number of images a step.
-        """
-        recipe, state = read_recipe(checkpoint), read_state(checkpoint / "state.pt")
-        for line in changed(recipe.get("recipe", {}), self.config.to_dict()):
-            _logger.warning("resuming with another recipe: %s", line)
-        position, images = state["position"], self.config.data.batch_size * self.place.world
-        if position["batch"] and state["images_per_step"] != images:
-            raise CheckpointError(
-                f"{checkpoint} was saved inside an epoch with {state['images_per_step']} images a step, this run has "
-                f"{images}: go on with the same number, or from a checkpoint at the end of an epoch."
-            )
-        load_weights(self.model, read_weights(checkpoint / "model.safetensors"), checkpoint, ADVICE)
-        if self.task.has_ema():
-            ema = checkpoint / "ema.safetensors"
-            source = ema if ema.is_file() else checkpoint / "model.safetensors"
-            load_weights(unwrap_model(self.task.get_eval_model(ema=True)), read_weights(source), source, ADVICE)
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"{checkpoint / 'state.pt'}: the optimiser's state does not fit: {error}") from error
-        if self.scaler and state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.step, self.epoch, self.batch = position["step"], position["epoch"], position["batch"]
-        self.meter = Meter(**state["meter"])
-        _logger.info("resumed from %s: step %d, epoch %d, batch %d", checkpoint, self.step, self.epoch, self.batch)
+    def network(self) -> dict[str, Any]:
+        """What the images say of the model, for ``recipe.json``."""
+        return {"num_classes": self.model.num_classes, "classes": self.classes}
 
-    def _recipe(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        config = self.config.to_dict()
-        return {
-            "format": 1,
-            "model": {**config["model"], "num_classes": self.model.num_classes},
-            "cycles": self.config.cyclic.cycles,
-            "distill": self.config.cyclic.distill,
-            "blocks": self.config.cyclic.blocks,
-            "classes": self.classes,
-            "step": self.step,
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "metrics": metrics,
-            "recipe": config,
-            "versions": {"torch": torch.__version__, "timm": timm.__version__, "cycledistill": _version()},
-        }
+    def clip_gradients(self) -> None:
+        """Limit the gradients' norm or values, or each unit's gradient by its weights (agc), which spares the head."""
+        optim = self.recipe.optim
+        if optim.clip is not None:
+            self.accelerator.unscale_gradients()
+            parameters = self.task.get_clip_parameters(exclude_head=optim.clip_mode == "agc")
+            dispatch_clip_grad(parameters, optim.clip, mode=optim.clip_mode)
+
+    def share_buffers(self) -> None:
+        """Give every process the mean of all processes' BatchNorm statistics."""
+        if self.accelerator.num_processes > 1:
+            distribute_bn(self.model, self.accelerator.num_processes, reduce=True)
 
 
-def start(config: Recipe, place: Place, resume: str | None) -> Session:
+def start(recipe: Recipe, accelerator: Accelerator, resume: str | None) -> Session:
     """Put a run together; with ``resume`` (a path, or ``"auto"``) at the point where it stopped.
 
     Raises:
@@ -144,66 +132,13 @@ def start(config: Recipe, place: Place, resume: str | None) -> Session:
         DataError: The images cannot be trained on.
         CheckpointError: The checkpoint cannot be gone on from.
     """
-    check_name(config.model.name)
-    output = Path(config.run.output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecipeError(f"run.output={config.run.output!r} cannot be written to: {error}") from error
-    store = CheckpointStore(output / "checkpoints", config.run.keep, BEST_BY)
-    checkpoint = store.last() if resume == "auto" else find_checkpoint(resume) if resume else None
-    if not resume and store.last():
-        raise RecipeError(f"{config.run.output} holds a run already: pass --resume auto to go on, or another --output.")
-    if checkpoint and any(path.name > checkpoint.name for path in store.complete()):
-        # the new checkpoints would be the older ones, and dropped first
-        raise RecipeError(
-            f"{config.run.output} holds checkpoints after {checkpoint.name}: go on from there in another --output."
-        )
-    seed_all(derive_seed(config.run.seed, INIT))  # the same on every process: the same weights
-    images = open_images(config.data, config.run.seed)
-    classes = config.model.num_classes or len(images.classes)
+    check_name(recipe.model.name)
+    return Session.start(recipe, accelerator, resume)
+
+
+def _count_classes(recipe: Recipe, images: ImageSets) -> int:
+    classes = recipe.model.num_classes or len(images.classes)
     if classes < max(2, len(images.classes)):
         known = f"the images have {len(images.classes)}" if images.classes else "the images do not tell it; set it"
-        raise RecipeError(f"model.num_classes={config.model.num_classes}: {known}.")
-    model = create_model(config, classes).to(place.device)
-    size = image_size(model, config)
-    augment = config.augment
-    task = CyclicTask(
-        model,
-        criterion_kwargs={"smoothing": augment.smoothing, "soft_targets": augment.mixes},
-        device=place.device,
-        verbose=False,
-    )
-    optimizer = create_optimizer(model, config, config.data.batch_size * place.world)
-    train_loader = TrainLoader(images, config, size, place)
-    if config.ema.enabled:
-        task.setup_ema(config.ema.decay, use_warmup=config.ema.warmup)
-    session = Session(
-        config=config,
-        place=place,
-        task=task,
-        optimizer=optimizer,
-        scaler=NativeScaler(place.device.type) if config.run.precision == "fp16" else None,
-        schedule=Schedule(optimizer, model, config, len(train_loader)),
-        train_loader=train_loader,
-        val_loader=eval_loader(images, config, size, place),
-        mixup=create_mixup(config, classes),
-        store=store,
-        classes=images.classes,
-    )
-    if checkpoint:
-        session.load(checkpoint)
-    if config.run.compile:
-        task.compile(backend=config.run.compile_backend)
-    if place.world > 1:
-        task.prepare_distributed(device_ids=place.device_ids)
-    if place.primary:
-        session.log = RunLog(output, session.step, config.run.tensorboard)
-    return session
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("cycledistill")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+        raise RecipeError(f"model.num_classes={recipe.model.num_classes}: {known}.")
+    return classes

@@ -12,26 +12,33 @@ import pytest
 import torch
 from PIL import Image
 
-from cycledistill.integrations.imagenet.data.loader import SeededOrder, TrainLoader, create_mixup, eval_loader
-from cycledistill.integrations.imagenet.data.splits import open_images
+from cycledistill.integrations.imagenet.data.augment import create_mixup
+from cycledistill.integrations.imagenet.data.loader import SeededOrder, TrainLoader, eval_loader
+from cycledistill.integrations.imagenet.data.splits import ImageSource, open_images
 from cycledistill.integrations.imagenet.errors import DataError
-from cycledistill.integrations.imagenet.place import Place
-from cycledistill.integrations.imagenet.recipe import DataSection, Recipe
+from cycledistill.integrations.imagenet.recipe import Recipe
 from tests.imagenet.pictures import SIZE, picture, write_parquet
 
-CPU = Place(torch.device("cpu"))
+CPU = torch.device("cpu")
 
 
-def batches(
-    config: Recipe, epoch: int = 0, start: int = 0, place: Place = CPU
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    loader = TrainLoader(open_images(config.data), config, SIZE, place)
-    return list(loader.batches(epoch, start))
+def train_loader(recipe: Recipe) -> TrainLoader:
+    data = recipe.data
+    images = open_images(data, batch_size=data.batch_size, eval_batch_size=recipe.eval_batch_size)
+    return TrainLoader(
+        images, recipe.augment, SIZE, batch_size=data.batch_size, workers=data.workers, repeats=data.repeats
+    )
+
+
+def batches(recipe: Recipe, epoch: int = 0, start: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    loader = train_loader(recipe)
+    loader.epoch, loader.start = epoch, start
+    return list(loader)
 
 
 def test_parquet_and_folder_hold_the_same(parquet_dir, folder_dir):
     for folder in (parquet_dir, folder_dir):
-        images = open_images(DataSection(dir=str(folder)))
+        images = open_images(ImageSource(dir=str(folder)))
         assert images.classes == ["dark", "pale"]
         assert (len(images.train), len(images.validation)) == (18, 10)
         assert images.train.reader.filename(0).startswith(("picture0.jpg (row 0 of train.parquet", "dark/0.jpg"))
@@ -43,7 +50,7 @@ def test_parquet_in_parts_and_without_names(tmp_path):
         data = [picture(label, part) for label in range(3)]
         write_parquet(tmp_path / "data" / f"train-0000{part}-of-00002.parquet", data, [0, 1, 2], None)
     write_parquet(tmp_path / "data" / "test.parquet", [picture(0, 1)], [0], None)
-    images = open_images(DataSection(dir=str(tmp_path)))
+    images = open_images(ImageSource(dir=str(tmp_path)))
     assert (len(images.train), images.classes) == (6, ["0", "1", "2"])
 
 
@@ -52,7 +59,7 @@ def test_tar(tmp_path, folder_dir):
         with tarfile.open(tmp_path / f"{split}.tar", "w") as tar:
             for name in ("dark", "pale"):
                 tar.add(folder_dir / split / name, name)
-    images = open_images(DataSection(dir=str(tmp_path)))
+    images = open_images(ImageSource(dir=str(tmp_path)))
     assert (len(images.train), images.classes) == (18, ["dark", "pale"])
     images.train.transform = lambda image: image.size
     assert images.train[0] == ((SIZE, SIZE), 0)
@@ -62,19 +69,19 @@ def test_tar(tmp_path, folder_dir):
 def test_huggingface_datasets(parquet_dir, tmp_path, monkeypatch):
     pytest.importorskip("datasets")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    images = open_images(DataSection(dir=str(tmp_path / "cache"), dataset=f"hfds/{parquet_dir}"))
+    images = open_images(ImageSource(dir=str(tmp_path / "cache"), dataset=f"hfds/{parquet_dir}"))
     assert (len(images.train), images.classes) == (18, ["dark", "pale"])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_depends_on_its_place_alone(tiny, workers):
-    config = replace(tiny, data=replace(tiny.data, workers=workers))
+    recipe = replace(tiny, data=replace(tiny.data, workers=workers))
     whole = batches(tiny, epoch=1)
     assert len(whole) == 4
     assert whole[0][0].shape == (4, 3, SIZE, SIZE)
     torch.manual_seed(workers)  # nothing global matters, and nothing global is touched
     before = torch.get_rng_state()
-    later = batches(config, epoch=1, start=2)
+    later = batches(recipe, epoch=1, start=2)
     assert torch.equal(before, torch.get_rng_state())
     for (images, labels), (images_, labels_) in zip(whole[2:], later, strict=True):
         assert torch.equal(images, images_)
@@ -96,7 +103,7 @@ def test_ranks_share_one_order_and_repeats_follow_each_other():
 
 def test_evaluation_resizes_and_crops_as_deit(tiny):
     images = open_images(tiny.data)
-    loader = eval_loader(images, tiny, 224, CPU)
+    loader = eval_loader(images.validation, tiny.augment, 224, batch_size=4, device=CPU)
     resize, crop = images.validation.transform.transforms[:2]
     assert (resize.size, tuple(crop.size), str(resize.interpolation.value)) == (256, (224, 224), "bicubic")
     (first, labels), *_ = loader
@@ -105,18 +112,18 @@ def test_evaluation_resizes_and_crops_as_deit(tiny):
 
 
 def test_mixup_makes_soft_targets_or_nothing(tiny):
-    mixup = create_mixup(tiny, classes=2)
+    mixup = create_mixup(tiny.augment, classes=2)
     _, target = mixup(torch.zeros(4, 3, 8, 8), torch.tensor([0, 1, 1, 0]))
     assert target.shape == (4, 2)
     torch.testing.assert_close(target.sum(1), torch.ones(4))
-    assert create_mixup(replace(tiny, augment=replace(tiny.augment, mixup=0.0, cutmix=0.0)), 2) is None
+    assert create_mixup(replace(tiny.augment, mixup=0.0, cutmix=0.0), 2) is None
 
 
 @pytest.mark.parametrize("auto", ["rand-m10-inc1", "rand-m9-mstd0.5-inc1", "v0", "original"])
 def test_every_augmentation_runs_on_the_installed_pillow(tiny, auto):
     """timm 1.0.31 posterizes to 0 bits, which Pillow 13 refuses."""
-    config = replace(tiny, augment=replace(tiny.augment, auto=auto))
-    loader = TrainLoader(open_images(config.data), config, SIZE, CPU)
+    recipe = replace(tiny, augment=replace(tiny.augment, auto=auto))
+    loader = train_loader(recipe)
     augment = next(t for t in loader.dataset.transform.transforms if hasattr(t, "ops") or hasattr(t, "policy"))
     ops = getattr(augment, "ops", None) or [op for policy in augment.policy for op in policy]
     image = Image.new("RGB", (SIZE, SIZE), (200, 100, 50))
@@ -130,11 +137,11 @@ def test_every_augmentation_runs_on_the_installed_pillow(tiny, auto):
 
 def refused(match: str, **data) -> None:
     with pytest.raises(DataError, match=match):
-        open_images(DataSection(**data))
+        open_images(ImageSource(**data))
 
 
 def test_missing_and_empty_folders(tmp_path, folder_dir):
-    refused("pass --data-dir")
+    refused("pass --data ")
     refused("does not exist", dir=str(tmp_path / "nowhere"))
     (tmp_path / "file").write_text("")
     refused("is a file", dir=str(tmp_path / "file"))
@@ -177,11 +184,11 @@ def test_bad_parquet(tmp_path, parquet_dir):
 def test_a_broken_image_is_named(tiny, folder_dir, workers):
     broken = folder_dir / "train" / "pale" / "3.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
-    config = replace(tiny, data=replace(tiny.data, dir=str(folder_dir), workers=workers, repeats=1))
+    recipe = replace(tiny, data=replace(tiny.data, dir=str(folder_dir), workers=workers, repeats=1))
     with pytest.raises(DataError, match=r"broken image .*train/pale/3\.jpg.*broken_images=skip"):
-        batches(config)
-    config.data.broken_images = "skip"
-    assert len(batches(config)) == 4
+        batches(recipe)
+    recipe.data.broken_images = "skip"
+    assert len(batches(recipe)) == 4
 
 
 def test_an_empty_parquet_row_is_named(tiny, tmp_path):
@@ -189,15 +196,15 @@ def test_an_empty_parquet_row_is_named(tiny, tmp_path):
         write_parquet(
             tmp_path / f"{split}.parquet", [picture(0, 0), b"", picture(1, 0), b"GIF"], [0, 1, 1, 0], ["a", "b"]
         )
-    config = replace(tiny, data=replace(tiny.data, dir=str(tmp_path), repeats=1))
+    recipe = replace(tiny, data=replace(tiny.data, dir=str(tmp_path), repeats=1))
     with pytest.raises(DataError, match=r"broken image picture\d.jpg \(row \d of train.parquet\)"):
-        batches(config)
+        batches(recipe)
 
 
 def test_fewer_images_than_a_batch(tiny):
-    config = replace(tiny, data=replace(tiny.data, batch_size=32))
+    recipe = replace(tiny, data=replace(tiny.data, batch_size=32))
     with pytest.raises(DataError, match="18 training images a process make no batch of 32"):
-        batches(config)
+        batches(recipe)
 
 
 @pytest.fixture
@@ -224,13 +231,13 @@ def test_a_stream_can_be_entered_anywhere(tiny, shards):
         val_split="val-{0..1}.tar|8",
         workers=1,
     )
-    config = replace(tiny, data=data)
-    whole = batches(config, epoch=1)
+    recipe = replace(tiny, data=data)
+    whole = batches(recipe, epoch=1)
     assert len(whole) == 4
     for start in (2, 3):
-        for (images, labels), (images_, labels_) in zip(whole[start:], batches(config, 1, start), strict=True):
+        for (images, labels), (images_, labels_) in zip(whole[start:], batches(recipe, 1, start), strict=True):
             assert torch.equal(images, images_)
             assert torch.equal(labels, labels_)
-    loader = TrainLoader(open_images(data), config, SIZE, CPU)
+    loader = train_loader(recipe)
     again = [list(loader.batches(epoch)) for epoch in (0, 1)][1]  # the same loader, its second epoch
     assert all(torch.equal(a[0], b[0]) for a, b in zip(whole, again, strict=True))

@@ -1,0 +1,89 @@
+"""The plug-in on the model itself: where a forward that may cycle begins."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import Proxy
+
+from cycledistill.cycle.handle import Cyclic, ModelCall, Route, is_whole
+from cycledistill.cycle.modules import Recorder
+from cycledistill.errors import StackError
+from cycledistill.plugin.state import CYCLE_STATE
+from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import is_replica
+
+
+class CycledRoot(Swapped):
+    """The wrapped model, and the modules between it and its stack: where a forward that may cycle begins."""
+
+    swap_order = 10
+
+    @classmethod
+    def namespace(cls, below: type) -> dict[str, Any]:
+        """Wrap every method by which users enter the stack; names, signatures and docs stay the base's."""
+        names = (name for name in dir(below) if name.startswith(("forward", "get_intermediate_layers")))
+        methods = (name for name in names if inspect.isfunction(inspect.getattr_static(below, name)))
+        return {name: _entry(name, getattr(below, name)) for name in methods}
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise StackError(
+            "torch.jit.script cannot compile a wrapped model: call unwrap_cyclic(model) first (the weights stay), or "
+            "use torch.jit.trace, torch.export or ONNX, which take the wrapped model in eval mode"
+        )
+
+
+@dataclass
+class RootState:
+    """The state of a root: the handle, and the path from the root down to the stack's container."""
+
+    cyclic: Cyclic
+    below: str
+
+    @property
+    def recorder(self) -> Recorder:
+        """The recorder that the root shares with the blocks."""
+        return self.cyclic._recorder
+
+
+def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # A slice of a swapped Sequential is a new object of its class, and has no state: it is no root.
+        state: RootState | None = getattr(self, CYCLE_STATE, None)
+        if state is None or state.recorder.running is not None:
+            return method(self, *args, **kwargs)
+        cyclic, whole = state.cyclic, is_whole(self, name)
+        route = cyclic.decide(self, name)
+        if whole or route is not Route.PLAIN:
+            cyclic._check_unedited(self, state.below)
+        if route is Route.PLAIN:
+            return method(self, *args, **kwargs)
+        _refuse_tracers_and_replicas(self, args, kwargs)
+        call = ModelCall(method, self, args, kwargs, whole)
+        if route is Route.TRAIN:
+            return cyclic._train(call)
+        # Compilers and exporters cannot follow the early stop; the unused first tail is dead code, which they remove.
+        stop_at_last = not (torch.compiler.is_compiling() or cyclic._whole_first)
+        return cyclic._answer_at_exit(call, stop_at_last)
+
+    return enter
+
+
+def _refuse_tracers_and_replicas(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if any(isinstance(given, Proxy) for given in (*args, *kwargs.values())):
+        raise StackError(
+            "torch.fx traces a wrapped model only in eval mode and at exit 1 (create_feature_extractor also traces "
+            "the training mode): call unwrap_cyclic(model) first, or model.eval() with model.cyclic.exit = 1"
+        )
+    if is_replica(model):
+        raise StackError(
+            "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
+            "torch.nn.parallel.DistributedDataParallel, or unwrap_cyclic(model)"
+        )

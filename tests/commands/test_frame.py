@@ -1,0 +1,185 @@
+"""The frame of the command: which subcommands there are, what it says to wrong calls, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import cycledistill
+from cycledistill.commands.frame import main
+from tests.scripts import exit_code
+
+Lines = pytest.CaptureFixture[str]
+Announce = Callable[..., None]
+ROOT = Path(__file__).resolve().parents[2]
+TRAINING = ("coco", "human36m", "imagenet")
+MINE = """
+import argparse
+help = "count to 100 %"
+def add_arguments(parser):
+    parser.add_argument("--to", type=int, default=1)
+def run(args):
+    if args.to < 0:
+        raise ValueError(f"--to {args.to}: 0 or more is expected")
+    if args.to == 7:
+        raise KeyboardInterrupt
+    if args.to == 8:
+        import no_such_package
+    return args.to
+"""
+
+
+@pytest.fixture
+def announce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Announce:
+    """Install a distribution that announces commands, with modules of the given text."""
+
+    def install(name: str, commands: dict[str, str], **modules: str) -> None:
+        folder = tmp_path / name
+        about = folder / f"{name}-1.0.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        lines = [f"{command} = {value}" for command, value in commands.items()]
+        (about / "entry_points.txt").write_text("\n".join(["[cycledistill.commands]", *lines]))
+        for module, text in modules.items():
+            (folder / f"{module}.py").write_text(text)
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.syspath_prepend(folder)
+
+    return install
+
+
+def python(code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_no_help_loads_torch_or_what_an_extra_brings() -> None:
+    code = """
+import contextlib, io, json, sys
+for name in ("yaml", "timm", "accelerate", "numpy"):
+    sys.modules[name] = None  # as where it is not installed
+from cycledistill.commands import frame
+words = [[], *map(list, frame._announced())]
+words += [list(path[:1]) for path in frame._announced()]
+shown = {}
+for each in words:
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        try:
+            frame.main([*each, "--help"])
+        except SystemExit as stopped:
+            assert stopped.code == 0, each
+    shown[" ".join(each)] = text.getvalue()
+    assert "torch" not in sys.modules, each
+print(json.dumps(shown))
+"""
+    shown = json.loads(python(code))
+    assert shown.keys() >= {"", "train", "report", "stacks", "insight", *(f"train {name}" for name in TRAINING)}
+    for words in ("report", "stacks", "insight", "train"):
+        assert f" {words} " in shown[""]
+    for name in TRAINING:
+        assert f" {name} " in shown["train"]
+        assert "--data" in shown[f"train {name}"] and "Packaged recipes: " in shown[f"train {name}"]
+    assert "cannot be loaded" not in "".join(shown.values())
+
+
+def test_what_an_extra_lacks_is_named_with_the_extra() -> None:
+    code = f"""
+import contextlib, io, json, sys
+sys.modules["timm"] = sys.modules["yaml"] = None
+from cycledistill.commands.frame import main
+said = {{}}
+for name in {TRAINING}:
+    with contextlib.redirect_stderr(io.StringIO()) as text:
+        assert main(["train", name, "--max-steps", "1"]) == 2
+    said[name] = text.getvalue()
+print(json.dumps(said))
+"""
+    for name, said in json.loads(python(code)).items():
+        assert said.count("\n") == 1
+        assert said.endswith(f"which is not installed: pip install 'cycledistill[{name}]'\n")
+        assert "needs yaml," in said or "needs timm," in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["train", "cocoa"], "unknown command 'cocoa'; did you mean 'coco'?"),
+        (["xyz"], "unknown command 'xyz'; known: insight, report, stacks, train"),
+        ([], "a command is expected: insight, report, stacks, train"),
+        (["train"], "a command is expected: coco, human36m, imagenet"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["train", "coco", "--epochs", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_wrong_calls_are_answered(capsys: Lines, words: list[str], said: str) -> None:
+    assert exit_code(main, words) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("usage: cycledistill") and said in err
+
+
+def test_the_version(capsys: Lines) -> None:
+    assert exit_code(main, ["--version"]) == 0
+    assert capsys.readouterr().out == f"{cycledistill.__version__}\n"
+
+
+def test_another_package_adds_a_command(announce: Announce, capsys: Lines) -> None:
+    announce("theirs", {"train.mine": "count_module", "count": "count_module"}, count_module=MINE)
+    assert exit_code(main, ["train", "--help"]) == 0
+    assert "count to 100 %" in capsys.readouterr().out
+    assert exit_code(main, ["count", "--help"]) == 0
+    assert "Count to 100 %." in capsys.readouterr().out
+    assert [main(["count"]), main(["train", "mine", "--to", "0"])] == [1, 0]
+
+
+def test_how_a_command_ends(announce: Announce, capsys: Lines) -> None:
+    announce("theirs", {"count": "count_module"}, count_module=MINE)
+    assert main(["count", "--to", "-1"]) == 2
+    assert capsys.readouterr().err == "cycledistill: --to -1: 0 or more is expected\n"
+    assert main(["count", "--to", "7"]) == 130
+    assert main(["count", "--to", "8"]) == 2
+    assert "needs no_such_package, which is not installed: pip install 'theirs'" in capsys.readouterr().err
+
+
+def test_a_command_that_cannot_be_loaded_leaves_the_others_alone(announce: Announce, capsys: Lines) -> None:
+    announce("broken", {"oops": "oops_module", "lacking": "lacking_module"},
+             oops_module="1 / 0", lacking_module="import no_such_package")  # fmt: skip
+    assert exit_code(main, ["--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "oops_module of broken cannot be loaded: ZeroDivisionError: division by zero" in shown
+    assert "lacking needs no_such_package, which is not installed: pip install 'broken'" in shown
+    assert "report parameters, MACs and time" in shown
+    assert exit_code(main, ["oops"]) == 2
+    assert capsys.readouterr().err.startswith("cycledistill: oops_module of broken cannot be loaded")
+
+
+def test_two_packages_with_one_command_are_refused(announce: Announce, capsys: Lines) -> None:
+    announce("theirs", {"train.coco": "count_module"}, count_module=MINE)
+    assert exit_code(main, ["train", "coco"]) == 2
+    said = capsys.readouterr().err
+    assert "'train coco' is announced by several packages" in said
+    assert "theirs (count_module)" in said and "cycledistill (cycledistill.integrations.coco.train:COMMAND)" in said
+
+
+def test_without_an_installation_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
+    monkeypatch.setattr("cycledistill.commands.frame.entry_points", lambda group: ())
+    assert exit_code(main, ["report"]) == 2
+    assert "install the package (in a checkout: pip install -e .)" in capsys.readouterr().err
+
+
+def test_the_module_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
+    monkeypatch.setattr(sys, "argv", ["cycledistill", "train", "cocoa"])
+    monkeypatch.delitem(sys.modules, "cycledistill.__main__", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("cycledistill", run_name="__main__")
+    assert stopped.value.code == 2
+    assert "did you mean 'coco'?" in capsys.readouterr().err

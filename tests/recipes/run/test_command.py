@@ -1,0 +1,183 @@
+"""What all training commands have in common: their flags, how they end, what they say of a worker's error."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import runpy
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader
+
+from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
+from cycledistill.recipes.run.command import RUN_FLAGS, Command, _message
+
+Lines = pytest.CaptureFixture[str]
+SHARED = ["--config", "--data", *(flag.name for flag in RUN_FLAGS), "--set", "--resume", "--evaluate"]
+OLD = [
+    ("coco", "--data-root", "a.zip", "data.root"),
+    ("imagenet", "--data-dir", "a", "data.dir"),
+    ("human36m", "--source", "cmu", "data.source"),
+]
+
+
+def command_of(name: str) -> Command:
+    pytest.importorskip("timm")
+    return importlib.import_module(f"cycledistill.integrations.{name}.train").COMMAND
+
+
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+def test_all_commands_take_the_same_flags(name: str) -> None:
+    command = command_of(name)
+    text = command.parser().format_help()
+    assert [flag for flag in SHARED if f" {flag} " not in text] == []
+    given = {"--output": "o", "--model": "m", "--distill": "exits", "--device": "cpu"}
+    numbers = {flag.name: "30" for flag in RUN_FLAGS if flag.kind is int}
+    words = [word for pair in (given | numbers).items() for word in pair]
+    assert given.keys() | numbers.keys() == {flag.name for flag in RUN_FLAGS}
+    recipe = command.recipe(command.parser().parse_args([*words, "--set", "run.seed=5"])).to_dict()
+    for flag in RUN_FLAGS:
+        section, key = flag.key.split(".")
+        expected = "5" if flag.name == "--seed" else (given | numbers)[flag.name]
+        assert str(recipe[section][key]) == expected, flag
+
+
+@pytest.mark.parametrize(("name", "old", "value", "key"), OLD)
+def test_old_flags_work_and_are_not_shown(name: str, old: str, value: str, key: str) -> None:
+    command = command_of(name)
+    parser, (section, field) = command.parser(), key.split(".")
+    recipes = [command.recipe(parser.parse_args([flag, value])).to_dict() for flag in (old, "--data")]
+    assert recipes[0] == recipes[1]
+    assert recipes[0][section][field] == value
+    assert f"{old} " not in parser.format_help() + parser.format_usage()
+
+
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+def test_the_module_is_the_command_too(name: str, monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
+    """As ``torchrun -m`` and ``accelerate launch -m`` start it."""
+    module = command_of(name).package + ".train"
+    monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "argv", [module, "--config", "no_such_recipe"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module(module, run_name="__main__")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: config 'no_such_recipe' is neither a file nor")
+
+
+def test_none_is_a_scheme_that_can_be_asked_for() -> None:
+    command = command_of("coco")
+    assert command.recipe(command.parser().parse_args(["--distill", "none"])).cyclic.distill is None
+
+
+class Rehearsed:
+    """A package whose work is what a test wants it to be."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
+        self.calls: list[tuple[str, Any]] = []
+        recipe = SimpleNamespace(to_dict=dict)
+
+        def train(recipe: Any, resume: str | None) -> dict[str, int]:
+            self.calls.append(("train", resume))
+            return work()
+
+        def evaluate_trained(recipe: Any, path: str) -> dict[str, int]:
+            self.calls.append(("evaluate", path))
+            return work()
+
+        def load_recipe(source: Any, overrides: Any) -> Any:
+            self.calls.append(("load", (source, list(overrides))))
+            return recipe
+
+        def stored_recipe(path: str) -> Any:
+            self.calls.append(("stored", path))
+            return recipe
+
+        modules = {
+            "train": {"train": train},
+            "trained": {"evaluate_trained": evaluate_trained, "stored_recipe": stored_recipe},
+            "recipe": {"load_recipe": load_recipe},
+        }
+        for name, members in modules.items():
+            monkeypatch.setitem(sys.modules, f"rehearsed.{name}", SimpleNamespace(**members))
+        monkeypatch.setitem(sys.modules, "rehearsed", SimpleNamespace(__path__=[]))
+        monkeypatch.setattr("cycledistill.recipes.run.command.packaged_names", lambda package: ["small.yaml"])
+        self.command = replace(command_of("coco"), package="rehearsed", requires="rehearsed[all]")
+
+
+@pytest.mark.parametrize("kind", [RecipeError, DataError, CheckpointError, NonFiniteLossError])
+def test_errors_of_the_user_are_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: Lines, kind: type[Exception]
+) -> None:
+    def work() -> None:
+        raise kind(f"a.jpg: {kind.__name__}: that was it")
+
+    assert Rehearsed(monkeypatch, work).command.main([]) == 2
+    assert capsys.readouterr().err == f"error: a.jpg: {kind.__name__}: that was it\n"
+
+
+def test_a_fault_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        raise KeyError("a fault")
+
+    with pytest.raises(KeyError, match="a fault"):
+        Rehearsed(monkeypatch, work).command.main([])
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
+    def work() -> None:
+        raise KeyboardInterrupt
+
+    assert Rehearsed(monkeypatch, work).command.main([]) == 130
+    assert "--resume auto" in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
+    def work() -> None:
+        importlib.import_module("no_such_package.inside")
+
+    assert Rehearsed(monkeypatch, work).command.main([]) == 2
+    said = "error: rehearsed needs no_such_package, which is not installed: pip install 'rehearsed[all]'\n"
+    assert capsys.readouterr().err == said
+
+
+def test_what_is_asked_for_is_done(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
+    rehearsed = Rehearsed(monkeypatch, lambda: {"step": 3})
+    main = rehearsed.command.main
+    assert main(["--config", "small", "--data", "d", "--set", "a.b=1", "--resume", "auto"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"step": 3}
+    assert rehearsed.calls == [("load", ("small", [("data.root", "d"), "a.b=1"])), ("train", "auto")]
+    rehearsed.calls.clear()
+    assert main(["--evaluate", "runs/a"]) == 0
+    assert rehearsed.calls == [("stored", "runs/a"), ("load", ({}, [])), ("evaluate", "runs/a")]
+    rehearsed.calls.clear()
+    assert main(["--evaluate", "w.safetensors", "--config", "small"]) == 0
+    assert rehearsed.calls == [("load", ("small", [])), ("evaluate", "w.safetensors")]
+    assert main(["--evaluate", "a", "--resume", "b"]) == 2
+    monkeypatch.setenv("RANK", "1")  # one process alone speaks
+    capsys.readouterr()
+    assert main([]) == 0
+    assert capsys.readouterr().out == ""
+
+
+class Broken:
+    """A data set of which nothing can be read."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        try:
+            raise OSError("closed")
+        except OSError as error:
+            raise DataError("a.jpg: DataError: or so\nsecond line") from error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_loader_worker_is_its_message(workers: int) -> None:
+    with pytest.raises(DataError) as raised:
+        next(iter(DataLoader(Broken(), num_workers=workers)))  # type: ignore[arg-type]
+    assert _message(raised.value) == "a.jpg: DataError: or so\nsecond line"

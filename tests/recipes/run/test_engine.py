@@ -1,0 +1,70 @@
+"""Accelerate as a recipe wants it: its device, and its precision on every device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+pytest.importorskip("accelerate")
+
+from cycledistill.recipes.errors import RecipeError
+from cycledistill.recipes.run.engine import engine
+
+
+@pytest.mark.parametrize(("here", "there"), [(None, "cpu"), ("mps", "cpu, mps"), ("xpu", "cpu, xpu")])
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(
+    monkeypatch: pytest.MonkeyPatch, here: str | None, there: str
+) -> None:
+    found = None if here is None else torch.device(here)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: found)
+    with pytest.raises(RecipeError, match=rf"run\.device='cuda' is not here; there is: {there}\."):
+        with engine("cuda", "fp32"):
+            pass
+
+
+def test_the_cpu_is_taken_where_it_is_asked_for_or_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine("cpu", "fp32") as accelerator:
+        assert accelerator.device.type == "cpu"
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
+    with engine("auto", "fp32") as accelerator:
+        assert accelerator.device.type == "cpu"
+
+
+class Noting(nn.Module):
+    """A layer that notes in which type it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+        self.seen: list[torch.dtype] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        out: Tensor = self.layer(inputs)
+        self.seen.append(out.dtype)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_the_cpu_computes_in_the_precision_asked_for(precision: str, dtype: torch.dtype) -> None:
+    with engine("cpu", precision) as accelerator:
+        model = accelerator.prepare_model(Noting())
+        inputs = torch.ones(4, 3)
+        assert model(inputs).dtype == torch.float32
+        assert model.seen == [dtype]
+
+
+def test_fp16_scales_the_loss_and_the_gradients_back() -> None:
+    with engine("cpu", "fp16") as accelerator:
+        model = nn.Linear(3, 2)
+        optimizer = accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=1.0))
+        prepared, before = accelerator.prepare_model(model), model.bias.detach().clone()
+        accelerator.backward(prepared(torch.ones(1, 3)).mean())
+        assert model.bias.grad is not None
+        assert model.bias.grad.tolist() == [accelerator.scaler.get_scale() / 2] * 2
+        accelerator.unscale_gradients()
+        assert model.bias.grad.tolist() == [0.5, 0.5]
+        optimizer.step()
+        torch.testing.assert_close(model.bias, before - 0.5)
