@@ -11,7 +11,6 @@ after decoding, at least 1.8 times the plain version. The share of the decoder i
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from common import RESULTS, write  # beside this file
 
 from cycledistill.integrations.coco.data.annotations import Person, annotated_persons, read_json
 from cycledistill.integrations.coco.data.augment import Augmentation, draw_crop
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--images", help="folder, or zip file with an optional folder inside it")
     parser.add_argument("--annotations", help="COCO keypoint file; default: generated pictures")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "data_pipeline-cpu.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "data_pipeline-cpu.json")
     options = parser.parse_args()
     if bool(options.images) != bool(options.annotations):
         parser.error("--images and --annotations go together")
@@ -149,8 +149,7 @@ def main() -> None:
         {name: value * 1e3 for name, value in found.items()}, "ratio_after_decoding": ratio, "bar": BAR,
         "decoder_share": share, "opencv": cv2.__version__, "torch": torch.__version__,
     }  # fmt: skip
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(record, indent=1) + "\n")
+    write(options.output, record)
 
 
 if __name__ == "__main__":

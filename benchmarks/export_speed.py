@@ -16,16 +16,13 @@ is the median over the rounds of the ratio within a round. Every runner's output
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
-import json
 import statistics
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +30,7 @@ import onnx
 import onnxruntime
 import timm
 import torch
-from overhead import conditions, write  # beside this file
+from common import Row, conditions, progress, show, speed_parser, start, versions, write  # beside this file
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -42,12 +39,10 @@ from cycledistill.cost.timing import interleaved, paired_ratio
 from cycledistill.integrations.coco import create_pose_model, list_pose_models
 from cycledistill.integrations.coco.decoded import DecodedPose
 
-RESULTS = Path(__file__).parent / "results"
 MODELS = ("deit_tiny_patch16_224", "sdpose_s_v1")
 RUNNERS = ("eager", "compiled", "pt2", "onnx")
 CYCLES, TOLERANCE = 3, 1e-3
 CPU = torch.device("cpu")
-Row = dict[str, Any]
 Run = Callable[[], Any]
 
 
@@ -105,7 +100,7 @@ def measure(name: str, batch: int, kinds: list[str], repeats: int) -> list[Row]:
     nodes = {}
     with tempfile.TemporaryDirectory() as folder:
         for what, module in modules.items():
-            sys.stderr.write(f"{name}, batch {batch}, {what}\n")
+            progress(name, f"batch {batch}", what)
             found, nodes[what] = runners(module, images, Path(folder), kinds)
             calls |= {(what, kind): call for kind, call in found.items()}
         timed = interleaved({" | ".join(key): call for key, call in calls.items()}, CPU, repeats, warmup=2)
@@ -141,28 +136,27 @@ def _cell(ratio: float | None) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=list(MODELS), help="timm vision transformers, SDPose models")
+    parser = speed_parser(
+        __doc__, "export_speed", MODELS, "timm vision transformers, SDPose models", repeats=7, device="cpu"
+    )
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=list(RUNNERS), help="eager is always one")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds of each comparison")
-    parser.add_argument("--out", type=Path, default=RESULTS / "export_speed-cpu.json")
     options = parser.parse_args(argv)
     for name in options.models:
         if name in list_pose_models() and not name.startswith("sdpose"):
             parser.error(f"--models {name}: a pose model with cycles (sdpose_...) is expected")
     kinds = [kind for kind in RUNNERS if kind == "eager" or kind in options.runners]
-    torch.set_num_threads(1)
+    start(parser, options)
     rows: list[Row] = []
     record: Row = {"conditions": conditions(CPU, options.repeats), "rows": rows}
-    record["conditions"]["versions"] |= {package: version(package) for package in ("onnx", "onnxruntime", "onnxscript")}
+    record["conditions"]["versions"] |= versions("onnx", "onnxruntime", "onnxscript")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # exporters speak of their own future
         for name in options.models:
             for batch in options.batch:
                 rows += measure(name, batch, kinds, options.repeats)
                 write(options.out, record)  # after each: a run that is stopped leaves what it has
-    sys.stdout.write(json.dumps(record["conditions"], indent=2) + "\n" + table(rows) + "\n")
+    show(record, table(rows))
     return 0
 
 

@@ -18,29 +18,33 @@ CPU: one thread, process CPU time, float32. GPU: CUDA events, bfloat16 autocast,
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from overhead import conditions  # beside this file
+from common import (  # beside this file
+    Row,
+    best,
+    conditions,
+    macs,
+    precision,
+    progress,
+    show,
+    speed_parser,
+    start,
+    write,
+)
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cycledistill.cost.macs import MacCounter
 from cycledistill.cost.timing import interleaved, paired_ratio
 from cycledistill.hourglass.selection import full_precision, pool_frames, tpc
 from cycledistill.integrations.human36m import Lifter, build_lifter, lifter_config
 
-RESULTS = Path(__file__).parent / "results"
 MODELS = ("hot_mixste", "hot_motionbert", "tpc_mhformer", "hot_frame_lifter")
 BAR, BAR_FRAMES = 0.85, 243
 CHOICE_BARS = {"hot_mixste": 0.03, "hot_motionbert": 0.03, "tpc_mhformer": 0.12}
-Row = dict[str, Any]
 
 
 class Case:
@@ -77,7 +81,7 @@ class Case:
         return calls
 
     def _forward(self, model: Lifter) -> Tensor:
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.no_grad(), precision(self.device):
             return model(self.clips)
 
     def _unfused(self) -> Tensor:
@@ -91,13 +95,8 @@ class Case:
 
     def mac_ratio(self) -> float:
         """Multiply-accumulates of the full forward over those of the pruned one."""
-        counts = []
-        for model in (self.full, self.pruned):
-            meta = model.to("meta")
-            with torch.no_grad(), MacCounter(meta) as counter:
-                meta(self.clips.to("meta"))
-            counts.append(counter.read().total)
-        return counts[0] / counts[1]
+        clips = self.clips.to("meta")
+        return macs(self.full.to("meta"), clips) / macs(self.pruned.to("meta"), clips)
 
 
 def measure(name: str, frames: int, batch: int, device: torch.device, repeats: int) -> Row:
@@ -111,8 +110,7 @@ def measure(name: str, frames: int, batch: int, device: torch.device, repeats: i
     row: Row = {"model": name, "frames": frames, "batch": batch, "macs": ratio, "speed-up": speedup, "spread": spread}
     row |= {"reached": speedup / ratio, "choice": share}
     row["unfused"] = paired_ratio(seconds, "unfused", "full")[0] if unfused else None
-    row |= {f"best seconds, {what}": min(values) for what, values in seconds.items()}
-    return row | {"bars": verdicts(row) if device.type == "cpu" else {}}
+    return row | best(seconds) | {"bars": verdicts(row) if device.type == "cpu" else {}}
 
 
 def verdicts(row: Row) -> dict[str, bool]:
@@ -140,30 +138,20 @@ def table(rows: list[Row]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), help="lifting models with one prune point")
+    parser = speed_parser(__doc__, "hourglass_speed", MODELS, "lifting models with one prune point", repeats=5)
     parser.add_argument("--frames", nargs="+", type=int, default=[81, 243])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--repeats", type=int, default=5, help="rounds of each comparison")
-    parser.add_argument("--out", type=Path, help="default: results/hourglass_speed-DEVICE.json beside this file")
     options = parser.parse_args(argv)
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no GPU here")
+    device = start(parser, options)
     record: Row = {"conditions": conditions(device, options.repeats), "bar": BAR, "choice bars": CHOICE_BARS}
     record["rows"] = rows = []
     for name in options.models:
         for frames in options.frames:
             for batch in options.batch:
-                sys.stderr.write(f"{name}, {frames} frames, batch {batch}\n")
+                progress(name, f"{frames} frames", f"batch {batch}")
                 rows.append(measure(name, frames, batch, device, options.repeats))
-    sys.stdout.write(json.dumps(record["conditions"], indent=2) + "\n" + table(rows) + "\n")
-    out = options.out or RESULTS / f"hourglass_speed-{device.type}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(out.name + ".tmp")
-    beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(beside, out)
+    show(record, table(rows))
+    write(options.out, record)
     return 0 if all(all(row["bars"].values()) for row in rows) else 1
 
 

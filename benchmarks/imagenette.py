@@ -22,7 +22,6 @@ import argparse
 import io
 import json
 import math
-import platform
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from common import RESULTS, hardware, versions, write  # beside this file
 from PIL import Image
 from scipy import stats
 from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
@@ -42,7 +42,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from cycledistill import CycleLoss, CycleOutput, unwrap_cyclic, wrap_cyclic
 from cycledistill.cost.report import cost
 
-RESULTS = Path(__file__).parent / "results"
 # arm -> preset of wrap_cyclic; None is the plain model
 PRESETS = dict.fromkeys(("base", "base_eq", "deep")) | {name: name for name in ("mct", "exits", "sdpose", "elt")}
 DEFAULT_ARMS = ["base", "exits", "sdpose", "mct", "base_eq"]
@@ -249,13 +248,6 @@ def summary(record: Record) -> str:
     return "\n".join(lines)
 
 
-def save(record: Record, path: Path) -> None:
-    """Write beside and rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".tmp").replace(path)
-
-
 def open_record(path: Path, settings: Settings, images: int, classes: int) -> Record:
     """The record to add to: that of ``path`` if its settings agree, else a new one."""
     if path.is_file():
@@ -265,12 +257,11 @@ def open_record(path: Path, settings: Settings, images: int, classes: int) -> Re
             raise SystemExit(f"{path.name} holds runs of other settings (there, here): {other}; give another --output")
         return record
     report = cost(build(settings, "base", classes, 0).cpu(), torch.zeros(1, 3, settings.size, settings.size), cycles=3)
-    cpu = f"CPU ({platform.machine()}), {settings.threads} thread(s)"
     return {
         "kind": "study" if settings.device == "cuda" else "short CPU run, far from convergence",
         "settings": vars(settings),
-        "hardware": torch.cuda.get_device_name() if settings.device == "cuda" else cpu,
-        "versions": {"torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()},
+        "hardware": hardware(settings.device, f"{settings.threads} thread(s)"),
+        "versions": versions("timm"),
         "epochs": round(settings.steps * settings.batch / images, 1),
         "parameters": report.parameters,
         "mmacs": [round(macs.total / 1e6, 1) for macs in report.exits],
@@ -305,7 +296,7 @@ def study(record: Record, train_data: Split, test_data: Split, args: Settings, s
         found = run(arm, seed, steps, train_data, test_data, settings)
         record["runs"].append(found)
         record["comparisons"] = list(filter(None, (paired(record["runs"], one) for one in COMPARISONS)))
-        save(record, path)
+        write(path, record)
         accuracy = ", ".join(f"{value:.2f}" for value in found["top1"])
         print(f"{arm} seed {seed}: {accuracy}, {found['seconds']:.0f} s", flush=True)
 
@@ -336,7 +327,8 @@ def main() -> int:
     settings.precision = "bf16" if args.device == "cuda" else "fp32"
     path = args.output or RESULTS / f"imagenette-{settings.data}-{settings.device}.json"
     if args.tune:
-        save({"settings": vars(settings), "tuning": tune(train_data, settings)}, path.with_stem(f"{path.stem}-tuning"))
+        tuned = {"settings": vars(settings), "tuning": tune(train_data, settings)}
+        write(path.with_stem(f"{path.stem}-tuning"), tuned)
         return 0
     record = open_record(path, settings, len(train_data[1]), int(train_data[1].max()) + 1)
     record["sdpose_cost"] = record.get("sdpose_cost") or measure_cost(train_data, settings)

@@ -20,21 +20,17 @@ it is projected once and not once a joint. "as official" adds what that saves; b
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from common import RESULTS, columns, study_parser, write  # beside this file
 
 from cycledistill.cost.macs import MacCounter, Macs
 from cycledistill.integrations.human36m import Lifter, create_lifter
 
-OUT = Path(__file__).parent / "results" / "lifting_costs.json"
 Record = dict[str, Any]
 
 
@@ -135,26 +131,20 @@ def report(records: Sequence[Record]) -> str:
         verdict = f"DIFFERS: {', '.join(off)}" if off else "agrees" if agrees else ""
         counts = (str(record["frames"]), kept, f"{record['parameters']:,}")
         rows.append((record["name"], *counts, *figures, official, known.get("paper") or "-", verdict))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return columns(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Count, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(__doc__, RESULTS / "lifting_costs.json")
     parser.add_argument("--names", nargs="*", default=None, help="models (default: all with published figures)")
-    parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(argv)
     try:
         records = [examine(name) for name in options.names or KNOWN]
     except ValueError as error:
         parser.error(str(error))
     sys.stdout.write(report(records) + "\n")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    beside = options.out.with_name(options.out.name + ".tmp")
-    beside.write_text(json.dumps({"joints": 17, "clips": 1, "models": records}, indent=1) + "\n", encoding="utf-8")
-    os.replace(beside, options.out)
+    write(options.out, {"joints": 17, "clips": 1, "models": records})
     return 0 if all(all(record.get("agrees", {}).values()) for record in records) else 1
 
 

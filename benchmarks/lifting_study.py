@@ -16,10 +16,7 @@ A run that was stopped goes on where it was: finished runs are read from ``--out
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -28,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import RESULTS, hardware, study_parser, versions, write  # beside this file
 
 from cycledistill.cost.report import cost
 from cycledistill.integrations.human36m.recipe import Recipe, load_recipe
@@ -35,7 +33,6 @@ from cycledistill.integrations.human36m.train import train
 from cycledistill.integrations.human36m.trained import evaluate_trained
 from cycledistill.integrations.human36m.training.build import create_model
 
-OUT = Path(__file__).parent / "results" / "lifting_study-cpu.json"
 LAYER, KEEP, FRAMES = 1, 27, 81
 Overrides = dict[str, Any]
 
@@ -131,14 +128,6 @@ def _spread(values: Sequence[float], digits: int, sign: str = "") -> str:
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-def write(out: Path, record: Mapping[str, Any]) -> None:
-    """Replace the file whole."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(out.name + ".tmp")
-    beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(beside, out)
-
-
 def begin(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The record to go on with, or a new one."""
     kept = {**settings, "motion": Path(settings["motion"]).name}  # the file's place is nobody's business
@@ -148,21 +137,19 @@ def begin(out: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{out} holds a study of other settings, {record['settings']}: give another --out")
         return record
     on_cpu = settings["device"] == "cpu" or not torch.cuda.is_available()
-    device = f"CPU ({platform.machine()}), one thread" if on_cpu else torch.cuda.get_device_name()
-    versions = {"torch": torch.__version__, "python": platform.python_version()}
-    return {"settings": kept, "device": device, "versions": versions, "macs": {}, "runs": []}
+    device = hardware("cpu" if on_cpu else "cuda", "one thread")
+    return {"settings": kept, "device": device, "versions": versions(), "macs": {}, "runs": []}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(__doc__, RESULTS / "lifting_study-cpu.json")
     parser.add_argument("motion", help="npz of recorded motion, as docs/lifting.md says, or 'generated'")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=4, help="of 108 steps, on the motion of the committed record")
     parser.add_argument("--device", choices=("cpu", "auto"), default="cpu")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lifting_study", help="checkpoints")
-    parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args(argv)
     if args.seeds < 1 or args.epochs < 1:
         parser.error(f"--seeds {args.seeds} --epochs {args.epochs}: at least 1 of each")

@@ -17,28 +17,36 @@ CPU: one thread, process CPU time, float32. GPU: CUDA events, bfloat16 autocast,
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import os
-import platform
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
+from common import (  # beside this file
+    MODES,
+    Row,
+    best,
+    conditions,
+    loss_and_gradients,
+    precision,
+    progress,
+    show,
+    speed_parser,
+    start,
+    training_step,
+    verdict,
+    write,
+)
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, wrap_cyclic
-from cycledistill.cost.timing import clock_name, interleaved, paired_ratio
+from cycledistill.cost.timing import interleaved, paired_ratio
 
-RESULTS = Path(__file__).parent / "results"
 MODELS = ("deit_tiny_patch16_224", "vit_small_patch16_224")
 BARS = {"training": 1.03, "eval": 1.02, "saved bytes": 1.02, "peak bytes": 1.02}
-Row = dict[str, Any]
 Loss = Callable[[], Tensor]
 
 
@@ -75,27 +83,11 @@ class Case:
             "wrapped": lambda: self.criterion(self.wrapped(self.images), self.target),
         }
 
-    def step(self, loss: Loss, model: nn.Module) -> None:
-        """Forward and backward."""
-        model.zero_grad(set_to_none=True)
-        with self.precision():
-            value = loss()
-        value.backward()
-
-    def precision(self) -> torch.autocast:
-        """bfloat16 on a GPU, float32 on the CPU."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
-
     def check(self, losses: dict[str, Loss], tolerance: float) -> None:
         """Both sides must compute the same, or comparing their times means nothing."""
-        values = {}
-        for name, model in (("by hand", self.bare), ("wrapped", self.wrapped)):
-            model.zero_grad(set_to_none=True)
-            with self.precision():
-                value = losses[name]()
-            value.backward()
-            values[name] = torch.cat([value.detach().float().view(1), *(p.grad.flatten() for p in model.parameters())])
-        torch.testing.assert_close(values["wrapped"], values["by hand"], rtol=tolerance, atol=tolerance)
+        wrapped = loss_and_gradients(self.wrapped, losses["wrapped"], self.device)
+        by_hand = loss_and_gradients(self.bare, losses["by hand"], self.device)
+        torch.testing.assert_close(wrapped, by_hand, rtol=tolerance, atol=tolerance)
 
 
 def measure(name: str, cycles: int, batch: int, device: torch.device, compiled: bool, repeats: int) -> list[Row]:
@@ -121,8 +113,8 @@ def measure(name: str, cycles: int, batch: int, device: torch.device, compiled: 
         "compiled": compiled,
     }
     steps = {
-        "by hand": lambda: case.step(losses["by hand"], case.bare),
-        "wrapped": lambda: case.step(losses["wrapped"], case.wrapped),
+        "by hand": lambda: training_step(case.bare, losses["by hand"], device),
+        "wrapped": lambda: training_step(case.wrapped, losses["wrapped"], device),
     }
     rows = [_timed("training", steps, "wrapped", "by hand", device, repeats)]
     if not compiled:
@@ -138,14 +130,13 @@ def _timed(
 ) -> Row:
     seconds = interleaved(calls, device, repeats, warmup=2)
     ratio, spread = paired_ratio(seconds, name, over)
-    best = {f"best seconds, {key}": min(values) for key, values in seconds.items()}
-    return {"what": what, "ratio": ratio, "spread": spread, **best}
+    return {"what": what, "ratio": ratio, "spread": spread, **best(seconds)}
 
 
 def _evaluation(case: Case, calls: dict[str, Callable[[], Any]], repeats: int) -> Row:
     case.bare.eval()
     case.wrapped.eval()
-    with torch.no_grad(), case.precision():
+    with torch.no_grad(), precision(case.device):
         row = _timed("eval", calls, "wrapped eval", "bare eval", case.device, 3 * repeats)
     case.bare.train()
     case.wrapped.train()
@@ -157,7 +148,7 @@ def _distillation(case: Case, repeats: int) -> Row:
 
     def step(scheme: str) -> None:
         case.wrapped.cyclic.distill = scheme
-        case.step(loss, case.wrapped)
+        training_step(case.wrapped, loss, case.device)
 
     calls = {"sdpose": lambda: step("sdpose"), "exits": lambda: step("exits")}
     return _timed("sdpose", calls, "sdpose", "exits", case.device, repeats)
@@ -166,7 +157,7 @@ def _distillation(case: Case, repeats: int) -> Row:
 def _memory(case: Case, losses: dict[str, Loss], steps: dict[str, Callable[[], Any]]) -> list[Row]:
     saved = {}
     for name, model in (("by hand", case.bare), ("wrapped", case.wrapped)):
-        with case.precision():
+        with precision(case.device):
             saved[name] = saved_bytes(losses[name], model)
     rows = [{"what": "saved bytes", "ratio": saved["wrapped"] / saved["by hand"], "spread": 0.0, **saved}]
     if case.device.type == "cuda":
@@ -204,81 +195,36 @@ def table(rows: list[Row]) -> str:
     lines = [f"{'model':<26}{'N':>2}{'batch':>6}  {'mode':<9}{'what':<12}{'ratio':>7}{'+-':>7}  {'bar':<6}"]
     for row in rows:
         mode = "compiled" if row["compiled"] else "eager"
-        bar = BARS.get(row["what"])
-        verdict = "" if bar is None else f"{bar:.2f} {'pass' if row['pass'] else 'FAIL'}"
+        judged = verdict(row["pass"], f"{BARS.get(row['what'], 0):.2f}")
         lines.append(
             f"{row['model']:<26}{row['cycles']:>2}{row['batch']:>6}  {mode:<9}{row['what']:<12}"
-            f"{row['ratio']:>7.3f}{row['spread']:>7.3f}  {verdict}".rstrip()
+            f"{row['ratio']:>7.3f}{row['spread']:>7.3f}  {judged}".rstrip()
         )
     return "\n".join(lines)
 
 
-def conditions(device: torch.device, repeats: int) -> Row:
-    """What a reader needs to judge or repeat the figures."""
-    allocator = torch.cuda.get_allocator_backend() if device.type == "cuda" else _host_allocator()
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
-        "clock": clock_name(device),
-        "repeats": repeats,
-        "allocator": allocator,
-        "load average at start": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
-    }
-
-
-def _host_allocator() -> str:
-    preloaded = os.environ.get("LD_PRELOAD", "")
-    return ", ".join(Path(each).name for each in preloaded.split(":") if each) or "the C library's malloc"
-
-
-def _cpu_name() -> str:
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), help="timm vision transformers")
+    parser = speed_parser(__doc__, "overhead", MODELS, "timm vision transformers", repeats=11)
     parser.add_argument("--cycles", nargs="+", type=int, default=[2, 3])
     parser.add_argument("--batch", nargs="+", type=int, help="default: 2 on the CPU, 4 and 256 on a GPU")
-    parser.add_argument("--repeats", type=int, default=11, help="rounds of each comparison")
-    parser.add_argument("--mode", choices=("eager", "compiled", "both"), default="both")
-    parser.add_argument("--out", type=Path, help="default: results/overhead-DEVICE.json beside this file")
+    parser.add_argument("--mode", choices=tuple(MODES), default="both")
     options = parser.parse_args(argv)
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no GPU here")
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    device = start(parser, options)
     batches = options.batch or ([4, 256] if device.type == "cuda" else [2])
-    modes = {"eager": [False], "compiled": [True], "both": [False, True]}[options.mode]
-    out = options.out or RESULTS / f"overhead-{device.type}.json"
     record: Row = {"conditions": conditions(device, options.repeats), "bars": BARS, "rows": []}
     for name in options.models:
         for batch in batches:
-            for compiled in modes:
+            for compiled in MODES[options.mode]:
                 for cycles in options.cycles:
-                    sys.stderr.write(f"{name}, batch {batch}, {'compiled' if compiled else 'eager'}, {cycles} cycles\n")
+                    progress(name, f"batch {batch}", "compiled" if compiled else "eager", f"{cycles} cycles")
                     rows = measure(name, cycles, batch, device, compiled, options.repeats)
                     for row in rows:
                         row["pass"] = row["ratio"] <= BARS[row["what"]] if row["what"] in BARS else None
                     record["rows"] += rows
-                    write(out, record)  # after each case: a run that is stopped leaves what it has
-    sys.stdout.write(json.dumps(record["conditions"], indent=2) + "\n" + table(record["rows"]) + "\n")
+                    write(options.out, record)  # after each case: a run that is stopped leaves what it has
+    show(record, table(record["rows"]))
     return 0
-
-
-def write(out: Path, record: Row) -> None:
-    """Beside, then renamed: a reader never sees half a file."""
-    beside = out.with_name(out.name + ".tmp")
-    beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(beside, out)
 
 
 if __name__ == "__main__":

@@ -22,25 +22,20 @@ the rule of mmcv, which the paper's 11.2 and 9.6 are nearest to.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from common import RESULTS, columns, macs, study_parser, write  # beside this file
+from torch import nn
 
-from cycledistill.cost.macs import MacCounter
 from cycledistill.integrations.coco import create_pose_model, list_pose_models, pose_model_config
 from cycledistill.integrations.coco.models.config import TokenPoseConfig
 from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
 from cycledistill.integrations.human36m.multiview.model import create_multiview
 
-OUT = Path(__file__).parent / "results" / "paper_costs.json"
 Record = dict[str, Any]
 
 
@@ -143,8 +138,8 @@ def examine(name: str) -> Record:
         "name": name,
         "parameters": sum(each.numel() for each in parameters),
         "trainable": sum(each.numel() for each in parameters if each.requires_grad),
-        "true": _true(model.eval(), image),
-        "train": _true(model.train(), image) if config.cycles is not None else None,
+        "true": macs(model.eval(), image) / 1e9,
+        "train": macs(model.train(), image) / 1e9 if config.cycles is not None else None,
         "cycles": config.cycles or 1,
         "transformer": _transformer(config.network, config.prune_layers, config.keep) / 2**30,
     }
@@ -162,7 +157,7 @@ def examine_multiview(name: str) -> Record:
         views = [torch.zeros(1, *model.config.view_shape)] * VIEWS
     with torch.no_grad(), RuleCounter(model) as counter:
         model(views)
-    record: Record = {"name": name, "true": _true(model, views), "mmcv": counter.mmcv / 1e9}
+    record: Record = {"name": name, "true": macs(model, views) / 1e9, "mmcv": counter.mmcv / 1e9}
     record |= {"less scores": record["true"] - _scores(model.config) / 1e9, "official": official, "paper": paper}
     agrees = official is None or abs(record["less scores"] - official) <= 6e-4
     return record | {"agrees": agrees}
@@ -175,12 +170,6 @@ def _scores(config: MultiViewConfig) -> int:
         count += VIEWS * config.num_keypoints * config.dim * (config.num_keypoints + visual)
         visual = math.ceil(visual * config.keep)
     return count
-
-
-def _true(model: nn.Module, given: Tensor | list[Tensor]) -> float:
-    with torch.no_grad(), MacCounter(model) as counter:
-        model(given)
-    return counter.read().total / 1e9
 
 
 def _transformer(config: TokenPoseConfig, prune_layers: Sequence[int], keep: float) -> float:
@@ -215,7 +204,7 @@ def report(records: Sequence[Record]) -> str:
         figures += [f"{record[key]:.4f}" for key in ("mmcv", "hrnet", "transformer")]
         count = (f"{record['parameters']:,}", f"{record['trainable']:,}")
         rows.append((record["name"], *count, *figures, "; ".join(map(_words, record["printed"])) or "-"))
-    return _table(rows)
+    return columns(rows)
 
 
 def report_multiview(records: Sequence[Record]) -> str:
@@ -226,13 +215,7 @@ def report_multiview(records: Sequence[Record]) -> str:
         verdict = "" if record["official"] is None else "agrees" if record["agrees"] else "DIFFERS"
         counts = (f"{record['true']:.4f}", f"{record['less scores']:.4f}", official, f"{record['mmcv']:.4f}")
         rows.append((record["name"], *counts, record["paper"] or "-", verdict))
-    return _table(rows)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return columns(rows)
 
 
 def _words(printed: Record) -> str:
@@ -243,9 +226,8 @@ def _words(printed: Record) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Count, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(__doc__, RESULTS / "paper_costs.json")
     parser.add_argument("--names", nargs="*", default=None, help="models (default: all)")
-    parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(argv)
     try:
         records = [examine(name) for name in options.names or list_pose_models()]
@@ -255,12 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(report(records))
     if views:
         print(f"\n{report_multiview(views)}")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    beside = options.out.with_name(options.out.name + ".tmp")
-    beside.write_text(
-        json.dumps({"image": [256, 192], "keypoints": 17, "models": records, "multiview": views}, indent=1) + "\n"
-    )
-    os.replace(beside, options.out)
+    write(options.out, {"image": [256, 192], "keypoints": 17, "models": records, "multiview": views})
     return 0
 
 

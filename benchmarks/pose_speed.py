@@ -19,33 +19,41 @@ their own type), eager and compiled; the bar of decoding is for a core.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
-import json
 import statistics
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from overhead import conditions, write  # beside this file
+from common import (  # beside this file
+    MODES,
+    Row,
+    conditions,
+    loss_and_gradients,
+    macs,
+    precision,
+    progress,
+    show,
+    speed_parser,
+    start,
+    training_step,
+    verdict,
+    write,
+)
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, unwrap_cyclic
-from cycledistill.cost.macs import MacCounter
 from cycledistill.cost.timing import interleaved, paired_ratio
 from cycledistill.integrations.coco import create_pose_model, list_pose_models
 from cycledistill.integrations.coco.deploy import output_difference, prepare_for_inference
 from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps
 from cycledistill.integrations.coco.losses.targets import heatmap_targets
 
-RESULTS = Path(__file__).parent / "results"
 MODELS = ("sdpose_t", "sdpose_s_v1", "sdpose_s_v2", "sdpose_b")
 BARS = {"inference": 1.02, "training": 1.03, "decode": 8000}
-Row = dict[str, Any]
 
 
 def by_hand(model: Any, images: Tensor, target: Tensor, cycles: int) -> Tensor:
@@ -87,37 +95,16 @@ class Case:
         """The model whose gradients a loss makes."""
         return self.wrapped if name == "wrapped" else self.plain
 
-    def step(self, name: str, loss: Callable[[], Tensor]) -> Tensor:
-        """Forward and backward."""
-        self.model_of(name).zero_grad(set_to_none=True)
-        with self.precision():
-            value = loss()
-        value.backward()
-        return value.detach()
-
-    def precision(self) -> torch.autocast:
-        """bfloat16 on a GPU, float32 on the CPU."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
-
     def check(self, losses: dict[str, Callable[[], Tensor]]) -> None:
         """Both sides must compute the same, or comparing their times means nothing."""
-        found = {}
-        for name in ("by hand", "wrapped"):
-            value = self.step(name, losses[name])
-            grads = [p.grad.float().flatten() for p in self.model_of(name).parameters() if p.grad is not None]
-            found[name] = torch.cat([value.float().view(1), *grads])
+        wrapped = loss_and_gradients(self.wrapped, losses["wrapped"], self.device)
+        by_hand = loss_and_gradients(self.plain, losses["by hand"], self.device)
         tolerance = 1e-2 if self.device.type == "cuda" else 1e-4
-        scale = float(found["by hand"].abs().max())
-        torch.testing.assert_close(found["wrapped"], found["by hand"], rtol=tolerance, atol=tolerance * scale)
+        torch.testing.assert_close(wrapped, by_hand, rtol=tolerance, atol=tolerance * float(by_hand.abs().max()))
 
     def mac_ratio(self) -> float:
         """Multiply-accumulates of a training forward of all cycles over those of one."""
-        counts = []
-        for model in (self.wrapped, self.plain):
-            with torch.no_grad(), MacCounter(model) as counter:
-                model(self.images[:1])
-            counts.append(counter.read().total)
-        return counts[0] / counts[1]
+        return macs(self.wrapped, self.images[:1]) / macs(self.plain, self.images[:1])
 
 
 def measure_training(case: Case, compiled: bool, repeats: int) -> Row:
@@ -129,7 +116,9 @@ def measure_training(case: Case, compiled: bool, repeats: int) -> Row:
         torch.compiler.reset()
         losses = {name: torch.compile(loss) for name, loss in losses.items()}
     case.check(losses)
-    calls = {name: functools.partial(case.step, name, loss) for name, loss in losses.items()}
+    calls = {
+        name: functools.partial(training_step, case.model_of(name), loss, case.device) for name, loss in losses.items()
+    }
     seconds = interleaved(calls, case.device, repeats, warmup=1)
     ratio, spread = paired_ratio(seconds, "wrapped", "by hand")
     over_one, _ = paired_ratio(seconds, "wrapped", "one cycle")
@@ -156,8 +145,7 @@ def measure_inference(case: Case, compiled: bool, repeats: int) -> Row:
     inputs = {"prepared": last, "prepared bf16": last.bfloat16()}
 
     def run(name: str) -> None:
-        own_type = name in prepared
-        with torch.autocast(case.device.type, torch.bfloat16, enabled=case.device.type == "cuda" and not own_type):
+        with precision(case.device, cast=name not in prepared):  # these have weights of their own type
             models[name](inputs.get(name, case.images))
 
     with torch.no_grad():
@@ -191,9 +179,9 @@ def table(rows: list[Row]) -> str:
     """The rows as text."""
     lines = []
     for row in rows:
-        verdict = "" if row["pass"] is None else "pass" if row["pass"] else "FAIL"
+        judged = verdict(row["pass"])
         if row["what"] == "decode":
-            lines.append(f"decode, {row['batch']} persons: {row['persons/s']:.0f} persons/s  {verdict}")
+            lines.append(f"decode, {row['batch']} persons: {row['persons/s']:.0f} persons/s  {judged}")
             continue
         name = f"{row['model']:<14}{row['batch']:>4}  {'compiled' if row['compiled'] else 'eager':<9}{row['what']:<10}"
         rates = ", ".join(f"{key.partition(', ')[2]} {value:.1f}" for key, value in row.items() if "images/s" in key)
@@ -202,52 +190,43 @@ def table(rows: list[Row]) -> str:
             if row["what"] == "training"
             else f"prepared {row['speed-up, prepared']:.2f}x, bf16 {row['speed-up, prepared bf16']:.2f}x"
         )
-        lines.append(f"{name} ratio {row['ratio']:.3f} +-{row['spread']:.3f} {verdict:<5} {extra}; images/s: {rates}")
+        lines.append(f"{name} ratio {row['ratio']:.3f} +-{row['spread']:.3f} {judged:<5} {extra}; images/s: {rates}")
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), help="cyclic heatmap models")
+    parser = speed_parser(__doc__, "pose_speed", MODELS, "cyclic heatmap models", repeats=7)
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 32])
-    parser.add_argument("--repeats", type=int, default=7, help="rounds of each comparison")
-    parser.add_argument("--mode", choices=("eager", "compiled", "both"), help="default: eager; on a GPU both")
+    parser.add_argument("--mode", choices=tuple(MODES), help="default: eager; on a GPU both")
     parser.add_argument("--what", nargs="+", choices=tuple(BARS), default=list(BARS))
-    parser.add_argument("--out", type=Path, help="default: results/pose_speed-DEVICE.json beside this file")
     options = parser.parse_args(argv)
     cyclic = [name for name in list_pose_models("sdpose") if not name.endswith(("_reg", "_ppt"))]
     unknown = sorted(set(options.models) - set(cyclic))
     if unknown:
         parser.error(f"--models {unknown[0]}: one of {', '.join(cyclic)} is expected")
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no GPU here")
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    device = start(parser, options)
     mode = options.mode or ("both" if device.type == "cuda" else "eager")
-    out = options.out or RESULTS / f"pose_speed-{device.type}.json"
     rows: list[Row] = []
     record: Row = {"conditions": conditions(device, options.repeats), "bars": BARS, "rows": rows}
 
     def add(row: Row) -> None:
         rows.append(row | {"pass": judge(row, device)})
-        write(out, record)  # after each: a run that is stopped leaves what it has
+        write(options.out, record)  # after each: a run that is stopped leaves what it has
 
     if "decode" in options.what:
         for persons in (32, 256):
             add(measure_decode(persons, device, 3 * options.repeats))
     for name in options.models:
         for batch in options.batch:
-            for compiled in {"eager": [False], "compiled": [True], "both": [False, True]}[mode]:
-                sys.stderr.write(f"{name}, batch {batch}, {'compiled' if compiled else 'eager'}\n")
+            for compiled in MODES[mode]:
+                progress(name, f"batch {batch}", "compiled" if compiled else "eager")
                 case = Case(name, batch, device)
                 setting = {"model": name, "cycles": case.cycles, "batch": batch, "compiled": compiled}
                 for what, measure in (("inference", measure_inference), ("training", measure_training)):
                     if what in options.what:
                         add(setting | measure(case, compiled, options.repeats))
-    sys.stdout.write(json.dumps(record["conditions"], indent=2) + "\n" + table(rows) + "\n")
+    show(record, table(rows))
     return 0
 
 

@@ -18,30 +18,35 @@ CPU: one thread, process CPU time, float32. GPU: CUDA events, bfloat16 autocast,
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from overhead import conditions  # beside this file
+from common import (  # beside this file
+    Row,
+    best,
+    conditions,
+    macs,
+    precision,
+    progress,
+    show,
+    speed_parser,
+    start,
+    verdict,
+    write,
+)
 from torch import Tensor
 
 from cycledistill import wrap_cyclic, wrap_pruning
-from cycledistill.cost.macs import MacCounter
 from cycledistill.cost.timing import interleaved, paired_ratio
 from cycledistill.integrations.coco import create_pose_model, list_pose_models
 
-RESULTS = Path(__file__).parent / "results"
 MODELS = ("tokenpose_s_v1", "deit_tiny_patch16_224")
 LAYERS, KEEP, BAR, BAR_BATCH = (3, 6, 9), 0.7, 0.85, 32
-Row = dict[str, Any]
 
 
 class Case:
@@ -87,7 +92,7 @@ class Case:
 
         def run() -> None:
             model.zero_grad(set_to_none=True)
-            with self.precision(), nullcontext() if trains else torch.no_grad():
+            with precision(self.device), nullcontext() if trains else torch.no_grad():
                 if what.startswith("stack"):
                     value = self.stack(model)
                     value = value.float().square().mean() if trains else value
@@ -98,21 +103,13 @@ class Case:
 
         return run
 
-    def precision(self) -> torch.autocast:
-        """bfloat16 on a GPU, float32 on the CPU."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
-
     def mac_ratio(self, what: str) -> float:
         """Multiply-accumulates of the plain forward over those of the pruned one."""
-        counts = []
-        for model in self.models.values():
-            with torch.no_grad(), MacCounter(model) as counter:
-                if what.startswith("stack"):
-                    self.stack(model)
-                else:
-                    model(self.images)
-            counts.append(counter.read().total)
-        return counts[0] / counts[1]
+        stack = what.startswith("stack")
+        plain, pruned = (
+            macs(each, each, forward=self.stack) if stack else macs(each, self.images) for each in self.models.values()
+        )
+        return plain / pruned
 
 
 def measure(case: Case, repeats: int) -> list[Row]:
@@ -124,9 +121,8 @@ def measure(case: Case, repeats: int) -> list[Row]:
         ratio = case.mac_ratio(what)
         seconds = interleaved(case.calls(what), case.device, repeats)
         speedup, spread = paired_ratio(seconds, "plain", "pruned")
-        best = {f"best seconds, {name}": min(values) for name, values in seconds.items()}
         figures = {"macs": ratio, "speed-up": speedup, "spread": spread, "reached": speedup / ratio}
-        rows.append({"what": what, **figures, **best})
+        rows.append({"what": what, **figures, **best(seconds)})
     return rows
 
 
@@ -135,45 +131,34 @@ def table(rows: list[Row]) -> str:
     head = f"{'model':<24}{'batch':>6}{'N':>3}  {'what':<16}{'MACs':>6}{'speed-up':>10}{'+-':>7}{'reached':>9}"
     lines = [head]
     for row in rows:
-        verdict = "" if row["pass"] is None else f"  {BAR} {'pass' if row['pass'] else 'FAIL'}"
+        judged = "" if row["pass"] is None else f"  {verdict(row['pass'], BAR)}"
         lines.append(
             f"{row['model']:<24}{row['batch']:>6}{row['cycles']:>3}  {row['what']:<16}{row['macs']:>6.2f}"
-            f"{row['speed-up']:>10.2f}{row['spread']:>7.2f}{row['reached']:>9.3f}{verdict}"
+            f"{row['speed-up']:>10.2f}{row['spread']:>7.2f}{row['reached']:>9.3f}{judged}"
         )
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), help="pose models and timm vision transformers")
+    parser = speed_parser(__doc__, "pruning", MODELS, "pose models and timm vision transformers", repeats=7)
     parser.add_argument("--cycles", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--batch", nargs="+", type=int, help="default: 1, 8 and 32 on the CPU, 1, 32 and 256 on a GPU")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds of each comparison")
-    parser.add_argument("--out", type=Path, help="default: results/pruning-DEVICE.json beside this file")
     options = parser.parse_args(argv)
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no GPU here")
-    if device.type == "cpu":
-        torch.set_num_threads(1)
+    device = start(parser, options)
     record: Row = {"conditions": conditions(device, options.repeats), "layers": LAYERS, "keep": KEEP, "bar": BAR}
     record["rows"] = rows = []
     for name in options.models:
         for batch in options.batch or ([1, 32, 256] if device.type == "cuda" else [1, 8, 32]):
             for cycles in options.cycles:
-                sys.stderr.write(f"{name}, batch {batch}, {cycles} cycles\n")
+                progress(name, f"batch {batch}", f"{cycles} cycles")
                 setting = {"model": name, "batch": batch, "cycles": cycles}
                 rows += [setting | row for row in measure(Case(name, batch, cycles, device), options.repeats)]
     for row in rows:
         judged = device.type == "cpu" and row["batch"] == BAR_BATCH and row["what"].startswith("stack")
         row["pass"] = row["reached"] >= BAR if judged else None
-    sys.stdout.write(json.dumps(record["conditions"], indent=2) + "\n" + table(rows) + "\n")
-    out = options.out or RESULTS / f"pruning-{device.type}.json"
-    beside = out.with_name(out.name + ".tmp")
-    beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(beside, out)
+    show(record, table(rows))
+    write(options.out, record)
     return 0 if all(row["pass"] is not False for row in rows) else 1
 
 

@@ -31,7 +31,6 @@ import itertools
 import json
 import logging
 import multiprocessing
-import os
 import re
 import sys
 import warnings
@@ -43,13 +42,14 @@ from typing import Any
 
 import timm
 import torch
+from common import RESULTS  # beside this file
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from cycledistill import CycleOutput, StackError, unwrap_cyclic, wrap_cyclic
+from cycledistill.files import atomic_write
 
-OUT = Path(__file__).parent / "results" / "sweep_timm.json"
 STATUSES = ("wraps", "staged", "refused", "wrong", "unrunnable")
 _PROPOSED = re.compile(r'wrap_cyclic\(model, blocks="([^"]+)"\)')
 _PLACEHOLDER = "path.to.module"
@@ -236,9 +236,8 @@ def sweep(names: list[str], out: Path, jobs: int) -> dict[str, Record]:
     records = read(out) | done
     lines = [json.dumps(records[name]) for name in sorted(records)]
     versions = json.dumps({"timm": timm.__version__, "torch": torch.__version__})
-    beside = out.with_name(out.name + ".tmp")
-    beside.write_text(f'{{"versions": {versions},\n"names": [\n' + ",\n".join(lines) + "\n]}\n", encoding="utf-8")
-    os.replace(beside, out)
+    text = f'{{"versions": {versions},\n"names": [\n' + ",\n".join(lines) + "\n]}\n"  # a line a name, for diffs
+    atomic_write(out, lambda file: file.write_text(text, encoding="utf-8"))
     partial.unlink()
     return records
 
@@ -294,7 +293,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="only the first so many")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th name, from the I-th on")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, default=RESULTS / "sweep_timm.json")
     options = parser.parse_args(argv)
     index, _, count = options.shard.partition("/")
     if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):

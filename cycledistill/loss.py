@@ -52,7 +52,7 @@ class CycleLoss(nn.Module):
 
     def _task(self, output: Any, *target: Any) -> torch.Tensor:
         if self.task_loss is not None:
-            return _scalar(self.task_loss(output, *target))
+            return _checked(self.task_loss(output, *target))
         loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
         if loss is None:
             raise ValueError(
@@ -62,7 +62,7 @@ class CycleLoss(nn.Module):
         return loss
 
 
-def _scalar(loss: Any) -> torch.Tensor:
+def _checked(loss: Any) -> torch.Tensor:
     if isinstance(loss, torch.Tensor) and loss.ndim == 0:
         return loss
     given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)

@@ -36,6 +36,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cycledistill import CycleLoss, unwrap_cyclic, wrap_cyclic
 from cycledistill.cost.report import cost
+from cycledistill.files import atomic_write
 from cycledistill.integrations.coco import HeatmapLoss, TokenPose, create_pose_model
 from cycledistill.integrations.coco.data import (
     COCO,
@@ -209,7 +210,7 @@ def draw(root: Path, output: Path, path: Path, rows: int = 3) -> None:
 
 
 def save_results(runs: Runs, path: Path) -> None:
-    """Every run as JSON, written beside and renamed."""
+    """Every run as JSON."""
     record = {
         "data": f"synthetic figures, {TRAIN_PICTURES} train / {VAL_PICTURES} val pictures, seed {DATA_SEED}",
         "device": f"CPU ({platform.machine()}), one thread a run",
@@ -220,8 +221,7 @@ def save_results(runs: Runs, path: Path) -> None:
         "training_cost": {arm: training_cost(runs, arm) for arm in runs},
         "runs": runs,
     }
-    path.with_suffix(".tmp").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    path.with_suffix(".tmp").replace(path)
+    atomic_write(path, lambda file: file.write_text(json.dumps(record, indent=1), encoding="utf-8"))
 
 
 def draw_folder(args: argparse.Namespace) -> None:

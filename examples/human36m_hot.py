@@ -45,6 +45,7 @@ from torch import Tensor, nn
 from cycledistill import CycleLoss, wrap_cyclic, wrap_hourglass
 from cycledistill.cost.report import cost
 from cycledistill.cost.timing import interleaved
+from cycledistill.files import atomic_write
 from cycledistill.integrations.human36m import create_lifter
 from cycledistill.integrations.human36m.data import (
     Clip,
@@ -56,7 +57,7 @@ from cycledistill.integrations.human36m.data import (
     window_frames,
     window_loader,
 )
-from cycledistill.integrations.human36m.draw import draw_poses
+from cycledistill.integrations.human36m.draw import draw_sequences
 from cycledistill.integrations.human36m.evaluation import EvalSettings, MotionScores, evaluate, predict
 from cycledistill.integrations.human36m.train import main as run_recipe
 from cycledistill.integrations.human36m.training.losses import mixste_total
@@ -201,7 +202,7 @@ def draw(models: Mapping[str, nn.Module], clips: Sequence[Clip], path: Path) -> 
     inputs = torch.from_numpy(clip.inputs[None, window])
     poses = {arm: predict(model.eval(), inputs, SETTINGS)[0].numpy() for arm, model in models.items()}
     title = f"{clip.action}: predicted (orange left, blue right) over true (grey), {FRAMES} frames of 60 ms"
-    draw_poses(poses, path, truth=clip.targets[window], title=title)
+    draw_sequences(poses, path, truth=clip.targets[window], title=title)
 
 
 def run_seed(seed: int, steps: int) -> dict[str, tuple[dict[str, float], dict[str, Tensor]]]:
@@ -287,8 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     record, models = run_study(seeds, steps, args.processes or min(seeds, 2, os.cpu_count() or 1))
     print(f"\n{table(record)}\n\n{explain(record)}\n")
     numbers.parent.mkdir(parents=True, exist_ok=True)
-    numbers.with_suffix(".tmp").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    numbers.with_suffix(".tmp").replace(numbers)
+    atomic_write(numbers, lambda file: file.write_text(json.dumps(record, indent=1), encoding="utf-8"))
     draw(models, load_data()[1], picture)
     print(f"Picture: {picture}   Numbers: {numbers}")
     return 0

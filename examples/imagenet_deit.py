@@ -39,6 +39,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cycledistill import CycleLoss, unwrap_cyclic, wrap_cyclic
 from cycledistill.cost.report import cost
+from cycledistill.files import atomic_write
 from cycledistill.integrations.imagenet.train import COMMAND
 
 # What distinguishes the arms: the preset given to wrap_cyclic; None is the plain model. base_eq is base with its steps
@@ -255,7 +256,7 @@ def tune(seeds: int, steps: int) -> None:
 
 
 def save_results(runs: Runs, path: Path) -> None:
-    """Every run and comparison as JSON, written beside and renamed."""
+    """Every run and comparison as JSON."""
     record = {
         "data": f"scikit-learn digits, {TRAIN_IMAGES} train / {1797 - TRAIN_IMAGES} test",
         "device": f"CPU ({platform.machine()}), one thread",
@@ -267,8 +268,7 @@ def save_results(runs: Runs, path: Path) -> None:
         "comparisons": [compare(runs, comparison) for pairs in QUESTIONS.values() for comparison in pairs],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    path.with_suffix(".tmp").replace(path)
+    atomic_write(path, lambda file: file.write_text(json.dumps(record, indent=1), encoding="utf-8"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from cycledistill.commands.errors import BadInput
+from cycledistill.files import atomic_write, check_writable
 
 
 def check_target(option: str, path: Path) -> None:
@@ -15,8 +16,7 @@ def check_target(option: str, path: Path) -> None:
     if not path.parent.is_dir():
         raise BadInput(f"{option} {path}: there is no folder {path.parent}")
     try:
-        _beside(path).touch()
-        _beside(path).unlink()
+        check_writable(path)
     except OSError as error:
         raise BadInput(f"{option} {path} cannot be written: {error.strerror}") from error
 
@@ -24,12 +24,6 @@ def check_target(option: str, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Beside, then renamed: a reader never sees half a file."""
     try:
-        _beside(path).write_text(text, encoding="utf-8")
-        os.replace(_beside(path), path)
+        atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
     except OSError as error:
-        _beside(path).unlink(missing_ok=True)
         raise BadInput(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")

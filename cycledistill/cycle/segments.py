@@ -8,17 +8,13 @@ from typing import Any
 from torch import nn
 
 from cycledistill.errors import StackError
+from cycledistill.plugin.handle import handle_of
 from cycledistill.stack.find import Stack
-
-
-def handle_of(model: nn.Module) -> Any:
-    """The hourglass of ``model``, if it has one."""
-    return model.__dict__.get("hourglass")
 
 
 def blocks_to_cycle(model: nn.Module, blocks: str) -> str:
     """What ``blocks`` means: on an hourglass, ``"auto"`` is the levels after its last prune point."""
-    handle = handle_of(model)
+    handle = handle_of(model, "hourglass")
     if handle is None or blocks != "auto":
         _refuse_inner(model)
         return blocks
@@ -31,12 +27,12 @@ def check_cycled(model: nn.Module, stack: Stack) -> None:
     Raises:
         StackError: Naming the levels that can be cycled.
     """
-    handle = handle_of(model)
+    handle = handle_of(model, "hourglass")
     if handle is None:
         return
     levels, cycled = handle.stack.modules(model), stack.modules(model)
     drops = [levels[number] for number in handle.layers]
-    last = levels[handle._end]
+    last = levels[handle.end]
     changes = any(drop is each for drop in drops for each in cycled[1:]) or any(last is each for each in cycled[:-1])
     back = model.get_submodule(handle.recover_after) if handle.recover_after else None
     for block in cycled:
@@ -55,7 +51,7 @@ def check_cycled(model: nn.Module, stack: Stack) -> None:
 
 def chosen_behind(model: nn.Module, stack: Stack) -> bool:
     """Whether frames are chosen behind the cycled blocks, so that all cycles need what the first one hands on."""
-    handle = handle_of(model)
+    handle = handle_of(model, "hourglass")
     if handle is None:
         return False
     cycled = {id(each) for block in stack.modules(model) for each in block.modules()}
@@ -70,13 +66,13 @@ def _segments(model: nn.Module, handle: Any) -> list[str]:
     if span is None:
         return [handle.stack.path]
     container, start = handle.stack.path.split("[")[0], span[0]
-    bounds = [0, *(number for number in handle.layers if number), handle._end + 1]
+    bounds = [0, *(number for number in handle.layers if number), handle.end + 1]
     return [f"{container}[{start + a}:{start + b}]" for a, b in pairwise(bounds)]
 
 
 def _refuse_inner(model: nn.Module) -> None:
     for name, module in model.named_modules():
-        if name and handle_of(module) is not None:
+        if name and handle_of(module, "hourglass") is not None:
             raise StackError(
                 f"{name} is an hourglass, whose frames are chosen once in its own forward: call wrap_cyclic on it, "
                 f"wrap_cyclic(model.{name})"

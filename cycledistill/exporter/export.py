@@ -6,7 +6,6 @@ import functools
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 
 from cycledistill.exporter.compare import compare, default_tolerance, run_eagerly
 from cycledistill.exporter.errors import ExportError
-from cycledistill.exporter.formats import write, write_weights
-from cycledistill.inputs import Inputs, call_of, describe, guess_call
+from cycledistill.exporter.formats import write_graph, write_state_dict
+from cycledistill.files import atomic_files
+from cycledistill.inputs import Call, call_of, describe, guess_call
 from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
 from cycledistill.stack.probe import meta_copy
 
@@ -103,16 +103,16 @@ def export(
     call = ((), {}) if kind == "safetensors" else _call(model, inputs)
     allowed = default_tolerance(model, call) if tolerance is None else tolerance
     whole = _followed_by(model, postprocess) if postprocess is not None else model
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder, _at_exit(handles, exit):
-        beside = Path(folder) / target.name
+
+    def write(folder: Path) -> float:
         if kind == "safetensors":
-            difference = write_weights(model, beside)
-        else:
-            samples = run_eagerly(model, postprocess, call, dynamic_batch, kind)
-            run = write(kind, whole, call, beside, dynamic_batch)
-            difference = compare(type(model).__name__, run, samples, allowed)
-        for file in Path(folder).iterdir():  # large ONNX files come with a second one
-            os.replace(file, target.parent / file.name)
+            return write_state_dict(model, folder / target.name)
+        samples = run_eagerly(model, postprocess, call, dynamic_batch, kind)
+        run = write_graph(kind, whole, call, folder / target.name, dynamic_batch)
+        return compare(type(model).__name__, run, samples, allowed)
+
+    with _at_exit(handles, exit):
+        difference = atomic_files(target.parent, write)  # large ONNX files come with a second one
     result = Exported(target, kind, exit, describe(call), difference, dynamic_batch and kind != "safetensors")
     _logger.info("%s: exit %d, largest difference to the model %.3g on %s", target, exit, difference, result.inputs)
     return result
@@ -196,14 +196,14 @@ def _at_exit(handles: list[Any], exit: int) -> Iterator[None]:
             handle.exit = cycle
 
 
-def _call(model: nn.Module, inputs: Any) -> Inputs:
+def _call(model: nn.Module, inputs: Any) -> Call:
     if inputs is None:
         try:
             call = guess_call(model, meta_copy(model))
         except ValueError:
             raise ValueError(f"{type(model).__name__} declares no input size: give inputs=") from None
-        place = next((p.device for p in model.parameters()), torch.device("cpu"))
-        return tree_map_only(Tensor, lambda meta: _random(meta, place), call)
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        return tree_map_only(Tensor, lambda meta: _random(meta, device), call)
     call = call_of(inputs)
     tensors = [leaf for leaf in tree_leaves(call) if isinstance(leaf, Tensor)]
     if not tensors:
@@ -213,8 +213,8 @@ def _call(model: nn.Module, inputs: Any) -> Inputs:
     return call
 
 
-def _random(meta: Tensor, place: torch.device) -> Tensor:
+def _random(meta: Tensor, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     if meta.is_floating_point():
-        return torch.randn(meta.shape, generator=generator).to(place, meta.dtype)
-    return torch.zeros(meta.shape, dtype=meta.dtype, device=place)
+        return torch.randn(meta.shape, generator=generator).to(device, meta.dtype)
+    return torch.zeros(meta.shape, dtype=meta.dtype, device=device)

@@ -27,9 +27,10 @@ from cycledistill.hourglass.checks import (
     one_of,
     size,
 )
+from cycledistill.hourglass.frames import HourglassState
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.layout import resolve_layout
-from cycledistill.hourglass.modules import HourglassLevel, HourglassRoot, HourglassState, QkvRecorder, QkvState
+from cycledistill.hourglass.modules import HourglassBlock, HourglassRoot, QkvRecorder, QkvState
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
 from cycledistill.hourglass.settings import Select, Settings, check_noise
 from cycledistill.plugin.state import HOURGLASS_STATE, PRUNE_STATE
@@ -38,7 +39,7 @@ from cycledistill.stack.find import Stack, choose_stack
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_PLUGINS = (HourglassLevel, HourglassRoot, QkvRecorder)
+_PLUGINS = (HourglassBlock, HourglassRoot, QkvRecorder)
 _Role = tuple[nn.Module, type[Swapped], Any]
 
 
@@ -141,7 +142,7 @@ def wrap_hourglass(
         noise=check_noise(noise),
     )
     end, after = _recovery_place(model, stack, layers, recover, recover_after)
-    handle = Hourglass(stack, settings, end, after, added=settings.learns)
+    handle = Hourglass(stack, settings, end, after)
     added = _tables(model, stack, settings, heads, width) if settings.learns else None
     roles = list(_roles(model, handle, resolve_layout(layout), added))
     _install(model, handle, roles, added)
@@ -173,7 +174,7 @@ def unwrap_hourglass(model: Model) -> Model:
             )
     for _, module in swapped:
         _take_off(module)
-    if handle._added:
+    if handle.settings.learns:
         del model.prune, model.recover
     cyclic = cyclic_of(model)
     if cyclic is not None:
@@ -259,18 +260,18 @@ def _roles(
         state_of(levels[number]).point = point
         state_of(levels[number]).positions = added[0][point] if added is not None else None  # type: ignore[assignment]
     if handle.recover_after is not None:
-        back, last = model.get_submodule(handle.recover_after), levels[handle._end]
+        back, last = model.get_submodule(handle.recover_after), levels[handle.end]
         acting |= {id(back): back, id(last): last}
         state_of(last).ends, state_of(back).returns = True, True
         state_of(back).recovery = added[1] if added is not None else None
     for module in acting.values():
-        yield module, HourglassLevel, state_of(module)
+        yield module, HourglassBlock, state_of(module)
     inside = {id(module) for level in levels for module in level.modules()}
     for module in model.modules():
         called = type(module).forward is not nn.Module.forward or module is model
         if called and id(module) not in inside and any(child is levels[0] for child in module.modules()):
             yield module, HourglassRoot, state_of(module)
-    if handle._settings.select == "attention":
+    if handle.settings.select == "attention":
         for number in handle.layers:
             yield from _attention_roles(handle, number, levels[number - 1])
 

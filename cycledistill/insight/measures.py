@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cycledistill.insight.attention import hook_attention, over_tokens
-from cycledistill.insight.track import Inputs, run, track_blocks
+from cycledistill.insight.track import run, track_blocks
 from cycledistill.plugin.torch_private import tree_leaves
+from cycledistill.stack.probe import Inputs
 
 
 @dataclass(frozen=True)
@@ -121,23 +122,23 @@ def attention_maps(
     counts, skipped = set[int](), 0
     pruning: Any = vars(model).get("pruning")
     scored = pruning.layers if pruning is not None else ()
-    with track_blocks(model, cycles, blocks) as (modules, place):
+    with track_blocks(model, cycles, blocks) as (modules, running):
 
-        def seen(weights: Tensor, queries: int) -> None:
+        def add(weights: Tensor, queries: int) -> None:
             nonlocal skipped
-            same = bool(maps) and (maps[-1].cycle, maps[-1].layer) == (place.cycle, place.layer)
-            if place.layer is None or (same and place.layer in scored):
+            same = bool(maps) and (maps[-1].cycle, maps[-1].layer) == (running.cycle, running.layer)
+            if running.layer is None or (same and running.layer in scored):
                 return  # outside the stack, or the scores by which this layer prunes
-            if not over_tokens(weights, queries, place.state):
+            if not over_tokens(weights, queries, running.shape):
                 skipped += 1
                 return
             counts.add(queries)
             if not weights.shape[2]:
                 return
-            kept = weights.mean((0, 1), keepdim=True) if mean else weights
-            maps.append(AttentionMap(place.cycle, place.layer, kept.cpu(), maps[-1].part + 1 if same else 0))
+            shown = weights.mean((0, 1), keepdim=True) if mean else weights
+            maps.append(AttentionMap(running.cycle, running.layer, shown.cpu(), maps[-1].part + 1 if same else 0))
 
-        with hook_attention(seen, rows):
+        with hook_attention(add, rows):
             run(model, inputs)
     if not counts:
         raise ValueError(_no_attention(modules, skipped))
@@ -179,10 +180,10 @@ def token_drift(model: nn.Module, inputs: Inputs, *, cycles: int | None = None, 
         [0.21, 0.83, 0.95]
     """
     states: list[Tensor] = []
-    with track_blocks(model, cycles, blocks) as (modules, place):
+    with track_blocks(model, cycles, blocks) as (modules, running):
 
         def before(_: nn.Module, args: Any, kwargs: Any) -> None:
-            if place.cycle == 1:
+            if running.cycle == 1:
                 states.append(_first(tree_leaves((args, kwargs))))
 
         def after(_: nn.Module, __: Any, output: Any) -> None:

@@ -35,7 +35,7 @@ class Subject:
             [0, 1], or ``None`` where the file holds none (keypoints).
         grid: Height and width of the image in patches, whose tokens come last in the state; ``None`` if there is none:
             then attention is drawn as a matrix, queries by keys.
-        rows: The query tokens that are watched.
+        rows: The query tokens whose attention is read.
         row_names: Names of those whose attention is drawn over the picture.
         row_places: Their numbers among ``rows``; by default the first ones.
         prefix: Tokens before the patches, as `plot_attention` takes it.

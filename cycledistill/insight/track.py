@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,22 +12,21 @@ from torch import Tensor, nn
 
 from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.find import choose_stack
-
-Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
-"""What a model is called with: a tensor, a tuple of arguments, or keyword arguments."""
+from cycledistill.stack.probe import Inputs, call_of
 
 
 @dataclass
-class Place:
+class RunningBlock:
     """Which block runs now, and the shape of the first tensor that entered it."""
 
     cycle: int = 0
     layer: int | None = None
-    state: torch.Size = field(default_factory=torch.Size)
+    """Its number in the stack, from 0; ``None`` outside the stack."""
+    shape: torch.Size = field(default_factory=torch.Size)
 
 
 @contextmanager
-def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[tuple[list[nn.Module], Place]]:
+def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[tuple[list[nn.Module], RunningBlock]]:
     """The blocks in eval mode at the exit asked for, and which of them runs at any time.
 
     Raises:
@@ -42,7 +41,7 @@ def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[
         raise ValueError(
             f"cycles={cycles}: {type(model).__name__} is not wrapped, so it has one; wrap_cyclic(model) first"
         )
-    modules, place = stack.modules(model), Place()
+    modules, running = stack.modules(model), RunningBlock()
     mode, before = model.training, handle.exit if handle is not None else 1
     with ExitStack() as undo:
         undo.callback(model.train, mode)
@@ -53,15 +52,16 @@ def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[
         for index, module in enumerate(modules):
 
             def enter(_: nn.Module, args: Any, kwargs: Any, index: int = index) -> None:
-                place.cycle, place.layer = place.cycle + (index == 0), index
-                place.state = next((x.shape for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)), place.state)
+                running.cycle, running.layer = running.cycle + (index == 0), index
+                entered = (x.shape for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
+                running.shape = next(entered, running.shape)
 
             def leave(_: nn.Module, __: Any, ___: Any) -> None:
-                place.layer = None
+                running.layer = None
 
             undo.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             undo.callback(module.register_forward_hook(leave).remove)
-        yield modules, place
+        yield modules, running
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
@@ -70,8 +70,7 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
     Raises:
         ValueError: The model does not take these inputs.
     """
-    args = () if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple) else (inputs,)
-    kwargs = inputs if isinstance(inputs, Mapping) else {}
+    args, kwargs = call_of(inputs)
     try:
         with torch.no_grad():
             return model(*args, **kwargs)

@@ -13,5 +13,9 @@ class CheckpointError(ValueError):
     """A checkpoint that is missing, incomplete, of another model, or that would run code if it were loaded."""
 
 
+class PickledCodeError(CheckpointError):
+    """A file of weights that holds Python objects, which loading would have to build by running code."""
+
+
 class NonFiniteLossError(RuntimeError):
     """The loss became nan or infinite; the step and the guilty terms are named."""

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.convert import convert_command, convert_parser
-from cycledistill.recipes.weights.files import read_weights, write_weights
-from cycledistill.recipes.weights.network import network_metadata, stored_network
+from cycledistill.recipes.weights.files import network_metadata, read_weights, stored_network, write_weights
 
 from .models.registry import pose_model_config
 from .weights.key_map import FORMATS, from_official, to_official

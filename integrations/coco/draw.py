@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from cycledistill.files import atomic_write
 
 from .data.images import PoseDataError
 from .data.joints import COCO, JointSet
@@ -102,12 +103,7 @@ def write_picture(picture: Pixels, path: str | Path) -> None:
     if not done:
         raise PoseDataError(f"{path}: pictures cannot be written as {path.suffix!r}; .png or .jpg is expected")
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        beside.write_bytes(data.tobytes())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    atomic_write(path, lambda file: file.write_bytes(data.tobytes()))
 
 
 def _colour(joints: JointSet, *ends: int) -> tuple[int, int, int]:

@@ -1,7 +1,7 @@
 """The recipe of a training run as typed sections; the defaults are SDPose-S-V1's on COCO.
 
 Numbers: the configs of SDPose (CVPR 2024; mmpose 0.29). How files and ``a.b=c`` overrides become a :class:`Recipe` is
-in ``cycledistill/recipes/overrides.py``.
+in ``cycledistill/recipes/config/overrides.py``.
 """
 
 from __future__ import annotations
@@ -139,10 +139,12 @@ class EvalSection(sections.EvalSection):
     decode: Literal["dark", "quarter", "none"] = "dark"
     nms: float | None = 0.9
     keypoint_threshold: float = 0.2
+    batch_size: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.best_exit >= 1, "evaluate.best_exit", self.best_exit, "at least 1")
+        for name in ("best_exit", "batch_size"):
+            check(getattr(self, name) >= 1, f"evaluate.{name}", getattr(self, name), "at least 1")
         _check_fraction("evaluate.keypoint_threshold", self.keypoint_threshold)
         nms = self.nms
         check(nms is None or 0 < nms <= 1, "evaluate.nms", nms, "an OKS above 0 and at most 1, or nothing for no NMS")

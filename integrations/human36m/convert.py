@@ -19,8 +19,7 @@ import torch
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.convert import convert_command, convert_parser
-from cycledistill.recipes.weights.files import read_weights, write_weights
-from cycledistill.recipes.weights.network import network_metadata
+from cycledistill.recipes.weights.files import network_metadata, read_weights, write_weights
 
 from .models.registry import create_lifter
 from .multiview.key_map import multiview_from_official, multiview_to_official

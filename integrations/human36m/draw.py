@@ -15,7 +15,7 @@ from .data.skeleton import BONES, LEFT, RIGHT
 _COLOURS = {**dict.fromkeys(LEFT, "tab:orange"), **dict.fromkeys(RIGHT, "tab:blue")}
 
 
-def draw_poses(
+def draw_sequences(
     poses: Mapping[str, NDArray[np.floating]],
     path: str | Path,
     truth: NDArray[np.floating] | None = None,

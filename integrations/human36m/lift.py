@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,14 +23,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cycledistill.files import atomic_write
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 
 from .data.cameras import normalize_screen
 from .data.clips import check_keypoints, with_confidence
 from .data.keypoint_files import describe_gaps, fill_gaps, read_keypoints, undetected
+from .data.npz import write_npz
 from .data.skeleton import COCO_USED, JOINTS, coco_to_h36m
 from .data.windows import centred_bounds, chunk_bounds, log_short, window_frames
-from .draw import draw_poses
+from .draw import draw_sequences
 from .errors import LiftingDataError
 from .evaluation.measure import EvalSettings, predict
 
@@ -144,16 +145,13 @@ def write_poses(poses: NDArray[np.float32], path: str | Path) -> None:
     """
     path = Path(path)
     check_target(path)
-    beside = path.with_name(f".new-{path.name}")
     try:
         if path.suffix == ".npz":
-            with beside.open("wb") as file:
-                np.savez_compressed(file, poses=poses)
+            write_npz(path, {"poses": poses})
         else:
-            beside.write_text(json.dumps({"poses": np.round(poses.astype(float), 5).tolist()}), encoding="utf-8")
-        os.replace(beside, path)
+            text = json.dumps({"poses": np.round(poses.astype(float), 5).tolist()})
+            atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise LiftingDataError(f"{path} cannot be written: {error}") from error
 
 
@@ -183,7 +181,7 @@ def _run(args: argparse.Namespace) -> None:
     write_poses(poses, args.poses)
     sys.stdout.write(f"{len(poses)} poses in {args.poses}\n")
     if args.figure:
-        draw_poses({"lifted": poses}, args.figure)
+        draw_sequences({"lifted": poses}, args.figure)
         sys.stdout.write(f"picture: {args.figure}\n")
 
 

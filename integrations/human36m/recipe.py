@@ -1,6 +1,6 @@
 """The recipe of a training run as typed sections; the defaults are MixSTE's on Human3.6M, without the hourglass.
 
-How files and ``a.b=c`` overrides become a :class:`Recipe` is in ``cycledistill/recipes/overrides.py``.
+How files and ``a.b=c`` overrides become a :class:`Recipe` is in ``cycledistill/recipes/config/overrides.py``.
 """
 
 from __future__ import annotations
@@ -147,6 +147,10 @@ class EvalSection(sections.EvalSection):
     mode: Literal["sequence", "centre"] = "sequence"
     border: Border = "mask"
     batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.batch_size >= 1, "evaluate.batch_size", self.batch_size, "at least 1")
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 Numbers: facebookresearch/deit ``main.py`` (Touvron et al., "Training data-efficient image transformers",
 arXiv 2012.12877), early stochastic depth: Liu et al., "Dropout Reduces Underfitting", arXiv 2303.01500.
-How files and ``a.b=c`` overrides become a :class:`Recipe` is in ``cycledistill/recipes/overrides.py``.
+How files and ``a.b=c`` overrides become a :class:`Recipe` is in ``cycledistill/recipes/config/overrides.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes.config import sections
-from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names, plain
+from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names
 from cycledistill.recipes.errors import RecipeError
 
 from .data.augment import Augmentation
@@ -86,7 +86,7 @@ class DataSection(ImageSource):
 
 
 @dataclass
-class OptimSection:
+class OptimSection(sections.OptimSection):
     """AdamW. ``lr`` is for 512 images a step and is scaled by the real number: lr * images / 512."""
 
     name: str = "adamw"
@@ -98,9 +98,7 @@ class OptimSection:
     clip_mode: Literal["norm", "value", "agc"] = "norm"
 
     def __post_init__(self) -> None:
-        check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
-        check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
-        check(self.clip is None or self.clip > 0, "optim.clip", self.clip, "a number above 0, or nothing for no clip")
+        super().__post_init__()
         check(len(self.betas) == 2, "optim.betas", self.betas, "2 numbers")
 
 
@@ -137,7 +135,7 @@ class EmaSection(sections.EmaSection):
 
 
 @dataclass
-class EvalSection:
+class EvalSection(sections.EvalSection):
     """When and how accuracy is measured.
 
     ``exits`` empty: cycles 1 to one beyond those trained. The best checkpoint is that of the highest top-1 accuracy at
@@ -145,17 +143,14 @@ class EvalSection:
     """
 
     every: int = 1
-    exits: list[int] | None = None
     best_exit: int = 1
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("every", "best_exit"):
-            check(getattr(self, name) >= 1, f"evaluate.{name}", getattr(self, name), "at least 1")
-        size, exits = self.batch_size, self.exits
+        super().__post_init__()
+        check(self.best_exit >= 1, "evaluate.best_exit", self.best_exit, "at least 1")
+        size = self.batch_size
         check(size is None or size >= 1, "evaluate.batch_size", size, "at least 1, or nothing")
-        fine = exits is None or (len(exits) > 0 and min(exits) >= 1)
-        check(fine, "evaluate.exits", exits, "cycles, each at least 1")
 
 
 @dataclass
@@ -166,7 +161,7 @@ class RunSection(sections.RunSection):
 
 
 @dataclass
-class Recipe:
+class Recipe(sections.BaseRecipe):
     """A whole run. ``Recipe()`` is DeiT-Tiny's recipe with two cycles and SDPose's distillation."""
 
     model: ModelSection = field(default_factory=ModelSection)
@@ -193,10 +188,6 @@ class Recipe:
     def eval_batch_size(self) -> int:
         """Images a process and batch of evaluation."""
         return self.evaluate.batch_size or self.data.batch_size
-
-    def to_dict(self) -> dict[str, Any]:
-        """The whole recipe as plain data, as YAML and JSON can hold it."""
-        return plain(self)
 
 
 def list_recipes() -> list[str]:

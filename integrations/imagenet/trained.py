@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.run.engine import engine
 from cycledistill.recipes.run.session import wanted_exits
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
+from cycledistill.recipes.run.trained import TrainedRuns
+from cycledistill.recipes.weights import read_weights
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
 from .data.loader import eval_loader
 from .data.splits import open_validation
@@ -19,6 +21,26 @@ from .errors import DataError
 from .evaluation.accuracy import evaluate
 from .recipe import Recipe, load_recipe
 from .training.build import ADVICE, create_model, image_size
+
+
+def _create(recipe: Recipe, stored: Mapping[str, Any]) -> nn.Module:
+    """The model with as many classes as the checkpoint says, or the recipe where there is none."""
+    try:
+        classes = int(stored["num_classes"] if stored else recipe.model.num_classes or 0)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"recipe.json is of no classifier of this library: {error!r}.") from error
+    # the weights that are loaded are all there are
+    return create_model(dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, pretrained=False)), classes)
+
+
+RUNS = TrainedRuns(
+    load_recipe=load_recipe,
+    create_model=_create,
+    load_file=lambda model, path, recipe: load_weights(model, read_weights(path), path, ADVICE),
+    advice=ADVICE,
+    measured_by=("model.name", "model.img_size", "model.kwargs", "cyclic"),
+)
+"""What is particular to runs of this integration."""
 
 
 def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> nn.Module:
@@ -37,24 +59,9 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
         >>> model = load_trained("runs/a")
         >>> model.cyclic.exit = 2  # any-time inference; unwrap_cyclic(model) gives the plain timm model
     """
-    path = Path(path)
-    if path.is_file():
-        if recipe is None or recipe.model.num_classes is None:
-            raise CheckpointError(f"{path} holds weights only: pass a recipe with model.name and model.num_classes.")
-        model = create_model(recipe, recipe.model.num_classes)
-        load_weights(model, read_weights(path), path, ADVICE)
-        return model.eval()
-    folder = find_checkpoint(path)
-    recipe = recipe or stored_recipe(folder)
-    try:
-        classes = int(read_recipe(folder)["num_classes"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'recipe.json'} is of no classifier of this library: {error!r}.") from error
-    section = dataclasses.replace(recipe.model, pretrained=False)  # the checkpoint has all the weights
-    model = create_model(dataclasses.replace(recipe, model=section), classes)
-    file = folder / ("ema.safetensors" if ema else "model.safetensors")
-    load_weights(model, read_weights(file), file, ADVICE)
-    return model.eval()
+    if Path(path).is_file() and (recipe is None or recipe.model.num_classes is None):
+        raise CheckpointError(f"{path} holds weights only: pass a recipe with model.name and model.num_classes.")
+    return RUNS.load(path, ema, recipe)
 
 
 def stored_recipe(path: str | Path) -> Recipe:
@@ -63,11 +70,7 @@ def stored_recipe(path: str | Path) -> Recipe:
     Raises:
         CheckpointError: There is no checkpoint, or it holds no recipe of this command.
     """
-    folder = find_checkpoint(path)
-    try:
-        return load_recipe(read_recipe(folder)["recipe"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
+    return RUNS.recipe(path)
 
 
 def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
@@ -80,32 +83,27 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
         DataError: The images cannot be read, or have other classes than the checkpoint was trained on.
         CheckpointError: See :func:`load_trained`.
     """
-    path, run = Path(path), recipe.run
-    folder = None if path.is_file() else find_checkpoint(path)
-    averaged = folder is not None and (folder / "ema.safetensors").is_file()
-    result: dict[str, Any] = {"weights": str(folder or path)}
-    with engine(run.device, run.precision) as accelerator:
-        images, classes = open_validation(recipe.data, recipe.eval_batch_size)
-        known = recipe.model.num_classes or (None if folder else len(classes) or None)
-        recipe = dataclasses.replace(
-            recipe, model=dataclasses.replace(recipe.model, pretrained=False, num_classes=known)
+    folder = None if Path(path).is_file() else find_checkpoint(path)
+    images, classes = open_validation(recipe.data, recipe.eval_batch_size)
+    known = recipe.model.num_classes or (None if folder else len(classes) or None)
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, pretrained=False, num_classes=known))
+    _check_classes(recipe, classes, folder)
+
+    def measure(model: nn.Module, accelerator: Any) -> tuple[Any, dict[str, Any]]:
+        loader = eval_loader(
+            images,
+            recipe.augment,
+            image_size(model, recipe),
+            batch_size=recipe.eval_batch_size,
+            device=accelerator.device,
+            workers=recipe.data.workers,
+            distributed=accelerator.num_processes > 1,
         )
-        _check_classes(recipe, classes, folder)
-        for key, ema in (("exits", False), ("ema_exits", True))[: 2 if averaged else 1]:
-            model = load_trained(folder or path, ema, recipe).to(accelerator.device)
-            loader = eval_loader(
-                images,
-                recipe.augment,
-                image_size(model, recipe),
-                batch_size=recipe.eval_batch_size,
-                device=accelerator.device,
-                workers=recipe.data.workers,
-                distributed=accelerator.num_processes > 1,
-            )
-            exits = wanted_exits(model, recipe.evaluate.exits)
-            shown = run.progress and accelerator.is_main_process
-            result[key] = evaluate(model, loader, exits, precision=run.precision, progress=shown)
-    return result
+        exits = wanted_exits(model, recipe.evaluate.exits)
+        shown = recipe.run.progress and accelerator.is_main_process
+        return evaluate(model, loader, exits, precision=recipe.run.precision, progress=shown), {}
+
+    return RUNS.evaluate(recipe, path, measure)
 
 
 def _check_classes(recipe: Recipe, classes: list[str], folder: Path | None) -> None:

@@ -11,10 +11,9 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
-from torch import Tensor
 
-from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import read_weights
+from cycledistill.recipes.errors import CheckpointError, PickledCodeError
+from cycledistill.recipes.weights.files import check_is_file, read_weights, weights_in
 
 _logger = logging.getLogger(__name__)
 
@@ -48,15 +47,12 @@ def read_checkpoint(source: str | Path, trusted: bool = False, map_location: Any
         return _read_trusted(path, map_location)
     try:
         return {"state_dict": read_weights(path)}
-    except CheckpointError as error:
-        if isinstance(error.__cause__, pickle.UnpicklingError) and "pickled" in str(error):
-            raise CheckpointError(f"{path}: {TRUST}") from error
-        raise
+    except PickledCodeError as error:
+        raise CheckpointError(f"{path}: {TRUST}") from error
 
 
 def _read_trusted(path: Path, map_location: Any) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
+    check_is_file(path)
     _logger.warning("%s is read as trusted: it can run code", path)
     try:
         found = torch.load(path, map_location=map_location, weights_only=False)
@@ -64,11 +60,8 @@ def _read_trusted(path: Path, map_location: Any) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: truncated, or no PyTorch checkpoint ({type(error).__name__}: {error})"
         ) from error
-    checkpoint = dict(found) if isinstance(found, Mapping) and "state_dict" in found else {"state_dict": found}
-    state = checkpoint["state_dict"]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(each, Tensor) for each in state.values()):
-        raise CheckpointError(f"{path}: a checkpoint of mmengine, or a dict of tensors, is expected")
-    return checkpoint | {"state_dict": {name.removeprefix("module."): tensor for name, tensor in state.items()}}
+    whole = dict(found) if isinstance(found, Mapping) and "state_dict" in found else {}
+    return whole | {"state_dict": weights_in(found, path)}
 
 
 def _fetch(address: str) -> Path:

@@ -204,12 +204,12 @@ def test_other_errors(run: Path, person: np.ndarray, tmp_path: Path, capsys: pyt
 
 
 def test_a_picture_needs_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cycledistill.integrations.human36m.draw import draw_poses
+    from cycledistill.integrations.human36m.draw import draw_sequences
 
     poses = np.zeros((3, 17, 3), np.float32)
     with pytest.raises(ValueError, match="no poses"):
-        draw_poses({}, tmp_path / "a.png")
+        draw_sequences({}, tmp_path / "a.png")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(RecipeError, match="pip install matplotlib"):
-        draw_poses({"a": poses}, tmp_path / "a.png")
+        draw_sequences({"a": poses}, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()

@@ -190,7 +190,7 @@ def test_causal_attention_is_refused() -> None:
 
 
 def test_maps_on_the_full_grid_are_refused_while_tokens_are_dropped() -> None:
-    """Where the numbers divide, 64 survivors of 192 channels would fill a grid of 256 with scrambled maps."""
+    """Where the numbers divide, 64 kept tokens of 192 channels would fill a grid of 256 with scrambled maps."""
     plain, x = vit().eval(), images()
     want = plain.forward_intermediates(x, intermediates_only=True)
     for wrap in (lambda m: m, lambda m: wrap_cyclic(m, 2)):

@@ -7,7 +7,7 @@ from typing import Any
 
 from cycledistill import Distill
 from cycledistill.distill import PRESETS
-from cycledistill.recipes.config.overrides import nearest
+from cycledistill.recipes.config.overrides import did_you_mean
 from cycledistill.recipes.errors import RecipeError
 
 
@@ -30,7 +30,9 @@ def read_distill(value: str | dict[str, Any] | None) -> Distill | None:
     preset = fields.pop("preset", None)
     for name in fields:
         if name not in known:
-            raise RecipeError(f"unknown key 'cyclic.distill.{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
+            raise RecipeError(
+                f"unknown key 'cyclic.distill.{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}."
+            )
     base = _preset(preset) if preset else Distill()
     try:
         return dataclasses.replace(base, **fields)

@@ -153,7 +153,7 @@ def build(cls: type[T], data: dict[str, Any], path: str = "") -> T:
     return cls(**values)
 
 
-def plain(value: Any) -> dict[str, Any]:
+def as_dict(value: Any) -> dict[str, Any]:
     """The dataclass as nested plain data."""
     return dataclasses.asdict(value)
 
@@ -170,7 +170,7 @@ def changed(before: dict[str, Any], after: dict[str, Any], path: str = "") -> li
     return lines
 
 
-def nearest(word: str, known: list[str]) -> str:
+def did_you_mean(word: str, known: list[str]) -> str:
     """`` Did you mean ...?`` for the known word most like ``word``, else an empty string."""
     found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if not found:  # a bare or misplaced key: compare last names
@@ -197,7 +197,7 @@ def _todays(key: str, renamed: Mapping[str, str]) -> str:
 
 
 def _unknown(key: str, known: list[str]) -> RecipeError:
-    hint = nearest(key, known)
+    hint = did_you_mean(key, known)
     listing = "" if hint else f" Known: {', '.join(known)}."
     return RecipeError(f"unknown key {key!r}.{hint}{listing}")
 
@@ -231,7 +231,7 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
         if fits:
             return result
     choices = [choice for member in _members(hint) if get_origin(member) is Literal for choice in get_args(member)]
-    suggestion = nearest(value, choices) if choices and isinstance(value, str) else ""
+    suggestion = did_you_mean(value, choices) if choices and isinstance(value, str) else ""
     raise RecipeError(f"{key}: got {value!r} ({type(value).__name__}), expected {_describe(hint)}.{suggestion}")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cycledistill.recipes.config.distillation import read_distill
-from cycledistill.recipes.config.overrides import check, plain
+from cycledistill.recipes.config.overrides import as_dict, check
 
 
 class BaseRecipe:
@@ -14,7 +14,7 @@ class BaseRecipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole recipe as plain data, as YAML and JSON can hold it."""
-        return plain(self)
+        return as_dict(self)
 
 
 @dataclass
@@ -66,11 +66,9 @@ class EvalSection:
 
     every: int = 10
     exits: list[int] | None = None
-    batch_size: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("every", "batch_size"):
-            check(getattr(self, name) >= 1, f"evaluate.{name}", getattr(self, name), "at least 1")
+        check(self.every >= 1, "evaluate.every", self.every, "at least 1")
         fine = self.exits is None or (len(self.exits) > 0 and min(self.exits) >= 1)
         check(fine, "evaluate.exits", self.exits, "cycles, each at least 1")
 

@@ -75,7 +75,7 @@ class CardFields:
         return ({"value": loose} if loose else {}) | columns
 
     @property
-    def metadata(self) -> dict[str, Any]:
+    def hub_fields(self) -> dict[str, Any]:
         """The fields that are read by the hub, those that are set."""
         return {name: getattr(self, name) for name in METADATA if getattr(self, name)}
 

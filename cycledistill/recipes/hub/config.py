@@ -12,7 +12,7 @@ from torch import nn
 
 from cycledistill.cycle.groups import ALL
 from cycledistill.recipes.config.distillation import plain_distill, read_distill
-from cycledistill.recipes.config.overrides import nearest
+from cycledistill.recipes.config.overrides import did_you_mean
 from cycledistill.recipes.errors import RecipeError
 
 _logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def check_names(given: Iterable[str], known: list[str], place: str = "") -> None
     """
     for name in given:
         if name not in known:
-            raise RecipeError(f"unknown field '{place}{name}'.{nearest(name, known)} Known: {', '.join(known)}")
+            raise RecipeError(f"unknown field '{place}{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")
 
 
 def take(data: dict[str, Any], name: str) -> Any:
@@ -85,27 +85,34 @@ def scheme_of(value: Any) -> Any:
     return read_distill(value) if value is None or isinstance(value, (str, dict)) else value
 
 
-def unlike_config(model: nn.Module, built: nn.Module) -> str:
-    """Plug-ins and weights by which a model differs from one that was built from its config, in words."""
-    own, other = _plugins(model), _plugins(built)
-    for what, told in own.items():
-        if told != other[what]:
-            return f"{what} {told}, and the config can say only: {other[what]}"
-    shapes, expected = ({name: tuple(x.shape) for name, x in each.state_dict().items()} for each in (model, built))
-    names = [name for name in {**shapes, **expected} if shapes.get(name) != expected.get(name)]
-    shown = [f"{name} is {shapes.get(name, 'missing')}, expected {expected.get(name, 'none')}" for name in names[:3]]
-    return "; ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def describe(model: nn.Module) -> dict[str, Any]:
+    """What a config must be able to say of a model, as sentences and how they end: plug-ins and weights.
+
+    Example:
+        >>> describe(nn.Linear(2, 1, bias=False))
+        {'model.cyclic acts on': 'nothing', ..., 'weight is': (1, 2)}
+    """
+    said = {f"model.{name} acts on": _place(getattr(model, name, None)) for name in ("cyclic", "pruning", "hourglass")}
+    groups = getattr(getattr(model, "cyclic", None), "groups", None)
+    shapes = {f"{name} is": tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return said | {"model.cyclic distils the tokens": dict(groups or ALL)} | shapes
 
 
-def _plugins(model: nn.Module) -> dict[str, str]:
-    """What each plug-in acts on, and which tokens are distilled, in words."""
-    handles = {name: getattr(model, name, None) for name in ("cyclic", "pruning", "hourglass")}
-    groups = dict(getattr(handles["cyclic"], "groups", None) or ALL)
-    told = {f"model.{name} acts on": _acts_on(handle) for name, handle in handles.items()}
-    return told | {"model.cyclic distils the tokens": str(groups)}
+def contradictions(own: Mapping[str, Any], config: Mapping[str, Any], shown: int = 3) -> str:
+    """Where a model's description is not that of a model built from its config, in words; empty where it is.
+
+    Example:
+        >>> contradictions({"a is": 1, "b is": 2}, {"a is": 1, "c is": 3})
+        'b is 2, and the config can say only: none; c is missing, and the config can say only: 3'
+    """
+    other = [each for each in {**own, **config} if own.get(each) != config.get(each)]
+    told = [
+        f"{each} {own.get(each, 'missing')}, and the config can say only: {config.get(each, 'none')}" for each in other
+    ]
+    return "; ".join(told[:shown]) + (f" and {len(other) - shown} more" if len(other) > shown else "")
 
 
-def _acts_on(handle: Any) -> str:
+def _place(handle: Any) -> str:
     """Where a plug-in acts, in words."""
     if handle is None:
         return "nothing"

@@ -63,16 +63,6 @@ def find_files(name: str | Path, **download: Any) -> HubFiles:
     return HubFiles(source, _read_config(config, source), weights)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside ``path`` and rename it, so that an older one stays whole."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def _in_folder(folder: Path, file: str) -> Path:
     if not (folder / file).is_file():
         inside = ", ".join(sorted(each.name for each in folder.iterdir())[:6]) or "nothing"

@@ -13,12 +13,13 @@ from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from torch import nn
 
 import cycledistill
+from cycledistill.files import atomic_write
 from cycledistill.plugin.swap import Swapped, recipe_of
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.hub.card import ModelFacts, card_body
 from cycledistill.recipes.hub.card_fields import card_fields
-from cycledistill.recipes.hub.config import as_json, check_names, take, unlike_config
-from cycledistill.recipes.hub.files import CARD, CONFIG, WEIGHTS, find_files, write_text
+from cycledistill.recipes.hub.config import as_json, check_names, contradictions, describe, take
+from cycledistill.recipes.hub.files import CARD, CONFIG, WEIGHTS, find_files
 from cycledistill.recipes.weights.checkpoint import load_weights
 from cycledistill.recipes.weights.files import read_weights, write_weights
 
@@ -170,9 +171,10 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
         card = None if kept else self._card(described, model_card_kwargs)
         folder.mkdir(parents=True, exist_ok=True)
         write_weights(self.state_dict(), folder / WEIGHTS, {"format": "pt"})
-        write_text(folder / CONFIG, json.dumps(described, indent=2) + "\n")
+        text = json.dumps(described, indent=2) + "\n"
+        atomic_write(folder / CONFIG, lambda file: file.write_text(text, encoding="utf-8"))
         if card is not None:
-            write_text(folder / CARD, str(card))
+            atomic_write(folder / CARD, lambda file: file.write_text(str(card), encoding="utf-8"))
         if not push_to_hub:
             return None
         return self.push_to_hub(repo_id or folder.name, model_card_kwargs=model_card_kwargs, **push_to_hub_kwargs)
@@ -209,7 +211,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
     def _card(self, described: dict[str, Any], given: Mapping[str, Any] | None) -> ModelCard:
         fields = card_fields(given)
         data = ModelCardData(**self._hub_mixin_info.model_card_data.to_dict())
-        for name, value in fields.metadata.items():
+        for name, value in fields.hub_fields.items():
             setattr(data, name, sorted({*(data.tags or ()), *value}) if name == "tags" else value)
         body = card_body(self, described, self.hub_facts(), fields)
         return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
@@ -220,8 +222,8 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
             raise RecipeError("config=...: the config is made from the model itself; leave it out")
         own, built_from = self.own_class(), as_json(self.hub_config())
         with torch.device("meta"):
-            built = own.from_hub_config(dict(built_from))
-        wrong = unlike_config(self, built)
+            copy = own.from_hub_config(dict(built_from))
+        wrong = contradictions(describe(self), describe(copy))
         if wrong:
             raise RecipeError(
                 f"this {own.__name__} is no longer what its config describes: {wrong}. Publish the model before a "

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cycledistill.files import atomic_write
 from cycledistill.recipes.errors import RecipeError
 
 Row = Mapping[str, Any]
@@ -33,7 +33,8 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.rows = [row for row in _read(folder / "log.jsonl") if row["step"] <= step] if step else []
-        _replace(folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in self.rows))
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        atomic_write(folder / "log.jsonl", lambda file: file.write_text(text, encoding="utf-8"))
         self.columns: dict[str, list[str]] = {}
         for kind in ("train", "eval"):
             self._rebuild(kind)
@@ -68,12 +69,7 @@ class RunLog:
         if not rows:
             path.unlink(missing_ok=True)
             return
-        beside = path.with_suffix(".tmp")
-        with beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns[kind])
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(beside, path)
+        atomic_write(path, lambda file: _write_csv(file, self.columns[kind], rows))
 
 
 class Meter:
@@ -109,10 +105,11 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+def _write_csv(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _board(folder: Path, step: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,18 +16,20 @@ from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.run.logs import Meter, RunLog
 from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
+from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import (
     CheckpointStore,
     find_checkpoint,
     load_weights,
     read_recipe,
     read_state,
-    read_weights,
 )
 
 _logger = logging.getLogger(__name__)
 
 S = TypeVar("S", bound="TrainingSession")
+Figures = dict[int, dict[str, Any]]
+Measured = dict[str, Figures]
 
 
 @dataclass(kw_only=True)
@@ -79,7 +81,8 @@ class TrainingSession:
         session.add_average()
         if checkpoint:
             session.load(checkpoint)
-        session.prepare()
+        session.compile()
+        session.distribute()
         session.open_log()
         return session
 
@@ -104,11 +107,13 @@ class TrainingSession:
 
             self.ema = ModelEmaV3(_model(self.task), decay=section.decay, use_warmup=section.warmup)
 
-    def prepare(self) -> None:
-        """Compile the task and make it data-parallel, as the run wants it. The weights have been loaded by now."""
-        run = self.recipe.run
-        if run.compile:
-            self.task.compile(backend=run.compile_backend)
+    def compile(self) -> None:
+        """Compile the task, if the recipe says so. The weights have been loaded by now."""
+        if self.recipe.run.compile:
+            self.task.compile(backend=self.recipe.run.compile_backend)
+
+    def distribute(self) -> None:
+        """Make the task data-parallel and let it train in the run's precision."""
         self.trainee = self.accelerator.prepare_model(self.task)
 
     def open_log(self) -> None:
@@ -131,6 +136,34 @@ class TrainingSession:
     def per_step(self) -> int:
         """What a step is trained on, in ``unit``, over all processes."""
         return int(self.batches.batch_size * self.batches.world_size)
+
+    def measure(
+        self, evaluate: Callable[[Any], Figures], tell: Callable[[str, Figures], str], **logged: Any
+    ) -> Measured:
+        """Measure the weights and, where there is one, their average; the figures go to the log.
+
+        Args:
+            evaluate: From a model to figures at each exit.
+            tell: From ``"model"`` or ``"ema"`` and the figures to a line that says them.
+            logged: What else the rows of the log shall hold.
+
+        Returns:
+            ``exits`` and, with an average, ``ema_exits``: exit -> figures.
+        """
+        models = {"model": _model(self.task)} | ({"ema": self.ema.module} if self.ema else {})
+        measured: Measured = {}
+        for name, model in models.items():
+            figures = measured["exits" if name == "model" else f"{name}_exits"] = evaluate(model)
+            numbers = {
+                f"{metric}@{exit}": value
+                for exit, found in figures.items()
+                for metric, value in found.items()
+                if isinstance(value, (int, float))
+            }
+            if self.log:
+                self.log.write("eval", step=self.step, epoch=self.epoch, weights=name, **logged, **numbers)
+            _logger.info("step %d, %s", self.step, tell(name, figures))
+        return measured
 
     def network(self) -> dict[str, Any]:
         """What describes the model in the checkpoint's ``recipe.json``, beside the recipe."""

@@ -12,19 +12,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pickle
 import shutil
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cycledistill.files import atomic_folder
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.files import read_torch
+from cycledistill.recipes.weights.fitting import mismatch
 
 Weights = Mapping[str, Tensor]
 
@@ -49,45 +50,24 @@ class CheckpointStore:
         Raises:
             CheckpointError: It cannot be written (a full disk, say); those written before are untouched.
         """
+        path = self.folder / f"step-{step:08d}"
         try:
-            return self._save(step, weights, ema, state, recipe)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            atomic_folder(path, lambda folder: _fill(folder, weights, ema, state, recipe))
+            self._prune()
         except (OSError, RuntimeError, SafetensorError) as error:
             # torch.save and safetensors have errors of their own for a full disk
-            shutil.rmtree(self.folder / f".new-step-{step:08d}", ignore_errors=True)
             raise CheckpointError(
                 f"the checkpoint of step {step} cannot be written to {self.folder}: {error}. "
                 f"The last complete one is {self.last()}; make room, and go on from it with --resume."
             ) from error
-
-    def _save(
-        self, step: int, weights: Weights, ema: Weights | None, state: dict[str, Any], recipe: dict[str, Any]
-    ) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        final = self.folder / f"step-{step:08d}"
-        beside = self.folder / f".new-{final.name}"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        save_file(_detached(weights), beside / "model.safetensors", metadata={"format": "pt"})
-        if ema is not None:
-            save_file(_detached(ema), beside / "ema.safetensors", metadata={"format": "pt"})
-        torch.save(state, beside / "state.pt")
-        (beside / "recipe.json").write_text(json.dumps(recipe, indent=1), encoding="utf-8")
-        for file in sorted(beside.iterdir()):
-            shutil.copymode(beside / "recipe.json", file)  # safetensors lets nobody else read its files
-            _sync(file)
-        _sync(beside)
-        if final.exists():  # the same step again, after going back to an earlier one
-            os.replace(final, self.folder / f".old-{final.name}")
-        os.replace(beside, final)
-        _sync(self.folder)
-        self._prune()
-        return final
+        return path
 
     def complete(self) -> list[Path]:
         """Every complete checkpoint, oldest first."""
         if not self.folder.is_dir():
             return []
-        for old in self.folder.glob(".old-step-*"):  # killed between the two renames of save()
+        for old in self.folder.glob(".old-step-*"):  # killed between the two renames of atomic_folder
             name = self.folder / old.name.removeprefix(".old-")
             if not name.exists():
                 with contextlib.suppress(OSError):  # another process did it
@@ -147,51 +127,13 @@ def read_recipe(checkpoint: Path) -> dict[str, Any]:
     return recipe
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Weights from ``.safetensors``, or from a ``torch.save`` file that holds tensors and no code.
-
-    A file saved with ``{"model": weights}`` or ``{"state_dict": weights}`` (DeiT's and timm's) is looked into.
-
-    Raises:
-        CheckpointError: Missing, truncated, not weights, or needing code to be run.
-    """
-    if not file.is_file():
-        raise CheckpointError(f"weights {file} do not exist.")
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} is truncated or no safetensors file: {error}") from error
-    data = read_state(file)
-    for name in ("state_dict", "model"):
-        if isinstance(data.get(name), Mapping):
-            data = dict(data[name])
-            break
-    if not data or not all(isinstance(value, Tensor) for value in data.values()):
-        raise CheckpointError(f"{file} holds {sorted(map(str, data))[:5]}, expected weights by name.")
-    return data
-
-
 def read_state(file: Path) -> dict[str, Any]:
-    """A ``torch.save`` file, read without running code.
+    """The mapping in a ``torch.save`` file, read without running code.
 
     Raises:
-        CheckpointError: Missing, truncated, or holding pickled code.
+        CheckpointError: Missing, truncated, holding pickled code, or no mapping.
     """
-    try:
-        data = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} does not exist.") from error
-    except pickle.UnpicklingError as error:
-        code = zipfile.is_zipfile(file) or "global" in str(error).lower()  # torch's own format, or code by its name
-        if not code:
-            raise CheckpointError(f"{file} is truncated or no torch file: {_first_line(error)}") from error
-        raise CheckpointError(
-            f"{file} holds pickled Python code, which loading would run, so it is refused. Save its weights as "
-            f"safetensors where you trust it. torch says: {_first_line(error)}"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is truncated or no torch file: {_first_line(error)}") from error
+    data = read_torch(file)
     if not isinstance(data, dict):
         raise CheckpointError(f"{file} holds a {type(data).__name__}, expected a mapping.")
     return data
@@ -209,41 +151,22 @@ def load_weights(model: nn.Module, weights: Weights, source: object, advice: str
     Raises:
         CheckpointError: Keys are missing or left over, or shapes differ.
     """
-    own = model.state_dict()
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    shapes = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    problems = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
-        if names
-    ]
-    if problems:
+    wrong = mismatch(weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    if wrong:
         raise CheckpointError(
-            f"{source} is of another model than {type(model).__name__}: {'; '.join(problems)}. "
-            f"Nothing was loaded; {advice}."
+            f"{source} is of another model than {type(model).__name__}: {wrong}. Nothing was loaded; {advice}."
         )
     model.load_state_dict(weights, strict=True)
+
+
+def _fill(folder: Path, weights: Weights, ema: Weights | None, state: dict[str, Any], recipe: dict[str, Any]) -> None:
+    for name, tensors in (("model", weights), ("ema", ema)):
+        if tensors is not None:
+            save_file(_detached(tensors), folder / f"{name}.safetensors", metadata={"format": "pt"})
+    torch.save(state, folder / "state.pt")
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=1), encoding="utf-8")
 
 
 def _detached(weights: Weights) -> dict[str, Tensor]:
     # clones: safetensors refuses tensors that share memory
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-
-
-def _sync(path: Path) -> None:
-    if os.name != "posix":
-        return  # a folder cannot be opened for syncing elsewhere
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "nsupported" in line] or str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

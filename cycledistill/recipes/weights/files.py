@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
+import json
 import pickle
 import re
 import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,22 +17,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cycledistill.recipes.errors import CheckpointError
+from cycledistill.files import atomic_write
+from cycledistill.recipes.errors import CheckpointError, PickledCodeError
 
 State = dict[str, Tensor]
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "model_pos")
 """Under which name training checkpoints hold the weights."""
 
+_PREFIXES = ("module.", "_orig_mod.")
+"""What data-parallel and compiled models put before each of their names."""
+
 _FOREIGN = re.compile(r"(?:GLOBAL|Unsupported class) (\S+)")
 """What PyTorch's safe reader says about an object that it does not build."""
 
 
 def read_weights(path: str | Path) -> State:
-    """Read the tensors of a ``.safetensors`` file or of a PyTorch checkpoint.
+    """Read the tensors of a ``.safetensors`` file or of a PyTorch checkpoint, whoever wrote it; no code runs.
 
-    A training checkpoint is opened to its ``state_dict``, and the prefix ``module.`` of data-parallel models is taken
-    off. PyTorch files are read with ``weights_only=True``.
+    A training checkpoint is opened to its weights (see `weights_in`). PyTorch files are read with
+    ``weights_only=True``.
 
     Args:
         path: The file.
@@ -39,12 +45,33 @@ def read_weights(path: str | Path) -> State:
         Name -> tensor, on the CPU.
 
     Raises:
-        CheckpointError: No such file, a truncated or foreign file, code inside, or no tensors.
+        CheckpointError: No such file, a truncated or foreign file, code inside (`PickledCodeError`), or no tensors.
+
+    Example:
+        >>> write_weights({"a": torch.ones(2)}, "a.safetensors")
+        >>> read_weights("a.safetensors")
+        {'a': tensor([1., 1.])}
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
-    found: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    check_is_file(path)
+    return weights_in(_read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path), path)
+
+
+def weights_in(found: Any, path: str | Path) -> State:
+    """The weights in what a file held, under the plain model's names.
+
+    Args:
+        found: A dict of tensors, or one that holds it under ``state_dict``, ``model``, ... Where all names begin with
+            ``module.`` (data-parallel models) or ``_orig_mod.`` (compiled ones), that is taken off.
+        path: The file, for the message.
+
+    Raises:
+        CheckpointError: There are none.
+
+    Example:
+        >>> weights_in({"epoch": 3, "state_dict": {"module.a": torch.ones(1)}}, "a.pth")
+        {'a': tensor([1.])}
+    """
     for name in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
             found = found[name]
@@ -55,7 +82,10 @@ def read_weights(path: str | Path) -> State:
             f"{path}: a dict of tensors, or one that holds it as {', '.join(map(repr, _WRAPPERS))}, is expected; "
             f"found: {inside or 'nothing'}"
         )
-    return {name.removeprefix("module."): tensor for name, tensor in found.items()}
+    state = dict(found)
+    while prefix := next((each for each in _PREFIXES if all(str(name).startswith(each) for name in state)), None):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -70,7 +100,30 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file, or a truncated one: {error}") from error
+        raise CheckpointError(f"{path} is broken or truncated, or no safetensors file ({error})") from error
+
+
+def network_metadata(config: Any, name: str | None = None) -> dict[str, str]:
+    """What a safetensors file of a model built from a config says about its weights.
+
+    Args:
+        config: The network's, a dataclass of plain values.
+        name: The model's, if it has one.
+
+    Example:
+        >>> write_weights(model.state_dict(), "mine.safetensors", network_metadata(model.config, "mine"))
+    """
+    words = {"format": "cycledistill", "config": json.dumps(dataclasses.asdict(config))}
+    return words | ({} if name is None else {"model": name})
+
+
+def stored_network(path: str | Path) -> dict[str, Any]:
+    """The network's config that `network_metadata` put into a file; empty for any other file.
+
+    Raises:
+        CheckpointError: A truncated or foreign file.
+    """
+    return dict(json.loads(read_metadata(path).get("config", "{}")))
 
 
 def write_weights(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -91,41 +144,57 @@ def write_weights(state: Mapping[str, Tensor], path: str | Path, metadata: Mappi
     if not path.parent.is_dir():
         raise CheckpointError(f"{path}: there is no folder {path.parent}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if path.suffix == ".safetensors":
-            save_file(tensors, beside, metadata=dict(metadata or {}))
+
+    def write(file: Path) -> None:
+        if file.suffix == ".safetensors":
+            save_file(tensors, file, metadata=dict(metadata or {}))
         else:
-            torch.save(tensors, beside)
-        os.replace(beside, path)
+            torch.save(tensors, file)
+
+    try:
+        atomic_write(path, write)
     except SafetensorError as error:
         raise OSError(f"{path}: cannot be written: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
-def _read_safetensors(path: Path) -> State:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: broken or truncated, or no safetensors file ({error})") from error
+def check_is_file(path: Path) -> None:
+    """Refuse a path without a file.
+
+    Raises:
+        CheckpointError: Nothing is there, or a folder.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: {'a folder; a file is expected' if path.is_dir() else 'there is no such file'}")
 
 
-def _read_torch(path: Path) -> Any:
+def read_torch(path: Path) -> Any:
+    """What ``torch.save`` wrote to a file, tensors and plain values, on the CPU; nothing that code would have to build.
+
+    Raises:
+        CheckpointError: No such file, a truncated or foreign one, or one that holds code (`PickledCodeError`).
+    """
+    check_is_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # PyTorch's message advises weights_only=False, which ours must not repeat.
         named = _FOREIGN.search(str(error))
-        if named is None:
-            raise CheckpointError(f"{path}: broken, or no PyTorch checkpoint") from error
-        raise CheckpointError(
-            f"{path}: holds a pickled {named[1]} beside tensors, which could run code, and is not loaded. If you trust "
-            "its source, save the weights alone from the code that made it: "
+        if named is None and not zipfile.is_zipfile(path):
+            raise CheckpointError(f"{path} is broken, or no PyTorch checkpoint") from error
+        raise PickledCodeError(
+            f"{path} holds a pickled {named[1] if named else 'object'} beside tensors, which could run code, and is "
+            "not loaded. If you trust its source, save the weights alone from the code that made it: "
             'torch.save(checkpoint["state_dict"], path)'
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, struct.error) as error:
-        raise CheckpointError(f"{path}: truncated, or no PyTorch checkpoint ({_first_line(error)})") from error
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, struct.error) as error:
+        raise CheckpointError(f"{path} is truncated, or no PyTorch checkpoint ({_first_line(error)})") from error
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is broken or truncated, or no safetensors file ({error})") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -1,15 +1,17 @@
-"""Whether weights fit a model, name by name and shape by shape, in words for an error message."""
+"""Whether weights fit a model, name by name and shape by shape, and are of its network, in words for an error."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from torch import Tensor
 
 _SHOWN = 6
 
 
-def differences(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> str:
+def mismatch(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> str:
     """What keeps weights from fitting, in words; empty where they fit.
 
     Args:
@@ -17,7 +19,7 @@ def differences(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, .
         expected: Name -> shape of all that a model has.
 
     Example:
-        >>> differences({"a": torch.zeros(2)}, {"a": (3,), "b": (1,)})
+        >>> mismatch({"a": torch.zeros(2)}, {"a": (3,), "b": (1,)})
         '1 missing: b; 1 of another shape: a (2,), expected (3,)'
     """
     missing = [name for name in expected if name not in state]
@@ -35,3 +37,23 @@ def shorten(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def other_network(stored: Mapping[str, Any], config: Any, names: Sequence[str]) -> str:
+    """In which fields weights of the same shapes are of another network than ``config``; empty where in none.
+
+    Args:
+        stored: The config that was stored with the weights; a field that it lacks is not compared.
+        config: That of the model, a dataclass.
+        names: The fields that the shapes do not show.
+
+    Example:
+        >>> other_network({"heads": 4}, TokenPoseConfig(), ["heads", "scale"])
+        'heads=4 there, 8 here'
+    """
+    own = asdict(config)
+    return "; ".join(
+        f"{name}={stored[name]!r} there, {own[name]!r} here"
+        for name in names
+        if name in stored and stored[name] != own[name]
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
+
+from cycledistill.recipes.run.batches import EpochBatches, Key, batch_loader
 
 from .annotations import Person
 from .augment import NO_AUGMENTATION, Augmentation, draw_crop
@@ -23,10 +25,6 @@ MEAN = (0.485, 0.456, 0.406)
 
 
 STD = (0.229, 0.224, 0.225)
-
-
-Key = tuple[int, int]
-"""Epoch and person: what a crop's random numbers are seeded by, so that no number of workers changes them."""
 
 
 class Batch(TypedDict):
@@ -157,7 +155,7 @@ class PersonCrops(Dataset[Batch]):
             return None
 
 
-class PictureBatches(Sampler[list[Key]]):
+class PictureBatches(EpochBatches):
     """Batches in which the persons of one picture are neighbours, so that it is decoded once.
 
     The pictures are shuffled anew each epoch, by seed and epoch alone. With several processes each takes every n-th
@@ -184,41 +182,18 @@ class PictureBatches(Sampler[list[Key]]):
         world_size: int = 1,
         drop_last: bool = False,
     ) -> None:
-        groups: dict[str, list[int]] = {}
+        pictures: dict[str, list[int]] = {}
         for index, person in enumerate(persons):
-            groups.setdefault(person.file_name, []).append(index)
-        self.groups = list(groups.values())
-        self.people = len(persons)
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.drop_last = drop_last
-        self.epoch = 0
-        self.start = 0
-        """Batches of the epoch to leave out, to go on in the middle of one."""
-
-    def __len__(self) -> int:
-        """Batches an epoch and process."""
-        step = self.batch_size * self.world_size
-        return self.people // step if self.drop_last else -(-self.people // step)
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        """The batches of the current epoch, as (epoch, person) keys."""
-        order = list(range(len(self.groups)))
-        if self.shuffle:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        persons = [person for group in order for person in self.groups[group]]
-        step = self.batch_size * self.world_size
-        whole = len(self) * step
-        if self.world_size > 1 and whole > len(persons):
-            persons = (persons * (whole // max(1, len(persons)) + 1))[:whole]
-        for number in range(self.start, len(self)):
-            first = number * step + self.rank * self.batch_size
-            chosen = persons[first : first + self.batch_size]
-            if chosen:
-                yield [(self.epoch, person) for person in chosen]
+            pictures.setdefault(person.file_name, []).append(index)
+        super().__init__(
+            list(pictures.values()),
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            drop_last=drop_last,
+        )
 
 
 def crop_loader(
@@ -228,14 +203,7 @@ def crop_loader(
     pin_memory: bool = False,
 ) -> DataLoader[Batch]:
     """A data loader over ``dataset`` in the order of ``batches``; set ``batches.epoch`` before each epoch."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_as_it_is,  # type: ignore[arg-type]  # __getitems__ has made the batch
-        pin_memory=pin_memory,
-        generator=torch.Generator().manual_seed(dataset.seed),
-    )
+    return batch_loader(dataset, batches, workers, pin_memory, dataset.seed)
 
 
 def prepare_images(pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -249,7 +217,3 @@ def prepare_images(pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> 
     for part, out in [(rows, normal)] if pixels.is_cuda else zip(rows, normal, strict=True):
         torch.sub(part, mean, out=out).mul_(scale)
     return normal.view(pixels.shape).to(dtype).permute(0, 3, 1, 2)
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch

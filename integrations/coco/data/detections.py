@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cycledistill.files import atomic_write
 
 from .annotations import detection_entries, read_json
 from .images import PoseDataError
@@ -67,13 +68,7 @@ def write_detections(path: str | Path, found: Mapping[int, Detected]) -> None:
         for image, each in found.items()
         for box, score in zip(each.boxes.tolist(), each.scores.tolist(), strict=True)
     ]
-    path = Path(path)
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        beside.write_text(json.dumps(entries), encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    atomic_write(path, lambda file: file.write_text(json.dumps(entries), encoding="utf-8"))
 
 
 def image_id_of(name: str | Path) -> int:

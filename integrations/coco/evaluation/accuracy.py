@@ -1,7 +1,7 @@
 """How near predicted joints are to labelled ones, person by person: mean OKS and PCK.
 
 For boxes that come from the annotations, where it is known which person a prediction is of. Average precision, which
-ranks and matches predictions, is in ``evaluate.py``.
+ranks and matches predictions, is in ``average_precision.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run a model over persons and measure it: average precision at each exit, mean OKS and PCK.
 
 The protocol of SDPose: the mean of the picture's and the mirrored picture's prediction, DARK decoding, scores from
-``evaluate.py``, OKS suppression, pycocotools.
+``average_precision.py``, OKS suppression, pycocotools.
 """
 
 from __future__ import annotations

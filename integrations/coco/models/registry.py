@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
+
+from cycledistill.recipes.hub.names import published, split_options
 
 from .config import TokenPoseConfig
 from .plugins import PoseModelConfig, add_plugins
@@ -37,21 +38,10 @@ def pose_model_config(name: str, num_keypoints: int = 17, **overrides: Any) -> P
         >>> pose_model_config("sdpose_t", cycles=2, image_size=(384, 288)).network.grid
         (24, 24)
     """
-    if name not in _MODELS:
-        near = difflib.get_close_matches(name.lower().replace("-", "_"), _MODELS, n=3, cutoff=0.4)
-        hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(list_pose_models())}"
-        raise ValueError(f"{name!r} is no pose model; {hint} (list_pose_models() names them all)")
-    config = _MODELS[name]
-    of_network = {each.name for each in fields(TokenPoseConfig)}
-    of_model = {each.name for each in fields(PoseModelConfig)} - {"network", "note", "name"}
-    for key in overrides:
-        if key not in of_network | of_model:
-            near = difflib.get_close_matches(key, of_network | of_model, n=1, cutoff=0.0)
-            raise ValueError(f"{name} has no option {key!r}; the nearest is {near[0]!r}")
-    of_the_network = {key: value for key, value in overrides.items() if key in of_network}
-    of_the_model = {key: value for key, value in overrides.items() if key in of_model}
-    network = replace(config.network, num_keypoints=num_keypoints, **of_the_network)
-    return replace(config, network=network, name=name, **of_the_model)
+    config = published(_MODELS, name, "pose model", "list_pose_models")
+    of_network, of_model = split_options(config, overrides, name)
+    network = replace(config.network, num_keypoints=num_keypoints, **of_network)
+    return replace(config, network=network, name=name, **of_model)
 
 
 def build_pose_model(config: PoseModelConfig) -> TokenPose:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from torch import Tensor
+
+from cycledistill.recipes.run.session import Figures
 
 from ..data.dataset import Batch
 from ..data.images import PoseDataError
@@ -14,8 +15,6 @@ from .build import eval_settings
 from .schedules import keep_fraction, learning_rate
 from .session import Session
 from .task import to_device
-
-_logger = logging.getLogger(__name__)
 
 
 class PoseWork:
@@ -41,7 +40,28 @@ class PoseWork:
 
     def evaluate(self, session: Session) -> dict[str, Any]:
         """AP at every exit, of the weights and of their average; logged."""
-        return _evaluate(session)
+        recipe, validation = session.recipe, session.validation
+        boxes = "annotated" if recipe.data.detections is None else "detected"
+
+        def measured(model: Any) -> Figures:
+            if session.keep is not None:
+                model.pruning.keep = session.keep
+            return evaluate(
+                model,
+                validation.persons,
+                validation.images,
+                recipe.data.joint_set,
+                validation.truth,
+                exits=session.exits,
+                settings=eval_settings(recipe),
+                progress=recipe.run.progress and session.accelerator.is_main_process,
+            )
+
+        def tell(name: str, figures: Figures) -> str:
+            shown = ", ".join(f"{found['AP']:.4f} at exit {exit}" for exit, found in figures.items())
+            return f"{name}, {boxes} boxes: AP {shown}"
+
+        return session.measure(measured, tell, boxes=boxes)
 
 
 def _count_skipped(session: Session, batch: Batch) -> None:
@@ -49,30 +69,3 @@ def _count_skipped(session: Session, batch: Batch) -> None:
     session.skipped += batch["skipped"]
     if not len(batch["person"]):
         raise PoseDataError(f"at {session.place} no picture at all could be read any more; check data.train_images")
-
-
-def _evaluate(session: Session) -> dict[str, Any]:
-    """AP at every exit, of the weights and of their average; logged."""
-    recipe, accelerator, validation = session.recipe, session.accelerator, session.validation
-    measured: dict[str, Any] = {}
-    averaged = [("ema", "ema_exits", session.ema.module)] if session.ema else []
-    for name, key, model in [("model", "exits", session.model), *averaged]:
-        if session.keep is not None:
-            model.pruning.keep = session.keep
-        measured[key] = evaluate(
-            model,
-            validation.persons,
-            validation.images,
-            recipe.data.joint_set,
-            validation.truth,
-            exits=session.exits,
-            settings=eval_settings(recipe),
-            progress=recipe.run.progress and accelerator.is_main_process,
-        )
-        boxes = "annotated" if recipe.data.detections is None else "detected"
-        flat = {f"{metric}@{exit}": value for exit, found in measured[key].items() for metric, value in found.items()}
-        if session.log:
-            session.log.write("eval", step=session.step, epoch=session.epoch, weights=name, boxes=boxes, **flat)
-        shown = ", ".join(f"{found['AP']:.4f} at exit {exit}" for exit, found in measured[key].items())
-        _logger.info("step %d, %s, %s boxes: AP %s", session.step, name, boxes, shown)
-    return measured

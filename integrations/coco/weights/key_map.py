@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import State
-from cycledistill.recipes.weights.fitting import differences, shorten
+from cycledistill.recipes.weights.fitting import mismatch, shorten
 
 from ..models.config import TokenPoseConfig
 from .suggest import flow_shapes, keypoint_count, model_shapes, suggest
@@ -175,8 +175,8 @@ def from_official(state: Mapping[str, Tensor], config: TokenPoseConfig) -> Conve
         {name: tensor for name, tensor in names.items() if name.startswith(FLOW)},
         layout.name,
     )
-    wrong = differences(converted.model, model_shapes(config))
-    wrong = wrong or (differences(converted.loss, flow_shapes()) if converted.loss else "")
+    wrong = mismatch(converted.model, model_shapes(config))
+    wrong = wrong or (mismatch(converted.loss, flow_shapes()) if converted.loss else "")
     if wrong:
         raise CheckpointError(f"the weights are not those of this model, {wrong}; {_fitting(state)}")
     _check_scale(layout, config)
@@ -204,7 +204,7 @@ def to_official(
     if loss and not form.flow:
         holding = ", ".join(name for name, each in FORMATS.items() if each.flow)
         raise CheckpointError(f"files of the format {layout!r} hold no loss; those that do: {holding}")
-    wrong = differences(loss, flow_shapes()) if loss else ""
+    wrong = mismatch(loss, flow_shapes()) if loss else ""
     if wrong:
         raise CheckpointError(f"the weights of the loss are not those of RLELoss, {wrong}")
     _check_scale(form, config)
@@ -217,7 +217,7 @@ def check_ours(state: Mapping[str, Tensor], config: TokenPoseConfig) -> None:
     Raises:
         CheckpointError: Tensors missing, unknown or of another shape, and the models that the weights fit.
     """
-    wrong = differences(state, model_shapes(config))
+    wrong = mismatch(state, model_shapes(config))
     if wrong:
         raise CheckpointError(f"the weights are not those of this model, {wrong}; {_fitting(state)}")
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import State, read_weights, write_weights
-from cycledistill.recipes.weights.fitting import differences
-from cycledistill.recipes.weights.network import network_metadata, other_network, stored_network
+from cycledistill.recipes.weights.files import State, network_metadata, read_weights, stored_network, write_weights
+from cycledistill.recipes.weights.fitting import mismatch, other_network
 
 from ..models.config import TokenPoseConfig
 from ..models.tokenpose import TokenPose
@@ -94,7 +93,7 @@ def load_imagenet_backbone(model: TokenPose, path: str | Path) -> None:
     own = model.backbone.state_dict()
     # Files from before PyTorch counted batches lack the counters, which nothing in these models reads.
     counters = {name: own[name] for name in own if name.endswith("num_batches_tracked") and name not in state}
-    wrong = differences(state | counters, {name: tuple(tensor.shape) for name, tensor in own.items()})
+    wrong = mismatch(state | counters, {name: tuple(tensor.shape) for name, tensor in own.items()})
     if wrong:
         narrow = model.config.stage1_width != 64
         hint = f"; stage1_width is {model.config.stage1_width}, and HRNet's ImageNet weights need 64" if narrow else ""

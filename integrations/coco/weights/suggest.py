@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cycledistill.recipes.weights.fitting import differences
+from cycledistill.recipes.weights.fitting import mismatch
 
 from ..losses.rle import RealNVP
 from ..models.config import TokenPoseConfig
@@ -59,7 +59,7 @@ def _fits(name: str, size: tuple[int, int], keypoints: int, reader: Reader) -> b
     except ValueError:  # this model's patches do not divide the size
         return False
     state = reader(config)
-    return state is not None and not differences(state, model_shapes(config))
+    return state is not None and not mismatch(state, model_shapes(config))
 
 
 def keypoint_count(state: Mapping[str, Tensor]) -> int | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypedDict, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
+
+from cycledistill.recipes.run.batches import EpochBatches, Key, batch_loader
 
 from ..errors import LiftingDataError
 from .clips import Clip
@@ -17,8 +19,6 @@ from .windows import centred_bounds, chunk_bounds, log_short, log_uncovered, win
 
 Flip = Literal["none", "random", "both"]
 FLIPS = get_args(Flip)
-Key = tuple[int, int]
-"""Epoch and window: what a random mirroring is seeded by, so that no number of workers changes it."""
 
 
 class Batch(TypedDict):
@@ -114,7 +114,7 @@ class LiftWindows(Dataset[Batch]):
         return self.flip == "both" and number >= len(self.bounds)
 
 
-class WindowBatches(Sampler[list[Key]]):
+class WindowBatches(EpochBatches):
     """Batches of window numbers, shuffled anew in each epoch, by seed and epoch alone.
 
     With several processes each takes every n-th batch; all get the same number, for which the last are filled from the
@@ -132,42 +132,11 @@ class WindowBatches(Sampler[list[Key]]):
     def __init__(
         self, windows: int, batch_size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
     ) -> None:
-        self.windows, self.batch_size, self.shuffle, self.seed = windows, batch_size, shuffle, seed
-        self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-        self.start = 0
-        """Batches of the epoch to leave out, to go on in the middle of one."""
-
-    def __len__(self) -> int:
-        """Batches an epoch and process."""
-        return -(-self.windows // (self.batch_size * self.world_size))
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        """The batches of the current epoch, as (epoch, window) keys."""
-        order = np.arange(self.windows)
-        if self.shuffle:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(order)
-        step = self.batch_size * self.world_size
-        if self.world_size > 1:
-            order = np.resize(order, len(self) * step)
-        for number in range(self.start, len(self)):
-            first = number * step + self.rank * self.batch_size
-            yield [(self.epoch, window) for window in order[first : first + self.batch_size].tolist()]
+        super().__init__(windows, batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size)
 
 
 def window_loader(
     windows: LiftWindows, batches: WindowBatches, workers: int = 0, pin_memory: bool = False
 ) -> DataLoader[Batch]:
     """A data loader over ``windows`` in the order of ``batches``; set ``batches.epoch`` before each epoch."""
-    return DataLoader(
-        windows,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_as_it_is,  # type: ignore[arg-type]  # __getitems__ has made the batch
-        pin_memory=pin_memory,
-        generator=torch.Generator().manual_seed(windows.seed),
-    )
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
+    return batch_loader(windows, batches, workers, pin_memory, windows.seed)

@@ -10,7 +10,6 @@ that every command here reads without the flag:
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from cycledistill.files import atomic_write
 
 from ..errors import LiftingDataError
 
@@ -123,16 +124,22 @@ def convert(source: str | Path, target: str | Path, allow_pickle: bool = False) 
         arrays |= flatten(value, name)
     if not arrays:
         raise LiftingDataError(f"{source} holds no array of numbers")
-    target = Path(target)
-    beside = target.with_name(f".new-{target.name}")
     try:
-        with beside.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(beside, target)
+        write_npz(target, arrays)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise LiftingDataError(f"{target} cannot be written: {error}") from error
     return len(arrays)
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays under their names, whatever the suffix of ``path``; an older file stays whole until then."""
+    named: dict[str, Any] = dict(arrays)
+
+    def write(file: Path) -> None:
+        with file.open("wb") as open_file:  # given a path, numpy adds a suffix
+            np.savez_compressed(open_file, **named)
+
+    atomic_write(path, write)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

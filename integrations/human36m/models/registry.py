@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
+
+from cycledistill.recipes.hub.names import published, split_options
 
 from .frame_lifter import FrameLifter, FrameLifterConfig
 from .lifter import Lifter
@@ -43,22 +44,12 @@ def lifter_config(name: str, **overrides: Any) -> LifterConfig:
         >>> config.network.frames, config.keep
         (81, 27)
     """
-    if name not in _MODELS:
-        near = difflib.get_close_matches(name.lower().replace("-", "_"), _MODELS, n=3, cutoff=0.4)
-        hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(list_lifters())}"
-        raise ValueError(f"{name!r} is no lifting model; {hint} (list_lifters() names them all)")
-    config = _MODELS[name]
-    of_network = {each.name for each in fields(config.network)}
-    of_model = {each.name for each in fields(LifterConfig)} - {"network", "note", "name"}
-    for key in overrides:
-        if key not in of_network | of_model:
-            near = difflib.get_close_matches(key, of_network | of_model, n=1, cutoff=0.0)
-            raise ValueError(f"{name} has no option {key!r}; the nearest is {near[0]!r}")
-    network = replace(config.network, **{key: value for key, value in overrides.items() if key in of_network})
+    config = published(_MODELS, name, "lifting model", "list_lifters")
+    of_network, of_model = split_options(config, overrides, name)
+    network = replace(config.network, **of_network)
     if type(config.keep) is int:
         config = replace(config, keep=max(round(config.keep * network.frames / config.network.frames), 1))
-    of_the_model = {key: value for key, value in overrides.items() if key in of_model}
-    return replace(config, network=network, name=name, **of_the_model)
+    return replace(config, network=network, name=name, **of_model)
 
 
 def build_lifter(config: LifterConfig) -> Lifter:

@@ -9,27 +9,6 @@ HEAD_SIZE = 25.6
 """Pixels of a head in Human3.6M's pictures of 1000 x 1000, by PPT's rule: a tenth of the model's 256 pixels."""
 
 
-def joint_heatmaps(joints: Tensor, size: tuple[int, int], sigma: float = 2.0) -> tuple[Tensor, Tensor]:
-    """Gaussians around joints, the target of training.
-
-    Args:
-        joints: (..., K, 2), x and y in heatmap pixels.
-        size: Height and width of the heatmaps.
-        sigma: Pixels.
-
-    Returns:
-        Heatmaps (..., K, height, width) of maximum 1, and weights (..., K): 0, with an empty map, for a joint so far
-        off the map that its Gaussian's three-sigma box misses it, else 1.
-    """
-    height, width = size
-    rows, columns = (torch.arange(count, dtype=joints.dtype, device=joints.device) for count in size)
-    x, y = joints[..., 0, None, None], joints[..., 1, None, None]
-    maps = torch.exp(-((columns - x) ** 2 + (rows[:, None] - y) ** 2) / (2 * sigma**2))
-    far = 3 * sigma
-    inside = (x > -far) & (x < width - 1 + far) & (y > -far) & (y < height - 1 + far)
-    return maps * inside, inside[..., 0, 0].to(maps.dtype)
-
-
 def decode_joints(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     """Joints at the maxima of heatmaps, a quarter pixel towards the larger neighbour on each axis.
 

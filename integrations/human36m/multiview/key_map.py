@@ -10,7 +10,7 @@ from torch import Tensor
 from cycledistill.integrations.coco.weights.key_map import FORMATS, is_ours
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import State
-from cycledistill.recipes.weights.fitting import differences
+from cycledistill.recipes.weights.fitting import mismatch
 
 from .config import MultiViewConfig
 from .model import MultiViewPPT
@@ -76,7 +76,7 @@ def multiview_from_official(state: Mapping[str, Tensor], config: MultiViewConfig
             "model, and start_from_coco (--from-coco) those of a single-view PPT"
         )
     names, shapes = multiview_names(config), multiview_shapes(config)
-    wrong = differences(state, {theirs: shapes[ours] for ours, theirs in names.items()})
+    wrong = mismatch(state, {theirs: shapes[ours] for ours, theirs in names.items()})
     if wrong:
         raise CheckpointError(f"the weights are not those of this multi-view PPT, {wrong}{_advice(state, config)}")
     return {ours: state[theirs] for ours, theirs in names.items()}
@@ -104,7 +104,7 @@ def check_multiview(state: Mapping[str, Tensor], config: MultiViewConfig) -> Non
     Raises:
         CheckpointError: Tensors missing, unknown or of another shape, all of them named.
     """
-    wrong = differences(state, multiview_shapes(config))
+    wrong = mismatch(state, multiview_shapes(config))
     if wrong:
         raise CheckpointError(f"the weights are not those of this multi-view PPT, {wrong}{_advice(state, config)}")
 

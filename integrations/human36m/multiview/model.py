@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -21,6 +20,7 @@ from cycledistill.integrations.coco.models.transformer import (
     split_patches,
 )
 from cycledistill.prune.kept_tokens import kept_tokens_of, take_argument
+from cycledistill.recipes.hub.names import check_options
 
 from .checks import check_places, check_views
 from .config import MultiViewConfig
@@ -195,10 +195,6 @@ def create_multiview(**overrides: Any) -> MultiViewPPT:
 
     Source: PPT (ECCV 2022).
     """
-    known = [field.name for field in fields(MultiViewConfig)]
-    for name in overrides:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            raise ValueError(f"the multi-view PPT has no option {name!r}; the nearest is {near[0]!r}")
+    check_options(overrides, [field.name for field in fields(MultiViewConfig)], "the multi-view PPT")
     config = MultiViewConfig(**overrides)
     return add_pruning(MultiViewPPT(config), config)

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from cycledistill.integrations.coco.weights.key_map import is_ours
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import State, read_weights
-from cycledistill.recipes.weights.fitting import differences
-from cycledistill.recipes.weights.network import stored_network
+from cycledistill.recipes.weights.files import State, read_weights, stored_network
+from cycledistill.recipes.weights.fitting import mismatch
 
 from .config import MultiViewConfig
 from .key_map import RAYS, official_name
@@ -85,7 +84,7 @@ def _taken(state: State, own: State, tokens: Sequence[int]) -> State:
     expected = {name: shape for name, shape in shapes.items() if not name.startswith((_HEAD, RAYS))}
     if _TABLE in body and _is_sine(body[_TABLE]):
         expected[_TABLE] = tuple(body[_TABLE].shape)  # of any grid
-    wrong = differences(body, expected)
+    wrong = mismatch(body, expected)
     if wrong:
         raise CheckpointError(
             f"these are not weights of a PPT-S that fits this model, {wrong}; take ppt_s_original with patch_size=(4, "

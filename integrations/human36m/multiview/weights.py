@@ -8,8 +8,8 @@ from typing import Any
 
 from cycledistill.integrations.coco.weights.key_map import is_ours
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import read_weights, write_weights
-from cycledistill.recipes.weights.network import network_metadata, other_network, stored_network
+from cycledistill.recipes.weights.files import network_metadata, read_weights, stored_network, write_weights
+from cycledistill.recipes.weights.fitting import other_network
 
 from .config import MultiViewConfig
 from .key_map import check_multiview, multiview_from_official

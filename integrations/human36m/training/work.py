@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from torch import Tensor
+
+from cycledistill.recipes.run.session import Figures
 
 from ..data.dataset import Batch
 from ..evaluation.measure import evaluate
@@ -13,8 +14,6 @@ from .build import eval_settings
 from .schedules import learning_rate
 from .session import Session
 from .task import to_device
-
-_logger = logging.getLogger(__name__)
 
 
 class LiftWork:
@@ -34,27 +33,21 @@ class LiftWork:
 
     def evaluate(self, session: Session) -> dict[str, Any]:
         """Errors at every exit, of the weights and of their average; logged."""
-        recipe, measured = session.recipe, dict[str, Any]()
-        averaged = [("ema", "ema_exits", session.ema.module)] if session.ema else []
-        for name, key, model in [("model", "exits", session.task.model), *averaged]:
-            measured[key] = evaluate(
+        recipe = session.recipe
+
+        def measured(model: Any) -> Figures:
+            return evaluate(
                 model,
                 session.validation,
                 settings=eval_settings(recipe),
                 exits=session.exits,
                 progress=recipe.run.progress and session.accelerator.is_main_process,
             )
-            flat = {
-                f"{metric}@{exit}": value
-                for exit, found in measured[key].items()
-                for metric, value in found.items()
-                if isinstance(value, (int, float))
-            }
-            if session.log:
-                session.log.write("eval", step=session.step, epoch=session.epoch, weights=name, **flat)
-            for exit, found in measured[key].items():
-                _logger.info("step %d, %s, exit %d: %s", session.step, name, exit, describe(found))
-        return measured
+
+        def tell(name: str, figures: Figures) -> str:
+            return "; ".join(f"{name}, exit {exit}: {describe(found)}" for exit, found in figures.items())
+
+        return session.measure(measured, tell)
 
 
 def describe(found: dict[str, Any]) -> str:

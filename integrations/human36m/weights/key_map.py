@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from cycledistill.hourglass.key_map import OFFICIAL
+from cycledistill.hourglass.key_map import KEY_MAP
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.fitting import differences
+from cycledistill.recipes.weights.fitting import mismatch
 
 from ..models.lifter import Lifter, resize_positions
 from ..models.mhformer import HYPOTHESES, MHFormer
@@ -92,8 +92,8 @@ def official_names(model: Lifter) -> dict[str, tuple[str, ...]]:
 def _rename(name: str, renames: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     if name == "stem.temporal_pos":
         return tuple(f"{_HYPOTHESIS}pos_embed_{n + 1}" for n in range(HYPOTHESES))
-    if name in OFFICIAL:
-        return (OFFICIAL[name],)
+    if name in KEY_MAP:
+        return (KEY_MAP[name],)
     for ours, theirs in renames:
         found = re.match(ours, name)
         if found is not None:
@@ -207,7 +207,7 @@ def _fitted(state: Mapping[str, Tensor], shapes: Shapes, tables: list[str], resi
             "the model with frames=... (and keep=...) of the file"
         )
     fitted = {**state, **{name: resize_positions(state[name], shapes[name][1]) for name in off}}
-    wrong = differences(fitted, shapes)
+    wrong = mismatch(fitted, shapes)
     if wrong:
         raise CheckpointError(
             f"the weights are not those of this {type(model).__name__}, {wrong}; check the model's name and options "

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import read_weights, write_weights
-from cycledistill.recipes.weights.network import network_metadata
+from cycledistill.recipes.weights.files import network_metadata, read_weights, write_weights
 
 from ..models.lifter import Lifter
 from .key_map import check_ours, from_official, is_ours

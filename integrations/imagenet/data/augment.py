@@ -52,20 +52,19 @@ class Augmentation:
 
 def train_transform(augment: Augmentation, img_size: int) -> Any:
     """From a picture to a normalised, randomly changed tensor (3, ``img_size``, ``img_size``)."""
-    transform = create_transform(
-        img_size,
-        is_training=True,
-        scale=tuple(augment.scale),
-        ratio=tuple(augment.ratio),
-        hflip=augment.hflip,
-        color_jitter=augment.color_jitter or None,
-        auto_augment=augment.auto,
-        interpolation=augment.interpolation,
-        mean=tuple(augment.mean),
-        std=tuple(augment.std),
-        re_prob=augment.erase,
-        re_mode=augment.erase_mode,
-    )
+    settings: dict[str, Any] = {
+        "scale": tuple(augment.scale),
+        "ratio": tuple(augment.ratio),
+        "hflip": augment.hflip,
+        "color_jitter": augment.color_jitter or None,
+        "auto_augment": augment.auto,
+        "interpolation": augment.interpolation,
+        "mean": tuple(augment.mean),
+        "std": tuple(augment.std),
+        "re_prob": augment.erase,
+        "re_mode": augment.erase_mode,
+    }
+    transform = create_transform(img_size, is_training=True, **settings)
     accept_zero_bits(transform)
     return transform
 

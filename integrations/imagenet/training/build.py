@@ -10,7 +10,7 @@ from torch import nn
 
 from cycledistill import wrap_cyclic
 from cycledistill.recipes.config.distillation import read_distill
-from cycledistill.recipes.config.overrides import nearest
+from cycledistill.recipes.config.overrides import did_you_mean
 
 from ..recipe import Recipe, RecipeError
 
@@ -61,7 +61,7 @@ def check_name(name: str) -> None:
         RecipeError: It names the nearest models that timm has.
     """
     if not timm.is_model(name):
-        raise RecipeError(f"model.name: timm has no model {name!r}.{nearest(name, timm.list_models())}")
+        raise RecipeError(f"model.name: timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
 
 
 def image_size(model: nn.Module, recipe: Recipe) -> int:

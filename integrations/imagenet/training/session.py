@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from timm.data.mixup import Mixup
 from timm.utils.clip_grad import dispatch_clip_grad
 from timm.utils.distributed import distribute_bn
-from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from cycledistill.recipes.run.logs import RunLog
-from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
-from cycledistill.recipes.run.session import TrainingSession, find_start, wanted_exits
+from cycledistill.recipes.run.session import TrainingSession, wanted_exits
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
 from ..data.augment import create_mixup
@@ -48,6 +44,68 @@ class Session(TrainingSession):
         """The timm model inside the task, without DDP and compile."""
         return self.task.model
 
+    @classmethod
+    def best_by(cls, recipe: Recipe) -> tuple[str, ...]:
+        """Top-1 accuracy at the exit that the recipe names."""
+        return "exits", str(recipe.evaluate.best_exit), "top1"
+
+    @classmethod
+    def assemble(cls, recipe: Recipe, accelerator: Any, store: CheckpointStore, fresh: bool) -> Session:
+        """Images, model, loss and optimiser of a recipe."""
+        images = open_images(
+            recipe.data, batch_size=recipe.data.batch_size, eval_batch_size=recipe.eval_batch_size, seed=recipe.run.seed
+        )
+        data, augment, device = recipe.data, recipe.augment, accelerator.device
+        rank, world = accelerator.process_index, accelerator.num_processes
+        classes = _count_classes(recipe, images)
+        model = create_model(recipe, classes).to(device)
+        exits = wanted_exits(model, recipe.evaluate.exits, recipe.evaluate.best_exit)
+        size = image_size(model, recipe)
+        smoothing = {"smoothing": augment.smoothing, "soft_targets": augment.mixes}
+        task = CyclicTask(model, criterion_kwargs=smoothing, device=device, verbose=False)
+        optimizer = create_optimizer(model, recipe, data.batch_size * world)
+        loader = TrainLoader(
+            images,
+            augment,
+            size,
+            batch_size=data.batch_size,
+            workers=data.workers,
+            repeats=data.repeats,
+            seed=recipe.run.seed,
+            rank=rank,
+            world_size=world,
+            pin_memory=device.type == "cuda",
+        )
+        validation = eval_loader(
+            images.validation,
+            augment,
+            size,
+            batch_size=recipe.eval_batch_size,
+            device=device,
+            workers=data.workers,
+            distributed=world > 1,
+        )
+        return cls(
+            recipe=recipe,
+            accelerator=accelerator,
+            task=task,
+            trainee=task,
+            optimizer=accelerator.prepare_optimizer(optimizer),
+            batches=loader,
+            loader=loader,
+            exits=exits,
+            store=store,
+            validation=validation,
+            schedule=Schedule(optimizer, model, recipe, len(loader)),
+            mixup=create_mixup(augment, classes),
+            classes=images.classes,
+        )
+
+    def compile(self) -> None:
+        """Compile the model, if the recipe says so; the task around it stays as it is."""
+        if self.recipe.run.compile:
+            self.model.compile(backend=self.recipe.run.compile_backend)
+
     def network(self) -> dict[str, Any]:
         """What the images say of the model, for ``recipe.json``."""
         return {"num_classes": self.model.num_classes, "classes": self.classes}
@@ -74,76 +132,8 @@ def start(recipe: Recipe, accelerator: Accelerator, resume: str | None) -> Sessi
         DataError: The images cannot be trained on.
         CheckpointError: The checkpoint cannot be gone on from.
     """
-    run = recipe.run
     check_name(recipe.model.name)
-    best_by = ("exits", str(recipe.evaluate.best_exit), "top1")
-    store = CheckpointStore(Path(run.output) / "checkpoints", run.keep, best_by)
-    checkpoint = find_start(run.output, store, resume)
-    accelerator.wait_for_everyone()  # nobody writes before all have looked
-    seed_all(derive_seed(run.seed, INIT))  # the same on every process: the same weights
-    images = open_images(
-        recipe.data, batch_size=recipe.data.batch_size, eval_batch_size=recipe.eval_batch_size, seed=run.seed
-    )
-    session = _assemble(recipe, accelerator, images, store)
-    if recipe.ema.enabled:
-        session.ema = ModelEmaV3(session.model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup)
-    if checkpoint:
-        session.load(checkpoint)
-    if run.compile:
-        session.model.compile(backend=run.compile_backend)
-    session.trainee = accelerator.prepare_model(session.task)
-    if accelerator.is_main_process:
-        session.log = RunLog(Path(run.output), session.step, run.tensorboard)
-    return session
-
-
-def _assemble(recipe: Recipe, accelerator: Accelerator, images: ImageSets, store: CheckpointStore) -> Session:
-    """The parts of a fresh run."""
-    data, augment, device = recipe.data, recipe.augment, accelerator.device
-    rank, world = accelerator.process_index, accelerator.num_processes
-    classes = _count_classes(recipe, images)
-    model = create_model(recipe, classes).to(device)
-    exits = wanted_exits(model, recipe.evaluate.exits, recipe.evaluate.best_exit)
-    size = image_size(model, recipe)
-    smoothing = {"smoothing": augment.smoothing, "soft_targets": augment.mixes}
-    task = CyclicTask(model, criterion_kwargs=smoothing, device=device, verbose=False)
-    optimizer = create_optimizer(model, recipe, data.batch_size * world)
-    loader = TrainLoader(
-        images,
-        augment,
-        size,
-        batch_size=data.batch_size,
-        workers=data.workers,
-        repeats=data.repeats,
-        seed=recipe.run.seed,
-        rank=rank,
-        world_size=world,
-        pin_memory=device.type == "cuda",
-    )
-    validation = eval_loader(
-        images.validation,
-        augment,
-        size,
-        batch_size=recipe.eval_batch_size,
-        device=device,
-        workers=data.workers,
-        distributed=world > 1,
-    )
-    return Session(
-        recipe=recipe,
-        accelerator=accelerator,
-        task=task,
-        trainee=task,
-        optimizer=accelerator.prepare_optimizer(optimizer),
-        batches=loader,
-        loader=loader,
-        exits=exits,
-        store=store,
-        validation=validation,
-        schedule=Schedule(optimizer, model, recipe, len(loader)),
-        mixup=create_mixup(augment, classes),
-        classes=images.classes,
-    )
+    return Session.start(recipe, accelerator, resume)
 
 
 def _count_classes(recipe: Recipe, images: ImageSets) -> int:

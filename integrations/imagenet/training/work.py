@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from torch import Tensor
 
+from cycledistill.recipes.run.session import Figures
+
 from ..evaluation.accuracy import evaluate
 from .session import Session
-
-_logger = logging.getLogger(__name__)
 
 
 class ImageWork:
@@ -32,15 +31,13 @@ class ImageWork:
 
     def evaluate(self, session: Session) -> dict[str, Any]:
         """Accuracy at every exit, of the weights and of their average; logged."""
-        run, measured = session.recipe.run, dict[str, Any]()
-        averaged = [("ema", "ema_exits", session.ema.module)] if session.ema else []
-        for name, key, model in [("model", "exits", session.model), *averaged]:
+        run = session.recipe.run
+
+        def measured(model: Any) -> Figures:
             shown = run.progress and session.accelerator.is_main_process
-            exits = evaluate(model, session.validation, session.exits, precision=run.precision, progress=shown)
-            measured[key] = exits
-            flat = {f"{metric}@{exit}": value for exit, found in exits.items() for metric, value in found.items()}
-            if session.log:
-                session.log.write("eval", step=session.step, epoch=session.epoch, weights=name, **flat)
-            accuracy = ", ".join(f"{found['top1']:.2f} at exit {exit}" for exit, found in exits.items())
-            _logger.info("step %d, %s: top-1 %s", session.step, name, accuracy)
-        return measured
+            return evaluate(model, session.validation, session.exits, precision=run.precision, progress=shown)
+
+        def tell(name: str, figures: Figures) -> str:
+            return f"{name}: top-1 " + ", ".join(f"{found['top1']:.2f} at exit {n}" for n, found in figures.items())
+
+        return session.measure(measured, tell)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from cycledistill.recipes.weights.fitting import differences, shorten
+from cycledistill.recipes.weights.fitting import mismatch, shorten
 
 
 def test_what_differs_is_named() -> None:
     state = {"a": torch.zeros(2), "c": torch.zeros(1)}
-    told = differences(state, {"a": (3,), "b": (1,)})
+    told = mismatch(state, {"a": (3,), "b": (1,)})
     assert told == "1 missing: b; 1 unknown: c; 1 of another shape: a (2,), expected (3,)"
-    assert differences(state, {"a": (2,), "c": (1,)}) == ""
+    assert mismatch(state, {"a": (2,), "c": (1,)}) == ""
 
 
 def test_long_lists_are_cut() -> None:

@@ -2,8 +2,8 @@
 
 The features stand for what a backbone would make of a picture: a blob in a channel of its own for each joint that is
 not hidden, in noise. So a scene asks what fusion can answer, where the hidden joints are, and little else. The motion
-is that of ``motion.py``, made by formulas; no figure measured on it says anything about people. The same seed gives the
-same scenes everywhere.
+is generated too, by formulas; no figure measured on it says anything about people. The same seed gives the same scenes
+everywhere.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.cameras import Camera, ring_of_cameras
-from ..data.motion import generate_motion
-from ..errors import LiftingDataError
-from .config import STRIDE
-from .detection import joint_heatmaps
-from .rays import patch_rays
+from cycledistill.integrations.human36m.data.cameras import Camera, ring_of_cameras
+from cycledistill.integrations.human36m.data.motion import generate_motion
+from cycledistill.integrations.human36m.errors import LiftingDataError
+from cycledistill.integrations.human36m.multiview.config import STRIDE
+from cycledistill.integrations.human36m.multiview.rays import patch_rays
 
 Array = NDArray[np.float64]
 
@@ -126,6 +125,27 @@ def in_view(joints: Tensor, crops: Tensor) -> Tensor:
 def in_picture(places: Tensor, crops: Tensor) -> Tensor:
     """The way back of :func:`in_view`."""
     return ((places + 0.5) * STRIDE - 0.5 - crops[..., None, :, 2]) @ torch.linalg.inv(crops[..., :2]).mT
+
+
+def joint_heatmaps(joints: Tensor, size: tuple[int, int], sigma: float = 2.0) -> tuple[Tensor, Tensor]:
+    """Gaussians around joints, the target of training.
+
+    Args:
+        joints: (..., K, 2), x and y in heatmap pixels.
+        size: Height and width of the heatmaps.
+        sigma: Pixels.
+
+    Returns:
+        Heatmaps (..., K, height, width) of maximum 1, and weights (..., K): 0, with an empty map, for a joint so far
+        off the map that its Gaussian's three-sigma box misses it, else 1.
+    """
+    height, width = size
+    rows, columns = (torch.arange(count, dtype=joints.dtype, device=joints.device) for count in size)
+    x, y = joints[..., 0, None, None], joints[..., 1, None, None]
+    maps = torch.exp(-((columns - x) ** 2 + (rows[:, None] - y) ** 2) / (2 * sigma**2))
+    far = 3 * sigma
+    inside = (x > -far) & (x < width - 1 + far) & (y > -far) & (y < height - 1 + far)
+    return maps * inside, inside[..., 0, 0].to(maps.dtype)
 
 
 def _features(places: Tensor, hidden: Tensor, size: int, seed: int) -> Tensor:

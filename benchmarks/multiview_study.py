@@ -1,6 +1,6 @@
 """Does a view learn from the others? A small multi-view PPT with fusion and without, on generated scenes.
 
-    python -m cycledistill.integrations.human36m.multiview.demo
+    python benchmarks/multiview_study.py
 
 Three models from the same seed see the same batches: views apart (the single-view PPT on each), fused, and fused with
 codes of the camera rays. In half of the views of each scene, drawn at random, a box hides most of the figure; every
@@ -13,25 +13,20 @@ multiply-accumulates, which the table states.
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+from common import columns, macs, study_parser, write  # beside this file
+from multiview_scenes import Scenes, generate_scenes, in_picture, in_view, joint_heatmaps  # beside this file
 from torch import Tensor
 from tqdm import trange
 
-from cycledistill.cost.macs import MacCounter
-
-from .detection import HEAD_SIZE, decode_joints, joint_detection_rate, joint_heatmaps
-from .model import MultiViewPPT, create_multiview
-from .scenes import Scenes, generate_scenes, in_picture, in_view
+from cycledistill.integrations.human36m.multiview.detection import HEAD_SIZE, decode_joints, joint_detection_rate
+from cycledistill.integrations.human36m.multiview.model import MultiViewPPT, create_multiview
 
 SMALL: dict[str, Any] = {
     "image_size": (128, 128),
@@ -158,12 +153,10 @@ def rounded(figures: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in figures.items()}
 
 
-@torch.no_grad()
 def count(model: MultiViewPPT, scenes: Scenes) -> int:
     """Multiply-accumulates of one scene, all its views, attention's products included."""
-    with MacCounter(model) as counter:
-        model.eval()(**pick(scenes, torch.tensor([0]), model.config.ray_encoding))
-    return counter.read().total
+    given = pick(scenes, torch.tensor([0]), model.config.ray_encoding)
+    return macs(model.eval(), *given.values())
 
 
 def report(record: dict[str, Any]) -> str:
@@ -177,13 +170,11 @@ def report(record: dict[str, Any]) -> str:
         seconds = sum(run["seconds"] for run in own) / len(own)
         rows.append((name, f"{own[0]['macs'] / 1e6:.1f}", f"{seconds:.0f}", *_means(own, keys)))
     rows.append(("mean pose", "", "", *_means(record["mean_pose"], keys)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     note = (
         f"JDR: within {HEAD_SIZE / 2:g} pixels of 1000; generated scenes of {record['cameras']} views, "
         f"{record['covered']} of them covered; {record['steps']} steps, {len(record['mean_pose'])} seeds"
     )
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], note])
+    return f"{columns(rows)}\n{note}"
 
 
 def _means(records: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]:
@@ -197,13 +188,12 @@ def _mean(values: Sequence[float]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, measure, print the table, and write the records if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = study_parser(__doc__)
     parser.add_argument("--steps", type=int, default=600, help="of training, each model (default: 600)")
     parser.add_argument("--scenes", type=int, default=1600, help="to train on (default: 1600); a tenth to measure on")
     parser.add_argument("--views", type=int, default=4, help="cameras, at least 2 (default: 4)")
     parser.add_argument("--batch-size", type=int, default=16, help="scenes a step (default: 16)")
     parser.add_argument("--seeds", type=int, default=1, help="how many runs of each model, from seed 0 (default: 1)")
-    parser.add_argument("--out", type=Path, help="JSON file for the records")
     options = parser.parse_args(argv)
     if min(options.steps, options.scenes, options.batch_size, options.seeds) < 1 or options.views < 2:
         parser.error("--steps, --scenes, --batch-size and --seeds must be at least 1, and --views at least 2")
@@ -212,9 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     record = compare(options.steps, options.scenes, options.views, options.batch_size, options.seeds)
     sys.stdout.write(f"{report(record)}\n")
     if options.out:
-        beside = options.out.with_name(f".new-{options.out.name}")
-        beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        os.replace(beside, options.out)
+        write(options.out, record)
     return 0
 
 

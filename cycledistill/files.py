@@ -1,0 +1,183 @@
+"""Files and folders that are whole or not there: written under another name beside their place, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_SHOWN = 40  # letters of a file's name in its temporary one: a name that is as long as names can be still has one
+
+
+def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], T], *, sync: bool = False) -> T:
+    """Write a file so that ``path`` is at any moment the file that was there, or the whole new one.
+
+    The new file may be read by whoever may read a file that this process makes, also where the writer made it for its
+    owner alone (safetensors does).
+
+    Args:
+        path: The file.
+        write: Writes it under the name that it is given: empty, beside ``path``, of this call alone, with its suffix.
+        sync: Have it on the disk before it takes the name, so that a computer that stops keeps one of the two as well.
+
+    Returns:
+        What ``write`` returned.
+
+    Raises:
+        OSError: There is no such folder, ``path`` is a folder, or it cannot be written. It names ``path``; a file that
+            was there is as it was, and nothing is left beside it. What ``write`` raises goes through.
+
+    Example:
+        >>> atomic_write("numbers.json", lambda file: file.write_text("[1, 2]"))
+        6
+    """
+    path = Path(path)
+    _check_place(path)
+    with _temporary(path) as beside:
+        beside.touch(exist_ok=False)
+        mode = beside.stat().st_mode
+        result = write(beside)
+        beside.chmod(mode)
+        if sync:
+            _sync(beside)
+        os.replace(beside, path)
+        if sync:
+            _sync(path.parent)
+    return result
+
+
+def atomic_folder(path: str | os.PathLike[str], write: Callable[[Path], T]) -> T:
+    """Write a folder of files so that it has its name only when all of it is on the disk.
+
+    Args:
+        path: The folder. One that is there is replaced: it is ``.old-NAME`` for the moment between two renames, where
+            whoever reads after a crash finds it.
+        write: Fills the new, empty folder that it is given, beside ``path``.
+
+    Returns:
+        What ``write`` returned.
+
+    Raises:
+        OSError: As for `atomic_write`.
+
+    Example:
+        >>> atomic_folder("step-1", lambda folder: (folder / "recipe.json").write_text("{}"))
+        2
+    """
+    path = Path(path)
+    old = path.with_name(f".old-{path.name}")
+    with _temporary(path) as beside:
+        beside.mkdir()
+        result = write(beside)
+        for file in _as_the_umask_says(beside):
+            _sync(file)
+        _sync(beside)
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(beside, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+        _sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    return result
+
+
+def atomic_files(folder: str | os.PathLike[str], write: Callable[[Path], T]) -> T:
+    """Write files that belong together, then move each into ``folder`` under its own name.
+
+    For writers that decide themselves how many files there are, and by what names these know each other.
+
+    Args:
+        folder: Where they belong.
+        write: Writes them into the new, empty folder that it is given, inside ``folder``.
+
+    Returns:
+        What ``write`` returned.
+
+    Raises:
+        OSError: As for `atomic_write`; what is in ``folder`` is as it was, unless moving itself failed half way.
+
+    Example:
+        >>> atomic_files(".", lambda folder: (folder / "model.onnx").write_bytes(b"..."))
+        3
+    """
+    folder = Path(folder)
+    with _temporary(folder / "files") as beside:
+        beside.mkdir()
+        result = write(beside)
+        for file in _as_the_umask_says(beside):
+            os.replace(file, folder / file.name)
+    return result
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that cannot be written, before the work is done whose result it will hold.
+
+    Raises:
+        OSError: There is no such folder, ``path`` is a folder, its name is too long, or no file can be made there.
+
+    Example:
+        >>> check_writable("missing/report.html")
+        Traceback (most recent call last):
+        FileNotFoundError: [Errno 2] there is no folder: 'missing'
+    """
+    path = Path(path)
+    _check_place(path)
+    with _temporary(path) as beside:
+        beside.touch(exist_ok=False)
+
+
+def _check_place(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no folder", str(path.parent))
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with contextlib.suppress(FileNotFoundError):
+        path.lstat()  # a name that is too long
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` that no other call or process has. In the end nothing has it; errors name ``path``."""
+    beside = path.with_name(f".new-{secrets.token_hex(4)}-{path.name[-_SHOWN:]}")
+    try:
+        yield beside
+    except OSError as error:
+        if error.filename is not None and os.fspath(error.filename) == os.fspath(beside):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        if beside.is_dir():
+            shutil.rmtree(beside, ignore_errors=True)
+        else:
+            beside.unlink(missing_ok=True)
+
+
+def _as_the_umask_says(folder: Path) -> list[Path]:
+    """The files in a folder, after whoever may read a new one may read them."""
+    files, probe = sorted(folder.iterdir()), folder / ".mode"
+    probe.touch(exist_ok=False)
+    for file in files:
+        shutil.copymode(probe, file)
+    probe.unlink()
+    return files
+
+
+def _sync(path: Path) -> None:
+    if os.name != "posix":
+        return  # a folder cannot be opened for syncing elsewhere
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,64 @@
+"""Published models by name: unknown names and options are refused with the nearest known ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+C = TypeVar("C")
+
+
+def published(models: Mapping[str, C], name: str, kind: str, listing: str) -> C:
+    """What a name stands for.
+
+    Args:
+        models: Name -> config.
+        name: What was asked for.
+        kind: What the models are: ``"pose model"``.
+        listing: The function that names them all.
+
+    Raises:
+        ValueError: An unknown name, with the nearest known ones.
+    """
+    if name not in models:
+        near = difflib.get_close_matches(name.lower().replace("-", "_"), models, n=3, cutoff=0.4)
+        hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(sorted(models))}"
+        raise ValueError(f"{name!r} is no {kind}; {hint} ({listing}() names them all)")
+    return models[name]
+
+
+def check_options(options: Iterable[str], known: Iterable[str], who: str) -> None:
+    """Refuse options that a model does not have.
+
+    Raises:
+        ValueError: The first of them, with the nearest known one.
+    """
+    known = set(known)
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, sorted(known), n=1, cutoff=0.0)
+            raise ValueError(f"{who} has no option {option!r}; the nearest is {near[0]!r}")
+
+
+def split_options(config: Any, options: Mapping[str, Any], who: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of a model as those of its network and those of the plug-ins on it.
+
+    Args:
+        config: The model's config, a dataclass that holds its network's as ``network``.
+        options: Fields of either to set otherwise.
+        who: The model's name, for the message.
+
+    Raises:
+        ValueError: An option that neither has, with the nearest known one.
+
+    Example:
+        >>> split_options(PoseModelConfig(), {"depth": 6, "keep": 0.5}, "ppt_s")
+        ({'depth': 6}, {'keep': 0.5})
+    """
+    network = {each.name for each in fields(config.network)}
+    model = {each.name for each in fields(config)} - {"network", "note", "name"}
+    check_options(options, network | model, who)
+    of_network = {key: value for key, value in options.items() if key in network}
+    return of_network, {key: value for key, value in options.items() if key in model}
