@@ -1,4 +1,4 @@
-"""What every test starts from: one thread, one seed, no network, no display, a fresh compiler. And the number of processes."""
+"""What every test starts from: one thread, one seed, no network, no display, a fresh compiler. How many processes."""
 
 from __future__ import annotations
 
