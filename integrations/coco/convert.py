@@ -12,11 +12,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.convert import convert_command, convert_parser
 from cycledistill.recipes.weights.files import read_weights, write_weights
 
 from .models.registry import pose_model_config
@@ -35,24 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 for bad input, with the reason on stderr.
     """
-    options = _parser().parse_args(argv)
-    try:
-        sys.stdout.write(_convert(options) + "\n")
-    except (ValueError, OSError) as error:  # CheckpointError is a ValueError
-        sys.stderr.write(f"convert: {error}\n")
-        return 2
-    return 0
+    return convert_command(_parser(), _convert, argv)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = convert_parser(
         prog="python -m cycledistill.integrations.coco.convert",
         description="Weights of the released SDPose, TokenPose, DistilPose and PPT files in this library's names.",
+        suffixes=".pth or .safetensors",
+        models="the model, as in list_pose_models()",
+        option="stage1_width=32",
     )
-    parser.add_argument("input", type=Path, metavar="IN", help=".pth or .safetensors")
-    parser.add_argument("output", type=Path, metavar="OUT", help=".safetensors, .pth or .pt")
-    parser.add_argument("--model", required=True, metavar="NAME", help="the model, as in list_pose_models()")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. stage1_width=32")
     parser.add_argument("--to", choices=FORMATS, metavar="FORMAT", help=f"the other way, to: {', '.join(FORMATS)}")
     parser.add_argument("--loss", type=Path, metavar="FILE", help="with --to: weights of RLELoss to store beside")
     return parser
@@ -60,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _convert(options: argparse.Namespace) -> str:
     state = read_weights(options.input)
-    fields = {"num_keypoints": keypoint_count(state) or 17, **dict(map(_field, options.set))}
+    fields = {"num_keypoints": keypoint_count(state) or 17, **options.fields}
     config = pose_model_config(options.model, **fields).network
     if options.to is not None:
         check_network(stored_network(options.input), config, options.input)
@@ -81,13 +72,6 @@ def _convert(options: argparse.Namespace) -> str:
         write_weights(converted.loss, beside)
         message += f"\n{beside}: {len(converted.loss)} tensors of RLELoss"
     return message
-
-
-def _field(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise CheckpointError(f"--set {text}: FIELD=VALUE is expected, e.g. stage1_width=32")
-    return name, yaml.safe_load(value)
 
 
 if __name__ == "__main__":

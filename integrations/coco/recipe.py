@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes.config import sections
-from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names, plain
+from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names
 from cycledistill.recipes.config.sections import CyclicSection, EmaSection
 from cycledistill.recipes.errors import RecipeError
 
@@ -23,7 +23,7 @@ __all__ = ["Recipe", "RecipeError", "list_recipes", "load_recipe"]
 
 
 @dataclass
-class ModelSection:
+class ModelSection(sections.ModelSection):
     """The pose model.
 
     ``name`` is one of ``list_pose_models()``; ``options`` are fields of ``TokenPoseConfig`` to set otherwise
@@ -32,8 +32,6 @@ class ModelSection:
     """
 
     name: str = "sdpose_s_v1"
-    options: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None
     backbone_weights: str | None = None
 
 
@@ -102,18 +100,11 @@ class LossSection:
 
 
 @dataclass
-class OptimSection:
+class OptimSection(sections.OptimSection):
     """Adam. ``lr`` is for the whole batch as it is; it is not scaled."""
 
     name: Literal["adam", "adamw"] = "adam"
     lr: float = 1e-3
-    weight_decay: float = 0.0
-    clip: float | None = None
-
-    def __post_init__(self) -> None:
-        check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
-        check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
-        check(self.clip is None or self.clip > 0, "optim.clip", self.clip, "a number above 0, or nothing for no clip")
 
 
 @dataclass
@@ -136,33 +127,27 @@ class ScheduleSection:
 
 
 @dataclass
-class EvalSection:
+class EvalSection(sections.EvalSection):
     """When and how AP is measured.
 
     ``exits`` empty: cycles 1 to one beyond those trained (a plain model: 1). The best checkpoint is that of the highest
     AP at ``best_exit``. ``nms`` empty: every pose is kept.
     """
 
-    every: int = 10
-    exits: list[int] | None = None
     best_exit: int = 1
     flip: bool = True
     decode: Literal["dark", "quarter", "none"] = "dark"
     nms: float | None = 0.9
     keypoint_threshold: float = 0.2
-    batch_size: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("every", "best_exit", "batch_size"):
-            check(getattr(self, name) >= 1, f"evaluate.{name}", getattr(self, name), "at least 1")
+        super().__post_init__()
+        check(self.best_exit >= 1, "evaluate.best_exit", self.best_exit, "at least 1")
         _check_fraction("evaluate.keypoint_threshold", self.keypoint_threshold)
         nms = self.nms
         check(nms is None or 0 < nms <= 1, "evaluate.nms", nms, "an OKS above 0 and at most 1, or nothing for no NMS")
-        exits = self.exits
-        fine = exits is None or (len(exits) > 0 and min(exits) >= 1)
-        check(fine, "evaluate.exits", exits, "cycles, each at least 1")
-        found = exits is None or self.best_exit in exits
-        check(found, "evaluate.best_exit", self.best_exit, f"one of evaluate.exits, {exits}")
+        found = self.exits is None or self.best_exit in self.exits
+        check(found, "evaluate.best_exit", self.best_exit, f"one of evaluate.exits, {self.exits}")
 
 
 @dataclass
@@ -173,7 +158,7 @@ class RunSection(sections.RunSection):
 
 
 @dataclass
-class Recipe:
+class Recipe(sections.BaseRecipe):
     """A whole run. ``Recipe()`` is SDPose-S-V1's."""
 
     model: ModelSection = field(default_factory=ModelSection)
@@ -195,10 +180,6 @@ class Recipe:
                 "prune.anneal_epochs with run.compile=true: the number of tokens would change at every step, and the "
                 "model be compiled anew. Set prune.anneal_epochs=0, or run.compile=false."
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The whole recipe as plain data, as YAML and JSON can hold it."""
-        return plain(self)
 
 
 def _check_fraction(key: str, value: float) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cycledistill.recipes.config.overrides import changed
-from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
-from cycledistill.recipes.run.engine import engine
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
+from cycledistill.recipes.run.session import wanted_exits
+from cycledistill.recipes.run.trained import TrainedRuns
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
 from .evaluation.measure import evaluate
 from .models.tokenpose import TokenPose
@@ -21,6 +21,21 @@ from .training.sources import open_validation
 from .weights.loading import check_network, load_pose_weights
 
 _logger = logging.getLogger(__name__)
+
+
+def _check_stored(stored: Mapping[str, Any], model: TokenPose, checkpoint: Path) -> None:
+    check_network(stored.get("network", {}), model.config, checkpoint)
+
+
+RUNS = TrainedRuns(
+    load_recipe=load_recipe,
+    create_model=lambda recipe, stored: create_model(recipe),
+    load_file=lambda model, path, recipe: load_pose_weights(model, path),
+    advice=ADVICE,
+    measured_by=("model", "cyclic", "prune", "evaluate", "data.detect"),
+    check=_check_stored,
+)
+"""What is particular to runs of this integration."""
 
 
 def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> TokenPose:
@@ -39,19 +54,7 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
         >>> model = load_trained("runs/a")
         >>> model.cyclic.exit = 2  # any-time inference; unwrap_cyclic(model) gives the plain TokenPose
     """
-    path = Path(path)
-    if path.is_file():
-        if recipe is None:
-            raise CheckpointError(f"{path} holds weights only: say of which model by a recipe (--config NAME).")
-        model = create_model(recipe)
-        load_pose_weights(model, path)
-        return model.eval()
-    folder = find_checkpoint(path)
-    file = folder / ("ema.safetensors" if ema else "model.safetensors")
-    model = create_model(recipe or stored_recipe(folder))
-    check_network(read_recipe(folder).get("network", {}), model.config, folder)
-    load_weights(model, read_weights(file), file, ADVICE)
-    return model.eval()
+    return RUNS.load(path, ema, recipe)
 
 
 def stored_recipe(path: str | Path) -> Recipe:
@@ -60,11 +63,7 @@ def stored_recipe(path: str | Path) -> Recipe:
     Raises:
         CheckpointError: There is no checkpoint, or it holds no recipe of this command.
     """
-    folder = find_checkpoint(path)
-    try:
-        return load_recipe(read_recipe(folder)["recipe"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
+    return RUNS.recipe(path)
 
 
 def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
@@ -108,30 +107,21 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
         PoseDataError: The data set cannot be read.
         CheckpointError: See :func:`load_trained`.
     """
-    path, section = Path(path), recipe.evaluate
-    folder = None if path.is_file() else find_checkpoint(path)
-    averaged = folder is not None and (folder / "ema.safetensors").is_file()
-    result: dict[str, Any] = {"weights": str(folder or path)}
-    if folder is not None:
-        for line in changed(stored_recipe(folder).to_dict(), recipe.to_dict()):
-            if line.startswith(("model", "cyclic", "prune", "evaluate", "data.detect")):
-                _logger.warning("measuring by another recipe than it was trained by: %s", line)
-    with engine(recipe.run.device, recipe.run.precision) as accelerator:
-        for key, ema in (("exits", False), ("ema_exits", True))[: 2 if averaged else 1]:
-            model = load_trained(folder or path, ema, recipe).to(accelerator.device)
-            validation = open_validation(recipe.data, model.config.image_size)
-            handle: Any = getattr(model, "cyclic", None)
-            result["persons"] = len(validation.persons)
-            result["boxes"] = "annotated" if recipe.data.detections is None else "detected"
-            _logger.info("%d persons in %s boxes", len(validation.persons), result["boxes"])
-            result[key] = evaluate(
-                model,
-                validation.persons,
-                validation.images,
-                recipe.data.joint_set,
-                validation.truth,
-                exits=section.exits or list(range(1, handle.cycles + 2) if handle else [1]),
-                protocol=protocol_of(recipe),
-                progress=recipe.run.progress and accelerator.is_main_process,
-            )
-    return result
+
+    def measure(model: TokenPose, accelerator: Any) -> tuple[Any, dict[str, Any]]:
+        validation = open_validation(recipe.data, model.config.image_size)
+        boxes = "annotated" if recipe.data.detections is None else "detected"
+        _logger.info("%d persons in %s boxes", len(validation.persons), boxes)
+        figures = evaluate(
+            model,
+            validation.persons,
+            validation.images,
+            recipe.data.joint_set,
+            validation.truth,
+            exits=wanted_exits(model, recipe.evaluate.exits),
+            protocol=protocol_of(recipe),
+            progress=recipe.run.progress and accelerator.is_main_process,
+        )
+        return figures, {"persons": len(validation.persons), "boxes": boxes}
+
+    return RUNS.evaluate(recipe, path, measure)

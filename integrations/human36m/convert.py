@@ -14,13 +14,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.convert import convert_command, convert_parser
 from cycledistill.recipes.weights.files import read_weights, write_weights
 
 from .models.registry import create_lifter
@@ -43,24 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 for bad input, with the reason on stderr.
     """
-    options = _parser().parse_args(argv)
-    try:
-        sys.stdout.write(_convert(options) + "\n")
-    except (ValueError, OSError) as error:  # CheckpointError is a ValueError
-        sys.stderr.write(f"convert: {error}\n")
-        return 2
-    return 0
+    return convert_command(_parser(), _convert, argv)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = convert_parser(
         prog="python -m cycledistill.integrations.human36m.convert",
         description="Weights of the released MixSTE, MHFormer, MotionBERT, HoT and PPT files in this library's names.",
+        suffixes=".pth, .bin or .safetensors",
+        models=f"as in list_lifters(), or {MULTIVIEW}",
+        option="frames=81",
     )
-    parser.add_argument("input", type=Path, metavar="IN", help=".pth, .bin or .safetensors")
-    parser.add_argument("output", type=Path, metavar="OUT", help=".safetensors, .pth or .pt")
-    parser.add_argument("--model", required=True, metavar="NAME", help=f"as in list_lifters(), or {MULTIVIEW}")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="e.g. frames=81")
     parser.add_argument("--resize", action="store_true", help="interpolate tables learned for another clip length")
     parser.add_argument("--official", action="store_true", help="the other way: ours to the authors' names")
     parser.add_argument(
@@ -78,7 +69,7 @@ def _convert(options: argparse.Namespace) -> str:
         raise CheckpointError(f"--from-coco goes with --model {MULTIVIEW}, not with {options.model}")
     state = read_weights(options.input)
     with torch.device("meta"):
-        model = create_lifter(options.model, **dict(map(_field, options.set)))
+        model = create_lifter(options.model, **options.fields)
     try:
         if options.official:
             if options.resize:
@@ -97,15 +88,14 @@ def _convert_multiview(options: argparse.Namespace) -> str:
         raise CheckpointError(
             f"{MULTIVIEW} is converted as it is, with --official or with --from-coco, without --resize"
         )
-    fields = dict(map(_field, options.set))
     if options.from_coco:
         torch.manual_seed(0)
-        model = create_multiview(**fields)
+        model = create_multiview(**options.fields)
         fresh = start_from_coco(model, options.input)
         save_multiview_weights(model, options.output)
         return f"{options.output}: {len(model.state_dict())} tensors, drawn anew: {', '.join(fresh) or 'none'}"
     with torch.device("meta"):
-        config = create_multiview(**fields).config
+        config = create_multiview(**options.fields).config
     state = read_weights(options.input)
     try:
         if options.official:
@@ -116,13 +106,6 @@ def _convert_multiview(options: argparse.Namespace) -> str:
         raise CheckpointError(f"{options.input}: {error}") from None
     write_weights(converted, options.output, words)
     return f"{options.output}: {len(converted)} tensors"
-
-
-def _field(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise CheckpointError(f"--set {text}: FIELD=VALUE is expected, e.g. frames=81")
-    return name, yaml.safe_load(value)
 
 
 if __name__ == "__main__":

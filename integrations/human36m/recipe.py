@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes.config import sections
-from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names, plain
+from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names
 from cycledistill.recipes.config.sections import CyclicSection, EmaSection
 from cycledistill.recipes.errors import RecipeError
 
@@ -24,7 +24,7 @@ Border = Literal["mask", "official"]
 
 
 @dataclass
-class ModelSection:
+class ModelSection(sections.ModelSection):
     """The lifting model: a name for ``create_lifter``, options it takes, weights to start from.
 
     ``frames`` and ``in_channels`` follow from ``data``. ``resize``: ``weights`` for another clip length have their
@@ -32,8 +32,6 @@ class ModelSection:
     """
 
     name: str = "mixste"
-    options: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None
     resize: bool = False
 
 
@@ -105,18 +103,12 @@ class LossSection:
 
 
 @dataclass
-class OptimSection:
+class OptimSection(sections.OptimSection):
     """The optimiser; ``amsgrad`` is Adam with that option."""
 
     name: Literal["adamw", "adam", "amsgrad"] = "adamw"
     lr: float = 4e-5
     weight_decay: float = 0.1
-    clip: float | None = None
-
-    def __post_init__(self) -> None:
-        check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
-        check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
-        check(self.clip is None or self.clip > 0, "optim.clip", self.clip, "a number above 0, or nothing for no clip")
 
 
 @dataclass
@@ -144,25 +136,17 @@ class ScheduleSection:
 
 
 @dataclass
-class EvalSection:
+class EvalSection(sections.EvalSection):
     """When and how errors are measured. No checkpoint is chosen by them: there is no validation set to choose on.
 
     ``mode``: ``sequence`` takes every frame of windows side by side, ``centre`` the centre frame of a window around
     each. ``border`` as in ``loss``, for ``sequence``. ``exits`` empty: cycles 1 to one beyond those trained.
     """
 
-    every: int = 10
-    exits: list[int] | None = None
     flip: bool = True
     mode: Literal["sequence", "centre"] = "sequence"
     border: Border = "mask"
     batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        for name in ("every", "batch_size"):
-            check(getattr(self, name) >= 1, f"evaluate.{name}", getattr(self, name), "at least 1")
-        fine = self.exits is None or (len(self.exits) > 0 and min(self.exits) >= 1)
-        check(fine, "evaluate.exits", self.exits, "cycles, each at least 1")
 
 
 @dataclass
@@ -173,7 +157,7 @@ class RunSection(sections.RunSection):
 
 
 @dataclass
-class Recipe:
+class Recipe(sections.BaseRecipe):
     """A whole run. ``Recipe()`` is MixSTE's; ``cyclic.cycles`` empty leaves it as it is."""
 
     model: ModelSection = field(default_factory=ModelSection)
@@ -186,10 +170,6 @@ class Recipe:
     ema: EmaSection = field(default_factory=EmaSection)
     evaluate: EvalSection = field(default_factory=EvalSection)
     run: RunSection = field(default_factory=RunSection)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The whole recipe as plain data, as YAML and JSON can hold it."""
-        return plain(self)
 
 
 def list_recipes() -> list[str]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
-from cycledistill.recipes.run.engine import engine
 from cycledistill.recipes.run.session import wanted_exits
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe, read_weights
+from cycledistill.recipes.run.trained import TrainedRuns
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
+from .data.clips import Clip
 from .evaluation.measure import evaluate
 from .models.lifter import Lifter
 from .recipe import Recipe, load_recipe
@@ -18,6 +19,15 @@ from .training.build import create_model, protocol_of
 from .training.session import ADVICE
 from .training.sources import open_clips
 from .weights.loading import load_lifter_weights
+
+RUNS = TrainedRuns(
+    load_recipe=load_recipe,
+    create_model=lambda recipe, stored: create_model(recipe),
+    load_file=lambda model, path, recipe: load_lifter_weights(model, path, recipe.model.resize),
+    advice=ADVICE,
+    measured_by=("model", "hourglass", "cyclic", "evaluate", "data.source", "data.frames", "data.confidence"),
+)
+"""What is particular to runs of this integration."""
 
 
 def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> Lifter:
@@ -36,18 +46,7 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
         >>> model = load_trained("runs/a")
         >>> model(keypoints).shape  # (B, F, 17, 2), normalised, to (B, F, 17, 3), metres
     """
-    path = Path(path)
-    if path.is_file():
-        if recipe is None:
-            raise CheckpointError(f"{path} holds weights only: say of which model by a recipe (--config NAME).")
-        model = create_model(recipe)
-        load_lifter_weights(model, path, recipe.model.resize)
-        return model.eval()
-    folder = find_checkpoint(path)
-    file = folder / ("ema.safetensors" if ema else "model.safetensors")
-    model = create_model(recipe or stored_recipe(folder))
-    load_weights(model, read_weights(file), file, ADVICE)
-    return model.eval()
+    return RUNS.load(path, ema, recipe)
 
 
 def stored_recipe(path: str | Path) -> Recipe:
@@ -56,11 +55,7 @@ def stored_recipe(path: str | Path) -> Recipe:
     Raises:
         CheckpointError: There is no checkpoint, or it holds no recipe of this command.
     """
-    folder = find_checkpoint(path)
-    try:
-        return load_recipe(read_recipe(folder)["recipe"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
+    return RUNS.recipe(path)
 
 
 def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
@@ -109,19 +104,19 @@ def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:
         LiftingDataError: The data cannot be read.
         CheckpointError: See :func:`load_trained`.
     """
-    folder = None if Path(path).is_file() else find_checkpoint(path)
-    averaged = folder is not None and (folder / "ema.safetensors").is_file()
-    result: dict[str, Any] = {"weights": str(folder or path)}
-    with engine(recipe.run.device, recipe.run.precision) as accelerator:
-        (clips,) = open_clips(recipe.data, ("test",))
-        result["clips"] = len(clips)
-        for key, ema in (("exits", False), ("ema_exits", True))[: 2 if averaged else 1]:
-            model = load_trained(folder or path, ema, recipe).to(accelerator.device)
-            result[key] = evaluate(
-                model,
-                clips,
-                protocol=protocol_of(recipe),
-                exits=wanted_exits(model, recipe.evaluate.exits),
-                progress=recipe.run.progress and accelerator.is_main_process,
-            )
-    return result
+
+    @cache
+    def clips() -> list[Clip]:
+        return open_clips(recipe.data, ("test",))[0]
+
+    def measure(model: Lifter, accelerator: Any) -> tuple[Any, dict[str, Any]]:
+        figures = evaluate(
+            model,
+            clips(),
+            protocol=protocol_of(recipe),
+            exits=wanted_exits(model, recipe.evaluate.exits),
+            progress=recipe.run.progress and accelerator.is_main_process,
+        )
+        return figures, {"clips": len(clips())}
+
+    return RUNS.evaluate(recipe, path, measure)

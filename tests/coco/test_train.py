@@ -141,7 +141,7 @@ def test_resume_of_every_kind_of_model(tiny: Recipe, tmp_path: Path, overrides: 
 def test_a_killed_run_goes_on_from_inside_an_epoch(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cycledistill.integrations.coco import train as module
+    from cycledistill.integrations.coco.training import work as module
 
     whole, killed = (change(tiny, run__output=str(tmp_path / name), run__log_every=1) for name in ("whole", "killed"))
     train(whole)
@@ -257,7 +257,7 @@ def test_compiled_training_is_the_same(tiny: Recipe, tmp_path: Path) -> None:
 
 
 def test_nan_names_step_and_terms(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cycledistill.integrations.coco import train as module
+    from cycledistill.integrations.coco.training import work as module
 
     train(change(tiny, run__max_steps=2))
     before = load_file(last(tiny) / "model.safetensors")

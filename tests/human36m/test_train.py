@@ -119,7 +119,7 @@ def test_resume_of_every_host(tiny: Recipe, tmp_path: Path, overrides: dict[str,
 def test_a_killed_run_goes_on_from_inside_an_epoch(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cycledistill.integrations.human36m import train as module
+    from cycledistill.integrations.human36m.training import work as module
 
     whole, killed = (change(tiny, run__output=str(tmp_path / name), run__log_every=1) for name in ("whole", "killed"))
     train(whole)
@@ -247,7 +247,7 @@ def test_official_weights_to_start_from(tiny: Recipe, tmp_path: Path) -> None:
 
 
 def test_nan_names_step_and_terms(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cycledistill.integrations.human36m import train as module
+    from cycledistill.integrations.human36m.training import work as module
 
     train(change(tiny, run__max_steps=2))
     before = load_file(last(tiny) / "model.safetensors")

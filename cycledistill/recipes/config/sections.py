@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cycledistill.recipes.config.distillation import read_distill
-from cycledistill.recipes.config.overrides import check
+from cycledistill.recipes.config.overrides import check, plain
+
+
+class BaseRecipe:
+    """What recipes, dataclasses of sections, have in common."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole recipe as plain data, as YAML and JSON can hold it."""
+        return plain(self)
+
+
+@dataclass
+class ModelSection:
+    """A model by name: ``options`` are what it is to be built with otherwise, ``weights`` a file to start from."""
+
+    name: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
 
 
 @dataclass
@@ -23,6 +40,36 @@ class CyclicSection:
     def __post_init__(self) -> None:
         check(self.cycles is None or self.cycles >= 1, "cyclic.cycles", self.cycles, "1 or more, or nothing")
         read_distill(self.distill)
+
+
+@dataclass
+class OptimSection:
+    """The optimiser. ``lr`` is for the whole batch as it is; ``clip``: the largest norm of a step's gradient."""
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        check(self.lr > 0, "optim.lr", self.lr, "a number above 0")
+        check(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        check(self.clip is None or self.clip > 0, "optim.clip", self.clip, "a number above 0, or nothing for no clip")
+
+
+@dataclass
+class EvalSection:
+    """When models are measured, and at which exits. ``exits`` empty: cycles 1 to one beyond those trained."""
+
+    every: int = 10
+    exits: list[int] | None = None
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("every", "batch_size"):
+            check(getattr(self, name) >= 1, f"evaluate.{name}", getattr(self, name), "at least 1")
+        fine = self.exits is None or (len(self.exits) > 0 and min(self.exits) >= 1)
+        check(fine, "evaluate.exits", self.exits, "cycles, each at least 1")
 
 
 @dataclass

@@ -56,6 +56,11 @@ def engine(device: str, precision: str) -> Iterator[Any]:
             dist.destroy_process_group()
 
 
+def shared() -> bool:
+    """Whether several processes share the work of this run."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Mixed precision for ``"bf16"`` and ``"fp16"``, nothing for ``"fp32"``."""
     if precision == "fp32":

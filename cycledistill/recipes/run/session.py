@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.run.logs import Meter, RunLog
+from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
 from cycledistill.recipes.weights.checkpoint import (
     CheckpointStore,
     find_checkpoint,
@@ -24,13 +26,16 @@ from cycledistill.recipes.weights.checkpoint import (
 
 _logger = logging.getLogger(__name__)
 
+S = TypeVar("S", bound="TrainingSession")
+
 
 @dataclass(kw_only=True)
 class TrainingSession:
     """A run in the making: its parts, and where it is (``step`` done in all, next ``batch`` of ``epoch``).
 
-    A command's own session adds what it needs, and says by ``unit`` what a batch is made of, by ``advice`` what to look
-    at when weights do not fit, by :meth:`network` what its model is, and by :meth:`task_state` what its loss remembers.
+    A command's own session adds what it needs, makes its parts in :meth:`assemble`, and says by ``unit`` what a batch
+    is made of, by ``advice`` what to look at when weights do not fit, by :meth:`best_by` which checkpoint is the best,
+    by :meth:`network` what its model is, and by :meth:`task_state` what its loss remembers.
     """
 
     recipe: Any
@@ -55,6 +60,59 @@ class TrainingSession:
 
     unit = "items"
     advice = "check the recipe's model"
+
+    @classmethod
+    def start(cls: type[S], recipe: Any, accelerator: Any, resume: str | None) -> S:
+        """Put a run together, step by step; with ``resume`` (a path, or ``"auto"``) at the point where it stopped.
+
+        Raises:
+            RecipeError: The recipe does not fit the model, or a new run would write over an old one.
+            CheckpointError: The checkpoint cannot be gone on from.
+        """
+        store = CheckpointStore(Path(recipe.run.output) / "checkpoints", recipe.run.keep, cls.best_by(recipe))
+        checkpoint = find_start(recipe.run.output, store, resume)
+        accelerator.wait_for_everyone()  # nobody writes before all have looked
+        seed_all(derive_seed(recipe.run.seed, INIT))  # the same on every process: the same weights
+        session = cls.assemble(recipe, accelerator, store, fresh=checkpoint is None)
+        session.add_average()
+        if checkpoint:
+            session.load(checkpoint)
+        session.prepare()
+        session.open_log()
+        return session
+
+    @classmethod
+    def assemble(cls: type[S], recipe: Any, accelerator: Any, store: CheckpointStore, fresh: bool) -> S:
+        """The session of a recipe with fresh weights, or with those it starts from if the run is a ``fresh`` one.
+
+        The task is on the accelerator's device, and nothing but the optimiser is prepared by the accelerator.
+        """
+        raise NotImplementedError(f"{cls.__name__} does not say what its parts are")
+
+    @classmethod
+    def best_by(cls, recipe: Any) -> Sequence[str]:
+        """Keys down to the figure by which the best checkpoint is chosen; none: no best one is kept."""
+        return ()
+
+    def add_average(self) -> None:
+        """Average the weights from here on, if the recipe says so."""
+        section = self.recipe.ema
+        if section.enabled:
+            from timm.utils.model_ema import ModelEmaV3  # comes with the integrations
+
+            self.ema = ModelEmaV3(_model(self.task), decay=section.decay, use_warmup=section.warmup)
+
+    def prepare(self) -> None:
+        """Compile the task and make it data-parallel, as the run wants it. The weights have been loaded by now."""
+        run = self.recipe.run
+        if run.compile:
+            self.task.compile(backend=run.compile_backend)
+        self.trainee = self.accelerator.prepare_model(self.task)
+
+    def open_log(self) -> None:
+        """Write logs from here on, on the main process."""
+        if self.accelerator.is_main_process:
+            self.log = RunLog(Path(self.recipe.run.output), self.step, self.recipe.run.tensorboard)
 
     @property
     def place(self) -> str:

@@ -19,7 +19,7 @@ from pycocotools.coco import COCO as GroundTruth
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cycledistill.recipes.run.engine import autocast
+from cycledistill.recipes.run.engine import autocast, shared
 
 from ..data.annotations import PADDING, Person
 from ..data.dataset import PersonCrops, PictureBatches, crop_loader, prepare_images
@@ -101,7 +101,7 @@ def predict_persons(
     handle: Any = getattr(model, "cyclic", None)
     if handle is None and list(exits) != [1]:
         raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first")
-    rank, world = (dist.get_rank(), dist.get_world_size()) if _shared() else (0, 1)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if shared() else (0, 1)
     crops = PersonCrops(persons, images, joints, config.image_size, broken=protocol.broken)
     order = PictureBatches(persons, protocol.batch_size, shuffle=False, rank=rank, world_size=world)
     loader = tqdm(
@@ -165,11 +165,11 @@ def evaluate(
         >>> evaluate(model, persons, ImageStore("coco/val2017"), COCO, truth, exits=(1, 2, 3))[1]["AP"]
     """
     found = predict_persons(model, persons, images, joints, exits=exits, protocol=protocol, progress=progress)
-    if _shared() and dist.get_rank() != 0:
+    if shared() and dist.get_rank() != 0:
         measured: list[Any] = [None]
     else:
         measured = [{n: _numbers(poses, persons, joints, ground_truth, protocol) for n, poses in found.items()}]
-    if _shared():
+    if shared():
         dist.broadcast_object_list(measured, src=0)
     result: dict[int, dict[str, float]] = measured[0]
     return result
@@ -225,10 +225,6 @@ def _gathered(found: dict[int, dict[int, Joints]], world: int) -> dict[int, dict
     parts: list[Any] = [None] * world
     dist.all_gather_object(parts, found)
     return {number: {k: v for part in parts for k, v in part[number].items()} for number in found}
-
-
-def _shared() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ class PoseHubModel(HubModel, pipeline_tag="keypoint-detection", tags=["human-pos
             "rle": f"(B, {config.num_keypoints}, 4): coordinates and deviations",
         }[config.head]
         return ModelFacts(
-            module=__package__,
+            module="cycledistill.integrations.coco",
             loader=type(self).__name__,
             does=(
                 f"pictures of one person, (B, 3, {height}, {width}), RGB, normalised by ImageNet's mean and deviation, "

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from timm.utils.model_ema import ModelEmaV3
 from torch.utils.data import DataLoader
 
-from cycledistill.recipes.run.logs import RunLog
-from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
-from cycledistill.recipes.run.session import TrainingSession, find_start, wanted_exits
+from cycledistill.recipes.run.optim import create_optimizer
+from cycledistill.recipes.run.session import TrainingSession, wanted_exits
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
 from ..data.dataset import Batch, PersonCrops, PictureBatches, crop_loader
 from ..models.tokenpose import TokenPose
 from ..recipe import Recipe
 from .build import create_model, load_starting_weights
-from .sources import Validation, open_training, open_validation
+from .sources import Split, Validation, open_training, open_validation
 from .task import PoseTask
 
 ADVICE = "check model.name, model.options and data.joints"
@@ -47,6 +43,37 @@ class Session(TrainingSession):
         """The pose model inside the task, without DDP and compile."""
         return self.task.model
 
+    @classmethod
+    def best_by(cls, recipe: Recipe) -> tuple[str, ...]:
+        """AP at the exit that the recipe names."""
+        return "exits", str(recipe.evaluate.best_exit), "AP"
+
+    @classmethod
+    def assemble(cls, recipe: Recipe, accelerator: Any, store: CheckpointStore, fresh: bool) -> Session:
+        """Model, persons, loss and optimiser of a recipe."""
+        model = create_model(recipe)
+        exits = wanted_exits(model, recipe.evaluate.exits, recipe.evaluate.best_exit)
+        size = model.config.image_size
+        training, validation = open_training(recipe.data, size), open_validation(recipe.data, size)
+        if fresh:
+            load_starting_weights(model, recipe)
+        batches, loader = _training_batches(recipe, training, size, accelerator)
+        task = PoseTask(model, recipe.loss).to(accelerator.device)
+        pruning: Any = getattr(model, "pruning", None)
+        return cls(
+            recipe=recipe,
+            accelerator=accelerator,
+            task=task,
+            trainee=task,
+            optimizer=accelerator.prepare_optimizer(create_optimizer(task, recipe.optim)),
+            batches=batches,
+            loader=loader,
+            validation=validation,
+            exits=exits,
+            keep=pruning.keep if pruning else None,
+            store=store,
+        )
+
     def network(self) -> dict[str, Any]:
         """The model's architecture, for ``recipe.json``."""
         return {"network": dataclasses.asdict(self.model.config)}
@@ -68,18 +95,14 @@ def start(recipe: Recipe, accelerator: Accelerator, resume: str | None) -> Sessi
         PoseDataError: The data set cannot be trained on.
         CheckpointError: The checkpoint cannot be gone on from.
     """
+    return Session.start(recipe, accelerator, resume)
+
+
+def _training_batches(
+    recipe: Recipe, training: Split, size: tuple[int, int], accelerator: Any
+) -> tuple[PictureBatches, DataLoader[Batch]]:
+    """Which persons this process sees in which order, and their crops."""
     run, data = recipe.run, recipe.data
-    best_by = ("exits", str(recipe.evaluate.best_exit), "AP")
-    store = CheckpointStore(Path(run.output) / "checkpoints", run.keep, best_by)
-    checkpoint = find_start(run.output, store, resume)
-    accelerator.wait_for_everyone()  # nobody writes before all have looked
-    seed_all(derive_seed(run.seed, INIT))  # the same on every process: the same weights
-    model = create_model(recipe)
-    exits = wanted_exits(model, recipe.evaluate.exits, recipe.evaluate.best_exit)
-    size = model.config.image_size
-    training, validation = open_training(data, size), open_validation(data, size)
-    if not checkpoint:
-        load_starting_weights(model, recipe)
     crops = PersonCrops(
         training.persons,
         training.images,
@@ -90,35 +113,12 @@ def start(recipe: Recipe, accelerator: Accelerator, resume: str | None) -> Sessi
         data.broken_images,
         refill=True,
     )
-    rank, world = accelerator.process_index, accelerator.num_processes
     batches = PictureBatches(
-        training.persons, data.batch_size, shuffle=True, seed=run.seed, rank=rank, world_size=world
+        training.persons,
+        data.batch_size,
+        shuffle=True,
+        seed=run.seed,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
     )
-    task = PoseTask(model, recipe.loss).to(accelerator.device)
-    kind = torch.optim.Adam if recipe.optim.name == "adam" else torch.optim.AdamW
-    parameters = [parameter for parameter in task.parameters() if parameter.requires_grad]
-    optimizer = kind(parameters, lr=recipe.optim.lr, weight_decay=recipe.optim.weight_decay)
-    pruning: Any = getattr(model, "pruning", None)
-    session = Session(
-        recipe=recipe,
-        accelerator=accelerator,
-        task=task,
-        trainee=task,
-        optimizer=accelerator.prepare_optimizer(optimizer),
-        batches=batches,
-        loader=crop_loader(crops, batches, data.workers, pin_memory=accelerator.device.type == "cuda"),
-        validation=validation,
-        exits=exits,
-        keep=pruning.keep if pruning else None,
-        store=store,
-    )
-    if recipe.ema.enabled:
-        session.ema = ModelEmaV3(model, decay=recipe.ema.decay, use_warmup=recipe.ema.warmup)
-    if checkpoint:
-        session.load(checkpoint)
-    if run.compile:
-        task.compile(backend=run.compile_backend)
-    session.trainee = accelerator.prepare_model(task)
-    if accelerator.is_main_process:
-        session.log = RunLog(Path(run.output), session.step, run.tensorboard)
-    return session
+    return batches, crop_loader(crops, batches, data.workers, pin_memory=accelerator.device.type == "cuda")

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cycledistill.recipes.run.engine import autocast
+from cycledistill.recipes.run.engine import autocast, shared
 
 from ..data.clips import Clip
 from ..data.dataset import Batch, LiftWindows, WindowBatches, window_loader
@@ -120,7 +120,7 @@ def evaluate(
     handle: Any = getattr(model, "cyclic", None)
     if handle is None and list(exits) != [1]:
         raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first")
-    rank, world = (dist.get_rank(), dist.get_world_size()) if _shared() else (0, 1)
+    rank, world = (dist.get_rank(), dist.get_world_size()) if shared() else (0, 1)
     own = list(clips)[rank::world]
     scores = {number: MotionScores() for number in exits}
     if own:
@@ -204,10 +204,6 @@ def _forward(model: nn.Module, inputs: Tensor, protocol: Protocol, index: Any = 
     if protocol.mode == "centre":
         poses = poses[:, (frames - 1) // 2][:, None]
     return poses, used
-
-
-def _shared() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
             gives = f"poses (B, K, {config.joints}, 3) of the frames that it keeps"
         centre = "; the pose of the centre frame is what it is made for" if self.mode == "seq2frame" else ""
         return ModelFacts(
-            module=__package__,
+            module="cycledistill.integrations.human36m",
             loader="Lifter",
             does=(
                 f"clips of {frames} {config.frames} frames of 2D joints, (B, {', '.join(map(str, shape))}), {numbers} "

@@ -55,7 +55,7 @@ class MultiViewHubModel(HubModel, pipeline_tag="keypoint-detection", tags=["huma
             patches = config.grid[0] * config.grid[1]
             inputs += [[torch.zeros(1, *shape, device="meta")] * _VIEWS for shape in ((patches, 3), (3,))]
         return ModelFacts(
-            module=f"{__package__}.multiview",
+            module=__package__,
             loader=type(self).__name__,
             does=(
                 f"views of one person, a list of (B, {view}),{rays} and gives as many heatmaps "

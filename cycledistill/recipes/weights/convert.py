@@ -1,0 +1,62 @@
+"""The frame of the commands that convert files of weights: arguments, errors, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cycledistill.recipes.errors import CheckpointError
+
+
+def convert_parser(prog: str, description: str, suffixes: str, models: str, option: str) -> argparse.ArgumentParser:
+    """A parser with what every such command takes: ``IN OUT --model NAME --set FIELD=VALUE``.
+
+    Args:
+        prog: How the command is called.
+        description: What it does.
+        suffixes: Of the files that it reads.
+        models: Where the names of models are found.
+        option: An example of an option of a model.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("input", type=Path, metavar="IN", help=suffixes)
+    parser.add_argument("output", type=Path, metavar="OUT", help=".safetensors, .pth or .pt")
+    parser.add_argument("--model", required=True, metavar="NAME", help=models)
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=f"e.g. {option}")
+    parser.set_defaults(option=option)
+    return parser
+
+
+def convert_command(
+    parser: argparse.ArgumentParser, convert: Callable[[argparse.Namespace], str], argv: Sequence[str] | None
+) -> int:
+    """Convert one file and say what was written.
+
+    Args:
+        parser: Of `convert_parser`, with what the command takes beside.
+        convert: Does it; ``options.fields`` are those of ``--set``. Returns what to print.
+        argv: The arguments after the program's name; default, those of the process.
+
+    Returns:
+        0, or 2 for bad input, with the reason on stderr.
+    """
+    options = parser.parse_args(argv)
+    try:
+        options.fields = dict(_field(text, options.option) for text in options.set)
+        sys.stdout.write(convert(options) + "\n")
+    except (ValueError, OSError) as error:  # CheckpointError is a ValueError
+        sys.stderr.write(f"convert: {error}\n")
+        return 2
+    return 0
+
+
+def _field(text: str, option: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise CheckpointError(f"--set {text}: FIELD=VALUE is expected, e.g. {option}")
+    return name, yaml.safe_load(value)
