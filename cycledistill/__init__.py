@@ -1,26 +1,37 @@
 """Multi-cycled transformers with self-distillation, for any vision transformer."""
 
-from cycledistill.cycle.wrap import unwrap_cyclic, wrap_cyclic
-from cycledistill.distill import Distill
-from cycledistill.errors import StackError
-from cycledistill.exporter.export import export
-from cycledistill.hourglass.wrap import unwrap_hourglass, wrap_hourglass
-from cycledistill.loss import CycleLoss
-from cycledistill.output import CycleOutput
-from cycledistill.prune.wrap import unwrap_pruning, wrap_pruning
+import typing
+
+from cycledistill import lazy
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "CycleLoss",
-    "CycleOutput",
-    "Distill",
-    "StackError",
-    "export",
-    "unwrap_cyclic",
-    "unwrap_hourglass",
-    "unwrap_pruning",
-    "wrap_cyclic",
-    "wrap_hourglass",
-    "wrap_pruning",
-]
+if typing.TYPE_CHECKING:
+    from cycledistill.cycle.wrap import unwrap_cyclic as unwrap_cyclic
+    from cycledistill.cycle.wrap import wrap_cyclic as wrap_cyclic
+    from cycledistill.distill import Distill as Distill
+    from cycledistill.errors import StackError as StackError
+    from cycledistill.exporter.export import export as export
+    from cycledistill.hourglass.wrap import unwrap_hourglass as unwrap_hourglass
+    from cycledistill.hourglass.wrap import wrap_hourglass as wrap_hourglass
+    from cycledistill.loss import CycleLoss as CycleLoss
+    from cycledistill.output import CycleOutput as CycleOutput
+    from cycledistill.prune.wrap import unwrap_pruning as unwrap_pruning
+    from cycledistill.prune.wrap import wrap_pruning as wrap_pruning
+else:
+    __all__, __getattr__, __dir__ = lazy.hand_on(
+        __name__,
+        {
+            "CycleLoss": ".loss",
+            "CycleOutput": ".output",
+            "Distill": ".distill",
+            "StackError": ".errors",
+            "export": ".exporter.export",
+            "unwrap_cyclic": ".cycle.wrap",
+            "unwrap_hourglass": ".hourglass.wrap",
+            "unwrap_pruning": ".prune.wrap",
+            "wrap_cyclic": ".cycle.wrap",
+            "wrap_hourglass": ".hourglass.wrap",
+            "wrap_pruning": ".prune.wrap",
+        },
+    )

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cycledistill.errors import StackError
+from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
 from cycledistill.stack.probe import guess_inputs
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
+
+from cycledistill.plugin.torch_private import register_pytree_node
 
 
 @dataclass
@@ -58,7 +59,7 @@ def _unflatten(children: Any, task_weights: Any) -> CycleOutput:
     return CycleOutput(outputs, tokens, losses, tuple(task_weights))
 
 
-pytree.register_pytree_node(
+register_pytree_node(
     CycleOutput,
     _flatten,
     _unflatten,

@@ -2,17 +2,17 @@
 
     pip install -e ".[all]"
     python examples/coco_sdpose.py               # painted figures, four kinds of training: table and picture
-    python examples/coco_sdpose.py --data-root /data/coco --config sdpose_s_v1 --output runs/a
-    torchrun --nproc-per-node 8 examples/coco_sdpose.py --data-root /data/coco --config sdpose_s_v1 --output runs/a
-    python examples/coco_sdpose.py --data-root /data/coco --evaluate runs/a                 # AP at each exit
+    python examples/coco_sdpose.py --data /data/coco --config sdpose_s_v1 --output runs/a
+    torchrun --nproc-per-node 8 examples/coco_sdpose.py --data /data/coco --config sdpose_s_v1 --output runs/a
+    python examples/coco_sdpose.py --data /data/coco --evaluate runs/a                 # AP at each exit
     python examples/coco_sdpose.py --images photos --weights runs/a                         # skeletons on your pictures
     python examples/coco_sdpose.py --images photos --weights sdpose.pth --config sdpose_s_v1 --boxes boxes.json
 
-Without --data-root and --images: a data set in COCO's format is painted (figures with known joints, synthetic: nothing
+Without --data and --images: a data set in COCO's format is painted (figures with known joints, synthetic: nothing
 measured on it says how a model does on photographs), one small TokenPose is trained in four ways from the same weights
 on the same batches, and read at 1, 2 and 3 cycles. Options: --seeds, --steps, --jobs, --output, --figure. The learning
 rate and sizes were chosen on another such data set (seed 0; this one has seed 1). Two seeds are too few for claims.
-With --data-root the work is done by ``cycledistill.integrations.coco``: --model, --cycles, --set a.b=c and the rest.
+With --data the work is done by ``cycledistill.integrations.coco``: --model, --cycles, --set a.b=c and the rest.
 """
 
 from __future__ import annotations
@@ -37,18 +37,27 @@ from torch.optim.lr_scheduler import LambdaLR
 from cycledistill import CycleLoss, unwrap_cyclic, wrap_cyclic
 from cycledistill.cost.report import cost
 from cycledistill.integrations.coco import HeatmapLoss, TokenPose, create_pose_model
-from cycledistill.integrations.coco.data.annotations import Person, annotated_persons, read_json
-from cycledistill.integrations.coco.data.augment import Augmentation
-from cycledistill.integrations.coco.data.dataset import PersonCrops, PictureBatches, crop_loader, prepare_images
-from cycledistill.integrations.coco.data.detections import image_id_of, read_detections, write_detections
-from cycledistill.integrations.coco.data.images import ImageStore
-from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE
-from cycledistill.integrations.coco.data.synthetic import write_synthetic
+from cycledistill.integrations.coco.data import (
+    COCO,
+    CROWDPOSE,
+    Augmentation,
+    ImageStore,
+    Person,
+    PersonCrops,
+    PictureBatches,
+    annotated_persons,
+    crop_loader,
+    image_id_of,
+    prepare_images,
+    read_detections,
+    read_json,
+    write_detections,
+    write_synthetic,
+)
 from cycledistill.integrations.coco.deploy import output_difference, prepare_for_inference
 from cycledistill.integrations.coco.detector import DETECTORS, DetectorError, detect_persons, load_detector
 from cycledistill.integrations.coco.draw import draw_poses, side_by_side, write_picture
-from cycledistill.integrations.coco.evaluation.average_precision import load_ground_truth
-from cycledistill.integrations.coco.evaluation.measure import evaluate
+from cycledistill.integrations.coco.evaluation import evaluate, load_ground_truth
 from cycledistill.integrations.coco.losses.targets import prepare_targets
 from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.recipe import load_recipe
@@ -275,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = COMMAND.parser()
     parser.prog, parser.description = Path(__file__).name, __doc__
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    demo = parser.add_argument_group("the comparison on painted figures (without --data-root)")
+    demo = parser.add_argument_group("the comparison on painted figures (without --data)")
     demo.add_argument("--seeds", type=int, default=2, help="paired seeds (default %(default)s)")
     demo.add_argument("--steps", type=int, default=1600, help="training steps of base (default %(default)s)")
     demo.add_argument("--jobs", type=int, default=2, help="processes (default %(default)s)")
@@ -310,9 +319,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(str(error))
         return 0
     if given - DEMO:
-        if given & DEMO or not given & {"data_root", "config", "evaluate", "resume"}:
+        if given & DEMO or not given & {"data", "config", "evaluate", "resume"}:
             parser.error(f"{', '.join('--' + name.replace('_', '-') for name in sorted(given))}: recipe options need "
-                         f"--data-root, and know no --{', --'.join(sorted(DEMO))}")  # fmt: skip
+                         f"--data, and know no --{', --'.join(sorted(DEMO))}")  # fmt: skip
         return COMMAND.main(argv)
     if args.seeds < 1 or args.steps < 1 or args.jobs < 1:
         parser.error(f"--seeds {args.seeds} --steps {args.steps} --jobs {args.jobs}: at least 1 of each is needed")

@@ -17,8 +17,8 @@ Read MPJPE beside the temporal standard deviation: the attention that recovers f
 for every frame, so for a long time it answers with one still pose a window, which MPJPE hardly minds.
 
 With --data the work is done by ``cycledistill.integrations.human36m``: --config, --cycles, --set a.b=c and the rest of
-``python -m cycledistill.integrations.human36m.train --help``. --allow-pickle lets the two files, which hold pickled
-objects, run code: only for files you trust (``integrations/human36m/npz.py`` makes plain ones of them).
+``cycledistill train human36m --help``. --allow-pickle lets the two files, which hold pickled objects, run code: only
+for files you trust (``cycledistill.integrations.human36m.data.npz`` makes plain ones of them).
 """
 
 from __future__ import annotations
@@ -45,14 +45,19 @@ from torch import Tensor, nn
 from cycledistill import CycleLoss, wrap_cyclic, wrap_hourglass
 from cycledistill.cost.report import cost
 from cycledistill.cost.timing import interleaved
-from cycledistill.integrations.human36m.data.clips import Clip, film
-from cycledistill.integrations.human36m.data.dataset import LiftWindows, WindowBatches, window_loader
-from cycledistill.integrations.human36m.data.motion import generate_motion
-from cycledistill.integrations.human36m.data.windows import chunk_bounds, window_frames
+from cycledistill.integrations.human36m import create_lifter
+from cycledistill.integrations.human36m.data import (
+    Clip,
+    LiftWindows,
+    WindowBatches,
+    chunk_bounds,
+    film,
+    generate_motion,
+    window_frames,
+    window_loader,
+)
 from cycledistill.integrations.human36m.draw import draw_poses
-from cycledistill.integrations.human36m.evaluation.measure import Protocol, evaluate, predict
-from cycledistill.integrations.human36m.evaluation.metrics import MotionScores
-from cycledistill.integrations.human36m.models.registry import create_lifter
+from cycledistill.integrations.human36m.evaluation import EvalSettings, MotionScores, evaluate, predict
 from cycledistill.integrations.human36m.train import main as run_recipe
 from cycledistill.integrations.human36m.training.losses import mixste_total
 
@@ -61,7 +66,7 @@ EVERY = 3  # frames of the generated 50 a second: a window lasts 1.6 s
 TRAIN, TEST, VIEWS = 48, 12, 2  # sequences and cameras
 BATCH, LEARNING_RATE, WEIGHT_DECAY = 16, 2e-3, 0.05
 WARMUP = 20
-PROTOCOL = Protocol(FRAMES, batch_size=64)
+SETTINGS = EvalSettings(FRAMES, batch_size=64)
 
 Arm = Callable[[nn.Module], object]
 # What is done to the model of each arm. In evaluation the cycled one runs a single cycle, at the cost of "hot".
@@ -87,7 +92,7 @@ def load_data() -> tuple[list[Clip], list[Clip]]:
 
 
 def build_model(arm: str, seed: int) -> nn.Module:
-    """The lifter of an arm; the host's weights depend on the seed alone."""
+    """The lifter of an arm; the network's weights depend on the seed alone."""
     torch.manual_seed(seed)
     model = create_lifter("frame_lifter", frames=FRAMES)
     ARMS[arm](model)
@@ -194,7 +199,7 @@ def draw(models: Mapping[str, nn.Module], clips: Sequence[Clip], path: Path) -> 
     clip = next(clip for clip in clips if clip.action == "squatting")  # walking is not learned in so few steps
     window = slice(FRAMES, 2 * FRAMES)
     inputs = torch.from_numpy(clip.inputs[None, window])
-    poses = {arm: predict(model.eval(), inputs, PROTOCOL)[0].numpy() for arm, model in models.items()}
+    poses = {arm: predict(model.eval(), inputs, SETTINGS)[0].numpy() for arm, model in models.items()}
     title = f"{clip.action}: predicted (orange left, blue right) over true (grey), {FRAMES} frames of 60 ms"
     draw_poses(poses, path, truth=clip.targets[window], title=title)
 
@@ -207,7 +212,7 @@ def run_seed(seed: int, steps: int) -> dict[str, tuple[dict[str, float], dict[st
     for arm in ARMS:
         model = build_model(arm, seed)
         seconds = train(model, training, steps, seed)
-        figures = evaluate(model, test, protocol=PROTOCOL)[1]
+        figures = evaluate(model, test, settings=SETTINGS)[1]
         run = {name: figures[f"{name}_frame_mean"] for name in MEASURES} | {"seed": seed, "cpu_seconds": seconds}
         found[arm] = (run, model.state_dict())
     return found
@@ -248,7 +253,7 @@ def recipe_arguments(args: argparse.Namespace, rest: Sequence[str]) -> list[str]
     if args.data:
         if not {"--config", "--resume", "--evaluate"} & {part.split("=")[0] for part in rest}:
             found += ["--config", "hot_mixste"]
-        found += ["--source", "h36m", "--pose-3d", args.data[0], "--pose-2d", args.data[1]]
+        found += ["--data", "h36m", "--pose-3d", args.data[0], "--pose-2d", args.data[1]]
         if args.allow_pickle:
             found += ["--set", "data.allow_pickle=true"]
     return found

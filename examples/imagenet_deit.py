@@ -2,15 +2,15 @@
 
     pip install -e ".[all]"
     python examples/imagenet_deit.py                # scikit-learn's digits, five kinds of training: table and picture
-    python examples/imagenet_deit.py --data-dir /data/imagenet --config deit_tiny --output runs/a
-    torchrun --nproc-per-node 4 examples/imagenet_deit.py --data-dir /data/imagenet --config deit_tiny --output runs/a
-    python examples/imagenet_deit.py --data-dir /data/imagenet --output runs/a --resume auto   # go on where it stopped
-    python examples/imagenet_deit.py --data-dir /data/imagenet --evaluate runs/a               # accuracy at each exit
+    python examples/imagenet_deit.py --data /data/imagenet --config deit_tiny --output runs/a
+    torchrun --nproc-per-node 4 examples/imagenet_deit.py --data /data/imagenet --config deit_tiny --output runs/a
+    python examples/imagenet_deit.py --data /data/imagenet --output runs/a --resume auto   # go on where it stopped
+    python examples/imagenet_deit.py --data /data/imagenet --evaluate runs/a               # accuracy at each exit
 
-Without --data-dir: one small timm model, trained in five ways from the same initial weights on the same batches, then
+Without --data: one small timm model, trained in five ways from the same initial weights on the same batches, then
 read at 1, 2 and 3 cycles. Options: --seeds, --steps, --output, --figure, --tune (how the learning rate was chosen).
 CPU, one thread, no augmentation; 300 training images are over-fitted, so nothing here need hold on a large data set.
-With --data-dir the work is done by ``cycledistill.integrations.imagenet``: --model, --cycles, --distill, --set a.b=c
+With --data the work is done by ``cycledistill.integrations.imagenet``: --model, --cycles, --distill, --set a.b=c
 and the rest of --help. Not supported there: comparing the five arms in one command; start one run for each.
 """
 
@@ -39,8 +39,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from cycledistill import CycleLoss, unwrap_cyclic, wrap_cyclic
 from cycledistill.cost.report import cost
-from cycledistill.integrations.imagenet.train import add_arguments
-from cycledistill.integrations.imagenet.train import main as run_recipe
+from cycledistill.integrations.imagenet.train import COMMAND
 
 # What distinguishes the arms: the preset given to wrap_cyclic; None is the plain model. base_eq is base with its steps
 # multiplied by what cycles were measured to cost, and the schedule stretched.
@@ -275,8 +274,8 @@ def save_results(runs: Runs, path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison, or hand over to the ImageNet recipe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
-    demo = parser.add_argument_group("the comparison on digits (without --data-dir)")
+    COMMAND.add_arguments(parser)
+    demo = parser.add_argument_group("the comparison on digits (without --data)")
     demo.add_argument("--seeds", type=int, default=6, help="paired seeds, at least 2 (default %(default)s)")
     demo.add_argument("--steps", type=int, default=800, help="training steps of base (default %(default)s)")
     demo.add_argument("--figure", type=Path, metavar="FILE", help="the picture (default accuracy.png in --output)")
@@ -284,12 +283,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     given = {name for name, value in vars(args).items() if value != parser.get_default(name)} - {"output"}
     recipe = ", ".join("--" + name.replace("_", "-") for name in sorted(given - DEMO))
-    if recipe and (given & DEMO or not given & {"data_dir", "config", "evaluate", "resume"}):
+    if recipe and (given & DEMO or not given & {"data", "config", "evaluate", "resume"}):
         parser.error(
-            f"{recipe}: for the ImageNet recipe, which needs --data-dir and knows no --{', --'.join(sorted(DEMO))}"
+            f"{recipe}: for the ImageNet recipe, which needs --data and knows no --{', --'.join(sorted(DEMO))}"
         )
     if recipe:
-        return run_recipe(argv)
+        return COMMAND.main(argv)
     if args.seeds < 2 or args.steps < 1:
         parser.error(
             f"--seeds {args.seeds} --steps {args.steps}: at least 2 seeds, for a spread, and 1 step are needed"

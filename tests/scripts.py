@@ -1,9 +1,10 @@
-"""Scripts that are not installed (examples, benchmarks), loaded as modules."""
+"""Scripts that are not installed (examples, benchmarks), loaded as modules, and how commands end."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -21,3 +22,12 @@ def load_script(path: str) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def exit_code(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """What a process that ran ``main`` would end with: argparse raises it, commands return it."""
+    try:
+        return main(arguments)
+    except SystemExit as stopped:
+        assert isinstance(stopped.code, int), stopped.code
+        return stopped.code

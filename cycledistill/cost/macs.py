@@ -7,13 +7,14 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from cycledistill.plugin.torch_private import TO_COPY, TorchDispatchMode, storage_of
+
 _BATCHED = (torch.ops.aten.bmm, torch.ops.aten.baddbmm)
-_COPIES = (torch.ops.aten.clone, torch.ops.aten._to_copy)  # another layout or another type
+_COPIES = (torch.ops.aten.clone, TO_COPY)  # another layout or another type
 
 
 class Macs(NamedTuple):
@@ -83,21 +84,17 @@ class _WeightProducts(TorchDispatchMode):
         super().__init__()
         self.flops = 0
         # Storages by id; holding them keeps an id from being used again.
-        self._weights = {_storage(parameter): parameter.untyped_storage() for parameter in module.parameters()}
+        self._weights = {storage_of(parameter): parameter.untyped_storage() for parameter in module.parameters()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func.overloadpacket in _COPIES and _storage(args[0]) in self._weights:
-            self._weights[_storage(out)] = out.untyped_storage()
+        if func.overloadpacket in _COPIES and storage_of(args[0]) in self._weights:
+            self._weights[storage_of(out)] = out.untyped_storage()
         elif func.overloadpacket in _BATCHED:
             a, b = args[-2:]
-            if _storage(a) in self._weights or _storage(b) in self._weights:
+            if storage_of(a) in self._weights or storage_of(b) in self._weights:
                 self.flops += 2 * a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2]
         return out
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 def count_parts(model: nn.Module, blocks: list[nn.Module], forward: Callable[[], Any]) -> tuple[Macs, Macs, Macs]:

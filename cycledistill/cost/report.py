@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cycledistill.cost.macs import MacCounter, Macs, count_parts
 from cycledistill.cost.timing import clock_name, interleaved
@@ -21,6 +19,7 @@ from cycledistill.cycle.wrap import wrap_cyclic
 from cycledistill.errors import StackError
 from cycledistill.inputs import Inputs, batch_size, call_of, describe, guess_call, with_data
 from cycledistill.output import CycleOutput
+from cycledistill.plugin.torch_private import AnyBatchNorm, tree_leaves, tree_map_only
 from cycledistill.stack.find import Stack
 from cycledistill.stack.probe import meta_copy
 
@@ -41,7 +40,7 @@ def training_mode(twin: nn.Module, still_norms: bool) -> None:
     """Training mode, with every BatchNorm in eval mode if asked: a batch of one has no statistics."""
     twin.train()
     for module in twin.modules():
-        if still_norms and isinstance(module, _BatchNorm):
+        if still_norms and isinstance(module, AnyBatchNorm):
             module.eval()
 
 

@@ -10,26 +10,25 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from cycledistill.cycle.snapshot import Held, Noted, opaque, plain
+from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, plain
+from cycledistill.plugin.torch_private import AnyBatchNorm, tree_unflatten
 from cycledistill.stack.links import Links
 
 
 @dataclass
-class NotedCall:
+class RecordedCall:
     """One block, and the arguments of its call in the first pass."""
 
     block: nn.Module
-    given: Noted
+    given: Snapshot
     checkpointed: bool
-    containers: list[tuple[Any, Noted]] = field(default_factory=list)
+    containers: list[tuple[Any, Snapshot]] = field(default_factory=list)
     """Lists and dicts among the arguments, which the block may change."""
     places: dict[int, int] = field(default_factory=dict)
     """The number of each argument, by identity."""
-    objects: list[Held] = field(default_factory=list)
+    objects: list[ObjectSnapshot] = field(default_factory=list)
     """Objects that may hold tensors, and what they held."""
     autocast: torch.dtype | bool | None = None
     """The precision the forward asked for around this block, where it is another than around the forward."""
@@ -42,12 +41,12 @@ class NotedCall:
     def watch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Look at what the block could change beside its tokens."""
         given = (*args, *kwargs.values())
-        self.containers = [(each, Noted(plain(each))) for each in given if isinstance(each, (list, dict))]
+        self.containers = [(each, Snapshot(plain(each))) for each in given if isinstance(each, (list, dict))]
         self.places = {id(each): place for place, each in enumerate(given)}
-        self.objects = [Held(each) for each in opaque(self.leaves)]
+        self.objects = [ObjectSnapshot(each) for each in objects_with_hidden_tensors(self.leaves)]
 
     def run(self, frozen: FrozenStatistics, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the block, checkpointed and in the precision of its first call."""
+        """Recording the block, checkpointed and in the precision of its first call."""
         with _precision(self.leaves, self.autocast):
             if self.checkpointed:
                 return checkpoint(partial(_run_frozen, self.block, frozen), *args, use_reentrant=False, **kwargs)
@@ -62,14 +61,14 @@ class NotedCall:
         """The places of the leaves that are other blocks' outputs."""
         return {taken for _, taken in self.links} | {taken for _, _, taken in self.skips}
 
-    def arguments(self, state: list[Any], outputs: list[Noted]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, state: list[Any], outputs: list[Snapshot]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The noted arguments with the state leaves taken from this cycle's outputs of the blocks before."""
         leaves = list(self.leaves)
         for made, taken in self.links:
             leaves[taken] = state[made]
         for block, made, taken in self.skips:
             leaves[taken] = outputs[block].leaves[made]
-        args, kwargs = pytree.tree_unflatten(leaves, self.given.spec)
+        args, kwargs = tree_unflatten(leaves, self.given.spec)
         return args, kwargs
 
 
@@ -77,7 +76,7 @@ class FrozenStatistics:
     """Keeps the running statistics of BatchNorm still while extra cycles run: they belong to the first cycle."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.norms = [module for module in modules if isinstance(module, _BatchNorm) and module.track_running_stats]
+        self.norms = [module for module in modules if isinstance(module, AnyBatchNorm) and module.track_running_stats]
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -112,11 +111,3 @@ def _precision(leaves: list[Any], autocast: torch.dtype | bool | None) -> Abstra
     if isinstance(autocast, torch.dtype):
         return torch.autocast(kind, dtype=autocast)
     return torch.autocast(kind, enabled=False)
-
-
-def saving_hooks() -> Any:
-    """The innermost saved-tensor hooks: another pair inside a block's call than outside means checkpointing."""
-    if torch.compiler.is_compiling() or torch._C._is_tracing():
-        return None
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return hooks[0] if hooks is not None else None

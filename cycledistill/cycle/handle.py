@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from cycledistill.cycle.call import FrozenStatistics
 from cycledistill.cycle.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
-from cycledistill.cycle.modules import Recorder, Site
-from cycledistill.cycle.run import Run, StackReached
-from cycledistill.cycle.snapshot import watching
+from cycledistill.cycle.modules import BlockState, Recorder
+from cycledistill.cycle.recording import Recording, StackReached
+from cycledistill.cycle.snapshot import is_eager
 from cycledistill.distill import Distill
 from cycledistill.errors import ChainError, StackError
 from cycledistill.output import CycleOutput
-from cycledistill.plugin.sites import SITE
+from cycledistill.plugin.state import CYCLE_STATE
+from cycledistill.plugin.torch_private import AnyBatchNorm
 from cycledistill.stack.find import Stack, advice
 
 Scheme = str | Distill | Callable[[CycleOutput], torch.Tensor] | None
@@ -58,7 +58,7 @@ class Cyclic:
             self._distill.group_weights(groups)
         self._stack, self._groups = stack, groups
         self._span, self._siblings = stack.span(model)
-        self._freeze_batch_norm &= any(isinstance(module, _BatchNorm) for module in model.modules())
+        self._freeze_batch_norm &= any(isinstance(module, AnyBatchNorm) for module in model.modules())
 
     @property
     def stack(self) -> Stack:
@@ -133,10 +133,10 @@ class Cyclic:
             container = nn.ModuleList()
         siblings = [container] if self._span is None else list(container.children())
         start, stop = self._span or (0, 1)
-        sites = [getattr(block, SITE, None) for block in siblings[start:stop]]
+        states = [getattr(block, CYCLE_STATE, None) for block in siblings[start:stop]]
         same = len(siblings) == self._siblings and all(
-            isinstance(site, Site) and site.index == index and site.recorder is self._recorder
-            for index, site in enumerate(sites)
+            isinstance(state, BlockState) and state.index == index and state.recorder is self._recorder
+            for index, state in enumerate(states)
         )
         if not same:
             raise StackError(
@@ -149,7 +149,7 @@ class Cyclic:
 
         Not the first alone: blocks that begin as the identity let arguments that hang on tokens look constant.
         """
-        if not watching():
+        if not is_eager():
             return False
         forwards = vars(self).setdefault("_forwards", {True: 0, False: 0})
         count = forwards[model.training] = forwards[model.training] + 1
@@ -162,47 +162,53 @@ class Cyclic:
         weights = self._task_weights()
         frozen = FrozenStatistics(model.modules() if self._freeze_batch_norm else ())
         stack, compare = self._stack, self._compares(model)
-        run = self._recorder.run = Run(stack.path, stack.depth, forward.inputs, stop_at_last=False, compare=compare)
+        recording = self._recorder.recording = Recording(
+            stack.path, stack.depth, forward.inputs, stop_at_last=False, compare=compare
+        )
         try:
             outputs, tokens = [forward()], []
-            run.first_pass_done()
-            tokens.append(run.state())
+            recording.first_pass_done()
+            tokens.append(recording.state())
             for _ in range(1, self._cycles):
-                run.cycle(frozen)
-                tokens.append(run.state())
-                outputs.append(run.replay(forward, frozen))
-            run.check_state()
+                recording.cycle(frozen)
+                tokens.append(recording.state())
+                outputs.append(recording.replay(forward, frozen))
+            recording.check_state()
         except ChainError as refusal:
-            self._recorder.run = None
+            self._recorder.recording = None
             raise StackError(f"{refusal}.{advice(model, self._stack.path)}") from None
         finally:
-            self._recorder.run = None
+            self._recorder.recording = None
         out = CycleOutput(tuple(outputs), tuple(tokens), {}, weights)
-        out.losses = self._losses(model, out, run.entry())
+        out.losses = self._losses(model, out, recording.entry())
         return out
 
     def _eval(self, model: nn.Module, forward: _Forward, whole: bool, stop: bool) -> Any:
         """One eval forward at a later exit: the extra cycles, the tail once; ``whole``: by the model's own forward."""
         stack, compare = self._stack, self._compares(model)
-        run = self._recorder.run = Run(stack.path, stack.depth, forward.inputs, stop_at_last=stop, compare=compare)
+        recording = self._recorder.recording = Recording(
+            stack.path, stack.depth, forward.inputs, stop_at_last=stop, compare=compare
+        )
         frozen = FrozenStatistics(())
         try:
             try:
                 output = forward()
             except StackReached:
-                run.first_pass_done()
-                run.finish_first_cycle()
+                recording.first_pass_done()
+                recording.finish_first_cycle()
             else:
-                if run.entered == 0 and not whole:
+                if recording.entered == 0 and not whole:
                     return output  # this method does not go through the stack (a head on its own, say)
-                run.first_pass_done()
-                if len(run.outputs) < stack.depth:  # the model caught the early stop and went on without the last block
+                recording.first_pass_done()
+                if (
+                    len(recording.outputs) < stack.depth
+                ):  # the model caught the early stop and went on without the last block
                     return self._eval(model, forward, whole, stop=False)
             for _ in range(1, self._exit):
-                run.cycle(frozen)
-            return run.replay(forward, frozen)
+                recording.cycle(frozen)
+            return recording.replay(forward, frozen)
         finally:
-            self._recorder.run = None
+            self._recorder.recording = None
 
 
 @dataclass(frozen=True)

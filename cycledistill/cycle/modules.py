@@ -8,21 +8,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from cycledistill.cycle.run import BYPASS, LOOP, Run
-from cycledistill.cycle.snapshot import Noted, plain, versions
-from cycledistill.plugin.sites import SITE
+from cycledistill.cycle.recording import BYPASS, LOOP, Recording
+from cycledistill.cycle.snapshot import Snapshot, plain
+from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import forward_hooks, versions
 
 
 @dataclass
 class Recorder:
     """Shared by the swapped modules of one model: the run in progress, if any."""
 
-    run: Run | None = None
+    recording: Recording | None = None
 
 
 @dataclass
-class Site:
+class BlockState:
     """The place of one swapped module: its recorder and its number among the blocks, or among the early modules."""
 
     recorder: Recorder
@@ -42,18 +43,18 @@ class CycledBlock(Swapped):
     swap_order = 10
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, note or answer, as the phase of the run asks."""
-        site: Site | None = getattr(self, SITE, None)
-        run = site.recorder.run if site is not None else None
-        if site is None or run is None or run.phase == LOOP:
+        """Recording, note or answer, as the phase of the run asks."""
+        state: BlockState | None = getattr(self, CYCLE_STATE, None)
+        recording = state.recorder.recording if state is not None else None
+        if state is None or recording is None or recording.phase == LOOP:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        if run.phase == BYPASS:
-            output = run.answer_block(site.index, args, site.ordered(kwargs))
+        if recording.phase == BYPASS:
+            output = recording.answer_block(state.index, args, state.ordered(kwargs))
             _show_to_collectors(self, args, output)  # type: ignore[arg-type]
             return output
-        run.note(self, site.index, args, site.ordered(kwargs))  # type: ignore[arg-type]
+        recording.note(self, state.index, args, state.ordered(kwargs))  # type: ignore[arg-type]
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        run.note_output(output)
+        recording.record_output(output)
         return output
 
 
@@ -66,37 +67,37 @@ class EarlyModule(Swapped):
     swap_order = 10
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, note or answer, as the phase of the run asks."""
-        site: Site | None = getattr(self, SITE, None)
-        run = site.recorder.run if site is not None else None
-        if site is None or run is None or not run.is_before_stack():
+        """Recording, note or answer, as the phase of the run asks."""
+        state: BlockState | None = getattr(self, CYCLE_STATE, None)
+        recording = state.recorder.recording if state is not None else None
+        if state is None or recording is None or not recording.is_before_stack():
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        if run.phase == BYPASS:
-            return run.answer_early(site.index, (*args, *kwargs.values()))
+        if recording.phase == BYPASS:
+            return recording.answer_early(state.index, (*args, *kwargs.values()))
         containers = [
-            (place, each, Noted(plain(each)))
+            (place, each, Snapshot(plain(each)))
             for place, each in enumerate((*args, *kwargs.values()))
             if isinstance(each, (list, dict))
         ]
         given = [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, torch.Tensor)]
         before = versions(given)
-        run.inside_early = True
+        recording.inside_early = True
         try:
             output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         finally:
-            run.inside_early = False
+            recording.inside_early = False
         # Nothing is known of either in compiled code.
         changed = [tensor for tensor, was, now in zip(given, before, versions(given), strict=False) if was != now]
         if changed:
-            run.refresh(changed)
-        fills = [(place, Noted(plain(each))) for place, each, was in containers if not was.holds(plain(each))]
-        run.note_early(site.index, output, fills)
+            recording.refresh(changed)
+        fills = [(place, Snapshot(plain(each))) for place, each, was in containers if not was.holds(plain(each))]
+        recording.record_early(state.index, output, fills)
         return output
 
 
 def _show_to_collectors(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     # Hugging Face collects hidden states by forward hooks that are only active inside the model's own forward. A
     # by-passed block runs no hooks, so these (and only these, the others ran in the loop) are shown its output.
-    for hook in block._forward_hooks.values():
+    for hook in forward_hooks(block).values():
         if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
             hook(block, args, output)

@@ -9,22 +9,23 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
+
+from cycledistill.plugin.torch_private import is_tracing, tree_flatten, tree_leaves, tree_unflatten, versions
 
 
-class Noted:
+class Snapshot:
     """Leaves, how they were put together, and how often each tensor had been changed in place.
 
     Lists and dicts are noted as what they held: the model may append to them, and a replay must not find that.
     """
 
     def __init__(self, value: Any) -> None:
-        self.leaves, self.spec = pytree.tree_flatten(value)
+        self.leaves, self.spec = tree_flatten(value)
         self.versions = versions(self.leaves)
 
     def value(self) -> Any:
         """What was noted; containers are made anew."""
-        return pytree.tree_unflatten(self.leaves, self.spec)
+        return tree_unflatten(self.leaves, self.spec)
 
     def changed(self) -> bool:
         """Whether a tensor was changed in place since."""
@@ -39,21 +40,14 @@ class Noted:
 
     def holds(self, value: Any) -> bool:
         """Whether ``value`` holds the very same leaves, put together alike."""
-        leaves, spec = pytree.tree_flatten(value)
+        leaves, spec = tree_flatten(value)
         return spec == self.spec and all(a is b for a, b in zip(leaves, self.leaves, strict=True))
 
 
-def versions(leaves: list[Any]) -> tuple[int, ...]:
-    """How often each leaf was changed in place; nothing under a compiler, which cannot tell."""
-    if torch.compiler.is_compiling():
-        return ()
-    return tuple(leaf._version if isinstance(leaf, torch.Tensor) and not leaf.is_inference() else -1 for leaf in leaves)
-
-
-def watching() -> bool:
+def is_eager() -> bool:
     """Whether values can be looked at: neither compiled, nor traced, nor captured in a CUDA graph."""
     capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-    return not (torch.compiler.is_compiling() or torch._C._is_tracing() or capturing)
+    return not (torch.compiler.is_compiling() or is_tracing() or capturing)
 
 
 def plain(container: list[Any] | dict[Any, Any]) -> Any:
@@ -92,13 +86,13 @@ def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.allclose(a, b, rtol=few, atol=few * largest, equal_nan=True)
 
 
-def opaque(leaves: list[Any]) -> list[Any]:
+def objects_with_hidden_tensors(leaves: list[Any]) -> list[Any]:
     """Objects among the leaves that may hold tensors out of sight: a cache of keys and values, a closure."""
     known = (torch.Tensor, nn.Module, str, numbers.Number, type, type(None), torch.dtype, torch.device, list, dict)
     return [leaf for leaf in leaves if not isinstance(leaf, known) and hasattr(leaf, "__dict__")]
 
 
-class Held:
+class ObjectSnapshot:
     """What an object among the arguments held when it was noted: tensors and numbers, also in the objects it holds."""
 
     def __init__(self, owner: Any) -> None:
@@ -120,7 +114,7 @@ class Held:
 
 
 def _values(value: Any, depth: int) -> Iterator[Any]:
-    for leaf in pytree.tree_leaves(value):
+    for leaf in tree_leaves(value):
         if isinstance(leaf, (torch.Tensor, numbers.Number)):
             yield leaf
         elif depth and isinstance(leaf, types.FunctionType):

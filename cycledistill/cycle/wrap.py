@@ -10,18 +10,18 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from cycledistill.cycle.handle import Cyclic, Scheme
-from cycledistill.cycle.host import CycledHost, HostSite
-from cycledistill.cycle.modules import CycledBlock, EarlyModule, Recorder, Site
+from cycledistill.cycle.modules import BlockState, CycledBlock, EarlyModule, Recorder
+from cycledistill.cycle.root import CycledRoot, RootState
 from cycledistill.cycle.segments import blocks_to_cycle, check_cycled, chosen_behind
 from cycledistill.errors import StackError
-from cycledistill.plugin.sites import SITE
+from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
 from cycledistill.stack.find import Stack, choose_stack
 from cycledistill.stack.probe import argument_names
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_PLUGINS = (CycledHost, CycledBlock, EarlyModule)
+_PLUGINS = (CycledRoot, CycledBlock, EarlyModule)
 _DATA_PARALLEL = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
 
@@ -89,7 +89,7 @@ def unwrap_cyclic(model: Model) -> Model:
     cyclic = getattr(model, "cyclic", None)
     swapped = [(name, m) for name, m in model.named_modules() if _is_swapped(m)]
     if isinstance(cyclic, Cyclic):
-        # A swapped module without a site is a slice of a swapped Sequential that took its place.
+        # A swapped module without a state is a slice of a swapped Sequential that took its place.
         swapped = [(name, m) for name, m in swapped if _recorder_of(m) in (cyclic._recorder, None)]
     elif not swapped or any(cyclic_of(module) is not None for module in model.modules()):
         inner = " (unwrap its .module)" if type(model).__name__ in _DATA_PARALLEL else ""
@@ -105,7 +105,7 @@ def unwrap_cyclic(model: Model) -> Model:
         for plugin in _PLUGINS:
             if has_plugin(module, plugin):
                 unswap(module, plugin)
-        module.__dict__.pop(SITE, None)
+        module.__dict__.pop(CYCLE_STATE, None)
     if isinstance(cyclic, Cyclic):
         del model.cyclic
     return model
@@ -144,26 +144,26 @@ def _roles(model: nn.Module, cyclic: Cyclic) -> Iterator[tuple[nn.Module, type[S
     inside = {id(module) for block in blocks for module in block.modules()}
     for key, (name, module) in enumerate(model.named_modules()):
         if id(module) in places:
-            yield module, CycledBlock, Site(cyclic._recorder, places[id(module)], argument_names(module))
+            yield module, CycledBlock, BlockState(cyclic._recorder, places[id(module)], argument_names(module))
         elif id(module) in inside or type(module).forward is nn.Module.forward:
             continue
         elif any(id(child) in places for child in module.modules()):
-            yield module, CycledHost, HostSite(cyclic, container[len(name) :].lstrip("."))
+            yield module, CycledRoot, RootState(cyclic, container[len(name) :].lstrip("."))
         elif not isinstance(module, torch.jit.ScriptModule) and not parametrize.is_parametrized(module):
-            yield module, EarlyModule, Site(cyclic._recorder, key)
+            yield module, EarlyModule, BlockState(cyclic._recorder, key)
 
 
 def _swap_all(roles: list[tuple[nn.Module, type[Swapped], Any]]) -> None:
     done: list[tuple[nn.Module, type[Swapped]]] = []
     try:
-        for module, plugin, site in roles:
+        for module, plugin, state in roles:
             swap(module, plugin)
             done.append((module, plugin))
-            setattr(module, SITE, site)
+            setattr(module, CYCLE_STATE, state)
     except TypeError as error:
         for module, plugin in done:
             unswap(module, plugin)
-            module.__dict__.pop(SITE, None)
+            module.__dict__.pop(CYCLE_STATE, None)
         name = type(module).__name__
         raise StackError(f"Python cannot change the class of a {name} in this model: {error}") from error
 
@@ -173,7 +173,7 @@ def _is_swapped(module: nn.Module) -> bool:
 
 
 def _recorder_of(module: nn.Module) -> Recorder | None:
-    return getattr(module.__dict__.get(SITE), "recorder", None)
+    return getattr(module.__dict__.get(CYCLE_STATE), "recorder", None)
 
 
 def _check_wrappable(model: nn.Module) -> None:

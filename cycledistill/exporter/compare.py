@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map_only
 
 from cycledistill.exporter.errors import ExportError, in_words
 from cycledistill.inputs import Inputs, describe
+from cycledistill.plugin.torch_private import keystr, tree_flatten_with_path, tree_leaves, tree_map_only
 from cycledistill.stack.probe import argument_names
 
 Run = Callable[[Inputs], list[Tensor]]

@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from cycledistill.exporter.compare import compare, default_tolerance, run_eagerly
 from cycledistill.exporter.errors import ExportError
 from cycledistill.exporter.formats import write, write_weights
 from cycledistill.inputs import Inputs, call_of, describe, guess_call
+from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
 from cycledistill.stack.probe import meta_copy
 
 _logger = logging.getLogger(__name__)

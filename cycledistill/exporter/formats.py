@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from cycledistill.exporter.compare import Run, batched
 from cycledistill.exporter.errors import ExportError, in_words, not_converted, not_loaded, not_traced, quiet
 from cycledistill.inputs import Inputs
+from cycledistill.plugin.torch_private import tree_flatten_with_path, tree_leaves, tree_unflatten
 
 INLINE = 1_900_000_000
 """Bytes of weights up to which an ONNX file holds them itself; protobuf ends at 2 GiB."""

@@ -11,7 +11,7 @@ from torch import nn
 from cycledistill.cycle.wrap import cyclic_of
 from cycledistill.errors import StackError
 from cycledistill.hourglass.settings import Select
-from cycledistill.plugin.sites import HOURGLASS_SITE, SITE
+from cycledistill.plugin.state import CYCLE_STATE, HOURGLASS_STATE
 from cycledistill.stack.find import Stack
 
 SELECTIONS = ("tpc", "uniform", "motion", "attention")
@@ -134,7 +134,7 @@ def check_wrappable(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise StackError(f"wrap_hourglass takes a torch.nn.Module, and was given a {type(model).__name__}")
     name = type(model).__name__
-    if any(HOURGLASS_SITE in module.__dict__ for module in model.modules()):
+    if any(HOURGLASS_STATE in module.__dict__ for module in model.modules()):
         raise StackError(f"this {name} already is an hourglass: call unwrap_hourglass first to change it")
     # A ScriptModule and an OptimizedModule know the classes they were made from.
     kinds = {type(module).__name__ for module in model.modules()} & {"OptimizedModule", "RecursiveScriptModule"}
@@ -144,7 +144,7 @@ def check_wrappable(model: nn.Module) -> None:
         raise StackError(f"this is a {name}: wrap the model inside, wrap_hourglass(model.module)")
     if hasattr(model, "hourglass"):
         raise StackError(f"this {name} has an attribute of its own called 'hourglass', the handle's name: rename it")
-    if cyclic_of(model) is None and any(SITE in module.__dict__ for module in model.modules()):
+    if cyclic_of(model) is None and any(CYCLE_STATE in module.__dict__ for module in model.modules()):
         raise StackError(
             f"cycles are wrapped around a part of this {name}, or around a model it is part of: call wrap_hourglass "
             "and wrap_cyclic on the same module, so that one choice of frames serves all cycles"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cycledistill.cycle.modules import Recorder
-from cycledistill.cycle.run import NOTE
+from cycledistill.cycle.recording import NOTE
 from cycledistill.errors import StackError
 from cycledistill.hourglass.selection import full_precision, most_attended, motion, pool_frames, tpc, uniform
 from cycledistill.hourglass.settings import Settings
@@ -86,46 +86,46 @@ class Pass:
 
     def repeats(self) -> bool:
         """Whether cycles are running past the first, which chose the frames for all of them."""
-        run = self.recorder.run if self.recorder is not None else None
-        return run is not None and run.phase != NOTE
+        recording = self.recorder.recording if self.recorder is not None else None
+        return recording is not None and recording.phase != NOTE
 
 
 def choose_frames(
-    settings: Settings, given: tuple[Tensor, ...] | None, state: Pass, point: int, grid: Tensor
+    settings: Settings, given: tuple[Tensor, ...] | None, forward_pass: Pass, point: int, grid: Tensor
 ) -> KeptFrames:
     """The frames of ``grid`` (B, F', J, C) that a prune point keeps, once for all cycles of a forward.
 
     Args:
         settings: How the model was wrapped.
         given: Frame numbers that the user set, one tensor a prune point.
-        state: Of this forward; what is kept is added to it.
+        forward_pass: Of this forward; what is kept is added to it.
         point: Number of the prune point.
         grid: What enters it.
 
     Raises:
         StackError: Prune points out of order, more frames to keep than are left, or a choice that is none.
     """
-    if state.repeats() and point < len(state.kept):
-        return state.kept[point]
+    if forward_pass.repeats() and point < len(forward_pass.kept):
+        return forward_pass.kept[point]
     if point == 0:
-        state.frames, state.kept, state.noise = grid.shape[1], [], None
-    if point != len(state.kept):
-        raise StackError(f"prune point {point} was entered where {len(state.kept)} was due; do not skip levels")
-    before = state.kept[-1].numbers if state.kept else None
-    count = settings.count(point, state.frames)
+        forward_pass.frames, forward_pass.kept, forward_pass.noise = grid.shape[1], [], None
+    if point != len(forward_pass.kept):
+        raise StackError(f"prune point {point} was entered where {len(forward_pass.kept)} was due; do not skip levels")
+    before = forward_pass.kept[-1].numbers if forward_pass.kept else None
+    count = settings.count(point, forward_pass.frames)
     if count > grid.shape[1]:
         raise StackError(f"prune point {point} is to keep {count} frames, and only {grid.shape[1]} are left")
     if given is not None:
-        kept = given_frames(given[point], before, grid, count, state.frames)
+        kept = given_frames(given[point], before, grid, count, forward_pass.frames)
     elif count == grid.shape[1]:
         ranks = torch.arange(count, device=grid.device).expand(grid.shape[0], -1)
         kept = KeptFrames(ranks, ranks if before is None else before)
     else:
-        drawn = state.noise is not None
-        ranks = _select(settings, grid, count, before, state)
+        drawn = forward_pass.noise is not None
+        ranks = _select(settings, grid, count, before, forward_pass)
         kept = KeptFrames(ranks, ranks if before is None else before.gather(1, ranks))
-        kept.redraw = _redraw(settings, count, None if drawn else state.noise)
-    state.kept.append(kept)
+        kept.redraw = _redraw(settings, count, None if drawn else forward_pass.noise)
+    forward_pass.kept.append(kept)
     return kept
 
 
@@ -147,17 +147,17 @@ def _rand_again(shape: torch.Size, grid: Tensor) -> None:
     torch.rand(shape, device=grid.device)
 
 
-def _select(settings: Settings, grid: Tensor, count: int, before: Tensor | None, state: Pass) -> Tensor:
-    centre = settings.centre_of(state.frames)
-    if centre is not None and not 0 <= centre < state.frames:
-        raise StackError(f"centre={centre}: the clip has {state.frames} frames, numbered from 0")
+def _select(settings: Settings, grid: Tensor, count: int, before: Tensor | None, forward_pass: Pass) -> Tensor:
+    centre = settings.centre_of(forward_pass.frames)
+    if centre is not None and not 0 <= centre < forward_pass.frames:
+        raise StackError(f"centre={centre}: the clip has {forward_pass.frames} frames, numbered from 0")
     with full_precision(grid):
         pooled = pool_frames(grid.detach(), settings.pool)
         all_of_them = torch.arange(grid.shape[1], device=grid.device).expand(grid.shape[0], -1)
         numbers = all_of_them if before is None else before
         forced = None if centre is None else numbers == centre
         if settings.select == "tpc":
-            noise = None if settings.noise is None else _noise(settings.noise, pooled, state).gather(1, numbers)
+            noise = None if settings.noise is None else _noise(settings.noise, pooled, forward_pass).gather(1, numbers)
             neighbours = min(settings.neighbours, grid.shape[1])
             tie, exact = settings.tie, settings.exact
             return tpc(pooled, count, neighbours=neighbours, forced=forced, noise=noise, exact=exact, tie=tie)
@@ -166,24 +166,24 @@ def _select(settings: Settings, grid: Tensor, count: int, before: Tensor | None,
         if settings.select == "motion":
             return motion(pooled, count, forced=forced)
         if settings.select == "attention":
-            return most_attended(_take_attention(state, grid), count, forced=forced)
+            return most_attended(_take_attention(forward_pass, grid), count, forced=forced)
         assert callable(settings.select)
         return check_choice(settings.select(grid.detach(), count), grid, count, forced)
 
 
-def _noise(noise: str | Tensor | torch.Generator, pooled: Tensor, state: Pass) -> Tensor:
+def _noise(noise: str | Tensor | torch.Generator, pooled: Tensor, forward_pass: Pass) -> Tensor:
     """Noise in [0, 1) for every frame of the clip (B, F), drawn once a forward."""
-    if state.noise is None:
-        shape = (pooled.shape[0], state.frames)
+    if forward_pass.noise is None:
+        shape = (pooled.shape[0], forward_pass.frames)
         if isinstance(noise, Tensor):
             if noise.shape not in {(shape[1],), (1, shape[1]), shape}:
                 raise StackError(f"noise of shape {tuple(noise.shape)}: {shape} is expected, a number for each frame")
-            state.noise = noise.to(pooled.device).expand(shape)
+            forward_pass.noise = noise.to(pooled.device).expand(shape)
         elif isinstance(noise, torch.Generator):
-            state.noise = torch.rand(shape, generator=noise, device=noise.device).to(pooled.device)
+            forward_pass.noise = torch.rand(shape, generator=noise, device=noise.device).to(pooled.device)
         else:
-            state.noise = torch.rand(shape, device=pooled.device)
-    return state.noise
+            forward_pass.noise = torch.rand(shape, device=pooled.device)
+    return forward_pass.noise
 
 
 def take_frames(grid: Tensor, ranks: Tensor) -> Tensor:
@@ -193,9 +193,9 @@ def take_frames(grid: Tensor, ranks: Tensor) -> Tensor:
     return rows.view(batch, -1, joints, width)
 
 
-def _take_attention(state: Pass, grid: Tensor) -> list[tuple[Any, Tensor]]:
+def _take_attention(forward_pass: Pass, grid: Tensor) -> list[tuple[Any, Tensor]]:
     """What the temporal attention noted since the last prune point, as (B, N, F, 3 * C)."""
-    noted, state.attention = state.attention, []
+    noted, forward_pass.attention = forward_pass.attention, []
     batch, frames, joints, _ = grid.shape
     lines = []
     for attention, qkv in noted:

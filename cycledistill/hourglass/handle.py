@@ -151,8 +151,8 @@ class Hourglass:
         points = ", ".join(f"{keep} before {layer}" for layer, keep in zip(self.layers, self.keep, strict=True))
         return f"Hourglass({self._stack.path} x{self._stack.depth}: {points}; recover={self.recover!r})"
 
-    def _show(self, state: Pass) -> None:
-        index = tuple(kept.numbers for kept in state.kept)
+    def _show(self, forward_pass: Pass) -> None:
+        index = tuple(kept.numbers for kept in forward_pass.kept)
         # While a model is exported, what arrives here is a stand-in without data.
         self._last = index if all(type(each) is Tensor for each in index) else None
-        self._clip = state.frames
+        self._clip = forward_pass.frames

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from cycledistill.errors import StackError
+from cycledistill.plugin.torch_private import tree_flatten, tree_unflatten
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Tokens:
     @classmethod
     def within(cls, tree: Any, same_type: bool) -> Tokens | None:
         """Those in a nested structure, if there is a tensor; with ``same_type``, of the first one's dtype alone."""
-        leaves, spec = pytree.tree_flatten(tree)
+        leaves, spec = tree_flatten(tree)
         first = next((leaf for leaf in leaves if isinstance(leaf, Tensor)), None)
         if first is None:
             return None
@@ -56,7 +56,7 @@ class Tokens:
         leaves = list(self.leaves)
         for place, leaf in zip(self.places, made, strict=True):
             leaves[place] = leaf
-        return pytree.tree_unflatten(leaves, self.spec)
+        return tree_unflatten(leaves, self.spec)
 
 
 def _alike(leaf: Any, shape: torch.Size, kind: torch.dtype | None) -> bool:

@@ -14,18 +14,17 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from cycledistill.cycle.modules import CycledBlock
-from cycledistill.cycle.run import BYPASS, LOOP
+from cycledistill.cycle.recording import BYPASS, LOOP
 from cycledistill.errors import StackError
 from cycledistill.hourglass.choose import KeptFrames, Pass, choose_frames, take_frames
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.layout import Tokens
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions, linear, nearest
-from cycledistill.plugin.autograd import recomputing
-from cycledistill.plugin.sites import HOURGLASS_SITE, ON_THE_FULL_GRID, SITE
+from cycledistill.plugin.state import CYCLE_STATE, HOURGLASS_STATE, ON_THE_FULL_GRID
 from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import is_replica, recomputing, tree_leaves
 
 _ENTRY, _EXIT = "_cycledistill_frames", "_cycledistill_all_frames"
 
@@ -41,7 +40,7 @@ class Layout(Protocol):
 
 
 @dataclass
-class HourglassSite:
+class HourglassState:
     """The place of one swapped module."""
 
     handle: Hourglass
@@ -58,26 +57,26 @@ class HourglassSite:
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The arguments for the frames that are kept."""
-        state = self.handle._pass
-        if state is None and not recomputing():
+        forward_pass = self.handle._pass
+        if forward_pass is None and not recomputing():
             return args, kwargs  # called by itself
         tokens = Tokens.within((args, kwargs), same_type=True)
         if tokens is None:
             raise StackError(f"{self.path} was called without a tensor: an hourglass drops frames of its tokens")
-        if state is None:
+        if forward_pass is None:
             kept: KeptFrames | None = getattr(tokens.first, _ENTRY, None)
             if kept is None:
                 return args, kwargs
         else:
-            _refuse_reentrant(self.path, tokens.first, state)
-        grid = self._grid(tokens.state, self._frames_before(state))
-        if state is None:
+            _refuse_reentrant(self.path, tokens.first, forward_pass)
+        grid = self._grid(tokens.state, self._frames_before(forward_pass))
+        if forward_pass is None:
             assert kept is not None
             if kept.redraw is not None:
                 kept.redraw(grid)
         else:
             self._check_others(tokens, grid)
-            kept = choose_frames(self.handle._settings, self.handle._given, state, self.point or 0, grid)
+            kept = choose_frames(self.handle._settings, self.handle._given, forward_pass, self.point or 0, grid)
             if torch.is_grad_enabled() and not torch.compiler.is_compiling():
                 setattr(tokens.first, _ENTRY, kept)
         count = kept.ranks.shape[1]
@@ -100,18 +99,18 @@ class HourglassSite:
 
     def leave(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The output with all frames again."""
-        state = self.handle._pass
-        inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        if state is None:
+        forward_pass = self.handle._pass
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if forward_pass is None:
             noted = getattr(inputs[0], _EXIT, None) if inputs and recomputing() else None
             if noted is None:
                 return output
             kept, frames = noted
-        elif not state.due:
+        elif not forward_pass.due:
             return output
         else:
-            state.due = False
-            kept, frames = state.kept[-1], state.frames
+            forward_pass.due = False
+            kept, frames = forward_pass.kept[-1], forward_pass.frames
             if inputs and torch.is_grad_enabled() and not torch.compiler.is_compiling():
                 setattr(inputs[0], _EXIT, (kept, frames))
         tokens = Tokens.within(output, same_type=False)
@@ -133,9 +132,9 @@ class HourglassSite:
         self._check_width(grid, self.recovery.query)
         return self.recovery(grid, frames, settings.lengths)
 
-    def _frames_before(self, state: Pass | None) -> int | None:
-        if state is not None and self.point:
-            return state.kept[self.point - 1].ranks.shape[1]
+    def _frames_before(self, forward_pass: Pass | None) -> int | None:
+        if forward_pass is not None and self.point:
+            return forward_pass.kept[self.point - 1].ranks.shape[1]
         return self.handle._settings.frames
 
     def _grid(self, given: Any, frames: int | None) -> Tensor:
@@ -175,25 +174,25 @@ class HourglassLevel(Swapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Drop frames, run, recover frames, as the place asks."""
-        site: HourglassSite | None = self.__dict__.get(HOURGLASS_SITE)
-        if site is None:
+        state: HourglassState | None = self.__dict__.get(HOURGLASS_STATE)
+        if state is None:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        if getattr(self, "_is_replica", False):
+        if is_replica(self):
             raise StackError(
                 "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
                 "torch.nn.parallel.DistributedDataParallel, or unwrap_hourglass(model)"
             )
         # Later cycles start from the kept frames, and answer for levels with tokens that are already pruned.
         phase = _phase(self)  # type: ignore[arg-type]
-        if site.point is not None and phase not in (LOOP, BYPASS):
-            args, kwargs = site.enter(self, args, kwargs)  # type: ignore[arg-type]
+        if state.point is not None and phase not in (LOOP, BYPASS):
+            args, kwargs = state.enter(self, args, kwargs)  # type: ignore[arg-type]
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        state = site.handle._pass
-        if site.point is not None and state is not None:
-            site.check_state((args, kwargs), output)
-        if site.ends and phase != LOOP and state is not None:
-            state.due = len(state.kept) == len(site.handle.layers)
-        return site.leave(args, kwargs, output) if site.returns and phase != LOOP else output
+        forward_pass = state.handle._pass
+        if state.point is not None and forward_pass is not None:
+            state.check_state((args, kwargs), output)
+        if state.ends and phase != LOOP and forward_pass is not None:
+            forward_pass.due = len(forward_pass.kept) == len(state.handle.layers)
+        return state.leave(args, kwargs, output) if state.returns and phase != LOOP else output
 
     def __prepare_scriptable__(self) -> nn.Module:
         raise StackError(
@@ -202,7 +201,7 @@ class HourglassLevel(Swapped):
         )
 
 
-class NotedQkv(Swapped):
+class QkvRecorder(Swapped):
     """The projection to queries, keys and values of an attention in front of a prune point: notes its output."""
 
     swap_order = 5
@@ -210,15 +209,15 @@ class NotedQkv(Swapped):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Project, and note the result for ``select="attention"``."""
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        handle, attention = self.__dict__[HOURGLASS_SITE].noted
-        state = handle._pass
-        if state is not None and handle._given is None and not state.repeats():
-            state.attention.append((attention, output.detach()))
+        handle, attention = self.__dict__[HOURGLASS_STATE].noted
+        forward_pass = handle._pass
+        if forward_pass is not None and handle._given is None and not forward_pass.repeats():
+            forward_pass.attention.append((attention, output.detach()))
         return output
 
 
 @dataclass
-class QkvSite:
+class QkvState:
     """The place of a ``qkv``: the handle, and the attention that it belongs to."""
 
     handle: Hourglass
@@ -230,7 +229,7 @@ class QkvSite:
         return self.handle, self.attention
 
 
-class HourglassHost(Swapped):
+class HourglassRoot(Swapped):
     """The wrapped model, and the modules between it and its levels: where a forward begins and ends."""
 
     swap_order = 5
@@ -260,32 +259,33 @@ def _on_all_frames(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
 def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
-        site: HourglassSite | None = self.__dict__.get(HOURGLASS_SITE)
-        if site is None or site.handle._pass is not None:
+        state: HourglassState | None = self.__dict__.get(HOURGLASS_STATE)
+        if state is None or state.handle._pass is not None:
             return method(self, *args, **kwargs)
-        handle = site.handle
-        recorder = getattr(self.__dict__.get(SITE), "recorder", None)
-        state = handle._pass = Pass(recorder, torch.is_grad_enabled())
+        handle = state.handle
+        recorder = getattr(self.__dict__.get(CYCLE_STATE), "recorder", None)
+        forward_pass = handle._pass = Pass(recorder, torch.is_grad_enabled())
         try:
             output = method(self, *args, **kwargs)
         finally:
             handle._pass = None
         if name == "forward" and "hourglass" in self.__dict__:
-            _check_done(handle, state)
-        if state.kept and not recomputing():
-            handle._show(state)
+            _check_done(handle, forward_pass)
+        if forward_pass.kept and not recomputing():
+            handle._show(forward_pass)
         return output
 
     return enter
 
 
-def _check_done(handle: Hourglass, state: Pass) -> None:
-    if len(state.kept) != len(handle.layers):
+def _check_done(handle: Hourglass, forward_pass: Pass) -> None:
+    if len(forward_pass.kept) != len(handle.layers):
         raise StackError(
-            f'blocks="{handle.stack.path}": the forward passed {len(state.kept)} of {len(handle.layers)} prune points; '
-            "the model was edited after wrapping, or skips levels. Call unwrap_hourglass(model) and wrap it again"
+            f'blocks="{handle.stack.path}": the forward passed {len(forward_pass.kept)} of {len(handle.layers)} '
+            "prune points; the model was edited after wrapping, or skips levels. Call unwrap_hourglass(model) and wrap "
+            "it again"
         )
-    if state.due:
+    if forward_pass.due:
         raise StackError(
             f"{handle.recover_after} did not run after the last level, so no frames were recovered: name with "
             "recover_after a module that does"
@@ -294,13 +294,13 @@ def _check_done(handle: Hourglass, state: Pass) -> None:
 
 def _phase(module: nn.Module) -> str | None:
     """The phase of the cycles, if this module is one of the blocks that are cycled."""
-    site = module.__dict__.get(SITE)
-    run = site.recorder.run if site is not None and isinstance(module, CycledBlock) else None
-    return run.phase if run is not None else None
+    state = module.__dict__.get(CYCLE_STATE)
+    recording = state.recorder.recording if state is not None and isinstance(module, CycledBlock) else None
+    return recording.phase if recording is not None else None
 
 
-def _refuse_reentrant(path: str, tokens: Tensor, state: Pass) -> None:
-    if state.grad_enabled and tokens.requires_grad and not torch.is_grad_enabled():
+def _refuse_reentrant(path: str, tokens: Tensor, forward_pass: Pass) -> None:
+    if forward_pass.grad_enabled and tokens.requires_grad and not torch.is_grad_enabled():
         raise StackError(
             f"{path} runs without gradients inside a forward that has them, as in reentrant activation checkpointing, "
             "whose second run would see other frames. Use non-reentrant checkpointing: "

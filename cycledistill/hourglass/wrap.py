@@ -29,16 +29,16 @@ from cycledistill.hourglass.checks import (
 )
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.layout import resolve_layout
-from cycledistill.hourglass.modules import HourglassHost, HourglassLevel, HourglassSite, NotedQkv, QkvSite
+from cycledistill.hourglass.modules import HourglassLevel, HourglassRoot, HourglassState, QkvRecorder, QkvState
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
 from cycledistill.hourglass.settings import Select, Settings, check_noise
-from cycledistill.plugin.sites import HOURGLASS_SITE, PRUNE_SITE
+from cycledistill.plugin.state import HOURGLASS_STATE, PRUNE_STATE
 from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
 from cycledistill.stack.find import Stack, choose_stack
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_PLUGINS = (HourglassLevel, HourglassHost, NotedQkv)
+_PLUGINS = (HourglassLevel, HourglassRoot, QkvRecorder)
 _Role = tuple[nn.Module, type[Swapped], Any]
 
 
@@ -248,28 +248,28 @@ def _roles(
     model: nn.Module, handle: Hourglass, layout: Any, added: tuple[nn.ModuleList, FrameRecovery] | None
 ) -> Iterator[_Role]:
     levels = handle.stack.modules(model)
-    sites: dict[int, HourglassSite] = {}
+    states: dict[int, HourglassState] = {}
     names = {id(module): name for name, module in model.named_modules()}
 
-    def site(module: nn.Module) -> HourglassSite:
-        return sites.setdefault(id(module), HourglassSite(handle, layout, names[id(module)]))
+    def state_of(module: nn.Module) -> HourglassState:
+        return states.setdefault(id(module), HourglassState(handle, layout, names[id(module)]))
 
     acting = {id(levels[number]): levels[number] for number in handle.layers}
     for point, number in enumerate(handle.layers):
-        site(levels[number]).point = point
-        site(levels[number]).positions = added[0][point] if added is not None else None  # type: ignore[assignment]
+        state_of(levels[number]).point = point
+        state_of(levels[number]).positions = added[0][point] if added is not None else None  # type: ignore[assignment]
     if handle.recover_after is not None:
         back, last = model.get_submodule(handle.recover_after), levels[handle._end]
         acting |= {id(back): back, id(last): last}
-        site(last).ends, site(back).returns = True, True
-        site(back).recovery = added[1] if added is not None else None
+        state_of(last).ends, state_of(back).returns = True, True
+        state_of(back).recovery = added[1] if added is not None else None
     for module in acting.values():
-        yield module, HourglassLevel, site(module)
+        yield module, HourglassLevel, state_of(module)
     inside = {id(module) for level in levels for module in level.modules()}
     for module in model.modules():
         called = type(module).forward is not nn.Module.forward or module is model
         if called and id(module) not in inside and any(child is levels[0] for child in module.modules()):
-            yield module, HourglassHost, site(module)
+            yield module, HourglassRoot, state_of(module)
     if handle._settings.select == "attention":
         for number in handle.layers:
             yield from _attention_roles(handle, number, levels[number - 1])
@@ -289,7 +289,7 @@ def _attention_roles(handle: Hourglass, number: int, level: nn.Module) -> Iterat
             'with num_heads and a qkv layer, whose output tells who attends to whom. Use select="tpc", or a callable'
         )
     for module in temporal:
-        yield module.qkv, NotedQkv, QkvSite(handle, module)  # type: ignore[misc]
+        yield module.qkv, QkvRecorder, QkvState(handle, module)  # type: ignore[misc]
 
 
 def _install(
@@ -297,10 +297,10 @@ def _install(
 ) -> None:
     done = []
     try:
-        for module, plugin, site in roles:
+        for module, plugin, state in roles:
             swap(module, plugin)
             done.append(module)
-            setattr(module, HOURGLASS_SITE, site)
+            setattr(module, HOURGLASS_STATE, state)
         model.hourglass = handle  # type: ignore[assignment]
         _settle_cycles(model)
     except (TypeError, StackError) as error:
@@ -328,11 +328,11 @@ def _take_off(module: nn.Module) -> None:
     for plugin in _PLUGINS:
         if has_plugin(module, plugin):
             unswap(module, plugin)
-    module.__dict__.pop(HOURGLASS_SITE, None)
+    module.__dict__.pop(HOURGLASS_STATE, None)
 
 
 def _handle_at(module: nn.Module) -> Any:
-    return getattr(module.__dict__.get(HOURGLASS_SITE), "handle", None)
+    return getattr(module.__dict__.get(HOURGLASS_STATE), "handle", None)
 
 
 def _choose_stack(model: nn.Module, blocks: str) -> Stack:
@@ -340,7 +340,7 @@ def _choose_stack(model: nn.Module, blocks: str) -> Stack:
         stack = choose_stack(model, blocks)
     except StackError as refusal:  # its advice is the call that the user made
         raise StackError(str(refusal).replace("wrap_cyclic(", "wrap_hourglass(")) from None
-    if any(PRUNE_SITE in module.__dict__ for module in stack.modules(model)):
+    if any(PRUNE_STATE in module.__dict__ for module in stack.modules(model)):
         raise StackError(
             f'blocks="{blocks}": wrap_pruning drops tokens in these blocks; one of the two can act on a stack'
         )

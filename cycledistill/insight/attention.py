@@ -18,7 +18,7 @@ Seen = Callable[[Tensor, int], None]
 _SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax)
 
 
-class AttentionWatch(TorchFunctionMode):
+class AttentionHook(TorchFunctionMode):
     """Calls ``seen`` with the weights of every attention that runs while it is entered.
 
     Fused attention (``scaled_dot_product_attention``) keeps no weights: they are worked out again, for ``rows`` alone.
@@ -60,12 +60,12 @@ class AttentionWatch(TorchFunctionMode):
 
 
 @contextmanager
-def watch_attention(seen: Seen, rows: slice | None = None) -> Iterator[None]:
-    """`AttentionWatch`, with PyTorch's fused encoder layer, which hides its attention, switched off meanwhile."""
+def hook_attention(seen: Seen, rows: slice | None = None) -> Iterator[None]:
+    """`AttentionHook`, with PyTorch's fused encoder layer, which hides its attention, switched off meanwhile."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with AttentionWatch(seen, rows):
+        with AttentionHook(seen, rows):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from cycledistill.insight.attention import over_tokens, watch_attention
-from cycledistill.insight.watch import Inputs, run, watched_stack
+from cycledistill.insight.attention import hook_attention, over_tokens
+from cycledistill.insight.track import Inputs, run, track_blocks
+from cycledistill.plugin.torch_private import tree_leaves
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def attention_maps(
     counts, skipped = set[int](), 0
     pruning: Any = vars(model).get("pruning")
     scored = pruning.layers if pruning is not None else ()
-    with watched_stack(model, cycles, blocks) as (modules, place):
+    with track_blocks(model, cycles, blocks) as (modules, place):
 
         def seen(weights: Tensor, queries: int) -> None:
             nonlocal skipped
@@ -137,7 +137,7 @@ def attention_maps(
             kept = weights.mean((0, 1), keepdim=True) if mean else weights
             maps.append(AttentionMap(place.cycle, place.layer, kept.cpu(), maps[-1].part + 1 if same else 0))
 
-        with watch_attention(seen, rows):
+        with hook_attention(seen, rows):
             run(model, inputs)
     if not counts:
         raise ValueError(_no_attention(modules, skipped))
@@ -179,7 +179,7 @@ def token_drift(model: nn.Module, inputs: Inputs, *, cycles: int | None = None, 
         [0.21, 0.83, 0.95]
     """
     states: list[Tensor] = []
-    with watched_stack(model, cycles, blocks) as (modules, place):
+    with track_blocks(model, cycles, blocks) as (modules, place):
 
         def before(_: nn.Module, args: Any, kwargs: Any) -> None:
             if place.cycle == 1:

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.swap import bare, recipe_of
+from cycledistill.plugin.torch_private import tree_map
 from cycledistill.prune.scores import attention_rows
 from cycledistill.stack.find import Stack
 from cycledistill.stack.probe import guess_inputs, meta_copy, run_meta
@@ -117,7 +117,7 @@ def check_block(stack: Stack, number: int, block: nn.Module, query: slice, given
     """
     try:
         twin = _random_copy(block)
-        args, kwargs = pytree.tree_map(_random_like, given)
+        args, kwargs = tree_map(_random_like, given)
         attention_agrees = _attention_agrees(twin, args, kwargs, query)
         mlp_agrees = _mlp_agrees(twin, args, kwargs)
     except Exception as error:  # weights that cannot be copied (sharded, quantised): no verdict

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
-from cycledistill.plugin.autograd import recomputing
 from cycledistill.plugin.rows import flat_rows, put_rows, take_rows, with_first
-from cycledistill.plugin.sites import ON_THE_FULL_GRID, PRUNE_SITE
+from cycledistill.plugin.state import ON_THE_FULL_GRID, PRUNE_STATE
 from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import is_replica, recomputing
+from cycledistill.prune.kept_tokens import KeptTokens, kept_tokens_of, mark_kept_tokens, take_argument
 from cycledistill.prune.scores import token_scores
-from cycledistill.prune.survivors import Kept, kept_of, note_kept, take_argument
 
 
 class Settings(Protocol):
@@ -43,7 +43,7 @@ class Settings(Protocol):
 
 
 @dataclass
-class PruneSite:
+class PruneState:
     """The place of a block, shared with its ``qkv``, ``norm2`` and ``mlp``."""
 
     settings: Settings
@@ -80,9 +80,9 @@ class PrunedBlock(Swapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run on the tokens that are left, and note on the output which ones these are."""
-        site: PruneSite = self.__dict__[PRUNE_SITE]
+        site: PruneState = self.__dict__[PRUNE_STATE]
         state = args[0] if args else kwargs[site.parameters[0]]
-        kept = kept_of(state)
+        kept = kept_tokens_of(state)
         if kept is not None:
             # The state was returned by this block or a later one: this is a further cycle, which prunes no more.
             again = kept.again or site.block <= kept.block
@@ -100,14 +100,14 @@ class PrunedBlock(Swapped):
         else:
             output, kept = self._drop(site, state, kept, args, kwargs)
         if kept is not None:
-            note_kept(output, replace(kept, block=site.block, again=again))
+            mark_kept_tokens(output, replace(kept, block=site.block, again=again))
         return output
 
     def _drop(
-        self, site: PruneSite, state: Tensor, kept: Kept | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Any, Kept | None]:
+        self, site: PruneState, state: Tensor, kept: KeptTokens | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, KeptTokens | None]:
         settings = site.settings
-        if getattr(self, "_is_replica", False):
+        if is_replica(self):
             raise site.error(
                 "is a replica of torch.nn.DataParallel, whose threads share one record of the forward: use "
                 "torch.nn.parallel.DistributedDataParallel"
@@ -131,14 +131,14 @@ class PrunedBlock(Swapped):
             raise site.error("did not run attn.qkv, norm2 and mlp in this order, one call each; it cannot be pruned")
         if kept is None:
             index = torch.arange(number - settings.first, device=state.device).expand(state.shape[0], -1)
-            kept = Kept(index, settings.first, number, site.block)
+            kept = KeptTokens(index, settings.first, number, site.block)
         kept = kept.then(call.local, site.block)
         if not recomputing():
             settings.show(kept.index)
         return take_rows(output, call.rows), kept
 
     def __prepare_scriptable__(self) -> nn.Module:
-        raise self.__dict__[PRUNE_SITE].error(
+        raise self.__dict__[PRUNE_STATE].error(
             "cannot be compiled by torch.jit.script, which would drop no token: use torch.jit.trace, torch.export, ONNX"
         )
 
@@ -158,7 +158,7 @@ class PrunedModel(Swapped):
 def _on_the_full_grid(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
-        site: PruneSite = self.__dict__[PRUNE_SITE]
+        site: PruneState = self.__dict__[PRUNE_STATE]
         if site.settings.keep < 1:
             raise StackError(
                 f"{name} puts tokens back on the grid of patches, and this model drops some: set "
@@ -177,7 +177,7 @@ class PrunedQkv(Swapped):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Project, and keep the result where the block is pruning."""
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        call = self.__dict__[PRUNE_SITE].call
+        call = self.__dict__[PRUNE_STATE].call
         if call is not None:
             call.qkv = output
         return output
@@ -190,7 +190,7 @@ class PrunedNorm(Swapped):
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Normalise the survivors (B, first + k, C) of ``x`` (B, N, C)."""
-        site: PruneSite = self.__dict__[PRUNE_SITE]
+        site: PruneState = self.__dict__[PRUNE_STATE]
         call = site.call
         if call is None:
             return super().__call__(x, *args, **kwargs)  # type: ignore[misc]
@@ -211,7 +211,7 @@ class PrunedMlp(Swapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run on (B, first + k, C), and return (B, N, C)."""
-        site: PruneSite = self.__dict__[PRUNE_SITE]
+        site: PruneState = self.__dict__[PRUNE_STATE]
         call = site.call
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         if call is None:
@@ -222,7 +222,7 @@ class PrunedMlp(Swapped):
         return put_rows(output, call.rows, call.number)
 
 
-def _choose(site: PruneSite, call: PruneCall) -> Tensor:
+def _choose(site: PruneState, call: PruneCall) -> Tensor:
     """Positions (B, k) of the survivors among the droppable tokens, the highest score first."""
     given = {
         kind: value

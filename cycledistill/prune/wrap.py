@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
-from cycledistill.plugin.sites import HOURGLASS_SITE, ON_THE_FULL_GRID, PRUNE_SITE
+from cycledistill.plugin.state import HOURGLASS_STATE, ON_THE_FULL_GRID, PRUNE_STATE
 from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
 from cycledistill.prune.checks import PARTS, check_block, check_layers, check_parts, trial
-from cycledistill.prune.modules import PrunedBlock, PrunedMlp, PrunedModel, PrunedNorm, PrunedQkv, PruneSite
-from cycledistill.prune.query import resolve_query
+from cycledistill.prune.modules import PrunedBlock, PrunedMlp, PrunedModel, PrunedNorm, PrunedQkv, PruneState
+from cycledistill.prune.scoring_tokens import resolve_scoring_tokens
 from cycledistill.stack.find import Stack, choose_stack
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -118,12 +118,12 @@ def wrap_pruning(
     """
     _check_wrappable(model)
     stack = _choose_stack(model, blocks)
-    if any(HOURGLASS_SITE in module.__dict__ for module in stack.modules(model)):
+    if any(HOURGLASS_STATE in module.__dict__ for module in stack.modules(model)):
         raise StackError(
             f'blocks="{blocks}": an hourglass drops frames in these blocks; one of the two can act on a stack'
         )
     pruned = check_layers(layers, stack)
-    tokens, first = resolve_query(model, query, stack)
+    tokens, first = resolve_scoring_tokens(model, query, stack)
     handle = Pruning(stack, pruned, keep, tokens, first)
     for number in pruned:
         check_parts(stack, number, stack.modules(model)[number])
@@ -160,7 +160,7 @@ def unwrap_pruning(model: Model) -> Model:
         for plugin in _PLUGINS:
             if has_plugin(module, plugin):
                 unswap(module, plugin)
-        delattr(module, PRUNE_SITE)
+        delattr(module, PRUNE_STATE)
     del model.pruning
     return model
 
@@ -178,29 +178,29 @@ def _install(model: nn.Module, handle: Pruning) -> None:
         for module, plugin, site in _roles(model, handle):
             swap(module, plugin)
             done.append((module, plugin))
-            setattr(module, PRUNE_SITE, site)
+            setattr(module, PRUNE_STATE, site)
     except TypeError as error:
         for module, plugin in done:
             unswap(module, plugin)
-            module.__dict__.pop(PRUNE_SITE, None)
+            module.__dict__.pop(PRUNE_STATE, None)
         raise StackError(f"Python cannot change the class of a {type(module).__name__} in it: {error}") from error
     model.pruning = handle  # type: ignore[assignment]
 
 
-def _roles(model: nn.Module, handle: Pruning) -> Iterator[tuple[nn.Module, type[Swapped], PruneSite]]:
+def _roles(model: nn.Module, handle: Pruning) -> Iterator[tuple[nn.Module, type[Swapped], PruneState]]:
     if any(hasattr(model, name) for name in ON_THE_FULL_GRID):
-        yield model, PrunedModel, PruneSite(handle, handle.stack.path, -1, False, ())
+        yield model, PrunedModel, PruneState(handle, handle.stack.path, -1, False, ())
     for number, block in enumerate(handle.stack.modules(model)):
         parameters = tuple(inspect.signature(block.forward).parameters)
         prunes = number in handle.layers
-        site = PruneSite(handle, handle.stack.path, number, prunes, parameters)
+        site = PruneState(handle, handle.stack.path, number, prunes, parameters)
         yield block, PrunedBlock, site
         if prunes:
             yield from ((block.get_submodule(part), plugin, site) for part, plugin in _PARTS.items())
 
 
 def _settings_of(module: nn.Module) -> Any:
-    return getattr(module.__dict__.get(PRUNE_SITE), "settings", None)
+    return getattr(module.__dict__.get(PRUNE_STATE), "settings", None)
 
 
 def _fraction(keep: float) -> float:
@@ -213,7 +213,7 @@ def _check_wrappable(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise StackError(f"wrap_pruning takes a torch.nn.Module, and was given a {type(model).__name__}")
     name = type(model).__name__
-    if any(PRUNE_SITE in module.__dict__ for module in model.modules()):
+    if any(PRUNE_STATE in module.__dict__ for module in model.modules()):
         raise StackError(f"this {name} is already pruned: set model.pruning.keep, or call unwrap_pruning first")
     # A ScriptModule and an OptimizedModule know the classes they were made from.
     kinds = {type(module).__name__ for module in model.modules()} & {"OptimizedModule", "RecursiveScriptModule"}

@@ -5,6 +5,10 @@ class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the key, what was given and what was expected."""
 
 
+class DataError(ValueError):
+    """Data that is missing, broken or cannot be trained on; the message names the file and what was expected."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint that is missing, incomplete, of another model, or that would run code if it were loaded."""
 

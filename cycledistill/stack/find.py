@@ -13,10 +13,10 @@ from itertools import groupby
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
 from cycledistill.errors import ChainError, StackError
 from cycledistill.plugin.swap import recipe_of
+from cycledistill.plugin.torch_private import AnyConvolution
 from cycledistill.stack.links import Call, Links, Trace, check_chain, computed_between, links_between, returned
 from cycledistill.stack.probe import probe
 
@@ -178,7 +178,9 @@ def _can_run(block: nn.Module) -> bool:
 
 def _is_convolutional(stack: Stack, model: nn.Module) -> bool:
     """Whether the blocks mix places by convolutions alone: a CNN, cycled only where its path is given."""
-    kernels = (m.kernel_size for block in stack.modules(model) for m in block.modules() if isinstance(m, _ConvNd))
+    kernels = (
+        m.kernel_size for block in stack.modules(model) for m in block.modules() if isinstance(m, AnyConvolution)
+    )
     return not stack.attention and any(max(kernel) > 1 for kernel in kernels)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from cycledistill.plugin.swap import bare
+from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.links import Call, Trace, shapes
 
 _logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def meta_copy(model: nn.Module) -> nn.Module:
             empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
         memo[id(tensor)] = empty
     for module in model.modules():
-        for leaf in pytree.tree_leaves(dict(vars(module))):
+        for leaf in tree_leaves(dict(vars(module))):
             # A cache of computed tensors (LevIT's attention biases) would refuse to be copied.
             if isinstance(leaf, torch.Tensor) and not leaf.is_leaf:
                 memo[id(leaf)] = leaf.detach().to("meta")
@@ -138,7 +138,7 @@ def _run(twin: nn.Module, inputs: dict[str, torch.Tensor], names: list[str], gra
         def note(module: nn.Module, args: Any, kwargs: Any, output: Any, calls: list[Call] = trace[name]) -> None:
             # Strong references keep every tensor's identity unique for the whole probe.
             ordered = {key: kwargs[key] for key in argument_names(module) if key in kwargs} | kwargs
-            calls.append(Call(pytree.tree_leaves((args, ordered)), pytree.tree_leaves(output)))
+            calls.append(Call(tree_leaves((args, ordered)), tree_leaves(output)))
 
         handles.append(modules[name].register_forward_hook(note, with_kwargs=True))
     try:

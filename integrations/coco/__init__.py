@@ -8,28 +8,42 @@ Needs ``pip install cycledistill[coco]``. ``python -m cycledistill.integrations.
 that the authors of these models released.
 """
 
-from cycledistill.recipes.errors import CheckpointError
+import typing
 
-from .losses.heatmap import HeatmapLoss
-from .losses.rle import RLELoss
-from .models.config import TokenPoseConfig
-from .models.plugins import PoseModelConfig
-from .models.registry import build_pose_model, create_pose_model, list_pose_models, pose_model_config
-from .models.tokenpose import TokenPose
-from .weights.loading import load_imagenet_backbone, load_pose_weights, save_pose_weights
+from cycledistill import lazy
 
-__all__ = [
-    "CheckpointError",
-    "HeatmapLoss",
-    "PoseModelConfig",
-    "RLELoss",
-    "TokenPose",
-    "TokenPoseConfig",
-    "build_pose_model",
-    "create_pose_model",
-    "list_pose_models",
-    "load_imagenet_backbone",
-    "load_pose_weights",
-    "pose_model_config",
-    "save_pose_weights",
-]
+if typing.TYPE_CHECKING:
+    from cycledistill.recipes.errors import CheckpointError as CheckpointError
+
+    from .losses.heatmap import HeatmapLoss as HeatmapLoss
+    from .losses.rle import RLELoss as RLELoss
+    from .models.config import TokenPoseConfig as TokenPoseConfig
+    from .models.plugins import PoseModelConfig as PoseModelConfig
+    from .models.registry import build_pose_model as build_pose_model
+    from .models.registry import create_pose_model as create_pose_model
+    from .models.registry import list_pose_models as list_pose_models
+    from .models.registry import pose_model_config as pose_model_config
+    from .models.tokenpose import TokenPose as TokenPose
+    from .weights.loading import load_imagenet_backbone as load_imagenet_backbone
+    from .weights.loading import load_pose_weights as load_pose_weights
+    from .weights.loading import save_pose_weights as save_pose_weights
+else:
+    __all__, __getattr__, __dir__ = lazy.hand_on(
+        __name__,
+        {
+            "CheckpointError": "cycledistill.recipes.errors",
+            "HeatmapLoss": ".losses.heatmap",
+            "PoseModelConfig": ".models.plugins",
+            "RLELoss": ".losses.rle",
+            "TokenPose": ".models.tokenpose",
+            "TokenPoseConfig": ".models.config",
+            "build_pose_model": ".models.registry",
+            "create_pose_model": ".models.registry",
+            "list_pose_models": ".models.registry",
+            "load_imagenet_backbone": ".weights.loading",
+            "load_pose_weights": ".weights.loading",
+            "pose_model_config": ".models.registry",
+            "save_pose_weights": ".weights.loading",
+        },
+        requires="cycledistill[coco]",
+    )

@@ -16,12 +16,12 @@ from pathlib import Path
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.convert import convert_command, convert_parser
 from cycledistill.recipes.weights.files import read_weights, write_weights
+from cycledistill.recipes.weights.network import network_metadata, stored_network
 
 from .models.registry import pose_model_config
-from .weights.loading import check_network, metadata, stored_network
-from .weights.official import FORMATS
+from .weights.key_map import FORMATS, from_official, to_official
+from .weights.loading import check_network
 from .weights.suggest import keypoint_count
-from .weights.translate import from_official, to_official
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def _convert(options: argparse.Namespace) -> str:
         converted = from_official(state, config)
     except CheckpointError as error:
         raise CheckpointError(f"{options.input}: {error}") from None
-    write_weights(converted.model, options.output, metadata(config, options.model))
+    write_weights(converted.model, options.output, network_metadata(config, options.model))
     message = f"{options.output}: {len(converted.model)} tensors, read as {converted.format}"
     if converted.loss:
         beside = options.output.with_suffix(f".loss{options.output.suffix}")

@@ -15,7 +15,7 @@ from .data.annotations import Person, box_to_crop
 from .data.images import PoseDataError
 from .data.joints import JOINT_SETS, JointSet
 from .data.pictures import GivenPictures, Picture
-from .evaluation.measure import DEFAULT, Joints, Protocol, predict_persons
+from .evaluation.measure import DEFAULT, EvalSettings, Joints, predict_persons
 
 _logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def predict(
     *,
     joints: JointSet | None = None,
     exit: int = 1,
-    protocol: Protocol = DEFAULT,
+    settings: EvalSettings = DEFAULT,
     progress: bool = False,
 ) -> list[Joints | None]:
     """Joints of every person in every picture.
@@ -43,7 +43,7 @@ def predict(
             for where boxes come from.
         joints: The joint set; by default COCO's for 17 joints and CrowdPose's for 14.
         exit: The cycle whose prediction is wanted. A plain model has exit 1 only.
-        protocol: Flip test, decoding, batch size, precision, and what happens to a picture that cannot be read:
+        settings: Flip test, decoding, batch size, precision, and what happens to a picture that cannot be read:
             ``broken="stop"``, or ``"skip"``.
         progress: Show a progress bar.
 
@@ -74,7 +74,7 @@ def predict(
         try:
             size = given.size(index)
         except PoseDataError as error:
-            if protocol.broken == "stop":
+            if settings.broken == "stop":
                 raise
             _logger.warning("skipped: %s", error)
             counts.append(None)
@@ -83,7 +83,7 @@ def predict(
         checked = np.array([[0, 0, *size]]) if whole else _checked(boxes[index], size, given.name(index))  # type: ignore[index]
         persons += [_person(str(index), box, config.image_size, len(joints)) for box in checked]
         counts.append(len(checked))
-    found = predict_persons(model, persons, given, joints, exits=(exit,), protocol=protocol, progress=progress)[exit]
+    found = predict_persons(model, persons, given, joints, exits=(exit,), settings=settings, progress=progress)[exit]
     return _by_picture(found, counts, len(joints))
 
 

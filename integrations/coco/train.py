@@ -1,31 +1,24 @@
 """Train a pose model on COCO, CrowdPose or any persons in their formats, from the command line or from Python.
 
-    python -m cycledistill.integrations.coco.train --config sdpose_s_v1 --data-root /data/coco --output runs/a
+    cycledistill train coco --config sdpose_s_v1 --data /data/coco --output runs/a
+    cycledistill train coco --evaluate runs/a --data /data/coco
     accelerate launch --multi_gpu --num_processes 8 -m cycledistill.integrations.coco.train --config sdpose_s_v1 ...
     torchrun --nproc-per-node 8 -m cycledistill.integrations.coco.train --config sdpose_s_v1 ...
-    python -m cycledistill.integrations.coco.train --evaluate runs/a --data-root /data/coco
 
 A run that was stopped or killed goes on, bit for bit, with ``--resume auto``.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cycledistill.recipes.run.command import RUN_FLAGS, Command
-from cycledistill.recipes.run.engine import engine
-from cycledistill.recipes.run.loop import run_training
+from cycledistill.recipes.run.command import Command, Flag
 
-from .data.images import PoseDataError
-from .recipe import Recipe, list_recipes, load_recipe
-from .training.session import start
-from .training.work import PoseWork
-
-_logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 
 def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
@@ -50,46 +43,22 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
         >>> recipe = load_recipe("sdpose_s_v1", ["data.root=/data/coco", "run.max_steps=200"])
         >>> train(recipe)["exits"][1]["AP"]
     """
+    from cycledistill.recipes.run.engine import engine
+    from cycledistill.recipes.run.loop import run_training
+
+    from .training.session import start
+    from .training.work import PoseWork
+
     began = time.monotonic()
     with engine(recipe.run.device, recipe.run.precision) as accelerator:
         return run_training(start(recipe, accelerator, resume), PoseWork(), began)
 
 
-_FLAGS = {
-    "--data-root": ("data.root", str, "folder or zip file of the data set"),
-    "--model": ("model.name", str, "name of a pose model"),
-    "--cycles": ("cyclic.cycles", int, "cycles while training"),
-    "--batch-size": ("data.batch_size", int, "persons a process and step"),
-    **RUN_FLAGS,
-}
-
-
-def _train(recipe: Recipe, resume: str | None) -> dict[str, Any]:
-    return train(recipe, resume)
-
-
-def _evaluate(recipe: Recipe, path: str) -> dict[str, Any]:
-    from .trained import evaluate_trained
-
-    return evaluate_trained(recipe, path)
-
-
-def _stored(path: str) -> Recipe:
-    from .trained import stored_recipe
-
-    return stored_recipe(path)
-
-
 COMMAND = Command(
-    name="cycledistill.integrations.coco.train",
-    description="Train or evaluate a pose model on COCO, CrowdPose or persons in their formats.",
-    flags=_FLAGS,
-    load=load_recipe,
-    recipes=list_recipes,
-    train=_train,
-    evaluate=_evaluate,
-    stored=_stored,
-    errors=(PoseDataError,),
+    package="cycledistill.integrations.coco",
+    help="train or evaluate a pose model on COCO, CrowdPose or persons in their formats",
+    requires="cycledistill[coco]",
+    data=(Flag("--data", "data.root", "folder or zip file of the data set", old=["--data-root"]),),
 )
 
 

@@ -15,7 +15,7 @@ from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 from .evaluation.measure import evaluate
 from .models.tokenpose import TokenPose
 from .recipe import Recipe, load_recipe
-from .training.build import create_model, protocol_of
+from .training.build import create_model, eval_settings
 from .training.session import ADVICE
 from .training.sources import open_validation
 from .weights.loading import check_network, load_pose_weights
@@ -119,7 +119,7 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
             recipe.data.joint_set,
             validation.truth,
             exits=wanted_exits(model, recipe.evaluate.exits),
-            protocol=protocol_of(recipe),
+            settings=eval_settings(recipe),
             progress=recipe.run.progress and accelerator.is_main_process,
         )
         return figures, {"persons": len(validation.persons), "boxes": boxes}

@@ -8,18 +8,31 @@ Needs ``pip install cycledistill[human36m]``. ``python -m cycledistill.integrati
 weights that the authors of these models released.
 """
 
-from .models.lifter import Lifter
-from .models.plugins import LifterConfig
-from .models.registry import build_lifter, create_lifter, lifter_config, list_lifters
-from .weights.loading import load_lifter_weights, save_lifter_weights
+import typing
 
-__all__ = [
-    "Lifter",
-    "LifterConfig",
-    "build_lifter",
-    "create_lifter",
-    "lifter_config",
-    "list_lifters",
-    "load_lifter_weights",
-    "save_lifter_weights",
-]
+from cycledistill import lazy
+
+if typing.TYPE_CHECKING:
+    from .models.lifter import Lifter as Lifter
+    from .models.plugins import LifterConfig as LifterConfig
+    from .models.registry import build_lifter as build_lifter
+    from .models.registry import create_lifter as create_lifter
+    from .models.registry import lifter_config as lifter_config
+    from .models.registry import list_lifters as list_lifters
+    from .weights.loading import load_lifter_weights as load_lifter_weights
+    from .weights.loading import save_lifter_weights as save_lifter_weights
+else:
+    __all__, __getattr__, __dir__ = lazy.hand_on(
+        __name__,
+        {
+            "Lifter": ".models.lifter",
+            "LifterConfig": ".models.plugins",
+            "build_lifter": ".models.registry",
+            "create_lifter": ".models.registry",
+            "lifter_config": ".models.registry",
+            "list_lifters": ".models.registry",
+            "load_lifter_weights": ".weights.loading",
+            "save_lifter_weights": ".weights.loading",
+        },
+        requires="cycledistill[human36m]",
+    )

@@ -20,16 +20,15 @@ import torch
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.convert import convert_command, convert_parser
 from cycledistill.recipes.weights.files import read_weights, write_weights
+from cycledistill.recipes.weights.network import network_metadata
 
 from .models.registry import create_lifter
+from .multiview.key_map import multiview_from_official, multiview_to_official
 from .multiview.model import create_multiview
-from .multiview.official import multiview_from_official, multiview_to_official
 from .multiview.start import start_from_coco
 from .multiview.weights import MODEL as MULTIVIEW
-from .multiview.weights import metadata as multiview_metadata
 from .multiview.weights import save_multiview_weights
-from .weights.loading import metadata
-from .weights.translate import from_official, to_official
+from .weights.key_map import from_official, to_official
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,7 +75,10 @@ def _convert(options: argparse.Namespace) -> str:
                 raise CheckpointError("--resize goes with the authors' files, not with --official")
             converted, words = to_official(state, model), {}
         else:
-            converted, words = from_official(state, model, options.resize), metadata(model, options.model)
+            converted, words = (
+                from_official(state, model, options.resize),
+                network_metadata(model.config, options.model),
+            )
     except CheckpointError as error:
         raise CheckpointError(f"{options.input}: {error}") from None
     write_weights(converted, options.output, words)
@@ -101,7 +103,7 @@ def _convert_multiview(options: argparse.Namespace) -> str:
         if options.official:
             converted, words = multiview_to_official(state, config), {}
         else:
-            converted, words = multiview_from_official(state, config), multiview_metadata(config)
+            converted, words = multiview_from_official(state, config), network_metadata(config, MULTIVIEW)
     except CheckpointError as error:
         raise CheckpointError(f"{options.input}: {error}") from None
     write_weights(converted, options.output, words)

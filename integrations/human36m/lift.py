@@ -33,20 +33,20 @@ from .data.skeleton import COCO_USED, JOINTS, coco_to_h36m
 from .data.windows import centred_bounds, chunk_bounds, log_short, window_frames
 from .draw import draw_poses
 from .errors import LiftingDataError
-from .evaluation.measure import Protocol, predict
+from .evaluation.measure import EvalSettings, predict
 
 LAYOUTS = ("coco", "h36m")
 
 
 @torch.no_grad()
-def lift(model: nn.Module, keypoints: NDArray[np.float32], protocol: Protocol) -> NDArray[np.float32]:
+def lift(model: nn.Module, keypoints: NDArray[np.float32], settings: EvalSettings) -> NDArray[np.float32]:
     """Poses of a clip of any length.
 
     Args:
         model: A trained lifting model, wrapped or not; put in eval mode.
         keypoints: (T, 17, 2), or (T, 17, 3) with a confidence, in Human3.6M's order, normalised
             (:func:`normalize_screen`).
-        protocol: How; ``frames`` is what the model was built for.
+        settings: How; ``frames`` is what the model was built for.
 
     Returns:
         (T, 17, 3), metres, the root at zero.
@@ -55,19 +55,19 @@ def lift(model: nn.Module, keypoints: NDArray[np.float32], protocol: Protocol) -
         LiftingDataError: Keypoints that no model should see, see :func:`check_keypoints`.
 
     Example:
-        >>> poses = lift(load_trained("runs/a"), keypoints, Protocol(frames=243))
+        >>> poses = lift(load_trained("runs/a"), keypoints, EvalSettings(frames=243))
     """
     check_keypoints(keypoints, "the keypoints")
-    length, frames = len(keypoints), protocol.frames
+    length, frames = len(keypoints), settings.frames
     log_short([length], frames, "clips")
-    centre = protocol.mode == "centre"
+    centre = settings.mode == "centre"
     places, inside = window_frames((centred_bounds if centre else chunk_bounds)(length, frames), length)
     device = next(model.parameters()).device
     model.eval()
     found = []
-    for start in range(0, len(places), protocol.batch_size):
-        windows = torch.from_numpy(keypoints[places[start : start + protocol.batch_size]]).to(device)
-        found.append(predict(model, windows, protocol).float().cpu().numpy())
+    for start in range(0, len(places), settings.batch_size):
+        windows = torch.from_numpy(keypoints[places[start : start + settings.batch_size]]).to(device)
+        found.append(predict(model, windows, settings).float().cpu().numpy())
     windowed = np.concatenate(found)
     poses: NDArray[np.float32] = windowed[:, 0] if centre else windowed[inside]  # each frame is in one window
     poses[:, 0] = 0
@@ -172,14 +172,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     from .recipe import load_recipe
     from .trained import load_trained, stored_recipe
-    from .training.build import protocol_of
+    from .training.build import eval_settings
 
     check_target(args.poses)
     recipe = load_recipe(args.config) if args.config else stored_recipe(args.checkpoint)
     confidence = recipe.data.confidence
     inputs = prepare(args.keypoints, args.layout, args.width, args.height, fill=args.fill_gaps, confidence=confidence)
     model = load_trained(args.checkpoint, args.ema, recipe if args.config else None)
-    poses = lift(model, inputs, protocol_of(recipe))
+    poses = lift(model, inputs, eval_settings(recipe))
     write_poses(poses, args.poses)
     sys.stdout.write(f"{len(poses)} poses in {args.poses}\n")
     if args.figure:

@@ -1,32 +1,25 @@
 r"""Train a lifting model on Human3.6M, CMU or generated motion, from the command line or from Python.
 
-    python -m cycledistill.integrations.human36m.train --config frame_token_small --output runs/a      # needs no data
-    python -m cycledistill.integrations.human36m.train --config hot_mixste --pose-3d data_3d_h36m.npz \
+    cycledistill train human36m --config frame_token_small --output runs/a      # needs no data
+    cycledistill train human36m --config hot_mixste --pose-3d data_3d_h36m.npz \
         --pose-2d data_2d_h36m_cpn_ft_h36m_dbb.npz --cameras cameras.json --output runs/b
+    cycledistill train human36m --evaluate runs/a
     accelerate launch --multi_gpu --num_processes 4 -m cycledistill.integrations.human36m.train --config hot_mixste ...
-    python -m cycledistill.integrations.human36m.train --evaluate runs/a
 
 A run that was stopped or killed goes on, bit for bit, with ``--resume auto``.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cycledistill.recipes.run.command import RUN_FLAGS, Command
-from cycledistill.recipes.run.engine import engine
-from cycledistill.recipes.run.loop import run_training
+from cycledistill.recipes.run.command import Command, Flag
 
-from .errors import LiftingDataError
-from .recipe import Recipe, list_recipes, load_recipe
-from .training.session import start
-from .training.work import LiftWork
-
-_logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 
 def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
@@ -50,6 +43,12 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
         >>> recipe = load_recipe("frame_token_small", ["run.max_steps=200"])
         >>> train(recipe)["exits"][1]["mpjpe_frame_mean"]
     """
+    from cycledistill.recipes.run.engine import engine
+    from cycledistill.recipes.run.loop import run_training
+
+    from .training.session import start
+    from .training.work import LiftWork
+
     began = time.monotonic()
     with engine(recipe.run.device, recipe.run.precision) as accelerator:
         summary = run_training(start(recipe, accelerator, resume), LiftWork(), began)
@@ -57,49 +56,24 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
     return {name: value for name, value in summary.items() if name not in ("skipped", "best")}
 
 
-FLAGS = {
-    "--source": ("data.source", str, "generated, cmu or h36m"),
-    "--pose-3d": ("data.pose_3d", str, "npz of 3D poses, Human3.6M"),
-    "--pose-2d": ("data.pose_2d", str, "npz of 2D keypoints, Human3.6M"),
-    "--cameras": ("data.cameras", str, "JSON of cameras, Human3.6M"),
-    "--motion": ("data.motion", str, "npz of 3D motion, CMU"),
-    "--model": ("model.name", str, "name of a lifting model"),
-    "--cycles": ("cyclic.cycles", int, "cycles while training"),
-    "--frames": ("data.frames", int, "frames of a window"),
-    "--batch-size": ("data.batch_size", int, "windows a process and step"),
-    **RUN_FLAGS,
-}
+COMMAND = Command(
+    package="cycledistill.integrations.human36m",
+    help="train or evaluate a model that lifts 2D keypoints to 3D poses",
+    requires="cycledistill[human36m]",
+    data=(
+        Flag("--data", "data.source", "where motion comes from: generated, cmu or h36m", old=["--source"]),
+        Flag("--pose-3d", "data.pose_3d", "npz of 3D poses, Human3.6M"),
+        Flag("--pose-2d", "data.pose_2d", "npz of 2D keypoints, Human3.6M"),
+        Flag("--cameras", "data.cameras", "JSON of cameras, Human3.6M"),
+        Flag("--motion", "data.motion", "npz of 3D motion, CMU"),
+        Flag("--frames", "data.frames", "frames of a window", int),
+    ),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: train, resume or evaluate; the summary goes to standard output as JSON."""
-    return Command(
-        name="cycledistill.integrations.human36m.train",
-        description="Train or evaluate a model that lifts 2D keypoints to 3D poses.",
-        flags=FLAGS,
-        load=load_recipe,
-        recipes=list_recipes,
-        train=_train,
-        evaluate=_evaluate,
-        stored=_stored,
-        errors=(LiftingDataError,),
-    ).main(argv)
-
-
-def _train(recipe: Recipe, resume: str | None) -> dict[str, Any]:
-    return train(recipe, resume)
-
-
-def _evaluate(recipe: Recipe, path: str) -> dict[str, Any]:
-    from .trained import evaluate_trained
-
-    return evaluate_trained(recipe, path)
-
-
-def _stored(path: str) -> Recipe:
-    from .trained import stored_recipe
-
-    return stored_recipe(path)
+    return COMMAND.main(argv)
 
 
 if __name__ == "__main__":

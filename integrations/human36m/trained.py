@@ -15,7 +15,7 @@ from .data.clips import Clip
 from .evaluation.measure import evaluate
 from .models.lifter import Lifter
 from .recipe import Recipe, load_recipe
-from .training.build import create_model, protocol_of
+from .training.build import create_model, eval_settings
 from .training.session import ADVICE
 from .training.sources import open_clips
 from .weights.loading import load_lifter_weights
@@ -113,7 +113,7 @@ def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:
         figures = evaluate(
             model,
             clips(),
-            protocol=protocol_of(recipe),
+            settings=eval_settings(recipe),
             exits=wanted_exits(model, recipe.evaluate.exits),
             progress=recipe.run.progress and accelerator.is_main_process,
         )

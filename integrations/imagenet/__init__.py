@@ -5,14 +5,24 @@ run from Python is ``load_recipe`` and :func:`cycledistill.integrations.imagenet
 ``pip install cycledistill[imagenet]``.
 """
 
-try:
-    from .recipe import Recipe, RecipeError, load_recipe
-    from .task import CyclicTask
-except ModuleNotFoundError as error:
-    if error.name and error.name.startswith("cycledistill"):
-        raise
-    raise ModuleNotFoundError(
-        f"cycledistill.integrations.imagenet needs {error.name}: pip install 'cycledistill[imagenet]'", name=error.name
-    ) from error
+import typing
 
-__all__ = ["CyclicTask", "Recipe", "RecipeError", "load_recipe"]
+from cycledistill import lazy
+
+if typing.TYPE_CHECKING:
+    from cycledistill.recipes.errors import RecipeError as RecipeError
+
+    from .recipe import Recipe as Recipe
+    from .recipe import load_recipe as load_recipe
+    from .task import CyclicTask as CyclicTask
+else:
+    __all__, __getattr__, __dir__ = lazy.hand_on(
+        __name__,
+        {
+            "CyclicTask": ".task",
+            "Recipe": ".recipe",
+            "RecipeError": "cycledistill.recipes.errors",
+            "load_recipe": ".recipe",
+        },
+        requires="cycledistill[imagenet]",
+    )

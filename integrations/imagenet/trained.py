@@ -43,17 +43,29 @@ def load_trained(path: str | Path, ema: bool = False, config: Recipe | None = No
         load_weights(model, read_weights(path), path, ADVICE)
         return model.eval()
     folder = find_checkpoint(path)
-    recipe = read_recipe(folder)
     try:
-        classes = int(recipe["model"]["num_classes"])
-        model = create_model(config or load_recipe(recipe["recipe"]), classes)
+        classes = int(read_recipe(folder)["model"]["num_classes"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder / 'recipe.json'} is no recipe of this library: {error!r} is missing."
         ) from error
+    model = create_model(config or stored_recipe(folder), classes)
     file = folder / ("ema.safetensors" if ema else "model.safetensors")
     load_weights(model, read_weights(file), file, ADVICE)
     return model.eval()
+
+
+def stored_recipe(path: str | Path) -> Recipe:
+    """The recipe that a run or checkpoint was trained by.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
+    """
+    folder = find_checkpoint(path)
+    try:
+        return load_recipe(read_recipe(folder)["recipe"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
 
 
 def evaluate_trained(config: Recipe, path: str | Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ in their way is bridged in `shims`. Best effort: the pose recipes of ``cycledist
 """
 
 from .installed import find_problems
+from .key_map import from_mmpose, to_mmpose
 from .loading import config_path, list_configs, load_mmpose
-from .names import from_mmpose, to_mmpose
 
 __all__ = ["config_path", "find_problems", "from_mmpose", "list_configs", "load_mmpose", "to_mmpose"]

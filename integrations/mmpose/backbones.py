@@ -9,10 +9,9 @@ from mmengine.model import BaseModule
 from mmpose.registry import MODELS
 from torch import Tensor
 
+from cycledistill.integrations.coco.models.registry import create_pose_model
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import read_weights
-
-from .factory import create_parts
 
 _logger = logging.getLogger(__name__)
 
@@ -31,7 +30,8 @@ class _Backbone(BaseModule):
         if init_cfg is not None and init_cfg.get("type") != "Pretrained":
             raise ValueError(f"init_cfg={init_cfg}: dict(type='Pretrained', checkpoint=path), or None, is expected")
         # One layer: the transformer is not wanted here.
-        self.net, _ = create_parts(model, 1, stage1_width=stage1_width, depth=1)
+        pose = create_pose_model(model, 1, cycles=None, stage1_width=stage1_width, depth=1)
+        self.net = pose.take_backbone()
 
     def init_weights(self) -> None:
         """Load what ``init_cfg`` names; without it the weights stay as drawn when the backbone was built.

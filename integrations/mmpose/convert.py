@@ -16,7 +16,7 @@ from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import write_weights
 
 from .checkpoint import read_checkpoint
-from .names import from_mmpose, is_mmpose, to_mmpose
+from .key_map import from_mmpose, is_mmpose, to_mmpose
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

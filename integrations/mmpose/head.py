@@ -16,9 +16,9 @@ from mmpose.utils.tensor_utils import to_numpy
 from torch import Tensor
 
 from cycledistill import CycleLoss, CycleOutput, Distill, wrap_cyclic
+from cycledistill.integrations.coco.models.registry import create_pose_model
 from cycledistill.recipes.config.distillation import read_distill
 
-from .factory import create_parts
 from .hooks import DISTILL_FACTOR
 
 Features = Sequence[Tensor]
@@ -63,7 +63,9 @@ class SDPoseHead(BaseHead):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        _, self.pose = create_parts(model, num_keypoints, image_size=tuple(image_size), **(options or {}))
+        size = tuple(image_size)
+        self.pose = create_pose_model(model, num_keypoints, cycles=None, image_size=size, **(options or {}))
+        self.pose.take_backbone()
         config: Any = self.pose.config
         if config.head != "heatmap":
             raise ValueError(f"model={model!r} predicts numbers ({config.head!r}): a model of heatmaps is expected")

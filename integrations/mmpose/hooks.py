@@ -12,7 +12,7 @@ from mmengine.registry import HOOKS
 
 from cycledistill.recipes.weights.files import write_weights
 
-from .names import from_mmpose
+from .key_map import from_mmpose
 
 DISTILL_FACTOR = "cycledistill_factor"
 """Where the factor stands in the runner's message hub."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cycledistill.recipes.errors import CheckpointError
 
 from .checkpoint import TRUST, read_checkpoint
-from .names import is_mmpose, to_mmpose
+from .key_map import is_mmpose, to_mmpose
 
 _NAMED = 8
 """How many names a message has at most."""

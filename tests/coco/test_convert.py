@@ -28,9 +28,8 @@ from cycledistill.integrations.coco import (
     save_pose_weights,
 )
 from cycledistill.integrations.coco.convert import main
-from cycledistill.integrations.coco.weights.official import FORMATS
+from cycledistill.integrations.coco.weights.key_map import FORMATS, from_official, to_official
 from cycledistill.integrations.coco.weights.suggest import model_shapes
-from cycledistill.integrations.coco.weights.translate import from_official, to_official
 from cycledistill.recipes.weights.files import read_weights, write_weights
 
 # A model of each kind of file, and a few names that such a file holds.

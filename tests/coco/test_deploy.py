@@ -19,7 +19,7 @@ from cycledistill.integrations.coco.deploy import (
     output_difference,
     prepare_for_inference,
 )
-from cycledistill.integrations.coco.evaluation.measure import Protocol
+from cycledistill.integrations.coco.evaluation.measure import EvalSettings
 from cycledistill.integrations.coco.models.registry import create_pose_model, list_pose_models
 from cycledistill.integrations.coco.predict import predict
 
@@ -80,8 +80,8 @@ def test_bfloat16_is_near_and_predicts() -> None:
     assert {parameter.dtype for parameter in prepared.parameters()} == {torch.bfloat16}
     assert 0 < output_difference(prepared, model, images) < 0.1
     picture = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
-    protocol = Protocol(flip=False, decode="none")
-    fast, slow = predict(prepared, [picture], protocol=protocol)[0], predict(model, [picture], protocol=protocol)[0]
+    settings = EvalSettings(flip=False, decode="none")
+    fast, slow = predict(prepared, [picture], settings=settings)[0], predict(model, [picture], settings=settings)[0]
     assert fast is not None and slow is not None
     assert np.median(np.abs(fast[..., :2] - slow[..., :2])) < 6  # most maxima are where they were: a map's pixel is 6
 

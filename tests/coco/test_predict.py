@@ -19,7 +19,7 @@ from cycledistill.integrations.coco.data.annotations import annotated_persons, d
 from cycledistill.integrations.coco.data.detections import Detected, image_id_of, read_detections, write_detections
 from cycledistill.integrations.coco.data.images import ImageStore, PoseDataError
 from cycledistill.integrations.coco.data.joints import COCO
-from cycledistill.integrations.coco.evaluation.measure import Protocol, predict_persons
+from cycledistill.integrations.coco.evaluation.measure import EvalSettings, predict_persons
 from cycledistill.integrations.coco.models.registry import create_pose_model
 from cycledistill.integrations.coco.predict import predict
 from tests.coco.figures import write_dots
@@ -53,12 +53,12 @@ def test_it_predicts_what_the_evaluation_predicts(dots: Path, model: Any, flip: 
     entries = json.loads((dots / "detections.json").read_text())
     annotations = json.loads((dots / "annotations" / "val.json").read_text())
     persons = detected_persons(entries, annotations, COCO, SIZE)
-    protocol = Protocol(flip=flip, batch_size=4)
+    settings = EvalSettings(flip=flip, batch_size=4)
     files = [dots / "pictures" / f"{number}.png" for number in (1, 2, 3)]
     found = read_detections(dots / "detections.json")
     for exit in (1, 3):
-        theirs = predict_persons(model, persons, ImageStore(dots / "pictures"), COCO, exits=(exit,), protocol=protocol)
-        ours = predict(model, files, [found[n].boxes for n in (1, 2, 3)], exit=exit, protocol=protocol)
+        theirs = predict_persons(model, persons, ImageStore(dots / "pictures"), COCO, exits=(exit,), settings=settings)
+        ours = predict(model, files, [found[n].boxes for n in (1, 2, 3)], exit=exit, settings=settings)
         assert [len(each) for each in ours if each is not None] == [2, 2, 2]
         np.testing.assert_array_equal(np.concatenate(ours), np.stack([theirs[exit][i] for i in range(6)]))
     assert model.cyclic.exit == 1
@@ -121,7 +121,7 @@ def test_bad_boxes_are_named(dots: Path, model: Any, boxes: Any, message: str) -
 def test_bad_pictures_are_named(model: Any, image: Any, message: str) -> None:
     with pytest.raises(PoseDataError, match=message):
         predict(model, [image])
-    assert predict(model, [image], protocol=Protocol(broken="skip")) == [None]
+    assert predict(model, [image], settings=EvalSettings(broken="skip")) == [None]
 
 
 def test_one_picture_instead_of_a_list_is_noticed(dots: Path, model: Any) -> None:
@@ -141,7 +141,7 @@ def test_unreadable_pictures_are_skipped_and_counted(
     with pytest.raises(PoseDataError, match=r"cut.png: not a picture"):
         predict(model, images[1:])
     with caplog.at_level(logging.WARNING):
-        found = predict(model, images, protocol=Protocol(broken="skip"))
+        found = predict(model, images, settings=EvalSettings(broken="skip"))
     assert [each is None for each in found] == [True, False, True, False]
     near(found[1], found[3])
     assert "2 of 4 pictures could not be read and were skipped" in caplog.text

@@ -18,7 +18,7 @@ pytest.importorskip("pycocotools")
 
 from cycledistill.integrations.coco import create_pose_model, save_pose_weights
 from cycledistill.integrations.coco.data.synthetic import write_synthetic
-from tests.scripts import load_script
+from tests.scripts import exit_code, load_script
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "coco_sdpose.py"
@@ -170,15 +170,15 @@ def test_boxes_of_a_file_are_cut_by_score_and_place(
     [
         (["--seeds", "0"], "at least 1 of each"),
         (["--steps", "0"], "at least 1 of each"),
-        (["--cycles", "3"], "--cycles: recipe options need --data-root"),
-        (["--data-root", "somewhere", "--steps", "5"], "know no --figure, --jobs, --seeds, --steps"),
+        (["--cycles", "3"], "--cycles: recipe options need --data"),
+        (["--data", "somewhere", "--steps", "5"], "know no --figure, --jobs, --seeds, --steps"),
         (["--images", "."], "--images FOLDER needs --weights PATH"),
         (["--weights", "w.pth"], "--images FOLDER needs --weights PATH"),
         (["--images", ".", "--weights", "w.pth", "--steps", "3"], "goes with --config, --boxes"),
         (["--images", ".", "--weights", "no/such/run"], "no/such/run"),
         (["--images", ".", "--weights", "w.pth", "--box-score", "30"], "--box-score 30.0: a score from 0 to 1"),
-        (["--data-root", "no/such/folder", "--output", "out"], "no/such/folder does not exist"),
-        (["--evaluate", "no/such/run", "--data-root", "."], "no/such/run"),
+        (["--data", "no/such/folder", "--output", "out"], "no/such/folder does not exist"),
+        (["--evaluate", "no/such/run", "--data", "."], "no/such/run"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )
@@ -191,9 +191,7 @@ def test_bad_arguments_are_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        example.main(arguments)
-    assert stopped.value.code == 2
+    assert exit_code(example.main, arguments) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("runs*"))
 
@@ -219,7 +217,7 @@ def test_a_detector_without_weights_and_a_bad_boxes_file_are_named(
 @pytest.mark.slow
 def test_with_a_data_set_it_trains_resumes_and_evaluates(tmp_path: Path) -> None:
     root = write_synthetic(tmp_path / "set", 6, 3, size=(96, 128))
-    options = ["--data-root", root, "--device", "cpu", "--workers", "0", "--batch-size", "4"]
+    options = ["--data", root, "--device", "cpu", "--workers", "0", "--batch-size", "4"]
     small = ["--set", f"model.options={json.dumps(SMALL)}", "--set", "data.detections=null"]
     command = [*options, "--config", "sdpose_s_v1", "--output", tmp_path / "run", "--epochs", "9", *small]
     first = run_script(*command, "--max-steps", "2")

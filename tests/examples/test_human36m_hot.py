@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.scripts import load_script
+from tests.scripts import exit_code, load_script
 
 pytest.importorskip("accelerate")
 
@@ -98,7 +98,7 @@ def test_with_data_it_hands_over(example: ModuleType, tmp_path: Path, monkeypatc
     assert example.main([*data, "--output", "o", "--allow-pickle", "--cycles", "2"]) == 0
     joined = " ".join(seen[0])
     for part in ("--pose-3d a.npz", "--pose-2d b.npz", "--cameras c.json", "--output o", "--cycles 2",
-                 "--config hot_mixste", "--source h36m", "--set data.allow_pickle=true"):  # fmt: skip
+                 "--config hot_mixste", "--data h36m", "--set data.allow_pickle=true"):  # fmt: skip
         assert part in joined
     assert example.main(["--evaluate", "runs/a"]) == 0
     assert seen[1] == ["--evaluate", "runs/a"]
@@ -114,7 +114,5 @@ def test_errors_are_said(example: ModuleType, tmp_path: Path, capsys: pytest.Cap
         (["--data", str(tmp_path / "a.npz"), "b.npz", "--cameras", str(tmp_path / "c.json"), "--output",
           str(tmp_path / "p")], "c.json cannot be read"),
     ):  # fmt: skip
-        with pytest.raises(SystemExit) as raised:
-            example.main(arguments)
-        assert raised.value.code == 2
+        assert exit_code(example.main, arguments) == 2
         assert message in capsys.readouterr().err

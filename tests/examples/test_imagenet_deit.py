@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from tests.scripts import load_script
+from tests.scripts import exit_code, load_script
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "imagenet_deit.py"
@@ -164,11 +164,11 @@ def test_a_deployed_model_that_differs_is_noticed(example: ModuleType, monkeypat
         (["--steps", "0"], "1 step"),
         (["--seeds", "two"], "invalid int value: 'two'"),
         (["--cycles", "3", "--distill", "elt"], "--cycles, --distill: for the ImageNet recipe"),
-        (["--max-steps", "0"], "needs --data-dir"),
-        (["--data-dir", "somewhere", "--steps", "5"], "knows no --figure, --seeds, --steps, --tune"),
-        (["--data-dir", "no/such/folder", "--output", "out"], "no/such/folder"),
-        (["--data-dir", ".", "--set", "optim.lrr=1"], "optim.lr"),
-        (["--evaluate", "no/such/run", "--data-dir", "."], "no/such/run"),
+        (["--max-steps", "0"], "needs --data"),
+        (["--data", "somewhere", "--steps", "5"], "knows no --figure, --seeds, --steps, --tune"),
+        (["--data", "no/such/folder", "--output", "out"], "no/such/folder"),
+        (["--data", ".", "--set", "optim.lrr=1"], "optim.lr"),
+        (["--evaluate", "no/such/run", "--data", "."], "no/such/run"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )
@@ -181,9 +181,7 @@ def test_bad_arguments_are_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        example.main(arguments)
-    assert stopped.value.code == 2
+    assert exit_code(example.main, arguments) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("runs*"))
 
@@ -198,7 +196,7 @@ def test_with_a_data_folder_it_trains_resumes_and_evaluates(tmp_path: Path) -> N
                 pixels = draw.integers(0, 256, (40, 40, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "data" / split / name / f"{index}.jpg")
     small = ["--set", "model.kwargs={depth: 2, embed_dim: 24, patch_size: 16}", "--set", "model.img_size=32"]
-    options = ["--data-dir", tmp_path / "data", "--device", "cpu", "--workers", "0", "--batch-size", "4"]
+    options = ["--data", tmp_path / "data", "--device", "cpu", "--workers", "0", "--batch-size", "4"]
     command = [
         *options,
         "--config",

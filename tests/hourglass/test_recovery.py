@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cycledistill import StackError
-from cycledistill.hourglass.official import OFFICIAL, from_official
+from cycledistill.hourglass.key_map import OFFICIAL, from_official
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions, linear, nearest, table_for
 from tests.hourglass.filled import weights
 

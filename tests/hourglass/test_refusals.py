@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import StackError, unwrap_hourglass, wrap_hourglass, wrap_pruning
-from cycledistill.hourglass.official import OFFICIAL, from_official, to_official
-from cycledistill.plugin.sites import HOURGLASS_SITE
+from cycledistill.hourglass.key_map import OFFICIAL, from_official, to_official
+from cycledistill.plugin.state import HOURGLASS_STATE
 from tests.hourglass.hosts import FRAMES, WIDTH, FrameHost, JointHost, SequenceFirst, awake, host, poses
 
 
@@ -24,7 +24,7 @@ def assert_refused(model: nn.Module, match: str, **settings: Any) -> None:
         wrap_hourglass(model, **{"layer": 2, "keep": 5, **settings})
     assert [type(m) for m in model.modules()] == classes
     assert set(vars(model)) == attributes
-    assert not any(HOURGLASS_SITE in vars(m) for m in model.modules())
+    assert not any(HOURGLASS_STATE in vars(m) for m in model.modules())
     assert list(model.state_dict()) == keys
 
 

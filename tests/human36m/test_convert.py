@@ -14,7 +14,7 @@ from safetensors import safe_open
 from cycledistill.integrations.human36m import Lifter, create_lifter, load_lifter_weights, save_lifter_weights
 from cycledistill.integrations.human36m.convert import main
 from cycledistill.integrations.human36m.models.lifter import resize_positions
-from cycledistill.integrations.human36m.weights.translate import from_official, to_official
+from cycledistill.integrations.human36m.weights.key_map import from_official, to_official
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import write_weights
 

@@ -155,9 +155,9 @@ def test_a_checkpoint_is_a_plain_hosts_and_the_hourglass_tables(tiny: Recipe) ->
         expected = wrapped(clips)
         assert torch.equal(unwrap_cyclic(wrapped)(clips), expected)
     plain = create_lifter("frame_lifter", frames=9, dim=16, depth=3, heads=2)
-    host = {name: value for name, value in state.items() if not name.startswith(("prune.", "recover."))}
-    assert len(host) < len(state)
-    plain.load_state_dict(host, strict=True)
+    kept = {name: value for name, value in state.items() if not name.startswith(("prune.", "recover."))}
+    assert len(kept) < len(state)
+    plain.load_state_dict(kept, strict=True)
     with torch.no_grad():
         assert torch.equal(plain.eval()(clips), unwrap_hourglass(wrapped)(clips))
 
@@ -175,7 +175,7 @@ def test_another_clip_length_is_refused_or_resized(tiny: Recipe, tmp_path: Path)
 
 
 def test_official_weights_to_start_from(tiny: Recipe, tmp_path: Path) -> None:
-    from cycledistill.integrations.human36m.weights.translate import to_official
+    from cycledistill.integrations.human36m.weights.key_map import to_official
 
     options = {"dim": 16, "heads": 2, "depth": 3}
     model = create_lifter("mixste", frames=9, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from cycledistill import Distill
 from cycledistill.integrations.imagenet.place import take_place
 from cycledistill.integrations.imagenet.recipe import Recipe, RecipeError, load_recipe
-from cycledistill.integrations.imagenet.train import add_arguments, config_from_args, train
+from cycledistill.integrations.imagenet.train import COMMAND, train
 from cycledistill.integrations.imagenet.training.build import create_model
 from cycledistill.recipes.config.distillation import read_distill
 
@@ -132,9 +131,7 @@ def test_recipes_that_no_model_can_follow(overrides, parts):
 
 
 def parse(*argv: str) -> Recipe:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return config_from_args(parser.parse_args(argv))
+    return COMMAND.recipe(COMMAND.parser().parse_args(argv))
 
 
 def test_command_line_options():
@@ -163,7 +160,5 @@ def test_an_unknown_device_lists_the_known():
 
 
 def test_options_and_set_are_checked_together():
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    args = parser.parse_args(["--epochs", "1", "--set", "schedule.warmup_epochs=0"])
-    assert (config_from_args(args).schedule.epochs, config_from_args(args).schedule.warmup_epochs) == (1, 0)
+    schedule = parse("--epochs", "1", "--set", "schedule.warmup_epochs=0").schedule
+    assert (schedule.epochs, schedule.warmup_epochs) == (1, 0)

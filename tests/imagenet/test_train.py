@@ -334,14 +334,14 @@ def test_the_commands_errors(tiny, tmp_path, folder_dir, capsys):
     for argv, expected in (
         (("--set", "optim.lrr=1"), "error: unknown key 'optim.lrr'. Did you mean 'optim.lr'?\n"),
         (("--cycles", "0"), "error: cyclic.cycles=0: expected"),
-        (("--data-dir", str(tmp_path / "absent")), "error: data folder"),
-        (("--data-dir", str(folder_dir), "--workers", "1"), f"error: broken image {broken}"),
+        (("--data", str(tmp_path / "absent")), "error: data folder"),
+        (("--data", str(folder_dir), "--workers", "1"), f"error: broken image {broken}"),
         (("--resume", str(tmp_path / "absent")), "does not exist"),
         (("--set", "optim.lr=1e30", "--set", "schedule.warmup_epochs=0"), "error: the loss is"),
         (("--device", "cuda"), "error: run.device='cuda'"),
         (("--output", str(tmp_path / "mine.yaml")), "cannot be written to"),
         (("--device", "gpu"), "error: run.device='gpu'"),
-        (("--evaluate", tiny.run.output, "--data-dir", str(tmp_path / "other")), "would mean nothing"),
+        (("--evaluate", tiny.run.output, "--data", str(tmp_path / "other")), "would mean nothing"),
     ):
         if argv == ("--device", "cuda") and torch.cuda.is_available():
             continue

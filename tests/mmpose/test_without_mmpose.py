@@ -22,7 +22,6 @@ from cycledistill.integrations.mmpose import (
     checkpoint,
     config_path,
     convert,
-    factory,
     from_mmpose,
     installed,
     list_configs,
@@ -258,12 +257,6 @@ def test_convert_command_writes_the_other_names(tmp_path, capsys: pytest.Capture
     with pytest.raises(SystemExit) as ended:
         convert.main([str(tmp_path / "none.pth"), str(tmp_path / "x.pth")])
     assert ended.value.code == 2 and "no such file" in capsys.readouterr().err
-
-
-def test_no_installed_pose_models_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(factory, "entry_points", lambda group: [])
-    with pytest.raises(ImportError, match="pip install --no-deps -e"):
-        factory.create_parts("sdpose_t", 17)
 
 
 @pytest.mark.parametrize("name", ["tokenpose_s_v1", "tokenpose_b_narrow"])

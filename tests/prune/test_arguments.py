@@ -16,7 +16,7 @@ pytest.importorskip("timm")
 from timm.models.vision_transformer import Block
 
 from cycledistill import StackError, unwrap_pruning, wrap_cyclic, wrap_pruning
-from cycledistill.prune.survivors import Kept, take_argument
+from cycledistill.prune.kept_tokens import KeptTokens, take_argument
 
 FIRST, PATCHES, WIDTH = 2, 12, 8
 TOKENS = FIRST + PATCHES
@@ -152,9 +152,9 @@ def test_the_state_may_come_by_name() -> None:
 
 
 @pytest.fixture
-def kept() -> Kept:
+def kept() -> KeptTokens:
     index = torch.stack([torch.randperm(PATCHES)[:5] for _ in range(3)])
-    return Kept(index, FIRST, TOKENS, block=0)
+    return KeptTokens(index, FIRST, TOKENS, block=0)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def kept() -> Kept:
     ],
 )
 def test_shapes_and_values_of_every_served_argument(
-    kept: Kept, name: str, shape: tuple[int, ...], taken: tuple[int, ...]
+    kept: KeptTokens, name: str, shape: tuple[int, ...], taken: tuple[int, ...]
 ) -> None:
     value = torch.randn(shape)
     got = take_argument(name, value, kept)
@@ -197,7 +197,7 @@ def test_shapes_and_values_of_every_served_argument(
         assert torch.equal(got[image].reshape(want.shape), want)
 
 
-def test_arguments_whose_axes_cannot_be_told(kept: Kept) -> None:
+def test_arguments_whose_axes_cannot_be_told(kept: KeptTokens) -> None:
     with pytest.raises(StackError, match="cannot tell the axes of the block argument 'pos'"):
         take_argument("pos", torch.randn(4, PATCHES, 6), kept)
     assert take_argument("size", (7, 7), kept) == (7, 7)

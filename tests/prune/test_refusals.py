@@ -15,7 +15,7 @@ import timm
 from timm.models import vision_transformer
 
 from cycledistill import StackError, unwrap_pruning, wrap_cyclic, wrap_pruning
-from cycledistill.plugin.sites import PRUNE_SITE
+from cycledistill.plugin.state import PRUNE_STATE
 from tests.prune.oracle import images, vit
 
 
@@ -26,7 +26,7 @@ def assert_refused(model: nn.Module, match: str, *args: Any, **kwargs: Any) -> N
         wrap_pruning(model, *args, **kwargs)
     assert [type(m) for m in model.modules()] == classes
     assert set(vars(model)) == attributes
-    assert not any(PRUNE_SITE in vars(m) for m in model.modules())
+    assert not any(PRUNE_STATE in vars(m) for m in model.modules())
 
 
 @pytest.mark.parametrize("keep", [0, 0.0, -0.1, 1.01, float("nan"), "0.7", None, True])

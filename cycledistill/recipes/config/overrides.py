@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from cycledistill.recipes.config.packaged import packaged_names as packaged_names
 from cycledistill.recipes.errors import RecipeError
 
 T = TypeVar("T")
@@ -56,12 +57,6 @@ def check(ok: bool, key: str, given: object, expected: str) -> None:
     """
     if not ok:
         raise RecipeError(f"{key}={given!r}: expected {expected}.")
-
-
-def packaged_names(package: str) -> list[str]:
-    """Names of the YAML files in the folder ``configs`` of ``package``."""
-    folder = resources.files(package) / "configs"
-    return sorted(item.name for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
 def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from cycledistill.cost.report import CostReport, cost
+from cycledistill.plugin.torch_private import tree_map_only
 from cycledistill.recipes.hub.card_fields import CardFields, cycles_in_words
 
 _PLACEHOLDER = "USER/NAME"
@@ -138,4 +138,4 @@ def _row(cells: Sequence[str]) -> str:
 def _typed(inputs: Any, model: nn.Module) -> Any:
     """The inputs in the floating-point type of the model's weights."""
     kind = next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)
-    return pytree.tree_map_only(torch.Tensor, lambda x: x.to(kind) if x.is_floating_point() else x, inputs)
+    return tree_map_only(torch.Tensor, lambda x: x.to(kind) if x.is_floating_point() else x, inputs)

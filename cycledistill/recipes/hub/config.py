@@ -60,7 +60,7 @@ def take(data: dict[str, Any], name: str) -> Any:
     return data.pop(name)
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """The same as JSON gives it back: tuples are lists."""
     return json.loads(json.dumps(value))
 
@@ -85,25 +85,30 @@ def scheme_of(value: Any) -> Any:
     return read_distill(value) if value is None or isinstance(value, (str, dict)) else value
 
 
-def differences(model: nn.Module, twin: nn.Module) -> str:
-    """Plug-ins and weights by which a model and one built from its config differ, in words."""
-    for name in ("cyclic", "pruning", "hourglass"):
-        own, other = (_place(getattr(each, name, None)) for each in (model, twin))
-        if own != other:
-            return f"model.{name} acts on {own or 'nothing'}, and the config can say only: {other or 'nothing'}"
-    groups, others = (dict(getattr(getattr(each, "cyclic", None), "groups", None) or ALL) for each in (model, twin))
-    if groups != others:
-        return f"model.cyclic distils the tokens {groups}, and the config can say only: {others}"
-    shapes, expected = ({name: tuple(x.shape) for name, x in each.state_dict().items()} for each in (model, twin))
+def unlike_config(model: nn.Module, built: nn.Module) -> str:
+    """Plug-ins and weights by which a model differs from one that was built from its config, in words."""
+    own, other = _plugins(model), _plugins(built)
+    for what, told in own.items():
+        if told != other[what]:
+            return f"{what} {told}, and the config can say only: {other[what]}"
+    shapes, expected = ({name: tuple(x.shape) for name, x in each.state_dict().items()} for each in (model, built))
     names = [name for name in {**shapes, **expected} if shapes.get(name) != expected.get(name)]
     shown = [f"{name} is {shapes.get(name, 'missing')}, expected {expected.get(name, 'none')}" for name in names[:3]]
     return "; ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _place(handle: Any) -> str:
-    """Where a plug-in acts, in words; empty without one."""
+def _plugins(model: nn.Module) -> dict[str, str]:
+    """What each plug-in acts on, and which tokens are distilled, in words."""
+    handles = {name: getattr(model, name, None) for name in ("cyclic", "pruning", "hourglass")}
+    groups = dict(getattr(handles["cyclic"], "groups", None) or ALL)
+    told = {f"model.{name} acts on": _acts_on(handle) for name, handle in handles.items()}
+    return told | {"model.cyclic distils the tokens": str(groups)}
+
+
+def _acts_on(handle: Any) -> str:
+    """Where a plug-in acts, in words."""
     if handle is None:
-        return ""
+        return "nothing"
     told = (("layers", "at"), ("query", "by the tokens"), ("settings", "with"))
     parts = [f"{word} {getattr(handle, part)}" for part, word in told if hasattr(handle, part)]
     frozen = ["with BatchNorm frozen"] if getattr(handle, "freezes_batch_norm", False) else []

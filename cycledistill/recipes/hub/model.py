@@ -17,7 +17,7 @@ from cycledistill.plugin.swap import Swapped, recipe_of
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.hub.card import ModelFacts, card_body
 from cycledistill.recipes.hub.card_fields import card_fields
-from cycledistill.recipes.hub.config import check_names, differences, plain, take
+from cycledistill.recipes.hub.config import as_json, check_names, take, unlike_config
 from cycledistill.recipes.hub.files import CARD, CONFIG, WEIGHTS, find_files, write_text
 from cycledistill.recipes.weights.checkpoint import load_weights
 from cycledistill.recipes.weights.files import read_weights, write_weights
@@ -218,10 +218,10 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
         """What goes into ``config.json``; refused where a model built from it would be another than this one."""
         if config is not None:
             raise RecipeError("config=...: the config is made from the model itself; leave it out")
-        own, built_from = self.own_class(), plain(self.hub_config())
+        own, built_from = self.own_class(), as_json(self.hub_config())
         with torch.device("meta"):
-            twin = own.from_hub_config(dict(built_from))
-        wrong = differences(self, twin)
+            built = own.from_hub_config(dict(built_from))
+        wrong = unlike_config(self, built)
         if wrong:
             raise RecipeError(
                 f"this {own.__name__} is no longer what its config describes: {wrong}. Publish the model before a "

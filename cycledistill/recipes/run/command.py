@@ -3,82 +3,125 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
+from cycledistill.lazy import missing
+from cycledistill.recipes.config.packaged import packaged_names
+from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
 
-Flags = Mapping[str, tuple[str, type, str]]
-"""Flag -> key of the recipe, type, help."""
 
-RUN_FLAGS: Flags = {
-    "--output": ("run.output", str, "folder for logs and checkpoints"),
-    "--epochs": ("schedule.epochs", int, "length of the schedule"),
-    "--workers": ("data.workers", int, "loader processes"),
-    "--device": ("run.device", str, "auto or cpu"),
-    "--seed": ("run.seed", int, "seed of everything random"),
-    "--max-steps": ("run.max_steps", int, "stop after so many steps, with a checkpoint"),
-}
-"""Flags that mean the same in every command."""
+@dataclass(frozen=True)
+class Flag:
+    """A short way to a key of the recipe.
+
+    Attributes:
+        name: As it is typed: ``"--data"``.
+        key: The recipe's key.
+        help: What it is, in a few words.
+        kind: The type of the value.
+        old: Names it had; they work, and help does not show them.
+        words: Values that are typed otherwise than the recipe has them, such as ``none``.
+    """
+
+    name: str
+    key: str
+    help: str
+    kind: type[Any] = str
+    old: Sequence[str] = ()
+    words: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def attribute(self) -> str:
+        """Where the parser puts the value."""
+        return self.name.lstrip("-").replace("-", "_")
+
+
+RUN_FLAGS = (
+    Flag("--output", "run.output", "folder for logs and checkpoints"),
+    Flag("--model", "model.name", "name of the model"),
+    Flag("--cycles", "cyclic.cycles", "cycles while training (1: the plain model)", int),
+    Flag("--distill", "cyclic.distill", "preset: sdpose, exits, elt, mct, or none", words={"none": None}),
+    Flag("--device", "run.device", "auto, cpu, cuda or mps"),
+    Flag("--epochs", "schedule.epochs", "length of the schedule", int),
+    Flag("--batch-size", "data.batch_size", "samples a process and step", int),
+    Flag("--workers", "data.workers", "loader processes", int),
+    Flag("--seed", "run.seed", "seed of everything random", int),
+    Flag("--max-steps", "run.max_steps", "stop after so many steps, with a checkpoint", int),
+)
+"""Flags that mean the same in every training command."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command's own parts.
+    """A training command, as ``cycledistill train NAME`` and as ``python -m PACKAGE.train``.
+
+    The work is the package's, imported when it is done: ``recipe.load_recipe``, ``train.train``,
+    ``trained.evaluate_trained`` and ``trained.stored_recipe``; its packaged recipes are in the folder ``configs``. So
+    the help of the command needs neither PyTorch nor what the package trains with.
 
     Attributes:
-        name: How it is called.
-        description: What it does.
-        flags: Short ways to keys of the recipe.
-        load: ``(source, overrides) -> recipe``; the recipe has ``to_dict()``.
-        recipes: Names of the packaged recipes.
-        train: ``(recipe, resume) -> summary``.
-        evaluate: ``(recipe, path) -> summary``.
-        stored: ``path -> recipe`` of a run or checkpoint.
-        errors: Errors of its data, shown as their message.
+        package: The package's name.
+        help: What it trains, in one line.
+        requires: What to install where a module that the work needs is missing: ``"cycledistill[coco]"``.
+        data: The flag ``--data``, and others about data: what `RUN_FLAGS` does not have.
+
+    Example:
+        >>> COMMAND = Command(
+        ...     package=__package__,
+        ...     help="train or evaluate a pose model",
+        ...     requires="cycledistill[coco]",
+        ...     data=(Flag("--data", "data.root", "folder or zip file of the data set"),),
+        ... )
     """
 
-    name: str
-    description: str
-    flags: Flags
-    load: Callable[[Any, Any], Any]
-    recipes: Callable[[], Sequence[str]]
-    train: Callable[[Any, str | None], dict[str, Any]]
-    evaluate: Callable[[Any, str], dict[str, Any]]
-    stored: Callable[[str], Any]
-    errors: tuple[type[Exception], ...]
+    package: str
+    help: str
+    requires: str
+    data: Sequence[Flag]
+
+    @property
+    def flags(self) -> tuple[Flag, ...]:
+        """All short ways to keys of the recipe."""
+        return (*self.data, *RUN_FLAGS)
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Train, resume or evaluate; the summary goes to standard output as JSON."""
-        parser = self.parser()
-        args = parser.parse_args(argv)
-        primary = os.environ.get("RANK", "0") == "0"
-        expected: tuple[type[Exception], ...] = (RecipeError, CheckpointError, NonFiniteLossError, *self.errors)
-        logging.basicConfig(level=logging.INFO if primary else logging.ERROR, format="%(name)s: %(message)s")
-        try:
-            summary = self._run(args)
-        except expected as error:
-            # an error from a loader worker comes with the worker's traceback before its message
-            parser.exit(2, f"error: {str(error).rpartition(f'{type(error).__name__}: ')[2].strip()}\n")
-        except KeyboardInterrupt:
-            parser.exit(130, "stopped; --resume auto goes on from the last checkpoint\n")
-        if primary:
-            sys.stdout.write(json.dumps(summary, indent=1) + "\n")
-        return 0
+        """Read the arguments and run.
+
+        Args:
+            argv: The arguments after the program's name; default, those of the process.
+
+        Returns:
+            The exit code, see :meth:`run`.
+
+        Raises:
+            SystemExit: Help was asked for (code 0), or the call is wrong (2).
+        """
+        return self.run(self.parser().parse_args(argv))
 
     def parser(self) -> argparse.ArgumentParser:
         """The command's arguments."""
         parser = argparse.ArgumentParser(
-            self.name, description=self.description, epilog=f"Packaged recipes: {', '.join(self.recipes())}."
+            f"{self.package}.train", description=f"{self.help[:1].upper()}{self.help[1:]}."
         )
+        self.add_arguments(parser)
+        return parser
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments to a parser, whose epilog becomes the names of the packaged recipes."""
+        names = [name.removesuffix(".yaml") for name in packaged_names(self.package)]
+        parser.epilog = f"Packaged recipes: {', '.join(names)}."
         parser.add_argument("--config", help="YAML file, or the name of a packaged recipe (below)")
-        for flag, (key, kind, text) in self.flags.items():
-            parser.add_argument(flag, type=kind, metavar=key, help=text)
+        for flag in self.flags:
+            parser.add_argument(flag.name, type=flag.kind, metavar=flag.key, help=flag.help)
+            for name in flag.old:
+                parser.add_argument(name, dest=flag.attribute, type=flag.kind, help=argparse.SUPPRESS)
         parser.add_argument(
             "--set", action="append", default=[], metavar="a.b=c", help="any key of the recipe; repeatable"
         )
@@ -86,21 +129,68 @@ class Command:
         parser.add_argument(
             "--evaluate", metavar="PATH", help="measure a run, a checkpoint or a file of weights instead"
         )
-        return parser
 
-    def _run(self, args: argparse.Namespace) -> dict[str, Any]:
+    def run(self, args: argparse.Namespace) -> int:
+        """Train, resume or evaluate; the summary goes to standard output as JSON.
+
+        Args:
+            args: From a parser with the command's arguments.
+
+        Returns:
+            0; 2 where something cannot be used, with the reason on stderr; 130 after Ctrl-C.
+        """
+        primary = os.environ.get("RANK", "0") == "0"
+        logging.basicConfig(level=logging.INFO if primary else logging.ERROR, format="%(name)s: %(message)s")
+        try:
+            summary = self._summary(args)
+        except (RecipeError, DataError, CheckpointError, NonFiniteLossError) as error:
+            return _stop(2, f"error: {_message(error)}")
+        except ModuleNotFoundError as error:
+            return _stop(2, f"error: {missing(error, self.package, self.requires)}")
+        except KeyboardInterrupt:
+            return _stop(130, "stopped; --resume auto goes on from the last checkpoint")
+        if primary:
+            sys.stdout.write(json.dumps(summary, indent=1) + "\n")
+        return 0
+
+    def recipe(self, args: argparse.Namespace) -> Any:
+        """The recipe: what ``--config`` names, else with ``--evaluate`` that of the run; then flags, then ``--set``.
+
+        Raises:
+            RecipeError: Unknown keys, wrong types or values, or ``--evaluate`` beside ``--resume``.
+            CheckpointError: What ``--evaluate`` names is no run and no checkpoint.
+        """
         if args.evaluate and args.resume:
             raise RecipeError("--evaluate and --resume exclude each other.")
         source: Any = args.config
-        if args.evaluate and not args.config and not args.evaluate.endswith((".safetensors", ".pth", ".pt")):
-            source = self.stored(args.evaluate).to_dict()
-        recipe = self._recipe(args, source)
-        return self.evaluate(recipe, args.evaluate) if args.evaluate else self.train(recipe, args.resume)
+        if args.evaluate and not args.config and not args.evaluate.endswith((".safetensors", ".pth", ".pt", ".bin")):
+            source = self._work("trained").stored_recipe(args.evaluate).to_dict()
+        given = [(flag, getattr(args, flag.attribute)) for flag in self.flags]
+        options = [(flag.key, flag.words.get(value, value)) for flag, value in given if value is not None]
+        return self._work("recipe").load_recipe(source, [*options, *args.set])
 
-    def _recipe(self, args: argparse.Namespace, source: Any) -> Any:
-        options: list[Any] = []
-        for flag, (key, _, _) in self.flags.items():
-            value = getattr(args, flag.lstrip("-").replace("-", "_"))
-            if value is not None:
-                options.append((key, value))
-        return self.load(source, [*options, *args.set])
+    def _summary(self, args: argparse.Namespace) -> dict[str, Any]:
+        recipe = self.recipe(args)
+        if args.evaluate:
+            return self._work("trained").evaluate_trained(recipe, args.evaluate)
+        return self._work("train").train(recipe, args.resume)
+
+    def _work(self, module: str) -> Any:
+        return importlib.import_module(f"{self.package}.{module}")
+
+
+def _message(error: Exception) -> str:
+    """The message alone of an error that a loader worker raised.
+
+    The loader raises it anew in this process, with a text of its own in place of the message: who caught it, then the
+    worker's traceback, which ends with the error's full name and the message.
+    """
+    text, kind = str(error), type(error)
+    if not text.startswith(f"Caught {kind.__name__} in "):
+        return text
+    return text.rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")[2].strip()
+
+
+def _stop(code: int, reason: str) -> int:
+    sys.stderr.write(f"{reason}\n")
+    return code

@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cycledistill.recipes.errors import DataError
 
-class PoseDataError(ValueError):
+
+class PoseDataError(DataError):
     """Annotations, detections or pictures that cannot be used; the message says which and why."""
 
 

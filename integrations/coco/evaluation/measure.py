@@ -34,7 +34,7 @@ Joints = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvalSettings:
     """How predictions are made and scored; the defaults are SDPose's.
 
     Attributes:
@@ -58,7 +58,7 @@ class Protocol:
     precision: str = "fp32"
 
 
-DEFAULT = Protocol()
+DEFAULT = EvalSettings()
 
 
 def predict_persons(
@@ -68,7 +68,7 @@ def predict_persons(
     joints: JointSet,
     *,
     exits: Sequence[int] = (1,),
-    protocol: Protocol = DEFAULT,
+    settings: EvalSettings = DEFAULT,
     progress: bool = False,
 ) -> dict[int, dict[int, Joints]]:
     """Joints of every person at every exit, in picture pixels.
@@ -81,12 +81,12 @@ def predict_persons(
         images: Where the pictures are.
         joints: The joint set.
         exits: Cycles whose prediction is wanted; may exceed the cycles trained. A plain model has exit 1 only.
-        protocol: How.
+        settings: How.
         progress: Show a progress bar.
 
     Returns:
         ``{exit: {index of the person: (K, 3) x, y, score}}``; persons whose picture cannot be read are left out where
-        the protocol says ``"skip"``.
+        the settings say ``"skip"``.
 
     Raises:
         ValueError: The model predicts another number of joints, or a plain model was asked for another exit than 1.
@@ -102,10 +102,10 @@ def predict_persons(
     if handle is None and list(exits) != [1]:
         raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first")
     rank, world = (dist.get_rank(), dist.get_world_size()) if shared() else (0, 1)
-    crops = PersonCrops(persons, images, joints, config.image_size, broken=protocol.broken)
-    order = PictureBatches(persons, protocol.batch_size, shuffle=False, rank=rank, world_size=world)
+    crops = PersonCrops(persons, images, joints, config.image_size, broken=settings.broken)
+    order = PictureBatches(persons, settings.batch_size, shuffle=False, rank=rank, world_size=world)
     loader = tqdm(
-        crop_loader(crops, order, protocol.workers),
+        crop_loader(crops, order, settings.workers),
         desc="evaluate",
         total=len(order),
         leave=False,
@@ -125,7 +125,7 @@ def predict_persons(
             for number in exits:
                 if handle is not None:
                     handle.exit = number
-                placed = _predict(model, pixels, centers, scales, joints, protocol).float().cpu().numpy()
+                placed = _predict(model, pixels, centers, scales, joints, settings).float().cpu().numpy()
                 found[number].update(zip(index, placed, strict=True))
     return _gathered(found, world)
 
@@ -138,7 +138,7 @@ def evaluate(
     ground_truth: GroundTruth,
     *,
     exits: Sequence[int] = (1,),
-    protocol: Protocol = DEFAULT,
+    settings: EvalSettings = DEFAULT,
     progress: bool = False,
 ) -> dict[int, dict[str, float]]:
     """COCO's or CrowdPose's numbers of a model at each exit.
@@ -150,7 +150,7 @@ def evaluate(
         joints: The joint set.
         ground_truth: The annotations, as ``load_ground_truth`` reads them.
         exits: Cycles whose prediction is measured; may exceed the cycles trained.
-        protocol: How.
+        settings: How.
         progress: Show a progress bar.
 
     Returns:
@@ -164,11 +164,11 @@ def evaluate(
     Example:
         >>> evaluate(model, persons, ImageStore("coco/val2017"), COCO, truth, exits=(1, 2, 3))[1]["AP"]
     """
-    found = predict_persons(model, persons, images, joints, exits=exits, protocol=protocol, progress=progress)
+    found = predict_persons(model, persons, images, joints, exits=exits, settings=settings, progress=progress)
     if shared() and dist.get_rank() != 0:
         measured: list[Any] = [None]
     else:
-        measured = [{n: _numbers(poses, persons, joints, ground_truth, protocol) for n, poses in found.items()}]
+        measured = [{n: _numbers(poses, persons, joints, ground_truth, settings) for n, poses in found.items()}]
     if shared():
         dist.broadcast_object_list(measured, src=0)
     result: dict[int, dict[str, float]] = measured[0]
@@ -176,20 +176,20 @@ def evaluate(
 
 
 def _predict(
-    model: nn.Module, images: Tensor, centers: Tensor, scales: Tensor, joints: JointSet, protocol: Protocol
+    model: nn.Module, images: Tensor, centers: Tensor, scales: Tensor, joints: JointSet, settings: EvalSettings
 ) -> Tensor:
     """(B, K, 3): x, y in picture pixels, and scores."""
     config: Any = model.config
     is_heatmap = config.head == "heatmap"
-    with autocast(images.device, protocol.precision):  # decoding is in full precision
+    with autocast(images.device, settings.precision):  # decoding is in full precision
         predicted = model(images)
-        mirrored = model(images.flip(3)) if protocol.flip else None
+        mirrored = model(images.flip(3)) if settings.flip else None
     predicted = predicted.float()
     if mirrored is not None:
         back = flip_back if is_heatmap else flip_back_coordinates
         predicted = (predicted + back(mirrored.float(), joints.flip_order)) / 2
     if is_heatmap:
-        position, scores = decode_heatmaps(predicted, protocol.decode)
+        position, scores = decode_heatmaps(predicted, settings.decode)
         size = config.heatmap_size
     else:  # fractions of the image: a map of one pixel
         position, scores = decode_coordinates(predicted)
@@ -198,14 +198,14 @@ def _predict(
 
 
 def _numbers(
-    poses: dict[int, Joints], persons: Sequence[Person], joints: JointSet, truth: GroundTruth, protocol: Protocol
+    poses: dict[int, Joints], persons: Sequence[Person], joints: JointSet, truth: GroundTruth, settings: EvalSettings
 ) -> dict[str, float]:
     predictions = [
         PosePrediction(persons[index].image_id, placed, persons[index].score, persons[index].area)
         for index, placed in sorted(poses.items())
     ]
     results = to_results(
-        predictions, joints, nms_threshold=protocol.nms, keypoint_threshold=protocol.keypoint_threshold
+        predictions, joints, nms_threshold=settings.nms, keypoint_threshold=settings.keypoint_threshold
     )
     numbers = {name: float(value) for name, value in evaluate_poses(truth, results, joints).items()}
     known = [index for index in sorted(poses) if np.any(persons[index].joints)]  # a detection has no labels

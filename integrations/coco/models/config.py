@@ -82,16 +82,16 @@ class TokenPoseConfig:
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size"):
             size = getattr(self, name)
-            if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(map(_is_positive, size)):
+            if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(map(is_positive, size)):
                 raise ValueError(f"{name}={size!r}: height and width, two whole numbers above 0, are expected")
             object.__setattr__(self, name, tuple(size))  # a recipe read from YAML has lists
         for name in ("num_keypoints", "stage1_width", "dim", "depth", "heads", "mlp_ratio", "readouts"):
-            if not _is_positive(getattr(self, name)):
+            if not is_positive(getattr(self, name)):
                 raise ValueError(f"{name}={getattr(self, name)!r}: a whole number above 0 is expected")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r}: {' or '.join(map(repr, choices))} is expected")
-        if self.head_hidden is not None and not _is_positive(self.head_hidden):
+        if self.head_hidden is not None and not is_positive(self.head_hidden):
             raise ValueError(f"head_hidden={self.head_hidden!r}: a whole number above 0, or None, is expected")
         self._check_scale()
         self._check_sizes()
@@ -151,5 +151,6 @@ class TokenPoseConfig:
         return float(self.dim**-0.5 if self.scale == "dim" else self.scale)
 
 
-def _is_positive(value: object) -> bool:
+def is_positive(value: object) -> bool:
+    """Whether a value is a whole number above 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0

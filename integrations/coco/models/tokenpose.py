@@ -11,7 +11,7 @@ from .config import TokenPoseConfig
 from .heads import build_head
 from .hub import PoseHubModel
 from .position import sine_positions
-from .transformer import TokenBlock, concat_tokens, init_transformer
+from .transformer import TokenBlock, concat_tokens, init_transformer, split_patches
 
 
 class TokenPose(PoseHubModel):
@@ -123,20 +123,13 @@ class TokenPose(PoseHubModel):
             Tokens (B, K + N, C), and the positions that every later layer adds again, (1, K + N, C) with zeros for the
             keypoint tokens, or ``None`` where positions are added once.
         """
-        visual = self.patch_to_embedding(self._patches(self.backbone(images)))
+        visual = self.patch_to_embedding(split_patches(self.backbone(images), self.config.patch_size))
         if self.config.position == "learnable":
             return concat_tokens(self.keypoint_token, visual) + self.pos_embedding, None
         tokens = concat_tokens(self.keypoint_token, visual + self.pos_embedding)
         if self.config.position == "sine":
             return tokens, None
         return tokens, F.pad(self.pos_embedding, (0, 0, self.config.num_keypoints, 0))
-
-    def _patches(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, N, ph * pw * C): patches row by row; in a patch row, column, then channel."""
-        height, width = self.config.patch_size
-        rows, columns = self.config.grid
-        split = features.unflatten(3, (columns, width)).unflatten(2, (rows, height))
-        return split.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
     def _check_images(self, images: Tensor) -> None:
         expected = self._takes

@@ -110,6 +110,18 @@ def init_transformer(module: nn.Module) -> None:
             nn.init.zeros_(each.bias)
 
 
+def split_patches(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, H, W) to (B, N, ph * pw * C): patches row by row; in a patch row, column, then channel.
+
+    Args:
+        features: Images or what a backbone made of them.
+        size: Height and width of a patch, ph and pw, which divide H and W.
+    """
+    height, width = size
+    split = features.unflatten(3, (-1, width)).unflatten(2, (-1, height))
+    return split.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
 def concat_tokens(keypoint: Tensor, visual: Tensor) -> Tensor:
     """Keypoint tokens in front of visual ones: (1, K, C) and (B, N, C) to (B, K + N, C)."""
     return torch.cat([keypoint.expand(visual.shape[0], -1, -1), visual], dim=1)

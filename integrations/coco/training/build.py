@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cycledistill.recipes.config.distillation import read_distill
 
-from ..evaluation.measure import Protocol
+from ..evaluation.measure import EvalSettings
 from ..models.plugins import PoseModelConfig
 from ..models.registry import build_pose_model, pose_model_config
 from ..models.tokenpose import TokenPose
@@ -72,10 +72,10 @@ def create_model(recipe: Recipe) -> TokenPose:
         raise RecipeError(f"cyclic or prune: {error}") from error
 
 
-def protocol_of(recipe: Recipe) -> Protocol:
+def eval_settings(recipe: Recipe) -> EvalSettings:
     """How the recipe's model is evaluated."""
     section, data = recipe.evaluate, recipe.data
-    return Protocol(
+    return EvalSettings(
         flip=section.flip,
         decode=section.decode,
         nms=section.nms,

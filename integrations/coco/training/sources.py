@@ -107,7 +107,7 @@ def _read(data: DataSection, key: str) -> Any:
 
 def _root(data: DataSection) -> Path:
     if data.root is None:
-        raise PoseDataError("data.root is not set: give the folder or zip file of the data set by --data-root")
+        raise PoseDataError("data.root is not set: give the folder or zip file of the data set by --data")
     root = Path(data.root)
     if not root.exists():
         raise PoseDataError(f"data.root: {root} does not exist")

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..data.dataset import Batch
 from ..data.images import PoseDataError
 from ..evaluation.measure import evaluate
-from .build import protocol_of
+from .build import eval_settings
 from .schedules import keep_fraction, learning_rate
 from .session import Session
 from .task import to_device
@@ -66,7 +66,7 @@ def _evaluate(session: Session) -> dict[str, Any]:
             recipe.data.joint_set,
             validation.truth,
             exits=session.exits,
-            protocol=protocol_of(recipe),
+            settings=eval_settings(recipe),
             progress=recipe.run.progress and accelerator.is_main_process,
         )
         boxes = "annotated" if recipe.data.detections is None else "detected"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import State, read_metadata, read_weights, write_weights
+from cycledistill.recipes.weights.files import State, read_weights, write_weights
 from cycledistill.recipes.weights.fitting import differences
+from cycledistill.recipes.weights.network import network_metadata, other_network, stored_network
 
 from ..models.config import TokenPoseConfig
 from ..models.tokenpose import TokenPose
-from .translate import check_ours, from_official, is_ours
+from .key_map import check_ours, from_official, is_ours
 
 _BEYOND_STAGE_3 = ("stage4.", "transition3.", "stage3.3.fuse_layers.1.", "stage3.3.fuse_layers.2.")
 _CLASSIFIER = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
@@ -65,22 +64,12 @@ def check_network(stored: Mapping[str, Any], config: TokenPoseConfig, where: str
     Raises:
         CheckpointError: The fields that differ are named.
     """
-    own = asdict(config)
-    other = [
-        f"{name}={stored[name]!r} there, {own[name]!r} here"
-        for name in ("heads", "scale", "position", "readouts")
-        if name in stored and stored[name] != own[name]
-    ]
+    other = other_network(stored, config, ("heads", "scale", "position", "readouts"))
     if other:
         raise CheckpointError(
-            f"{where}: these weights fit in shape but are of another network ({'; '.join(other)}), and would predict "
+            f"{where}: these weights fit in shape but are of another network ({other}), and would predict "
             "something else: take the model by the name they were trained as"
         )
-
-
-def stored_network(path: str | Path) -> dict[str, Any]:
-    """The network's config that a safetensors file of ours holds; empty for any other file."""
-    return dict(json.loads(read_metadata(path).get("config", "{}")))
 
 
 def load_imagenet_backbone(model: TokenPose, path: str | Path) -> None:
@@ -124,9 +113,4 @@ def save_pose_weights(model: TokenPose, path: str | Path, name: str | None = Non
     Raises:
         CheckpointError: Another suffix, or no such folder.
     """
-    write_weights(model.state_dict(), path, metadata(model.config, name))
-
-
-def metadata(config: TokenPoseConfig, name: str | None) -> dict[str, str]:
-    """What a safetensors file of ours says about its weights: the network's config and the model's name."""
-    return {"format": "cycledistill", "config": json.dumps(asdict(config))} | ({} if name is None else {"model": name})
+    write_weights(model.state_dict(), path, network_metadata(model.config, name))

@@ -22,7 +22,7 @@ from .metrics import MotionScores
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvalSettings:
     """How predictions are made and scored.
 
     Attributes:
@@ -61,7 +61,7 @@ class Protocol:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, inputs: Tensor, protocol: Protocol) -> Tensor:
+def predict(model: nn.Module, inputs: Tensor, settings: EvalSettings) -> Tensor:
     """Poses of a batch of windows, with the mirrored pass averaged in.
 
     An hourglass whose kept frames were injected (``model.hourglass.index = ...``) keeps those in both passes, and
@@ -70,7 +70,7 @@ def predict(model: nn.Module, inputs: Tensor, protocol: Protocol) -> Tensor:
     Args:
         model: A lifting model in eval mode.
         inputs: (B, F, J, 2 or 3), normalised.
-        protocol: How.
+        settings: How.
 
     Returns:
         (B, F, J, 3) in the model's unit, metres; the centre frame's, (B, 1, J, 3), in mode ``"centre"``.
@@ -78,13 +78,13 @@ def predict(model: nn.Module, inputs: Tensor, protocol: Protocol) -> Tensor:
     Raises:
         LiftingDataError: The model gave no pose for some frame that is asked for.
     """
-    poses, index = _forward(model, inputs, protocol)
-    if not protocol.flip:
+    poses, index = _forward(model, inputs, settings)
+    if not settings.flip:
         return poses
     signs = inputs.new_tensor([-1, 1, 1])
     mirrored = inputs[..., list(MIRRORED), :] * signs[: inputs.shape[-1]]
     # The centre's frames are chosen once, for both passes; a whole sequence's anew, both as in HoT's code.
-    again, _ = _forward(model, mirrored, protocol, index if protocol.mode == "centre" else None)
+    again, _ = _forward(model, mirrored, settings, index if settings.mode == "centre" else None)
     return (poses + again[..., list(MIRRORED), :] * signs.to(again.dtype)) / 2
 
 
@@ -92,7 +92,7 @@ def evaluate(
     model: nn.Module,
     clips: Sequence[Clip],
     *,
-    protocol: Protocol,
+    settings: EvalSettings,
     exits: Sequence[int] = (1,),
     progress: bool = False,
 ) -> dict[int, dict[str, Any]]:
@@ -103,7 +103,7 @@ def evaluate(
     Args:
         model: A lifting model, wrapped or not; left in eval mode with the exit it had.
         clips: What to measure on.
-        protocol: How.
+        settings: How.
         exits: Cycles whose prediction is measured; may exceed the cycles trained. A plain model has exit 1 only.
         progress: Show a progress bar.
 
@@ -115,7 +115,7 @@ def evaluate(
         LiftingDataError: No clips, or the model gives no pose for some frame.
 
     Example:
-        >>> evaluate(model, clips, protocol=Protocol(243))[1]["mpjpe_action_mean"]
+        >>> evaluate(model, clips, settings=EvalSettings(243))[1]["mpjpe_action_mean"]
     """
     handle: Any = getattr(model, "cyclic", None)
     if handle is None and list(exits) != [1]:
@@ -124,7 +124,7 @@ def evaluate(
     own = list(clips)[rank::world]
     scores = {number: MotionScores() for number in exits}
     if own:
-        _measure(model, own, scores, protocol, progress)
+        _measure(model, own, scores, settings, progress)
     elif not clips:
         raise LiftingDataError("no clips to measure on")
     if world > 1:
@@ -135,10 +135,10 @@ def evaluate(
 
 
 def _measure(
-    model: nn.Module, clips: Sequence[Clip], scores: dict[int, MotionScores], protocol: Protocol, progress: bool
+    model: nn.Module, clips: Sequence[Clip], scores: dict[int, MotionScores], settings: EvalSettings, progress: bool
 ) -> None:
-    windows = LiftWindows(clips, protocol.frames, centred=protocol.mode == "centre")
-    batches = WindowBatches(len(windows), protocol.batch_size, shuffle=False)
+    windows = LiftWindows(clips, settings.frames, centred=settings.mode == "centre")
+    batches = WindowBatches(len(windows), settings.batch_size, shuffle=False)
     device = next(model.parameters()).device
     poses: dict[int, list[Tensor]] = {number: [] for number in scores}
     targets: list[Tensor] = []
@@ -146,8 +146,8 @@ def _measure(
     loader = tqdm(
         window_loader(windows, batches), "evaluate", len(batches), leave=False, disable=None if progress else True
     )
-    middle = slice((protocol.frames - 1) // 2, (protocol.frames - 1) // 2 + 1)
-    kept = middle if protocol.mode == "centre" else slice(None)
+    middle = slice((settings.frames - 1) // 2, (settings.frames - 1) // 2 + 1)
+    kept = middle if settings.mode == "centre" else slice(None)
     with _eval_mode(model) as handle:
         batch: Batch
         for batch in loader:
@@ -155,41 +155,41 @@ def _measure(
             for number, found in poses.items():
                 if handle is not None:
                     handle.exit = number
-                found.append(predict(model, inputs, protocol).float().cpu())
+                found.append(predict(model, inputs, settings).float().cpu())
             targets.append(batch["targets"][:, kept])
             inside.append(batch["inside"][:, kept])
     truth, mask = torch.cat(targets), torch.cat(inside)
     for number, found in poses.items():
-        _count(scores[number], torch.cat(found), truth, mask, windows, protocol)
+        _count(scores[number], torch.cat(found), truth, mask, windows, settings)
 
 
 def _count(
-    scores: MotionScores, poses: Tensor, truth: Tensor, mask: Tensor, windows: LiftWindows, protocol: Protocol
+    scores: MotionScores, poses: Tensor, truth: Tensor, mask: Tensor, windows: LiftWindows, settings: EvalSettings
 ) -> None:
     """Sort windows by clip and count them; single frames become windows again, so that motion can be measured."""
-    if protocol.mode == "sequence":
+    if settings.mode == "sequence":
         for window, owner in enumerate(windows.owner.tolist()):
-            own = mask[window] if protocol.border == "mask" else slice(None)
+            own = mask[window] if settings.border == "mask" else slice(None)
             action = windows.clips[owner].action
             scores.add(action, poses[window, own][None], truth[window, own][None])
         return
     lengths = [len(clip) for clip in windows.clips]
     for clip, found, target in zip(windows.clips, poses[:, 0].split(lengths), truth[:, 0].split(lengths), strict=True):
-        for part, wanted in zip(found.split(protocol.frames), target.split(protocol.frames), strict=True):
+        for part, wanted in zip(found.split(settings.frames), target.split(settings.frames), strict=True):
             scores.add(clip.action, part[None], wanted[None])
 
 
-def _forward(model: nn.Module, inputs: Tensor, protocol: Protocol, index: Any = None) -> tuple[Tensor, Any]:
+def _forward(model: nn.Module, inputs: Tensor, settings: EvalSettings, index: Any = None) -> tuple[Tensor, Any]:
     """Poses of the frames asked for, and the index of the kept frames, if there is one."""
     frames, handle = inputs.shape[1], getattr(model, "hourglass", None)
     before = None if handle is None else handle.index
     try:
         if index is not None:
             handle.index = index  # type: ignore[union-attr]
-        with autocast(inputs.device, protocol.precision):
+        with autocast(inputs.device, settings.precision):
             poses: Tensor = model(inputs)
         used = None if handle is None else handle.index
-        if protocol.mode == "centre" and handle is not None:
+        if settings.mode == "centre" and handle is not None:
             poses = handle.centre_frame(poses)[:, None]
             # An index that is the same object as before was injected by the user: it stays, for the next pass too.
             return poses, None if used is before else used
@@ -201,7 +201,7 @@ def _forward(model: nn.Module, inputs: Tensor, protocol: Protocol, index: Any = 
             f"the model gave {poses.shape[1]} poses for {frames} frames: a model of single frames cannot answer for "
             "sequences; use mode 'centre', or recover the frames that the hourglass drops"
         )
-    if protocol.mode == "centre":
+    if settings.mode == "centre":
         poses = poses[:, (frames - 1) // 2][:, None]
     return poses, used
 

@@ -9,7 +9,7 @@ Lengths = Literal["exact", "shorter", "any"]
 
 
 @dataclass(frozen=True)
-class HostConfig:
+class NetworkConfig:
     """What every lifting network is told.
 
     Args:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .config import HostConfig
+from .config import NetworkConfig
 from .layers import BLOCK_EPS, FRAMES, Block
 from .lifter import Lifter, positions_of
 
 
 @dataclass(frozen=True)
-class FrameLifterConfig(HostConfig):
+class FrameLifterConfig(NetworkConfig):
     """A `FrameLifter`.
 
     Args:

@@ -12,7 +12,7 @@ from cycledistill.recipes.hub.card import ModelFacts
 from cycledistill.recipes.hub.config import cycles_of, read_fields, scheme_of, take
 from cycledistill.recipes.hub.model import HubModel
 
-from .config import HostConfig
+from .config import NetworkConfig
 from .plugins import STACK, LifterConfig, Mode, add_plugins
 
 M = TypeVar("M", bound="LifterHubModel")
@@ -27,8 +27,8 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
     """
 
     hub_options: ClassVar[tuple[str, ...]] = ("mode", "layer", "keep", "recover", "hourglass", "cycles", "distill")
-    config_type: ClassVar[type[HostConfig]] = HostConfig
-    config: HostConfig
+    config_type: ClassVar[type[NetworkConfig]] = NetworkConfig
+    config: NetworkConfig
     mode: Mode
 
     def hub_config(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
         Raises:
             RecipeError: An hourglass that is made with functions or tensors.
         """
-        described: dict[str, Any] = {"host": asdict(self.config), "mode": self.mode, **cycles_of(self)}
+        described: dict[str, Any] = {"network": asdict(self.config), "mode": self.mode, **cycles_of(self)}
         handle: Any = getattr(self, "hourglass", None)
         if handle is None:
             return described
@@ -56,11 +56,13 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
             ValueError: A field that is missing or unknown, or a value out of its range.
         """
         data = dict(config)
-        host = read_fields(cls.config_type, take(data, "host"), "host.")
+        if "host" in data:  # as it was called in files of 0.1
+            data["network"] = data.pop("host")
+        network = read_fields(cls.config_type, take(data, "network"), "network.")
         if "distill" in data:
             data["distill"] = scheme_of(data["distill"])
-        whole = read_fields(LifterConfig, data | {"host": host})
-        model = cls(host)
+        whole = read_fields(LifterConfig, data | {"network": network})
+        model = cls(network)
         model.mode = whole.mode
         return add_plugins(model, whole)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cycledistill.hourglass.recovery import table_for
 
-from .config import HostConfig, Lengths
+from .config import Lengths, NetworkConfig
 from .hub import LifterHubModel
 
 
@@ -33,7 +33,7 @@ class Lifter(LifterHubModel):
     """
 
     pool: ClassVar[Literal["mean", "concat"]] = "mean"
-    config: HostConfig
+    config: NetworkConfig
     levels: nn.ModuleList
     norm: nn.Module
     head: nn.Module
@@ -90,7 +90,7 @@ def positions_of(table: Tensor, frames: int, lengths: Lengths) -> Tensor:
     Args:
         table: (1, F, ...).
         frames: Frames of the clip.
-        lengths: As in `HostConfig`.
+        lengths: As in `NetworkConfig`.
 
     Returns:
         (1, frames, ...): the table, its first entries, or `resize_positions` of it.

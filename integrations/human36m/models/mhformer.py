@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from .config import HostConfig
+from .config import NetworkConfig
 from .layers import BLOCK_EPS, FRAMES, JOINTS, Attention, Block, DropPath, Mlp, attend, rising
 from .lifter import Lifter
 
@@ -20,7 +20,7 @@ SHORT = 27
 
 
 @dataclass(frozen=True)
-class MHFormerConfig(HostConfig):
+class MHFormerConfig(NetworkConfig):
     """An MHFormer; the defaults are the published model of 351 frames.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .config import HostConfig
+from .config import NetworkConfig
 from .layers import BLOCK_EPS, FRAMES, JOINTS, Block, rising
 from .lifter import Lifter, positions_of
 
@@ -16,7 +16,7 @@ HEAD_EPS = 1e-5
 
 
 @dataclass(frozen=True)
-class MixSTEConfig(HostConfig):
+class MixSTEConfig(NetworkConfig):
     """A MixSTE; the defaults are the published model.
 
     Args:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .config import HostConfig, Lengths
+from .config import Lengths, NetworkConfig
 from .layers import BLOCK_EPS, FRAMES, JOINTS, Attention, Mlp
 from .lifter import Lifter, positions_of
 
 
 @dataclass(frozen=True)
-class MotionBERTConfig(HostConfig):
+class MotionBERTConfig(NetworkConfig):
     """A DSTformer; the defaults are the full size. Lite: ``dim=256, mlp_ratio=4``.
 
     Args:

@@ -10,7 +10,7 @@ from torch import nn
 
 from cycledistill import Distill, wrap_cyclic, wrap_hourglass
 
-from .config import HostConfig
+from .config import NetworkConfig
 
 Mode = Literal["seq2seq", "seq2frame"]
 Model = TypeVar("Model", bound=nn.Module)
@@ -24,7 +24,7 @@ class LifterConfig:
     """A lifting model: its network, and the plug-ins on it.
 
     Args:
-        host: The network.
+        network: The network.
         mode: "seq2seq", the poses of all frames are wanted, or "seq2frame", that of the centre frame, which is then
             always among the kept ones.
         layer: Numbers of the levels before which frames are dropped; ``None``: without ``wrap_hourglass``.
@@ -42,7 +42,7 @@ class LifterConfig:
             without the other, arguments of an hourglass without it.
     """
 
-    host: HostConfig
+    network: NetworkConfig
     mode: Mode = "seq2seq"
     layer: int | tuple[int, ...] | None = None
     keep: int | float | tuple[int | float, ...] | None = None

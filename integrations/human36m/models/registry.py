@@ -14,7 +14,7 @@ from .mixste import MixSTE, MixSTEConfig
 from .motionbert import MotionBERT, MotionBERTConfig
 from .plugins import LifterConfig, add_plugins
 
-_HOSTS: Mapping[type, type[Any]] = {each.config_type: each for each in (MixSTE, MotionBERT, MHFormer, FrameLifter)}
+_NETWORKS: Mapping[type, type[Any]] = {each.config_type: each for each in (MixSTE, MotionBERT, MHFormer, FrameLifter)}
 
 
 def list_lifters(pattern: str = "") -> list[str]:
@@ -32,7 +32,7 @@ def lifter_config(name: str, **overrides: Any) -> LifterConfig:
 
     Args:
         name: One of `list_lifters`.
-        **overrides: Fields of `LifterConfig` or of its host's config to set otherwise. With other ``frames``, the
+        **overrides: Fields of `LifterConfig` or of its network's config to set otherwise. With other ``frames``, the
             published number of kept frames becomes the same share of them, unless ``keep`` is given.
 
     Raises:
@@ -40,7 +40,7 @@ def lifter_config(name: str, **overrides: Any) -> LifterConfig:
 
     Example:
         >>> config = lifter_config("hot_mixste", frames=81)
-        >>> config.host.frames, config.keep
+        >>> config.network.frames, config.keep
         (81, 27)
     """
     if name not in _MODELS:
@@ -48,22 +48,22 @@ def lifter_config(name: str, **overrides: Any) -> LifterConfig:
         hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(list_lifters())}"
         raise ValueError(f"{name!r} is no lifting model; {hint} (list_lifters() names them all)")
     config = _MODELS[name]
-    of_host = {each.name for each in fields(config.host)}
-    of_model = {each.name for each in fields(LifterConfig)} - {"host", "note", "name"}
+    of_network = {each.name for each in fields(config.network)}
+    of_model = {each.name for each in fields(LifterConfig)} - {"network", "note", "name"}
     for key in overrides:
-        if key not in of_host | of_model:
-            near = difflib.get_close_matches(key, of_host | of_model, n=1, cutoff=0.0)
+        if key not in of_network | of_model:
+            near = difflib.get_close_matches(key, of_network | of_model, n=1, cutoff=0.0)
             raise ValueError(f"{name} has no option {key!r}; the nearest is {near[0]!r}")
-    host = replace(config.host, **{key: value for key, value in overrides.items() if key in of_host})
+    network = replace(config.network, **{key: value for key, value in overrides.items() if key in of_network})
     if type(config.keep) is int:
-        config = replace(config, keep=max(round(config.keep * host.frames / config.host.frames), 1))
+        config = replace(config, keep=max(round(config.keep * network.frames / config.network.frames), 1))
     of_the_model = {key: value for key, value in overrides.items() if key in of_model}
-    return replace(config, host=host, name=name, **of_the_model)
+    return replace(config, network=network, name=name, **of_the_model)
 
 
 def build_lifter(config: LifterConfig) -> Lifter:
     """Build what ``config`` describes: the network, its hourglass, its cycles."""
-    model: Lifter = _HOSTS[type(config.host)](config.host)
+    model: Lifter = _NETWORKS[type(config.network)](config.network)
     model.mode, model.name, model.note = config.mode, config.name, config.note
     return add_plugins(model, config)
 
@@ -73,7 +73,7 @@ def create_lifter(name: str, **overrides: Any) -> Lifter:
 
     Args:
         name: One of `list_lifters`.
-        **overrides: Fields of the host's config (``frames``, ``joints``, ``dim``, ``lengths``, ...) or of
+        **overrides: Fields of the network's config (``frames``, ``joints``, ``dim``, ``lengths``, ...) or of
             `LifterConfig` (``mode``, ``layer``, ``keep``, ``recover``, ``hourglass``, ``cycles``, ``distill``) to set
             otherwise.
 

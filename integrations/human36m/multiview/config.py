@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Literal
 
-Size = tuple[int, int]
-"""Height and width."""
+from cycledistill.integrations.coco.models.config import BACKBONE_STRIDE as STRIDE
+from cycledistill.integrations.coco.models.config import Size, TokenPoseConfig, is_positive
 
-STRIDE = 4
-"""Pixels of the picture per pixel of the backbone's features, and per pixel of the heatmap."""
+__all__ = ["STRIDE", "MultiViewConfig", "Size"]
 
 
 @dataclass(frozen=True)
@@ -64,37 +64,18 @@ class MultiViewConfig:
     ray_encoding: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size"):
-            size = getattr(self, name)
-            if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(map(_is_positive, size)):
-                raise ValueError(f"{name}={size!r}: height and width, two whole numbers above 0, are expected")
-            object.__setattr__(self, name, tuple(size))
-        for name in ("num_keypoints", "in_channels", "stage1_width", "dim", "depth", "heads", "mlp_ratio"):
-            if not _is_positive(getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)!r}: a whole number above 0 is expected")
-        if self.head_hidden is not None and not _is_positive(self.head_hidden):
-            raise ValueError(f"head_hidden={self.head_hidden!r}: a whole number above 0, or None, is expected")
-        self._check_sizes()
-        self._check_layers()
-
-    def _check_sizes(self) -> None:
         if self.backbone not in ("stem", "none", "features"):
             raise ValueError(f'backbone={self.backbone!r}: "stem", "none" or "features" is expected')
+        if not is_positive(self.in_channels):
+            raise ValueError(f"in_channels={self.in_channels!r}: a whole number above 0 is expected")
         if self.backbone == "stem" and self.in_channels != 3:
             raise ValueError(
                 f'in_channels={self.in_channels}: the stem takes 3; backbone="none" or "features" takes any number'
             )
-        stride = 1 if self.backbone == "none" else STRIDE
-        for side, pixels, patch in zip(("height", "width"), self.image_size, self.patch_size, strict=True):
-            if pixels % (stride * patch) or pixels % STRIDE:
-                raise ValueError(
-                    f"image_size={self.image_size}: the {side} {pixels} must be divisible by {STRIDE} and by "
-                    f"{stride * patch}, the pixels of one patch (patch_size={self.patch_size})"
-                )
-        if self.dim % self.heads:
-            raise ValueError(f"dim={self.dim} is not divisible by heads={self.heads}")
-        if self.dim % 4:
-            raise ValueError(f"dim={self.dim}: the sine table needs a number of channels divisible by 4")
+        view = self.view
+        object.__setattr__(self, "image_size", view.image_size)
+        object.__setattr__(self, "patch_size", view.patch_size)
+        self._check_layers()
 
     def _check_layers(self) -> None:
         if not isinstance(self.keep, (int, float)) or isinstance(self.keep, bool) or not 0 < self.keep <= 1:
@@ -124,6 +105,23 @@ class MultiViewConfig:
         if self.ray_encoding and not fused:
             raise ValueError("ray_encoding acts in the fused layers, and fused_layers=0: set ray_encoding=False")
 
+    @cached_property
+    def view(self) -> TokenPoseConfig:
+        """The single-view model of the same parts; it checks the fields that both have."""
+        return TokenPoseConfig(
+            num_keypoints=self.num_keypoints,
+            image_size=self.image_size,
+            backbone="none" if self.backbone == "none" else "stem",
+            stage1_width=self.stage1_width,
+            patch_size=self.patch_size,
+            dim=self.dim,
+            depth=self.depth,
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            scale="dim",
+            head_hidden=self.head_hidden,
+        )
+
     @property
     def alone(self) -> int:
         """Layers on single views."""
@@ -132,19 +130,18 @@ class MultiViewConfig:
     @property
     def channels(self) -> int:
         """Channels of the backbone's features."""
-        return 4 * self.stage1_width if self.backbone == "stem" else self.in_channels
+        return self.view.channels if self.backbone == "stem" else self.in_channels
 
     @property
     def patch_pixels(self) -> Size:
         """Height and width of a patch in pixels of the view."""
-        stride = 1 if self.backbone == "none" else STRIDE
-        return stride * self.patch_size[0], stride * self.patch_size[1]
+        rows, columns = self.grid
+        return self.image_size[0] // rows, self.image_size[1] // columns
 
     @property
     def grid(self) -> Size:
         """Rows and columns of patches."""
-        height, width = self.patch_pixels
-        return self.image_size[0] // height, self.image_size[1] // width
+        return self.view.grid
 
     @property
     def view_shape(self) -> tuple[int, int, int]:
@@ -154,11 +151,7 @@ class MultiViewConfig:
     @property
     def heatmap_size(self) -> Size:
         """Height and width of the heatmaps."""
-        return self.image_size[0] // STRIDE, self.image_size[1] // STRIDE
-
-
-def _is_positive(value: Any) -> bool:
-    return _is_whole(value) and value > 0
+        return self.view.heatmap_size
 
 
 def _is_whole(value: object) -> bool:

@@ -11,12 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cycledistill.prune.survivors import kept_of, take_argument
+from cycledistill.integrations.coco.models.backbones.stemnet import StemNet
+from cycledistill.integrations.coco.models.heads import build_head
+from cycledistill.integrations.coco.models.position import sine_positions
+from cycledistill.integrations.coco.models.transformer import (
+    TokenBlock,
+    concat_tokens,
+    init_transformer,
+    split_patches,
+)
+from cycledistill.prune.kept_tokens import kept_tokens_of, take_argument
 
 from .checks import check_places, check_views
 from .config import MultiViewConfig
 from .hub import MultiViewHubModel, add_pruning
-from .layers import HeatmapHead, Stem, TokenBlock, sine_positions
 from .rays import ray_directions
 
 
@@ -79,23 +87,18 @@ class MultiViewPPT(MultiViewHubModel):
         self.config = config
         self.token_groups = {"keypoint": slice(0, config.num_keypoints), "visual": slice(config.num_keypoints, None)}
         height, width = config.patch_size
-        rows, columns = config.heatmap_size
-        self.backbone = Stem(config.stage1_width) if config.backbone == "stem" else nn.Identity()
+        self.backbone = StemNet(config.stage1_width) if config.backbone == "stem" else nn.Identity()
         self.keypoint_token = nn.Parameter(torch.zeros(1, config.num_keypoints, config.dim))
         # A frozen parameter, as in the published state dict
         self.pos_embedding = nn.Parameter(sine_positions(*config.grid, config.dim), requires_grad=False)
         self.patch_to_embedding = nn.Linear(height * width * config.channels, config.dim)
-        self.blocks = nn.ModuleList(TokenBlock(config.dim, config.heads, config.mlp_ratio) for _ in range(config.depth))
-        self.mlp_head = HeatmapHead(config.dim, config.head_hidden or rows * columns // 8, config.heatmap_size)
+        view = config.view
+        self.blocks = nn.ModuleList(
+            TokenBlock(config.dim, config.heads, config.mlp_ratio, view.attention_scale) for _ in range(config.depth)
+        )
+        self.mlp_head = build_head(view)
         self.pos_3d_linear = nn.Linear(3, config.dim) if config.ray_encoding else None
-        self._init_weights()
-
-    def _init_weights(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_transformer(self)
         nn.init.trunc_normal_(self.keypoint_token, std=0.02)
 
     def forward(
@@ -127,20 +130,15 @@ class MultiViewPPT(MultiViewHubModel):
 
     def _embed(self, views: Tensor) -> tuple[Tensor, Tensor]:
         """Views to tokens (B, K + N, C), and the positions (1, K + N, C) that every layer but the first adds again."""
-        height, width = self.config.patch_size
-        rows, columns = self.config.grid
-        features = self.backbone(views)
-        # In a patch row, column, then channel
-        patches = features.unflatten(3, (columns, width)).unflatten(2, (rows, height)).permute(0, 2, 4, 3, 5, 1)
-        visual = self.patch_to_embedding(patches.flatten(3).flatten(1, 2)) + self.pos_embedding
-        keypoint = self.keypoint_token.expand(len(visual), -1, -1)
-        return torch.cat([keypoint, visual], dim=1), self._behind_keypoints(self.pos_embedding)
+        patches = split_patches(self.backbone(views), self.config.patch_size)
+        visual = self.patch_to_embedding(patches) + self.pos_embedding
+        return concat_tokens(self.keypoint_token, visual), self._behind_keypoints(self.pos_embedding)
 
     def _fuse(self, tokens: Tensor, positions: Tensor, directions: Tensor | None, views: int) -> Tensor:
         """The fused layers: (V * B, K + n, C) to the keypoint tokens (V * B, K, C)."""
         if directions is not None and self.pos_3d_linear is not None:
             positions = positions + self._behind_keypoints(self.pos_3d_linear(directions))
-        kept = kept_of(tokens)  # positions follow the tokens that the pruning layers left
+        kept = kept_tokens_of(tokens)  # positions follow the tokens that the pruning layers left
         if kept is not None:
             positions = take_argument("pos", positions, kept)
         keypoints = self.config.num_keypoints

@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cycledistill.integrations.coco.weights.key_map import is_ours
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import read_weights
+from cycledistill.recipes.weights.files import State, read_weights
 from cycledistill.recipes.weights.fitting import differences
+from cycledistill.recipes.weights.network import stored_network
 
 from .config import MultiViewConfig
+from .key_map import RAYS, official_name
 from .model import MultiViewPPT
-from .official import RAYS, State, is_ours, official_name
-from .weights import stored_config
 
 COCO_TOKENS = (12, 12, 14, 16, 11, 13, 15, 11, 1, 0, 2, 5, 7, 9, 6, 8, 10)
 """For each of Human3.6M's 17 joints, the COCO keypoint whose token it starts from, as in the authors' code."""
@@ -57,10 +58,10 @@ def start_from_coco(model: MultiViewPPT, path: str | Path, tokens: Sequence[int]
     """
     _check_tokens(tokens, model.config)
     read, own = read_weights(path), model.state_dict()
-    ours = {official_name(name): name for name in own}
+    ours = {official_name(name, model.config): name for name in own}
     try:
         taken = _taken({ours.get(name, name): tensor for name, tensor in read.items()}, own, tokens)
-        _check_network(stored_config(path) if is_ours(read) else {"scale": "dim"}, model.config, path)
+        _check_network(stored_network(path) if is_ours(read) else {"scale": "dim"}, model.config, path)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     model.load_state_dict({**own, **taken}, strict=True)

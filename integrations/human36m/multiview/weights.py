@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cycledistill.integrations.coco.weights.key_map import is_ours
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import read_metadata, read_weights, write_weights
+from cycledistill.recipes.weights.files import read_weights, write_weights
+from cycledistill.recipes.weights.network import network_metadata, other_network, stored_network
 
 from .config import MultiViewConfig
+from .key_map import check_multiview, multiview_from_official
 from .model import MultiViewPPT
-from .official import check_ours, is_ours, multiview_from_official
 
 MODEL = "multiview_ppt"
 """What files and commands call the model."""
@@ -37,8 +37,8 @@ def load_multiview_weights(model: MultiViewPPT, path: str | Path) -> None:
     state, config = read_weights(path), model.config
     try:
         if is_ours(state):
-            check_ours(state, config)
-            _check_stored(stored_config(path), config)
+            check_multiview(state, config)
+            _check_stored(stored_network(path), config)
         else:
             state = multiview_from_official(state, config)
     except CheckpointError as error:
@@ -56,29 +56,14 @@ def save_multiview_weights(model: MultiViewPPT, path: str | Path) -> None:
     Raises:
         CheckpointError: Another suffix, or no such folder.
     """
-    write_weights(model.state_dict(), path, metadata(model.config))
-
-
-def metadata(config: MultiViewConfig) -> dict[str, str]:
-    """What a safetensors file of ours says about its weights: the network's config and the model's name."""
-    return {"format": "cycledistill", "config": json.dumps(asdict(config)), "model": MODEL}
-
-
-def stored_config(path: str | Path) -> dict[str, Any]:
-    """The network's config that a safetensors file of ours holds; empty for any other file."""
-    return dict(json.loads(read_metadata(path).get("config", "{}")))
+    write_weights(model.state_dict(), path, network_metadata(model.config, MODEL))
 
 
 def _check_stored(stored: Mapping[str, Any], config: MultiViewConfig) -> None:
     """Refuse weights that fit in shape and are of another network."""
-    own = asdict(config)
-    other = [
-        f"{name}={stored[name]!r} there, {own[name]!r} here"
-        for name in ("heads", "backbone", "fused_layers")
-        if name in stored and stored[name] != own[name]
-    ]
+    other = other_network(stored, config, ("heads", "backbone", "fused_layers"))
     if other:
         raise CheckpointError(
-            f"the weights fit in shape but are of another network ({'; '.join(other)}), and would predict something "
+            f"the weights fit in shape but are of another network ({other}), and would predict something "
             "else: build the model with the options of the file"
         )

@@ -8,7 +8,7 @@ from typing import Any
 from cycledistill import wrap_cyclic
 from cycledistill.recipes.config.distillation import read_distill
 
-from ..evaluation.measure import Protocol
+from ..evaluation.measure import EvalSettings
 from ..models.lifter import Lifter
 from ..models.plugins import LifterConfig, add_plugins
 from ..models.registry import build_lifter, lifter_config, list_lifters
@@ -125,10 +125,10 @@ def _prune_frames(model: Lifter, config: LifterConfig, frames: int) -> None:
         )
 
 
-def protocol_of(recipe: Recipe) -> Protocol:
+def eval_settings(recipe: Recipe) -> EvalSettings:
     """How the recipe's model is measured."""
     section = recipe.evaluate
-    return Protocol(
+    return EvalSettings(
         frames=recipe.data.frames,
         mode=section.mode,
         flip=section.flip,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..data.dataset import Batch
 from ..evaluation.measure import evaluate
-from .build import protocol_of
+from .build import eval_settings
 from .schedules import learning_rate
 from .session import Session
 from .task import to_device
@@ -40,7 +40,7 @@ class LiftWork:
             measured[key] = evaluate(
                 model,
                 session.validation,
-                protocol=protocol_of(recipe),
+                settings=eval_settings(recipe),
                 exits=session.exits,
                 progress=recipe.run.progress and session.accelerator.is_main_process,
             )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import read_weights, write_weights
+from cycledistill.recipes.weights.network import network_metadata
 
 from ..models.lifter import Lifter
-from .translate import check_ours, from_official, is_ours
+from .key_map import check_ours, from_official, is_ours
 
 
 def load_lifter_weights(model: Lifter, path: str | Path, resize: bool = False) -> None:
@@ -38,7 +37,7 @@ def load_lifter_weights(model: Lifter, path: str | Path, resize: bool = False) -
 
 
 def save_lifter_weights(model: Lifter, path: str | Path, name: str | None = None) -> None:
-    """Write a model's weights; a safetensors file also holds its host's config, as JSON.
+    """Write a model's weights; a safetensors file also holds its network's config, as JSON.
 
     Args:
         model: A model of `create_lifter`, wrapped or not.
@@ -48,10 +47,4 @@ def save_lifter_weights(model: Lifter, path: str | Path, name: str | None = None
     Raises:
         CheckpointError: Another suffix, or no such folder.
     """
-    write_weights(model.state_dict(), path, metadata(model, name))
-
-
-def metadata(model: Lifter, name: str | None) -> dict[str, str]:
-    """What a safetensors file of ours says about its weights: the network's config and the model's name."""
-    words = {"format": "cycledistill", "config": json.dumps(asdict(model.config))}
-    return words | ({} if name is None else {"model": name})
+    write_weights(model.state_dict(), path, network_metadata(model.config, name))

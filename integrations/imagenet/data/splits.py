@@ -149,7 +149,7 @@ def _open_split(config: DataSection, split: str, synonyms: Sequence[str], traini
 
 def _open_folder(config: DataSection, split: str, synonyms: Sequence[str]) -> ImageDataset:
     if not config.dir:
-        raise DataError("no images: pass --data-dir (class folders, tar or Parquet files) or set data.dataset.")
+        raise DataError("no images: pass --data (class folders, tar or Parquet files) or set data.dataset.")
     folder = Path(config.dir)
     if not folder.is_dir():
         raise DataError(f"data folder {folder} {'is a file' if folder.exists() else 'does not exist'}.")

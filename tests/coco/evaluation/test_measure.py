@@ -20,7 +20,7 @@ from cycledistill.integrations.coco.data.images import ImageStore
 from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE
 from cycledistill.integrations.coco.evaluation.accuracy import mean_oks, torso_pck
 from cycledistill.integrations.coco.evaluation.average_precision import load_ground_truth
-from cycledistill.integrations.coco.evaluation.measure import Protocol, evaluate, predict_persons
+from cycledistill.integrations.coco.evaluation.measure import EvalSettings, evaluate, predict_persons
 from cycledistill.integrations.coco.losses.targets import heatmap_targets
 from cycledistill.integrations.coco.losses.token_reg import TokenRegLoss
 from cycledistill.integrations.coco.models.registry import create_pose_model
@@ -70,7 +70,7 @@ def test_perfect_predictions_have_ap_one(dots: Path, head: str) -> None:
     images = ImageStore(dots / "pictures")
     model = Oracle(PersonCrops(persons, images, COCO, SIZE), 5, COCO, head)
     truth = load_ground_truth(annotations, COCO)
-    found = evaluate(model, persons, images, COCO, truth, protocol=Protocol(nms=None, batch_size=5))[1]
+    found = evaluate(model, persons, images, COCO, truth, settings=EvalSettings(nms=None, batch_size=5))[1]
     assert found["AP"] == found["AP75"] == found["AR"] == pytest.approx(1.0)
     assert found["oks"] > 0.99 and found["pck"] == 1.0
 
@@ -83,7 +83,7 @@ def test_every_exit_is_the_models_own(dots: Path) -> None:
     persons = annotated_persons(annotations, COCO, SIZE)[:4]
     images = ImageStore(dots / "pictures")
     model.cyclic.exit = 2
-    found = predict_persons(model, persons, images, COCO, exits=(1, 3), protocol=Protocol(batch_size=3))
+    found = predict_persons(model, persons, images, COCO, exits=(1, 3), settings=EvalSettings(batch_size=3))
     assert model.cyclic.exit == 2 and set(found) == {1, 3}
     assert sorted(found[1]) == [0, 1, 2, 3] and found[1][0].shape == (17, 3)
     assert not np.array_equal(found[1][0], found[3][0])

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from cycledistill import CycleLoss, CycleOutput, Distill, unwrap_cyclic
 from cycledistill.integrations.coco import HeatmapLoss, TokenPose, create_pose_model
 from cycledistill.integrations.coco.losses.targets import heatmap_targets
-from cycledistill.integrations.coco.weights.translate import from_official
+from cycledistill.integrations.coco.weights.key_map import from_official
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CYCLIC = {"sdpose_t": 3, "sdpose_s_v1": 2}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cycledistill import CycleOutput, wrap_cyclic, wrap_pruning
 from cycledistill.integrations.coco import TokenPose, create_pose_model
-from cycledistill.integrations.coco.weights.translate import from_official
+from cycledistill.integrations.coco.weights.key_map import from_official
 from cycledistill.prune import modules as pruned
 
 CASE = "ppt_s_sdpose_repo"

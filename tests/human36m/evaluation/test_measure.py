@@ -14,7 +14,7 @@ from cycledistill.integrations.human36m.data.clips import Clip, film
 from cycledistill.integrations.human36m.data.motion import generate_motion
 from cycledistill.integrations.human36m.data.skeleton import mirror
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.evaluation.measure import Protocol, evaluate, predict
+from cycledistill.integrations.human36m.evaluation.measure import EvalSettings, evaluate, predict
 from cycledistill.integrations.human36m.evaluation.metrics import MotionScores
 from cycledistill.integrations.human36m.lift import lift
 from cycledistill.integrations.human36m.models.registry import create_lifter
@@ -49,7 +49,7 @@ def clips() -> list[Clip]:
 @pytest.mark.parametrize("flip", [True, False])
 def test_the_truth_scores_zero_and_moves_as_much(clips: list[Clip], mode: Any, flip: bool) -> None:
     oracle = Oracle(clips)
-    found = evaluate(oracle, clips, protocol=Protocol(FRAMES, mode, flip, batch_size=4))[1]
+    found = evaluate(oracle, clips, settings=EvalSettings(FRAMES, mode, flip, batch_size=4))[1]
     assert found["mpjpe_frame_mean"] < 1e-4 and found["velocity_frame_mean"] < 1e-4
     assert found["temporal_std_ratio_frame_mean"] == pytest.approx(1, abs=1e-5)
     assert found["frames"] == 25 * 3 + 5, "every frame once"
@@ -61,7 +61,7 @@ def test_the_truth_scores_zero_and_moves_as_much(clips: list[Clip], mode: Any, f
 def test_the_official_way_counts_repeated_frames_too(clips: list[Clip]) -> None:
     half = Oracle(clips, depth=0.5)
     masked, official = (
-        evaluate(half, clips, protocol=Protocol(FRAMES, border=border))[1] for border in ("mask", "official")
+        evaluate(half, clips, settings=EvalSettings(FRAMES, border=border))[1] for border in ("mask", "official")
     )
     assert (masked["frames"], official["frames"]) == (80, 90)
     by_hand = np.concatenate([np.linalg.norm(0.5 * clip.targets, axis=-1).mean(axis=-1) for clip in clips]) * 1000
@@ -77,8 +77,8 @@ def test_mirrored_passes_average_as_by_hand(clips: list[Clip]) -> None:
     with torch.no_grad():
         back = mirror(model(torch.from_numpy(mirror(inputs.numpy()))).numpy())
         expected = (model(inputs) + torch.from_numpy(back)) / 2
-    torch.testing.assert_close(predict(model, inputs, Protocol(FRAMES)), expected)
-    assert not torch.allclose(expected, predict(model, inputs, Protocol(FRAMES, flip=False)), atol=1e-4)
+    torch.testing.assert_close(predict(model, inputs, EvalSettings(FRAMES)), expected)
+    assert not torch.allclose(expected, predict(model, inputs, EvalSettings(FRAMES, flip=False)), atol=1e-4)
 
 
 def test_a_confidence_is_not_mirrored(clips: list[Clip]) -> None:
@@ -94,7 +94,7 @@ def test_a_confidence_is_not_mirrored(clips: list[Clip]) -> None:
             return inputs
 
     inputs = torch.rand(1, FRAMES, 17, 3)
-    predict(Listening(), inputs, Protocol(FRAMES))
+    predict(Listening(), inputs, EvalSettings(FRAMES))
     assert torch.equal(seen[1][..., 2], inputs[..., [0, 4, 5, 6, 1, 2, 3, 7, 8, 9, 10, 14, 15, 16, 11, 12, 13], 2])
 
 
@@ -102,20 +102,20 @@ def test_centre_frames_of_an_hourglass_that_keeps_a_few(clips: list[Clip]) -> No
     torch.manual_seed(0)
     model = create_lifter("frame_lifter", frames=FRAMES, dim=16, depth=3, mode="seq2frame").eval()
     wrap_hourglass(model, layer=1, keep=3, recover=False)
-    protocol = Protocol(FRAMES, "centre", flip=False)
+    settings = EvalSettings(FRAMES, "centre", flip=False)
     inputs = torch.from_numpy(np.stack([clip.inputs[:FRAMES] for clip in clips[:3]]))
     with torch.no_grad():
         poses, index = model(inputs), model.hourglass.index
     assert poses.shape[1] == 3
     expected = poses[index == 4][:, None]
-    assert torch.equal(predict(model, inputs, protocol), expected)
+    assert torch.equal(predict(model, inputs, settings), expected)
     with pytest.raises(LiftingDataError, match="3 poses for 9 frames.*mode 'centre'"):
-        predict(model, inputs, Protocol(FRAMES))
+        predict(model, inputs, EvalSettings(FRAMES))
     # the mirrored pass keeps the frames of the first, and the choice is free again afterwards
     indices = []
     hook = model.register_forward_hook(lambda module, args, out: indices.append(module.hourglass.index.clone()))
-    predict(model, inputs, Protocol(FRAMES, "centre"))
-    predict(model, inputs.flip(1), Protocol(FRAMES, "centre", flip=False))
+    predict(model, inputs, EvalSettings(FRAMES, "centre"))
+    predict(model, inputs.flip(1), EvalSettings(FRAMES, "centre", flip=False))
     hook.remove()
     assert torch.equal(indices[0], indices[1])
     assert not torch.equal(indices[2], indices[0])
@@ -128,19 +128,19 @@ def test_frames_that_a_user_injected_stay(clips: list[Clip], mode: Any) -> None:
     wrap_hourglass(model, layer=1, keep=3, recover=False if mode == "centre" else "linear")
     inputs = torch.from_numpy(np.stack([clip.inputs[:FRAMES] for clip in clips[:2]]))
     given = torch.tensor([[0, 4, 8]])
-    free = predict(model, inputs, Protocol(FRAMES, mode))
+    free = predict(model, inputs, EvalSettings(FRAMES, mode))
     model.hourglass.index = given
     indices = []
     hook = model.register_forward_hook(lambda module, args, out: indices.append(module.hourglass.index.clone()))
     for _ in range(2):
-        found = predict(model, inputs, Protocol(FRAMES, mode))
-        evaluate(model, clips[:1], protocol=Protocol(FRAMES, mode))
+        found = predict(model, inputs, EvalSettings(FRAMES, mode))
+        evaluate(model, clips[:1], settings=EvalSettings(FRAMES, mode))
     hook.remove()
     assert all(torch.equal(index, given) for index in indices)
     assert torch.equal(model.hourglass.index, given)
     assert not torch.equal(found, free)
     model.hourglass.index = None
-    assert torch.equal(predict(model, inputs, Protocol(FRAMES, mode)), free), "and they can be taken away"
+    assert torch.equal(predict(model, inputs, EvalSettings(FRAMES, mode)), free), "and they can be taken away"
 
 
 @pytest.mark.parametrize(
@@ -156,21 +156,21 @@ def test_frames_that_a_user_injected_stay(clips: list[Clip], mode: Any) -> None:
         ({"flip": "yes"}, "flip='yes': True or False"),
     ],
 )
-def test_protocols_that_are_none(field: dict[str, Any], message: str) -> None:
+def test_settings_that_are_none(field: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Protocol(**{"frames": FRAMES, **field})
+        EvalSettings(**{"frames": FRAMES, **field})
 
 
 def test_each_exit_is_measured_and_put_back(clips: list[Clip]) -> None:
     model = wrap_cyclic(create_lifter("frame_lifter", frames=FRAMES, dim=16, depth=2), 2, blocks="levels")
     model.cyclic.exit = 2
-    found = evaluate(model, clips, protocol=Protocol(FRAMES), exits=(1, 2, 3))
+    found = evaluate(model, clips, settings=EvalSettings(FRAMES), exits=(1, 2, 3))
     assert len({figures["mpjpe_frame_mean"] for figures in found.values()}) == 3
     assert model.cyclic.exit == 2
     with pytest.raises(ValueError, match="exit 1 only"):
-        evaluate(create_lifter("frame_lifter", frames=FRAMES), clips, protocol=Protocol(FRAMES), exits=(2,))
+        evaluate(create_lifter("frame_lifter", frames=FRAMES), clips, settings=EvalSettings(FRAMES), exits=(2,))
     with pytest.raises(LiftingDataError, match="no clips to measure on"):
-        evaluate(model, [], protocol=Protocol(FRAMES))
+        evaluate(model, [], settings=EvalSettings(FRAMES))
 
 
 def test_parts_join_to_the_whole() -> None:
@@ -189,5 +189,5 @@ def test_parts_join_to_the_whole() -> None:
 @pytest.mark.parametrize("length", [4, 9, 25])
 def test_lifting_a_clip_of_any_length(clips: list[Clip], mode: Any, length: int) -> None:
     clip = clips[0]
-    poses = lift(Oracle(clips), clip.inputs[:length], Protocol(FRAMES, mode, batch_size=2))
+    poses = lift(Oracle(clips), clip.inputs[:length], EvalSettings(FRAMES, mode, batch_size=2))
     np.testing.assert_allclose(poses, clip.targets[:length], atol=1e-6)

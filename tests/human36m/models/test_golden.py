@@ -12,13 +12,13 @@ import torch
 
 from cycledistill.integrations.human36m.models.lifter import Lifter
 from cycledistill.integrations.human36m.models.registry import create_lifter
-from cycledistill.integrations.human36m.weights.translate import from_official, to_official
+from cycledistill.integrations.human36m.weights.key_map import from_official, to_official
 from tests.golden import fill as golden_fill
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
 SMALL: dict[str, Any] = {"frames": 27, "dim": 32}
-HOSTS: dict[str, tuple[str, dict[str, Any]]] = {
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "mixste_27f": ("mixste", SMALL),
     "mhformer_27f": ("mhformer", {**SMALL, "hidden": 64}),
     "motionbert_243f": ("motionbert_lite", {}),
@@ -29,7 +29,7 @@ HOURGLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "tpc_mhformer_27f": ("tpc_mhformer", {**SMALL, "hidden": 64}),
     "hot_motionbert_243f": ("hot_motionbert", {}),
 }
-CASES = HOSTS | HOURGLASSES
+CASES = NETWORKS | HOURGLASSES
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,11 @@ def error(got: torch.Tensor, want: torch.Tensor) -> float:
     return float((got - want).abs().max() / want.abs().max())
 
 
-@pytest.mark.parametrize("case", HOSTS)
+@pytest.mark.parametrize("case", NETWORKS)
 def test_hosts_give_the_published_output(fill: Any, case: str) -> None:
     want = golden(case)
     with torch.no_grad():
-        got = filled(fill, case, *HOSTS[case])(want["input"])
+        got = filled(fill, case, *NETWORKS[case])(want["input"])
     assert error(got, want["output"]) < 1e-5
 
 
@@ -111,9 +111,9 @@ def test_every_official_name_has_one_of_ours_and_back(fill: Any, case: str) -> N
     assert all(torch.equal(back[key], theirs[key]) for key in theirs)
 
 
-@pytest.mark.parametrize("case", HOSTS)
+@pytest.mark.parametrize("case", NETWORKS)
 def test_clips_of_a_batch_do_not_see_each_other(fill: Any, case: str) -> None:
-    name, options = HOSTS[case]
+    name, options = NETWORKS[case]
     model = filled(fill, case, name, options)
     clip = golden(case)["input"][:1, :27] if case == "motionbert_243f" else golden(case)["input"][:1]
     with torch.no_grad():

@@ -12,7 +12,7 @@ from cycledistill import Distill, StackError, unwrap_cyclic, unwrap_hourglass, w
 from cycledistill.hourglass.selection import pool_frames, tpc
 from cycledistill.integrations.human36m import Lifter, create_lifter, lifter_config, list_lifters
 from cycledistill.integrations.human36m.models.layers import DropPath
-from cycledistill.integrations.human36m.weights.translate import from_official, to_official
+from cycledistill.integrations.human36m.weights.key_map import from_official, to_official
 from cycledistill.recipes.errors import CheckpointError
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -103,7 +103,7 @@ def test_the_kept_share_follows_the_clip_length() -> None:
     assert lifter_config("tpc_mixste", frames=81).keep == 20
     assert lifter_config("hot_mixste", frames=81, keep=40).keep == 40
     plain = lifter_config("hot_mixste", layer=None, keep=None)
-    assert plain.host == lifter_config("mixste").host
+    assert plain.network == lifter_config("mixste").network
     with pytest.raises(ValueError, match="layer=None, keep=81: an hourglass needs both"):
         lifter_config("hot_mixste", layer=None)
 
@@ -122,11 +122,11 @@ def test_an_hourglass_that_does_not_fit_is_refused(options: dict[str, Any], mess
         create_lifter("hot_mixste", **(SMALL["mixste"] | options))
 
 
-@pytest.mark.parametrize("host", SMALL)
+@pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("mode", ["seq2seq", "seq2frame"])
-def test_cycles_after_the_prune_point_against_an_unrolled_loop(host: str, mode: str) -> None:
+def test_cycles_after_the_prune_point_against_an_unrolled_loop(name: str, mode: str) -> None:
     options: dict[str, Any] = {"layer": 1, "keep": 6, "mode": mode, "recover": mode == "seq2seq"}
-    model = drawn(create_lifter(host, **SMALL[host], **options, cycles=3, distill=None)).eval()
+    model = drawn(create_lifter(name, **SMALL[name], **options, cycles=3, distill=None)).eval()
     assert model.cyclic.stack.path == f"levels[1:{len(model.levels)}]"
     poses = clips(model)
     with torch.no_grad():
@@ -159,10 +159,10 @@ def gradients(model: Lifter, loss: Any, oracle: Any) -> None:
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * largest, msg=name)
 
 
-@pytest.mark.parametrize("host", SMALL)
-def test_frames_are_chosen_by_what_the_host_declares(host: str) -> None:
+@pytest.mark.parametrize("name", SMALL)
+def test_frames_are_chosen_by_what_the_network_declares(name: str) -> None:
     options: dict[str, Any] = {"layer": 1, "keep": 6, "recover": False, "mode": "seq2seq"}  # no centre is forced
-    model = drawn(create_lifter(host, **SMALL[host], **options)).eval()
+    model = drawn(create_lifter(name, **SMALL[name], **options)).eval()
     seen = []
     handle = model.levels[0].register_forward_hook(lambda _, args, out: seen.append(out))
     poses = clips(model)
@@ -170,15 +170,15 @@ def test_frames_are_chosen_by_what_the_host_declares(host: str) -> None:
         model(poses)
     handle.remove()
     tokens = seen[0]
-    pooled = tokens.flatten(2) if host == "mhformer" else tokens.mean(2)
+    pooled = tokens.flatten(2) if name == "mhformer" else tokens.mean(2)
     assert torch.equal(model.hourglass.index, tpc(pooled, 6))
-    other = pool_frames(tokens, "mean" if host == "mhformer" else "concat")
-    assert host == "frame_lifter" or not torch.equal(model.hourglass.index, tpc(other, 6))
+    other = pool_frames(tokens, "mean" if name == "mhformer" else "concat")
+    assert name == "frame_lifter" or not torch.equal(model.hourglass.index, tpc(other, 6))
 
 
-@pytest.mark.parametrize("host", SMALL)
-def test_frames_that_receive_attention_are_kept(host: str) -> None:
-    model = drawn(create_lifter(host, **SMALL[host])).eval()
+@pytest.mark.parametrize("name", SMALL)
+def test_frames_that_receive_attention_are_kept(name: str) -> None:
+    model = drawn(create_lifter(name, **SMALL[name])).eval()
     wrap_hourglass(model, layer=2, keep=6, select="attention", recover="linear")
     poses = clips(model)
     with torch.no_grad():
@@ -201,10 +201,10 @@ def test_frames_that_receive_attention_are_kept(host: str) -> None:
     assert torch.equal(model.hourglass.index, received.topk(6).indices.sort().values)
 
 
-@pytest.mark.parametrize("host", SMALL)
+@pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("order", ["cycles first", "hourglass first"])
-def test_both_orders_of_wrapping_and_unwrapping(host: str, order: str) -> None:
-    plain = drawn(create_lifter(host, **SMALL[host])).eval()
+def test_both_orders_of_wrapping_and_unwrapping(name: str, order: str) -> None:
+    plain = drawn(create_lifter(name, **SMALL[name])).eval()
     keys, poses = list(plain.state_dict()), clips(plain)
     with torch.no_grad():
         want = plain(poses)
@@ -220,10 +220,10 @@ def test_both_orders_of_wrapping_and_unwrapping(host: str, order: str) -> None:
     for unwrap in (unwrap_hourglass, unwrap_cyclic) if order == "cycles first" else (unwrap_cyclic, unwrap_hourglass):
         unwrap(plain)
     assert list(plain.state_dict()) == keys
-    restored = create_lifter(host, **SMALL[host]).eval()
+    restored = create_lifter(name, **SMALL[name]).eval()
     restored.load_state_dict(plain.state_dict())
     with torch.no_grad():
-        if host != "mhformer":  # its BatchNorm has seen a batch in training
+        if name != "mhformer":  # its BatchNorm has seen a batch in training
             assert torch.equal(plain.eval()(poses), want)
         assert torch.equal(plain.eval()(poses), restored(poses))
 
@@ -248,9 +248,9 @@ def test_cycles_before_the_prune_point_share_the_first_cycles_choice() -> None:
     assert out.tokens[1].shape[1] == 18
 
 
-@pytest.mark.parametrize("host", SMALL)
-def test_keeping_every_frame_is_the_host(host: str) -> None:
-    model = drawn(create_lifter(host, **SMALL[host])).eval()
+@pytest.mark.parametrize("name", SMALL)
+def test_keeping_every_frame_is_the_network(name: str) -> None:
+    model = drawn(create_lifter(name, **SMALL[name])).eval()
     poses = clips(model)
     with torch.no_grad():
         want = model(poses)

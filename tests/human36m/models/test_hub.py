@@ -152,8 +152,8 @@ def test_each_class_reads_its_own(written: Path) -> None:
     [
         ({"model_class": "TokenPose"}, "is a TokenPose, and Lifter.from_pretrained reads: FrameLifter, Lifter, MHF"),
         ({"model_class": "Lifter"}, "config.json: "),
-        ({"model_class": "MotionBERT"}, "unknown field 'host.drop_path'"),
-        ({"host": {"dim": 15}}, "dim=15 is not divisible"),
+        ({"model_class": "MotionBERT"}, "unknown field 'network.drop_path'"),
+        ({"network": {"dim": 15}}, "dim=15 is not divisible"),
         ({"mode": "both"}, "mode='both'"),
         ({"layer": [99]}, "99"),
         ({"keep": None}, "an hourglass needs both"),
@@ -167,6 +167,16 @@ def test_a_config_that_is_wrong(written: Path, fields: dict[str, Any], reason: s
     with pytest.raises(CheckpointError, match=reason) as caught:
         Lifter.from_pretrained(folder)
     assert str(folder) in str(caught.value)
+
+
+def test_a_config_with_the_old_name_of_the_network_is_read(written: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(written, tmp_path / "hot"))
+    config = config_of(folder)
+    config["host"] = config.pop("network")
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    read, expected = Lifter.from_pretrained(folder), Lifter.from_pretrained(written)
+    assert read.config == expected.config
+    assert all(map(torch.equal, read.state_dict().values(), expected.state_dict().values()))
 
 
 def test_a_name_that_is_nowhere_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

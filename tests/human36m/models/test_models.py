@@ -17,14 +17,14 @@ from torch import nn
 from cycledistill import Distill, unwrap_cyclic, wrap_cyclic
 from cycledistill.integrations.human36m.models.frame_lifter import FrameLifterConfig
 from cycledistill.integrations.human36m.models.layers import FRAMES, JOINTS, Attention, DropPath
-from cycledistill.integrations.human36m.models.lifter import HostConfig, Lifter, resize_positions
+from cycledistill.integrations.human36m.models.lifter import Lifter, NetworkConfig, resize_positions
 from cycledistill.integrations.human36m.models.mhformer import MHFormerConfig
 from cycledistill.integrations.human36m.models.mixste import MixSTE, MixSTEConfig
 from cycledistill.integrations.human36m.models.motionbert import MotionBERTConfig
 from cycledistill.integrations.human36m.models.registry import create_lifter, lifter_config, list_lifters
 
 # parameters, as published, and tensors in the state dict: MHFormer's three tables of positions are one here
-HOSTS = {
+NETWORKS = {
     "mixste": (33_783_811, 204),
     "mhformer": (31_516_125, 271),
     "motionbert": (42_466_317, 260),
@@ -51,11 +51,11 @@ def clip(model: Lifter, frames: int | None = None, batch: int = 2) -> torch.Tens
     return torch.randn(batch, frames or config.frames, config.joints, config.in_channels)
 
 
-@pytest.mark.parametrize("name", HOSTS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_sizes_of_the_published_models(name: str) -> None:
     with torch.device("meta"):
         model = create_lifter(name)
-    assert (sum(each.numel() for each in model.parameters()), len(model.state_dict())) == HOSTS[name]
+    assert (sum(each.numel() for each in model.parameters()), len(model.state_dict())) == NETWORKS[name]
 
 
 def test_short_mhformers_normalise_their_embeddings() -> None:
@@ -225,10 +225,10 @@ def test_other_clip_lengths_by_flag(name: str) -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: HostConfig(frames=0), "frames=0"),
-        (lambda: HostConfig(dim=True), "dim=True"),
-        (lambda: HostConfig(dim=30), "dim=30 is not divisible by heads=8"),
-        (lambda: HostConfig(lengths="longer"), '"exact", "shorter" or "any"'),
+        (lambda: NetworkConfig(frames=0), "frames=0"),
+        (lambda: NetworkConfig(dim=True), "dim=True"),
+        (lambda: NetworkConfig(dim=30), "dim=30 is not divisible by heads=8"),
+        (lambda: NetworkConfig(lengths="longer"), '"exact", "shorter" or "any"'),
         (lambda: MixSTEConfig(drop_path=1.0), "drop_path=1.0"),
         (lambda: MixSTEConfig(depth=0), "depth=0"),
         (lambda: MotionBERTConfig(mlp_ratio=0.5), "mlp_ratio=0.5"),
@@ -251,10 +251,10 @@ def test_models_that_cannot_be_built_are_refused(build: Callable[[], Any], messa
 
 def test_overrides_reach_the_host_and_the_model() -> None:
     config = lifter_config("motionbert_lite", frames=81, cycles=2, distill="exits")
-    assert config.host == replace(MotionBERTConfig(dim=256, mlp_ratio=4), frames=81)
+    assert config.network == replace(MotionBERTConfig(dim=256, mlp_ratio=4), frames=81)
     assert (config.cycles, config.distill) == (2, "exits")
-    assert lifter_config("motionbert_lite").host.frames == 243
-    assert set(HOSTS) <= set(list_lifters())
+    assert lifter_config("motionbert_lite").network.frames == 243
+    assert set(NETWORKS) <= set(list_lifters())
 
 
 @pytest.mark.parametrize("name", SMALL)

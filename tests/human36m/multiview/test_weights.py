@@ -18,18 +18,18 @@ pytest.importorskip("torchvision")
 from cycledistill.integrations.coco.data.joints import COCO
 from cycledistill.integrations.coco.models.registry import create_pose_model
 from cycledistill.integrations.coco.models.tokenpose import TokenPose
+from cycledistill.integrations.coco.weights.key_map import FORMATS
+from cycledistill.integrations.coco.weights.key_map import to_official as pose_to_official
 from cycledistill.integrations.coco.weights.loading import save_pose_weights
-from cycledistill.integrations.coco.weights.official import FORMATS
-from cycledistill.integrations.coco.weights.translate import to_official as pose_to_official
 from cycledistill.integrations.human36m.convert import main
 from cycledistill.integrations.human36m.data.skeleton import JOINTS
 from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
-from cycledistill.integrations.human36m.multiview.model import MultiViewPPT, create_multiview
-from cycledistill.integrations.human36m.multiview.official import (
+from cycledistill.integrations.human36m.multiview.key_map import (
     multiview_from_official,
     multiview_names,
     multiview_to_official,
 )
+from cycledistill.integrations.human36m.multiview.model import MultiViewPPT, create_multiview
 from cycledistill.integrations.human36m.multiview.start import COCO_TOKENS, start_from_coco
 from cycledistill.integrations.human36m.multiview.weights import load_multiview_weights, save_multiview_weights
 from cycledistill.recipes.errors import CheckpointError

@@ -1,31 +1,24 @@
-"""Weights of the authors' multi-view PPT files in our names, and back, strictly: every tensor is accounted for."""
+"""The key map between the authors' multi-view PPT files and our models, strict in every tensor."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from cycledistill.integrations.coco.weights.key_map import FORMATS, is_ours
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.files import State
 from cycledistill.recipes.weights.fitting import differences
 
 from .config import MultiViewConfig
 from .model import MultiViewPPT
 
-State = dict[str, Tensor]
-
-PREFIX = "features."
 RAYS = "pos_3d_linear."
-_LAYER = {
-    "norm1": "0.norm",
-    "attn.qkv": "0.fn.to_qkv",
-    "attn.proj": "0.fn.to_out.0",
-    "norm2": "1.fn.norm",
-    "mlp.fc1": "1.fn.fn.net.0",
-    "mlp.fc2": "1.fn.fn.net.3",
-}
+_SINGLE_VIEW = FORMATS["ppt-s"]
+"""The authors' single-view code, which names the same parts alike."""
+PREFIX = _SINGLE_VIEW.tokens
 
 
 def multiview_names(config: MultiViewConfig) -> dict[str, str]:
@@ -45,15 +38,12 @@ def multiview_names(config: MultiViewConfig) -> dict[str, str]:
         raise CheckpointError(
             f'backbone={config.backbone!r}: the authors\' files hold models with backbone="stem" alone'
         )
-    return {name: official_name(name) for name in multiview_shapes(config)}
+    return {name: official_name(name, config) for name in multiview_shapes(config)}
 
 
-def official_name(name: str) -> str:
+def official_name(name: str, config: MultiViewConfig) -> str:
     """The name in the authors' code for one of ours, whichever it is."""
-    found = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name)
-    if found is not None:
-        return f"{PREFIX}transformer.layers.{found[1]}.{_LAYER[found[2]]}.{found[3]}"
-    return PREFIX + name.removeprefix("backbone.")
+    return PREFIX + name if name.startswith(RAYS) else _SINGLE_VIEW.to_official(name, config.view)
 
 
 def multiview_shapes(config: MultiViewConfig) -> dict[str, tuple[int, ...]]:
@@ -104,11 +94,11 @@ def multiview_to_official(state: Mapping[str, Tensor], config: MultiViewConfig) 
             stem, which the authors' code always has.
     """
     names = multiview_names(config)
-    check_ours(state, config)
+    check_multiview(state, config)
     return {theirs: state[ours] for ours, theirs in names.items()}
 
 
-def check_ours(state: Mapping[str, Tensor], config: MultiViewConfig) -> None:
+def check_multiview(state: Mapping[str, Tensor], config: MultiViewConfig) -> None:
     """Refuse weights under our names that are not, tensor by tensor, those of a model of ``config``.
 
     Raises:
@@ -117,11 +107,6 @@ def check_ours(state: Mapping[str, Tensor], config: MultiViewConfig) -> None:
     wrong = differences(state, multiview_shapes(config))
     if wrong:
         raise CheckpointError(f"the weights are not those of this multi-view PPT, {wrong}{_advice(state, config)}")
-
-
-def is_ours(state: Mapping[str, Tensor]) -> bool:
-    """Whether weights are under our names rather than under official ones."""
-    return "keypoint_token" in state or any(name.startswith("blocks.") for name in state)
 
 
 def _advice(state: Mapping[str, Tensor], config: MultiViewConfig) -> str:

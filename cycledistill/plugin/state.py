@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-SITE = "_cycle_site"
+CYCLE_STATE = "_cycle_state"
 """Key in a swapped module's ``__dict__`` under which it finds its place in the stack."""
 
 
-PRUNE_SITE = "_prune_site"
+PRUNE_STATE = "_prune_state"
 """Key in a swapped module's ``__dict__`` under which it finds its place in the pruned stack."""
 
 
@@ -14,5 +14,5 @@ ON_THE_FULL_GRID = ("forward_intermediates", "get_intermediate_layers")
 """Methods of timm models that make maps of all patches."""
 
 
-HOURGLASS_SITE = "_hourglass_site"
+HOURGLASS_STATE = "_hourglass_state"
 """Key in a swapped module's ``__dict__`` under which it finds its place in the hourglass."""

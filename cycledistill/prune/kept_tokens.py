@@ -19,7 +19,7 @@ _NOTE = "_cycledistill_kept"
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptTokens:
     """The tokens left in a pruned state.
 
     Attributes:
@@ -38,26 +38,26 @@ class Kept:
     again: bool = False
     taken: list[tuple[Tensor, Tensor]] = field(default_factory=list, compare=False, repr=False)
 
-    def then(self, local: Tensor, block: int) -> Kept:
+    def then(self, local: Tensor, block: int) -> KeptTokens:
         """What is left after ``local`` (B, k) of the present survivors were kept in ``block``."""
-        return Kept(self.index.gather(1, local), self.first, self.total, block)
+        return KeptTokens(self.index.gather(1, local), self.first, self.total, block)
 
     def all_index(self) -> Tensor:
         """(B, first + k): positions in the unpruned state, of every token that is left."""
         return with_first(self.index, self.first)
 
 
-def note_kept(state: Tensor, kept: Kept) -> None:
+def mark_kept_tokens(state: Tensor, kept: KeptTokens) -> None:
     """Write on ``state`` which tokens it holds."""
     setattr(state, _NOTE, kept)
 
 
-def kept_of(state: Tensor) -> Kept | None:
+def kept_tokens_of(state: Tensor) -> KeptTokens | None:
     """Which tokens ``state`` holds, or ``None`` for a state that was not pruned."""
     return getattr(state, _NOTE, None)
 
 
-def take_argument(name: str, value: Any, kept: Kept) -> Any:
+def take_argument(name: str, value: Any, kept: KeptTokens) -> Any:
     """The part of a block's argument that belongs to the tokens that are left.
 
     Token axes are told by length: that of the unpruned state, or of its droppable tokens. Served are per-token tables
@@ -82,7 +82,7 @@ def take_argument(name: str, value: Any, kept: Kept) -> Any:
     return part
 
 
-def _part(name: str, value: Tensor, kept: Kept) -> Tensor:
+def _part(name: str, value: Tensor, kept: KeptTokens) -> Tensor:
     if "mask" in name or "bias" in name:
         return _take_mask(value, kept)
     lengths = {kept.total: kept.all_index, kept.total - kept.first: lambda: kept.index}
@@ -105,7 +105,7 @@ def _part(name: str, value: Tensor, kept: Kept) -> Tensor:
     return _take(value, -2, index)
 
 
-def _take_mask(mask: Tensor, kept: Kept) -> Tensor:
+def _take_mask(mask: Tensor, kept: KeptTokens) -> Tensor:
     index = kept.all_index()
     axes = [axis for axis in (-2, -1) if mask.shape[axis] == kept.total]
     if len(axes) == 2 and mask.ndim < 4:

@@ -8,7 +8,7 @@ from cycledistill.errors import StackError
 from cycledistill.stack.find import Stack
 
 
-def resolve_query(model: nn.Module, query: str | slice, stack: Stack) -> tuple[slice, int]:
+def resolve_scoring_tokens(model: nn.Module, query: str | slice, stack: Stack) -> tuple[slice, int]:
     """The query tokens and the number of tokens in front that are never dropped: the query tokens, and the prefix.
 
     Args:

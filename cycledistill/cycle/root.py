@@ -15,11 +15,12 @@ from torch.fx import Proxy
 from cycledistill.cycle.handle import Cyclic, _Forward
 from cycledistill.cycle.modules import Recorder
 from cycledistill.errors import StackError
-from cycledistill.plugin.sites import SITE
+from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.plugin.swap import Swapped
+from cycledistill.plugin.torch_private import is_replica
 
 
-class CycledHost(Swapped):
+class CycledRoot(Swapped):
     """The wrapped model, and the modules between it and its stack: where a forward that may cycle begins."""
 
     swap_order = 10
@@ -39,7 +40,7 @@ class CycledHost(Swapped):
 
 
 @dataclass
-class HostSite:
+class RootState:
     """The place of a host: the handle, and the path from the host down to the stack's container."""
 
     cyclic: Cyclic
@@ -54,15 +55,15 @@ class HostSite:
 def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # A slice of a swapped Sequential is a new object of its class, and has no site: it is not a host.
-        site: HostSite | None = getattr(self, SITE, None)
-        if site is None or site.recorder.run is not None:
+        # A slice of a swapped Sequential is a new object of its class, and has no state: it is not a host.
+        state: RootState | None = getattr(self, CYCLE_STATE, None)
+        if state is None or state.recorder.recording is not None:
             return method(self, *args, **kwargs)
-        cyclic = site.cyclic
+        cyclic = state.cyclic
         whole = name == "forward" and "cyclic" in self.__dict__
         cycles = whole if self.training else cyclic._exit > 1
         if whole or cycles:
-            cyclic._check_unedited(self, site.below)
+            cyclic._check_unedited(self, state.below)
         if not cycles:
             return method(self, *args, **kwargs)
         if any(isinstance(given, Proxy) for given in (*args, *kwargs.values())):
@@ -70,7 +71,7 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
                 "torch.fx traces a wrapped model only in eval mode and at exit 1 (create_feature_extractor also traces "
                 "the training mode): call unwrap_cyclic(model) first, or model.eval() with model.cyclic.exit = 1"
             )
-        if getattr(self, "_is_replica", False):
+        if is_replica(self):
             raise StackError(
                 "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
                 "torch.nn.parallel.DistributedDataParallel, or unwrap_cyclic(model)"

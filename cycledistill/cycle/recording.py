@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
-from cycledistill.cycle.call import FrozenStatistics, NotedCall, autocast_of, saving_hooks
-from cycledistill.cycle.snapshot import Noted, opaque, plain, same_value, watching
+from cycledistill.cycle.call import FrozenStatistics, RecordedCall, autocast_of
+from cycledistill.cycle.snapshot import Snapshot, is_eager, objects_with_hidden_tensors, plain, same_value
 from cycledistill.errors import StackError
+from cycledistill.plugin.torch_private import saving_hooks, tree_flatten, tree_leaves_with_path
 from cycledistill.stack.links import (
     Links,
     check_arguments,
@@ -35,7 +35,7 @@ class StackReached(BaseException):
     """Ends the first pass at the last block when only a later cycle's output is wanted; never leaves this package."""
 
 
-class Run:
+class Recording:
     """What is known during one forward of a wrapped model. It lives as long as that forward."""
 
     def __init__(self, path: str, depth: int, inputs: Any, stop_at_last: bool, compare: bool = False) -> None:
@@ -44,11 +44,11 @@ class Run:
         self.stop_at_last = stop_at_last
         self.phase = NOTE
         self.entered = 0
-        self.calls: list[NotedCall] = []
-        self.outputs: list[Noted] = []
-        self.early: list[tuple[int, Noted, list[tuple[int, Noted]]]] = []
+        self.calls: list[RecordedCall] = []
+        self.outputs: list[Snapshot] = []
+        self.early: list[tuple[int, Snapshot, list[tuple[int, Snapshot]]]] = []
         self.early_answered = 0
-        self.inputs = Noted(inputs)
+        self.inputs = Snapshot(inputs)
         self.autocast = autocast_of(self.inputs.leaves)
         self.compare = compare
         self.inside_early = False
@@ -65,10 +65,10 @@ class Run:
                 "checkpointing: torch.utils.checkpoint.checkpoint(..., use_reentrant=False), or for timm "
                 "timm.layers.set_reentrant_ckpt(False)"
             )
-        call = NotedCall(block, Noted((args, kwargs)), saving_hooks() is not self.saving_hooks)
+        call = RecordedCall(block, Snapshot((args, kwargs)), saving_hooks() is not self.saving_hooks)
         precision = autocast_of(call.leaves)
         call.autocast = precision if precision != self.autocast else None
-        if watching():
+        if is_eager():
             call.watch(args, kwargs)
         if index > 0:
             self.check_state()
@@ -88,18 +88,18 @@ class Run:
         if self.stop_at_last and index == self.depth - 1:
             raise StackReached
 
-    def _check_skips(self, index: int, call: NotedCall) -> None:
+    def _check_skips(self, index: int, call: RecordedCall) -> None:
         """An output of a block further back may stand where earlier blocks were given nothing, as in a U-Net.
 
         Where they were given a tensor, the forward hands on a second state that no block returns.
         """
         if not call.skips:
             return
-        paths = [path for path, _ in pytree.tree_leaves_with_path(call.given.value())]
+        paths = [path for path, _ in tree_leaves_with_path(call.given.value())]
         skipped = {paths[taken] for _, _, taken in call.skips}
         for earlier in self.calls:
             known = earlier.state_places()
-            for place, (path, leaf) in enumerate(pytree.tree_leaves_with_path(earlier.given.value())):
+            for place, (path, leaf) in enumerate(tree_leaves_with_path(earlier.given.value())):
                 if path in skipped and isinstance(leaf, torch.Tensor) and place not in known:
                     raise StackError(
                         f'blocks="{self.path}": block {index} takes the output of a block further back where earlier '
@@ -107,9 +107,9 @@ class Run:
                         "further cycles would begin with the first one. Return it from the blocks"
                     )
 
-    def note_output(self, output: Any) -> None:
+    def record_output(self, output: Any) -> None:
         """Note what the block noted last returned, and refuse one that did more than return something."""
-        self.outputs.append(Noted(output))
+        self.outputs.append(Snapshot(output))
         call, index = self.calls[-1], len(self.calls) - 1
         for container, before in call.containers:
             if before.holds(plain(container)):
@@ -144,13 +144,13 @@ class Run:
     def _check_arguments(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The forward, replayed with later tokens, must give a block what was noted, but for them."""
         call = self.calls[index]
-        leaves, spec = pytree.tree_flatten((args, kwargs))
+        leaves, spec = tree_flatten((args, kwargs))
         state = call.state_places()
         same = spec == call.given.spec and all(
             place in state or same_value(noted, leaf)
             for place, (noted, leaf) in enumerate(zip(call.leaves, leaves, strict=True))
         )
-        now = opaque(leaves)
+        now = objects_with_hidden_tensors(leaves)
         same = (
             same
             and len(now) == len(call.objects)
@@ -163,9 +163,9 @@ class Run:
                 "run the blocks alone and would keep what cycle 1 had. Compute it inside the block"
             )
 
-    def note_early(self, key: int, output: Any, fills: list[tuple[int, Noted]]) -> None:
+    def record_early(self, key: int, output: Any, fills: list[tuple[int, Snapshot]]) -> None:
         """Note what a module that ran before the stack returned, and put into lists and dicts it was given."""
-        self.early.append((key, Noted(output), fills))
+        self.early.append((key, Snapshot(output), fills))
 
     def answer_early(self, key: int, given: tuple[Any, ...]) -> Any:
         """The noted output of a module before the stack, in the order of the first pass."""
@@ -185,8 +185,8 @@ class Run:
         """Note that an early module changed tensors in place; it answers in replays, so that is not done again."""
         for place, (key, noted, fills) in enumerate(self.early):
             if any(leaf is tensor for leaf in noted.leaves for tensor in changed):
-                self.early[place] = (key, Noted(noted.value()), fills)
-        self.inputs = Noted(self.inputs.value())
+                self.early[place] = (key, Snapshot(noted.value()), fills)
+        self.inputs = Snapshot(self.inputs.value())
 
     def _check_before(self) -> None:
         """Refuse a forward that changed in place what a replay starts from."""
@@ -233,8 +233,8 @@ class Run:
         first, second = self.calls[:2]
         if first.given.spec == second.given.spec:
             return second.links
-        places = [path for path, _ in pytree.tree_leaves_with_path(first.given.value())]
-        paths = [path for path, _ in pytree.tree_leaves_with_path(second.given.value())]
+        places = [path for path, _ in tree_leaves_with_path(first.given.value())]
+        paths = [path for path, _ in tree_leaves_with_path(second.given.value())]
         if not all(paths[taken] in places for _, taken in second.links):
             raise StackError(
                 f'blocks="{self.path}": block 0 takes its arguments in another form than block 1, so the stack\'s '
@@ -255,17 +255,17 @@ class Run:
         check_fit(self.path, first.leaves, made, first.links, drops_tokens)
 
     def finish_first_cycle(self) -> None:
-        """Run the last block of cycle 1 after a first pass that stopped in front of it."""
+        """Recording the last block of cycle 1 after a first pass that stopped in front of it."""
         last = self.calls[-1]
         args, kwargs = last.given.value()
-        if watching():
+        if is_eager():
             last.watch(args, kwargs)
         self.phase = LOOP
-        self.note_output(last.run(FrozenStatistics(()), args, kwargs))
+        self.record_output(last.run(FrozenStatistics(()), args, kwargs))
         self._check_fit()
 
     def cycle(self, frozen: FrozenStatistics) -> None:
-        """Run every block once more, the first on the output of the last."""
+        """Recording every block once more, the first on the output of the last."""
         self.check_state()
         for index, call in enumerate(self.calls):
             state = call.state_places()
@@ -276,10 +276,10 @@ class Run:
                 )
         self.phase = LOOP
         output = self.outputs[-1]
-        outputs: list[Noted] = []
+        outputs: list[Snapshot] = []
         for call in self.calls:
             args, kwargs = call.arguments(output.leaves, outputs)
-            output = Noted(call.run(frozen, args, kwargs))
+            output = Snapshot(call.run(frozen, args, kwargs))
             outputs.append(output)
         self.outputs = outputs
 

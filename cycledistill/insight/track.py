@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.find import choose_stack
 
 Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
@@ -27,7 +27,7 @@ class Place:
 
 
 @contextmanager
-def watched_stack(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[tuple[list[nn.Module], Place]]:
+def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[tuple[list[nn.Module], Place]]:
     """The blocks in eval mode at the exit asked for, and which of them runs at any time.
 
     Raises:

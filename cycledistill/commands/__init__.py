@@ -1,0 +1,1 @@
+"""The command ``cycledistill`` and its subcommands."""

@@ -1,0 +1,198 @@
+"""The frame of the command ``cycledistill``: it finds subcommands, shows their help and runs the one that is called.
+
+A subcommand is an entry point of the group ``cycledistill.commands``; any installed package may announce one::
+
+    [project.entry-points."cycledistill.commands"]
+    "train.mine" = "my_package.train:COMMAND"
+
+Its name is the words that call it, joined by dots: ``cycledistill train mine``. It leads to a :class:`Subcommand`: an
+object, or a module, with ``help``, ``add_arguments`` and ``run``. Importing it must be cheap, for that happens at
+``cycledistill --help``: PyTorch and the like are imported in ``run``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NoReturn, Protocol
+
+import cycledistill
+from cycledistill.commands.errors import BadInput
+from cycledistill.lazy import missing
+
+PROGRAM = "cycledistill"
+GROUP = "cycledistill.commands"
+SUMMARIES = {
+    (): "Multi-cycled transformers: what cycles cost a model, training with them, and what they did",
+    ("train",): "train, resume or evaluate a model by a recipe",
+}
+"""What stands over several commands, by the words they begin with."""
+
+Words = tuple[str, ...]
+"""The words that call a command."""
+Announced = dict[Words, list[EntryPoint]]
+
+
+class Subcommand(Protocol):
+    """What an entry point of ``cycledistill.commands`` names: an object or a module.
+
+    Attributes:
+        help: What it does, in one line.
+        requires: May be left out: what to install where an import of ``run`` is missing, such as
+            ``"my_package[extra]"``. Default: the package that announces the command.
+    """
+
+    help: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments; ``parser.description`` and ``parser.epilog`` may be set too."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do the work.
+
+        Args:
+            args: What the parser read.
+
+        Returns:
+            The exit code: 0, or 2 where what was given cannot be used and the reason went to stderr.
+
+        Raises:
+            BadInput, ValueError: The message is for the user: the frame shows it alone and exits with 2.
+            KeyboardInterrupt: The frame exits with 130.
+        """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments after the program's name; default, those of the process.
+
+    Returns:
+        0; 2 for bad input, with the reason on stderr; 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: Help or the version was asked for (code 0), or the call is wrong (2).
+
+    Example:
+        >>> main(["stacks", "deit_tiny_patch16_224"])
+        0
+    """
+    entry, command, args = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        return command.run(args)
+    except ModuleNotFoundError as error:
+        return _refuse(_missing(error, entry, getattr(command, "requires", None)))
+    except (BadInput, ValueError) as error:  # StackError is a ValueError
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{PROGRAM}: stopped\n")
+        return 130
+
+
+def parse(words: Sequence[str]) -> tuple[EntryPoint, Subcommand, argparse.Namespace]:
+    """The command that is called, and its arguments.
+
+    Args:
+        words: The arguments after the program's name.
+
+    Raises:
+        SystemExit: As for :func:`main`.
+    """
+    found = _announced()
+    path: Words = ()
+    while len(words) > len(path) and words[len(path)] in _below(path, found):
+        path = (*path, words[len(path)])
+    if path not in found:
+        _explain(path, words[len(path) :], found)
+    entry = _one(found[path])
+    command = _load(entry)
+    if isinstance(command, str):
+        raise SystemExit(_refuse(command))
+    parser = argparse.ArgumentParser(_called(path), description=_sentence(command.help))
+    command.add_arguments(parser)
+    return entry, command, parser.parse_args(words[len(path) :])
+
+
+def _announced() -> Announced:
+    """Every command; one that several packages announce has several entries."""
+    found: Announced = {}
+    for entry in entry_points(group=GROUP):
+        others = found.setdefault(tuple(entry.name.split(".")), [])
+        if all(entry.value != other.value for other in others):
+            others.append(entry)
+    return found
+
+
+def _one(entries: Sequence[EntryPoint]) -> EntryPoint:
+    if len(entries) > 1:
+        places = ", ".join(f"{_distribution(entry)} ({entry.value})" for entry in entries)
+        name = entries[0].name.replace(".", " ")
+        raise SystemExit(_refuse(f"{name!r} is announced by several packages: {places}. Uninstall all but one."))
+    return entries[0]
+
+
+def _load(entry: EntryPoint) -> Any:
+    """The command, or one line that says why there is none."""
+    try:
+        return entry.load()
+    except ModuleNotFoundError as error:
+        return _missing(error, entry, None)
+    except Exception as error:  # another package's fault must not take the other commands away
+        return f"{entry.value} of {_distribution(entry)} cannot be loaded: {type(error).__name__}: {error}"
+
+
+def _below(path: Words, found: Announced) -> list[str]:
+    """The words that may follow ``path``."""
+    depth = len(path)
+    return sorted({each[depth] for each in found if len(each) > depth and each[:depth] == path})
+
+
+def _explain(path: Words, rest: Sequence[str], found: Announced) -> NoReturn:
+    """Show help, or say what is wrong with a call that stops short of a command."""
+    parser = argparse.ArgumentParser(_called(path), description=_sentence(SUMMARIES.get(path, "several commands")))
+    if not found:
+        parser.error("no commands are announced: install the package (in a checkout: pip install -e .)")
+    if not path:
+        parser.add_argument("--version", action="version", version=cycledistill.__version__)
+    names = _below(path, found)
+    if rest and not rest[0].startswith("-"):
+        near = difflib.get_close_matches(rest[0], names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+        parser.error(f"unknown command {rest[0]!r}; {hint}")
+    shown = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in names:
+        shown.add_parser(name, help=_summary((*path, name), found).replace("%", "%%"))
+    parser.parse_args(rest)
+    raise AssertionError(f"{rest} holds no command, and argparse demands one")
+
+
+def _summary(path: Words, found: Announced) -> str:
+    if path not in found:
+        return f"{SUMMARIES.get(path, 'several commands')}: {', '.join(_below(path, found))}"
+    command = _load(found[path][0])
+    return command if isinstance(command, str) else command.help
+
+
+def _sentence(help: str) -> str:
+    return f"{help[:1].upper()}{help[1:]}."
+
+
+def _missing(error: ModuleNotFoundError, entry: EntryPoint, requires: str | None) -> str:
+    return missing(error, entry.name.replace(".", " "), requires or _distribution(entry))
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.module
+
+
+def _called(path: Words) -> str:
+    return " ".join((PROGRAM, *path))
+
+
+def _refuse(reason: str) -> int:
+    sys.stderr.write(f"{PROGRAM}: {reason}\n")
+    return 2

@@ -1,0 +1,49 @@
+"""``cycledistill report``: what a model costs with more cycles."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from cycledistill.commands.arguments import add_model
+from cycledistill.commands.errors import BadInput
+from cycledistill.commands.targets import check_target, write_text
+
+help = "parameters, MACs and time of a model with 1..N cycles"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the model and what to report of it."""
+    add_model(parser)
+    parser.add_argument("--cycles", type=int, default=2, metavar="N", help="report 1..N cycles (default 2)")
+    parser.add_argument("--blocks", default="auto", metavar="PATH", help='the stack, e.g. "layers.2.blocks"')
+    parser.add_argument("--time", action="store_true", help="also time one image, on the CPU with one thread")
+    parser.add_argument("--repeats", type=int, default=5, metavar="R", help="rounds of --time (default 5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; with ``--json``, write it too."""
+    if args.cycles < 1:
+        raise BadInput(f"--cycles {args.cycles}: a whole number of at least 1 is expected")
+    if args.repeats < 1:
+        raise BadInput(f"--repeats {args.repeats}: a whole number of at least 1 is expected")
+    if args.json is not None:
+        check_target("--json", args.json)
+    from cycledistill.commands.models import build
+    from cycledistill.cost.report import cost
+
+    model, image = build(args.model, args.img_size, "cpu" if args.time else "meta")
+    repeats = args.repeats if args.time else 0
+    try:
+        report = cost(model, image, args.cycles, blocks=args.blocks, repeats=repeats)
+    except (RuntimeError, AssertionError) as error:
+        if args.img_size is None:
+            raise
+        raise BadInput(f"{args.model} does not run on --img-size {args.img_size}: {error}") from error
+    sys.stdout.write(f"{report}\n")
+    if args.json is not None:
+        write_text(args.json, json.dumps({"name": args.model, **report.to_dict()}, indent=2) + "\n")
+    return 0

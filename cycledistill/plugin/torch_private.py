@@ -1,0 +1,128 @@
+"""Every name that is private to PyTorch, in this one file; beside each the public name that would replace it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Public: the tuple (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), which misses classes that other
+# packages derive from this one.
+from torch.nn.modules.batchnorm import _BatchNorm as AnyBatchNorm
+
+# Public: the tuple (nn.Conv1d, ..., nn.ConvTranspose3d), which misses classes derived from this one.
+from torch.nn.modules.conv import _ConvNd as AnyConvolution
+
+# Public: none; PyTorch's page on extending it names this module.
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# Public: none; torch.export documents its inputs and outputs in terms of this module.
+from torch.utils._pytree import (
+    keystr,
+    register_pytree_node,
+    tree_flatten,
+    tree_flatten_with_path,
+    tree_leaves,
+    tree_leaves_with_path,
+    tree_map,
+    tree_map_only,
+    tree_unflatten,
+)
+
+# Public: none; Tensor.to is many operators, and this is the one that dispatch modes see.
+TO_COPY = torch.ops.aten._to_copy
+
+__all__ = [
+    "TO_COPY",
+    "AnyBatchNorm",
+    "AnyConvolution",
+    "TorchDispatchMode",
+    "forward_hooks",
+    "is_compiled",
+    "is_replica",
+    "is_tracing",
+    "keystr",
+    "recomputing",
+    "register_pytree_node",
+    "saving_hooks",
+    "storage_of",
+    "tree_flatten",
+    "tree_flatten_with_path",
+    "tree_leaves",
+    "tree_leaves_with_path",
+    "tree_map",
+    "tree_map_only",
+    "tree_unflatten",
+    "versions",
+]
+
+
+def recomputing() -> bool:
+    """Whether a backward is running: a checkpointed block then repeats an earlier forward.
+
+    Public: none.
+    """
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def is_tracing() -> bool:
+    """Whether ``torch.jit.trace`` is at work.
+
+    Public: ``torch.jit.is_tracing``, which goes with TorchScript.
+    """
+    return bool(torch._C._is_tracing())
+
+
+def saving_hooks() -> Any:
+    """The innermost saved-tensor hooks: another pair inside a block's call than outside means checkpointing.
+
+    Public: none; ``torch.autograd.graph.saved_tensors_hooks`` sets them, and nothing reads them.
+    """
+    if torch.compiler.is_compiling() or is_tracing():
+        return None
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks[0] if hooks is not None else None
+
+
+def versions(leaves: Iterable[Any]) -> tuple[int, ...]:
+    """How often each leaf was changed in place; nothing under a compiler, which cannot tell.
+
+    Public: none; autograd's notes name ``Tensor._version``.
+    """
+    if torch.compiler.is_compiling():
+        return ()
+    return tuple(leaf._version if isinstance(leaf, Tensor) and not leaf.is_inference() else -1 for leaf in leaves)
+
+
+def storage_of(tensor: Tensor) -> int:
+    """What tells one storage from another, on the meta device too, where every ``data_ptr()`` is 0.
+
+    Public: none.
+    """
+    return int(tensor.untyped_storage()._cdata)
+
+
+def forward_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
+    """The forward hooks of a module, by number.
+
+    Public: none; ``register_forward_hook`` adds one, and nothing lists them.
+    """
+    return module._forward_hooks
+
+
+def is_replica(module: Any) -> bool:
+    """Whether ``torch.nn.DataParallel`` made this module, as a shallow copy that runs in a thread.
+
+    Public: none.
+    """
+    return bool(getattr(module, "_is_replica", False))
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether this module is what ``torch.compile`` returns for a module.
+
+    Public: none; the class is ``torch._dynamo.OptimizedModule``, and importing it loads the compiler.
+    """
+    return any(each.__name__ == "OptimizedModule" for each in type(module).__mro__)

@@ -1,0 +1,163 @@
+"""Draw what imports what, from the code: ``python docs/structure/draw.py`` writes the pictures of "How it works".
+
+A box is a package, or a file that stands beside packages; an arrow goes from what imports to what is imported. Arrows
+that a longer way implies are left out, and a box stands above all that it imports. ``tests/test_structure.py`` holds
+the committed pictures to the code.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+Graph = dict[str, set[str]]
+
+WIDTH, HEIGHT, GAP, ROW = 116, 34, 18, 92
+STYLE = (
+    ".box{fill:#eef3fb;stroke:#4a6fa5;stroke-width:1.3}.arrow{fill:none;stroke:#7a8798;stroke-width:1.2}"
+    "text{font:13px sans-serif;fill:#1c2733;text-anchor:middle}"
+)
+
+
+def imported(path: Path, module: str) -> Iterator[str]:
+    """Full names of what a file imports, also inside functions; ``module`` is the file's own name."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def modules(folder: Path, package: str) -> Iterator[tuple[str, Path]]:
+    """Every module below a folder, by its full name."""
+    for path in sorted(folder.rglob("*.py")):
+        inside = path.relative_to(folder).with_suffix("").parts
+        if "integrations" in inside[:1] or "configs" in inside:
+            continue
+        yield ".".join((package, *(part for part in inside if part != "__init__"))), path
+
+
+def rooms(folder: Path, package: str) -> Graph:
+    """What each package or file right below ``package`` imports of the others, its own face apart."""
+
+    def room(name: str) -> str:
+        return name[len(package) + 1 :].split(".")[0] if name.startswith(f"{package}.") else ""
+
+    known = {room(name) for name, _ in modules(folder, package)} - {"", "__main__"}
+    graph: Graph = {name: set() for name in known}
+    for name, path in modules(folder, package):
+        if room(name) in known:
+            found = {room(each) for each in imported(path, name)}
+            graph[room(name)] |= found & known - {room(name)}
+    return graph
+
+
+def floors(graph: Graph) -> dict[str, int]:
+    """How many rooms are stacked below each one, along the longest way down.
+
+    Raises:
+        ValueError: Rooms import each other in a circle.
+    """
+    found: dict[str, int] = {}
+
+    def floor(name: str, above: tuple[str, ...]) -> int:
+        if name in above:
+            raise ValueError(f"a circle of imports: {' -> '.join((*above, name))}")
+        if name not in found:
+            found[name] = max((1 + floor(each, (*above, name)) for each in sorted(graph[name])), default=0)
+        return found[name]
+
+    for name in sorted(graph):
+        floor(name, ())
+    return found
+
+
+def without_implied(graph: Graph) -> Graph:
+    """The arrows that no longer way implies."""
+
+    def below(name: str) -> set[str]:
+        return set().union(*({each} | below(each) for each in graph[name])) if graph[name] else set()
+
+    return {name: {each for each in out if not any(each in below(o) for o in out)} for name, out in graph.items()}
+
+
+def picture(graph: Graph, title: str) -> str:
+    """The graph as SVG, the highest floor on top."""
+    height = floors(graph)
+    arrows = without_implied(graph)
+    rows = [sorted(name for name in graph if height[name] == level) for level in range(max(height.values()), -1, -1)]
+    wide = max(len(row) for row in rows) * (WIDTH + GAP) + GAP
+    places: dict[str, tuple[float, float]] = {}
+
+    def above(name: str) -> float:
+        importers = [places[each][0] for each in places if name in arrows[each]]
+        return sum(importers) / len(importers) if importers else wide
+
+    for number, row in enumerate(rows):
+        row.sort(key=above)
+        left = (wide - len(row) * (WIDTH + GAP) + GAP) / 2
+        for column, name in enumerate(row):
+            places[name] = (left + column * (WIDTH + GAP), 20 + number * ROW)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {len(rows) * ROW}" role="img">',
+        f"<title>{escape(title)}</title><style>{STYLE}</style>",
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0 0 8 4 0 8z" fill="#7a8798"/></marker></defs>',
+        f'<rect width="{wide}" height="{len(rows) * ROW}" rx="6" fill="#fff"/>',
+    ]
+    for name, out in sorted(arrows.items()):
+        x, y = places[name][0] + WIDTH / 2, places[name][1] + HEIGHT
+        for each in sorted(out):
+            to_x, to_y = places[each][0] + WIDTH / 2, places[each][1]
+            bend = (to_y - y) / 2
+            curve = f"M{x:g} {y:g} C{x:g} {y + bend:g} {to_x:g} {to_y - bend:g} {to_x:g} {to_y:g}"
+            lines.append(f'<path class="arrow" marker-end="url(#tip)" d="{curve}"/>')
+    for name, (x, y) in sorted(places.items()):
+        lines.append(f'<rect class="box" x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>')
+        lines.append(f'<text x="{x + WIDTH / 2:g}" y="{y + HEIGHT / 2 + 4.5:g}">{escape(name)}</text>')
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+def integrations() -> Graph:
+    """The integrations, and the library as one box."""
+    prefix = "cycledistill.integrations"
+    faces = sorted((ROOT / "integrations").glob("*/__init__.py"))
+    graph: Graph = {"cycledistill": set()}
+    for folder in (face.parent for face in faces):
+        names = {each for name, path in modules(folder, f"{prefix}.{folder.name}") for each in imported(path, name)}
+        others = {face.parent.name for face in faces} - {folder.name}
+        graph[folder.name] = {each for each in others if any(f"{n}.".startswith(f"{prefix}.{each}.") for n in names)}
+        graph[folder.name].add("cycledistill")
+    return graph
+
+
+def pictures() -> dict[str, str]:
+    """File name to content."""
+    graphs = {
+        "integrations": integrations(),
+        "library": rooms(ROOT / "cycledistill", "cycledistill"),
+        "recipes": rooms(ROOT / "cycledistill" / "recipes", "cycledistill.recipes"),
+    }
+    for name in ("coco", "human36m", "imagenet"):
+        graphs[name] = rooms(ROOT / "integrations" / name, f"cycledistill.integrations.{name}")
+    return {f"{name}.svg": picture(graph, f"{name}: what imports what") for name, graph in graphs.items()}
+
+
+def main() -> int:
+    """Write the pictures beside this file."""
+    for name, content in pictures().items():
+        (HERE / name).write_text(content, encoding="utf-8")
+        sys.stdout.write(f"{HERE / name}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
