@@ -192,6 +192,7 @@ def test_a_checkpoint_is_a_plain_tokenposes(tiny: Recipe) -> None:
     assert any(not torch.equal(average[name], value) for name, value in plain.state_dict().items())
 
 
+@pytest.mark.slow
 def test_compiled_training_is_the_same(tiny: Recipe, tmp_path: Path) -> None:
     results = []
     for name, compiled in (("eager", False), ("compiled", True)):
