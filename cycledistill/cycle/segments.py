@@ -30,9 +30,9 @@ def check_cycled(model: nn.Module, stack: Stack) -> None:
     handle = handle_of(model, "hourglass")
     if handle is None:
         return
-    levels, cycled = handle.stack.modules(model), stack.modules(model)
-    drops = [levels[number] for number in handle.layers]
-    last = levels[handle.end]
+    blocks, cycled = handle.stack.modules(model), stack.modules(model)
+    drops = [blocks[number] for number in handle.layers]
+    last = blocks[handle.end]
     changes = any(drop is each for drop in drops for each in cycled[1:]) or any(last is each for each in cycled[:-1])
     back = model.get_submodule(handle.recover_after) if handle.recover_after else None
     for block in cycled:
@@ -55,8 +55,8 @@ def chosen_behind(model: nn.Module, stack: Stack) -> bool:
     if handle is None:
         return False
     cycled = {id(each) for block in stack.modules(model) for each in block.modules()}
-    levels = handle.stack.modules(model)
-    after = max((number for number, level in enumerate(levels) if id(level) in cycled), default=-1)
+    blocks = handle.stack.modules(model)
+    after = max((number for number, block in enumerate(blocks) if id(block) in cycled), default=-1)
     return any(number > after for number in handle.layers)
 
 

@@ -68,17 +68,17 @@ def wrap_hourglass(
 
     Before block ``layer`` it keeps ``keep`` frames of every clip, and after the blocks it recovers all of them. By
     default the frames are chosen by density clustering (TPC), the same in every run, and recovered by a learned
-    attention (TRA). The host's own parameters keep their names. Added are, with ``recover=True`` alone, one table of
+    attention (TRA). The model's own parameters keep their names. Added are, with ``recover=True`` alone, one table of
     positions by rank for each prune point (``prune.{i}.pos``) and the recovery (``recover.*``). Training and
     evaluation prune alike. With ``wrap_cyclic``, before or after it, the blocks after the last prune point are cycled,
     on frames that the first cycle chose.
 
     Args:
-        model: A model with a stack of blocks that keep the number of frames and hold nothing for one frame alone; what
+        model: A model with blocks that keep the number of frames and hold nothing for one frame alone; what
             stands before them adds all positions.
-        blocks: Their path, as for ``wrap_cyclic``, or ``"auto"``.
+        blocks: The stack: a path as for ``wrap_cyclic``, or ``"auto"``.
         layer: The block in front of which frames are dropped, from 0, or several, ascending.
-        keep: Frames kept there: a number, or a share of the clip's (a float up to 1). One for each of several blocks.
+        keep: Frames kept there: a number, or a share of the clip's (a float up to 1). One for each of several.
         select: ``"tpc"``; ``"uniform"``, evenly spaced; ``"motion"``, those that differ most from the frame before;
             ``"attention"``, those most attended in the block before; or a callable ``(tokens (B, F, J, C), keep)`` to
             frame numbers (B, keep), called without gradients, and again where activation checkpointing runs the
@@ -87,7 +87,7 @@ def wrap_hourglass(
             model returns the kept frames alone, whose numbers are ``model.hourglass.index``.
         recover_after: Path of the module in whose output all frames return. Default: for ``True`` the ``norm`` beside
             or above the blocks, for interpolation the model's ``head``, else the last block.
-        layout: Two functions, from the state of the blocks to (B, F, J, C) and back, where it is neither that, nor
+        layout: Two functions, from the tokens of the blocks to (B, F, J, C) and back, where it is neither that, nor
             (B, F, C), nor a tuple of such tensors. The first may take the number of frames as a second argument.
         pool: How the J tokens of a frame become one vector for the choice: ``"mean"`` or ``"concat"``. Default: what
             the model declares as ``pool``, else ``"mean"``.
@@ -127,7 +127,7 @@ def wrap_hourglass(
     frames = declared(model, "frames") if frames is None else frames
     if frames is not None or recover is True:
         frames = size("frames", frames, None, "recover=True learns a query for every frame of a clip")
-    host_lengths = declared(model, "lengths")
+    own_lengths = declared(model, "lengths")
     settings = Settings(
         layers=layers,
         keep=check_keep(keep, layers, frames),
@@ -135,7 +135,7 @@ def wrap_hourglass(
         recover=recover,
         pool=one_of("pool", pool or declared(model, "pool") or "mean", ("mean", "concat")),
         frames=frames,
-        lengths=one_of("lengths", lengths or (host_lengths if host_lengths in LENGTHS else "exact"), LENGTHS),
+        lengths=one_of("lengths", lengths or (own_lengths if own_lengths in LENGTHS else "exact"), LENGTHS),
         centre=check_centre(centre, recover, frames),
         neighbours=size("neighbours", neighbours, None, ""),
         exact=one_of("exact", exact, (True, False)),
@@ -154,7 +154,7 @@ def wrap_hourglass(
 def unwrap_hourglass(model: Model) -> Model:
     """Take the hourglass off, in place, and return the model: all frames run through all blocks again.
 
-    The weights of the host stay; those that the hourglass added go with it. Cycles stay on the blocks they were on.
+    The model's own weights stay; those that the hourglass added go with it. Cycles stay on the blocks they were on.
 
     Raises:
         StackError: The model has no hourglass, or another tool (FSDP2, parametrize) swapped a class since.
@@ -278,7 +278,7 @@ def _attention_roles(handle: Hourglass, number: int, block: nn.Module) -> Iterat
         for module in block.modules()
         if isinstance(getattr(module, "qkv", None), nn.Module) and hasattr(module, "num_heads")
     ]
-    # Lifting hosts say with `axis` what an attention mixes: 1 is frames.
+    # Lifting models say with `axis` what an attention mixes: 1 is frames.
     temporal = [module for module in found if getattr(module, "axis", 1) == 1]
     if not temporal:
         raise StackError(
