@@ -64,37 +64,37 @@ def wrap_hourglass(
     tie: Literal["index", "noise"] | None = None,
     lengths: Literal["exact", "shorter", "any"] | None = None,
 ) -> Model:
-    """Make a temporal transformer run its later levels on some of the frames, in place, and return it.
+    """Make a temporal transformer run its later blocks on some of the frames, in place, and return it.
 
-    Before level ``layer`` it keeps ``keep`` frames of every clip, and after the levels it recovers all of them. By
+    Before block ``layer`` it keeps ``keep`` frames of every clip, and after the blocks it recovers all of them. By
     default the frames are chosen by density clustering (TPC), the same in every run, and recovered by a learned
-    attention (TRA). The host's own parameters keep their names. Added are, with ``recover=True`` alone, one table of
+    attention (TRA). The model's own parameters keep their names. Added are, with ``recover=True`` alone, one table of
     positions by rank for each prune point (``prune.{i}.pos``) and the recovery (``recover.*``). Training and
-    evaluation prune alike. With ``wrap_cyclic``, before or after it, the levels after the last prune point are cycled,
+    evaluation prune alike. With ``wrap_cyclic``, before or after it, the blocks after the last prune point are cycled,
     on frames that the first cycle chose.
 
     Args:
-        model: A model with a stack of levels that keep the number of frames and hold nothing for one frame alone; what
+        model: A model with blocks that keep the number of frames and hold nothing for one frame alone; what
             stands before them adds all positions.
-        blocks: The levels: a path as for ``wrap_cyclic``, or ``"auto"``.
-        layer: The level in front of which frames are dropped, from 0, or several, ascending.
-        keep: Frames kept there: a number, or a share of the clip's (a float up to 1). One for each of several levels.
+        blocks: The stack: a path as for ``wrap_cyclic``, or ``"auto"``.
+        layer: The block in front of which frames are dropped, from 0, or several, ascending.
+        keep: Frames kept there: a number, or a share of the clip's (a float up to 1). One for each of several.
         select: ``"tpc"``; ``"uniform"``, evenly spaced; ``"motion"``, those that differ most from the frame before;
-            ``"attention"``, those most attended in the level before; or a callable ``(tokens (B, F, J, C), keep)`` to
+            ``"attention"``, those most attended in the block before; or a callable ``(tokens (B, F, J, C), keep)`` to
             frame numbers (B, keep), called without gradients, and again where activation checkpointing runs the
-            level again, so that its random numbers do not shift those of dropout.
+            block again, so that its random numbers do not shift those of dropout.
         recover: ``True``, learned attention; ``"linear"`` or ``"nearest"``, interpolation along time; ``False``, the
             model returns the kept frames alone, whose numbers are ``model.hourglass.index``.
         recover_after: Path of the module in whose output all frames return. Default: for ``True`` the ``norm`` beside
-            or above the levels, for interpolation the model's ``head``, else the last level.
-        layout: Two functions, from the state of the levels to (B, F, J, C) and back, where it is neither that, nor
+            or above the blocks, for interpolation the model's ``head``, else the last block.
+        layout: Two functions, from the tokens of the blocks to (B, F, J, C) and back, where it is neither that, nor
             (B, F, C), nor a tuple of such tensors. The first may take the number of frames as a second argument.
         pool: How the J tokens of a frame become one vector for the choice: ``"mean"`` or ``"concat"``. Default: what
             the model declares as ``pool``, else ``"mean"``.
-        heads: Heads of the recovery. Default: those of the levels.
+        heads: Heads of the recovery. Default: those of the blocks.
         frames: Frames of a clip, for the tables of ``recover=True``. Default: what the model or its
             ``config`` declares.
-        width: Channels of a token. Default: those of the levels.
+        width: Channels of a token. Default: those of the blocks.
         centre: A frame that is always kept: its number, ``True`` for the middle one, (F - 1) // 2, or ``False``.
             Default: ``True`` with ``recover=False``, else ``False``.
         neighbours: Nearest frames that make up a density in TPC, the frame itself included; at most those left.
@@ -107,7 +107,7 @@ def wrap_hourglass(
             proportion. Default: what the model declares as ``lengths``, else ``"exact"``.
 
     Raises:
-        StackError: No such levels, a level or a number of frames out of range, a model that is wrapped, compiled,
+        StackError: No such blocks, a block or a number of frames out of range, a model that is wrapped, compiled,
             scripted or inside a data-parallel wrapper, cycles across the prune point, a size that is not known, or
             another argument out of its range. The model is then as it was.
 
@@ -127,7 +127,7 @@ def wrap_hourglass(
     frames = declared(model, "frames") if frames is None else frames
     if frames is not None or recover is True:
         frames = size("frames", frames, None, "recover=True learns a query for every frame of a clip")
-    host_lengths = declared(model, "lengths")
+    own_lengths = declared(model, "lengths")
     settings = Settings(
         layers=layers,
         keep=check_keep(keep, layers, frames),
@@ -135,7 +135,7 @@ def wrap_hourglass(
         recover=recover,
         pool=one_of("pool", pool or declared(model, "pool") or "mean", ("mean", "concat")),
         frames=frames,
-        lengths=one_of("lengths", lengths or (host_lengths if host_lengths in LENGTHS else "exact"), LENGTHS),
+        lengths=one_of("lengths", lengths or (own_lengths if own_lengths in LENGTHS else "exact"), LENGTHS),
         centre=check_centre(centre, recover, frames),
         neighbours=size("neighbours", neighbours, None, ""),
         exact=one_of("exact", exact, (True, False)),
@@ -152,9 +152,9 @@ def wrap_hourglass(
 
 
 def unwrap_hourglass(model: Model) -> Model:
-    """Take the hourglass off, in place, and return the model: all frames run through all levels again.
+    """Take the hourglass off, in place, and return the model: all frames run through all blocks again.
 
-    The weights of the host stay; those that the hourglass added go with it. Cycles stay on the levels they were on.
+    The model's own weights stay; those that the hourglass added go with it. Cycles stay on the blocks they were on.
 
     Raises:
         StackError: The model has no hourglass, or another tool (FSDP2, parametrize) swapped a class since.
@@ -172,16 +172,16 @@ def unwrap_hourglass(model: Model) -> Model:
 def _recovery_place(
     model: nn.Module, stack: Stack, layers: tuple[int, ...], recover: bool | str, path: str | None
 ) -> tuple[int, str | None]:
-    """The number of the level after which frames may return, and the path of the module in whose output they do."""
+    """The number of the block after which frames may return, and the path of the module in whose output they do."""
     last = stack.depth - 1
     if recover is False:
         if path is not None:
             raise StackError(f"recover_after={path!r}: with recover=False no frames are recovered; leave it out")
         return last, None
-    levels = stack.modules(model)
+    blocks = stack.modules(model)
     names = {id(module): name for name, module in model.named_modules()}
     if path is None:
-        return last, names[id(_default_place(model, stack, recover) or levels[last])]
+        return last, names[id(_default_place(model, stack, recover) or blocks[last])]
     try:
         place = model.get_submodule(path) if path else None
     except AttributeError:
@@ -191,9 +191,9 @@ def _recovery_place(
             f"recover_after={path!r}: {type(model).__name__} has no module of this path that is called, in whose "
             "output the frames could return"
         )
-    number = next((number for number, level in enumerate(levels) if level is place), last)
+    number = next((number for number, block in enumerate(blocks) if block is place), last)
     if number < layers[-1]:
-        raise StackError(f"recover_after={path!r} is level {number}, before the last prune point, {layers[-1]}")
+        raise StackError(f"recover_after={path!r} is block {number}, before the last prune point, {layers[-1]}")
     return number, path
 
 
@@ -209,19 +209,19 @@ def _default_place(model: nn.Module, stack: Stack, recover: bool | str) -> nn.Mo
 
 
 def _tables(model: nn.Module, stack: Stack, settings: Settings, heads: int | None, width: int | None) -> _Added:
-    """The modules with weights, on the device and of the type of the levels."""
+    """The modules with weights, on the device and of the type of the blocks."""
     taken = [name for name in ("prune", "recover") if hasattr(model, name)]
     if taken:
         raise StackError(f"this {type(model).__name__} has attributes of its own called {taken}: rename them")
-    level = stack.modules(model)[settings.layers[0]]
+    block = stack.modules(model)[settings.layers[0]]
     why = "recover=True learns positions and an attention"
-    channels = size("width", width, guess_width(model, level), why)
+    channels = size("width", width, guess_width(model, block), why)
     frames = settings.frames
     assert frames is not None
-    recovery = FrameRecovery(frames, channels, size("heads", heads, guess_heads(model, level), why))
+    recovery = FrameRecovery(frames, channels, size("heads", heads, guess_heads(model, block), why))
     counts = [settings.count(point, frames) for point in range(len(settings.layers))]
     prune = nn.ModuleList(RankPositions(count, channels) for count in counts)
-    like = next((each for each in level.parameters() if each.is_floating_point()), None)
+    like = next((each for each in block.parameters() if each.is_floating_point()), None)
     for module in (prune, recovery):
         module.train(model.training)
         if like is not None:
@@ -272,17 +272,17 @@ def _roots(model: nn.Module, stack: Stack) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
 
 
-def _attention_roles(handle: Hourglass, number: int, level: nn.Module) -> Iterator[Role]:
+def _attention_roles(handle: Hourglass, number: int, block: nn.Module) -> Iterator[Role]:
     found = [
         module
-        for module in level.modules()
+        for module in block.modules()
         if isinstance(getattr(module, "qkv", None), nn.Module) and hasattr(module, "num_heads")
     ]
-    # Lifting hosts say with `axis` what an attention mixes: 1 is frames.
+    # Lifting models say with `axis` what an attention mixes: 1 is frames.
     temporal = [module for module in found if getattr(module, "axis", 1) == 1]
     if not temporal:
         raise StackError(
-            f'select="attention": the level before {number}, a {type(level).__name__}, has no attention over frames '
+            f'select="attention": the block before {number}, a {type(block).__name__}, has no attention over frames '
             'with num_heads and a qkv layer, whose output tells who attends to whom. Use select="tpc", or a callable'
         )
     for module in temporal:
@@ -307,6 +307,6 @@ def _choose_stack(model: nn.Module, blocks: str) -> Stack:
         )
     if stack.span(model)[0] is None:
         raise StackError(
-            f'blocks="{blocks}" is one module: name the container of the levels, between which frames drop'
+            f'blocks="{blocks}" is one module: name the container of the blocks, between which frames drop'
         )
     return stack

@@ -33,24 +33,24 @@ def wrap_pruning(
 ) -> Model:
     """Drop tokens between attention and MLP of some blocks, in place, and return the model.
 
-    Each pruning layer scores the tokens by the attention that the query tokens pay to them in that layer (mean over
-    heads, summed over query tokens) and keeps ``ceil(n * keep)`` of the n droppable ones, the best score first. The
-    query tokens, and all in front of them, are never dropped and stay first. Positions, rotary tables and masks that
+    Each block of ``layers`` scores the tokens by the attention that the scoring tokens pay to them there (mean over
+    heads, summed over scoring tokens) and keeps ``ceil(n * keep)`` of the n droppable ones, the best score first. The
+    scoring tokens, and all in front of them, are never dropped and stay first. Positions, rotary tables and masks that
     the model hands to its blocks follow the tokens. No gradient flows through the choice. Parameters, their names and
     order do not change. With :func:`wrap_cyclic`, before or after it, the first cycle prunes and the others run on the
-    survivors.
+    kept tokens.
 
     Args:
         model: A vision transformer whose blocks have ``norm1``, ``attn.qkv`` (called as a module), ``norm2`` and
-            ``mlp``, the state (B, N, C), and at least one query token.
-        layers: Blocks that prune, counted from 0 within the stack.
+            ``mlp``, tokens (B, N, C), and at least one scoring token.
+        layers: Blocks that drop tokens, counted from 0 within the stack.
         keep: Fraction kept by each of them, above 0 and at most 1.
         blocks: The stack, as for :func:`wrap_cyclic`.
-        query: Which tokens score the others: ``"prefix"`` (the model's ``num_prefix_tokens``), a name among the model's
+        query: The scoring tokens: ``"prefix"`` (the model's ``num_prefix_tokens``), a name among the model's
             ``token_groups`` such as ``"keypoint"``, or a slice of the token axis.
 
     Raises:
-        StackError: Blocks of another kind, no query tokens, a model that needs its full grid of tokens, a model that is
+        StackError: Blocks of another kind, no scoring tokens, a model that needs its full grid of tokens, one that is
             pruned, compiled, scripted or inside a data-parallel wrapper, or an argument out of its range. The model is
             then as it was.
 
@@ -69,14 +69,14 @@ def wrap_pruning(
             f'blocks="{blocks}": an hourglass drops frames in these blocks; one of the two can act on a stack'
         )
     pruned = check_layers(layers, stack)
-    tokens, first = resolve_scoring_tokens(model, query, stack)
-    handle = Pruning(stack, pruned, keep, tokens, first)
+    scoring, first = resolve_scoring_tokens(model, query, stack)
+    handle = Pruning(stack, pruned, keep, scoring, first)
     for number in pruned:
         check_parts(stack, number, stack.modules(model)[number])
     # On copies first: a refusal leaves the model as it was.
-    seen = trial(model, stack, pruned[0], lambda twin: _install(twin, Pruning(stack, pruned, 0.5, tokens, first)))
+    seen = trial(model, stack, pruned[0], lambda copied: _install(copied, Pruning(stack, pruned, 0.5, scoring, first)))
     if seen is not None:
-        check_block(stack, pruned[0], stack.modules(model)[pruned[0]], tokens, seen)
+        check_block(stack, pruned[0], stack.modules(model)[pruned[0]], scoring, seen)
     _install(model, handle)
     return model
 
@@ -103,8 +103,8 @@ def _roles(model: nn.Module, handle: Pruning) -> Iterator[Role]:
         yield model, PrunedModel, PruneState(handle, handle.stack.path, -1, False, ())
     for number, block in enumerate(handle.stack.modules(model)):
         parameters = tuple(inspect.signature(block.forward).parameters)
-        prunes = number in handle.layers
-        state = PruneState(handle, handle.stack.path, number, prunes, parameters)
+        drops = number in handle.layers
+        state = PruneState(handle, handle.stack.path, number, drops, parameters)
         yield block, PrunedBlock, state
-        if prunes:
+        if drops:
             yield from ((block.get_submodule(part), plugin, state) for part, plugin in _PARTS.items())
