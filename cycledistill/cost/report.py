@@ -19,6 +19,7 @@ from cycledistill.cycle.wrap import wrap_cyclic
 from cycledistill.errors import StackError
 from cycledistill.inputs import Call, batch_size, call_of, describe, guess_call, with_data
 from cycledistill.output import CycleOutput
+from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import AnyBatchNorm, tree_leaves, tree_map_only
 from cycledistill.stack.find import Stack
 from cycledistill.stack.probe import meta_copy
@@ -187,7 +188,7 @@ def _ready_to_run(copied: Any, cycles: int, blocks: str, distill: str | None = N
     """Make a copy of the model ready to run: wrapped, without gradients, and with something to train."""
     if not any(p.requires_grad for p in copied.parameters()):
         copied.requires_grad_(True)  # frozen for deployment: tell what training it would cost
-    if getattr(copied, "cyclic", None) is None:
+    if handle_of(copied, "cyclic") is None:
         wrap_cyclic(copied, cycles, distill, blocks=blocks)
     elif distill is None:
         copied.cyclic.distill = None  # weights per cycle would fit one number of cycles only
@@ -204,7 +205,7 @@ def _training_mode(copied: nn.Module, still_norms: bool) -> None:
 
 
 def _check(model: nn.Module, cycles: int | None, blocks: str, repeats: int) -> int:
-    handle = getattr(model, "cyclic", None)
+    handle = handle_of(model, "cyclic")
     if handle is not None and blocks != "auto":
         raise ValueError(f"blocks={blocks!r} was given for a model that is wrapped already, at {handle.stack.path!r}")
     if cycles is None:

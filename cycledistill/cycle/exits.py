@@ -16,8 +16,8 @@ from cycledistill.plugin.handle import handle_of
 def at_exit(model: nn.Module, n: int) -> Iterator[None]:
     """Let a wrapped model in eval mode answer after cycle ``n`` inside the context, and as before after it.
 
-    It sets ``model.cyclic.exit`` and puts it back, also after an exception; contexts may be nested. Where it is a
-    data-parallel wrapper, a compiled model (which compiles once for each exit), or a larger model with wrapped parts,
+    It sets ``model.cyclic.exit`` and puts it back, also after an exception; contexts may be nested. Where ``model`` is
+    a data-parallel wrapper, a compiled model (which compiles once for each exit), or a larger model with wrapped parts,
     it does so for every wrapped model inside. Training forwards run all their cycles, whatever the exit.
 
     Args:

@@ -274,7 +274,7 @@ class ModelCall:
 
 def is_whole(model: nn.Module, name: str) -> bool:
     """Whether the method ``name`` of a root is the forward of the wrapped model itself, and not of a part of it."""
-    return name == "forward" and "cyclic" in model.__dict__
+    return name == "forward" and isinstance(model.__dict__.get("cyclic"), Cyclic)
 
 
 def check_trainable(stack: Stack, model: nn.Module) -> None:

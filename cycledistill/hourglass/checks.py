@@ -8,15 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from cycledistill.cycle.wrap import cyclic_of
 from cycledistill.errors import StackError
 from cycledistill.hourglass.settings import Select
-from cycledistill.plugin.state import CYCLE_STATE, HOURGLASS_STATE
+from cycledistill.plugin.handle import handle_of
+from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.stack.find import Stack
 
 SELECTIONS = ("tpc", "uniform", "motion", "attention")
 LENGTHS = ("exact", "shorter", "any")
-DATA_PARALLEL = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
 
 def check_layers(layer: int | Sequence[int], stack: Stack) -> tuple[int, ...]:
@@ -129,25 +128,12 @@ def guess_heads(model: nn.Module, block: nn.Module) -> int | None:
     return heads if isinstance(heads, int) else None
 
 
-def check_wrappable(model: nn.Module) -> None:
-    """Refuse what cannot become an hourglass, whatever the other arguments."""
-    if not isinstance(model, nn.Module):
-        raise StackError(f"wrap_hourglass takes a torch.nn.Module, and was given a {type(model).__name__}")
-    name = type(model).__name__
-    if any(HOURGLASS_STATE in module.__dict__ for module in model.modules()):
-        raise StackError(f"this {name} already is an hourglass: call unwrap_hourglass first to change it")
-    # A ScriptModule and an OptimizedModule know the classes they were made from.
-    kinds = {type(module).__name__ for module in model.modules()} & {"OptimizedModule", "RecursiveScriptModule"}
-    if kinds:
-        raise StackError(f"this {name} holds a {kinds.pop()}: wrap the plain model, then compile it")
-    if name in DATA_PARALLEL:
-        raise StackError(f"this is a {name}: wrap the model inside, wrap_hourglass(model.module)")
-    if hasattr(model, "hourglass"):
-        raise StackError(f"this {name} has an attribute of its own called 'hourglass', the handle's name: rename it")
-    if cyclic_of(model) is None and any(CYCLE_STATE in module.__dict__ for module in model.modules()):
+def check_cycles_of_same_module(model: nn.Module) -> None:
+    """Refuse cycles that were wrapped around a part of the model, or around a model that it is part of."""
+    if handle_of(model, "cyclic") is None and any(CYCLE_STATE in vars(module) for module in model.modules()):
         raise StackError(
-            f"cycles are wrapped around a part of this {name}, or around a model it is part of: call wrap_hourglass "
-            "and wrap_cyclic on the same module, so that one choice of frames serves all cycles"
+            f"cycles are wrapped around a part of this {type(model).__name__}, or around a model it is part of: call "
+            "wrap_hourglass and wrap_cyclic on the same module, so that one choice of frames serves all cycles"
         )
 
 

@@ -11,13 +11,16 @@ from torch import Tensor
 from cycledistill.errors import StackError
 from cycledistill.hourglass.kept_frames import Pass, check_index
 from cycledistill.hourglass.settings import Settings, check_noise
+from cycledistill.plugin.handle import Handle
 from cycledistill.stack.find import Stack
 
 Index = Tensor | tuple[Tensor, ...]
 
 
-class Hourglass:
+class Hourglass(Handle):
     """The handle ``model.hourglass`` of a wrapped model. It holds no parameters and no module."""
+
+    kind = "hourglass"
 
     def __init__(self, stack: Stack, settings: Settings, end: int, recover_after: str | None) -> None:
         self._stack, self._settings, self._recover_after, self._end = stack, settings, recover_after, end

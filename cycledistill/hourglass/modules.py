@@ -144,7 +144,7 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
             output = method(self, *args, **kwargs)
         finally:
             handle.forward_pass = None
-        if name == "forward" and "hourglass" in self.__dict__:
+        if name == "forward" and self.__dict__.get("hourglass") is handle:
             _check_done(handle, forward_pass)
         if forward_pass.kept and not recomputing():
             handle.show(forward_pass)

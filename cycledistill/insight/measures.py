@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cycledistill.cycle.exits import at_exit
 from cycledistill.insight.attention import hook_attention, over_tokens
 from cycledistill.insight.track import run, track_blocks
+from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.probe import Inputs
 
@@ -120,7 +122,7 @@ def attention_maps(
         raise ValueError(f"rows={rows!r}: a slice of query tokens is expected, such as slice(0, 17), or None for all")
     maps: list[AttentionMap] = []
     counts, skipped = set[int](), 0
-    pruning: Any = vars(model).get("pruning")
+    pruning = handle_of(model, "pruning")
     scored = pruning.layers if pruning is not None else ()
     with track_blocks(model, cycles, blocks) as (modules, running):
 
@@ -248,17 +250,17 @@ def exit_scores(
         >>> exit_scores(model, loader, exits=(1, 2, 3))
         {1: 0.72, 2: 0.73, 3: 0.73}
     """
-    handle: Any = vars(model).get("cyclic")
-    if handle is None or not exits:
-        raise ValueError(f"{type(model).__name__} {'is not wrapped' if handle is None else 'was asked for no exits'}")
+    wrapped = handle_of(model, "cyclic") is not None
+    if not wrapped or not exits:
+        raise ValueError(f"{type(model).__name__} {'was asked for no exits' if wrapped else 'is not wrapped'}")
     score = score or _top1
-    sums, count, before, mode = dict.fromkeys(exits, 0.0), 0, handle.exit, model.training
+    sums, count, mode = dict.fromkeys(exits, 0.0), 0, model.training
     model.eval()
     try:
         for inputs, target in batches:
             for number in exits:
-                handle.exit = number
-                scores = score(run(model, inputs), target)
+                with at_exit(model, number):
+                    scores = score(run(model, inputs), target)
                 if not isinstance(scores, Tensor) or scores.ndim != 1:
                     raise ValueError(
                         f"score returned {_described(scores)}: a tensor with one number a sample, (B,), is expected, "
@@ -267,7 +269,6 @@ def exit_scores(
                 sums[number] += float(scores.double().sum())
             count += len(scores)
     finally:
-        handle.exit = before
         model.train(mode)
     if not count:
         raise ValueError("there were no batches")

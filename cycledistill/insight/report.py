@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cycledistill.insight.measures import AttentionMap, attention_maps, parameter_profile, token_drift
+from cycledistill.plugin.install import handle_of
 
 GROUP = "cycledistill.checkpoints"
 
@@ -139,7 +140,7 @@ def _labels(models: list[Subject]) -> list[str]:
 
 
 def _facts(subject: Subject) -> dict[str, str]:
-    handle: Any = vars(subject.model).get("cyclic")
+    handle = handle_of(subject.model, "cyclic")
     facts = {
         "model": type(subject.model).__name__,
         "parameters": f"{sum(p.numel() for p in subject.model.parameters()):,}",

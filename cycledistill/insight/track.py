@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cycledistill.cycle.exits import at_exit
+from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.find import choose_stack
 from cycledistill.stack.probe import Inputs, call_of
@@ -34,7 +36,7 @@ def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[
     """
     if cycles is not None and (isinstance(cycles, bool) or not isinstance(cycles, int) or cycles < 1):
         raise ValueError(f"cycles={cycles!r}: a whole number of at least 1, or None for those trained, is expected")
-    handle: Any = vars(model).get("cyclic")
+    handle = handle_of(model, "cyclic")
     stack = handle.stack if handle is not None else choose_stack(model, blocks)
     cycles = cycles or (handle.cycles if handle is not None else 1)
     if handle is None and cycles > 1:
@@ -42,13 +44,10 @@ def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[
             f"cycles={cycles}: {type(model).__name__} is not wrapped, so it has one; wrap_cyclic(model) first"
         )
     modules, running = stack.modules(model), RunningBlock()
-    mode, before = model.training, handle.exit if handle is not None else 1
     with ExitStack() as undo:
-        undo.callback(model.train, mode)
+        undo.callback(model.train, model.training)
         model.eval()
-        if handle is not None:
-            undo.callback(setattr, handle, "exit", before)
-            handle.exit = cycles
+        undo.enter_context(at_exit(model, cycles))
         for index, module in enumerate(modules):
 
             def enter(_: nn.Module, args: Any, kwargs: Any, index: int = index) -> None:

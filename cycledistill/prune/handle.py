@@ -7,11 +7,14 @@ import math
 from torch import Tensor
 
 from cycledistill.errors import StackError
+from cycledistill.plugin.handle import Handle
 from cycledistill.stack.find import Stack
 
 
-class Pruning:
+class Pruning(Handle):
     """The handle ``model.pruning`` of a pruned model. It holds no parameters and no module."""
+
+    kind = "pruning"
 
     def __init__(self, stack: Stack, layers: tuple[int, ...], keep: float, query: slice, first: int) -> None:
         self._stack, self._layers = stack, layers

@@ -110,7 +110,7 @@ def test_declared_by_the_model() -> None:
 def test_wrapped_twice_and_nothing_to_unwrap() -> None:
     model = wrap_hourglass(build(), layer=2, keep=5)
     for each in (model, nn.Sequential(model)):
-        with pytest.raises(StackError, match="already is an hourglass"):
+        with pytest.raises(StackError, match="already wrapped by wrap_hourglass"):
             wrap_hourglass(each, layer=2, keep=5)
     assert model(poses()).shape == (2, FRAMES, 9)
     unwrap_hourglass(model)

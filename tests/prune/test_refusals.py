@@ -76,7 +76,7 @@ def test_query_names() -> None:
 def test_wrapped_twice_and_nothing_to_unwrap() -> None:
     model = wrap_pruning(vit(), (1,))
     for each in (model, nn.Sequential(model)):
-        with pytest.raises(StackError, match="already pruned"):
+        with pytest.raises(StackError, match="already wrapped by wrap_pruning"):
             wrap_pruning(each, (1,))
     assert model(images()).shape == (3, 7)
     unwrap_pruning(model)
