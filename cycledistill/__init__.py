@@ -7,6 +7,7 @@ from cycledistill import lazy
 __version__ = "0.1.0"
 
 if typing.TYPE_CHECKING:
+    from cycledistill.cycle.exits import at_exit as at_exit
     from cycledistill.cycle.wrap import unwrap_cyclic as unwrap_cyclic
     from cycledistill.cycle.wrap import wrap_cyclic as wrap_cyclic
     from cycledistill.distill import Distill as Distill
@@ -26,6 +27,7 @@ else:
             "CycleOutput": ".output",
             "Distill": ".distill",
             "StackError": ".errors",
+            "at_exit": ".cycle.exits",
             "export": ".exporter.export",
             "unwrap_cyclic": ".cycle.wrap",
             "unwrap_hourglass": ".hourglass.wrap",

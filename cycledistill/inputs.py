@@ -1,35 +1,29 @@
-"""A copy of a model that may be run and thrown away, and inputs to run it with."""
+"""Inputs to run a model with: guessed, filled with data, and put in words."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
-from cycledistill.stack.probe import guess_inputs
+from cycledistill.stack.probe import Call, Inputs, call_of, guess_inputs
 
-Inputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
-"""What a user calls a model with: a tensor, a tuple of arguments, or keyword arguments."""
-
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-"""Positional and keyword arguments of a model's forward."""
+__all__ = ["Call", "Inputs", "batch_size", "call_of", "describe", "guess_call", "with_data"]
 
 
-def guess_call(model: nn.Module, twin: nn.Module) -> Arguments:
-    """One image of the first declared size that a meta copy runs on, as meta tensors of the model's type."""
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+def guess_call(model: nn.Module, copied: nn.Module) -> Call:
+    """One image of the first declared size that ``copied``, a meta copy of the model, runs on, as a meta tensor.
+
+    Raises:
+        ValueError: The model declares no size, or none that runs.
+        StackError: As the copy raises it.
+    """
     tried = []
-    for named in guess_inputs(model):
-        cast = {name: x.to(dtype) if x.is_floating_point() else x for name, x in named.items()}
-        args = tuple(x for name, x in cast.items() if not name)
-        kwargs = {name: x for name, x in cast.items() if name}
+    for args, kwargs in guess_inputs(model):
         try:
             with torch.no_grad():
-                twin.eval()(*args, **kwargs)
+                copied.eval()(*args, **kwargs)
             return args, kwargs
         except StackError:
             raise
@@ -41,28 +35,20 @@ def guess_call(model: nn.Module, twin: nn.Module) -> Arguments:
     )
 
 
-def call_of(inputs: Inputs) -> Arguments:
-    """A tensor, a tuple of positional or a mapping of keyword arguments, as both."""
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
-
-
-def with_data(given: Arguments, model: nn.Module) -> Arguments:
+def with_data(given: Call, model: nn.Module) -> Call:
     """The inputs with data, on the model's device; guessed ones (meta) become noise."""
     device = next(model.parameters()).device
 
-    def place(x: Tensor) -> Tensor:
+    def filled(x: Tensor) -> Tensor:
         if not x.is_meta:
             return x.to(device)
         noise = torch.randn if x.is_floating_point() else torch.zeros
         return noise(x.shape, dtype=x.dtype, device=device)
 
-    placed: Arguments = tree_map_only(Tensor, place, given)
-    return placed
+    return tree_map_only(Tensor, filled, given)
 
 
-def describe(given: Arguments) -> str:
+def describe(given: Call) -> str:
     """The arguments in words, tensors by shape: ``"1 x 3 x 224 x 224"``."""
     args, kwargs = given
     named = [("", x) for x in args] + [(f"{name} ", x) for name, x in kwargs.items()]
@@ -70,6 +56,6 @@ def describe(given: Arguments) -> str:
     return ", ".join(name + word for name, word in words)
 
 
-def batch_size(given: Arguments) -> int | None:
+def batch_size(given: Call) -> int | None:
     """Dimension 0 of the first tensor."""
     return next((int(x.shape[0]) for x in tree_leaves(given) if isinstance(x, Tensor) and x.dim()), None)

@@ -1,4 +1,4 @@
-"""What every test starts from: one thread, one seed, no network, no display, a fresh compiler."""
+"""What every test starts from: one thread, one seed, no network, no display, a fresh compiler. How many processes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,24 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+
+MOST_WORKERS = 4  # each imports everything first
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run tests of whole folders in a process a core, where pytest-xdist is installed and nothing else was asked for.
+
+    Files that are named run in one process: starting others takes longer than most files.
+    """
+    started_by_us = hasattr(config, "workerinput")
+    named = all(".py" in argument for argument in config.args)
+    if started_by_us or named or config.getoption("numprocesses", 0) is not None or config.getoption("usepdb"):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    config.option.numprocesses = min(cores, MOST_WORKERS) if cores > 1 else 0
+    if config.option.dist == "no":
+        config.option.dist = "worksteal"  # files stay whole but for the few that a worker without work takes over
 
 
 @pytest.fixture(autouse=True)

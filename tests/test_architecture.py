@@ -1,78 +1,414 @@
-"""Arrows point one way: examples -> integrations -> cycledistill; what integrations know of each other stands here."""
+"""The rules that keep the house in order: who may import whom, and how large files, folders and functions may be.
+
+The tables below are the rules: a change that needs another arrow, or another package from outside, changes them too.
+"""
 
 from __future__ import annotations
 
-import ast
+import re
 import sys
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-LIBRARY = ROOT / "cycledistill"
-CORE = sorted(path for path in LIBRARY.rglob("*.py") if "integrations" not in path.parts)
-# What training commands and published models share; the rest of the library does without.
-RECIPES_NEED = {"huggingface_hub", "numpy", "safetensors", "yaml"}
-INTEGRATIONS = sorted((ROOT / "integrations").rglob("*.py"))
-# Which packages of another integration a package may use: nothing else of it.
-BORROWED = {
-    "human36m/multiview": ("coco.models", "coco.weights.key_map"),
-    "mmpose": ("coco.models",),
+from tests.architecture import ROOT, Code, circle, functions, longest_chain, public_functions
+
+LIBRARY, INTEGRATIONS = "cycledistill", "cycledistill.integrations"
+Arrows = dict[str, set[str]]
+
+
+def layers(*floors: set[str]) -> Arrows:
+    """Each name may import the names of all floors below its own, and not its siblings."""
+    return {name: set().union(*floors[:number]) for number, floor in enumerate(floors) for name in floor}
+
+
+def more(arrows: Arrows, extra: Arrows) -> Arrows:
+    return {name: targets | extra.get(name, set()) for name, targets in arrows.items()}
+
+
+# The library. `__init__` is the face: names that are handed on, and nothing else.
+LIBRARY_ARROWS = more(
+    layers(
+        {"plugin", "errors", "files", "lazy", "output", "distill", "loss"},
+        {"stack"},
+        {"cycle", "prune", "insight", "inputs"},
+        {"hourglass", "cost", "exporter"},
+        {"__init__", "__main__", "commands"},
+        {"recipes"},
+    ),
+    {
+        "plugin": {"errors"},
+        "output": {"plugin"},  # private names of torch stand there
+        "loss": {"output"},
+        "commands": {"__init__"},
+        "__main__": {"__init__", "commands"},
+    },
+)
+LIBRARY_ARROWS["hourglass"] -= {"prune"}
+
+RECIPES_ARROWS = layers({"__init__", "errors"}, {"config", "weights"}, {"run", "hub"})
+
+# The integrations. At the root of each stand the front doors, behind them the rooms.
+_ROOMS = {"errors", "data", "models", "evaluation", "weights", "trained"}
+_DOORS = {"predict", "lift", "convert", "decoded", "deploy", "draw", "detector"}
+_INTEGRATION = more(
+    layers(
+        {"errors"},
+        {"data", "models"},
+        {"losses", "evaluation", "weights", "recipe", "task"},
+        {"training"},
+        {"trained"},
+        {"train", "insight"},
+    )
+    | dict.fromkeys(_DOORS, _ROOMS),
+    {
+        "weights": {"losses"},  # a flow's are in the file of its model
+        "lift": {"draw", "recipe", "training"},  # the command draws, takes recipes, and tests as training does
+        "insight": {"lift"},  # the report is shown what is lifted
+    },
+)
+INTEGRATION_ARROWS = {
+    "coco": _INTEGRATION | {"__init__": {"models", "losses", "weights"}},
+    "human36m": more(_INTEGRATION, {"convert": {"multiview"}})
+    | {"__init__": {"models", "weights"}, "multiview": {"errors", "data", "models"}},
+    "imagenet": _INTEGRATION | {"__init__": {"recipe", "task"}},
+}
+# What may be used of another integration. `mmpose` and `transformers` are small: inside, only circles are forbidden.
+BETWEEN = {"human36m.multiview": {"coco.models", "coco.weights.key_map"}, "mmpose": {"coco.models"}}
+MAY_LOAD = {"coco.weights.key_map": {"coco.weights", "coco.models", "coco.losses"}}
+# Models are what others build on, so they stand on little: torch, the library, and how models are published.
+MODELS_MAY_USE_RECIPES = {"hub", "errors"}
+
+# What a file of the library imports from outside, beside torch. Nothing else may be needed without a line here.
+THIRD_PARTY = {
+    "exporter/formats.py": {"onnxruntime", "onnxscript", "safetensors"},
+    "insight/plots.py": {"matplotlib"},
+    "recipes/config/overrides.py": {"yaml"},
+    "recipes/hub/files.py": {"huggingface_hub"},
+    "recipes/hub/model.py": {"huggingface_hub"},
+    "recipes/run/engine.py": {"accelerate"},
+    "recipes/run/loop.py": {"tqdm"},
+    "recipes/run/seeding.py": {"numpy"},
+    "recipes/run/session.py": {"timm"},
+    "recipes/weights/checkpoint.py": {"safetensors"},
+    "recipes/weights/convert.py": {"yaml"},
+    "recipes/weights/files.py": {"safetensors"},
+}
+
+# What every module of a kind has, by these names: what is called when it is run, or by the command's frame.
+HAD_BY_EACH = {"cycledistill.commands": {"add_arguments", "run"}}
+
+MOST_FLOORS = 6
+MOST_FILES = 13
+MOST_LINES = 350
+MOST_LINES_OF_A_FUNCTION = 60
+
+
+@pytest.fixture(scope="session")
+def code() -> Code:
+    return read_code(ROOT)
+
+
+def read_code(root: Path) -> Code:
+    """`cycledistill/integrations` is a link to `integrations/`: read once, under the name it is imported by."""
+    return Code({root / "cycledistill": LIBRARY, root / "integrations": INTEGRATIONS})
+
+
+def parts_of(name: str) -> tuple[str, list[str]]:
+    """The side a module is on, and its names below that side."""
+    side = INTEGRATIONS if f"{name}.".startswith(f"{INTEGRATIONS}.") else LIBRARY
+    return side, name.removeprefix(side).strip(".").split(".")
+
+
+def package_of(name: str) -> str:
+    """The package of the library (`cycle`), or the integration (`coco`), or the loose file (`loss`), a module is in."""
+    return parts_of(name)[1][0] or "__init__"
+
+
+def forbidden_arrows(code: Code) -> Iterator[str]:
+    for name, targets in code.arrows.items():
+        for target, where in targets.items():
+            if not allowed(name, target):
+                yield f"{name} (line {where.line}) -> {target}"
+
+
+def allowed(name: str, target: str) -> bool:
+    """Whether one module may import another."""
+    (side, source), (other, goal) = parts_of(name), parts_of(target)
+    room = source[1] if len(source) > 1 else "__init__"
+    goal_room = goal[1] if len(goal) > 1 else "__init__"
+    if side == LIBRARY:
+        if other == INTEGRATIONS:
+            return False
+        if source[0] == goal[0]:
+            return source[0] != "recipes" or may(RECIPES_ARROWS, room, goal_room)
+        return may(LIBRARY_ARROWS, source[0] or "__init__", goal[0] or "__init__")
+    if other == LIBRARY:
+        return room != "models" or goal[0] != "recipes" or goal_room in MODELS_MAY_USE_RECIPES
+    if source[0] != goal[0]:
+        taken = BETWEEN.get(source[0], set()) | BETWEEN.get(f"{source[0]}.{room}", set())
+        return any(f"{target}.".startswith(f"{INTEGRATIONS}.{each}.") for each in taken)
+    return source[0] not in INTEGRATION_ARROWS or may(INTEGRATION_ARROWS[source[0]], room, goal_room)
+
+
+def may(arrows: Arrows, source: str, target: str) -> bool:
+    """Whether a table has an arrow. A name that is not in the table may import nothing and be imported by nobody."""
+    return source in arrows and (source == target or target in arrows[source])
+
+
+def imports_of_elsewhere(code: Code) -> Iterator[str]:
+    """Tests, examples and benchmarks use the code, never the reverse; `integrations` is not a name users can import."""
+    for name, module in code.modules.items():
+        for each in module.imports:
+            if each.name.partition(".")[0] in {"tests", "examples", "benchmarks", "integrations"}:
+                yield f"{name} (line {each.line}) -> {each.name}"
+
+
+def imports_written_wrongly(code: Code) -> Iterator[str]:
+    """Inside an integration imports are relative, so that it can be copied as a whole; all others are absolute."""
+    for name, module in code.modules.items():
+        side, (first, *_) = parts_of(name)
+        own = f"{INTEGRATIONS}.{first}." if side == INTEGRATIONS and first else None
+        for each in module.imports:
+            if each.relative != (own is not None and each.name.startswith(own)):
+                yield f"{name} (line {each.line}): {each.name} is {'relative' if each.relative else 'absolute'}"
+
+
+def third_party(code: Code) -> dict[str, set[str]]:
+    """File of the library -> packages from outside that it imports anywhere, without torch."""
+    own = {LIBRARY, "torch", *sys.stdlib_module_names}
+    found = {}
+    for name, module in code.modules.items():
+        if parts_of(name)[0] == LIBRARY:
+            outside = {each.name.partition(".")[0] for each in module.imports} - own
+            if outside:
+                file = "/".join(parts_of(name)[1]) + ("/__init__" if module.is_package else "")
+                found[f"{file.lstrip('/')}.py"] = outside
+    return found
+
+
+def floors(code: Code) -> list[str]:
+    """The longest chain of packages of the library from top to bottom; loose files carry arrows but are no floor."""
+    arrows: Arrows = defaultdict(set)
+    for name, targets in code.arrows.items():
+        for target in targets:
+            if parts_of(name)[0] == parts_of(target)[0] == LIBRARY and package_of(name) != package_of(target):
+                arrows[package_of(name)].add(package_of(target))
+    packages = {package_of(name) for name, module in code.modules.items() if module.is_package} - {"__init__"}
+    return longest_chain(arrows, counted=packages)
+
+
+def crowded_folders(code: Code) -> Iterator[str]:
+    """`mmpose` is one room on purpose: what it is made of goes away with mmpose's own packages."""
+    for folder, files in Counter(module.path.parent for module in code.modules.values()).items():
+        if files > MOST_FILES and folder.name != "mmpose":
+            yield f"{folder}: {files} files"
+
+
+def long_files(code: Code) -> Iterator[str]:
+    for module in code.modules.values():
+        lines = len(module.source.splitlines())
+        if lines > MOST_LINES:
+            yield f"{module.path}: {lines} lines"
+
+
+def long_functions(code: Code) -> Iterator[str]:
+    for name, module in code.modules.items():
+        for function, lines in functions(module):
+            if lines > MOST_LINES_OF_A_FUNCTION:
+                yield f"{name}.{function.name}: {lines} lines"
+
+
+def names_used_twice(code: Code) -> Iterator[str]:
+    """Two public functions of one name in a package of the library, or in an integration."""
+    found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for name, module in code.modules.items():
+        for function in public_functions(module) - {"main"} - HAD_BY_EACH.get(name.rpartition(".")[0], set()):
+            found[parts_of(name)[0], package_of(name), function].append(name)
+    for (_, _, function), names in found.items():
+        if len(names) > 1:
+            yield f"{function} in {' and '.join(names)}"
+
+
+RULES: list[Callable[[Code], Iterable[str]]] = [
+    forbidden_arrows,
+    imports_of_elsewhere,
+    imports_written_wrongly,
+    crowded_folders,
+    long_files,
+    long_functions,
+    names_used_twice,
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rules_of_the_house(code: Code, rule: Callable[[Code], Iterable[str]]) -> None:
+    broken = list(rule(code))
+    assert not broken, "\n".join(broken)
+
+
+def test_no_circle_between_files(code: Code) -> None:
+    assert circle(code.arrows) is None
+
+
+def test_few_floors(code: Code) -> None:
+    assert len(floors(code)) <= MOST_FLOORS, " -> ".join(floors(code))
+
+
+def test_what_the_library_needs_from_outside(code: Code) -> None:
+    assert third_party(code) == THIRD_PARTY
+
+
+def test_the_library_is_imported_with_torch_alone(code: Code) -> None:
+    """Everything else is imported where it is used, so that it need not be there. What commands share needs more."""
+    for name, module in code.modules.items():
+        if parts_of(name)[0] == LIBRARY and package_of(name) != "recipes":
+            now = {each.name.partition(".")[0] for each in module.imports if not each.inside}
+            assert now <= {LIBRARY, "torch", *sys.stdlib_module_names}, name
+
+
+def test_the_tables_name_what_is_there(code: Code) -> None:
+    def names(side: str, below: str = "") -> set[str]:
+        found = [parts for other, parts in map(parts_of, code.modules) if other == side]
+        if not below:
+            return {parts[0] or "__init__" for parts in found}
+        return {parts[1] if len(parts) > 1 else "__init__" for parts in found if parts[0] == below}
+
+    assert set(LIBRARY_ARROWS) == names(LIBRARY)
+    assert set(RECIPES_ARROWS) == names(LIBRARY, "recipes")
+    rooms = {name: names(INTEGRATIONS, name) for name in INTEGRATION_ARROWS}
+    for name, arrows in INTEGRATION_ARROWS.items():
+        assert rooms[name] <= set(arrows), name
+    assert set(_INTEGRATION) <= set().union(*rooms.values())
+
+
+@pytest.mark.parametrize("room", sorted(set().union(*BETWEEN.values())))
+def test_who_takes_a_room_of_another_integration_does_not_get_the_house(code: Code, room: str) -> None:
+    """Importing `coco.models` runs `coco/__init__.py` first: neither may load training, data sets or recipes."""
+    start = [name for name in code.modules if f"{name}.".startswith(f"{INTEGRATIONS}.{room}.")]
+    loaded = [parts for side, parts in map(parts_of, code.loaded_by(start)) if side == INTEGRATIONS]
+    assert {".".join(parts[:2]) for parts in loaded if len(parts) > 1} <= MAY_LOAD.get(room, {room})
+
+
+CORE, COCO = "cycledistill", "integrations/coco"
+LONG = "def f():\n" + "    x = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "files", "complaint"),
+    [
+        (forbidden_arrows, {f"{CORE}/cycle/a.py": "import cycledistill.hourglass"}, "cycle.a .* -> .*hourglass"),
+        (forbidden_arrows, {f"{CORE}/hourglass/a.py": "from cycledistill.prune import b"}, "hourglass.a .* -> .*prune"),
+        (forbidden_arrows, {f"{CORE}/cost/a.py": "from cycledistill import recipes"}, "cost.a .* -> .*recipes"),
+        (forbidden_arrows, {f"{CORE}/cost/a.py": "from cycledistill import unknown"}, "cost.a .* -> cycledistill$"),
+        (forbidden_arrows, {f"{CORE}/new/a.py": "import cycledistill.errors"}, "new.a .* -> cycledistill.errors"),
+        (forbidden_arrows, {f"{CORE}/loss.py": "def f():\n    import cycledistill.cost"}, r"loss \(line 2\) -> .*cost"),
+        (forbidden_arrows, {f"{CORE}/recipes/run/a.py": "import cycledistill.recipes.hub"}, "run.a .* -> .*hub"),
+        (forbidden_arrows, {f"{CORE}/cost/a.py": "import cycledistill.integrations.coco"}, "cost.a .* -> .*coco"),
+        (forbidden_arrows, {f"{COCO}/data/a.py": "from ..recipe import Recipe"}, "data.a .* -> .*coco.recipe"),
+        (forbidden_arrows, {f"{COCO}/models/a.py": "import cycledistill.recipes.run"}, "models.a .* -> .*recipes.run"),
+        (forbidden_arrows, {f"{COCO}/data/a.py": f"import {INTEGRATIONS}.human36m.multiview"}, "-> .*human36m"),
+        (forbidden_arrows, {"integrations/mmpose/a.py": "import cycledistill.integrations.coco.data"}, "-> .*data"),
+        (imports_of_elsewhere, {f"{CORE}/cost/a.py": "from tests.toys import Toy"}, "cost.a .* -> tests.toys.Toy"),
+        (imports_of_elsewhere, {f"{COCO}/a.py": "import integrations.coco"}, "coco.a .* -> integrations.coco"),
+        (
+            imports_written_wrongly,
+            {f"{COCO}/a.py": "import cycledistill.integrations.coco.data"},
+            "coco.a .*: .*data is absolute",
+        ),
+        (imports_written_wrongly, {f"{COCO}/a.py": "from ..mmpose import head"}, "coco.a .*: .*head is relative"),
+        (imports_written_wrongly, {f"{CORE}/cost/a.py": "from . import macs"}, "cost.a .*: .*macs is relative"),
+        (crowded_folders, {f"{COCO}/data/a{number}.py": "" for number in range(MOST_FILES)}, "data: 14 files"),
+        (long_files, {f"{CORE}/cost/a.py": "\n" * (MOST_LINES + 1)}, "a.py: 351 lines"),
+        (long_functions, {f"{CORE}/cost/a.py": LONG + "    y = 1\n" * (MOST_LINES_OF_A_FUNCTION - 1)}, "a.f: 61 lines"),
+        (names_used_twice, {f"{COCO}/data/a.py": "def f(): ...", f"{COCO}/b.py": "def f(): ..."}, "^f in .*b and .*a"),
+    ],
+)  # fmt: skip
+def test_a_rule_can_be_broken(
+    tmp_path: Path, rule: Callable[[Code], Iterable[str]], files: Mapping[str, str], complaint: str
+) -> None:
+    assert list(rule(made_up(tmp_path / "sound", {}))) == []
+    found = list(rule(made_up(tmp_path / "broken", files)))
+    assert len(found) == 1 and re.search(complaint, found[0]), found
+
+
+# Every kind of allowed arrow, and what comes near to being too much.
+SOUND = {
+    f"{CORE}/__init__.py": "from cycledistill.cost import macs\nfrom cycledistill.errors import StackError",
+    f"{CORE}/errors.py": "class StackError(ValueError): ...\ndef main(): ...\ndef plain(): ...",
+    f"{CORE}/output.py": "",
+    f"{CORE}/loss.py": "from cycledistill.output import CycleOutput",
+    f"{CORE}/stack/__init__.py": "from cycledistill.errors import StackError\nimport torch",
+    f"{CORE}/prune/__init__.py": "from cycledistill.stack import find\ndef plain(): ...",
+    f"{CORE}/cycle/__init__.py": "from cycledistill.stack import find\ndef main(): ...",
+    f"{CORE}/cost/__init__.py": LONG + "    x = 1\n" * (MOST_LINES_OF_A_FUNCTION - 2),
+    f"{CORE}/cost/macs.py": "def g():\n    import cycledistill.cycle",
+    f"{CORE}/hourglass/__init__.py": "from cycledistill import cycle",
+    f"{CORE}/recipes/__init__.py": "",
+    f"{CORE}/recipes/run/__init__.py": "from cycledistill import cost, unknown\nimport cycledistill.recipes.errors",
+    f"{CORE}/recipes/hub/__init__.py": "import accelerate",
+    f"{CORE}/recipes/errors.py": "\n" * MOST_LINES,
+    "integrations/__init__.py": "",
+    "integrations/coco/__init__.py": "from .models import registry",
+    "integrations/coco/recipe.py": "def plain(): ...",
+    "integrations/coco/train.py": "from .trained import load_trained\ndef main(): ...",
+    "integrations/coco/trained.py": "from . import models, recipe",
+    "integrations/coco/models/__init__.py": "import cycledistill.recipes.hub\ndef main(): ...",
+    "integrations/coco/data/__init__.py": "",
+    "integrations/human36m/multiview/__init__.py": "from cycledistill.integrations.coco.models import heads",
+    "integrations/mmpose/__init__.py": "from . import head\nimport cycledistill.integrations.coco.models",
+    "integrations/mmpose/head.py": "",
+    **{f"integrations/mmpose/a{number}.py": "" for number in range(MOST_FILES)},
 }
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Every module a file imports, by its full name, and whether that happens as soon as the file is imported."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    inside = path.relative_to(ROOT).with_suffix("").parts
-    package = (("cycledistill", *inside) if inside[0] == "integrations" else inside)[:-1]
-    deferred = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.FunctionDef | ast.AsyncFunctionDef)
-        or (isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test))
-        for node in ast.walk(block)
+def made_up(folder: Path, files: Mapping[str, str]) -> Code:
+    """Code that keeps all rules, with some files added."""
+    for name, text in {**SOUND, **files}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "cycledistill" / "integrations").symlink_to(folder / "integrations")
+    return read_code(folder)
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    assert circle(made_up(tmp_path / "sound", {}).arrows) is None
+    files = {
+        f"{COCO}/data/a.py": "from . import b",
+        f"{COCO}/data/b.py": "def f():\n    from .c import x",
+        f"{COCO}/data/c.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .a import A",
     }
-    for node in ast.walk(tree):
-        now = id(node) not in deferred
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, now) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join((*package[: len(package) + 1 - node.level], *filter(None, [node.module])))
-            base = base if node.level else str(node.module)
-            yield base, now
-            yield from ((f"{base}.{alias.name}", now) for alias in node.names if base.startswith("cycledistill"))
+    found = circle(made_up(tmp_path / "round", files).arrows)
+    assert found is not None
+    assert {name.rpartition(".")[2] for name in found} == {"a", "b", "c"} and found[0] == found[-1]
 
 
-@pytest.mark.parametrize("path", CORE, ids=lambda path: path.relative_to(LIBRARY).as_posix())
-def test_library_needs_torch_alone_and_no_integration(path: Path) -> None:
-    recipe = "recipes" in path.parts
-    allowed = {"cycledistill", "torch", *sys.stdlib_module_names} | (RECIPES_NEED if recipe else set())
-    for name, now in imports(path):
-        assert not name.startswith("cycledistill.integrations"), f"{path.name} imports {name}"
-        assert recipe or not name.startswith("cycledistill.recipes"), f"{path.name} imports {name}, for commands alone"
-        assert not now or name.partition(".")[0] in allowed, f"{path.name} imports {name}"
+def test_floors_are_counted(tmp_path: Path) -> None:
+    assert floors(made_up(tmp_path / "few", {})) == ["recipes", "cost", "cycle", "stack"]
+    files = {
+        f"{CORE}/stack/a.py": "import cycledistill.output",
+        f"{CORE}/output.py": "import cycledistill.plugin",
+        f"{CORE}/plugin/__init__.py": "",
+    }
+    code = made_up(tmp_path / "more", files)
+    assert floors(code) == ["recipes", "cost", "cycle", "stack", "plugin"], "a loose file hands its arrows on"
 
 
-@pytest.mark.parametrize("path", INTEGRATIONS, ids=lambda path: "/".join(path.parts[-2:]))
-def test_an_integration_imports_of_another_what_is_allowed(path: Path) -> None:
-    inside = path.relative_to(ROOT / "integrations")
-    own, allowed = (
-        inside.parts[0],
-        tuple(
-            f"cycledistill.integrations.{package}"
-            for folder, packages in BORROWED.items()
-            if inside.is_relative_to(folder)
-            for package in packages
-        ),
-    )
-    others = {folder.name for folder in (ROOT / "integrations").iterdir() if folder.is_dir()} - {own}
-    for name, _ in imports(path):
-        parts = name.split(".")
-        assert parts[0] != "integrations", f"{path} imports {name}: write cycledistill.{name}"
-        if parts[:2] == ["cycledistill", "integrations"] and len(parts) > 2:
-            borrowed = any(f"{name}.".startswith(f"{package}.") for package in allowed)
-            assert borrowed or parts[2] not in others, (
-                f"{path} imports {name}: move what both need down into cycledistill"
-            )
+def test_what_comes_from_outside_is_found(tmp_path: Path) -> None:
+    text = "def f():\n    import numpy.linalg\nfrom yaml import safe_load\nimport torch.nn, os, cycledistill.errors"
+    code = made_up(tmp_path, {f"{CORE}/cost/a.py": text, f"{COCO}/a.py": "import cv2"})
+    assert third_party(code) == {"cost/a.py": {"numpy", "yaml"}, "recipes/hub/__init__.py": {"accelerate"}}
+
+
+def test_what_an_import_loads_is_found(tmp_path: Path) -> None:
+    files = {
+        f"{COCO}/__init__.py": "from .data import a",
+        f"{COCO}/models/a.py": "def f():\n    from .. import recipe",
+    }
+    loaded = made_up(tmp_path, files).loaded_by([f"{INTEGRATIONS}.coco.models.a"])
+    assert {name for name in loaded if name.startswith(f"{INTEGRATIONS}.")} == {
+        f"{INTEGRATIONS}.coco{room}" for room in ("", ".data", ".models", ".models.a")
+    }

@@ -137,6 +137,8 @@ def test_command(command: str, shown: str | None, capsys: pytest.CaptureFixture[
         assert frame.main(words[1:]) == 0
         printed = capsys.readouterr().out
         assert shown is None or printed.rstrip() == shown.rstrip()
+    elif words[:3] == ["python", "-m", "pytest"]:
+        assert all((ROOT / word).exists() for word in words[3:]), command
     elif words[0] in ("python", "torchrun"):
         check_options(words)
     else:

@@ -17,35 +17,14 @@ from cycledistill.cost.macs import MacCounter, Macs, count_parts
 from cycledistill.cost.timing import clock_name, interleaved
 from cycledistill.cycle.wrap import wrap_cyclic
 from cycledistill.errors import StackError
-from cycledistill.inputs import Arguments, batch_size, call_of, describe, guess_call, with_data
+from cycledistill.inputs import Call, batch_size, call_of, describe, guess_call, with_data
 from cycledistill.output import CycleOutput
+from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import AnyBatchNorm, tree_leaves, tree_map_only
 from cycledistill.stack.find import Stack
 from cycledistill.stack.probe import meta_copy
 
-
-def as_twin(copied: Any, cycles: int, blocks: str, distill: str | None = None) -> Any:
-    """Make a copy of the model ready to run: wrapped, without gradients, and with something to train."""
-    if not any(p.requires_grad for p in copied.parameters()):
-        copied.requires_grad_(True)  # frozen for deployment: tell what training it would cost
-    if getattr(copied, "cyclic", None) is None:
-        wrap_cyclic(copied, cycles, distill, blocks=blocks)
-    elif distill is None:
-        copied.cyclic.distill = None  # weights per cycle would fit one number of cycles only
-    copied.zero_grad(set_to_none=True)
-    return copied
-
-
-def training_mode(twin: nn.Module, still_norms: bool) -> None:
-    """Training mode, with every BatchNorm in eval mode if asked: a batch of one has no statistics."""
-    twin.train()
-    for module in twin.modules():
-        if still_norms and isinstance(module, AnyBatchNorm):
-            module.eval()
-
-
 __all__ = ["CostReport", "Macs", "Seconds", "cost"]
-
 
 _logger = logging.getLogger(__name__)
 
@@ -183,21 +162,21 @@ def cost(
     """
     cycles = _check(model, cycles, blocks, repeats)
     with torch.random.fork_rng(devices=_cuda_devices(model)):
-        twin = as_twin(meta_copy(model), cycles, blocks)
-        given = guess_call(model, twin) if inputs is None else call_of(inputs)
+        copied = _ready_to_run(meta_copy(model), cycles, blocks)
+        given = guess_call(model, copied) if inputs is None else call_of(inputs)
         try:
-            counts = _count(twin, tree_map_only(Tensor, lambda x: x.to("meta"), given), cycles)
+            counts = _count(copied, tree_map_only(Tensor, lambda x: x.to("meta"), given), cycles)
         except StackError:
             raise
         except Exception as error:  # data-dependent control flow, an operation without a meta kernel
             _logger.debug("%s does not run on the meta device (%s); counting on a copy", type(model).__name__, error)
-            copied = as_twin(copy.deepcopy(model), cycles, blocks)
-            counts = _count(copied, with_data(given, model), cycles)
+            real = _ready_to_run(copy.deepcopy(model), cycles, blocks)
+            counts = _count(real, with_data(given, model), cycles)
         seconds = _measure(model, with_data(given, model), cycles, blocks, repeats) if repeats else None
     return CostReport(
         model=type(model).__name__,
         inputs=describe(given),
-        stack=twin.cyclic.stack,
+        stack=copied.cyclic.stack,
         parameters=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         seconds=seconds,
@@ -205,8 +184,28 @@ def cost(
     )
 
 
+def _ready_to_run(copied: Any, cycles: int, blocks: str, distill: str | None = None) -> Any:
+    """Make a copy of the model ready to run: wrapped, without gradients, and with something to train."""
+    if not any(p.requires_grad for p in copied.parameters()):
+        copied.requires_grad_(True)  # frozen for deployment: tell what training it would cost
+    if handle_of(copied, "cyclic") is None:
+        wrap_cyclic(copied, cycles, distill, blocks=blocks)
+    elif distill is None:
+        copied.cyclic.distill = None  # weights per cycle would fit one number of cycles only
+    copied.zero_grad(set_to_none=True)
+    return copied
+
+
+def _training_mode(copied: nn.Module, still_norms: bool) -> None:
+    """Training mode, with every BatchNorm in eval mode if asked: a batch of one has no statistics."""
+    copied.train()
+    for module in copied.modules():
+        if still_norms and isinstance(module, AnyBatchNorm):
+            module.eval()
+
+
 def _check(model: nn.Module, cycles: int | None, blocks: str, repeats: int) -> int:
-    handle = getattr(model, "cyclic", None)
+    handle = handle_of(model, "cyclic")
     if handle is not None and blocks != "auto":
         raise ValueError(f"blocks={blocks!r} was given for a model that is wrapped already, at {handle.stack.path!r}")
     if cycles is None:
@@ -220,27 +219,28 @@ def _check(model: nn.Module, cycles: int | None, blocks: str, repeats: int) -> i
     return int(cycles)
 
 
-def _count(twin: Any, given: Arguments, cycles: int) -> dict[str, Any]:
+def _count(copied: Any, given: Call, cycles: int) -> dict[str, Any]:
     args, kwargs = given
     exits, forwards, steps = [], [], []
-    twin.eval()
-    twin.cyclic.exit = 1
+    copied.eval()
+    copied.cyclic.exit = 1
     with torch.no_grad():
-        before, one_pass, after = count_parts(twin, twin.cyclic.stack.modules(twin), lambda: twin(*args, **kwargs))
+        stack = copied.cyclic.stack.modules(copied)
+        before, one_pass, after = count_parts(copied, stack, lambda: copied(*args, **kwargs))
         for n in range(1, cycles + 1):
-            twin.cyclic.exit = n
-            with MacCounter(twin) as counter:
-                twin(*args, **kwargs)
+            copied.cyclic.exit = n
+            with MacCounter(copied) as counter:
+                copied(*args, **kwargs)
             exits.append(counter.read())
-    training_mode(twin, still_norms=True)  # BatchNorm has no MACs, and a batch of one has no statistics
+    _training_mode(copied, still_norms=True)  # BatchNorm has no MACs, and a batch of one has no statistics
     for n in range(1, cycles + 1):
-        twin.cyclic.cycles = n
-        with MacCounter(twin) as counter:
-            out = twin(*args, **kwargs)
+        copied.cyclic.cycles = n
+        with MacCounter(copied) as counter:
+            out = copied(*args, **kwargs)
             forwards.append(counter.read())
             _loss_of_all(out).backward()
             steps.append(counter.read())
-        twin.zero_grad(set_to_none=True)
+        copied.zero_grad(set_to_none=True)
     return {
         "before": before,
         "one_pass": one_pass,
@@ -251,12 +251,12 @@ def _count(twin: Any, given: Arguments, cycles: int) -> dict[str, Any]:
     }
 
 
-def _measure(model: nn.Module, given: Arguments, cycles: int, blocks: str, repeats: int) -> Seconds:
+def _measure(model: nn.Module, given: Call, cycles: int, blocks: str, repeats: int) -> Seconds:
     args, kwargs = given
     device = next(model.parameters()).device
-    trained = as_twin(copy.deepcopy(model), cycles, blocks, "sdpose")
+    trained = _ready_to_run(copy.deepcopy(model), cycles, blocks, "sdpose")
     evaluated = copy.deepcopy(trained, {id(x): x for x in (*trained.parameters(), *trained.buffers())}).eval()
-    training_mode(trained, still_norms=batch_size(given) == 1)
+    _training_mode(trained, still_norms=batch_size(given) == 1)
     scheme = trained.cyclic.distill
 
     def step(n: int) -> None:

@@ -1,4 +1,4 @@
-"""One block's call in the first pass: what it was given, and how it is run again in a further cycle."""
+"""One call in the first pass, of a block or of a module before the stack: recorded, and run or answered again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, plain
-from cycledistill.plugin.torch_private import AnyBatchNorm, tree_unflatten
+from cycledistill.plugin.torch_private import AnyBatchNorm, tree_unflatten, versions
 from cycledistill.stack.links import Links
 
 
@@ -26,43 +26,40 @@ class RecordedCall:
     checkpointed: bool
     containers: list[tuple[Any, Snapshot]] = field(default_factory=list)
     """Lists and dicts among the arguments, which the block may change."""
-    places: dict[int, int] = field(default_factory=dict)
+    positions: dict[int, int] = field(default_factory=dict)
     """The number of each argument, by identity."""
     objects: list[ObjectSnapshot] = field(default_factory=list)
     """Objects that may hold tensors, and what they held."""
     autocast: torch.dtype | bool | None = None
     """The precision the forward asked for around this block, where it is another than around the forward."""
-    fills: int | None = None
+    filled: int | None = None
     """Which argument the block changed and returned: a dict or a list that holds the state."""
     links: Links = field(default_factory=list)
     skips: list[tuple[int, int, int]] = field(default_factory=list)
     """Block, output leaf, input leaf: outputs of blocks further back that this one takes as well."""
-
-    def watch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Look at what the block could change beside its tokens."""
-        given = (*args, *kwargs.values())
-        self.containers = [(each, Snapshot(plain(each))) for each in given if isinstance(each, (list, dict))]
-        self.places = {id(each): place for place, each in enumerate(given)}
-        self.objects = [ObjectSnapshot(each) for each in objects_with_hidden_tensors(self.leaves)]
-
-    def run(self, frozen: FrozenStatistics, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Recording the block, checkpointed and in the precision of its first call."""
-        with _precision(self.leaves, self.autocast):
-            if self.checkpointed:
-                return checkpoint(partial(_run_frozen, self.block, frozen), *args, use_reentrant=False, **kwargs)
-            return _run_frozen(self.block, frozen, *args, **kwargs)
 
     @property
     def leaves(self) -> list[Any]:
         """The leaves of the arguments."""
         return self.given.leaves
 
-    def state_places(self) -> set[int]:
-        """The places of the leaves that are other blocks' outputs."""
+    def look_inside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Record what the block could change beside its tokens."""
+        given = (*args, *kwargs.values())
+        self.containers = [(each, Snapshot(plain(each))) for each in given if isinstance(each, (list, dict))]
+        self.positions = {id(each): position for position, each in enumerate(given)}
+        self.objects = [ObjectSnapshot(each) for each in objects_with_hidden_tensors(self.leaves)]
+
+    def changed_containers(self) -> list[Any]:
+        """The lists and dicts among the arguments that hold something else since."""
+        return [container for container, before in self.containers if not before.holds(plain(container))]
+
+    def state_leaves(self) -> set[int]:
+        """The numbers of the leaves that are other blocks' outputs."""
         return {taken for _, taken in self.links} | {taken for _, _, taken in self.skips}
 
     def arguments(self, state: list[Any], outputs: list[Snapshot]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The noted arguments with the state leaves taken from this cycle's outputs of the blocks before."""
+        """The recorded arguments, with the state leaves taken from this cycle's outputs of the blocks before."""
         leaves = list(self.leaves)
         for made, taken in self.links:
             leaves[taken] = state[made]
@@ -70,6 +67,58 @@ class RecordedCall:
             leaves[taken] = outputs[block].leaves[made]
         args, kwargs = tree_unflatten(leaves, self.given.spec)
         return args, kwargs
+
+    def run(self, frozen: FrozenStatistics, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the block, checkpointed and in the precision of its first call."""
+        with _precision(self.leaves, self.autocast):
+            if self.checkpointed:
+                return checkpoint(partial(_run_frozen, self.block, frozen), *args, use_reentrant=False, **kwargs)
+            return _run_frozen(self.block, frozen, *args, **kwargs)
+
+
+class EarlyArguments:
+    """What a module before the stack is given, as it was before the module ran."""
+
+    def __init__(self, given: tuple[Any, ...]) -> None:
+        self._containers = [
+            (position, each, Snapshot(plain(each)))
+            for position, each in enumerate(given)
+            if isinstance(each, (list, dict))
+        ]
+        self._tensors = [each for each in given if isinstance(each, torch.Tensor)]
+        self._versions = versions(self._tensors)
+
+    def changed(self) -> list[torch.Tensor]:
+        """The tensors that were changed in place since; none in compiled code, which cannot tell."""
+        now = versions(self._tensors)
+        return [tensor for tensor, a, b in zip(self._tensors, self._versions, now, strict=False) if a != b]
+
+    def filled(self) -> list[tuple[int, Snapshot]]:
+        """Position and content of the lists and dicts that hold something else since."""
+        return [(i, Snapshot(plain(each))) for i, each, before in self._containers if not before.holds(plain(each))]
+
+
+@dataclass
+class EarlyCall:
+    """One call of a module before the stack in the first pass."""
+
+    key: int
+    """The number of the module."""
+    output: Snapshot
+    filled: list[tuple[int, Snapshot]]
+    """Position and content of the lists and dicts among its arguments that it changed."""
+
+    def answer(self, given: tuple[Any, ...]) -> Any:
+        """What the module returned; the lists and dicts it is given now are changed as it changed them then."""
+        for position, content in self.filled:
+            fill(given[position], content.value())
+        return self.output.value()
+
+
+def fill(container: Any, content: Any) -> None:
+    """Let a list or a dict hold ``content`` and nothing else."""
+    container.clear()
+    container.update(content) if isinstance(container, dict) else container.extend(content)
 
 
 class FrozenStatistics:

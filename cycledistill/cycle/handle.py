@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
@@ -11,12 +12,14 @@ from torch import nn
 
 from cycledistill.cycle.call import FrozenStatistics
 from cycledistill.cycle.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
+from cycledistill.cycle.guards import Comparisons
 from cycledistill.cycle.modules import BlockState, Recorder
 from cycledistill.cycle.recording import Recording, StackReached
-from cycledistill.cycle.snapshot import is_eager
+from cycledistill.cycle.replay import Replay
 from cycledistill.distill import Distill
 from cycledistill.errors import ChainError, StackError
 from cycledistill.output import CycleOutput
+from cycledistill.plugin.handle import Handle
 from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.plugin.torch_private import AnyBatchNorm
 from cycledistill.stack.find import Stack, advice
@@ -24,19 +27,32 @@ from cycledistill.stack.find import Stack, advice
 Scheme = str | Distill | Callable[[CycleOutput], torch.Tensor] | None
 
 
-class Cyclic:
+class Route(Enum):
+    """How a call of a wrapped model runs."""
+
+    PLAIN = "plain"
+    """As the model that was wrapped."""
+    TRAIN = "train"
+    """All cycles, a tail for each: a `CycleOutput`."""
+    EXIT = "exit"
+    """Cycles up to a later exit, and one tail: what the model itself returns."""
+
+
+class Cyclic(Handle):
     """The handle ``model.cyclic`` of a wrapped model. It holds no parameters and no module."""
+
+    kind = "cyclic"
 
     _stack: Stack
     _span: tuple[int, int] | None
     """Where in its container the stack begins and ends; ``None`` for one module that is the whole stack."""
     _siblings: int
-    _asked: str = "auto"
-    """What ``blocks`` was when the model was wrapped."""
     _whole_first: bool = False
     """Whether cycle 1 runs to its end at later exits too: a plug-in behind the stack decides by it for all cycles."""
 
-    def __init__(self, cycles: int, distill: Scheme, tokens: Mapping[str, slice] | None, batch_norm: str) -> None:
+    def __init__(
+        self, cycles: int, distill: Scheme, tokens: Mapping[str, slice] | None, batch_norm: str, blocks: str
+    ) -> None:
         if batch_norm not in ("freeze", "update"):
             raise StackError(f'batch_norm={batch_norm!r}: "freeze" or "update" is expected')
         self._cycles = _positive(cycles, "cycles")
@@ -46,6 +62,8 @@ class Cyclic:
         self._groups: Groups | None = None if tokens is None else check_groups(tokens)
         self._freeze_batch_norm = batch_norm == "freeze"
         self._recorder = Recorder()
+        self._asked = blocks
+        self._comparisons = Comparisons()
 
     def _bind(self, model: nn.Module, stack: Stack) -> None:
         """Settle what depends on the model, before anything in it is changed."""
@@ -102,6 +120,19 @@ class Cyclic:
         """Whether later cycles leave the running statistics of BatchNorm layers alone; false where there are none."""
         return self._freeze_batch_norm
 
+    @property
+    def found_its_blocks(self) -> bool:
+        """Whether the blocks were not named when the model was wrapped, so that a plug-in may move the cycles."""
+        return self._asked == "auto"
+
+    def run_first_cycle_whole(self, whole: bool) -> None:
+        """Say whether cycle 1 runs to its end at later exits too, for a plug-in behind the stack."""
+        self._whole_first = whole
+
+    def owns(self, state: Any) -> bool:
+        """Whether the state of a swapped module belongs to this handle."""
+        return getattr(state, "recorder", None) is self._recorder
+
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_") and not isinstance(getattr(type(self), name, None), property):
             raise AttributeError(f"model.cyclic has no setting {name!r}: cycles, exit and distill can be set")
@@ -126,9 +157,18 @@ class Cyclic:
             fit_groups(self._groups, () if isinstance(out.tokens[0], tuple) else tuple(out.tokens[0].shape))
         return self._distill.losses(out.outputs, out.tokens, self._groups)
 
-    def _check_unedited(self, host: nn.Module, below: str) -> None:
+    def decide(self, model: nn.Module, name: str) -> Route:
+        """How a call of the method ``name`` of a root runs.
+
+        In training only the wrapped model's own forward cycles; in eval every method does that enters the stack.
+        """
+        if model.training:
+            return Route.TRAIN if is_whole(model, name) else Route.PLAIN
+        return Route.EXIT if self._exit > 1 else Route.PLAIN
+
+    def _check_unedited(self, root: nn.Module, below: str) -> None:
         try:
-            container = host.get_submodule(below)
+            container = root.get_submodule(below)
         except AttributeError:
             container = nn.ModuleList()
         siblings = [container] if self._span is None else list(container.children())
@@ -144,81 +184,83 @@ class Cyclic:
                 "Call unwrap_cyclic(model), edit, and wrap_cyclic(model) again"
             )
 
-    def _compares(self, model: nn.Module) -> bool:
-        """Whether this forward compares the blocks' arguments between cycles: the 1st, 2nd, 4th, 8th, ... in each mode.
+    def _record(self, call: ModelCall, stop_at_last: bool) -> Recording:
+        """Begin a forward: what runs from now on is its first pass."""
+        compare = self._comparisons.due(call.model.training)
+        recording = Recording(self._stack.path, self._stack.depth, call.inputs, stop_at_last, compare)
+        self._recorder.running = recording
+        return recording
 
-        Not the first alone: blocks that begin as the identity let arguments that hang on tokens look constant.
-        """
-        if not is_eager():
-            return False
-        forwards = vars(self).setdefault("_forwards", {True: 0, False: 0})
-        count = forwards[model.training] = forwards[model.training] + 1
-        return count & (count - 1) == 0
+    def _replay(self, recording: Recording) -> Replay:
+        """End the first pass: what runs from now on are further cycles, and replays."""
+        recording.finish()
+        replay = self._recorder.running = Replay(recording)
+        return replay
 
-    def _train(self, model: nn.Module, forward: _Forward) -> CycleOutput:
+    def _train(self, call: ModelCall) -> CycleOutput:
         """One training forward: the model's own pass, then every further cycle with its replayed tail."""
+        model = call.model
         if torch.is_grad_enabled() and self._cycles > 1:
             check_trainable(self._stack, model)
         weights = self._task_weights()
         frozen = FrozenStatistics(model.modules() if self._freeze_batch_norm else ())
-        stack, compare = self._stack, self._compares(model)
-        recording = self._recorder.recording = Recording(
-            stack.path, stack.depth, forward.inputs, stop_at_last=False, compare=compare
-        )
+        recording = self._record(call, stop_at_last=False)
         try:
-            outputs, tokens = [forward()], []
-            recording.first_pass_done()
-            tokens.append(recording.state())
+            outputs = [call()]
+            replay = self._replay(recording)
+            tokens = [replay.state()]
             for _ in range(1, self._cycles):
-                recording.cycle(frozen)
-                tokens.append(recording.state())
-                outputs.append(recording.replay(forward, frozen))
-            recording.check_state()
+                replay.run_cycle(frozen)
+                tokens.append(replay.state())
+                outputs.append(replay.run_tail(call, frozen))
+            replay.check_state()
         except ChainError as refusal:
-            self._recorder.recording = None
+            self._recorder.running = None
             raise StackError(f"{refusal}.{advice(model, self._stack.path)}") from None
         finally:
-            self._recorder.recording = None
+            self._recorder.running = None
         out = CycleOutput(tuple(outputs), tuple(tokens), {}, weights)
-        out.losses = self._losses(model, out, recording.entry())
+        out.losses = self._losses(model, out, replay.entry())
         return out
 
-    def _eval(self, model: nn.Module, forward: _Forward, whole: bool, stop: bool) -> Any:
-        """One eval forward at a later exit: the extra cycles, the tail once; ``whole``: by the model's own forward."""
-        stack, compare = self._stack, self._compares(model)
-        recording = self._recorder.recording = Recording(
-            stack.path, stack.depth, forward.inputs, stop_at_last=stop, compare=compare
-        )
+    def _answer_at_exit(self, call: ModelCall, stop_at_last: bool) -> Any:
+        """One eval forward at a later exit: the extra cycles, and the tail once.
+
+        Args:
+            call: The call of the model, or of another method that may enter the stack.
+            stop_at_last: Whether the first pass ends in front of the last block, so that its tail does not run.
+        """
+        recording = self._record(call, stop_at_last)
         frozen = FrozenStatistics(())
         try:
             try:
-                output = forward()
+                output = call()
             except StackReached:
-                recording.first_pass_done()
-                recording.finish_first_cycle()
+                replay = self._replay(recording)
+                recording.run_last_block()
             else:
-                if recording.entered == 0 and not whole:
+                if recording.entered == 0 and not call.whole:
                     return output  # this method does not go through the stack (a head on its own, say)
-                recording.first_pass_done()
-                if (
-                    len(recording.outputs) < stack.depth
-                ):  # the model caught the early stop and went on without the last block
-                    return self._eval(model, forward, whole, stop=False)
+                replay = self._replay(recording)
+                if not recording.is_complete():  # the model caught the early stop, and went on without the last block
+                    return self._answer_at_exit(call, stop_at_last=False)
             for _ in range(1, self._exit):
-                recording.cycle(frozen)
-            return recording.replay(forward, frozen)
+                replay.run_cycle(frozen)
+            return replay.run_tail(call, frozen)
         finally:
-            self._recorder.recording = None
+            self._recorder.running = None
 
 
-@dataclass(frozen=True)
-class _Forward:
+@dataclass(frozen=True, eq=False)  # compilers of older PyTorch versions fail on a generated __hash__
+class ModelCall:
     """One call of a model's method, which may be made again."""
 
     method: Callable[..., Any]
     model: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    whole: bool
+    """Whether it is the forward of the wrapped model itself."""
 
     @property
     def inputs(self) -> Any:
@@ -226,7 +268,13 @@ class _Forward:
         return self.args, self.kwargs
 
     def __call__(self) -> Any:
+        """Make the call."""
         return self.method(self.model, *self.args, **self.kwargs)
+
+
+def is_whole(model: nn.Module, name: str) -> bool:
+    """Whether the method ``name`` of a root is the forward of the wrapped model itself, and not of a part of it."""
+    return name == "forward" and isinstance(model.__dict__.get("cyclic"), Cyclic)
 
 
 def check_trainable(stack: Stack, model: nn.Module) -> None:

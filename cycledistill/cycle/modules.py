@@ -1,30 +1,40 @@
-"""The plug-ins on a wrapped model's modules: blocks and early modules that note their calls, or answer from notes."""
+"""The plug-ins on a wrapped model's modules: blocks, and modules before them, that are recorded and then answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
-from cycledistill.cycle.recording import BYPASS, LOOP, Recording
-from cycledistill.cycle.snapshot import Snapshot, plain
+from cycledistill.cycle.call import EarlyArguments
+from cycledistill.cycle.recording import Phase, Recording
+from cycledistill.cycle.replay import Replay
 from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.plugin.swap import Swapped
-from cycledistill.plugin.torch_private import forward_hooks, versions
+from cycledistill.plugin.torch_private import forward_hooks
 
 
 @dataclass
 class Recorder:
-    """Shared by the swapped modules of one model: the run in progress, if any."""
+    """Shared by the swapped modules of one model: what its forward in progress records or replays, if one runs."""
 
-    recording: Recording | None = None
+    running: Recording | Replay | None = None
+
+    @property
+    def phase(self) -> Phase | None:
+        """What the forward in progress is doing."""
+        return self.running.phase if self.running is not None else None
+
+    @property
+    def is_past_first_pass(self) -> bool:
+        """Whether the first pass is done: further cycles run, and replays."""
+        return isinstance(self.running, Replay)
 
 
 @dataclass
 class BlockState:
-    """The place of one swapped module: its recorder and its number among the blocks, or among the early modules."""
+    """The state of one swapped module: its recorder, and its number among the blocks or among the other modules."""
 
     recorder: Recorder
     index: int
@@ -38,28 +48,28 @@ class BlockState:
 
 
 class CycledBlock(Swapped):
-    """A block of the stack. Noting happens in ``__call__``, outside all hooks: some replace tensors (FSDP2's do)."""
+    """A block of the stack. Recording happens in ``__call__``, outside all hooks: some replace tensors (FSDP2's do)."""
 
     swap_order = 10
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Recording, note or answer, as the phase of the run asks."""
+        """Run, record or answer, as the phase of the forward asks."""
         state: BlockState | None = getattr(self, CYCLE_STATE, None)
-        recording = state.recorder.recording if state is not None else None
-        if state is None or recording is None or recording.phase == LOOP:
+        running = state.recorder.running if state is not None else None
+        if state is None or running is None or running.phase is Phase.CYCLE:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        if recording.phase == BYPASS:
-            output = recording.answer_block(state.index, args, state.ordered(kwargs))
+        if isinstance(running, Replay):
+            output = running.answer_block(state.index, args, state.ordered(kwargs))
             _show_to_collectors(self, args, output)  # type: ignore[arg-type]
             return output
-        recording.note(self, state.index, args, state.ordered(kwargs))  # type: ignore[arg-type]
+        running.record_call(self, state.index, args, state.ordered(kwargs))  # type: ignore[arg-type]
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        recording.record_output(output)
+        running.record_output(output)
         return output
 
 
 class EarlyModule(Swapped):
-    """A module outside the stack. Called before it, it notes its output once and answers from the note in replays.
+    """A module outside the stack. Called before it, its output is recorded once, and is its answer in replays.
 
     So stems are not run twice, their BatchNorm moves once, and their random masks are the same in every cycle.
     """
@@ -67,37 +77,27 @@ class EarlyModule(Swapped):
     swap_order = 10
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Recording, note or answer, as the phase of the run asks."""
+        """Run, record or answer, as the phase of the forward asks."""
         state: BlockState | None = getattr(self, CYCLE_STATE, None)
-        recording = state.recorder.recording if state is not None else None
-        if state is None or recording is None or not recording.is_before_stack():
+        running = state.recorder.running if state is not None else None
+        if state is None or running is None or not running.is_before_stack():
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        if recording.phase == BYPASS:
-            return recording.answer_early(state.index, (*args, *kwargs.values()))
-        containers = [
-            (place, each, Snapshot(plain(each)))
-            for place, each in enumerate((*args, *kwargs.values()))
-            if isinstance(each, (list, dict))
-        ]
-        given = [leaf for leaf in (*args, *kwargs.values()) if isinstance(leaf, torch.Tensor)]
-        before = versions(given)
-        recording.inside_early = True
+        given = (*args, *kwargs.values())
+        if isinstance(running, Replay):
+            return running.answer_early(state.index, given)
+        before = EarlyArguments(given)
+        running.inside_early = True
         try:
             output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         finally:
-            recording.inside_early = False
-        # Nothing is known of either in compiled code.
-        changed = [tensor for tensor, was, now in zip(given, before, versions(given), strict=False) if was != now]
-        if changed:
-            recording.refresh(changed)
-        fills = [(place, Snapshot(plain(each))) for place, each, was in containers if not was.holds(plain(each))]
-        recording.record_early(state.index, output, fills)
+            running.inside_early = False
+        running.record_early(state.index, before, output)
         return output
 
 
 def _show_to_collectors(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     # Hugging Face collects hidden states by forward hooks that are only active inside the model's own forward. A
-    # by-passed block runs no hooks, so these (and only these, the others ran in the loop) are shown its output.
+    # block that answers runs no hooks, so these (and only these, the others ran in the cycle) are shown its output.
     for hook in forward_hooks(block).values():
         if getattr(hook, "__module__", None) == "transformers.utils.output_capturing":
             hook(block, args, output)

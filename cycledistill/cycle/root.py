@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.fx import Proxy
 
-from cycledistill.cycle.handle import Cyclic, _Forward
+from cycledistill.cycle.handle import Cyclic, ModelCall, Route, is_whole
 from cycledistill.cycle.modules import Recorder
 from cycledistill.errors import StackError
 from cycledistill.plugin.state import CYCLE_STATE
@@ -41,46 +41,49 @@ class CycledRoot(Swapped):
 
 @dataclass
 class RootState:
-    """The place of a host: the handle, and the path from the host down to the stack's container."""
+    """The state of a root: the handle, and the path from the root down to the stack's container."""
 
     cyclic: Cyclic
     below: str
 
     @property
     def recorder(self) -> Recorder:
-        """The recorder that the host shares with the blocks."""
+        """The recorder that the root shares with the blocks."""
         return self.cyclic._recorder
 
 
 def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # A slice of a swapped Sequential is a new object of its class, and has no state: it is not a host.
+        # A slice of a swapped Sequential is a new object of its class, and has no state: it is no root.
         state: RootState | None = getattr(self, CYCLE_STATE, None)
-        if state is None or state.recorder.recording is not None:
+        if state is None or state.recorder.running is not None:
             return method(self, *args, **kwargs)
-        cyclic = state.cyclic
-        whole = name == "forward" and "cyclic" in self.__dict__
-        cycles = whole if self.training else cyclic._exit > 1
-        if whole or cycles:
+        cyclic, whole = state.cyclic, is_whole(self, name)
+        route = cyclic.decide(self, name)
+        if whole or route is not Route.PLAIN:
             cyclic._check_unedited(self, state.below)
-        if not cycles:
+        if route is Route.PLAIN:
             return method(self, *args, **kwargs)
-        if any(isinstance(given, Proxy) for given in (*args, *kwargs.values())):
-            raise StackError(
-                "torch.fx traces a wrapped model only in eval mode and at exit 1 (create_feature_extractor also traces "
-                "the training mode): call unwrap_cyclic(model) first, or model.eval() with model.cyclic.exit = 1"
-            )
-        if is_replica(self):
-            raise StackError(
-                "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
-                "torch.nn.parallel.DistributedDataParallel, or unwrap_cyclic(model)"
-            )
-        forward = _Forward(method, self, args, kwargs)
-        if self.training:
-            return cyclic._train(self, forward)
+        _refuse_tracers_and_replicas(self, args, kwargs)
+        call = ModelCall(method, self, args, kwargs, whole)
+        if route is Route.TRAIN:
+            return cyclic._train(call)
         # Compilers and exporters cannot follow the early stop; the unused first tail is dead code, which they remove.
-        stop = not (torch.compiler.is_compiling() or cyclic._whole_first)
-        return cyclic._eval(self, forward, whole, stop)
+        stop_at_last = not (torch.compiler.is_compiling() or cyclic._whole_first)
+        return cyclic._answer_at_exit(call, stop_at_last)
 
     return enter
+
+
+def _refuse_tracers_and_replicas(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if any(isinstance(given, Proxy) for given in (*args, *kwargs.values())):
+        raise StackError(
+            "torch.fx traces a wrapped model only in eval mode and at exit 1 (create_feature_extractor also traces "
+            "the training mode): call unwrap_cyclic(model) first, or model.eval() with model.cyclic.exit = 1"
+        )
+    if is_replica(model):
+        raise StackError(
+            "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
+            "torch.nn.parallel.DistributedDataParallel, or unwrap_cyclic(model)"
+        )

@@ -1,4 +1,4 @@
-"""A value as it was when it was noted, and whether it, or what it holds, was changed in place since."""
+"""A value as it was when it was recorded, and whether it, or what it holds, was changed in place since."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from torch import nn
 
 from cycledistill.plugin.torch_private import is_tracing, tree_flatten, tree_leaves, tree_unflatten, versions
 
+MAX_DEPTH = 4
+"""How many objects and closures deep values are looked for in an object among a block's arguments.
+
+A cache of keys and values holds them two deep (cache, layer, tensor); a closure over such a cache three. One more is
+for a wrapper around these. The bound is what ends the search in objects that hold each other.
+"""
+
 
 class Snapshot:
     """Leaves, how they were put together, and how often each tensor had been changed in place.
 
-    Lists and dicts are noted as what they held: the model may append to them, and a replay must not find that.
+    Lists and dicts are recorded as what they held: the model may append to them, and a replay must not find that.
     """
 
     def __init__(self, value: Any) -> None:
@@ -24,19 +31,19 @@ class Snapshot:
         self.versions = versions(self.leaves)
 
     def value(self) -> Any:
-        """What was noted; containers are made anew."""
+        """What was recorded; containers are made anew."""
         return tree_unflatten(self.leaves, self.spec)
 
     def changed(self) -> bool:
         """Whether a tensor was changed in place since."""
-        # Nothing was noted where the module ran in compiled code; after a graph break the check may yet run.
+        # Nothing was recorded where the module ran in compiled code; after a graph break the check may yet run.
         now = versions(self.leaves)
         return bool(self.versions and now) and self.versions != now
 
-    def changed_at(self, place: int) -> bool:
-        """Whether the tensor at one place was changed in place since."""
+    def changed_at(self, leaf: int) -> bool:
+        """Whether the tensor that is the leaf of this number was changed in place since."""
         now = versions(self.leaves)
-        return bool(self.versions and now) and self.versions[place] != now[place]
+        return bool(self.versions and now) and self.versions[leaf] != now[leaf]
 
     def holds(self, value: Any) -> bool:
         """Whether ``value`` holds the very same leaves, put together alike."""
@@ -93,15 +100,15 @@ def objects_with_hidden_tensors(leaves: list[Any]) -> list[Any]:
 
 
 class ObjectSnapshot:
-    """What an object among the arguments held when it was noted: tensors and numbers, also in the objects it holds."""
+    """What an object among the arguments held when it was recorded: tensors and numbers, to `MAX_DEPTH`."""
 
     def __init__(self, owner: Any) -> None:
-        self.owner, self.values = owner, list(_values(owner, 4))
+        self.owner, self.values = owner, list(_values(owner))
         self.versions = versions(self.values)
 
     def changed(self) -> bool:
         """Whether the object holds something else now, or the same changed in place."""
-        now = list(_values(self.owner, 4))
+        now = list(_values(self.owner))
         same = len(now) == len(self.values) and all(
             a is b if isinstance(a, torch.Tensor) else same_value(a, b) for a, b in zip(now, self.values, strict=True)
         )
@@ -109,11 +116,12 @@ class ObjectSnapshot:
 
     def like(self, other: Any) -> bool:
         """Whether another object holds the same values."""
-        values = list(_values(other, 4))
+        values = list(_values(other))
         return len(values) == len(self.values) and all(map(same_value, self.values, values))
 
 
-def _values(value: Any, depth: int) -> Iterator[Any]:
+def _values(value: Any, depth: int = MAX_DEPTH) -> Iterator[Any]:
+    """The tensors and numbers inside a value: in containers, attributes, and what functions close over."""
     for leaf in tree_leaves(value):
         if isinstance(leaf, (torch.Tensor, numbers.Number)):
             yield leaf

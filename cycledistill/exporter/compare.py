@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.exporter.errors import ExportError, in_words
-from cycledistill.inputs import Arguments, describe
+from cycledistill.inputs import Call, describe
 from cycledistill.plugin.torch_private import keystr, tree_flatten_with_path, tree_leaves, tree_map_only
 from cycledistill.stack.probe import argument_names
 
-Run = Callable[[Arguments], list[Tensor]]
+Run = Callable[[Call], list[Tensor]]
 """A written file as a function: the inputs of the model to the tensors it returns, on the CPU."""
 
 OTHER_BATCH = 3
@@ -26,25 +26,25 @@ SMALL = 1e-4
 
 @dataclass(frozen=True)
 class Sample:
-    """Inputs, and what the model makes of them: tensors on the CPU by their place in its output, ``"['logits']"``."""
+    """Inputs, and what the model makes of them: tensors on the CPU by their path in its output, ``"['logits']"``."""
 
-    inputs: Arguments
+    inputs: Call
     outputs: dict[str, Tensor]
 
 
-def batched(call: Arguments, size: int) -> Arguments:
+def batched(call: Call, size: int) -> Call:
     """The call with the samples of every tensor repeated, or cut, to ``size``."""
     return tree_map_only(Tensor, lambda x: x[torch.arange(size, device=x.device) % len(x)] if x.ndim else x, call)
 
 
-def default_tolerance(model: nn.Module, call: Arguments) -> float:
+def default_tolerance(model: nn.Module, call: Call) -> float:
     """0.001, or ten rounding steps of the coarsest type in a model of half precision: 0.01 float16, 0.08 bfloat16."""
     types = {x.dtype for x in (*model.parameters(), *tree_leaves(call)) if isinstance(x, Tensor)}
     return max([1e-3, *(10 * torch.finfo(half).eps for half in types & {torch.float16, torch.bfloat16})])
 
 
 def run_eagerly(
-    model: nn.Module, postprocess: Callable[[Any], Any] | None, call: Arguments, dynamic: bool, kind: str
+    model: nn.Module, postprocess: Callable[[Any], Any] | None, call: Call, dynamic: bool, kind: str
 ) -> list[Sample]:
     """Run the model before anything is exported, so that inputs it does not take are told from what cannot be exported.
 
@@ -65,9 +65,7 @@ def run_eagerly(
     return samples
 
 
-def _outputs(
-    model: nn.Module, postprocess: Callable[[Any], Any] | None, call: Arguments, kind: str
-) -> dict[str, Tensor]:
+def _outputs(model: nn.Module, postprocess: Callable[[Any], Any] | None, call: Call, kind: str) -> dict[str, Tensor]:
     name = type(model).__name__
     with torch.no_grad():
         try:
@@ -91,15 +89,15 @@ def _outputs(
 def _tensors(name: str, made: Any, kind: str) -> dict[str, Tensor]:
     plain: tuple[type, ...] = () if kind == "onnx" else (int, float, str)
     found: dict[str, Tensor] = {}
-    for path, leaf in tree_flatten_with_path(made)[0]:
-        place = keystr(path)
+    for key, leaf in tree_flatten_with_path(made)[0]:
+        path = keystr(key)
         if isinstance(leaf, Tensor):
-            found[place] = leaf.detach().cpu().clone()
+            found[path] = leaf.detach().cpu().clone()
             if leaf.numel() and bool(_real(leaf).isnan().all()):
-                raise ExportError(f"{name}: output{place} is nan throughout, to which no file can be compared")
+                raise ExportError(f"{name}: output{path} is nan throughout, to which no file can be compared")
         elif leaf is not None and not isinstance(leaf, plain):
             raise ExportError(
-                f"{name}: output{place} is of type {type(leaf).__name__}; {kind} files give tensors, and lists, tuples "
+                f"{name}: output{path} is of type {type(leaf).__name__}; {kind} files give tensors, and lists, tuples "
                 "and dicts of them. Pick those by postprocess="
             )
     if not found:
@@ -128,8 +126,8 @@ def compare(name: str, run: Run, samples: list[Sample], tolerance: float) -> flo
         if [x.shape for x in got] != [x.shape for x in want.values()]:
             shapes = f"{[tuple(x.shape) for x in got]}, not {[tuple(x.shape) for x in want.values()]}"
             raise ExportError(f"the exported {name} returns {shapes}. Nothing was written")
-        for (place, ours), theirs in zip(want.items(), got, strict=True):
-            largest = max(largest, _checked(f"the exported {name}: output{place}", theirs, ours, tolerance))
+        for (path, ours), theirs in zip(want.items(), got, strict=True):
+            largest = max(largest, _checked(f"the exported {name}: output{path}", theirs, ours, tolerance))
     return largest
 
 

@@ -47,14 +47,14 @@ def in_words(error: BaseException) -> str:
 
 def not_traced(name: str, error: Exception) -> str:
     """What ``torch.export`` stumbled over, and the line of the model where it did."""
-    place = _line(error)
+    line = _line(error)
     text = "\n".join(map(str, _chain(error)))
     if "data-dependent" in text:
-        by = f" by {place}" if place else ""
+        by = f" by {line}" if line else ""
         return f"{name} cannot be exported: values of a tensor are read{by}, and the file has one way for all inputs"
     detail = _CONSTRAINT.search(str(error)) if "Constraints violated" in text else None
     said = detail[1] if detail else in_words(error)
-    return f"{name} cannot be exported: {f'{place}: ' if place else ''}{said}"
+    return f"{name} cannot be exported: {f'{line}: ' if line else ''}{said}"
 
 
 def not_converted(name: str, error: Exception) -> str:

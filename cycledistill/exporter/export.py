@@ -6,8 +6,7 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +14,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cycledistill.cycle.exits import at_exit, cyclic_handles
 from cycledistill.exporter.compare import compare, default_tolerance, run_eagerly
 from cycledistill.exporter.errors import ExportError
 from cycledistill.exporter.formats import write_graph, write_state_dict
 from cycledistill.files import atomic_files
-from cycledistill.inputs import Arguments, call_of, describe, guess_call
+from cycledistill.inputs import Call, call_of, describe, guess_call
+from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
 from cycledistill.stack.probe import meta_copy
 
@@ -98,8 +99,7 @@ def export(
     """
     target, kind = Path(path), _format(path, format)
     _check(model, target, kind, postprocess, tolerance)
-    handles = _handles(model)
-    _check_exit(model, exit, handles)
+    _check_exit(model, exit)
     call = ((), {}) if kind == "safetensors" else _call(model, inputs)
     allowed = default_tolerance(model, call) if tolerance is None else tolerance
     whole = _followed_by(model, postprocess) if postprocess is not None else model
@@ -111,7 +111,7 @@ def export(
         run = write_graph(kind, whole, call, folder / target.name, dynamic_batch)
         return compare(type(model).__name__, run, samples, allowed)
 
-    with _at_exit(handles, exit):
+    with at_exit(model, exit):
         difference = atomic_files(target.parent, write)  # large ONNX files come with a second one
     result = Exported(target, kind, exit, describe(call), difference, dynamic_batch and kind != "safetensors")
     _logger.info("%s: exit %d, largest difference to the model %.3g on %s", target, exit, difference, result.inputs)
@@ -163,10 +163,10 @@ def _check(model: Any, target: Path, kind: str, postprocess: Any, tolerance: flo
     _check_mode(model)
 
 
-def _check_exit(model: nn.Module, exit: int, handles: list[Any]) -> None:
+def _check_exit(model: nn.Module, exit: int) -> None:
     if not isinstance(exit, int) or exit < 1:
         raise ValueError(f"exit={exit!r}: the number of a cycle is expected, 1 or more")
-    if exit > 1 and not handles:
+    if exit > 1 and not cyclic_handles(model):
         raise ValueError(f"exit={exit}: this {type(model).__name__} is not wrapped, and has exit 1 only")
 
 
@@ -174,36 +174,20 @@ def _check_mode(model: nn.Module) -> None:
     training = next((name for name, module in model.named_modules() if module.training), None)
     if training is None:
         return
-    handle: Any = vars(model).get("cyclic")
+    handle = handle_of(model, "cyclic")
     cycles = f", in which it runs {handle.cycles} cycles and returns all" if handle else ""
     what = f"the model is in training mode{cycles}" if not training else f"its module {training!r} is in training mode"
     raise ExportError(f"{type(model).__name__}: {what}. Call model.eval() before the export")
 
 
-def _handles(model: nn.Module) -> list[Any]:
-    return [vars(module)["cyclic"] for module in model.modules() if "cyclic" in vars(module)]
-
-
-@contextmanager
-def _at_exit(handles: list[Any], exit: int) -> Iterator[None]:
-    before = [handle.exit for handle in handles]
-    try:
-        for handle in handles:
-            handle.exit = exit
-        yield
-    finally:
-        for handle, cycle in zip(handles, before, strict=True):
-            handle.exit = cycle
-
-
-def _call(model: nn.Module, inputs: Any) -> Arguments:
+def _call(model: nn.Module, inputs: Any) -> Call:
     if inputs is None:
         try:
             call = guess_call(model, meta_copy(model))
         except ValueError:
             raise ValueError(f"{type(model).__name__} declares no input size: give inputs=") from None
-        place = next((p.device for p in model.parameters()), torch.device("cpu"))
-        return tree_map_only(Tensor, lambda meta: _random(meta, place), call)
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        return tree_map_only(Tensor, lambda meta: _random(meta, device), call)
     call = call_of(inputs)
     tensors = [leaf for leaf in tree_leaves(call) if isinstance(leaf, Tensor)]
     if not tensors:
@@ -213,8 +197,8 @@ def _call(model: nn.Module, inputs: Any) -> Arguments:
     return call
 
 
-def _random(meta: Tensor, place: torch.device) -> Tensor:
+def _random(meta: Tensor, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     if meta.is_floating_point():
-        return torch.randn(meta.shape, generator=generator).to(place, meta.dtype)
-    return torch.zeros(meta.shape, dtype=meta.dtype, device=place)
+        return torch.randn(meta.shape, generator=generator).to(device, meta.dtype)
+    return torch.zeros(meta.shape, dtype=meta.dtype, device=device)

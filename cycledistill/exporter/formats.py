@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from cycledistill.exporter.compare import Run, batched
 from cycledistill.exporter.errors import ExportError, in_words, not_converted, not_loaded, not_traced, quiet
-from cycledistill.inputs import Arguments
+from cycledistill.inputs import Call
 from cycledistill.plugin.torch_private import tree_flatten_with_path, tree_leaves, tree_unflatten
 
 INLINE = 1_900_000_000
 """Bytes of weights up to which an ONNX file holds them itself; protobuf ends at 2 GiB."""
 
 
-def write_graph(kind: str, model: nn.Module, call: Arguments, path: Path, dynamic: bool) -> Run:
+def write_graph(kind: str, model: nn.Module, call: Call, path: Path, dynamic: bool) -> Run:
     """Write ``model`` as ``"onnx"`` or ``"pt2"`` and read it back.
 
     Raises:
@@ -43,7 +43,7 @@ def write_graph(kind: str, model: nn.Module, call: Arguments, path: Path, dynami
         return _runtime(_session(name, path, types))
 
 
-def _traced(model: nn.Module, call: Arguments, dynamic: bool) -> tuple[Any, Any]:
+def _traced(model: nn.Module, call: Call, dynamic: bool) -> tuple[Any, Any]:
     """The model as a graph, and which dimensions of its inputs are free."""
     name = type(model).__name__
     # A batch of 1 would be taken for a constant.
@@ -64,7 +64,7 @@ def _traced(model: nn.Module, call: Arguments, dynamic: bool) -> tuple[Any, Any]
         raise ExportError(reason) from error
 
 
-def _fixed(model: nn.Module, call: Arguments) -> bool:
+def _fixed(model: nn.Module, call: Call) -> bool:
     """Whether the model can be traced at the batch size of ``call`` alone."""
     try:
         torch.export.export(model, *call)
@@ -104,7 +104,7 @@ def _program(name: str, program: Any, path: Path) -> Run:
     except Exception as error:  # whatever the serialiser does not know
         raise ExportError(f"{name} cannot be saved as pt2 and read back: {in_words(error)}") from error
 
-    def run(inputs: Arguments) -> list[Tensor]:
+    def run(inputs: Call) -> list[Tensor]:
         with torch.no_grad():
             return [x.cpu() for x in tree_leaves(module(*inputs[0], **inputs[1])) if isinstance(x, Tensor)]
 
@@ -139,7 +139,7 @@ def _session(name: str, path: Path, types: set[torch.dtype]) -> Any:
 def _runtime(session: Any) -> Run:
     names = [entry.name for entry in session.get_inputs()]
 
-    def run(inputs: Arguments) -> list[Tensor]:
+    def run(inputs: Call) -> list[Tensor]:
         given = [x.cpu().numpy() for x in tree_leaves(inputs) if isinstance(x, Tensor)]
         return [torch.from_numpy(x) for x in session.run(None, dict(zip(names, given, strict=True)))]
 

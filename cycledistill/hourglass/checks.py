@@ -8,30 +8,29 @@ from typing import Any
 
 from torch import nn
 
-from cycledistill.cycle.wrap import cyclic_of
 from cycledistill.errors import StackError
 from cycledistill.hourglass.settings import Select
-from cycledistill.plugin.state import CYCLE_STATE, HOURGLASS_STATE
+from cycledistill.plugin.handle import handle_of
+from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.stack.find import Stack
 
 SELECTIONS = ("tpc", "uniform", "motion", "attention")
 LENGTHS = ("exact", "shorter", "any")
-DATA_PARALLEL = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
 
 def check_layers(layer: int | Sequence[int], stack: Stack) -> tuple[int, ...]:
-    """The numbers of the levels before which frames are dropped."""
+    """The numbers of the blocks before which frames are dropped."""
     numbers = tuple(layer) if isinstance(layer, (tuple, list, range)) else (layer,)
     whole = all(isinstance(each, int) and not isinstance(each, bool) for each in numbers)
     if not numbers or not whole or any(a >= b for a, b in pairwise(numbers)):
         raise StackError(
-            f"layer={layer!r}: the number of a level is expected, or several in ascending order, as [3, 5]"
+            f"layer={layer!r}: the number of a block is expected, or several in ascending order, as [3, 5]"
         )
     outside = [number for number in numbers if not 0 <= number < stack.depth]
     if outside:
         raise StackError(
-            f"layer={layer!r}: {outside} lie outside the stack {stack.path}, whose {stack.depth} levels are numbered 0 "
-            f"to {stack.depth - 1}; frames are dropped in front of the level of that number"
+            f"layer={layer!r}: {outside} lie outside the stack {stack.path}, whose {stack.depth} blocks are numbered 0 "
+            f"to {stack.depth - 1}; frames are dropped in front of the block of that number"
         )
     return numbers
 
@@ -63,7 +62,7 @@ def check_select(select: Any, stack: Stack, layers: tuple[int, ...]) -> Select:
         )
     if select == "attention" and 0 in layers:
         raise StackError(
-            f'select="attention" reads the level before the prune point, and {stack.path} has none before 0'
+            f'select="attention" reads the block before the prune point, and {stack.path} has none before 0'
         )
     return select
 
@@ -114,52 +113,39 @@ def size(name: str, given: Any, guess: Any, why: str) -> int:
     return value
 
 
-def guess_width(model: nn.Module, level: nn.Module) -> int | None:
-    """Channels of a token: declared, or those that the first norm of a level is for."""
-    norms = (each for each in level.modules() if isinstance(each, nn.LayerNorm))
+def guess_width(model: nn.Module, block: nn.Module) -> int | None:
+    """Channels of a token: declared, or those that the first norm of a block is for."""
+    norms = (each for each in block.modules() if isinstance(each, nn.LayerNorm))
     found = next((int(norm.normalized_shape[-1]) for norm in norms), None)
     width = found or declared(model, "dim", "embed_dim", "hidden_size", "d_model")
     return width if isinstance(width, int) else None
 
 
-def guess_heads(model: nn.Module, level: nn.Module) -> int | None:
-    """Attention heads: those of a level, else declared."""
-    found = (getattr(each, "num_heads", None) for each in level.modules())
+def guess_heads(model: nn.Module, block: nn.Module) -> int | None:
+    """Attention heads: those of a block, else declared."""
+    found = (getattr(each, "num_heads", None) for each in block.modules())
     heads = next((each for each in found if isinstance(each, int)), None) or declared(model, "heads", "num_heads")
     return heads if isinstance(heads, int) else None
 
 
-def check_wrappable(model: nn.Module) -> None:
-    """Refuse what cannot become an hourglass, whatever the other arguments."""
-    if not isinstance(model, nn.Module):
-        raise StackError(f"wrap_hourglass takes a torch.nn.Module, and was given a {type(model).__name__}")
-    name = type(model).__name__
-    if any(HOURGLASS_STATE in module.__dict__ for module in model.modules()):
-        raise StackError(f"this {name} already is an hourglass: call unwrap_hourglass first to change it")
-    # A ScriptModule and an OptimizedModule know the classes they were made from.
-    kinds = {type(module).__name__ for module in model.modules()} & {"OptimizedModule", "RecursiveScriptModule"}
-    if kinds:
-        raise StackError(f"this {name} holds a {kinds.pop()}: wrap the plain model, then compile it")
-    if name in DATA_PARALLEL:
-        raise StackError(f"this is a {name}: wrap the model inside, wrap_hourglass(model.module)")
-    if hasattr(model, "hourglass"):
-        raise StackError(f"this {name} has an attribute of its own called 'hourglass', the handle's name: rename it")
-    if cyclic_of(model) is None and any(CYCLE_STATE in module.__dict__ for module in model.modules()):
+def check_cycles_of_same_module(model: nn.Module) -> None:
+    """Refuse cycles that were wrapped around a part of the model, or around a model that it is part of."""
+    if handle_of(model, "cyclic") is None and any(CYCLE_STATE in vars(module) for module in model.modules()):
         raise StackError(
-            f"cycles are wrapped around a part of this {name}, or around a model it is part of: call wrap_hourglass "
-            "and wrap_cyclic on the same module, so that one choice of frames serves all cycles"
+            f"cycles are wrapped around a part of this {type(model).__name__}, or around a model it is part of: call "
+            "wrap_hourglass and wrap_cyclic on the same module, so that one choice of frames serves all cycles"
         )
 
 
-def check_batch_first(stack: Stack, levels: Sequence[nn.Module]) -> None:
+def check_batch_first(stack: Stack, blocks: Sequence[nn.Module]) -> None:
     """Refuse torch's attention where it takes the frames first: without a layout, clips would be taken for frames."""
-    for level in levels:
-        for module in level.modules():
+    for block in blocks:
+        for module in block.modules():
             if isinstance(module, nn.MultiheadAttention) and not module.batch_first:
                 raise StackError(
                     f"{stack.path} holds a torch.nn.MultiheadAttention with batch_first=False, which takes (F, B, C), "
                     "and frames are expected on axis 1: build it with batch_first=True, or pass "
                     "layout=(lambda x: x.transpose(0, 1).unsqueeze(2), lambda x: x.squeeze(2).transpose(0, 1)); where "
-                    "the level itself takes (B, F, C), layout=(lambda x: x.unsqueeze(2), lambda x: x.squeeze(2)), and "
+                    "the block itself takes (B, F, C), layout=(lambda x: x.unsqueeze(2), lambda x: x.squeeze(2)), and "
                     "where it takes (B, F, J, C), layout=(lambda x: x, lambda x: x)"
                 )

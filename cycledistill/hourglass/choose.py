@@ -1,93 +1,18 @@
-"""What a forward of an hourglass knows, and the choice of the frames that a prune point keeps."""
+"""The choice of the frames that a prune point keeps, once for all cycles of a forward."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cycledistill.cycle.modules import Recorder
-from cycledistill.cycle.recording import NOTE
 from cycledistill.errors import StackError
+from cycledistill.hourglass.kept_frames import KeptFrames, Pass, given_frames
 from cycledistill.hourglass.selection import full_precision, most_attended, motion, pool_frames, tpc, uniform
 from cycledistill.hourglass.settings import Settings
-from cycledistill.plugin.rows import flat_rows
-
-
-@dataclass
-class KeptFrames:
-    """What a prune point kept: ranks among the frames that entered it, and numbers in the clip; both (B, K)."""
-
-    ranks: Tensor
-    numbers: Tensor
-    redraw: Callable[[Tensor], object] | None = None
-    """Draws again what the choice drew, where a checkpointed level runs a second time: dropout then draws as before."""
-
-
-def check_index(index: Any, before: Tensor | None) -> Tensor:
-    """Frame numbers (B, K) that are ascending, and among those of the prune point ``before``."""
-    if not isinstance(index, Tensor) or index.ndim != 2 or index.is_floating_point() or index.dtype == torch.bool:
-        given = f"a {index.dtype} tensor {tuple(index.shape)}" if isinstance(index, Tensor) else repr(index)
-        raise StackError(f"index: {given} was given; whole frame numbers (B, K) are expected")
-    if index.numel() == 0 or int(index.min()) < 0 or not bool((index[:, 1:] > index[:, :-1]).all()):
-        raise StackError("index: frame numbers are expected in the order of time, none twice, from 0")
-    if before is not None:
-        if len(index) != len(before) or not bool((index.unsqueeze(2) == before.unsqueeze(1)).any(2).all()):
-            raise StackError("index: a later prune point can keep only frames that an earlier one kept")
-    return index
-
-
-def given_frames(index: Tensor, before: Tensor | None, grid: Tensor, count: int, frames: int) -> KeptFrames:
-    """The frames of ``grid`` (B, F', J, C) numbered ``index`` in the clip; ``before`` are the numbers of all of it."""
-    if index.shape[0] not in (1, grid.shape[0]) or index.shape[1] != count:
-        raise StackError(
-            f"model.hourglass.index is {tuple(index.shape)}, and this forward keeps {count} frames of {grid.shape[0]} "
-            "clips: set an index of that shape, or model.hourglass.index = None to choose anew"
-        )
-    if not torch.compiler.is_compiling() and int(index.max()) >= frames:
-        raise StackError(f"model.hourglass.index names frame {int(index.max())}, and the clip has {frames} frames")
-    numbers = index.to(grid.device).expand(grid.shape[0], -1)
-    if before is None:
-        return KeptFrames(numbers, numbers)
-    return KeptFrames((before.unsqueeze(1) < numbers.unsqueeze(2)).sum(dim=2), numbers)
-
-
-def check_choice(index: Any, grid: Tensor, count: int, forced: Tensor | None) -> Tensor:
-    """What a user's selection returned, in the order of time."""
-    expected = (grid.shape[0], count)
-    if not isinstance(index, Tensor) or index.is_floating_point() or tuple(index.shape) != expected:
-        given = f"a {index.dtype} tensor {tuple(index.shape)}" if isinstance(index, Tensor) else repr(index)
-        raise StackError(f"select returned {given}; whole frame numbers of shape {expected} are expected")
-    index = index.to(grid.device).long().sort(dim=1).values
-    if not torch.compiler.is_compiling() and not index.is_meta and index.numel():
-        if int(index.min()) < 0 or int(index.max()) >= grid.shape[1] or bool((index[:, 1:] == index[:, :-1]).any()):
-            raise StackError(f"select returned a frame twice, or one outside the {grid.shape[1]} it was given")
-        if forced is not None and not bool(forced.gather(1, index).any(dim=1).all()):
-            raise StackError("select did not keep the centre frame, which is always kept here: wrap with centre=False")
-    return index
-
-
-@dataclass
-class Pass:
-    """What is known during one forward; it lives as long as that forward."""
-
-    recorder: Recorder | None
-    grad_enabled: bool
-    frames: int = 0
-    kept: list[KeptFrames] = field(default_factory=list)
-    noise: Tensor | None = None
-    attention: list[tuple[Any, Tensor]] = field(default_factory=list)
-    due: bool = False
-    """Whether the stack has ended and its frames are still to be recovered."""
-
-    def repeats(self) -> bool:
-        """Whether cycles are running past the first, which chose the frames for all of them."""
-        recording = self.recorder.recording if self.recorder is not None else None
-        return recording is not None and recording.phase != NOTE
 
 
 def choose_frames(
@@ -98,7 +23,7 @@ def choose_frames(
     Args:
         settings: How the model was wrapped.
         given: Frame numbers that the user set, one tensor a prune point.
-        forward_pass: Of this forward; what is kept is added to it.
+        forward_pass: The running forward; what is kept is added to it.
         point: Number of the prune point.
         grid: What enters it.
 
@@ -110,27 +35,27 @@ def choose_frames(
     if point == 0:
         forward_pass.frames, forward_pass.kept, forward_pass.noise = grid.shape[1], [], None
     if point != len(forward_pass.kept):
-        raise StackError(f"prune point {point} was entered where {len(forward_pass.kept)} was due; do not skip levels")
-    before = forward_pass.kept[-1].numbers if forward_pass.kept else None
+        raise StackError(f"prune point {point} was entered where {len(forward_pass.kept)} was due; do not skip blocks")
+    before = forward_pass.kept[-1].index if forward_pass.kept else None
     count = settings.count(point, forward_pass.frames)
     if count > grid.shape[1]:
         raise StackError(f"prune point {point} is to keep {count} frames, and only {grid.shape[1]} are left")
     if given is not None:
         kept = given_frames(given[point], before, grid, count, forward_pass.frames)
     elif count == grid.shape[1]:
-        ranks = torch.arange(count, device=grid.device).expand(grid.shape[0], -1)
-        kept = KeptFrames(ranks, ranks if before is None else before)
+        local = torch.arange(count, device=grid.device).expand(grid.shape[0], -1)
+        kept = KeptFrames(local, local if before is None else before)
     else:
         drawn = forward_pass.noise is not None
-        ranks = _select(settings, grid, count, before, forward_pass)
-        kept = KeptFrames(ranks, ranks if before is None else before.gather(1, ranks))
+        local = _select(settings, grid, count, before, forward_pass)
+        kept = KeptFrames(local, local if before is None else before.gather(1, local))
         kept.redraw = _redraw(settings, count, None if drawn else forward_pass.noise)
     forward_pass.kept.append(kept)
     return kept
 
 
 def _redraw(settings: Settings, count: int, noise: Tensor | None) -> Callable[[Tensor], object] | None:
-    """What takes from torch's random numbers as much as the choice did, when the level runs again."""
+    """What takes from torch's random numbers as much as the choice did, when the block runs again."""
     if callable(settings.select):
         return partial(_call_again, settings.select, count)
     if noise is not None and settings.noise == "uniform":
@@ -148,16 +73,17 @@ def _rand_again(shape: torch.Size, grid: Tensor) -> None:
 
 
 def _select(settings: Settings, grid: Tensor, count: int, before: Tensor | None, forward_pass: Pass) -> Tensor:
+    """The kept frames (B, count), ascending, among those of ``grid``, whose index in the clip is ``before``."""
     centre = settings.centre_of(forward_pass.frames)
     if centre is not None and not 0 <= centre < forward_pass.frames:
         raise StackError(f"centre={centre}: the clip has {forward_pass.frames} frames, numbered from 0")
     with full_precision(grid):
         pooled = pool_frames(grid.detach(), settings.pool)
         all_of_them = torch.arange(grid.shape[1], device=grid.device).expand(grid.shape[0], -1)
-        numbers = all_of_them if before is None else before
-        forced = None if centre is None else numbers == centre
+        index = all_of_them if before is None else before
+        forced = None if centre is None else index == centre
         if settings.select == "tpc":
-            noise = None if settings.noise is None else _noise(settings.noise, pooled, forward_pass).gather(1, numbers)
+            noise = None if settings.noise is None else _noise(settings.noise, pooled, forward_pass).gather(1, index)
             neighbours = min(settings.neighbours, grid.shape[1])
             tie, exact = settings.tie, settings.exact
             return tpc(pooled, count, neighbours=neighbours, forced=forced, noise=noise, exact=exact, tie=tie)
@@ -168,7 +94,22 @@ def _select(settings: Settings, grid: Tensor, count: int, before: Tensor | None,
         if settings.select == "attention":
             return most_attended(_take_attention(forward_pass, grid), count, forced=forced)
         assert callable(settings.select)
-        return check_choice(settings.select(grid.detach(), count), grid, count, forced)
+        return _check_choice(settings.select(grid.detach(), count), grid, count, forced)
+
+
+def _check_choice(local: Any, grid: Tensor, count: int, forced: Tensor | None) -> Tensor:
+    """What a user's selection returned, in the order of time."""
+    expected = (grid.shape[0], count)
+    if not isinstance(local, Tensor) or local.is_floating_point() or tuple(local.shape) != expected:
+        given = f"a {local.dtype} tensor {tuple(local.shape)}" if isinstance(local, Tensor) else repr(local)
+        raise StackError(f"select returned {given}; whole frame numbers of shape {expected} are expected")
+    local = local.to(grid.device).long().sort(dim=1).values
+    if not torch.compiler.is_compiling() and not local.is_meta and local.numel():
+        if int(local.min()) < 0 or int(local.max()) >= grid.shape[1] or bool((local[:, 1:] == local[:, :-1]).any()):
+            raise StackError(f"select returned a frame twice, or one outside the {grid.shape[1]} it was given")
+        if forced is not None and not bool(forced.gather(1, local).any(dim=1).all()):
+            raise StackError("select did not keep the centre frame, which is always kept here: wrap with centre=False")
+    return local
 
 
 def _noise(noise: str | Tensor | torch.Generator, pooled: Tensor, forward_pass: Pass) -> Tensor:
@@ -186,19 +127,12 @@ def _noise(noise: str | Tensor | torch.Generator, pooled: Tensor, forward_pass: 
     return forward_pass.noise
 
 
-def take_frames(grid: Tensor, ranks: Tensor) -> Tensor:
-    """The frames (B, K, J, C) of ``grid`` (B, F, J, C) whose numbers are ``ranks`` (B, K)."""
-    batch, frames, joints, width = grid.shape
-    rows = grid.reshape(batch * frames, joints * width).index_select(0, flat_rows(ranks, frames))
-    return rows.view(batch, -1, joints, width)
-
-
 def _take_attention(forward_pass: Pass, grid: Tensor) -> list[tuple[Any, Tensor]]:
-    """What the temporal attention noted since the last prune point, as (B, N, F, 3 * C)."""
-    noted, forward_pass.attention = forward_pass.attention, []
+    """What the attention over frames recorded since the last prune point, as (B, N, F, 3 * C)."""
+    recorded, forward_pass.attention = forward_pass.attention, []
     batch, frames, joints, _ = grid.shape
     lines = []
-    for attention, qkv in noted:
+    for attention, qkv in recorded:
         axis, shape = getattr(attention, "axis", None), tuple(qkv.shape[:-1])
         told_apart = axis is None and (joints == 1 or joints != frames)
         if axis == 1 and len(shape) == 3 and shape[:2] == (batch, frames):  # or of one hypothesis, (B, F, 1, C)
@@ -209,7 +143,7 @@ def _take_attention(forward_pass: Pass, grid: Tensor) -> list[tuple[Any, Tensor]
             lines.append((attention, qkv))
     if not lines:
         raise StackError(
-            'select="attention": the level before the prune point calls no attention over frames that can be read; '
+            'select="attention": the block before the prune point calls no attention over frames that can be read; '
             "served are modules with num_heads and a qkv layer on (B, F, C), (B * J, F, C) or (B, J, F, C) "
             'tokens, or on (B, F, J, C) with axis=1. Use select="tpc", or a callable'
         )

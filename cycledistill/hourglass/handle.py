@@ -9,32 +9,35 @@ import torch
 from torch import Tensor
 
 from cycledistill.errors import StackError
-from cycledistill.hourglass.choose import Pass, check_index
+from cycledistill.hourglass.kept_frames import Pass, check_index
 from cycledistill.hourglass.settings import Settings, check_noise
+from cycledistill.plugin.handle import Handle
 from cycledistill.stack.find import Stack
 
 Index = Tensor | tuple[Tensor, ...]
 
 
-class Hourglass:
+class Hourglass(Handle):
     """The handle ``model.hourglass`` of a wrapped model. It holds no parameters and no module."""
 
-    def __init__(self, stack: Stack, settings: Settings, end: int, recover_after: str | None, added: bool) -> None:
-        self._stack, self._settings, self._end = stack, settings, end
-        self._recover_after, self._added = recover_after, added
+    kind = "hourglass"
+
+    def __init__(self, stack: Stack, settings: Settings, end: int, recover_after: str | None) -> None:
+        self._stack, self._settings, self._recover_after, self._end = stack, settings, recover_after, end
         self._given: tuple[Tensor, ...] | None = None
         self._last: tuple[Tensor, ...] | None = None
-        self._pass: Pass | None = None
         self._clip = 0  # frames of the last clip; 0 before the first
+        self.forward_pass: Pass | None = None
+        """The forward that is running, for the plug-ins."""
 
     @property
     def stack(self) -> Stack:
-        """The levels: ``.path`` and ``.depth``."""
+        """The blocks: ``.path`` and ``.depth``."""
         return self._stack
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Numbers of the levels before which frames are dropped, ascending."""
+        """Numbers of the blocks before which frames are dropped, ascending."""
         return self._settings.layers
 
     @property
@@ -51,6 +54,11 @@ class Hourglass:
     def settings(self) -> Settings:
         """Everything that the model was wrapped with."""
         return self._settings
+
+    @property
+    def end(self) -> int:
+        """Number of the block after which frames may return: the last, but where ``recover_after`` is one before it."""
+        return self._end
 
     @property
     def recover_after(self) -> str | None:
@@ -90,6 +98,18 @@ class Hourglass:
         for each in given:
             before = check_index(each, before)
         self._given = tuple(each.long() for each in given)
+
+    @property
+    def given(self) -> tuple[Tensor, ...] | None:
+        """The index that was set, one tensor a prune point; ``None`` where frames are chosen."""
+        return self._given
+
+    def show(self, forward_pass: Pass) -> None:
+        """Keep what a forward kept, for :attr:`index`."""
+        index = tuple(kept.index for kept in forward_pass.kept)
+        # While a model is exported, what arrives here is a stand-in without data.
+        self._last = index if all(type(each) is Tensor for each in index) else None
+        self._clip = forward_pass.frames
 
     def take(self, target: Tensor) -> Tensor:
         """The part of a (B, F, ...) target that belongs to the frames kept in the last forward, (B, K, ...).
@@ -150,9 +170,3 @@ class Hourglass:
     def __repr__(self) -> str:
         points = ", ".join(f"{keep} before {layer}" for layer, keep in zip(self.layers, self.keep, strict=True))
         return f"Hourglass({self._stack.path} x{self._stack.depth}: {points}; recover={self.recover!r})"
-
-    def _show(self, forward_pass: Pass) -> None:
-        index = tuple(kept.numbers for kept in forward_pass.kept)
-        # While a model is exported, what arrives here is a stand-in without data.
-        self._last = index if all(type(each) is Tensor for each in index) else None
-        self._clip = forward_pass.frames

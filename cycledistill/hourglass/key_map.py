@@ -1,4 +1,4 @@
-"""Names of the hourglass's own weights in the official files of HoT, and here. The host's weights pass unchanged."""
+"""The key map of the hourglass's own weights, to the official files of HoT and back. All other keys pass unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cycledistill.errors import StackError
 
-OFFICIAL = {
+KEY_MAP = {
     "prune.0.pos": "pos_embed_token",
     "recover.query": "x_token",
     **{
@@ -17,43 +17,43 @@ OFFICIAL = {
         for kind in ("weight", "bias")
     },
 }
-"""Our name of each weight -> the official one."""
+"""Our key of each weight -> the official one."""
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the hourglass's weights in a state dict to their official names.
+    """Map the keys of the hourglass's weights in a state dict to the official ones.
 
     Args:
-        state: Of a model wrapped with ``recover=True`` and one prune point; other entries pass unchanged.
+        state: Of a model wrapped with ``recover=True`` and one prune point; other keys pass unchanged.
 
     Raises:
-        StackError: A weight of the hourglass is missing or unknown; all such names are given.
+        StackError: A weight of the hourglass is missing or unknown; all such keys are given.
     """
-    return _rename(state, OFFICIAL, ("prune.", "recover."))
+    return _map(state, KEY_MAP, ("prune.", "recover."))
 
 
 def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the hourglass's weights in an official state dict to the names they have here.
+    """Map the keys of the hourglass's weights in an official state dict to ours.
 
     Args:
-        state: Other entries pass unchanged, so that the host's own conversion can go before or after.
+        state: Other keys pass unchanged, so that the model's own key mapping can go before or after.
 
     Raises:
-        StackError: A weight of the hourglass is missing or unknown; all such names are given.
+        StackError: A weight of the hourglass is missing or unknown; all such keys are given.
 
     Example:
-        >>> model.load_state_dict(from_official(convert_host(file)))
+        >>> model.load_state_dict(from_official(official_weights))
     """
-    renames = {theirs: ours for ours, theirs in OFFICIAL.items()}
-    return _rename(state, renames, ("pos_embed_token", "x_token", "cross_attention."))
+    key_map = {theirs: ours for ours, theirs in KEY_MAP.items()}
+    return _map(state, key_map, ("pos_embed_token", "x_token", "cross_attention."))
 
 
-def _rename(state: Mapping[str, Tensor], renames: Mapping[str, str], own: tuple[str, ...]) -> dict[str, Tensor]:
-    missing = [name for name in renames if name not in state]
-    unexpected = [name for name in state if name.startswith(own) and name not in renames]
+def _map(state: Mapping[str, Tensor], key_map: Mapping[str, str], own: tuple[str, ...]) -> dict[str, Tensor]:
+    missing = [key for key in key_map if key not in state]
+    unexpected = [key for key in state if key.startswith(own) and key not in key_map]
     if missing or unexpected:
         raise StackError(
             f"not the weights of an hourglass with one prune point and learned recovery: missing {missing or 'none'}, "
             f"unexpected {unexpected or 'none'}"
         )
-    return {renames.get(name, name): tensor for name, tensor in state.items()}
+    return {key_map.get(key, key): tensor for key, tensor in state.items()}

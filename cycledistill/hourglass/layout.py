@@ -1,4 +1,4 @@
-"""The state of a stack of levels: found in what a level takes or returns, as (B, F, J, C), and back in its form."""
+"""The tokens in what a block takes or returns: found there, laid out as (B, F, J, C), and put back in their form."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ class Tokens:
     """The tokens in what a module takes or returns: its first tensor, and whatever is of the same shape."""
 
     leaves: list[Any]
+    """All that the structure holds, tokens and others."""
     spec: Any
-    places: list[int]
+    numbers: list[int]
+    """Which of the leaves are tokens."""
 
     @classmethod
     def within(cls, tree: Any, same_type: bool) -> Tokens | None:
@@ -30,32 +32,32 @@ class Tokens:
         if first is None:
             return None
         kind = first.dtype if same_type else None
-        places = [place for place, leaf in enumerate(leaves) if _alike(leaf, first.shape, kind)]
-        return cls(leaves, spec, places)
+        numbers = [number for number, leaf in enumerate(leaves) if _alike(leaf, first.shape, kind)]
+        return cls(leaves, spec, numbers)
 
     @property
     def first(self) -> Tensor:
         """The first tensor."""
-        tensor: Tensor = self.leaves[self.places[0]]
+        tensor: Tensor = self.leaves[self.numbers[0]]
         return tensor
 
     @property
-    def state(self) -> Any:
+    def value(self) -> Any:
         """One tensor, or a tuple of several."""
-        found = tuple(self.leaves[place] for place in self.places)
+        found = tuple(self.leaves[number] for number in self.numbers)
         return found[0] if len(found) == 1 else found
 
-    def replaced(self, state: Any, path: str) -> Any:
+    def replaced(self, value: Any, path: str) -> Any:
         """The whole structure, with other tokens."""
-        made = state if isinstance(state, tuple) else (state,)
-        if len(made) != len(self.places) or not all(isinstance(each, Tensor) for each in made):
+        made = value if isinstance(value, tuple) else (value,)
+        if len(made) != len(self.numbers) or not all(isinstance(each, Tensor) for each in made):
             raise StackError(
-                f"layout: the second function gave {len(made)} things for the state at {path}, which is "
-                f"{len(self.places)} tensor(s)"
+                f"layout: the second function gave {len(made)} things for the tokens at {path}, which are "
+                f"{len(self.numbers)} tensor(s)"
             )
         leaves = list(self.leaves)
-        for place, leaf in zip(self.places, made, strict=True):
-            leaves[place] = leaf
+        for number, leaf in zip(self.numbers, made, strict=True):
+            leaves[number] = leaf
         return tree_unflatten(leaves, self.spec)
 
 
@@ -66,13 +68,13 @@ def _alike(leaf: Any, shape: torch.Size, kind: torch.dtype | None) -> bool:
 class FramesFirst:
     """The usual layouts: (B, F, J, C); (B, F, C), one token a frame; tuples of these, side by side on the J axis."""
 
-    def to(self, state: Any, frames: int | None) -> Tensor:
-        """The state as (B, F, J, C); another layout comes back as it is."""
-        if isinstance(state, Tensor):
-            return state.unsqueeze(2) if state.ndim == 3 else state
-        if all(each.ndim == 3 for each in state):
-            return torch.stack(state, dim=2)
-        return torch.cat(state, dim=2) if all(each.ndim == 4 for each in state) else state[0]
+    def to(self, tokens: Any, frames: int | None) -> Tensor:
+        """The tokens as (B, F, J, C); another layout comes back as it is."""
+        if isinstance(tokens, Tensor):
+            return tokens.unsqueeze(2) if tokens.ndim == 3 else tokens
+        if all(each.ndim == 3 for each in tokens):
+            return torch.stack(tokens, dim=2)
+        return torch.cat(tokens, dim=2) if all(each.ndim == 4 for each in tokens) else tokens[0]
 
     def back(self, grid: Tensor, like: Any) -> Any:
         """(B, F, J, C) in the form of ``like``."""
@@ -91,27 +93,30 @@ class GivenLayout:
     back_again: Callable[[Tensor], Any]
     takes_frames: bool
 
-    def to(self, state: Any, frames: int | None) -> Tensor:
-        """The state as (B, F, J, C)."""
+    def to(self, tokens: Any, frames: int | None) -> Tensor:
+        """The tokens as (B, F, J, C); ``frames`` is F where it is known."""
         if not self.takes_frames:
-            return self.forth(state)
+            return self.forth(tokens)
         if frames is None:
             raise StackError("layout: the first function takes the number of frames, which needs frames=...")
-        return self.forth(state, frames)
+        return self.forth(tokens, frames)
 
     def back(self, grid: Tensor, like: Any) -> Any:
         """(B, F, J, C) in the user's layout."""
         return self.back_again(grid)
 
 
-def resolve_layout(layout: Any) -> FramesFirst | GivenLayout:
+Layout = FramesFirst | GivenLayout
+
+
+def resolve_layout(layout: Any) -> Layout:
     """The layout that ``layout=`` of ``wrap_hourglass`` means."""
     if layout is None:
         return FramesFirst()
     if not isinstance(layout, (tuple, list)) or len(layout) != 2 or not all(callable(each) for each in layout):
         raise StackError(
-            f"layout={layout!r}: a pair of functions is expected, from the levels' state to (B, F, J, C) and back, as "
-            "(lambda x: x.transpose(1, 2), lambda x: x.transpose(1, 2)) for levels on (B, J, F, C)"
+            f"layout={layout!r}: a pair of functions is expected, from the blocks' tokens to (B, F, J, C) and back, as "
+            "(lambda x: x.transpose(1, 2), lambda x: x.transpose(1, 2)) for blocks on (B, J, F, C)"
         )
     needed = [
         each

@@ -85,7 +85,7 @@ class FrameRecovery(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)
 
 
-def nearest(kept: Tensor, index: Tensor, frames: int) -> Tensor:
+def recover_nearest(kept: Tensor, index: Tensor, frames: int) -> Tensor:
     """Each frame takes the values of the kept frame nearest in time; of two equally near, the earlier.
 
     Args:
@@ -97,10 +97,10 @@ def nearest(kept: Tensor, index: Tensor, frames: int) -> Tensor:
         (B, F, ...).
     """
     before, after, share = _between(index, frames)
-    return _rows(kept, torch.where(share > 0.5, after, before))
+    return _at_rank(kept, torch.where(share > 0.5, after, before))
 
 
-def linear(kept: Tensor, index: Tensor, frames: int) -> Tensor:
+def recover_linear(kept: Tensor, index: Tensor, frames: int) -> Tensor:
     """Interpolate linearly along time; frames outside the kept ones take the values of the first or the last.
 
     Args:
@@ -113,7 +113,7 @@ def linear(kept: Tensor, index: Tensor, frames: int) -> Tensor:
     """
     before, after, share = _between(index, frames)
     share = share.to(kept.dtype).reshape(*share.shape, *([1] * (kept.ndim - 2)))
-    return torch.lerp(_rows(kept, before), _rows(kept, after), share)
+    return torch.lerp(_at_rank(kept, before), _at_rank(kept, after), share)
 
 
 def _between(index: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,6 +126,6 @@ def _between(index: Tensor, frames: int) -> tuple[Tensor, Tensor, Tensor]:
     return before, after, ((time - start).to(wide) / (stop - start).clamp(min=1)).clamp(0, 1)
 
 
-def _rows(kept: Tensor, rank: Tensor) -> Tensor:
+def _at_rank(kept: Tensor, rank: Tensor) -> Tensor:
     rank = rank.reshape(*rank.shape, *([1] * (kept.ndim - 2)))
     return kept.gather(1, rank.expand(-1, -1, *kept.shape[2:]))

@@ -140,8 +140,8 @@ def uniform(pooled: Tensor, keep: int, *, forced: Tensor | None = None) -> Tenso
     if forced is None:
         return index
     wanted = forced.int().argmax(dim=1, keepdim=True)
-    nearest = (index - wanted).abs().argmin(dim=1, keepdim=True)
-    return index.scatter(1, nearest, wanted)
+    replaced = (index - wanted).abs().argmin(dim=1, keepdim=True)
+    return index.scatter(1, replaced, wanted)
 
 
 def most_attended(attention: list[tuple[Any, Tensor]], keep: int, *, forced: Tensor | None = None) -> Tensor:

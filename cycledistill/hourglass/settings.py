@@ -66,8 +66,10 @@ class Settings:
 
 def check_noise(noise: Any) -> str | Tensor | torch.Generator | None:
     """Refuse noise that is none of ``None``, ``"uniform"``, a tensor, a generator."""
-    if noise is None or noise == "uniform" if not isinstance(noise, Tensor) else noise.is_floating_point():
+    if noise is None or isinstance(noise, torch.Generator):
         return noise
-    if isinstance(noise, torch.Generator):
+    if isinstance(noise, str) and noise == "uniform":
+        return noise
+    if isinstance(noise, Tensor) and noise.is_floating_point():
         return noise
     raise StackError(f'noise={noise!r}: None, "uniform", a tensor (B, F) of numbers in [0, 1), or a torch.Generator')

@@ -8,38 +8,39 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from cycledistill.cycle.segments import blocks_to_cycle, check_cycled, chosen_behind
-from cycledistill.cycle.wrap import cyclic_of, move_cycles
+from cycledistill.cycle.wrap import settle_cycles
 from cycledistill.errors import StackError
 from cycledistill.hourglass.checks import (
-    DATA_PARALLEL,
     LENGTHS,
     check_batch_first,
     check_centre,
+    check_cycles_of_same_module,
     check_keep,
     check_layers,
     check_recover,
     check_select,
-    check_wrappable,
     declared,
     guess_heads,
     guess_width,
     one_of,
     size,
 )
+from cycledistill.hourglass.frames import HourglassState
 from cycledistill.hourglass.handle import Hourglass
-from cycledistill.hourglass.layout import resolve_layout
-from cycledistill.hourglass.modules import HourglassLevel, HourglassRoot, HourglassState, QkvRecorder, QkvState
+from cycledistill.hourglass.layout import Layout, resolve_layout
+from cycledistill.hourglass.modules import HourglassBlock, HourglassRoot, QkvRecorder, QkvState
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
 from cycledistill.hourglass.settings import Select, Settings, check_noise
+from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
 from cycledistill.plugin.state import HOURGLASS_STATE, PRUNE_STATE
-from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
 from cycledistill.stack.find import Stack, choose_stack
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_PLUGINS = (HourglassLevel, HourglassRoot, QkvRecorder)
-_Role = tuple[nn.Module, type[Swapped], Any]
+PLUGIN = Plugin("hourglass", HOURGLASS_STATE, (HourglassBlock, HourglassRoot, QkvRecorder))
+
+_Added = tuple[nn.ModuleList, FrameRecovery]
+"""The modules with weights: positions by rank for each prune point, and the recovery."""
 
 
 def wrap_hourglass(
@@ -63,37 +64,37 @@ def wrap_hourglass(
     tie: Literal["index", "noise"] | None = None,
     lengths: Literal["exact", "shorter", "any"] | None = None,
 ) -> Model:
-    """Make a temporal transformer run its later levels on some of the frames, in place, and return it.
+    """Make a temporal transformer run its later blocks on some of the frames, in place, and return it.
 
-    Before level ``layer`` it keeps ``keep`` frames of every clip, and after the levels it recovers all of them. By
+    Before block ``layer`` it keeps ``keep`` frames of every clip, and after the blocks it recovers all of them. By
     default the frames are chosen by density clustering (TPC), the same in every run, and recovered by a learned
-    attention (TRA). The host's own parameters keep their names. Added are, with ``recover=True`` alone, one table of
+    attention (TRA). The model's own parameters keep their names. Added are, with ``recover=True`` alone, one table of
     positions by rank for each prune point (``prune.{i}.pos``) and the recovery (``recover.*``). Training and
-    evaluation prune alike. With ``wrap_cyclic``, before or after it, the levels after the last prune point are cycled,
+    evaluation prune alike. With ``wrap_cyclic``, before or after it, the blocks after the last prune point are cycled,
     on frames that the first cycle chose.
 
     Args:
-        model: A model with a stack of levels that keep the number of frames and hold nothing for one frame alone; what
+        model: A model with blocks that keep the number of frames and hold nothing for one frame alone; what
             stands before them adds all positions.
-        blocks: The levels: a path as for ``wrap_cyclic``, or ``"auto"``.
-        layer: The level in front of which frames are dropped, from 0, or several, ascending.
-        keep: Frames kept there: a number, or a share of the clip's (a float up to 1). One for each of several levels.
+        blocks: The stack: a path as for ``wrap_cyclic``, or ``"auto"``.
+        layer: The block in front of which frames are dropped, from 0, or several, ascending.
+        keep: Frames kept there: a number, or a share of the clip's (a float up to 1). One for each of several.
         select: ``"tpc"``; ``"uniform"``, evenly spaced; ``"motion"``, those that differ most from the frame before;
-            ``"attention"``, those most attended in the level before; or a callable ``(tokens (B, F, J, C), keep)`` to
+            ``"attention"``, those most attended in the block before; or a callable ``(tokens (B, F, J, C), keep)`` to
             frame numbers (B, keep), called without gradients, and again where activation checkpointing runs the
-            level again, so that its random numbers do not shift those of dropout.
+            block again, so that its random numbers do not shift those of dropout.
         recover: ``True``, learned attention; ``"linear"`` or ``"nearest"``, interpolation along time; ``False``, the
             model returns the kept frames alone, whose numbers are ``model.hourglass.index``.
         recover_after: Path of the module in whose output all frames return. Default: for ``True`` the ``norm`` beside
-            or above the levels, for interpolation the model's ``head``, else the last level.
-        layout: Two functions, from the state of the levels to (B, F, J, C) and back, where it is neither that, nor
+            or above the blocks, for interpolation the model's ``head``, else the last block.
+        layout: Two functions, from the tokens of the blocks to (B, F, J, C) and back, where it is neither that, nor
             (B, F, C), nor a tuple of such tensors. The first may take the number of frames as a second argument.
         pool: How the J tokens of a frame become one vector for the choice: ``"mean"`` or ``"concat"``. Default: what
             the model declares as ``pool``, else ``"mean"``.
-        heads: Heads of the recovery. Default: those of the levels.
+        heads: Heads of the recovery. Default: those of the blocks.
         frames: Frames of a clip, for the tables of ``recover=True``. Default: what the model or its
             ``config`` declares.
-        width: Channels of a token. Default: those of the levels.
+        width: Channels of a token. Default: those of the blocks.
         centre: A frame that is always kept: its number, ``True`` for the middle one, (F - 1) // 2, or ``False``.
             Default: ``True`` with ``recover=False``, else ``False``.
         neighbours: Nearest frames that make up a density in TPC, the frame itself included; at most those left.
@@ -106,7 +107,7 @@ def wrap_hourglass(
             proportion. Default: what the model declares as ``lengths``, else ``"exact"``.
 
     Raises:
-        StackError: No such levels, a level or a number of frames out of range, a model that is wrapped, compiled,
+        StackError: No such blocks, a block or a number of frames out of range, a model that is wrapped, compiled,
             scripted or inside a data-parallel wrapper, cycles across the prune point, a size that is not known, or
             another argument out of its range. The model is then as it was.
 
@@ -117,7 +118,8 @@ def wrap_hourglass(
 
     Source: HoT, "Hourglass Tokenizer for Efficient Transformer-Based 3D Human Pose Estimation" (CVPR 2024).
     """
-    check_wrappable(model)
+    refuse(model, PLUGIN)
+    check_cycles_of_same_module(model)
     stack = _choose_stack(model, blocks)
     if layout is None:
         check_batch_first(stack, stack.modules(model))
@@ -125,7 +127,7 @@ def wrap_hourglass(
     frames = declared(model, "frames") if frames is None else frames
     if frames is not None or recover is True:
         frames = size("frames", frames, None, "recover=True learns a query for every frame of a clip")
-    host_lengths = declared(model, "lengths")
+    own_lengths = declared(model, "lengths")
     settings = Settings(
         layers=layers,
         keep=check_keep(keep, layers, frames),
@@ -133,7 +135,7 @@ def wrap_hourglass(
         recover=recover,
         pool=one_of("pool", pool or declared(model, "pool") or "mean", ("mean", "concat")),
         frames=frames,
-        lengths=one_of("lengths", lengths or (host_lengths if host_lengths in LENGTHS else "exact"), LENGTHS),
+        lengths=one_of("lengths", lengths or (own_lengths if own_lengths in LENGTHS else "exact"), LENGTHS),
         centre=check_centre(centre, recover, frames),
         neighbours=size("neighbours", neighbours, None, ""),
         exact=one_of("exact", exact, (True, False)),
@@ -141,17 +143,18 @@ def wrap_hourglass(
         noise=check_noise(noise),
     )
     end, after = _recovery_place(model, stack, layers, recover, recover_after)
-    handle = Hourglass(stack, settings, end, after, added=settings.learns)
+    handle = Hourglass(stack, settings, end, after)
     added = _tables(model, stack, settings, heads, width) if settings.learns else None
-    roles = list(_roles(model, handle, resolve_layout(layout), added))
-    _install(model, handle, roles, added)
+    _install(model, handle, _roles(model, handle, resolve_layout(layout), added))
+    if added is not None:
+        model.prune, model.recover = added
     return model
 
 
 def unwrap_hourglass(model: Model) -> Model:
-    """Take the hourglass off, in place, and return the model: all frames run through all levels again.
+    """Take the hourglass off, in place, and return the model: all frames run through all blocks again.
 
-    The weights of the host stay; those that the hourglass added go with it. Cycles stay on the levels they were on.
+    The model's own weights stay; those that the hourglass added go with it. Cycles stay on the blocks they were on.
 
     Raises:
         StackError: The model has no hourglass, or another tool (FSDP2, parametrize) swapped a class since.
@@ -159,42 +162,26 @@ def unwrap_hourglass(model: Model) -> Model:
     Example:
         >>> unwrap_hourglass(model).state_dict()   # loads strictly into the model that was wrapped
     """
-    handle = getattr(model, "hourglass", None)
-    if not isinstance(handle, Hourglass):
-        inner = " (unwrap its .module)" if type(model).__name__ in DATA_PARALLEL else ""
-        raise StackError(f"{type(model).__name__} is not wrapped by wrap_hourglass, so there is nothing to undo{inner}")
-    swapped = [(name, m) for name, m in model.named_modules() if _handle_at(m) is handle]
-    for name, module in swapped:
-        other = swapped_since(module)
-        if other is not None:
-            raise StackError(
-                f"{name or 'the model'} became a {other} after wrapping: another tool swapped its class. Undo that "
-                "first, then call unwrap_hourglass(model)"
-            )
-    for _, module in swapped:
-        _take_off(module)
-    if handle._added:
+    handle: Hourglass | None = remove(model, PLUGIN)
+    if handle is not None and handle.settings.learns:
         del model.prune, model.recover
-    cyclic = cyclic_of(model)
-    if cyclic is not None:
-        cyclic._whole_first = False
-    del model.hourglass
+    settle_cycles(model)
     return model
 
 
 def _recovery_place(
     model: nn.Module, stack: Stack, layers: tuple[int, ...], recover: bool | str, path: str | None
 ) -> tuple[int, str | None]:
-    """The number of the level after which frames may return, and the path of the module in whose output they do."""
+    """The number of the block after which frames may return, and the path of the module in whose output they do."""
     last = stack.depth - 1
     if recover is False:
         if path is not None:
             raise StackError(f"recover_after={path!r}: with recover=False no frames are recovered; leave it out")
         return last, None
-    levels = stack.modules(model)
+    blocks = stack.modules(model)
     names = {id(module): name for name, module in model.named_modules()}
     if path is None:
-        return last, names[id(_default_place(model, stack, recover) or levels[last])]
+        return last, names[id(_default_place(model, stack, recover) or blocks[last])]
     try:
         place = model.get_submodule(path) if path else None
     except AttributeError:
@@ -204,9 +191,9 @@ def _recovery_place(
             f"recover_after={path!r}: {type(model).__name__} has no module of this path that is called, in whose "
             "output the frames could return"
         )
-    number = next((number for number, level in enumerate(levels) if level is place), last)
+    number = next((number for number, block in enumerate(blocks) if block is place), last)
     if number < layers[-1]:
-        raise StackError(f"recover_after={path!r} is level {number}, before the last prune point, {layers[-1]}")
+        raise StackError(f"recover_after={path!r} is block {number}, before the last prune point, {layers[-1]}")
     return number, path
 
 
@@ -221,22 +208,20 @@ def _default_place(model: nn.Module, stack: Stack, recover: bool | str) -> nn.Mo
     return None
 
 
-def _tables(
-    model: nn.Module, stack: Stack, settings: Settings, heads: int | None, width: int | None
-) -> tuple[nn.ModuleList, FrameRecovery]:
-    """The modules with weights, on the device and of the type of the levels."""
+def _tables(model: nn.Module, stack: Stack, settings: Settings, heads: int | None, width: int | None) -> _Added:
+    """The modules with weights, on the device and of the type of the blocks."""
     taken = [name for name in ("prune", "recover") if hasattr(model, name)]
     if taken:
         raise StackError(f"this {type(model).__name__} has attributes of its own called {taken}: rename them")
-    level = stack.modules(model)[settings.layers[0]]
+    block = stack.modules(model)[settings.layers[0]]
     why = "recover=True learns positions and an attention"
-    channels = size("width", width, guess_width(model, level), why)
+    channels = size("width", width, guess_width(model, block), why)
     frames = settings.frames
     assert frames is not None
-    recovery = FrameRecovery(frames, channels, size("heads", heads, guess_heads(model, level), why))
+    recovery = FrameRecovery(frames, channels, size("heads", heads, guess_heads(model, block), why))
     counts = [settings.count(point, frames) for point in range(len(settings.layers))]
     prune = nn.ModuleList(RankPositions(count, channels) for count in counts)
-    like = next((each for each in level.parameters() if each.is_floating_point()), None)
+    like = next((each for each in block.parameters() if each.is_floating_point()), None)
     for module in (prune, recovery):
         module.train(model.training)
         if like is not None:
@@ -244,108 +229,84 @@ def _tables(
     return prune, recovery
 
 
-def _roles(
-    model: nn.Module, handle: Hourglass, layout: Any, added: tuple[nn.ModuleList, FrameRecovery] | None
-) -> Iterator[_Role]:
-    levels = handle.stack.modules(model)
-    states: dict[int, HourglassState] = {}
-    names = {id(module): name for name, module in model.named_modules()}
-
-    def state_of(module: nn.Module) -> HourglassState:
-        return states.setdefault(id(module), HourglassState(handle, layout, names[id(module)]))
-
-    acting = {id(levels[number]): levels[number] for number in handle.layers}
-    for point, number in enumerate(handle.layers):
-        state_of(levels[number]).point = point
-        state_of(levels[number]).positions = added[0][point] if added is not None else None  # type: ignore[assignment]
-    if handle.recover_after is not None:
-        back, last = model.get_submodule(handle.recover_after), levels[handle._end]
-        acting |= {id(back): back, id(last): last}
-        state_of(last).ends, state_of(back).returns = True, True
-        state_of(back).recovery = added[1] if added is not None else None
-    for module in acting.values():
-        yield module, HourglassLevel, state_of(module)
-    inside = {id(module) for level in levels for module in level.modules()}
-    for module in model.modules():
-        called = type(module).forward is not nn.Module.forward or module is model
-        if called and id(module) not in inside and any(child is levels[0] for child in module.modules()):
-            yield module, HourglassRoot, state_of(module)
-    if handle._settings.select == "attention":
+def _roles(model: nn.Module, handle: Hourglass, layout: Layout, added: _Added | None) -> list[Role]:
+    acting = _acting(model, handle, layout, added)
+    states = {state.path: state for state in acting}
+    roles: list[Role] = [(model.get_submodule(state.path), HourglassBlock, state) for state in acting]
+    for path, root in _roots(model, handle.stack):
+        roles.append((root, HourglassRoot, states.get(path) or HourglassState(handle, layout, path)))
+    if handle.settings.select == "attention":
+        blocks = handle.stack.modules(model)
         for number in handle.layers:
-            yield from _attention_roles(handle, number, levels[number - 1])
+            roles += _attention_roles(handle, number, blocks[number - 1])
+    return roles
 
 
-def _attention_roles(handle: Hourglass, number: int, level: nn.Module) -> Iterator[_Role]:
+def _acting(model: nn.Module, handle: Hourglass, layout: Layout, added: _Added | None) -> list[HourglassState]:
+    """The states of the blocks in front of which frames are dropped, of the last one, and of where frames return."""
+    paths = {module: path for path, module in model.named_modules()}
+    blocks = [paths[block] for block in handle.stack.modules(model)]
+    points = {blocks[number]: point for point, number in enumerate(handle.layers)}
+    last = back = None
+    if handle.recover_after is not None:
+        last, back = blocks[handle.end], paths[model.get_submodule(handle.recover_after)]
+    prune, recovery = added if added is not None else (None, None)
+    states = []
+    for path in dict.fromkeys([*points, *filter(None, (back, last))]):
+        state = HourglassState(handle, layout, path, points.get(path), ends=path == last, returns=path == back)
+        if prune is not None and state.point is not None:
+            state.positions = prune[state.point]  # type: ignore[assignment]
+        if state.returns:
+            state.recovery = recovery
+        states.append(state)
+    return states
+
+
+def _roots(model: nn.Module, stack: Stack) -> Iterator[tuple[str, nn.Module]]:
+    """The model and the modules between it and its blocks, those that are called."""
+    blocks = stack.modules(model)
+    inside = {module for block in blocks for module in block.modules()}
+    for path, module in model.named_modules():
+        called = type(module).forward is not nn.Module.forward or module is model
+        if called and module not in inside and any(child is blocks[0] for child in module.modules()):
+            yield path, module
+
+
+def _attention_roles(handle: Hourglass, number: int, block: nn.Module) -> Iterator[Role]:
     found = [
         module
-        for module in level.modules()
+        for module in block.modules()
         if isinstance(getattr(module, "qkv", None), nn.Module) and hasattr(module, "num_heads")
     ]
-    # Lifting hosts say with `axis` what an attention mixes: 1 is frames.
+    # Lifting models say with `axis` what an attention mixes: 1 is frames.
     temporal = [module for module in found if getattr(module, "axis", 1) == 1]
     if not temporal:
         raise StackError(
-            f'select="attention": the level before {number}, a {type(level).__name__}, has no attention over frames '
+            f'select="attention": the block before {number}, a {type(block).__name__}, has no attention over frames '
             'with num_heads and a qkv layer, whose output tells who attends to whom. Use select="tpc", or a callable'
         )
     for module in temporal:
         yield module.qkv, QkvRecorder, QkvState(handle, module)  # type: ignore[misc]
 
 
-def _install(
-    model: nn.Module, handle: Hourglass, roles: list[_Role], added: tuple[nn.ModuleList, FrameRecovery] | None
-) -> None:
-    done = []
+def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:
+    install(model, PLUGIN, handle, roles)
     try:
-        for module, plugin, state in roles:
-            swap(module, plugin)
-            done.append(module)
-            setattr(module, HOURGLASS_STATE, state)
-        model.hourglass = handle  # type: ignore[assignment]
-        _settle_cycles(model)
-    except (TypeError, StackError) as error:
-        for module in done:
-            _take_off(module)
-        model.__dict__.pop("hourglass", None)
-        if isinstance(error, StackError):
-            raise
-        raise StackError(f"Python cannot change the class of a module in this model: {error}") from error
-    if added is not None:
-        model.prune, model.recover = added
-
-
-def _settle_cycles(model: nn.Module) -> None:
-    """Cycles that found their blocks themselves move to the levels after the last prune point; others must fit."""
-    cyclic = cyclic_of(model)
-    if cyclic is not None and cyclic._asked == "auto":
-        move_cycles(model, choose_stack(model, blocks_to_cycle(model, "auto")))
-    elif cyclic is not None:
-        check_cycled(model, cyclic.stack)
-        cyclic._whole_first = chosen_behind(model, cyclic.stack)
-
-
-def _take_off(module: nn.Module) -> None:
-    for plugin in _PLUGINS:
-        if has_plugin(module, plugin):
-            unswap(module, plugin)
-    module.__dict__.pop(HOURGLASS_STATE, None)
-
-
-def _handle_at(module: nn.Module) -> Any:
-    return getattr(module.__dict__.get(HOURGLASS_STATE), "handle", None)
+        settle_cycles(model)
+    except StackError:
+        remove(model, PLUGIN)
+        settle_cycles(model)
+        raise
 
 
 def _choose_stack(model: nn.Module, blocks: str) -> Stack:
-    try:
-        stack = choose_stack(model, blocks)
-    except StackError as refusal:  # its advice is the call that the user made
-        raise StackError(str(refusal).replace("wrap_cyclic(", "wrap_hourglass(")) from None
+    stack = choose_stack(model, blocks, PLUGIN.verb)
     if any(PRUNE_STATE in module.__dict__ for module in stack.modules(model)):
         raise StackError(
             f'blocks="{blocks}": wrap_pruning drops tokens in these blocks; one of the two can act on a stack'
         )
     if stack.span(model)[0] is None:
         raise StackError(
-            f'blocks="{blocks}" is one module: name the container of the levels, between which frames drop'
+            f'blocks="{blocks}" is one module: name the container of the blocks, between which frames drop'
         )
     return stack

@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cycledistill.inputs import Inputs
+from cycledistill.cycle.exits import at_exit
 from cycledistill.insight.attention import hook_attention, over_tokens
 from cycledistill.insight.track import run, track_blocks
+from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
+from cycledistill.stack.probe import Inputs
 
 
 @dataclass(frozen=True)
@@ -120,25 +122,25 @@ def attention_maps(
         raise ValueError(f"rows={rows!r}: a slice of query tokens is expected, such as slice(0, 17), or None for all")
     maps: list[AttentionMap] = []
     counts, skipped = set[int](), 0
-    pruning: Any = vars(model).get("pruning")
+    pruning = handle_of(model, "pruning")
     scored = pruning.layers if pruning is not None else ()
-    with track_blocks(model, cycles, blocks) as (modules, place):
+    with track_blocks(model, cycles, blocks) as (modules, running):
 
-        def seen(weights: Tensor, queries: int) -> None:
+        def add(weights: Tensor, queries: int) -> None:
             nonlocal skipped
-            same = bool(maps) and (maps[-1].cycle, maps[-1].layer) == (place.cycle, place.layer)
-            if place.layer is None or (same and place.layer in scored):
+            same = bool(maps) and (maps[-1].cycle, maps[-1].layer) == (running.cycle, running.layer)
+            if running.layer is None or (same and running.layer in scored):
                 return  # outside the stack, or the scores by which this layer prunes
-            if not over_tokens(weights, queries, place.state):
+            if not over_tokens(weights, queries, running.shape):
                 skipped += 1
                 return
             counts.add(queries)
             if not weights.shape[2]:
                 return
-            kept = weights.mean((0, 1), keepdim=True) if mean else weights
-            maps.append(AttentionMap(place.cycle, place.layer, kept.cpu(), maps[-1].part + 1 if same else 0))
+            shown = weights.mean((0, 1), keepdim=True) if mean else weights
+            maps.append(AttentionMap(running.cycle, running.layer, shown.cpu(), maps[-1].part + 1 if same else 0))
 
-        with hook_attention(seen, rows):
+        with hook_attention(add, rows):
             run(model, inputs)
     if not counts:
         raise ValueError(_no_attention(modules, skipped))
@@ -180,10 +182,10 @@ def token_drift(model: nn.Module, inputs: Inputs, *, cycles: int | None = None, 
         [0.21, 0.83, 0.95]
     """
     states: list[Tensor] = []
-    with track_blocks(model, cycles, blocks) as (modules, place):
+    with track_blocks(model, cycles, blocks) as (modules, running):
 
         def before(_: nn.Module, args: Any, kwargs: Any) -> None:
-            if place.cycle == 1:
+            if running.cycle == 1:
                 states.append(_first(tree_leaves((args, kwargs))))
 
         def after(_: nn.Module, __: Any, output: Any) -> None:
@@ -248,17 +250,17 @@ def exit_scores(
         >>> exit_scores(model, loader, exits=(1, 2, 3))
         {1: 0.72, 2: 0.73, 3: 0.73}
     """
-    handle: Any = vars(model).get("cyclic")
-    if handle is None or not exits:
-        raise ValueError(f"{type(model).__name__} {'is not wrapped' if handle is None else 'was asked for no exits'}")
+    wrapped = handle_of(model, "cyclic") is not None
+    if not wrapped or not exits:
+        raise ValueError(f"{type(model).__name__} {'was asked for no exits' if wrapped else 'is not wrapped'}")
     score = score or _top1
-    sums, count, before, mode = dict.fromkeys(exits, 0.0), 0, handle.exit, model.training
+    sums, count, mode = dict.fromkeys(exits, 0.0), 0, model.training
     model.eval()
     try:
         for inputs, target in batches:
             for number in exits:
-                handle.exit = number
-                scores = score(run(model, inputs), target)
+                with at_exit(model, number):
+                    scores = score(run(model, inputs), target)
                 if not isinstance(scores, Tensor) or scores.ndim != 1:
                     raise ValueError(
                         f"score returned {_described(scores)}: a tensor with one number a sample, (B,), is expected, "
@@ -267,7 +269,6 @@ def exit_scores(
                 sums[number] += float(scores.double().sum())
             count += len(scores)
     finally:
-        handle.exit = before
         model.train(mode)
     if not count:
         raise ValueError("there were no batches")

@@ -63,15 +63,15 @@ def plot_attention(
         raise ValueError(f"row={row}: the maps have {rows} rows, numbered from 0")
     layers = sorted({m.layer for m in shown})
     picked = [layers[round(i)] for i in torch.linspace(0, len(layers) - 1, min(columns, len(layers))).tolist()]
-    places = sorted({(m.layer, m.part) for m in shown if m.layer in picked})
+    parts = sorted({(m.layer, m.part) for m in shown if m.layer in picked})
     cycles = sorted({m.cycle for m in shown})
-    figure, axes = _figure(len(cycles), len(places), 1.7, 2.05)
+    figure, axes = _figure(len(cycles), len(parts), 1.7, 2.05)
     for axis in axes.flat:
         axis.set_axis_off()  # a layer may be missing in one of the cycles
     for m in shown:
         if m.layer not in picked:
             continue
-        axis = axes[cycles.index(m.cycle)][places.index((m.layer, m.part))]
+        axis = axes[cycles.index(m.cycle)][parts.index((m.layer, m.part))]
         axis.set_axis_on()
         weights = m.weights[sample].mean(0)
         if grid is None:
@@ -84,14 +84,14 @@ def plot_attention(
                 axis.imshow(image.numpy(), extent=extent)
             alpha = 0.65 if image is not None else 1.0
             drawn = axis.imshow(patches, cmap="viridis", alpha=alpha, extent=extent, interpolation="nearest")
-        several = any(part for layer, part in places if layer == m.layer)
+        several = any(part for layer, part in parts if layer == m.layer)
         title = f"cycle {m.cycle}, layer {m.layer + 1}" + (f", part {m.part + 1}" if several else "")
         axis.set_title(title, fontsize=7 if several else 8)
         axis.set_xlabel("{:.3g} to {:.3g}".format(*drawn.get_clim()), fontsize=7)
         axis.set_xticks([])
         axis.set_yticks([])
     said = "Each picture has its own scale, dark to bright: the weights written below it."
-    figure.supxlabel("\n".join(textwrap.wrap(said, 26 * len(places))), fontsize=7)
+    figure.supxlabel("\n".join(textwrap.wrap(said, 26 * len(parts))), fontsize=7)
     return figure
 
 
@@ -115,7 +115,7 @@ def plot_drift(drifts: Sequence[Drift]) -> Any:
     right.plot(cycles, [drift.norm for drift in drifts], marker="o", color=PALETTE[3])
     right.set_title("norm of a token after it", fontsize=9)
     lost = [str(drift.cycle) for drift in drifts if math.isnan(drift.step)]
-    for axis, note in ((left, lost), (right, [])):
+    for axis, missing in ((left, lost), (right, [])):
         values = [value for line in axis.lines for value in line.get_ydata() if math.isfinite(value)]
         low, high = min(values, default=0.0), max(values, default=1.0)
         axis.set_ylim(1.1 * min(low, 0), 1.1 * max(high, 0) or 0.1)
@@ -123,7 +123,7 @@ def plot_drift(drifts: Sequence[Drift]) -> Any:
             axis.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
         axis.set_xticks(cycles)
         axis.set_xlim(min(cycles) - 0.2, max(cycles) + 0.2)
-        said = f"\n{', '.join(note)}: not comparable, the number of tokens changes" if note else ""
+        said = f"\n{', '.join(missing)}: not comparable, the number of tokens changes" if missing else ""
         axis.set_xlabel(f"cycle{said}", fontsize=8)
     return figure
 

@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cycledistill.insight.measures import AttentionMap, attention_maps, parameter_profile, token_drift
+from cycledistill.plugin.install import handle_of
 
 GROUP = "cycledistill.checkpoints"
 
@@ -35,7 +36,7 @@ class Subject:
             [0, 1], or ``None`` where the file holds none (keypoints).
         grid: Height and width of the image in patches, whose tokens come last in the state; ``None`` if there is none:
             then attention is drawn as a matrix, queries by keys.
-        rows: The query tokens that are watched.
+        rows: The query tokens whose attention is read.
         row_names: Names of those whose attention is drawn over the picture.
         row_places: Their numbers among ``rows``; by default the first ones.
         prefix: Tokens before the patches, as `plot_attention` takes it.
@@ -139,7 +140,7 @@ def _labels(models: list[Subject]) -> list[str]:
 
 
 def _facts(subject: Subject) -> dict[str, str]:
-    handle: Any = vars(subject.model).get("cyclic")
+    handle = handle_of(subject.model, "cyclic")
     facts = {
         "model": type(subject.model).__name__,
         "parameters": f"{sum(p.numel() for p in subject.model.parameters()):,}",

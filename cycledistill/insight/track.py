@@ -10,22 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cycledistill.inputs import Inputs, call_of
+from cycledistill.cycle.exits import at_exit
+from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.find import choose_stack
+from cycledistill.stack.probe import Inputs, call_of
 
 
 @dataclass
-class Place:
+class RunningBlock:
     """Which block runs now, and the shape of the first tensor that entered it."""
 
     cycle: int = 0
     layer: int | None = None
-    state: torch.Size = field(default_factory=torch.Size)
+    """Its number in the stack, from 0; ``None`` outside the stack."""
+    shape: torch.Size = field(default_factory=torch.Size)
 
 
 @contextmanager
-def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[tuple[list[nn.Module], Place]]:
+def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[tuple[list[nn.Module], RunningBlock]]:
     """The blocks in eval mode at the exit asked for, and which of them runs at any time.
 
     Raises:
@@ -33,33 +36,31 @@ def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[
     """
     if cycles is not None and (isinstance(cycles, bool) or not isinstance(cycles, int) or cycles < 1):
         raise ValueError(f"cycles={cycles!r}: a whole number of at least 1, or None for those trained, is expected")
-    handle: Any = vars(model).get("cyclic")
+    handle = handle_of(model, "cyclic")
     stack = handle.stack if handle is not None else choose_stack(model, blocks)
     cycles = cycles or (handle.cycles if handle is not None else 1)
     if handle is None and cycles > 1:
         raise ValueError(
             f"cycles={cycles}: {type(model).__name__} is not wrapped, so it has one; wrap_cyclic(model) first"
         )
-    modules, place = stack.modules(model), Place()
-    mode, before = model.training, handle.exit if handle is not None else 1
+    modules, running = stack.modules(model), RunningBlock()
     with ExitStack() as undo:
-        undo.callback(model.train, mode)
+        undo.callback(model.train, model.training)
         model.eval()
-        if handle is not None:
-            undo.callback(setattr, handle, "exit", before)
-            handle.exit = cycles
+        undo.enter_context(at_exit(model, cycles))
         for index, module in enumerate(modules):
 
             def enter(_: nn.Module, args: Any, kwargs: Any, index: int = index) -> None:
-                place.cycle, place.layer = place.cycle + (index == 0), index
-                place.state = next((x.shape for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)), place.state)
+                running.cycle, running.layer = running.cycle + (index == 0), index
+                entered = (x.shape for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
+                running.shape = next(entered, running.shape)
 
             def leave(_: nn.Module, __: Any, ___: Any) -> None:
-                place.layer = None
+                running.layer = None
 
             undo.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             undo.callback(module.register_forward_hook(leave).remove)
-        yield modules, place
+        yield modules, running
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:

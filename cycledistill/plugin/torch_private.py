@@ -39,6 +39,7 @@ __all__ = [
     "AnyBatchNorm",
     "AnyConvolution",
     "TorchDispatchMode",
+    "compiled_from",
     "forward_hooks",
     "is_compiled",
     "is_replica",
@@ -126,3 +127,11 @@ def is_compiled(module: nn.Module) -> bool:
     Public: none; the class is ``torch._dynamo.OptimizedModule``, and importing it loads the compiler.
     """
     return any(each.__name__ == "OptimizedModule" for each in type(module).__mro__)
+
+
+def compiled_from(module: nn.Module) -> nn.Module:
+    """The module that ``torch.compile`` was given, where it returned this one; else the module itself.
+
+    Public: none.
+    """
+    return module.get_submodule("_orig_mod") if is_compiled(module) else module

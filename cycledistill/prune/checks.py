@@ -1,4 +1,4 @@
-"""What must hold before a model is pruned: its layers and parts, its forward without data, and one block's numbers."""
+"""What must hold before a model is pruned: its blocks and their parts, a forward without data, one block's numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cycledistill.errors import StackError
 from cycledistill.plugin.swap import bare, recipe_of
 from cycledistill.plugin.torch_private import tree_map
-from cycledistill.prune.scores import attention_rows
+from cycledistill.prune.scores import scoring_attention
 from cycledistill.stack.find import Stack
 from cycledistill.stack.probe import guess_inputs, meta_copy, run_meta
 
@@ -24,7 +24,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def check_layers(layers: Sequence[int], stack: Stack) -> tuple[int, ...]:
-    """The numbers of the pruning layers, ascending; refuses what are no numbers of blocks of ``stack``."""
+    """The numbers of the blocks that drop tokens, ascending; refuses what are no numbers of blocks of ``stack``."""
     numbers = tuple(layers) if isinstance(layers, (tuple, list, range)) else ()
     whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
     if not numbers or not whole or len(set(numbers)) != len(numbers):
@@ -80,24 +80,24 @@ def trial(model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Mod
     """
     given: list[Arguments] = []
     try:
-        twin = bare(meta_copy(model))
+        shadow = bare(meta_copy(model))
     except Exception as error:  # whatever a model's own __deepcopy__ raises, the trial just gives no verdict
         _logger.debug("no meta copy of %s: %s", type(model).__name__, error)
         return None
-    hook = stack.modules(twin)[number].register_forward_pre_hook(
+    hook = stack.modules(shadow)[number].register_forward_pre_hook(
         lambda _, args, kwargs: given.append((args, kwargs)), with_kwargs=True
     )
     for inputs in guess_inputs(model, batch=2):
         try:
-            run_meta(twin, inputs)
+            run_meta(shadow, inputs)
         except Exception as error:  # a wrong guess of the input fails anywhere inside the model
             _logger.debug("trial of %s failed: %s", type(model).__name__, error)
             given.clear()
             continue
         hook.remove()
-        install(twin)
+        install(shadow)
         try:
-            run_meta(twin, inputs)
+            run_meta(shadow, inputs)
         except StackError:
             raise
         except Exception as error:
@@ -109,40 +109,40 @@ def trial(model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Mod
     return None
 
 
-def check_block(stack: Stack, number: int, block: nn.Module, query: slice, given: Arguments) -> None:
+def check_block(stack: Stack, number: int, block: nn.Module, scoring: slice, given: Arguments) -> None:
     """Compare what pruning assumes with what a block computes, on a copy with random weights and inputs.
 
     Raises:
         StackError: The attention is not softmax attention as read from ``qkv``, or norm and MLP mix tokens.
     """
     try:
-        twin = _random_copy(block)
+        shadow = _random_copy(block)
         args, kwargs = tree_map(_random_like, given)
-        attention_agrees = _attention_agrees(twin, args, kwargs, query)
-        mlp_agrees = _mlp_agrees(twin, args, kwargs)
+        attention_agrees = _attention_agrees(shadow, args, kwargs, scoring)
+        mlp_agrees = _mlp_agrees(shadow, args, kwargs)
     except Exception as error:  # weights that cannot be copied (sharded, quantised): no verdict
         _logger.debug("no check of block %d of %s: %s", number, stack.path, error)
         return
     if not attention_agrees:
         raise StackError(
-            f'blocks="{stack.path}": the attention of block {number}, a {type(twin.attn).__name__}, is not plain '
+            f'blocks="{stack.path}": the attention of block {number}, a {type(shadow.attn).__name__}, is not plain '
             "softmax attention of the queries, keys and values that its qkv returns, so scores cannot be read there"
         )
     if not mlp_agrees:
         raise StackError(
-            f'blocks="{stack.path}": norm2 and mlp of block {number} mix tokens, so they cannot run on survivors alone'
+            f'blocks="{stack.path}": norm2 and mlp of block {number} mix tokens, so they cannot run on some alone'
         )
 
 
 def _random_copy(block: nn.Module) -> Any:
-    twin = bare(copy.deepcopy(block)).float().eval().requires_grad_(False)
+    shadow = bare(copy.deepcopy(block)).float().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
-    twin = twin.cpu()  # fails for a block on the meta device, which has nothing to check
-    for parameter in twin.parameters():  # those of a fresh model may hide a part behind zeros
+    shadow = shadow.cpu()  # fails for a block on the meta device, which has nothing to check
+    for parameter in shadow.parameters():  # those of a fresh model may hide a part behind zeros
         spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.2
         values = torch.randn(parameter.shape, generator=generator) * spread
         parameter.copy_(values if parameter.ndim > 1 else 1.0 + values)
-    return twin
+    return shadow
 
 
 def _random_like(value: Any) -> Any:
@@ -153,34 +153,38 @@ def _random_like(value: Any) -> Any:
     return torch.randn(value.shape, generator=torch.Generator().manual_seed(1))
 
 
-def _attention_agrees(twin: Any, args: tuple[Any, ...], kwargs: dict[str, Any], query: slice) -> bool:
-    """Whether the first query row stays the same when every token's value is that row's mix of the values."""
+def _attention_agrees(shadow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], scoring: slice) -> bool:
+    """Whether the first scoring token gets the same when every token's value is the mix that it pays attention to."""
     seen: dict[str, Any] = {}
     handles = [
-        twin.attn.register_forward_pre_hook(lambda _, args, kwargs: seen.update(call=(args, kwargs)), with_kwargs=True),
-        twin.attn.register_forward_hook(lambda _, args, output: seen.update(output=output)),
-        twin.attn.qkv.register_forward_hook(lambda _, args, output: seen.update(qkv=output.clone())),
+        shadow.attn.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.update(call=(args, kwargs)), with_kwargs=True
+        ),
+        shadow.attn.register_forward_hook(lambda _, args, output: seen.update(output=output)),
+        shadow.attn.qkv.register_forward_hook(lambda _, args, output: seen.update(qkv=output.clone())),
     ]
-    twin(*args, **kwargs)
+    shadow(*args, **kwargs)
     for handle in handles:
         handle.remove()
     (args, kwargs), qkv, output = seen["call"], seen["qkv"], seen["output"]
     named = dict(kwargs)
     tables = {kind: named[name] for kind in ("rope", "mask") for name in named if kind in name}
-    row = slice(query.start, query.start + 1)
-    attention = attention_rows(twin.attn, qkv, row, **tables)
-    heads = qkv.unflatten(2, (3, twin.attn.num_heads, -1))
+    row = slice(scoring.start, scoring.start + 1)
+    attention = scoring_attention(shadow.attn, qkv, row, **tables)
+    heads = qkv.unflatten(2, (3, shadow.attn.num_heads, -1))
     mixed = attention @ heads[:, :, 2].transpose(1, 2)
     heads = heads.clone()
     heads[:, :, 2] = mixed.transpose(1, 2)
-    replaced = twin.attn.qkv.register_forward_hook(lambda *_: heads.flatten(2))
-    again = twin.attn(*args, **kwargs)
+    replaced = shadow.attn.qkv.register_forward_hook(lambda *_: heads.flatten(2))
+    again = shadow.attn(*args, **kwargs)
     replaced.remove()
     return torch.allclose(again[:, row], output[:, row], rtol=1e-3, atol=1e-4)
 
 
-def _mlp_agrees(twin: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+def _mlp_agrees(shadow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether norm2 and MLP give every other token the same when the rest is left out."""
-    state = args[0] if args else next(iter(kwargs.values()))
-    every_other = state[:, ::2]
-    return torch.allclose(twin.mlp(twin.norm2(every_other)), twin.mlp(twin.norm2(state))[:, ::2], rtol=1e-3, atol=1e-4)
+    tokens = args[0] if args else next(iter(kwargs.values()))
+    every_other = tokens[:, ::2]
+    return torch.allclose(
+        shadow.mlp(shadow.norm2(every_other)), shadow.mlp(shadow.norm2(tokens))[:, ::2], rtol=1e-3, atol=1e-4
+    )

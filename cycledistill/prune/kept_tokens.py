@@ -1,7 +1,7 @@
-"""Which tokens of a pruned state are left, carried on the state itself, and how to pick the rows that belong to them.
+"""Which tokens are kept: a mark on the tensor that holds them, and the parts of other arguments that belong to them.
 
-The note travels as an attribute of the tensor that a block hands to the next. So a block knows its entry whoever calls
-it: the model, a further cycle, or the recomputation of a checkpoint in the backward of an earlier forward.
+The mark travels as an attribute of the tensor that a block hands to the next. So a block knows what enters it
+whoever calls: the model, a further cycle, or the recomputation of a checkpoint in the backward of an earlier forward.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from torch import Tensor
 from cycledistill.errors import StackError
 from cycledistill.plugin.rows import flat_rows, take_rows, with_first
 
-_NOTE = "_cycledistill_kept"
+_MARK = "_cycledistill_kept"
 
 
 @dataclass(frozen=True)
 class KeptTokens:
-    """The tokens left in a pruned state.
+    """The tokens that a tensor (B, first + k, C) still holds.
+
+    One word for one thing, here and for the kept frames of an hourglass: ``index`` counts in the full grid, where
+    nothing was dropped yet; ``local`` counts among what entered the block that drops; both leave out the first tokens.
 
     Attributes:
-        index: (B, k), positions of the survivors among the ``total - first`` droppable tokens, in their present order.
+        index: (B, k), the kept ones among the ``total - first`` droppable tokens of the full grid, in present order.
         first: Tokens in front that are never dropped.
-        total: Tokens of the unpruned state, the first ones included.
-        block: Number of the block that returned the state.
+        total: Tokens of the full grid, the first ones included.
+        block: Number of the block that returned the tensor.
         again: Whether it did so in a further cycle, which drops no more.
-        taken: Arguments that blocks took for these tokens, and their parts: most models hand the same to every block.
+        taken: Arguments and the parts of them that belong to these tokens: most models hand the same to all blocks.
     """
 
     index: Tensor
@@ -39,36 +42,36 @@ class KeptTokens:
     taken: list[tuple[Tensor, Tensor]] = field(default_factory=list, compare=False, repr=False)
 
     def then(self, local: Tensor, block: int) -> KeptTokens:
-        """What is left after ``local`` (B, k) of the present survivors were kept in ``block``."""
+        """What is kept after ``block`` kept ``local`` (B, k) of these."""
         return KeptTokens(self.index.gather(1, local), self.first, self.total, block)
 
     def all_index(self) -> Tensor:
-        """(B, first + k): positions in the unpruned state, of every token that is left."""
+        """(B, first + k): every kept token, the first ones included, among all ``total`` of the full grid."""
         return with_first(self.index, self.first)
 
 
-def mark_kept_tokens(state: Tensor, kept: KeptTokens) -> None:
-    """Write on ``state`` which tokens it holds."""
-    setattr(state, _NOTE, kept)
+def mark_kept_tokens(tokens: Tensor, kept: KeptTokens) -> None:
+    """Mark on ``tokens`` which ones they are."""
+    setattr(tokens, _MARK, kept)
 
 
-def kept_tokens_of(state: Tensor) -> KeptTokens | None:
-    """Which tokens ``state`` holds, or ``None`` for a state that was not pruned."""
-    return getattr(state, _NOTE, None)
+def kept_tokens_of(tokens: Tensor) -> KeptTokens | None:
+    """Which ones ``tokens`` are, or ``None`` where none was dropped."""
+    return getattr(tokens, _MARK, None)
 
 
 def take_argument(name: str, value: Any, kept: KeptTokens) -> Any:
-    """The part of a block's argument that belongs to the tokens that are left.
+    """The part of a block's argument that belongs to the kept tokens.
 
-    Token axes are told by length: that of the unpruned state, or of its droppable tokens. Served are per-token tables
+    Token axes are told by length: that of the full grid, or of its droppable tokens. Served are per-token tables
     (..., N, C), rotary tables (a name with "rope": (N, C), (H, N, C) or (B, H, N, C), as timm passes them), and masks
     or biases (a name with "mask" or "bias": (N, N), (H, N, N), (B, H, N, N), (B, H, 1, N), (B, N)). Anything else
     is passed on as it is.
 
     Args:
         name: Name of the parameter in the block's forward.
-        value: The argument for the unpruned state.
-        kept: The tokens that are left.
+        value: The argument for the full grid.
+        kept: The kept tokens.
     """
     if not isinstance(value, Tensor) or value.ndim < 2:
         return value
@@ -100,8 +103,8 @@ def _part(name: str, value: Tensor, kept: KeptTokens) -> Tensor:
         return take_rows(value, flat_rows(index, value.shape[1]))
     if value.ndim == 2 or value.shape[:-2].numel() == 1:
         table = value.reshape(value.shape[-2:])
-        rows = table.index_select(0, index.flatten())
-        return rows.view(index.shape[0], *value.shape[1:-2], index.shape[1], value.shape[-1])
+        taken = table.index_select(0, index.flatten())
+        return taken.view(index.shape[0], *value.shape[1:-2], index.shape[1], value.shape[-1])
     return _take(value, -2, index)
 
 

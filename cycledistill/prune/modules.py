@@ -1,8 +1,23 @@
 """The plug-ins of token pruning: a block that drops tokens between its attention and its MLP, without knowing it.
 
-Inside a pruning block, ``qkv`` keeps its output; ``norm2`` scores the tokens and normalises the survivors alone; the
-MLP puts its result into zeros of the full length, so that the block's own residual sum fits; and the block returns the
-rows of the survivors. All of that acts in ``__call__``, outside hooks: a hook sees what was computed.
+One forward of a pruned model, in the names of this package:
+
+1. The model makes its tokens (B, N, C) and hands them to block 0. They carry no mark: all N are there, and
+   ``Pruning.show(None)`` clears the index of the forward before.
+2. A block that drops none (:class:`PrunedBlock`) runs as it is.
+3. A block of ``Pruning.layers`` opens a :class:`PruneCall` and runs its own forward on the tokens that entered:
+   the attention mixes all of them, and :class:`PrunedQkv` keeps what ``attn.qkv`` returned; ``norm2``
+   (:class:`PrunedNorm`) scores them (:func:`token_scores`), chooses the kept ones (``local``) and normalises these
+   alone; ``mlp`` (:class:`PrunedMlp`) runs on the kept tokens and puts its result into zeros of the full length, so
+   that the block's own residual sum fits. Of that sum the block returns the kept tokens, (B, first + k, C).
+4. :func:`mark_kept_tokens` writes on what the block returns which tokens of the full grid it holds
+   (:class:`KeptTokens`). The next block reads the mark (:func:`kept_tokens_of`), and takes from its other arguments
+   (positions, rotary tables, masks) the part of these tokens (:func:`take_argument`).
+5. The rest of the model runs on the kept tokens. ``model.pruning.index`` are those of the last block that dropped some.
+
+A further cycle starts from marked tokens: a mark of the block itself or of a later one says that it drops no more
+(``again``). A checkpointed block that runs again in the backward finds the same mark, makes the same choice, and leaves
+the handle alone. All of this acts in ``__call__``, outside hooks: a hook sees what was computed.
 """
 
 from __future__ import annotations
@@ -11,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import zip_longest
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,50 +36,39 @@ from cycledistill.plugin.rows import flat_rows, put_rows, take_rows, with_first
 from cycledistill.plugin.state import ON_THE_FULL_GRID, PRUNE_STATE
 from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import is_replica, recomputing
+from cycledistill.prune.handle import Pruning
 from cycledistill.prune.kept_tokens import KeptTokens, kept_tokens_of, mark_kept_tokens, take_argument
 from cycledistill.prune.scores import token_scores
 
 
-class Settings(Protocol):
-    """What the blocks ask of the handle ``model.pruning``."""
-
-    query: slice
-    first: int
-
-    @property
-    def keep(self) -> float:
-        """Fraction of the tokens that each pruning layer keeps."""
-
-    def count(self, number: int) -> int:
-        """How many of ``number`` droppable tokens a pruning layer keeps."""
-
-    def show(self, index: Tensor | None) -> None:
-        """Take note of the tokens kept so far in this forward."""
-
-
 @dataclass
 class PruneState:
-    """The place of a block, shared with its ``qkv``, ``norm2`` and ``mlp``."""
+    """What a swapped module knows of the pruning; a block shares its state with its ``qkv``, ``norm2`` and ``mlp``."""
 
-    settings: Settings
+    handle: Pruning
     path: str
+    """Path of the stack."""
     block: int
-    prunes: bool
+    """Number of the block; -1 at the model itself."""
+    drops: bool
+    """Whether the block drops tokens."""
     parameters: tuple[str, ...]
+    """Names of the block's arguments in the order of its signature."""
     call: PruneCall | None = None
-
-    def error(self, what: str) -> StackError:
-        """A refusal that names this block."""
-        return StackError(f'blocks="{self.path}": block {self.block} {what}')
+    """The call of the block that is running, if it drops tokens."""
 
 
 @dataclass
 class PruneCall:
-    """One call of a pruning block, from its entry to its return."""
+    """One call of a block that drops tokens, from its entry to its return.
+
+    ``entered`` tokens come in, ``count`` of the droppable ones are kept: ``local`` are their positions (B, k) among
+    the droppable tokens that entered, ``rows`` those of all tokens that stay, as flat rows (B * (first + k),).
+    """
 
     attention: nn.Module
-    named: dict[str, Any]
-    number: int
+    arguments: dict[str, Any]
+    entered: int
     count: int
     qkv: Tensor | None = None
     local: Tensor | None = None
@@ -73,78 +77,126 @@ class PruneCall:
 
 
 class PrunedBlock(Swapped):
-    """A block of a pruned stack: takes its arguments for the tokens that are left, and drops some if it is its turn."""
+    """A block of a pruned stack: takes its arguments for the kept tokens, and drops some if it is its turn."""
 
     swap_order = 20
     drops_tokens = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run on the tokens that are left, and note on the output which ones these are."""
-        site: PruneState = self.__dict__[PRUNE_STATE]
-        state = args[0] if args else kwargs[site.parameters[0]]
-        kept = kept_tokens_of(state)
+        """Run on the kept tokens, and mark on the output which ones these are."""
+        state: PruneState = self.__dict__[PRUNE_STATE]
+        tokens = args[0] if args else kwargs[state.parameters[0]]
+        kept = kept_tokens_of(tokens)
         if kept is not None:
-            # The state was returned by this block or a later one: this is a further cycle, which prunes no more.
-            again = kept.again or site.block <= kept.block
+            # The tokens were returned by this block or a later one: this is a further cycle, which drops no more.
+            again = kept.again or state.block <= kept.block
             args = tuple(
-                arg if arg is state else take_argument(name, arg, kept)
-                for name, arg in zip_longest(site.parameters[: len(args)], args, fillvalue="")
+                arg if arg is tokens else take_argument(name, arg, kept)
+                for name, arg in zip_longest(state.parameters[: len(args)], args, fillvalue="")
             )
-            kwargs = {name: arg if arg is state else take_argument(name, arg, kept) for name, arg in kwargs.items()}
+            kwargs = {name: arg if arg is tokens else take_argument(name, arg, kept) for name, arg in kwargs.items()}
         else:
             again = False
-            if site.block == 0 and not recomputing():
-                site.settings.show(None)
-        if again or not site.prunes:
+            if state.block == 0 and not recomputing():
+                state.handle.show(None)
+        if again or not state.drops:
             output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         else:
-            output, kept = self._drop(site, state, kept, args, kwargs)
+            output, kept = self._drop(state, tokens, kept, args, kwargs)
         if kept is not None:
-            mark_kept_tokens(output, replace(kept, block=site.block, again=again))
+            mark_kept_tokens(output, replace(kept, block=state.block, again=again))
         return output
 
     def _drop(
-        self, site: PruneState, state: Tensor, kept: KeptTokens | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, state: PruneState, tokens: Tensor, kept: KeptTokens | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, KeptTokens | None]:
-        settings = site.settings
-        if is_replica(self):
-            raise site.error(
-                "is a replica of torch.nn.DataParallel, whose threads share one record of the forward: use "
-                "torch.nn.parallel.DistributedDataParallel"
-            )
-        if state.ndim != 3 or state.shape[1] <= settings.first:
-            raise site.error(
-                f"received a state {tuple(state.shape)}: pruning takes (B, N, C) with tokens after the first "
-                f"{settings.first}, which are never dropped"
-            )
-        number = state.shape[1]
-        count = settings.count(number - settings.first)
-        if count >= number - settings.first:
+        handle = state.handle
+        _check_droppable(self, state, tokens)  # type: ignore[arg-type]
+        entered = tokens.shape[1]
+        count = handle.count(entered - handle.first)
+        if count >= entered - handle.first:
             return super().__call__(*args, **kwargs), kept  # type: ignore[misc]
-        named = {**dict(zip(site.parameters, args, strict=False)), **kwargs}
-        call = site.call = PruneCall(self.attn, named, number, count)  # type: ignore[attr-defined]
+        arguments = {**dict(zip(state.parameters, args, strict=False)), **kwargs}
+        call = state.call = PruneCall(self.attn, arguments, entered, count)  # type: ignore[attr-defined]
         try:
             output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         finally:
-            site.call = None
+            state.call = None
         if call.local is None or call.rows is None or not call.mlp_done:
-            raise site.error("did not run attn.qkv, norm2 and mlp in this order, one call each; it cannot be pruned")
+            raise _refusal(
+                state, "did not run attn.qkv, norm2 and mlp in this order, one call each; it cannot be pruned"
+            )
         if kept is None:
-            index = torch.arange(number - settings.first, device=state.device).expand(state.shape[0], -1)
-            kept = KeptTokens(index, settings.first, number, site.block)
-        kept = kept.then(call.local, site.block)
+            index = torch.arange(entered - handle.first, device=tokens.device).expand(tokens.shape[0], -1)
+            kept = KeptTokens(index, handle.first, entered, state.block)
+        kept = kept.then(call.local, state.block)
         if not recomputing():
-            settings.show(kept.index)
+            handle.show(kept.index)
         return take_rows(output, call.rows), kept
 
     def __prepare_scriptable__(self) -> nn.Module:
-        raise self.__dict__[PRUNE_STATE].error(
-            "cannot be compiled by torch.jit.script, which would drop no token: use torch.jit.trace, torch.export, ONNX"
+        raise _refusal(
+            self.__dict__[PRUNE_STATE],
+            "cannot be compiled by torch.jit.script, which drops no token: use torch.jit.trace, torch.export, ONNX",
         )
 
 
+class PrunedQkv(Swapped):
+    """The projection to queries, keys and values: keeps its output for the scores."""
+
+    swap_order = 20
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Project, and keep the result where the block drops tokens."""
+        output = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        call = self.__dict__[PRUNE_STATE].call
+        if call is not None:
+            call.qkv = output
+        return output
+
+
+class PrunedNorm(Swapped):
+    """The norm before the MLP: chooses the kept tokens and normalises these alone."""
+
+    swap_order = 20
+
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Normalise the kept tokens (B, first + k, C) of ``x`` (B, N, C)."""
+        state: PruneState = self.__dict__[PRUNE_STATE]
+        call = state.call
+        if call is None:
+            return super().__call__(x, *args, **kwargs)  # type: ignore[misc]
+        if call.qkv is None or call.rows is not None or call.qkv.shape[:2] != x.shape[:2]:
+            raise _refusal(
+                state,
+                "does not call attn.qkv once, as a module, on the (B, N, C) tokens that norm2 then receives; attention "
+                "in windows, with a functional projection or in parallel with the MLP is not served",
+            )
+        call.local = _choose(state, call)
+        call.rows = flat_rows(with_first(call.local, state.handle.first), call.entered)
+        return super().__call__(take_rows(x, call.rows), *args, **kwargs)  # type: ignore[misc]
+
+
+class PrunedMlp(Swapped):
+    """The MLP: runs on the kept tokens and returns its result among zeros."""
+
+    swap_order = 20
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run on (B, first + k, C), and return (B, N, C)."""
+        state: PruneState = self.__dict__[PRUNE_STATE]
+        call = state.call
+        output = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        if call is None:
+            return output
+        if call.rows is None or call.mlp_done or output.shape[1] != state.handle.first + call.count:
+            raise _refusal(state, "does not run norm2 directly before mlp, one call each; it cannot be pruned")
+        call.mlp_done = True
+        return put_rows(output, call.rows, call.entered)
+
+
 class PrunedModel(Swapped):
-    """The whole model: refuses what would put the tokens that are left back on the full grid of patches."""
+    """The whole model: refuses what would put the kept tokens back on the full grid of patches."""
 
     swap_order = 20
 
@@ -158,8 +210,8 @@ class PrunedModel(Swapped):
 def _on_the_full_grid(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
-        site: PruneState = self.__dict__[PRUNE_STATE]
-        if site.settings.keep < 1:
+        state: PruneState = self.__dict__[PRUNE_STATE]
+        if state.handle.keep < 1:
             raise StackError(
                 f"{name} puts tokens back on the grid of patches, and this model drops some: set "
                 "model.pruning.keep = 1.0, or unwrap_pruning(model)"
@@ -169,70 +221,36 @@ def _on_the_full_grid(name: str, method: Callable[..., Any]) -> Callable[..., An
     return enter
 
 
-class PrunedQkv(Swapped):
-    """The projection to queries, keys and values: keeps its output for the scores."""
-
-    swap_order = 20
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Project, and keep the result where the block is pruning."""
-        output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        call = self.__dict__[PRUNE_STATE].call
-        if call is not None:
-            call.qkv = output
-        return output
-
-
-class PrunedNorm(Swapped):
-    """The norm before the MLP: chooses the survivors and normalises these alone."""
-
-    swap_order = 20
-
-    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Normalise the survivors (B, first + k, C) of ``x`` (B, N, C)."""
-        site: PruneState = self.__dict__[PRUNE_STATE]
-        call = site.call
-        if call is None:
-            return super().__call__(x, *args, **kwargs)  # type: ignore[misc]
-        if call.qkv is None or call.rows is not None or call.qkv.shape[:2] != x.shape[:2]:
-            raise site.error(
-                "does not call attn.qkv once, as a module, on the (B, N, C) tokens that norm2 then receives; attention "
-                "in windows, with a functional projection or in parallel with the MLP is not served"
-            )
-        call.local = _choose(site, call)
-        call.rows = flat_rows(with_first(call.local, site.settings.first), call.number)
-        return super().__call__(take_rows(x, call.rows), *args, **kwargs)  # type: ignore[misc]
+def _check_droppable(block: nn.Module, state: PruneState, tokens: Tensor) -> None:
+    if is_replica(block):
+        raise _refusal(
+            state,
+            "is a replica of torch.nn.DataParallel, whose threads share one record of the forward: use "
+            "torch.nn.parallel.DistributedDataParallel",
+        )
+    if tokens.ndim != 3 or tokens.shape[1] <= state.handle.first:
+        raise _refusal(
+            state,
+            f"received tokens of shape {tuple(tokens.shape)}: pruning takes (B, N, C) with tokens after the first "
+            f"{state.handle.first}, which are never dropped",
+        )
 
 
-class PrunedMlp(Swapped):
-    """The MLP: runs on the survivors and returns its result among zeros."""
-
-    swap_order = 20
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run on (B, first + k, C), and return (B, N, C)."""
-        site: PruneState = self.__dict__[PRUNE_STATE]
-        call = site.call
-        output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        if call is None:
-            return output
-        if call.rows is None or call.mlp_done or output.shape[1] != site.settings.first + call.count:
-            raise site.error("does not run norm2 directly before mlp, one call each; it cannot be pruned")
-        call.mlp_done = True
-        return put_rows(output, call.rows, call.number)
-
-
-def _choose(site: PruneState, call: PruneCall) -> Tensor:
-    """Positions (B, k) of the survivors among the droppable tokens, the highest score first."""
+def _choose(state: PruneState, call: PruneCall) -> Tensor:
+    """Positions (B, k) of the kept tokens among the droppable ones that entered, the highest score first."""
     given = {
         kind: value
         for kind in ("rope", "mask")
-        for name, value in call.named.items()
+        for name, value in call.arguments.items()
         if kind in name and isinstance(value, Tensor)
     }
-    if call.named.get("is_causal"):
-        raise site.error("attends causally: its first tokens see none of the others, so they cannot score them")
-    settings = site.settings
+    if call.arguments.get("is_causal"):
+        raise _refusal(state, "attends causally: its first tokens see none of the others, so they cannot score them")
     assert call.qkv is not None
-    scores = token_scores(call.attention, call.qkv, settings.query, settings.first, **given)
+    scores = token_scores(call.attention, call.qkv, state.handle.query, state.handle.first, **given)
     return scores.topk(call.count, dim=1).indices
+
+
+def _refusal(state: PruneState, what: str) -> StackError:
+    """A refusal that names the block."""
+    return StackError(f'blocks="{state.path}": block {state.block} {what}')

@@ -1,4 +1,4 @@
-"""How much attention the query tokens of a model pay to every token, read off one attention layer.
+"""How much attention the scoring tokens of a model pay to every token, read off one attention layer.
 
 Source: PPT (ECCV 2022), section 3.2, there with keypoint tokens; with a class token it is EViT's attentiveness.
 """
@@ -15,17 +15,17 @@ from torch import Tensor
 def token_scores(
     attention: Any,
     qkv: Tensor,
-    query: slice,
+    scoring: slice,
     first: int,
     rope: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Score of every droppable token: attention from the query tokens, mean over heads, summed over query tokens.
+    """Score of every droppable token: attention from the scoring tokens, mean over heads, summed over these tokens.
 
     Args:
         attention: The attention module: ``num_heads``, ``scale``, and where it has them ``q_norm``, ``k_norm``.
         qkv: What its ``qkv`` returned, (B, N, 3 * H * D), the queries first, then keys, then values.
-        query: The query tokens.
+        scoring: The scoring tokens.
         first: Tokens in front that are never dropped and so get no score.
         rope: Rotary table the attention was given, its last axis sine and cosine.
         mask: Attention mask it was given, boolean (true: attend) or added to the logits.
@@ -33,45 +33,45 @@ def token_scores(
     Returns:
         Scores (B, N - first). The softmax of a row runs over all N tokens.
     """
-    rows = attention_rows(attention, qkv.detach(), query, rope, mask)  # else views of it ask for gradients
-    return rows[..., first:].sum(dim=(1, 2)) / rows.shape[1]
+    paid = scoring_attention(attention, qkv.detach(), scoring, rope, mask)  # else views of it ask for gradients
+    return paid[..., first:].sum(dim=(1, 2)) / paid.shape[1]
 
 
-def attention_rows(
+def scoring_attention(
     attention: Any,
     qkv: Tensor,
-    query: slice,
+    scoring: slice,
     rope: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """The attention (B, H, Q, N) of the query tokens; arguments as for :func:`token_scores`."""
+    """The attention (B, H, Q, N) of the scoring tokens; arguments as for :func:`token_scores`."""
     batch, number, _ = qkv.shape
     q, k, _ = qkv.reshape(batch, number, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    rotated = rope is not None and query.stop > attention.num_prefix_tokens  # tokens of the prefix are not rotated
-    q = q if rotated else q[:, :, query]
+    rotated = rope is not None and scoring.stop > attention.num_prefix_tokens  # tokens of the prefix are not rotated
+    q = q if rotated else q[:, :, scoring]
     q_norm, k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
     q = q if q_norm is None else q_norm(q)
     k = k if k_norm is None else k_norm(k)
     if rope is not None:
         k = _rotate(attention, k, rope)
-        q = _rotate(attention, q, rope)[:, :, query] if rotated else q
+        q = _rotate(attention, q, rope)[:, :, scoring] if rotated else q
     logits = (q * attention.scale) @ k.transpose(-2, -1)
     if mask is not None:
         if mask.ndim == 2 and mask.shape != (number, number):  # (B, N), one entry per key
             mask = mask[:, None, None]
-        mine = mask[..., query, :] if mask.shape[-2] == number else mask
+        mine = mask[..., scoring, :] if mask.shape[-2] == number else mask
         logits = logits.masked_fill(~mine, float("-inf")) if mine.dtype == torch.bool else logits + mine
     return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))  # as fused attention does
 
 
 def _rotate(attention: Any, x: Tensor, rope: Tensor) -> Tensor:
     """Rotary embedding of (B, H, N, D) as timm lays it out: pairs of neighbours, or the halves of the channels."""
-    first = attention.num_prefix_tokens
+    prefix = attention.num_prefix_tokens
     sine, cosine = rope.chunk(2, dim=-1)
-    rest = x[:, :, first:]
+    rest = x[:, :, prefix:]
     if getattr(attention, "rotate_half", False):
         left, right = rest.chunk(2, dim=-1)
         turned = torch.cat((-right, left), dim=-1)
     else:
         turned = torch.stack((-rest[..., 1::2], rest[..., ::2]), dim=-1).flatten(-2)
-    return torch.cat((x[:, :, :first], (rest * cosine + turned * sine).to(x.dtype)), dim=2)
+    return torch.cat((x[:, :, :prefix], (rest * cosine + turned * sine).to(x.dtype)), dim=2)

@@ -9,18 +9,18 @@ from cycledistill.stack.find import Stack
 
 
 def resolve_scoring_tokens(model: nn.Module, query: str | slice, stack: Stack) -> tuple[slice, int]:
-    """The query tokens and the number of tokens in front that are never dropped: the query tokens, and the prefix.
+    """The scoring tokens, and the number of tokens in front that are never dropped: these and the prefix.
 
     Args:
         model: May declare ``num_prefix_tokens`` and ``token_groups``.
         query: ``"prefix"``, a name among the token groups, or a slice of the token axis.
-        stack: Its state (B, N, C), where a probe saw it, bounds the slice.
+        stack: Its tokens (B, N, C), where a probe saw them, bound the slice.
 
     Returns:
-        A slice with whole bounds, and a number of tokens.
+        The scoring tokens as a slice with whole bounds, and a number of tokens.
 
     Raises:
-        StackError: An unknown name, a slice that is empty or leaves nothing to drop, a model without query tokens.
+        StackError: An unknown name, a slice that is empty or leaves nothing to drop, a model without scoring tokens.
     """
     prefix = getattr(model, "num_prefix_tokens", None)
     prefix = prefix if isinstance(prefix, int) else 0
@@ -40,7 +40,7 @@ def resolve_scoring_tokens(model: nn.Module, query: str | slice, stack: Stack) -
     if not isinstance(stop, int) or not 0 <= start < stop or (stack.shape is not None and stop >= stack.shape[1]):
         tokens = "" if stack.shape is None else f", of {stack.shape[1]} tokens"
         raise StackError(
-            f"query={query!r}: query tokens stand in front and leave others to drop{tokens}; give a slice with whole "
+            f"query={query!r}: scoring tokens stand in front and leave others to drop{tokens}; give a slice with whole "
             "bounds, as slice(0, 17)"
         )
     return slice(start, stop), max(stop, prefix)
@@ -52,12 +52,12 @@ def _prefix_in_stack(model: nn.Module, prefix: int, stack: Stack, groups: list[s
         hint = f'; name one of its token groups: query="{groups[0]}"' if groups else ""
         raise StackError(
             f"{name} has no prefix tokens whose attention could score the others{hint}. Pruning needs at least one "
-            "query token (a class or keypoint token) in the stack"
+            "scoring token (query=..., a class or keypoint token) in the stack"
         )
     patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
     if stack.shape is not None and isinstance(patches, int) and stack.shape[1:2] != (patches + prefix,):
         raise StackError(
-            f"{name} declares {prefix} prefix tokens and {patches} patches, but the state of {stack.path} is "
-            f"{stack.shape}: the prefix is not in the stack, so there is no query token"
+            f"{name} declares {prefix} prefix tokens and {patches} patches, but the tokens of {stack.path} are "
+            f"{stack.shape}: the prefix is not in the stack, so there is no scoring token (query=...)"
         )
     return prefix

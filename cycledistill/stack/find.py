@@ -17,7 +17,7 @@ from torch import nn
 from cycledistill.errors import ChainError, StackError
 from cycledistill.plugin.swap import recipe_of
 from cycledistill.plugin.torch_private import AnyConvolution
-from cycledistill.stack.links import Call, Links, Trace, check_chain, computed_between, links_between, returned
+from cycledistill.stack.links import Links, Trace, TracedCall, check_chain, computed_between, links_between, returned
 from cycledistill.stack.probe import probe
 
 _PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
@@ -91,8 +91,8 @@ def find_stacks(model: nn.Module) -> list[Stack]:
     return sorted(outermost, key=lambda run: -run.parameters)
 
 
-def choose_stack(model: nn.Module, blocks: str = "auto") -> Stack:
-    """The stack ``blocks`` names, or the one the automatic rule takes.
+def choose_stack(model: nn.Module, blocks: str = "auto", verb: str = "wrap_cyclic") -> Stack:
+    """The stack ``blocks`` names, or the one the automatic rule takes; refusals give advice on calls of ``verb``.
 
     The rule: the whole chain with the most parameters, if it holds at least a quarter of the model's and no other run
     has the same block class.
@@ -102,10 +102,10 @@ def choose_stack(model: nn.Module, blocks: str = "auto") -> Stack:
     """
     if not isinstance(blocks, str):
         raise StackError(f'blocks={blocks!r}: "auto" or a path such as "encoder.layers" or "blocks[0:10]" is expected')
-    return _automatic(model) if blocks == "auto" else _explicit(model, blocks)
+    return _automatic(model, verb) if blocks == "auto" else _explicit(model, blocks, verb)
 
 
-def _automatic(model: nn.Module) -> Stack:
+def _automatic(model: nn.Module, verb: str) -> Stack:
     stacks = find_stacks(model)
     whole = [stack for stack in stacks if stack.whole and not _is_convolutional(stack, model)]
     if whole and whole[0].share >= 0.25 and sum(stack.block == whole[0].block for stack in stacks) == 1:
@@ -115,40 +115,41 @@ def _automatic(model: nn.Module) -> Stack:
     if not stacks:
         raise StackError(
             f"{name} has no stack: no container holds two or more blocks of one class that keep their input's shape. "
-            'Name one module that maps tokens to tokens of the same shape: wrap_cyclic(model, blocks="path.to.module")'
+            "Name the container of the blocks, or one module that maps tokens to tokens of the same shape: "
+            f'{verb}(model, blocks="path.to.module")'
         )
     if not attention:
         raise StackError(
             f"{name} has no attention stack: none of its {len(stacks)} runs of equal blocks holds a module named as "
-            "attention, as in a convolutional network. A run can still be cycled by its path, for example "
-            f'wrap_cyclic(model, blocks="{stacks[0].path}")'
+            "attention, as in a convolutional network. A run can still be taken by its path, for example "
+            f'{verb}(model, blocks="{stacks[0].path}")'
         )
     raise StackError(
         f"{name} has no single stack to take: no chain that fills its container holds a quarter of the parameters "
-        f"and has a block class of its own.{_listing(attention)}"
+        f"and has a block class of its own.{_listing(attention, verb)}"
     )
 
 
-def advice(model: nn.Module, refused: str) -> str:
+def advice(model: nn.Module, refused: str, verb: str = "wrap_cyclic") -> str:
     """The candidates of ``model`` other than the refused path, as the end of an error message."""
-    return _listing([stack for stack in find_stacks(model) if stack.path != refused])
+    return _listing([stack for stack in find_stacks(model) if stack.path != refused], verb)
 
 
-def _listing(stacks: list[Stack]) -> str:
+def _listing(stacks: list[Stack], verb: str) -> str:
     if not stacks:
         return ""
     lines = "\n".join(f"  {stack}" for stack in stacks)
-    return f' Candidates:\n{lines}\nTake one of them, for example wrap_cyclic(model, blocks="{stacks[0].path}")'
+    return f' Candidates:\n{lines}\nTake one of them, for example {verb}(model, blocks="{stacks[0].path}")'
 
 
-def _explicit(model: nn.Module, path: str) -> Stack:
+def _explicit(model: nn.Module, path: str, verb: str) -> Stack:
     named = _named_blocks(model, path)
     trace = probe(model, [name for name, _ in named])
     if trace is not None:
         try:
             check_chain(named, [trace[name] for name, _ in named], path)
         except ChainError as refusal:
-            raise StackError(f"{refusal}.{advice(model, path)}") from None
+            raise StackError(f"{refusal}.{advice(model, path, verb)}") from None
     total = sum(parameter.numel() for parameter in model.parameters()) or 1
     return _describe(path, named, "[" not in path, total, trace)
 
@@ -184,7 +185,7 @@ def _is_convolutional(stack: Stack, model: nn.Module) -> bool:
     return not stack.attention and any(max(kernel) > 1 for kernel in kernels)
 
 
-def _only_call(index: int, blocks: list[tuple[str, nn.Module]], trace: Trace) -> Call | None:
+def _only_call(index: int, blocks: list[tuple[str, nn.Module]], trace: Trace) -> TracedCall | None:
     calls = trace[blocks[index][0]]
     return calls[0] if len(calls) == 1 else None
 

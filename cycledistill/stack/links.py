@@ -13,16 +13,15 @@ from cycledistill.errors import ChainError, StackError
 
 
 @dataclass
-class Call:
+class TracedCall:
     """One call of one module: the tensors that went in and came out."""
 
     inputs: list[torch.Tensor]
     outputs: list[torch.Tensor]
 
 
-Trace = dict[str, list[Call]]
-"""The calls of each watched module, by module name."""
-
+Trace = dict[str, list[TracedCall]]
+"""The calls of each traced module, by module name."""
 
 Links = list[tuple[int, int]]
 """Which output tensor (first) is which input tensor (second) of the block that follows."""
@@ -74,7 +73,7 @@ def shapes(tensors: Iterable[torch.Tensor]) -> str:
     return " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
 
 
-def check_chain(named: Sequence[tuple[str, nn.Module]], calls: Sequence[list[Call]], path: str) -> None:
+def check_chain(named: Sequence[tuple[str, nn.Module]], calls: Sequence[list[TracedCall]], path: str) -> None:
     """Refuse blocks that are not called once each, one on the other's output, back to the shape they started from."""
     for (name, _), made in zip(named, calls, strict=True):
         if len(made) != 1:
@@ -140,7 +139,7 @@ def check_fit(
     if other:
         raise ChainError(
             f'blocks="{path}": where later blocks take a tensor from the block before, the first block takes, or the '
-            f"last returns, {other[0]!r}; cycling needs a tensor there"
+            f"last returns, {other[0]!r}; a stack needs a tensor there"
         )
     taken: list[torch.Tensor] = [inputs[j] for _, j in links]  # type: ignore[misc]
     made: list[torch.Tensor] = [outputs[i] for i, _ in links]  # type: ignore[misc]
@@ -151,5 +150,5 @@ def check_fit(
         for a, b in zip(taken, made, strict=True)
     ):
         raise ChainError(
-            f'blocks="{path}": the stack maps {shapes(taken)} to {shapes(made)}; cycling needs equal shapes'
+            f'blocks="{path}": the stack maps {shapes(taken)} to {shapes(made)}; a stack needs equal shapes'
         )

@@ -1,7 +1,7 @@
-"""Watch a model's forward on the meta device: who runs after whom, and with which shapes.
+"""A copy of a model on the meta device, inputs to run it with, and the trace of what ran.
 
-The copy that is run holds no data, so a probe of a large model takes a second and no memory. A probe that fails is no
-verdict: the caller falls back on structure, and the first training forward verifies what was assumed.
+The copy holds no data, so a probe of a large model takes a second and no memory. A probe that fails is no verdict: the
+caller falls back on structure, and the first training forward verifies what was assumed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,9 +17,22 @@ from torch import nn
 
 from cycledistill.plugin.swap import bare
 from cycledistill.plugin.torch_private import tree_leaves
-from cycledistill.stack.links import Call, Trace, shapes
+from cycledistill.stack.links import Trace, TracedCall, shapes
 
 _logger = logging.getLogger(__name__)
+
+Inputs = torch.Tensor | tuple[Any, ...] | Mapping[str, Any]
+"""What a model is called with, as users give it: a tensor, a tuple of arguments, or keyword arguments by name."""
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a model is called with: positional and keyword arguments of its forward."""
+
+
+def call_of(inputs: Inputs) -> Call:
+    """What users give, as positional and keyword arguments."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
 
 
 def argument_names(module: nn.Module) -> tuple[str, ...]:
@@ -31,7 +44,7 @@ def argument_names(module: nn.Module) -> tuple[str, ...]:
 
 
 def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
-    """Run a meta copy of ``model`` once in eval mode and note the calls of the modules called ``names``.
+    """Run a meta copy of ``model`` once in eval mode, and trace the calls of the modules called ``names``.
 
     Returns:
         The calls of each name, or ``None`` where no input could be guessed or the copy did not run.
@@ -41,18 +54,19 @@ def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
     if not candidates:
         return None
     try:
-        twin = bare(meta_copy(model))  # plug-ins may change what the blocks do to the tokens
+        copied = bare(meta_copy(model))  # plug-ins may change what the blocks do to the tokens
     except Exception as error:  # whatever a model's own __deepcopy__ raises, the probe just has no answer
         _logger.debug("no meta copy of %s: %s", type(model).__name__, error)
         return None
-    for parameter in twin.parameters():
+    for parameter in copied.parameters():
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
-    for inputs in candidates:
+    for call in candidates:
         for gradients in (True, False):  # some models cannot run with them, and still chain
             try:
-                return _run(twin, inputs, names, gradients)
+                return _trace(copied, call, names, gradients)
             except Exception as error:  # a wrong guess of the input fails anywhere inside the model
-                _logger.debug("probe of %s with %s failed: %s", type(model).__name__, shapes(inputs.values()), error)
+                given = shapes(tree_leaves(call))
+                _logger.debug("probe of %s with %s failed: %s", type(model).__name__, given, error)
     return None
 
 
@@ -73,15 +87,15 @@ def meta_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[dict[str, torch.Tensor]]:
-    """Inputs the model may take, most telling source first, as meta tensors by argument name ("" = positional).
+def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[Call]:
+    """Inputs the model may take, most telling source first, as meta tensors.
 
     Sources: the model's patch embedding, its ``image_size``, its Hugging Face config, timm's ``pretrained_cfg``.
     """
     config = getattr(model, "config", None)
     name = getattr(model, "main_input_name", "") if config is not None else ""
     if name == "input_ids":
-        yield {name: torch.zeros(batch, 16, dtype=torch.long, device="meta")}
+        yield (), {name: torch.zeros(batch, 16, dtype=torch.long, device="meta")}
         return
     seen = set()
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
@@ -90,7 +104,8 @@ def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[dict[str, torch.T
             shape = (batch, channels, *size)
             if shape not in seen:
                 seen.add(shape)
-                yield {name: torch.zeros(shape, dtype=dtype, device="meta")}
+                images = torch.zeros(shape, dtype=dtype, device="meta")
+                yield call_of({name: images} if name else images)
 
 
 def _declared_sizes(model: nn.Module, config: Any) -> Iterator[tuple[int, ...]]:
@@ -121,28 +136,27 @@ def _declared_channels(model: nn.Module, config: Any) -> Iterator[int]:
             yield channels
 
 
-def run_meta(twin: nn.Module, inputs: dict[str, torch.Tensor], gradients: bool = False) -> Any:
+def run_meta(copied: nn.Module, call: Call, gradients: bool = False) -> Any:
     """Run a meta copy in eval mode on guessed inputs."""
-    positional = [tensor for name, tensor in inputs.items() if not name]
-    named = {name: tensor for name, tensor in inputs.items() if name}
+    args, kwargs = call
     with torch.set_grad_enabled(gradients), torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return twin.eval()(*positional, **named)
+        return copied.eval()(*args, **kwargs)
 
 
-def _run(twin: nn.Module, inputs: dict[str, torch.Tensor], names: list[str], gradients: bool) -> Trace:
+def _trace(copied: nn.Module, call: Call, names: list[str], gradients: bool) -> Trace:
     trace: Trace = {name: [] for name in names}
-    modules = dict(twin.named_modules())
+    modules = dict(copied.named_modules())
     handles = []
     for name in names:
 
-        def note(module: nn.Module, args: Any, kwargs: Any, output: Any, calls: list[Call] = trace[name]) -> None:
+        def add(module: nn.Module, args: Any, kwargs: Any, output: Any, calls: list[TracedCall] = trace[name]) -> None:
             # Strong references keep every tensor's identity unique for the whole probe.
             ordered = {key: kwargs[key] for key in argument_names(module) if key in kwargs} | kwargs
-            calls.append(Call(tree_leaves((args, ordered)), tree_leaves(output)))
+            calls.append(TracedCall(tree_leaves((args, ordered)), tree_leaves(output)))
 
-        handles.append(modules[name].register_forward_hook(note, with_kwargs=True))
+        handles.append(modules[name].register_forward_hook(add, with_kwargs=True))
     try:
-        run_meta(twin, inputs, gradients)
+        run_meta(copied, call, gradients)
     finally:
         for handle in handles:
             handle.remove()

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cycledistill import unwrap_cyclic, wrap_cyclic
+from cycledistill.plugin.install import handle_of
 
 from .models.tokenpose import TokenPose
 
@@ -62,7 +63,7 @@ def prepare_for_inference(
         raise ValueError(f"dtype={dtype}: torch.bfloat16, torch.float32 or None is expected")
     weight = next(model.parameters())
     prepared = copy.deepcopy(model).eval()
-    handle: Any = getattr(prepared, "cyclic", None)
+    handle = handle_of(prepared, "cyclic")
     exit = handle.exit if handle is not None else 1
     if handle is not None:
         unwrap_cyclic(prepared)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cycledistill.insight.report import Subject
+from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
 from .data.keypoint_files import read_keypoints
@@ -74,7 +74,7 @@ def open_checkpoint(path: Path) -> Subject | None:
 
 def _key_names(model: Lifter, frames: int) -> dict[int, str]:
     """What attention goes over, by the number of its keys."""
-    handle: Any = getattr(model, "hourglass", None)
+    handle = handle_of(model, "hourglass")
     counts = [] if handle is None else [handle.settings.count(i, frames) for i in range(len(handle.layers))]
     names = dict.fromkeys(counts, "kept frames") | {frames: "frames"}
     joints = len(JOINTS)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes.config import sections
-from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names
+from cycledistill.recipes.config.overrides import Overrides, check, load
+from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.config.sections import CyclicSection, EmaSection
 from cycledistill.recipes.errors import RecipeError
 
@@ -183,7 +184,7 @@ def list_recipes() -> list[str]:
         >>> "hot_mixste" in list_recipes()
         True
     """
-    return [name.removesuffix(".yaml") for name in packaged_names(__package__)]
+    return packaged_names(__package__)
 
 
 def load_recipe(

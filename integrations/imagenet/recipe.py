@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes.config import sections
-from cycledistill.recipes.config.overrides import Overrides, check, load, packaged_names
+from cycledistill.recipes.config.overrides import Overrides, check, load
+from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.errors import RecipeError
 
 from .data.augment import Augmentation
@@ -197,7 +198,7 @@ def list_recipes() -> list[str]:
         >>> "deit_tiny" in list_recipes()
         True
     """
-    return [name.removesuffix(".yaml") for name in packaged_names(__package__)]
+    return packaged_names(__package__)
 
 
 def load_recipe(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cycledistill import CycleLoss, CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
+from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.swap import Swapped, has_plugin, recipe_of, swap, swapped_since, unswap
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -72,7 +73,7 @@ def unwrap_for_trainer(model: Model) -> Model:
     if swapped_since(model) is not None:
         raise StackError(f"another tool made the model a {swapped_since(model)}: undo that first")
     unswap(model, TrainerHost)
-    return unwrap_cyclic(model) if hasattr(model, "cyclic") else model  # unwrap_cyclic may have been called before
+    return unwrap_cyclic(model) if handle_of(model, "cyclic") else model  # unwrap_cyclic may have been called before
 
 
 class TrainerHost(Swapped):

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +20,9 @@ from cycledistill.integrations.coco.recipe import Recipe, load_recipe
 from cycledistill.integrations.coco.train import train
 from cycledistill.integrations.coco.trained import evaluate_trained, load_trained
 from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
-from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
+from cycledistill.recipes.weights.checkpoint import read_recipe, read_state
 from tests.coco.figures import SIZE, write_dots
+from tests.recipes.run_checks import assert_same_state, changing, last, launch, rows
 
 
 @pytest.fixture(scope="session")
@@ -67,46 +64,22 @@ def tiny(dots: Path, tmp_path: Path) -> Recipe:
     )
 
 
-def change(recipe: Recipe, **overrides: Any) -> Recipe:
-    return load_recipe(recipe.to_dict(), {name.replace("__", "."): value for name, value in overrides.items()})
+COMMAND = "cycledistill.integrations.coco.train"
+change = changing(load_recipe)
 
 
-def last(recipe: Recipe) -> Path:
-    found = CheckpointStore(Path(recipe.run.output) / "checkpoints").last()
-    assert found is not None
-    return found
-
-
-def rows(recipe: Recipe, kind: str = "train") -> list[dict[str, Any]]:
-    lines = (Path(recipe.run.output) / "log.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in found if row["kind"] == kind]
-
-
-def assert_same_state(a: Path, b: Path) -> None:
-    """Weights, average and everything in the state, bit for bit."""
-    for name in ("model.safetensors", "ema.safetensors"):
-        one, two = load_file(a / name), load_file(b / name)
-        assert one.keys() == two.keys()
-        assert [key for key in one if not torch.equal(one[key], two[key])] == [], name
-    flat = [torch.utils._pytree.tree_flatten(read_state(path / "state.pt")) for path in (a, b)]
-    assert str(flat[0][1]) == str(flat[1][1])
-    for x, y in zip(flat[0][0], flat[1][0], strict=True):
-        assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("stop", [4, 2, 7], ids=["end of an epoch", "mid-epoch", "mid second epoch"])
-def test_resume_is_bit_exact(tiny: Recipe, tmp_path: Path, stop: int, workers: int) -> None:
+def test_resume_is_bit_exact(tiny: Recipe, tmp_path: Path) -> None:
+    """From inside the second epoch, with other workers; all other places: tests/recipes/run/test_resume.py."""
     whole = change(tiny, run__output=str(tmp_path / "whole"))
-    parts = change(tiny, run__output=str(tmp_path / "parts"), data__workers=workers)
+    parts = change(tiny, run__output=str(tmp_path / "parts"), data__workers=2)
     assert train(whole)["finished"]
-    summary = train(change(parts, run__max_steps=stop))
-    assert (summary["step"], summary["finished"]) == (stop, False)
+    summary = train(change(parts, run__max_steps=7))
+    assert (summary["step"], summary["finished"]) == (7, False)
     torch.manual_seed(123)  # a new process has other generators
     train(parts, resume="auto")
     assert_same_state(last(whole), last(parts))
     assert rows(parts) == rows(whole)
+    assert [row for row in rows(parts, "eval") if row["step"] != 7] == rows(whole, "eval")
 
 
 @pytest.mark.parametrize(
@@ -136,33 +109,6 @@ def test_resume_of_every_kind_of_model(tiny: Recipe, tmp_path: Path, overrides: 
     if recipe.model.name == "sdpose_reg":
         flow = read_state(last(whole) / "state.pt")["task_loss"]
         assert sum(value.numel() for name, value in flow.items() if ".weight" in name or ".bias" in name) == 53_784
-
-
-def test_a_killed_run_goes_on_from_inside_an_epoch(
-    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cycledistill.integrations.coco.training import work as module
-
-    whole, killed = (change(tiny, run__output=str(tmp_path / name), run__log_every=1) for name in ("whole", "killed"))
-    train(whole)
-    killed = change(killed, run__save_every_steps=3)
-    original = module.to_device
-    calls = iter(range(10))
-
-    def dying(*args: Any) -> Any:
-        if next(calls) == 7:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "to_device", dying)
-        with pytest.raises(KeyboardInterrupt):
-            train(killed)
-    assert last(killed).name == "step-00000006"  # the second of the second epoch
-    train(killed, resume="auto")
-    assert_same_state(last(whole), last(killed))
-    for kind in ("train", "eval"):
-        assert rows(killed, kind) == rows(whole, kind)
 
 
 def test_keep_is_annealed_step_by_step_and_evaluated_at_its_end(tiny: Recipe) -> None:
@@ -246,6 +192,7 @@ def test_a_checkpoint_is_a_plain_tokenposes(tiny: Recipe) -> None:
     assert any(not torch.equal(average[name], value) for name, value in plain.state_dict().items())
 
 
+@pytest.mark.slow
 def test_compiled_training_is_the_same(tiny: Recipe, tmp_path: Path) -> None:
     results = []
     for name, compiled in (("eager", False), ("compiled", True)):
@@ -309,40 +256,12 @@ def test_a_run_is_not_written_over(tiny: Recipe) -> None:
         train(change(tiny, data__batch_size=4), resume="auto")
 
 
-def launch(recipe: Recipe, folder: Path, *extra: str) -> None:
-    file = folder / f"{Path(recipe.run.output).name}.json"
-    file.write_text(json.dumps(recipe.to_dict()))  # JSON is YAML
-    script = folder / "script.py"
-    script.write_text(
-        "import sys, torch, torch.distributed as dist\n"
-        "from cycledistill.integrations.coco import session, cli\n"
-        "from cycledistill.integrations.coco.session import Session\n"
-        "save = Session.save\n"
-        "def spy(self, *args, **kwargs):\n"
-        "    torch.save(self.task.state_dict(), f'{sys.argv[1]}-{self.accelerator.process_index}.pt')\n"
-        "    return save(self, *args, **kwargs)\n"
-        "Session.save = spy\n"
-        "cli.main(sys.argv[2:])\n"
-    )
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    root = str(Path(__file__).parents[2])
-    env = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [*torchrun, str(folder / "rank"), "--config", str(file.rename(file.with_suffix(".yaml"))), *extra]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.mark.slow
 def test_two_processes_have_equal_weights_and_the_batch_of_one(tiny: Recipe, tmp_path: Path) -> None:
     """Regression, so that the loss has parameters; two processes of two persons are one of four."""
     recipe = change(tiny, model__name="sdpose_reg", data__batch_size=2, ema__enabled=False, run__device="auto")
     two = change(recipe, run__output=str(tmp_path / "two"))
-    launch(two, tmp_path)
-    ranks = [torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    ranks = launch(COMMAND, two, tmp_path)
     assert all(torch.equal(value, ranks[1][name]) for name, value in ranks[0].items())
     one = change(recipe, run__output=str(tmp_path / "one"), data__batch_size=4)
     train(one)
@@ -353,7 +272,7 @@ def test_two_processes_have_equal_weights_and_the_batch_of_one(tiny: Recipe, tmp
     assert measured[0]["oks@1"] == pytest.approx(measured[1]["oks@1"], abs=1e-3)
     # and it goes on bit for bit
     parts = change(recipe, run__output=str(tmp_path / "parts"))
-    launch(parts, tmp_path, "--max-steps", "2")
-    launch(parts, tmp_path, "--resume", "auto")
+    launch(COMMAND, parts, tmp_path, "--max-steps", "2")
+    launch(COMMAND, parts, tmp_path, "--resume", "auto")
     again = load_file(last(parts) / "model.safetensors")
     assert all(torch.equal(value, again[name]) for name, value in weights.items())

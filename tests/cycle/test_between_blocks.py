@@ -447,6 +447,30 @@ def test_arguments_are_compared_again_later() -> None:
         model(tokens())
 
 
+def test_a_cache_that_comes_with_a_later_call_is_refused_at_once() -> None:
+    """So what hides in objects is looked at in every forward, whether or not it compares arguments."""
+
+    class MayCache(Caches):
+        def forward(self, x: Tensor, cache: Cache | None) -> Tensor:  # type: ignore[override]
+            return super().forward(x, Cache() if cache is None else cache)
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        x, cache = m.embed(x), Cache() if m.use_cache else None
+        for block in m.blocks:
+            x = block(x, cache)
+        return read(m, x)
+
+    model = made(run, MayCache)
+    model.use_cache = False
+    wrap_cyclic(model, 2, "exits", blocks="blocks").eval()
+    model.cyclic.exit = 2
+    for _ in range(2):  # the first two forwards compare, the third does not
+        model(tokens())
+    model.use_cache = True
+    with pytest.raises(StackError, match="changes the Cache"):
+        model(tokens())
+
+
 def test_the_probe_refuses_at_once_what_gradients_tell() -> None:
     class Sized(Model):
         image_size = 4  # a declared size, so that a probe runs
@@ -492,7 +516,7 @@ def test_a_state_that_is_none_at_first_is_refused() -> None:
             h, r = block(h, r)
         return read(m, h + r)
 
-    with pytest.raises(StackError, match="None; cycling needs a tensor"):
+    with pytest.raises(StackError, match="None; a stack needs a tensor"):
         wrap_cyclic(made(run, Residual), 2, blocks="blocks")(tokens())
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from cycledistill import StackError, unwrap_cyclic, wrap_cyclic
-from cycledistill.cycle.wrap import cyclic_of, move_cycles
+from cycledistill.cycle.wrap import move_cycles
+from cycledistill.plugin.install import handle_of
 from cycledistill.stack.find import choose_stack
 from tests.toys import FEATURES, ToyViT
 
@@ -16,15 +17,15 @@ from tests.toys import FEATURES, ToyViT
 def test_moved_cycles_are_those_of_the_other_blocks() -> None:
     plain, x = ToyViT(4), torch.randn(2, 5, FEATURES)
     model = wrap_cyclic(copy.deepcopy(plain), 3)
-    handle = cyclic_of(model)
+    handle = handle_of(model, "cyclic")
     move_cycles(model, choose_stack(model, "blocks[2:4]"))
-    assert model.cyclic is handle is cyclic_of(model)
+    assert model.cyclic is handle is handle_of(model, "cyclic")
     assert handle.stack.path == "blocks[2:4]"
     got, want = model(x), wrap_cyclic(copy.deepcopy(plain), 3, blocks="blocks[2:4]")(x)
     assert all(torch.equal(a, b) for a, b in zip(got.outputs, want.outputs, strict=True))
     unwrap_cyclic(model)
     assert [type(m) for m in model.modules()] == [type(m) for m in plain.modules()]
-    assert cyclic_of(model) is None
+    assert handle_of(model, "cyclic") is None
 
 
 def test_a_refused_move_changes_nothing() -> None:

@@ -22,7 +22,7 @@ from cycledistill import (
     wrap_hourglass,
 )
 from cycledistill.cost.report import cost
-from tests.hourglass.hosts import DEPTH, FRAMES, WIDTH, FrameHost, JointHost, TupleHost, awake, host, poses
+from tests.hourglass.models import DEPTH, FRAMES, WIDTH, FrameModel, JointModel, TupleModel, awake, build, poses
 from tests.hourglass.oracle import add, by_hand, choose, finish, take
 
 ORDERS = ("hourglass, cycles", "cycles, hourglass")
@@ -58,11 +58,11 @@ def step(model: nn.Module, *outputs: CycleOutput) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(("layers", "keep"), POINTS)
-@pytest.mark.parametrize("kind", [FrameHost, JointHost, TupleHost])
+@pytest.mark.parametrize("kind", [FrameModel, JointModel, TupleModel])
 def test_levels_after_the_last_point_are_cycled(
     kind: type[nn.Module], layers: tuple[int, ...], keep: tuple[int, ...], order: str
 ) -> None:
-    plain, x = host(kind), poses()
+    plain, x = build(kind), poses()
     model = wrap(plain, order, layers, keep).train()
     assert model.cyclic.stack.path == f"levels[{layers[-1]}:{DEPTH}]"
     out = model(x)
@@ -87,7 +87,7 @@ def test_levels_after_the_last_point_are_cycled(
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_levels_before_the_point_are_cycled_on_the_frames_of_the_first_cycle(order: str) -> None:
-    plain, x = host(JointHost), poses()
+    plain, x = build(JointModel), poses()
     model = wrap(plain, order, blocks="levels[0:2]").train()
     out = model(x)
     state, index = plain.embed(x), None
@@ -110,7 +110,7 @@ def test_levels_before_the_point_are_cycled_on_the_frames_of_the_first_cycle(ord
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_levels_between_two_points_are_cycled(order: str) -> None:
-    plain, x = host(), poses()
+    plain, x = build(), poses()
     model = wrap(plain, order, (1, 3), (8, 3), cycles=2, blocks="levels[1:3]", recover=False, centre=False).train()
     out = model(x)
     state = plain.levels[0](plain.embed(x))
@@ -125,7 +125,7 @@ def test_levels_between_two_points_are_cycled(order: str) -> None:
 @pytest.mark.parametrize("blocks", ["levels", "levels[1:3]", "levels[0:5]", "levels[1:4]"])
 @pytest.mark.parametrize("order", ORDERS)
 def test_cycles_across_a_point_are_refused(order: str, blocks: str) -> None:
-    plain, x = host(), poses()
+    plain, x = build(), poses()
     first = copy.deepcopy(plain)
     if order.startswith("hourglass"):
         wrap_hourglass(first, layer=2, keep=5)
@@ -147,7 +147,7 @@ def test_cycles_across_a_point_are_refused(order: str, blocks: str) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_any_time_exits(order: str) -> None:
-    plain, x = host(JointHost), poses()
+    plain, x = build(JointModel), poses()
     model = wrap(plain, order)
     outputs, _, _ = by_hand(plain, model, x, (2,), (5,), cycles=4)
     for number, want in enumerate(outputs, start=1):
@@ -158,7 +158,7 @@ def test_any_time_exits(order: str) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("settings", [{"recover": "linear"}, {"recover": False}, {"recover_after": "levels.4"}])
 def test_other_recoveries(settings: dict[str, Any], order: str) -> None:
-    plain, x = host(JointHost), poses()
+    plain, x = build(JointModel), poses()
     model = wrap(plain, order, cycles=2, **settings).train()
     alone = wrap_hourglass(copy.deepcopy(plain), layer=2, keep=5, **settings)
     if settings.get("recover", True) is True:
@@ -180,7 +180,7 @@ def test_other_recoveries(settings: dict[str, Any], order: str) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_one_cycle_is_the_plain_hourglass_at_its_price(order: str) -> None:
-    plain, x = host(JointHost), poses()
+    plain, x = build(JointModel), poses()
     alone = wrap_hourglass(copy.deepcopy(plain), layer=2, keep=5)
     model = wrap(plain, order, cycles=1)
     alone.load_state_dict(model.state_dict())
@@ -192,7 +192,7 @@ def test_one_cycle_is_the_plain_hourglass_at_its_price(order: str) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_noise_is_drawn_once_for_all_cycles(order: str) -> None:
-    plain, x = host(), poses() * 1e-3
+    plain, x = build(), poses() * 1e-3
     with torch.no_grad():
         plain.pos.zero_()
     model = wrap(plain, order, blocks="levels[0:2]", noise="uniform", exact=False).train()
@@ -207,7 +207,7 @@ def test_noise_is_drawn_once_for_all_cycles(order: str) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("first", ["hourglass", "cycles"])
 def test_unwrapping_in_any_order(order: str, first: str) -> None:
-    plain, x = host(), poses()
+    plain, x = build(), poses()
     model = wrap(plain, order)
     if first == "hourglass":
         unwrap_hourglass(model)
@@ -227,16 +227,16 @@ def test_unwrapping_in_any_order(order: str, first: str) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_copies_keep_both(order: str) -> None:
-    model, x = wrap(host(), order).train(), poses()
+    model, x = wrap(build(), order).train(), poses()
     want = model(x)
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(twin(x)[2], want[2])
-        twin.cyclic.cycles = 1
-        assert len(twin(x)) == 1
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(copied(x)[2], want[2])
+        copied.cyclic.cycles = 1
+        assert len(copied(x)) == 1
     assert torch.equal(model(x)[2], want[2])
 
 
-class Checkpointed(JointHost):
+class Checkpointed(JointModel):
     saves = False
 
     def run(self, x: Tensor) -> Tensor:
@@ -248,7 +248,7 @@ class Checkpointed(JointHost):
 @pytest.mark.parametrize("blocks", ["auto", "levels[0:2]"])
 @pytest.mark.parametrize("order", ORDERS)
 def test_checkpointing_is_exact_also_after_two_forwards(order: str, blocks: str) -> None:
-    model, first, second = wrap(host(Checkpointed), order, blocks=blocks).train(), poses(), poses()
+    model, first, second = wrap(build(Checkpointed), order, blocks=blocks).train(), poses(), poses()
     results = []
     for saves in (False, True):
         model.saves = saves
@@ -258,13 +258,13 @@ def test_checkpointing_is_exact_also_after_two_forwards(order: str, blocks: str)
 
 
 def test_reentrant_checkpointing_is_refused() -> None:
-    class Reentrant(FrameHost):
+    class Reentrant(FrameModel):
         def run(self, x: Tensor) -> Tensor:
             for level in self.levels:
                 x = checkpoint(level, x, use_reentrant=True)
             return x
 
-    model = wrap_hourglass(host(Reentrant), layer=2, keep=5)
+    model = wrap_hourglass(build(Reentrant), layer=2, keep=5)
     with pytest.raises(StackError, match="use_reentrant=False"):
         model(poses().requires_grad_())
     with torch.no_grad(), pytest.warns(UserWarning, match="None of the inputs"):
@@ -275,7 +275,7 @@ def test_reentrant_checkpointing_is_refused() -> None:
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("blocks", ["auto", "levels[0:2]"])
 def test_compiles_whole(blocks: str, order: str) -> None:
-    model, x = wrap(host(), order, cycles=2, blocks=blocks).train(), poses()
+    model, x = wrap(build(), order, cycles=2, blocks=blocks).train(), poses()
     eager = copy.deepcopy(model)
     fast = torch.compile(model, backend="aot_eager", fullgraph=True)
     got, want = step(model, fast(x)), step(eager, eager(x))
@@ -291,7 +291,7 @@ def test_compiles_whole(blocks: str, order: str) -> None:
 class Encoder(nn.Module):
     """Levels and norm as one module, all frames in, all frames out once it is an hourglass."""
 
-    def __init__(self, inner: FrameHost) -> None:
+    def __init__(self, inner: FrameModel) -> None:
         super().__init__()
         self.levels, self.norm = inner.levels, inner.norm
 
@@ -304,7 +304,7 @@ class Encoder(nn.Module):
 class Nested(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        inner = FrameHost()
+        inner = FrameModel()
         self.stem, self.pos, self.head, self.encoder = inner.stem, inner.pos, inner.head, Encoder(inner)
 
     def forward(self, poses: Tensor) -> Tensor:
@@ -313,7 +313,7 @@ class Nested(nn.Module):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_an_hourglass_inside_one_cycled_module_drops_and_recovers_in_every_cycle(order: str) -> None:
-    plain, x = host(Nested), poses()
+    plain, x = build(Nested), poses()
     model = copy.deepcopy(plain)
     for wrapped in order.split(", "):
         if wrapped == "hourglass":
@@ -346,14 +346,14 @@ def _encode(model: Any, state: Tensor) -> Tensor:
 
 
 def test_one_cycled_module_with_a_recovery_outside_is_refused() -> None:
-    model = wrap_hourglass(host(Nested), blocks="encoder.levels", layer=2, keep=5, recover="linear")
+    model = wrap_hourglass(build(Nested), blocks="encoder.levels", layer=2, keep=5, recover="linear")
     with pytest.raises(StackError, match=r"encoder\.levels\[0:2\]"):
         wrap_cyclic(model, 2, blocks="encoder")
     outer = nn.Sequential(model)
     with pytest.raises(StackError, match=r"wrap_cyclic\(model\.0\)"):
         wrap_cyclic(outer, 2, blocks="0.encoder.levels[2:5]")
-    outer = wrap_cyclic(nn.Sequential(host()), 2, blocks="0.levels")
+    outer = wrap_cyclic(nn.Sequential(build()), 2, blocks="0.levels")
     with pytest.raises(StackError, match="on the same module"):
         wrap_hourglass(outer[0], layer=2, keep=5)
     with pytest.raises(StackError, match="on the same module"):
-        wrap_hourglass(nn.Sequential(wrap_cyclic(host(), 2)), blocks="0.levels", layer=2, keep=5)
+        wrap_hourglass(nn.Sequential(wrap_cyclic(build(), 2)), blocks="0.levels", layer=2, keep=5)

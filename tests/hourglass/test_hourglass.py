@@ -14,23 +14,23 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cycledistill import unwrap_hourglass, wrap_cyclic, wrap_hourglass
-from cycledistill.hourglass.recovery import linear, nearest
+from cycledistill.hourglass.recovery import recover_linear, recover_nearest
 from cycledistill.hourglass.selection import uniform
-from tests.hourglass.hosts import (
+from tests.hourglass.models import (
     DEPTH,
     FRAMES,
     WIDTH,
-    FrameHost,
-    JointHost,
+    FrameModel,
+    JointModel,
     SequenceFirst,
-    TupleHost,
+    TupleModel,
     awake,
-    host,
+    build,
     poses,
 )
 from tests.hourglass.oracle import by_hand, choose, take
 
-HOSTS = (FrameHost, JointHost, TupleHost)
+KINDS = (FrameModel, JointModel, TupleModel)
 POINTS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((2,), (5,)), ((0,), (4,)), ((4,), (1,)), ((1, 3), (8, 3))]
 
 
@@ -49,9 +49,9 @@ def wrap(plain: nn.Module, layers: tuple[int, ...] = (2,), keep: tuple[int, ...]
 
 
 @pytest.mark.parametrize(("layers", "keep"), POINTS)
-@pytest.mark.parametrize("kind", HOSTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_equals_the_loop_by_hand(kind: type[nn.Module], layers: tuple[int, ...], keep: tuple[int, ...]) -> None:
-    plain, x = host(kind), poses()
+    plain, x = build(kind), poses()
     model = awake(wrap(plain, layers, keep))
     outputs, _, kept = by_hand(plain, model, x, layers, keep)
     got = model(x)
@@ -71,9 +71,9 @@ def test_equals_the_loop_by_hand(kind: type[nn.Module], layers: tuple[int, ...],
     assert len(added) == 9 + len(layers)
 
 
-@pytest.mark.parametrize("kind", HOSTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_only_its_own_keys_are_added(kind: type[nn.Module]) -> None:
-    plain = host(kind)
+    plain = build(kind)
     keys = list(plain.state_dict())
     model = wrap(plain, (1, 3), (8, 3))
     added = list(model.state_dict())[len(keys) :]
@@ -86,9 +86,9 @@ def test_only_its_own_keys_are_added(kind: type[nn.Module]) -> None:
         assert list(wrap(plain, recover=recover).state_dict()) == keys
 
 
-@pytest.mark.parametrize("kind", HOSTS)
-def test_all_frames_and_no_recovery_are_the_host_bit_for_bit(kind: type[nn.Module]) -> None:
-    plain, x = host(kind), poses()
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_frames_and_no_recovery_are_the_plain_model_bit_for_bit(kind: type[nn.Module]) -> None:
+    plain, x = build(kind), poses()
     for recover in (False, "linear", "nearest"):
         for keep in (FRAMES, 1.0):
             model = wrap(plain, keep=(keep,), recover=recover)  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def test_all_frames_and_no_recovery_are_the_host_bit_for_bit(kind: type[nn.Modul
 
 
 def test_kept_frames_alone_keep_the_centre() -> None:
-    plain, x = host(JointHost), poses()
+    plain, x = build(JointModel), poses()
     model = wrap(plain, recover=False)
     state = plain.embed(x)
     for level in plain.levels[:2]:
@@ -120,7 +120,7 @@ def test_kept_frames_alone_keep_the_centre() -> None:
 
 @pytest.mark.parametrize("centre", [0, 3, True, False])
 def test_a_frame_that_is_always_kept(centre: int | bool) -> None:
-    plain, x = host(), poses(8)
+    plain, x = build(), poses(8)
     model = wrap(plain, (1, 3), (4, 2), centre=centre, recover=False)
     model(x)
     frame = (FRAMES - 1) // 2 if centre is True else centre
@@ -128,9 +128,9 @@ def test_a_frame_that_is_always_kept(centre: int | bool) -> None:
     assert always == [centre is not False] * 2
 
 
-@pytest.mark.parametrize(("recover", "between"), [("linear", linear), ("nearest", nearest)])
+@pytest.mark.parametrize(("recover", "between"), [("linear", recover_linear), ("nearest", recover_nearest)])
 def test_interpolation_acts_on_what_the_head_returns(recover: str, between: Any) -> None:
-    plain, x = host(JointHost), poses()
+    plain, x = build(JointModel), poses()
     model = wrap(plain, recover=recover)
     bare = wrap(plain, recover=False, centre=False)
     assert model.hourglass.recover_after == "head"
@@ -138,23 +138,23 @@ def test_interpolation_acts_on_what_the_head_returns(recover: str, between: Any)
 
 
 def test_recovery_after_another_module() -> None:
-    plain, x = host(), poses()
+    plain, x = build(), poses()
     last = wrap(plain, recover="linear", recover_after=f"levels.{DEPTH - 1}")
     bare = wrap(plain, recover=False, centre=False)
     seen: list[Tensor] = []
     bare.levels[-1].register_forward_hook(lambda _, args, output: seen.append(output))
     bare(x)
-    close(last(x), plain.finish(linear(seen[0], bare.hourglass.index, FRAMES)))
+    close(last(x), plain.finish(recover_linear(seen[0], bare.hourglass.index, FRAMES)))
     inner = wrap(plain, recover="nearest", recover_after="levels.3")
     state = plain.embed(x)
     for level in plain.levels[:2]:
         state = level(state)
     index = choose(state, 5)
-    state = nearest(plain.levels[3](plain.levels[2](take(state, index))), index, FRAMES)
+    state = recover_nearest(plain.levels[3](plain.levels[2](take(state, index))), index, FRAMES)
     close(inner(x), plain.finish(plain.levels[4](state)))
 
 
-class SharedNorm(FrameHost):
+class SharedNorm(FrameModel):
     """The last norm is also called before the levels and inside them."""
 
     def embed(self, poses: Tensor) -> Tensor:
@@ -167,19 +167,19 @@ class SharedNorm(FrameHost):
 
 
 def test_frames_return_only_after_the_last_level() -> None:
-    plain, x = host(SharedNorm), poses()
+    plain, x = build(SharedNorm), poses()
     assert wrap(plain)(x).shape == plain(x).shape
     assert wrap(plain, recover=False)(x).shape == (2, 5, 9)
 
 
 @pytest.mark.parametrize("select", ["uniform", "motion", "attention"])
-@pytest.mark.parametrize("kind", [FrameHost, JointHost])
+@pytest.mark.parametrize("kind", [FrameModel, JointModel])
 def test_other_selections(kind: type[nn.Module], select: str) -> None:
-    plain, x = host(kind), poses()
+    plain, x = build(kind), poses()
     model = wrap(plain, recover=False, select=select, centre=False)
-    noted: list[Tensor] = []
-    attention = plain.levels[1].attn if kind is FrameHost else plain.levels[1].temporal.attn
-    attention.qkv.register_forward_hook(lambda _, args, output: noted.append(output))
+    recorded: list[Tensor] = []
+    attention = plain.levels[1].attn if kind is FrameModel else plain.levels[1].temporal.attn
+    attention.qkv.register_forward_hook(lambda _, args, output: recorded.append(output))
     state = plain.embed(x)
     for level in plain.levels[:2]:
         state = level(state)
@@ -190,7 +190,7 @@ def test_other_selections(kind: type[nn.Module], select: str) -> None:
         moved = (vectors[:, 1:] - vectors[:, :-1]).norm(dim=-1)
         want = moved.topk(5).indices.sort().values + 1
     else:
-        q, k, _ = noted[0].unflatten(-1, (3, 2, 4)).unbind(-3)
+        q, k, _ = recorded[0].unflatten(-1, (3, 2, 4)).unbind(-3)
         weights = torch.einsum("...qhd,...khd->...hqk", q, k).div(2).softmax(-1)
         received = weights.sum((-3, -2))
         want = (received.sum(1) if received.ndim == 3 else received).topk(5).indices.sort().values
@@ -199,7 +199,7 @@ def test_other_selections(kind: type[nn.Module], select: str) -> None:
 
 
 def test_a_selection_of_ones_own() -> None:
-    plain, x, seen = host(JointHost), poses(), []
+    plain, x, seen = build(JointModel), poses(), []
 
     def last(tokens: Tensor, keep: int) -> Tensor:
         seen.append((tuple(tokens.shape), tokens.requires_grad, torch.is_grad_enabled()))
@@ -212,7 +212,7 @@ def test_a_selection_of_ones_own() -> None:
 
 
 def test_an_index_that_is_set_is_used_until_it_is_taken_back() -> None:
-    plain, x = host(), poses()
+    plain, x = build(), poses()
     model = wrap(plain, recover=False)
     assert model.hourglass.index is None
     first = model(x)
@@ -241,7 +241,7 @@ def test_an_index_that_is_set_is_used_until_it_is_taken_back() -> None:
 
 
 def test_noise_is_drawn_once_a_forward_and_may_be_given() -> None:
-    plain, x = host(), poses() * 1e-3
+    plain, x = build(), poses() * 1e-3
     with torch.no_grad():
         plain.pos.zero_()
     model = wrap(plain, noise="uniform", exact=False)
@@ -257,15 +257,15 @@ def test_noise_is_drawn_once_a_forward_and_may_be_given() -> None:
     model.hourglass.noise = torch.Generator().manual_seed(1)
     model(x)
     assert torch.equal(model.hourglass.index, first)
-    twin = pickle.loads(pickle.dumps(copy.deepcopy(model)))
-    assert torch.equal(twin(x), model(x))
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    assert torch.equal(copied(x), model(x))
     model.hourglass.noise = None
     assert torch.equal(model(x), model(x))
 
 
 @pytest.mark.parametrize(("lengths", "frames"), [("any", 9), ("any", 30), ("shorter", 7)])
 def test_clips_of_other_lengths(lengths: str, frames: int) -> None:
-    plain = host()
+    plain = build()
     plain.pos = nn.Parameter(torch.randn(1, 40, WIDTH, dtype=torch.float64))
     model = awake(wrap(plain, keep=(4,), lengths=lengths))
     out = model(poses(2, frames))
@@ -281,7 +281,7 @@ def test_clips_of_other_lengths(lengths: str, frames: int) -> None:
 
 
 def test_without_tables_a_clip_has_any_length() -> None:
-    plain = host()
+    plain = build()
     plain.pos = nn.Parameter(torch.randn(1, 40, WIDTH, dtype=torch.float64))
     for frames in (5, 12, 40):
         assert wrap(plain, recover="linear")(poses(1, frames)).shape == (1, frames, 9)
@@ -290,7 +290,7 @@ def test_without_tables_a_clip_has_any_length() -> None:
 
 
 def test_torchs_encoder_in_another_layout() -> None:
-    plain, x = host(SequenceFirst), poses()
+    plain, x = build(SequenceFirst), poses()
     layout = (lambda state: state.transpose(0, 1).unsqueeze(2), lambda grid: grid.squeeze(2).transpose(0, 1))
     model = wrap(plain, blocks="encoder.layers", layout=layout, frames=FRAMES)
     awake(model)
@@ -319,7 +319,7 @@ def test_torchs_encoder_in_another_layout() -> None:
 
 
 def test_a_layout_that_needs_the_number_of_frames() -> None:
-    plain, x = host(JointHost), poses()
+    plain, x = build(JointModel), poses()
 
     class Flat(nn.Module):
         def __init__(self, level: nn.Module) -> None:
@@ -329,14 +329,14 @@ def test_a_layout_that_needs_the_number_of_frames() -> None:
         def forward(self, state: Tensor) -> Tensor:
             return self.level(state.unflatten(0, (2, -1))).flatten(0, 1)
 
-    class FlatHost(JointHost):
+    class FlatModel(JointModel):
         def run(self, state: Tensor) -> Tensor:
             return super().run(state.flatten(0, 1))
 
         def finish(self, state: Tensor) -> Tensor:
             return super().finish(state).unflatten(0, (2, -1))
 
-    flat = host(FlatHost)
+    flat = build(FlatModel)
     flat.load_state_dict(plain.state_dict())
     flat.levels = nn.ModuleList(Flat(level) for level in flat.levels)
     layout = (lambda state, frames: state.unflatten(0, (-1, frames)), lambda grid: grid.flatten(0, 1))
@@ -349,7 +349,7 @@ def test_a_layout_that_needs_the_number_of_frames() -> None:
 
 
 def test_training_draws_dropout_and_prunes_alike() -> None:
-    model, x = wrap(host(drop=0.3)), poses()
+    model, x = wrap(build(drop=0.3)), poses()
     torch.manual_seed(3)
     first = model.train()(x)
     torch.manual_seed(3)
@@ -359,29 +359,29 @@ def test_training_draws_dropout_and_prunes_alike() -> None:
 
 
 def test_copies_pickle_and_state_dict() -> None:
-    plain, x = host(JointHost), poses()
+    plain, x = build(JointModel), poses()
     model = awake(wrap(plain, (1, 3), (8, 3)))
     want = model(x)
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(twin(x), want)
-        assert isinstance(twin, JointHost)
-        twin.hourglass.index = None
-        assert twin.hourglass.index is None
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(copied(x), want)
+        assert isinstance(copied, JointModel)
+        copied.hourglass.index = None
+        assert copied.hourglass.index is None
         with torch.no_grad():
-            twin.recover.query.add_(1.0)
-            twin.prune[0].pos.add_(1.0)
-        assert not torch.equal(twin(x), want)
+            copied.recover.query.add_(1.0)
+            copied.prune[0].pos.add_(1.0)
+        assert not torch.equal(copied(x), want)
     assert torch.equal(model(x), want)
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
-    again = wrap(host(JointHost), (1, 3), (8, 3))
+    again = wrap(build(JointModel), (1, 3), (8, 3))
     again.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(again(x), want)
 
 
 def test_unwrap() -> None:
-    plain, x = host(), poses()
+    plain, x = build(), poses()
     model = wrap(plain)
     attributes = set(vars(plain))
     assert unwrap_hourglass(model) is model
@@ -393,7 +393,7 @@ def test_unwrap() -> None:
     assert [type(module) for module in model.modules()] == [type(module) for module in plain.modules()]
 
 
-class Checkpointed(JointHost):
+class Checkpointed(JointModel):
     saves = False
 
     def run(self, x: Tensor) -> Tensor:
@@ -404,7 +404,7 @@ class Checkpointed(JointHost):
 
 @pytest.mark.parametrize("settings", [{}, {"recover": "linear", "recover_after": "levels.4"}, {"noise": "uniform"}])
 def test_checkpointing_is_exact_also_after_two_forwards(settings: dict[str, Any]) -> None:
-    model, first, second = wrap(host(Checkpointed), (1, 3), (8, 3), **settings).train(), poses(), poses()
+    model, first, second = wrap(build(Checkpointed), (1, 3), (8, 3), **settings).train(), poses(), poses()
     results = []
     for saves in (False, True):
         model.saves = saves
@@ -419,7 +419,7 @@ def test_checkpointing_is_exact_also_after_two_forwards(settings: dict[str, Any]
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
-class Dropping(FrameHost):
+class Dropping(FrameModel):
     """Levels with dropout, checkpointed or not."""
 
     saves = False
@@ -439,7 +439,7 @@ def random_frames(tokens: Tensor, keep: int) -> Tensor:
 @pytest.mark.parametrize("cycles", [1, 2])
 @pytest.mark.parametrize("settings", [{"noise": "uniform"}, {"select": random_frames}])
 def test_a_random_choice_does_not_shift_dropout_under_checkpointing(settings: dict[str, Any], cycles: int) -> None:
-    model, x = wrap(host(Dropping), (1, 2), (8, 3), recover="linear", **settings).train(), poses()
+    model, x = wrap(build(Dropping), (1, 2), (8, 3), recover="linear", **settings).train(), poses()
     if cycles > 1:
         wrap_cyclic(model, cycles, None)
     results = []
@@ -454,7 +454,7 @@ def test_a_random_choice_does_not_shift_dropout_under_checkpointing(settings: di
 
 
 def test_the_model_as_a_whole_may_be_checkpointed() -> None:
-    model, x = wrap(host(JointHost)), poses()
+    model, x = wrap(build(JointModel)), poses()
     want = gradients(model, model(x))
     got = gradients(model, checkpoint(model, x, use_reentrant=False))
     assert all(torch.equal(got[name], want[name]) for name in want)
@@ -462,10 +462,10 @@ def test_the_model_as_a_whole_may_be_checkpointed() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "recover"), [(FrameHost, True), (FrameHost, "linear"), (JointHost, True), (TupleHost, False)]
+    ("kind", "recover"), [(FrameModel, True), (FrameModel, "linear"), (JointModel, True), (TupleModel, False)]
 )
 def test_compiles_whole(kind: type[nn.Module], recover: bool | str) -> None:
-    model, x = wrap(host(kind), (1, 3), (8, 3), recover=recover), poses()
+    model, x = wrap(build(kind), (1, 3), (8, 3), recover=recover), poses()
     eager = copy.deepcopy(model)
     fast = torch.compile(model, backend="aot_eager", fullgraph=True)
     with torch.no_grad():
@@ -480,7 +480,7 @@ def test_compiles_whole(kind: type[nn.Module], recover: bool | str) -> None:
 
 @pytest.mark.parametrize("select", ["tpc", "uniform", "motion", "attention"])
 def test_exports(select: str) -> None:
-    model, x = wrap(host(JointHost), select=select), poses()
+    model, x = wrap(build(JointModel), select=select), poses()
     want = model(x)
     index = model.hourglass.index
     program = torch.export.export(model, (x,))
@@ -491,7 +491,7 @@ def test_exports(select: str) -> None:
 
 
 def test_exports_for_any_number_of_clips() -> None:
-    model = awake(wrap(host(JointHost), (1, 3), (8, 3)))
+    model = awake(wrap(build(JointModel), (1, 3), (8, 3)))
     program = torch.export.export(model, (poses(),), dynamic_shapes={"poses": {0: torch.export.Dim("clips", min=2)}})
     for batch in (2, 5):
         x = poses(batch)
@@ -504,7 +504,7 @@ def test_exports_for_any_number_of_clips() -> None:
 def test_runs_in_onnx(tmp_path: Path, recover: bool | str) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    model, x = wrap(host(), recover=recover).float(), poses().float()
+    model, x = wrap(build(), recover=recover).float(), poses().float()
     torch.onnx.export(model, (x,), tmp_path / "model.onnx", dynamo=True, verbose=False)
     session = runtime.InferenceSession(tmp_path / "model.onnx")
     for given in (x, poses().float()):
@@ -512,9 +512,9 @@ def test_runs_in_onnx(tmp_path: Path, recover: bool | str) -> None:
         torch.testing.assert_close(got, model(given), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", HOSTS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_sixteen_bits(kind: type[nn.Module]) -> None:
-    model, x = awake(wrap(host(kind))).float(), poses().float()
+    model, x = awake(wrap(build(kind))).float(), poses().float()
     want = model(x)
     index = model.hourglass.index
     with torch.autocast("cpu", torch.bfloat16):
@@ -537,16 +537,16 @@ def _autocast(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def test_a_level_called_by_itself_and_a_second_run_of_the_levels() -> None:
-    plain, x = host(), poses()
+    plain, x = build(), poses()
     model = wrap(plain, recover=False)
     state = plain.embed(x)
     assert torch.equal(model.levels[2](state), plain.levels[2](state))
 
-    class Twice(FrameHost):
+    class Twice(FrameModel):
         def forward(self, poses: Tensor) -> Tensor:
             return super().forward(poses) + super().forward(poses.flip(0))
 
-    both = wrap(host(Twice), recover="linear")
+    both = wrap(build(Twice), recover="linear")
     one = copy.deepcopy(both)
-    one.__class__ = type(wrap(host(), recover="linear"))
+    one.__class__ = type(wrap(build(), recover="linear"))
     close(both(x), one(x) + one(x.flip(0)))

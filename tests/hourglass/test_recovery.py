@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cycledistill import StackError
-from cycledistill.hourglass.key_map import OFFICIAL, from_official
-from cycledistill.hourglass.recovery import FrameRecovery, RankPositions, linear, nearest, table_for
+from cycledistill.hourglass.key_map import KEY_MAP, from_official
+from cycledistill.hourglass.recovery import FrameRecovery, RankPositions, recover_linear, recover_nearest, table_for
 from tests.hourglass.filled import weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tra.npz"
@@ -71,7 +71,7 @@ def test_tables_of_other_lengths() -> None:
 def test_interpolation(trailing: tuple[int, ...]) -> None:
     index = torch.tensor([[1, 4, 5, 9], [0, 2, 7, 11]])
     values = torch.randn(2, 4, *trailing, dtype=torch.float64)
-    got, near = linear(values, index, 12), nearest(values, index, 12)
+    got, near = recover_linear(values, index, 12), recover_nearest(values, index, 12)
     time = np.arange(12)
     for clip in range(2):
         columns = values[clip].reshape(4, -1).T.numpy()
@@ -84,12 +84,12 @@ def test_interpolation(trailing: tuple[int, ...]) -> None:
 def test_interpolation_keeps_kept_frames_bit_for_bit_and_one_frame_stands() -> None:
     values = torch.randn(1, 5, 3)
     index = torch.tensor([[0, 3, 4, 8, 9]])
-    for recovered in (linear(values, index, 10), nearest(values, index, 10)):
+    for recovered in (recover_linear(values, index, 10), recover_nearest(values, index, 10)):
         assert torch.equal(recovered[:, index[0]], values)
     alone = torch.randn(2, 1, 3)
-    assert torch.equal(linear(alone, torch.tensor([[4], [0]]), 6), alone.expand(-1, 6, -1))
+    assert torch.equal(recover_linear(alone, torch.tensor([[4], [0]]), 6), alone.expand(-1, 6, -1))
     every = torch.randn(1, 4, 2)
-    assert torch.equal(linear(every, torch.arange(4)[None], 4), every)
+    assert torch.equal(recover_linear(every, torch.arange(4)[None], 4), every)
 
 
 def test_heads_must_divide_the_channels() -> None:
@@ -101,4 +101,4 @@ def test_official_names_are_those_of_the_golden_weights() -> None:
     state = {f"cross_attention.{name}": torch.zeros(1) for name in weights({f"{key}.weight": (1, 1) for key in KEYS})}
     with pytest.raises(StackError, match="missing.*pos_embed_token"):
         from_official(state)
-    assert len(OFFICIAL) == 10
+    assert len(KEY_MAP) == 10

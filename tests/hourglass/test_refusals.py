@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import StackError, unwrap_hourglass, wrap_hourglass, wrap_pruning
-from cycledistill.hourglass.key_map import OFFICIAL, from_official, to_official
+from cycledistill.hourglass.key_map import KEY_MAP, from_official, to_official
 from cycledistill.plugin.state import HOURGLASS_STATE
-from tests.hourglass.hosts import FRAMES, WIDTH, FrameHost, JointHost, SequenceFirst, awake, host, poses
+from tests.hourglass.models import FRAMES, WIDTH, FrameModel, JointModel, SequenceFirst, awake, build, poses
 
 
 def assert_refused(model: nn.Module, match: str, **settings: Any) -> None:
@@ -31,14 +31,14 @@ def assert_refused(model: nn.Module, match: str, **settings: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"layer": 5}, r"lie outside the stack levels, whose 5 levels are numbered 0 to 4"),
+        ({"layer": 5}, r"lie outside the stack levels, whose 5 blocks are numbered 0 to 4"),
         ({"layer": -1}, "lie outside"),
         ({"layer": [1, 7], "keep": [5, 3]}, r"\[7\] lie outside"),
-        ({"layer": []}, "number of a level"),
+        ({"layer": []}, "number of a block"),
         ({"layer": [3, 1], "keep": [5, 3]}, "ascending"),
         ({"layer": [1, 1], "keep": [5, 3]}, "ascending"),
-        ({"layer": True}, "number of a level"),
-        ({"layer": "1"}, "number of a level"),
+        ({"layer": True}, "number of a block"),
+        ({"layer": "1"}, "number of a block"),
         ({"keep": 13}, "the clip has 12 frames"),
         ({"keep": 0}, "at least 1"),
         ({"keep": -3}, "at least 1"),
@@ -81,11 +81,11 @@ def assert_refused(model: nn.Module, match: str, **settings: Any) -> None:
     ],
 )
 def test_arguments(settings: dict[str, Any], match: str) -> None:
-    assert_refused(host(), match, **settings)
+    assert_refused(build(), match, **settings)
 
 
 def test_sizes_that_are_not_known() -> None:
-    plain = host()
+    plain = build()
     del plain.config
     assert_refused(plain, "pass frames=...")
     assert wrap_hourglass(copy.deepcopy(plain), layer=2, keep=5, recover="linear")(poses()).shape == (2, FRAMES, 9)
@@ -93,13 +93,13 @@ def test_sizes_that_are_not_known() -> None:
     for level in plain.levels:
         level.attn.num_heads = None
     assert_refused(plain, "pass heads=...", frames=FRAMES)
-    wide = wrap_hourglass(host(), layer=2, keep=5, width=16)
+    wide = wrap_hourglass(build(), layer=2, keep=5, width=16)
     with pytest.raises(StackError, match="wrap with width=8"):
         wide(poses())
 
 
 def test_declared_by_the_model() -> None:
-    plain = host()
+    plain = build()
     plain.config = SimpleNamespace(frames=FRAMES, lengths="any")
     model = wrap_hourglass(copy.deepcopy(plain), layer=2, keep=5)
     assert model(poses(2, 6)).shape == (2, 6, 9)
@@ -108,9 +108,9 @@ def test_declared_by_the_model() -> None:
 
 
 def test_wrapped_twice_and_nothing_to_unwrap() -> None:
-    model = wrap_hourglass(host(), layer=2, keep=5)
+    model = wrap_hourglass(build(), layer=2, keep=5)
     for each in (model, nn.Sequential(model)):
-        with pytest.raises(StackError, match="already is an hourglass"):
+        with pytest.raises(StackError, match="already wrapped by wrap_hourglass"):
             wrap_hourglass(each, layer=2, keep=5)
     assert model(poses()).shape == (2, FRAMES, 9)
     unwrap_hourglass(model)
@@ -121,39 +121,39 @@ def test_wrapped_twice_and_nothing_to_unwrap() -> None:
 
 
 def test_models_in_other_hands() -> None:
-    assert_refused(torch.compile(host(), backend="eager"), "compile")
-    assert_refused(nn.DataParallel(host()), r"wrap_hourglass\(model\.module\)")
+    assert_refused(torch.compile(build(), backend="eager"), "compile")
+    assert_refused(nn.DataParallel(build()), r"wrap_hourglass\(model\.module\)")
     for name in ("hourglass", "prune", "recover"):
-        model = host()
+        model = build()
         setattr(model, name, 3)
         assert_refused(model, "of its own")
     with pytest.raises(StackError, match=r"torch\.nn\.Module"):
         wrap_hourglass("model")  # type: ignore[type-var]
     with pytest.raises(StackError, match=r"jit\.script"), pytest.warns(FutureWarning):
-        torch.jit.script(wrap_hourglass(host(), layer=2, keep=5).levels[2])
-    assert_refused(host(SequenceFirst), r"levels", blocks="levels")
+        torch.jit.script(wrap_hourglass(build(), layer=2, keep=5).levels[2])
+    assert_refused(build(SequenceFirst), r"levels", blocks="levels")
 
 
 def test_clips() -> None:
-    model = wrap_hourglass(host(), layer=2, keep=5)
+    model = wrap_hourglass(build(), layer=2, keep=5)
     with pytest.raises(StackError, match='a clip of 9 frames: the tables of the hourglass are for 12.*lengths="any"'):
         model(poses(2, 9))
     with pytest.raises(StackError, match="no frames"):
         model(poses(2, 0))
-    shorter = wrap_hourglass(host(), layer=2, keep=5, lengths="shorter")
+    shorter = wrap_hourglass(build(), layer=2, keep=5, lengths="shorter")
     shorter.pos = nn.Parameter(torch.randn(1, 40, WIDTH).double())
     with pytest.raises(StackError, match="a clip of 13 frames"):
         shorter(poses(2, 13))
-    untabled = wrap_hourglass(host(), layer=2, keep=5, recover=False)
+    untabled = wrap_hourglass(build(), layer=2, keep=5, recover=False)
     with pytest.raises(StackError, match="keep=5: the clip has 4 frames"):
         untabled(poses(2, 4))
-    late = wrap_hourglass(host(), layer=2, keep=3, centre=8, recover="linear")
+    late = wrap_hourglass(build(), layer=2, keep=3, centre=8, recover="linear")
     with pytest.raises(StackError, match="centre=8: the clip has 7 frames"):
         late(poses(2, 7))
     assert late(poses()).shape == (2, FRAMES, 9)  # a refused forward leaves nothing behind
 
 
-class Masked(FrameHost):
+class Masked(FrameModel):
     """Levels that take a mask over frames."""
 
     def run(self, x: Tensor) -> Tensor:
@@ -167,12 +167,12 @@ def test_levels_of_another_kind() -> None:
     class Taking(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = host().levels[0]
+            self.inner = build().levels[0]
 
         def forward(self, x: Tensor, mask: Tensor) -> Tensor:
             return self.inner(x)
 
-    masked = host(Masked)
+    masked = build(Masked)
     masked.levels = nn.ModuleList(Taking() for _ in range(5))
     model = wrap_hourglass(masked, layer=2, keep=5, recover="linear")
     with pytest.raises(StackError, match=r"takes a \(2, 12\) tensor beside its tokens"):
@@ -199,7 +199,7 @@ def masked_linear() -> Any:
     return Plain()
 
 
-class Skipping(FrameHost):
+class Skipping(FrameModel):
     skips: str = ""
 
     def run(self, x: Tensor) -> Tensor:
@@ -213,12 +213,12 @@ class Skipping(FrameHost):
 
 
 def test_forwards_that_do_not_pass_the_points_or_the_recovery() -> None:
-    model = wrap_hourglass(host(Skipping), layer=2, keep=5)
+    model = wrap_hourglass(build(Skipping), layer=2, keep=5)
     model.skips = "point"
     with pytest.raises(StackError, match="passed 0 of 1 prune points"):
         model(poses())
     model.skips = "norm"
-    with pytest.raises(StackError, match="norm did not run after the last level"):
+    with pytest.raises(StackError, match="norm did not run after the last block"):
         model(poses())
     model.skips = ""
     assert model(poses()).shape == (2, FRAMES, 9)
@@ -237,14 +237,14 @@ def test_forwards_that_do_not_pass_the_points_or_the_recovery() -> None:
     ],
 )
 def test_an_index_that_is_none(index: Any, match: str) -> None:
-    model = wrap_hourglass(host(), layer=2, keep=5)
+    model = wrap_hourglass(build(), layer=2, keep=5)
     with pytest.raises(StackError, match=match):
         model.hourglass.index = index
     assert model(poses()).shape == (2, FRAMES, 9)
 
 
 def test_an_index_that_does_not_fit_the_clips() -> None:
-    model = wrap_hourglass(host(), layer=2, keep=5)
+    model = wrap_hourglass(build(), layer=2, keep=5)
     for index, match in (
         (torch.tensor([[0, 1, 2, 3]]), "keeps 5 frames of 2"),
         (torch.arange(5).expand(3, -1), "keeps 5 frames of 2"),
@@ -253,7 +253,7 @@ def test_an_index_that_does_not_fit_the_clips() -> None:
         model.hourglass.index = index
         with pytest.raises(StackError, match=match):
             model(poses())
-    twice = wrap_hourglass(host(), layer=[1, 3], keep=[3, 2])
+    twice = wrap_hourglass(build(), layer=[1, 3], keep=[3, 2])
     with pytest.raises(StackError, match="only frames that an earlier one kept"):
         twice.hourglass.index = (torch.tensor([[0, 2, 4]]), torch.tensor([[2, 3]]))
 
@@ -270,13 +270,13 @@ def test_an_index_that_does_not_fit_the_clips() -> None:
     ],
 )
 def test_a_selection_that_returns_something_else(choice: Any, match: str) -> None:
-    model = wrap_hourglass(host(), layer=2, keep=5, select=choice, recover=False)
+    model = wrap_hourglass(build(), layer=2, keep=5, select=choice, recover=False)
     with pytest.raises(StackError, match=match):
         model(poses())
 
 
 def test_a_model_of_kept_frames_that_is_asked_for_a_sequence() -> None:
-    model = wrap_hourglass(host(), layer=2, keep=5, recover=False)
+    model = wrap_hourglass(build(), layer=2, keep=5, recover=False)
     with pytest.raises(StackError, match="run the model"):
         model.hourglass.take(torch.zeros(2, FRAMES, 3))
     with pytest.raises(StackError, match="run the model"):
@@ -286,17 +286,17 @@ def test_a_model_of_kept_frames_that_is_asked_for_a_sequence() -> None:
         model.hourglass.sequence(out)
     with pytest.raises(StackError, match=r"a target of shape \(2, 5\)"):
         model.hourglass.take(torch.zeros(2, 5))
-    whole = wrap_hourglass(host(), layer=2, keep=5)
+    whole = wrap_hourglass(build(), layer=2, keep=5)
     out = whole(poses())
     assert whole.hourglass.sequence(out) is out
     assert torch.equal(whole.hourglass.centre_frame(out), out[:, 5])
-    free = wrap_hourglass(host(), layer=2, keep=5, recover=False, centre=False)
+    free = wrap_hourglass(build(), layer=2, keep=5, recover=False, centre=False)
     with pytest.raises(StackError, match="no frame is always kept"):
         free.hourglass.centre_frame(free(poses()))
 
 
 def test_an_index_without_the_centre_has_no_answer() -> None:
-    model = wrap_hourglass(host(), layer=2, keep=5, recover=False)
+    model = wrap_hourglass(build(), layer=2, keep=5, recover=False)
     model.hourglass.index = torch.arange(5)[None]
     with pytest.raises(StackError, match="no frames were chosen yet"):
         model.hourglass.centre_frame(torch.zeros(2, 5, 3))
@@ -307,7 +307,7 @@ def test_an_index_without_the_centre_has_no_answer() -> None:
         model.hourglass.take(torch.zeros(2, FRAMES + 1, 3))
 
 
-class Decoder(FrameHost):
+class Decoder(FrameModel):
     """Levels that also take a memory."""
 
     def __init__(self) -> None:
@@ -323,14 +323,14 @@ class Decoder(FrameHost):
 
 
 def test_a_memory_like_the_tokens_is_no_state() -> None:
-    model = wrap_hourglass(host(Decoder), layer=1, keep=5, recover="linear")
+    model = wrap_hourglass(build(Decoder), layer=1, keep=5, recover="linear")
     assert model(poses(), torch.randn(2, 7, WIDTH).double()).shape[:2] == (2, FRAMES)
     with pytest.raises(StackError, match="takes 2 tensors of one shape, .* and returns 1"):
         model(poses(), torch.randn(2, FRAMES, WIDTH).double())
 
 
 def test_frames_that_come_first_need_a_layout() -> None:
-    class FramesFirst(FrameHost):
+    class FramesFirst(FrameModel):
         def __init__(self) -> None:
             super().__init__()
             layer = nn.TransformerEncoderLayer(WIDTH, 2, 16, dropout=0.0)
@@ -339,7 +339,7 @@ def test_frames_that_come_first_need_a_layout() -> None:
         def forward(self, poses: Tensor) -> Tensor:
             return self.finish(self.run(self.embed(poses).transpose(0, 1))).transpose(0, 1)
 
-    model = host(FramesFirst)
+    model = build(FramesFirst)
     assert_refused(model, "batch_first=False", layer=1, recover="linear")
     layout = (lambda x: x.transpose(0, 1).unsqueeze(2), lambda x: x.squeeze(2).transpose(0, 1))
     wrap_hourglass(model, layer=1, keep=5, recover="linear", layout=layout)
@@ -349,8 +349,8 @@ def test_frames_that_come_first_need_a_layout() -> None:
 
 def test_a_layout_that_does_not_come_back() -> None:
     layout = (lambda x: x.unsqueeze(2), lambda x: (x.squeeze(2), x))
-    model = wrap_hourglass(host(FrameHost), layer=2, keep=5, recover="linear", layout=layout)
-    with pytest.raises(StackError, match=r"gave 2 things for the state at levels\.2, which is 1 tensor"):
+    model = wrap_hourglass(build(FrameModel), layer=2, keep=5, recover="linear", layout=layout)
+    with pytest.raises(StackError, match=r"gave 2 things for the tokens at levels\.2, which are 1 tensor"):
         model(poses())
 
 
@@ -363,7 +363,7 @@ def test_maps_of_all_tokens_are_refused() -> None:
 
 
 def test_noise_of_another_length() -> None:
-    model = wrap_hourglass(host(), layer=2, keep=5, noise=torch.rand(2, 9))
+    model = wrap_hourglass(build(), layer=2, keep=5, noise=torch.rand(2, 9))
     with pytest.raises(StackError, match=r"noise of shape \(2, 9\): \(2, 12\)"):
         model(poses())
     with pytest.raises(StackError, match="noise=3"):
@@ -371,16 +371,16 @@ def test_noise_of_another_length() -> None:
 
 
 def test_official_names_both_ways() -> None:
-    model = awake(wrap_hourglass(host(JointHost), layer=2, keep=5))
+    model = awake(wrap_hourglass(build(JointModel), layer=2, keep=5))
     ours = model.state_dict()
     official = to_official(ours)
-    assert set(ours) - set(official) == set(OFFICIAL)
-    assert set(official) - set(ours) == set(OFFICIAL.values())
+    assert set(ours) - set(official) == set(KEY_MAP)
+    assert set(official) - set(ours) == set(KEY_MAP.values())
     assert torch.equal(official["x_token"], model.recover.query)
     assert torch.equal(official["cross_attention.linear_k.bias"], model.recover.k.bias)
     again = from_official(official)
     assert list(again) == list(ours)
-    assert all(again[name] is official[OFFICIAL.get(name, name)] for name in again)
+    assert all(again[name] is official[KEY_MAP.get(name, name)] for name in again)
     official.pop("cross_attention.linear_v.bias")
     official["cross_attention.norm.weight"] = torch.zeros(1)
     with pytest.raises(
@@ -388,9 +388,9 @@ def test_official_names_both_ways() -> None:
     ):
         from_official(official)
     with pytest.raises(StackError, match=r"unexpected \['prune.1.pos'\]"):
-        to_official(wrap_hourglass(host(), layer=[1, 3], keep=[5, 3]).state_dict())
+        to_official(wrap_hourglass(build(), layer=[1, 3], keep=[5, 3]).state_dict())
     with pytest.raises(StackError, match="missing"):
-        to_official(host().state_dict())
+        to_official(build().state_dict())
 
 
 def test_pruning_and_an_hourglass_on_the_same_blocks() -> None:
@@ -405,7 +405,7 @@ def test_pruning_and_an_hourglass_on_the_same_blocks() -> None:
 
 
 def test_data_parallel_replicas() -> None:
-    model = wrap_hourglass(host(), layer=2, keep=5)
+    model = wrap_hourglass(build(), layer=2, keep=5)
     model.levels[2]._is_replica = True
     with pytest.raises(StackError, match="DistributedDataParallel"):
         model(poses())

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +20,8 @@ from cycledistill.integrations.human36m.recipe import Recipe, load_recipe
 from cycledistill.integrations.human36m.train import train
 from cycledistill.integrations.human36m.trained import evaluate_trained, load_trained
 from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
-from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
+from cycledistill.recipes.weights.checkpoint import read_recipe
+from tests.recipes.run_checks import assert_same_state, changing, last, launch, rows
 
 PLAIN = {"hourglass__layer": None, "hourglass__keep": None, "cyclic__cycles": None, "evaluate__exits": None}
 
@@ -50,46 +47,22 @@ def tiny(tmp_path: Path) -> Recipe:
     )  # fmt: skip
 
 
-def change(recipe: Recipe, **overrides: Any) -> Recipe:
-    return load_recipe(recipe.to_dict(), {name.replace("__", "."): value for name, value in overrides.items()})
+COMMAND = "cycledistill.integrations.human36m.train"
+change = changing(load_recipe)
 
 
-def last(recipe: Recipe) -> Path:
-    found = CheckpointStore(Path(recipe.run.output) / "checkpoints").last()
-    assert found is not None
-    return found
-
-
-def rows(recipe: Recipe, kind: str = "train") -> list[dict[str, Any]]:
-    lines = (Path(recipe.run.output) / "log.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in found if row["kind"] == kind]
-
-
-def assert_same_state(a: Path, b: Path) -> None:
-    """Weights, average and everything in the state, bit for bit."""
-    for name in ("model.safetensors", "ema.safetensors"):
-        one, two = load_file(a / name), load_file(b / name)
-        assert one.keys() == two.keys()
-        assert [key for key in one if not torch.equal(one[key], two[key])] == [], name
-    flat = [torch.utils._pytree.tree_flatten(read_state(path / "state.pt")) for path in (a, b)]
-    assert str(flat[0][1]) == str(flat[1][1])
-    for x, y in zip(flat[0][0], flat[1][0], strict=True):
-        assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("stop", [5, 2, 8], ids=["end of an epoch", "mid-epoch", "mid second epoch"])
-def test_resume_is_bit_exact(tiny: Recipe, tmp_path: Path, stop: int, workers: int) -> None:
+def test_resume_is_bit_exact(tiny: Recipe, tmp_path: Path) -> None:
+    """From inside the second epoch, with other workers; all other places: tests/recipes/run/test_resume.py."""
     whole = change(tiny, run__output=str(tmp_path / "whole"))
-    parts = change(tiny, run__output=str(tmp_path / "parts"), data__workers=workers)
-    assert train(whole)["step"] == 10
-    summary = train(change(parts, run__max_steps=stop))
-    assert (summary["step"], summary["finished"]) == (stop, False)
+    parts = change(tiny, run__output=str(tmp_path / "parts"), data__workers=2)
+    assert train(whole)["finished"]
+    summary = train(change(parts, run__max_steps=8))
+    assert (summary["step"], summary["finished"]) == (8, False)
     torch.manual_seed(123)  # a new process has other generators
     train(parts, resume="auto")
     assert_same_state(last(whole), last(parts))
     assert rows(parts) == rows(whole)
+    assert [row for row in rows(parts, "eval") if row["step"] != 8] == rows(whole, "eval")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +73,7 @@ def test_resume_is_bit_exact(tiny: Recipe, tmp_path: Path, stop: int, workers: i
          "data__confidence": True, "loss__name": "motionbert", "cyclic__cycles": None, "evaluate__exits": None},
         {"model__name": "mhformer", "model__options": {"dim": 16, "heads": 2, "hidden": 16, "depth": 3},
          "hourglass__recover": False, "evaluate__mode": "centre", "loss__name": "mpjpe", "loss__border": "official",
-         "data__centred": True, "data__stride": 3, "optim__name": "amsgrad", "data__flip": "both"},
+         "data__centred": True, "data__stride": 3, "data__views": 1, "optim__name": "amsgrad", "data__flip": "both"},
     ],
     ids=["MixSTE, HoT, cycles, bf16", "MotionBERT, HoT", "MHFormer, TPC, cycles, centre frames"],
 )  # fmt: skip
@@ -116,34 +89,7 @@ def test_resume_of_every_host(tiny: Recipe, tmp_path: Path, overrides: dict[str,
     assert losses and all(map(math.isfinite, losses))
 
 
-def test_a_killed_run_goes_on_from_inside_an_epoch(
-    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cycledistill.integrations.human36m.training import work as module
-
-    whole, killed = (change(tiny, run__output=str(tmp_path / name), run__log_every=1) for name in ("whole", "killed"))
-    train(whole)
-    killed = change(killed, run__save_every_steps=3)
-    original = module.to_device
-    calls = iter(range(10))
-
-    def dying(*args: Any) -> Any:
-        if next(calls) == 7:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "to_device", dying)
-        with pytest.raises(KeyboardInterrupt):
-            train(killed)
-    assert last(killed).name == "step-00000006"  # the first of the second epoch
-    train(killed, resume="auto")
-    assert_same_state(last(whole), last(killed))
-    for kind in ("train", "eval"):
-        assert rows(killed, kind) == rows(whole, kind)
-
-
-@pytest.mark.parametrize("layer", [None, 1], ids=["full", "hourglass"])
+@pytest.mark.parametrize("layer", [pytest.param(None, marks=pytest.mark.slow), 1], ids=["full", "hourglass"])
 def test_the_error_falls_below_the_mean_poses(tiny: Recipe, layer: int | None) -> None:
     recipe = change(
         tiny,
@@ -312,26 +258,13 @@ def test_data_that_is_not_there(tiny: Recipe, tmp_path: Path) -> None:
     assert not (Path(tiny.run.output) / "checkpoints").exists()
 
 
-def launch(recipe: Recipe, folder: Path, *extra: str) -> None:
-    file = folder / f"{Path(recipe.run.output).name}.yaml"
-    file.write_text(json.dumps(recipe.to_dict()))  # JSON is YAML
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    env = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [*torchrun, "-m", "cycledistill.integrations.human36m.train", "--config", str(file), *extra]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.mark.slow
 def test_two_processes_are_one_of_twice_the_batch(tiny: Recipe, tmp_path: Path) -> None:
-    """24 windows in two processes of three are those of one of six."""
+    """24 windows in two processes of three are those of one of six. Going on in two: tests/coco/test_train.py."""
     recipe = change(tiny, data__batch_size=3, ema__enabled=False, model__options__dropout=0.0)
     two = change(recipe, run__output=str(tmp_path / "two"))
-    launch(two, tmp_path)
+    ranks = launch(COMMAND, two, tmp_path)
+    assert all(torch.equal(value, ranks[1][name]) for name, value in ranks[0].items())
     one = change(recipe, run__output=str(tmp_path / "one"), data__batch_size=6)
     train(one)
     weights, alone = load_file(last(two) / "model.safetensors"), load_file(last(one) / "model.safetensors")
@@ -339,9 +272,3 @@ def test_two_processes_are_one_of_twice_the_batch(tiny: Recipe, tmp_path: Path) 
         torch.testing.assert_close(value, alone[name], rtol=1e-3, atol=2e-4)
     measured = [rows(each, "eval")[-1] for each in (two, one)]
     assert measured[0]["mpjpe_frame_mean@1"] == pytest.approx(measured[1]["mpjpe_frame_mean@1"], rel=1e-2)
-    # and it goes on bit for bit
-    parts = change(recipe, run__output=str(tmp_path / "parts"))
-    launch(parts, tmp_path, "--max-steps", "3")
-    launch(parts, tmp_path, "--resume", "auto")
-    again = load_file(last(parts) / "model.safetensors")
-    assert all(torch.equal(value, again[name]) for name, value in weights.items())

@@ -76,7 +76,7 @@ def test_bad_overrides_name_the_key(override, parts):
 
 
 def test_bad_files(tmp_path: Path):
-    with pytest.raises(RecipeError, match=r"neither a file nor one of the packaged recipes.*deit_tiny.yaml"):
+    with pytest.raises(RecipeError, match=r"neither a file nor one of the packaged recipes.*'deit_tiny'"):
         load_recipe("deit_tiyn")
     code = tmp_path / "code.yaml"
     code.write_text("optim: !!python/object/apply:os.system ['true']\n")

@@ -1,4 +1,4 @@
-"""Pruning and cycles on one model: cycle 1 prunes, later cycles run whole on the survivors."""
+"""Pruning and cycles on one model: cycle 1 prunes, later cycles run whole on the kept tokens."""
 
 from __future__ import annotations
 
@@ -130,10 +130,10 @@ def test_checkpointing_is_exact_also_after_two_forwards(order: str) -> None:
 def test_copies_keep_both(order: str) -> None:
     model, x = wrap(vit(), order).train(), images()
     want = model(x)
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(twin(x)[2], want[2])
-        twin.pruning.keep, twin.cyclic.cycles = 1.0, 1
-        assert twin(x).tokens[0].shape == (3, 17, 24)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(copied(x)[2], want[2])
+        copied.pruning.keep, copied.cyclic.cycles = 1.0, 1
+        assert copied(x).tokens[0].shape == (3, 17, 24)
     assert torch.equal(model(x)[2], want[2])
 
 

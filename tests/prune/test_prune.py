@@ -116,12 +116,12 @@ def test_keys_pickle_copy_and_unwrap() -> None:
     output = pruned(x)
     assert list(pruned.state_dict()) == keys
     assert isinstance(pruned.blocks[1].mlp, type(plain.blocks[1].mlp))
-    for twin in (copy.deepcopy(pruned), pickle.loads(pickle.dumps(pruned))):
-        twin.pruning.keep = 0.3
+    for copied in (copy.deepcopy(pruned), pickle.loads(pickle.dumps(pruned))):
+        copied.pruning.keep = 0.3
         assert pruned.pruning.keep == 0.5
-        assert not torch.equal(twin(x), output)
-        twin.pruning.keep = 0.5
-        assert torch.equal(twin(x), output)
+        assert not torch.equal(copied(x), output)
+        copied.pruning.keep = 0.5
+        assert torch.equal(copied(x), output)
     assert torch.equal(pruned(x), output)
     assert unwrap_pruning(pruned) is pruned
     assert [type(module) for module in pruned.modules()] == classes

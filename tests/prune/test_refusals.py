@@ -76,7 +76,7 @@ def test_query_names() -> None:
 def test_wrapped_twice_and_nothing_to_unwrap() -> None:
     model = wrap_pruning(vit(), (1,))
     for each in (model, nn.Sequential(model)):
-        with pytest.raises(StackError, match="already pruned"):
+        with pytest.raises(StackError, match="already wrapped by wrap_pruning"):
             wrap_pruning(each, (1,))
     assert model(images()).shape == (3, 7)
     unwrap_pruning(model)
@@ -190,7 +190,7 @@ def test_causal_attention_is_refused() -> None:
 
 
 def test_maps_on_the_full_grid_are_refused_while_tokens_are_dropped() -> None:
-    """Where the numbers divide, 64 survivors of 192 channels would fill a grid of 256 with scrambled maps."""
+    """Where the numbers divide, 64 kept tokens of 192 channels would fill a grid of 256 with scrambled maps."""
     plain, x = vit().eval(), images()
     want = plain.forward_intermediates(x, intermediates_only=True)
     for wrap in (lambda m: m, lambda m: wrap_cyclic(m, 2)):

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from cycledistill.recipes.config.packaged import packaged_names as packaged_names
+from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.errors import RecipeError
 
 _logger = logging.getLogger(__name__)
@@ -72,14 +72,14 @@ def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
         return {}
     packaged = resources.files(package) / "configs"
     names = packaged_names(package)
-    name = str(source) if str(source).endswith((".yaml", ".yml")) else f"{source}.yaml"
+    name = str(source).removesuffix(".yaml")
     if Path(source).is_file():
         try:
             text = Path(source).read_text(encoding="utf-8")
         except (UnicodeDecodeError, OSError) as error:
             raise RecipeError(f"config {source} cannot be read as text: {error}") from error
     elif name in names:
-        text = (packaged / name).read_text(encoding="utf-8")
+        text = (packaged / f"{name}.yaml").read_text(encoding="utf-8")
     else:
         raise RecipeError(f"config {str(source)!r} is neither a file nor one of the packaged recipes {names}.")
     try:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cycledistill.cost.report import CostReport, cost
+from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_map_only
 from cycledistill.recipes.hub.card_fields import CardFields, cycles_in_words
 
@@ -48,7 +49,7 @@ def card_body(model: nn.Module, config: Mapping[str, Any], facts: ModelFacts, fi
         fields: What the publisher says.
     """
     name = config["name"] or config["model_class"]
-    plain: dict[str, Any] = {} if hasattr(model, "cyclic") else {"cycles": 1, "blocks": facts.stack}
+    plain: dict[str, Any] = {} if handle_of(model, "cyclic") else {"cycles": 1, "blocks": facts.stack}
     note = f" It was built from the name `{name}` ({config['note']}), with the sizes below." if config["note"] else ""
     parts = [
         f"# {name}",

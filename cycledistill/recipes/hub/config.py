@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from cycledistill.cycle.groups import ALL
+from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.config.distillation import plain_distill, read_distill
 from cycledistill.recipes.config.overrides import did_you_mean
 from cycledistill.recipes.errors import RecipeError
@@ -70,7 +71,7 @@ def cycles_of(model: nn.Module) -> dict[str, Any]:
 
     A scheme that is code is not written, with a warning: whoever loads the model gives one, or trains without.
     """
-    handle: Any = getattr(model, "cyclic", None)
+    handle = handle_of(model, "cyclic")
     if handle is None:
         return {}
     try:
@@ -92,8 +93,8 @@ def describe(model: nn.Module) -> dict[str, Any]:
         >>> describe(nn.Linear(2, 1, bias=False))
         {'model.cyclic acts on': 'nothing', ..., 'weight is': (1, 2)}
     """
-    said = {f"model.{name} acts on": _place(getattr(model, name, None)) for name in ("cyclic", "pruning", "hourglass")}
-    groups = getattr(getattr(model, "cyclic", None), "groups", None)
+    said = {f"model.{name} acts on": _place(handle_of(model, name)) for name in ("cyclic", "pruning", "hourglass")}
+    groups = getattr(handle_of(model, "cyclic"), "groups", None)
     shapes = {f"{name} is": tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return said | {"model.cyclic distils the tokens": dict(groups or ALL)} | shapes
 

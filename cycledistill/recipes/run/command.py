@@ -115,8 +115,7 @@ class Command:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments to a parser, whose epilog becomes the names of the packaged recipes."""
-        names = [name.removesuffix(".yaml") for name in packaged_names(self.package)]
-        parser.epilog = f"Packaged recipes: {', '.join(names)}."
+        parser.epilog = f"Packaged recipes: {', '.join(packaged_names(self.package))}."
         parser.add_argument("--config", help="YAML file, or the name of a packaged recipe (below)")
         for flag in self.flags:
             parser.add_argument(flag.name, type=flag.kind, metavar=flag.key, help=flag.help)

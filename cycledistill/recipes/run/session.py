@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch import nn
 
+from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.run.logs import Meter, RunLog
@@ -239,7 +240,7 @@ class TrainingSession:
         _logger.info("resumed from %s: %s", checkpoint, self.place)
 
     def _description(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        handle: Any = getattr(_model(self.task), "cyclic", None)
+        handle = handle_of(_model(self.task), "cyclic")
         return {
             "format": 1,
             "model": self.recipe.model.name,
@@ -287,7 +288,7 @@ def wanted_exits(model: nn.Module, exits: list[int] | None, best_exit: int | Non
         RecipeError: ``best_exit`` (by which the best checkpoint is chosen, if by any) is not among them, or a plain
             model is asked for other exits.
     """
-    handle: Any = getattr(model, "cyclic", None)
+    handle = handle_of(model, "cyclic")
     found = exits or list(range(1, handle.cycles + 2) if handle else [1])
     if (best_exit or found[0]) not in found or (handle is None and found != [1]):
         best = "" if best_exit is None else f"evaluate.best_exit={best_exit} with "

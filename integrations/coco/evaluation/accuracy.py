@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.joints import JointSet
+from .oks import joint_similarity
 
 Array = NDArray[np.float64]
 
@@ -29,9 +30,7 @@ def mean_oks(predicted: Array, truth: Array, visible: Array, area: Array, joints
 
     Source: the COCO keypoint evaluation.
     """
-    squared = np.square(predicted - truth).sum(-1)
-    variance = np.square(2 * np.asarray(joints.sigmas))
-    similarity = np.exp(-squared / (2 * variance * area[:, None] + np.spacing(1)))
+    similarity = joint_similarity(np.square(predicted - truth).sum(-1), area, joints.sigmas)
     labelled = visible > 0
     counts = labelled.sum(1)
     each = (similarity * labelled).sum(1)[counts > 0] / counts[counts > 0]

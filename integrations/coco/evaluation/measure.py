@@ -6,8 +6,7 @@ The protocol of SDPose: the mean of the picture's and the mirrored picture's pre
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +18,8 @@ from pycocotools.coco import COCO as GroundTruth
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cycledistill.cycle.exits import at_exit
+from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.run.engine import autocast, shared
 
 from ..data.annotations import PADDING, Person
@@ -98,8 +99,7 @@ def predict_persons(
             f"the model predicts {config.num_keypoints} joints, {joints.name} has {len(joints)}: build the model with "
             f"num_keypoints={len(joints)}, or choose the joint set it was trained on"
         )
-    handle: Any = getattr(model, "cyclic", None)
-    if handle is None and list(exits) != [1]:
+    if handle_of(model, "cyclic") is None and list(exits) != [1]:
         raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first")
     rank, world = (dist.get_rank(), dist.get_world_size()) if shared() else (0, 1)
     crops = PersonCrops(persons, images, joints, config.image_size, broken=settings.broken)
@@ -114,7 +114,8 @@ def predict_persons(
     weight = next(model.parameters())
     device = weight.device
     found: dict[int, dict[int, Joints]] = {number: {} for number in exits}
-    with torch.no_grad(), _eval_mode(model, handle):
+    model.eval()
+    with torch.no_grad():
         for batch in loader if len(persons) else ():
             index = batch["person"].tolist()
             if not index:
@@ -123,9 +124,8 @@ def predict_persons(
             centers = torch.from_numpy(np.stack([persons[i].center for i in index])).to(device)
             scales = torch.from_numpy(np.stack([persons[i].scale for i in index])).to(device)
             for number in exits:
-                if handle is not None:
-                    handle.exit = number
-                placed = _predict(model, pixels, centers, scales, joints, settings).float().cpu().numpy()
+                with at_exit(model, number):
+                    placed = _predict(model, pixels, centers, scales, joints, settings).float().cpu().numpy()
                 found[number].update(zip(index, placed, strict=True))
     return _gathered(found, world)
 
@@ -225,14 +225,3 @@ def _gathered(found: dict[int, dict[int, Joints]], world: int) -> dict[int, dict
     parts: list[Any] = [None] * world
     dist.all_gather_object(parts, found)
     return {number: {k: v for part in parts for k, v in part[number].items()} for number in found}
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module, handle: Any) -> Iterator[None]:
-    before = handle.exit if handle is not None else 1
-    model.eval()
-    try:
-        yield
-    finally:
-        if handle is not None:
-            handle.exit = before

@@ -8,6 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def joint_similarity(
+    squared: NDArray[np.floating], area: NDArray[np.floating], sigmas: Sequence[float]
+) -> NDArray[np.float64]:
+    """How near joints are to others, by the rule of OKS: 1 at the same place.
+
+    Args:
+        squared: (N, K) squared distances in pixels.
+        area: (N,) in square pixels.
+        sigmas: Per-joint standard deviations.
+
+    Returns:
+        (N, K), in [0, 1]; the OKS of a pair is its mean over the joints that count.
+
+    Source: COCO keypoint evaluation, "Object Keypoint Similarity".
+    """
+    variances = (2 * np.asarray(sigmas, dtype=np.float64)) ** 2
+    return np.exp(-squared / variances / (area[:, None] + np.spacing(1)) / 2)
+
+
 def oks(
     pose: NDArray[np.floating],
     others: NDArray[np.floating],
@@ -26,13 +45,9 @@ def oks(
 
     Returns:
         (N,) similarities in [0, 1].
-
-    Source: COCO keypoint evaluation, "Object Keypoint Similarity".
     """
-    variances = (2 * np.asarray(sigmas, dtype=np.float64)) ** 2
     squared = ((others.astype(np.float64) - pose) ** 2).sum(-1)
-    scale = (area + areas.astype(np.float64)) / 2 + np.spacing(1)
-    return np.exp(-squared / variances / scale[:, None] / 2).mean(-1)
+    return joint_similarity(squared, (area + areas.astype(np.float64)) / 2, sigmas).mean(-1)
 
 
 def oks_nms(

@@ -39,7 +39,7 @@ class RealNVP(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight, gain=0.01)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Log density of points (N, 2): (N,)."""
         z, log_det = x, x.new_zeros(x.shape[0])
         for index in reversed(range(_COUPLINGS)):
@@ -50,10 +50,6 @@ class RealNVP(nn.Module):
             z = (1 - kept) * (z - shift) * torch.exp(-scale) + held
             log_det = log_det - scale.sum(dim=-1)
         return -0.5 * z.square().sum(dim=-1) - math.log(2 * math.pi) + log_det
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The same as `log_prob`."""
-        return self.log_prob(x)
 
 
 class RLELoss(nn.Module):

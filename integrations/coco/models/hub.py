@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.hub.card import ModelFacts
 from cycledistill.recipes.hub.config import cycles_of, read_fields, scheme_of, take
 from cycledistill.recipes.hub.model import HubModel
@@ -28,7 +29,7 @@ class PoseHubModel(HubModel, pipeline_tag="keypoint-detection", tags=["human-pos
 
     def hub_config(self) -> dict[str, Any]:
         """The network, its cycles and its pruning, as plain data."""
-        pruning: Any = getattr(self, "pruning", None)
+        pruning = handle_of(self, "pruning")
         pruned = {} if pruning is None else {"prune_layers": pruning.layers, "keep": pruning.keep}
         return {"network": asdict(self.config), **cycles_of(self), **pruned}
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cycledistill.plugin.install import handle_of
+
 from .backbones import HRNet, StemNet
 from .config import TokenPoseConfig
 from .heads import build_head
@@ -107,7 +109,7 @@ class TokenPose(PoseHubModel):
         """
         if isinstance(self.backbone, nn.Identity):
             raise ValueError("this model has no backbone to take off: its tokens are patches of what it is given")
-        if any(hasattr(self, handle) for handle in ("cyclic", "pruning")):
+        if any(handle_of(self, kind) for kind in ("cyclic", "pruning")):
             raise ValueError("this model is wrapped: unwrap it, take its backbone off, and wrap it again")
         backbone, self.backbone = self.backbone, nn.Identity()
         self._takes = (self.config.channels, *self.config.heatmap_size)

@@ -1,4 +1,4 @@
-"""The transformer layer of TokenPose: pre-norm, positions given to the layer, attention scores on request."""
+"""The transformer layer of TokenPose: pre-norm, positions given to the layer."""
 
 from __future__ import annotations
 
@@ -26,26 +26,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Let every token of (B, N, C) attend to all; the same shape."""
-        queries, keys, values = self._split(self.qkv(x))
+        parts = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        queries, keys, values = parts.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(queries, keys, values, scale=self.scale)
         return self.proj(mixed.transpose(1, 2).flatten(2))
-
-    def weights(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """The attention weights of some query tokens, which the fused forward never forms.
-
-        Args:
-            x: Normed tokens (B, N, C), as the forward takes them.
-            rows: Which tokens are queries.
-
-        Returns:
-            (B, heads, rows, N); every row sums to 1.
-        """
-        queries, keys, _ = self._split(self.qkv(x))
-        return (queries[:, :, rows] @ keys.transpose(-2, -1) * self.scale).softmax(dim=-1)
-
-    def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        queries, keys, values = qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
-        return queries, keys, values
 
 
 class Mlp(nn.Module):

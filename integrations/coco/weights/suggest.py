@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -17,15 +19,17 @@ from ..models.tokenpose import TokenPose
 
 _IMAGE_SIZES = ((256, 192), (384, 288), (256, 256))
 
-Shapes = dict[str, tuple[int, ...]]
+Shapes = Mapping[str, tuple[int, ...]]
 Reader = Callable[[TokenPoseConfig], Mapping[str, Tensor] | None]
 """What a file holds if it is of a model of this config, under our names; ``None``: it holds other names."""
 
 
+@lru_cache(maxsize=128)  # a file that fits none is compared with every model known by name
 def model_shapes(config: TokenPoseConfig) -> Shapes:
     """Name -> shape of every weight of the model; no memory is spent on them."""
     with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in TokenPose(config).state_dict().items()}
+        model = TokenPose(config)
+    return MappingProxyType({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
 
 
 def flow_shapes() -> Shapes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -12,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from cycledistill.cycle.exits import at_exit
+from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.run.engine import autocast, shared
 
 from ..data.clips import Clip
@@ -117,8 +118,7 @@ def evaluate(
     Example:
         >>> evaluate(model, clips, settings=EvalSettings(243))[1]["mpjpe_action_mean"]
     """
-    handle: Any = getattr(model, "cyclic", None)
-    if handle is None and list(exits) != [1]:
+    if handle_of(model, "cyclic") is None and list(exits) != [1]:
         raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first")
     rank, world = (dist.get_rank(), dist.get_world_size()) if shared() else (0, 1)
     own = list(clips)[rank::world]
@@ -148,16 +148,15 @@ def _measure(
     )
     middle = slice((settings.frames - 1) // 2, (settings.frames - 1) // 2 + 1)
     kept = middle if settings.mode == "centre" else slice(None)
-    with _eval_mode(model) as handle:
-        batch: Batch
-        for batch in loader:
-            inputs = batch["inputs"].to(device)
-            for number, found in poses.items():
-                if handle is not None:
-                    handle.exit = number
+    model.eval()
+    batch: Batch
+    for batch in loader:
+        inputs = batch["inputs"].to(device)
+        for number, found in poses.items():
+            with at_exit(model, number):
                 found.append(predict(model, inputs, settings).float().cpu())
-            targets.append(batch["targets"][:, kept])
-            inside.append(batch["inside"][:, kept])
+        targets.append(batch["targets"][:, kept])
+        inside.append(batch["inside"][:, kept])
     truth, mask = torch.cat(targets), torch.cat(inside)
     for number, found in poses.items():
         _count(scores[number], torch.cat(found), truth, mask, windows, settings)
@@ -181,11 +180,11 @@ def _count(
 
 def _forward(model: nn.Module, inputs: Tensor, settings: EvalSettings, index: Any = None) -> tuple[Tensor, Any]:
     """Poses of the frames asked for, and the index of the kept frames, if there is one."""
-    frames, handle = inputs.shape[1], getattr(model, "hourglass", None)
+    frames, handle = inputs.shape[1], handle_of(model, "hourglass")
     before = None if handle is None else handle.index
     try:
         if index is not None:
-            handle.index = index  # type: ignore[union-attr]
+            handle.index = index
         with autocast(inputs.device, settings.precision):
             poses: Tensor = model(inputs)
         used = None if handle is None else handle.index
@@ -195,7 +194,7 @@ def _forward(model: nn.Module, inputs: Tensor, settings: EvalSettings, index: An
             return poses, None if used is before else used
     finally:
         if index is not None:
-            handle.index = None  # type: ignore[union-attr]
+            handle.index = None
     if poses.shape[1] != frames:
         raise LiftingDataError(
             f"the model gave {poses.shape[1]} poses for {frames} frames: a model of single frames cannot answer for "
@@ -204,15 +203,3 @@ def _forward(model: nn.Module, inputs: Tensor, settings: EvalSettings, index: An
     if settings.mode == "centre":
         poses = poses[:, (frames - 1) // 2][:, None]
     return poses, used
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[Any]:
-    handle: Any = getattr(model, "cyclic", None)
-    before = handle.exit if handle is not None else 1
-    model.eval()
-    try:
-        yield handle
-    finally:
-        if handle is not None:
-            handle.exit = before

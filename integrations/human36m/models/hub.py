@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.errors import RecipeError
 from cycledistill.recipes.hub.card import ModelFacts
 from cycledistill.recipes.hub.config import cycles_of, read_fields, scheme_of, take
@@ -38,7 +39,7 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
             RecipeError: An hourglass that is made with functions or tensors.
         """
         described: dict[str, Any] = {"network": asdict(self.config), "mode": self.mode, **cycles_of(self)}
-        handle: Any = getattr(self, "hourglass", None)
+        handle = handle_of(self, "hourglass")
         if handle is None:
             return described
         described |= {"layer": handle.layers, "keep": handle.keep, "recover": handle.recover}
@@ -72,7 +73,7 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
         numbers = {2: "x and y", 3: "x, y and confidence"}.get(config.in_channels, f"{config.in_channels} numbers")
         shape = (config.frames, config.joints, config.in_channels)
         frames = {"exact": "exactly", "shorter": "at most", "any": "about"}[config.lengths]
-        handle: Any = getattr(self, "hourglass", None)
+        handle = handle_of(self, "hourglass")
         gives = f"poses (B, {config.frames}, {config.joints}, 3) of all frames"
         if handle is not None and handle.recover is False:
             gives = f"poses (B, K, {config.joints}, 3) of the frames that it keeps"

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import nn
 
+from cycledistill.plugin.install import handle_of
 from cycledistill.prune.wrap import wrap_pruning
 from cycledistill.recipes.hub.card import ModelFacts
 from cycledistill.recipes.hub.config import read_fields
@@ -30,7 +31,7 @@ class MultiViewHubModel(HubModel, pipeline_tag="keypoint-detection", tags=["huma
 
     def hub_config(self) -> dict[str, Any]:
         """The network and its pruning as they are now, as plain data."""
-        pruning: Any = getattr(self, "pruning", None)
+        pruning = handle_of(self, "pruning")
         now = {"prune_layers": ()} if pruning is None else {"prune_layers": pruning.layers, "keep": pruning.keep}
         return asdict(self.config) | now
 

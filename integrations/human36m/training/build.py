@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from cycledistill import wrap_cyclic
+from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.config.distillation import read_distill
 
 from ..evaluation.measure import EvalSettings
@@ -46,7 +47,7 @@ def create_model(recipe: Recipe) -> Lifter:
     if recipe.cyclic.cycles is not None:
         try:
             # with an hourglass, "auto" is the levels after its last prune point
-            blocks = "auto" if hasattr(model, "hourglass") else "levels"
+            blocks = "auto" if handle_of(model, "hourglass") else "levels"
             wrap_cyclic(model, recipe.cyclic.cycles, read_distill(recipe.cyclic.distill), blocks=blocks)
         except (TypeError, ValueError) as error:
             raise RecipeError(f"cyclic: {error}") from error

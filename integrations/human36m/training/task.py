@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss
+from cycledistill.plugin.install import handle_of
 
 from ..data.dataset import Batch
 from ..errors import LiftingDataError
@@ -50,7 +51,7 @@ class LiftTask(nn.Module):
 
     @property
     def _hourglass(self) -> Any:
-        handle: Any = getattr(self.model, "hourglass", None)
+        handle = handle_of(self.model, "hourglass")
         if handle is None:
             raise LiftingDataError(
                 "the model gives another number of poses than its input has frames, and has no hourglass that says "

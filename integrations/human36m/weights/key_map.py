@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from cycledistill.hourglass.key_map import OFFICIAL
+from cycledistill.hourglass.key_map import KEY_MAP
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.fitting import mismatch
 
@@ -92,8 +92,8 @@ def official_names(model: Lifter) -> dict[str, tuple[str, ...]]:
 def _rename(name: str, renames: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     if name == "stem.temporal_pos":
         return tuple(f"{_HYPOTHESIS}pos_embed_{n + 1}" for n in range(HYPOTHESES))
-    if name in OFFICIAL:
-        return (OFFICIAL[name],)
+    if name in KEY_MAP:
+        return (KEY_MAP[name],)
     for ours, theirs in renames:
         found = re.match(ours, name)
         if found is not None:

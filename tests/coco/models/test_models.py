@@ -253,17 +253,15 @@ def test_positions_that_are_added_once(position: str) -> None:
     assert seen_positions(model) == [None] * 3
 
 
-def test_attention_weights_of_some_rows_are_those_the_forward_uses() -> None:
+def test_attention_is_that_of_a_softmax_written_out() -> None:
     attention = TokenPose(TokenPoseConfig(**SMALL | {"scale": "dim"})).blocks[0].attn
     for parameter in attention.parameters():
         nn.init.normal_(parameter, std=0.3)
     tokens = torch.randn(2, 33, 32)
-    weights = attention.weights(tokens, slice(0, 17))
-    assert weights.shape == (2, 4, 17, 33)
-    values = attention.qkv(tokens)[..., 64:].unflatten(-1, (4, 8)).transpose(1, 2)
+    queries, keys, values = (part.unflatten(-1, (4, 8)).transpose(1, 2) for part in attention.qkv(tokens).split(32, -1))
+    weights = (queries @ keys.mT * 32**-0.5).softmax(dim=-1)  # scaled by the whole width, not by that of a head
     by_hand = attention.proj((weights @ values).transpose(1, 2).flatten(2))
-    torch.testing.assert_close(by_hand, attention(tokens)[:, :17])
-    assert not torch.allclose(weights, attention.weights(tokens * 2, slice(0, 17)))
+    torch.testing.assert_close(by_hand, attention(tokens))
 
 
 def test_the_first_and_last_third_reach_the_head_of_tokenpose_l() -> None:

@@ -183,7 +183,7 @@ def test_frames_that_receive_attention_are_kept(name: str) -> None:
     poses = clips(model)
     with torch.no_grad():
         assert model(poses).shape == (2, 18, 17, 3)
-    # By hand: all attention over frames of the level before.
+    # By hand: all attention over frames of the block before.
     received: Any = torch.zeros(2, 18)
 
     def note(module: Any, args: Any, qkv: torch.Tensor) -> None:

@@ -104,7 +104,7 @@ class Rehearsed:
         for name, members in modules.items():
             monkeypatch.setitem(sys.modules, f"rehearsed.{name}", SimpleNamespace(**members))
         monkeypatch.setitem(sys.modules, "rehearsed", SimpleNamespace(__path__=[]))
-        monkeypatch.setattr("cycledistill.recipes.run.command.packaged_names", lambda package: ["small.yaml"])
+        monkeypatch.setattr("cycledistill.recipes.run.command.packaged_names", lambda package: ["small"])
         self.command = replace(command_of("coco"), package="rehearsed", requires="rehearsed[all]")
 
 

@@ -63,7 +63,7 @@ class Exchange(nn.Module):
         return a, b, self.streams[2](c) + b
 
 
-class FrameHost(nn.Module):
+class FrameModel(nn.Module):
     """One token a frame: (B, F, J, 2) to (B, F, 3 J)."""
 
     block: Any = Block
@@ -91,7 +91,7 @@ class FrameHost(nn.Module):
         return self.head(self.norm(x))
 
 
-class JointHost(FrameHost):
+class JointModel(FrameModel):
     """A token for each joint: (B, F, J, 2) to (B, F, J, 3)."""
 
     block = JointBlock
@@ -111,7 +111,7 @@ class NormEach(nn.LayerNorm):
         return tuple(super(NormEach, self).forward(each) for each in streams)
 
 
-class TupleHost(FrameHost):
+class TupleModel(FrameModel):
     """The state is a tuple of three streams."""
 
     block = Exchange
@@ -153,7 +153,7 @@ def poses(batch: int = 2, frames: int = FRAMES) -> Tensor:
     return torch.randn(batch, frames, JOINTS, 2, dtype=torch.float64)
 
 
-def host(kind: type[nn.Module] = FrameHost, **settings: Any) -> Any:
+def build(kind: type[nn.Module] = FrameModel, **settings: Any) -> Any:
     return kind(**settings).double().eval()
 
 

@@ -1,0 +1,222 @@
+"""What is checked while a wrapped model runs, and why: a model that cannot be cycled is refused, never run wrongly.
+
+Cycles run blocks outside the model's forward, on arguments recorded once. That equals the model's own forward unrolled
+only where the forward between the blocks does nothing but hand tokens on. Much of that shows when a model is wrapped;
+what a forward does on its way shows when it runs, and is checked here. Behind each check stands a real kind of model;
+``tests/cycle/test_between_blocks.py`` and ``tests/cycle/test_refusals.py`` hold a small one for each.
+
+In every forward, before it starts:
+
+- ``Cyclic._check_unedited``: the blocks are those that were wrapped; otherwise new blocks would not be cycled.
+
+In the first pass, at every block:
+
+- `check_order`, `check_all_ran`: every block runs once, in order. Layers that are skipped at random and blocks that are
+  shared would be run another number of times by the cycles.
+- `check_checkpointing`: reentrant checkpointing hides the block from autograd, and gradients would be wrong.
+- `check_before_stack`, `check_state`, `check_unchanged_arguments`: nothing a replay or a cycle starts from is changed
+  in place (inputs, outputs before the stack, tokens, other arguments), or they would start from something else.
+- `check_skips`: a second state that the forward hands on, and no block returns, would begin anew in each cycle.
+- `check_side_effects`: a block does nothing but return: a cache, a list or a dict that it fills would hold in cycle 2
+  what cycle 1 left, or lose what cycle 2 puts there.
+
+Between cycles, in forwards that compare:
+
+- `check_same_arguments`: the forward, replayed with later tokens, gives a block the same arguments beside its tokens.
+  Otherwise they are computed from tokens (or drawn at random), and cycles would keep those of cycle 1. Where autograd
+  can tell, `cycledistill.stack.links.check_arguments` says so in the first pass already.
+- This reads values, which on a GPU waits for them. So `Comparisons` picks the 1st, 2nd, 4th, 8th, ... forward.
+
+In every replay:
+
+- `check_same_way`, `check_order`, `check_all_answered`: the forward takes the same way again.
+
+Nothing of this runs in compiled code but what compares no values and no versions: order and number of the blocks. What
+hides in an object among the arguments is looked at in every eager forward: a cache may come with a later call alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from cycledistill.cycle.call import EarlyCall, RecordedCall
+from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, is_eager, objects_with_hidden_tensors, same_value
+from cycledistill.errors import StackError
+from cycledistill.plugin.torch_private import tree_flatten, tree_leaves_with_path
+
+
+class Comparisons:
+    """Picks the forwards that compare the blocks' arguments between cycles: the 1st, 2nd, 4th, 8th, ... in each mode.
+
+    Not the first alone: blocks that begin as the identity let arguments that hang on tokens look constant.
+    """
+
+    def __init__(self) -> None:
+        self._forwards = {True: 0, False: 0}
+
+    def due(self, training: bool) -> bool:
+        """Count a forward that is about to run, and tell whether it compares; compiled ones neither count nor do."""
+        if not is_eager():
+            return False
+        self._forwards[training] += 1
+        count = self._forwards[training]
+        return count & (count - 1) == 0
+
+
+def check_order(path: str, index: int, due: int) -> None:
+    """Refuse a forward that enters another block than the one that is due."""
+    if index != due:
+        raise StackError(
+            f'blocks="{path}": block {index} was entered where block {due} was due. Every block must '
+            "run exactly once, in order: switch off layers that are skipped at random (LayerDrop), and do not "
+            "cycle blocks that are shared. If the model was edited after wrapping, call unwrap_cyclic(model) and "
+            "wrap it again"
+        )
+
+
+def check_all_ran(path: str, depth: int, entered: int) -> None:
+    """Refuse a first pass that left blocks out."""
+    if entered != depth:
+        raise StackError(
+            f'blocks="{path}": the forward entered {entered} of {depth} blocks; the model was '
+            "edited after wrapping, or skips blocks. Call unwrap_cyclic(model) and wrap it again as it is now"
+        )
+
+
+def check_all_answered(path: str, depth: int, answered: int) -> None:
+    """Refuse a replay that left blocks out."""
+    if answered != depth:
+        raise StackError(
+            f'blocks="{path}": the replayed forward entered {answered} of {depth} blocks; the model '
+            "skips blocks at random. Switch that off, or use the model's own stochastic depth inside the blocks"
+        )
+
+
+def check_checkpointing(path: str, index: int, grad_enabled: bool) -> None:
+    """Refuse a block that runs without gradients in a forward that has them."""
+    if grad_enabled and not torch.is_grad_enabled():
+        raise StackError(
+            f'blocks="{path}": block {index} runs without gradients inside a forward that has them, as in '
+            "reentrant activation checkpointing, which would give wrong gradients silently. Use non-reentrant "
+            "checkpointing: torch.utils.checkpoint.checkpoint(..., use_reentrant=False), or for timm "
+            "timm.layers.set_reentrant_ckpt(False)"
+        )
+
+
+def check_before_stack(inputs: Snapshot, early: Sequence[EarlyCall]) -> None:
+    """Refuse a forward that changed in place what a replay starts from."""
+    what = "its own input" if inputs.changed() else "the output of a module before the stack"
+    if inputs.changed() or any(call.output.changed() for call in early):
+        raise StackError(
+            f"the model's forward changes {what} in place (x += ...), and would do so again for every cycle. Write "
+            "it out of place: x = x + ..."
+        )
+
+
+def check_state(path: str, depth: int, outputs: Sequence[Snapshot]) -> None:
+    """Refuse a forward that changed in place the tokens a block, the next cycle or the token loss starts from."""
+    if outputs[-1].changed():
+        last = len(outputs) - 1
+        where = "the stack's output" if last == depth - 1 else f"the output of block {last}"
+        raise StackError(
+            f'blocks="{path}": the model changes {where} in place, so cycles would start from something else. '
+            "Write it out of place: x = x + ..., F.relu(x)"
+        )
+
+
+def check_unchanged_arguments(path: str, calls: Sequence[RecordedCall]) -> None:
+    """Refuse a forward that changed in place, after a block's call, what the block takes beside its tokens."""
+    for index, call in enumerate(calls):
+        state = call.state_leaves()
+        if any(call.given.changed_at(leaf) for leaf in range(len(call.leaves)) if leaf not in state):
+            raise StackError(
+                f'blocks="{path}": something that block {index} takes beside its tokens was changed in place '
+                "after the block was called. Write that out of place: x = x + ..."
+            )
+
+
+def check_skips(path: str, index: int, call: RecordedCall, earlier: Sequence[RecordedCall]) -> None:
+    """Refuse a second state that the forward hands on and no block returns.
+
+    An output of a block further back may stand where earlier blocks were given nothing, as in a U-Net; where they were
+    given a tensor, it is such a state.
+    """
+    if not call.skips:
+        return
+    paths = [key for key, _ in tree_leaves_with_path(call.given.value())]
+    skipped = {paths[taken] for _, _, taken in call.skips}
+    for each in earlier:
+        known = each.state_leaves()
+        for number, (key, leaf) in enumerate(tree_leaves_with_path(each.given.value())):
+            if key in skipped and isinstance(leaf, torch.Tensor) and number not in known:
+                raise StackError(
+                    f'blocks="{path}": block {index} takes the output of a block further back where earlier '
+                    "blocks take another tensor: the forward hands on a state that blocks do not return, and "
+                    "further cycles would begin with the first one. Return it from the blocks"
+                )
+
+
+def check_side_effects(
+    path: str, index: int, objects: Sequence[ObjectSnapshot], changed: Sequence[Any], output: Any
+) -> None:
+    """Refuse a block that did more than return something.
+
+    Args:
+        path: Path of the stack.
+        index: Number of the block.
+        objects: Objects among its arguments, as they were before it ran.
+        changed: Lists and dicts among its arguments that it changed.
+        output: What it returned: one of them is allowed, as a state that is a dict.
+    """
+    for container in changed:
+        if output is not container:
+            raise StackError(
+                f'blocks="{path}": block {index} changes a {type(container).__name__} that it is given and '
+                "does not return, so what later cycles put there would be lost. Return it, or collect outside the "
+                "blocks"
+            )
+    for each in objects:
+        if each.changed():
+            raise StackError(
+                f'blocks="{path}": block {index} changes the {type(each.owner).__name__} it is given, as a '
+                "cache of keys and values is, and later cycles would find there what this one left. Switch it off: "
+                "model.config.use_cache = False, or use_cache=False in the call"
+            )
+
+
+def check_same_arguments(
+    path: str, index: int, call: RecordedCall, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Refuse a replayed forward that gives a block other arguments, beside its tokens, than were recorded."""
+    leaves, spec = tree_flatten((args, kwargs))
+    state = call.state_leaves()
+    same = spec == call.given.spec and all(
+        number in state or same_value(recorded, leaf)
+        for number, (recorded, leaf) in enumerate(zip(call.leaves, leaves, strict=True))
+    )
+    now = objects_with_hidden_tensors(leaves)
+    same = (
+        same
+        and len(now) == len(call.objects)
+        and all(recorded.like(each) for recorded, each in zip(call.objects, now, strict=True))
+    )
+    if not same:
+        raise StackError(
+            f'blocks="{path}": block {index} takes something beside its tokens that changes when they do '
+            "(it is computed from earlier blocks), or that is drawn at random in the model's own forward. Cycles "
+            "run the blocks alone and would keep what cycle 1 had. Compute it inside the block"
+        )
+
+
+def check_same_way(known: EarlyCall | None, key: int) -> EarlyCall:
+    """Refuse a replayed forward that calls another module before the stack than the first pass did at this point."""
+    if known is None or known.key != key:
+        raise StackError(
+            "the model's forward took another way before the stack when it was replayed than the first time: "
+            "its control flow depends on something that changed (a random choice, a counter). Make that choice "
+            "inside a module, or outside the model"
+        )
+    return known

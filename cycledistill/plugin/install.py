@@ -1,0 +1,170 @@
+"""How every plug-in comes onto a model and off again: what is refused, classes swapped all or none, and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from cycledistill.errors import StackError
+from cycledistill.plugin.handle import Handle, handle_of
+from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
+from cycledistill.plugin.torch_private import is_compiled
+
+__all__ = ["Plugin", "Role", "handle_of", "install", "refuse", "remove"]
+
+_DATA_PARALLEL = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel"}
+
+Role = tuple[nn.Module, type[Swapped], Any]
+"""A module of the model, the class it is given, and the state that it will find under the plug-in's key."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """What one pair of verbs puts on a model and takes off.
+
+    Attributes:
+        kind: Name of the handle, and of the verbs: ``"cyclic"`` for ``model.cyclic``, ``wrap_cyclic``,
+            ``unwrap_cyclic``.
+        key: Where in a module's ``__dict__`` its state stands.
+        classes: The classes that modules are given.
+        change: What can be set on a wrapped model in place of wrapping it again, if anything can.
+    """
+
+    kind: str
+    key: str
+    classes: tuple[type[Swapped], ...]
+    change: str = ""
+
+    @property
+    def verb(self) -> str:
+        """The function that wraps."""
+        return f"wrap_{self.kind}"
+
+    @property
+    def undo(self) -> str:
+        """The function that unwraps."""
+        return f"unwrap_{self.kind}"
+
+    def is_on(self, module: nn.Module) -> bool:
+        """Whether a module has one of the classes."""
+        return any(has_plugin(module, each) for each in self.classes)
+
+
+def refuse(model: nn.Module, plugin: Plugin, scripted_parts: bool = False) -> None:
+    """Refuse a model that the plug-in could not act in, whatever the other arguments.
+
+    Args:
+        model: What the user gave.
+        plugin: The plug-in to come.
+        scripted_parts: Whether a module inside may be scripted or traced. The plug-in then leaves that one alone.
+
+    Raises:
+        StackError: No module; one that is wrapped, or a part of a wrapped one; scripted, traced, compiled, or
+            data-parallel; one whose ``forward`` was replaced on the object, or that uses the handle's name itself.
+    """
+    verb, undo = plugin.verb, plugin.undo
+    if not isinstance(model, nn.Module):
+        raise StackError(f"{verb} takes a torch.nn.Module, and was given a {type(model).__name__}")
+    name = type(model).__name__
+    if handle_of(model, plugin.kind) is not None:
+        change = f"set {plugin.change}, or " if plugin.change else ""
+        raise StackError(f"this {name} is already wrapped by {verb}: {change}call {undo}(model) first")
+    if any(plugin.is_on(module) for module in model.modules()):
+        raise StackError(
+            f"something in this {name} is already wrapped by {verb}, or was taken from a wrapped model: call {undo} on "
+            "it first"
+        )
+    scripted = [model] if scripted_parts else list(model.modules())
+    if any(isinstance(module, torch.jit.ScriptModule) for module in scripted):
+        raise StackError(f"this {name} is scripted or traced, or holds such a module: wrap the Python model behind it")
+    if any(is_compiled(module) for module in model.modules()):
+        raise StackError(
+            f"this {name} is compiled, or holds a compiled module: wrap the plain model, then compile it: "
+            f"torch.compile({verb}(model))"
+        )
+    if "forward" in vars(model):
+        raise StackError(
+            f"the forward of this {name} was replaced on the object (by accelerator.prepare, for example), so what "
+            f"{verb} adds would not run: wrap the model first, then prepare or patch it"
+        )
+    if _is_data_parallel(model):
+        raise StackError(f"this is a {name}: wrap the model inside, {verb}(model.module), before or after")
+    if hasattr(model, plugin.kind):
+        raise StackError(
+            f"this {name} has an attribute of its own called {plugin.kind!r}, the handle's name: rename it"
+        )
+
+
+def install(model: nn.Module, plugin: Plugin, handle: Handle, roles: Iterable[Role]) -> None:
+    """Give modules their classes and states, and the model its handle: all, or nothing.
+
+    Raises:
+        StackError: Python cannot change the class of one of the modules. The model is then as it was.
+    """
+    done: list[nn.Module] = []
+    try:
+        for module, behaviour, state in list(roles):
+            swap(module, behaviour)
+            done.append(module)
+            setattr(module, plugin.key, state)
+    except TypeError as error:
+        for each in done:
+            _take_off(each, plugin)
+        raise StackError(
+            f"Python cannot change the class of a {type(module).__name__} in this {type(model).__name__}, as "
+            f"{plugin.verb} would: {error}. Put a plain Python module in its place"
+        ) from error
+    setattr(model, plugin.kind, handle)
+
+
+def remove(model: nn.Module, plugin: Plugin) -> Any:
+    """Give modules their own classes again, take the handle off, and return it.
+
+    A part that was taken from a wrapped model, a copy of its encoder say, has no handle: the result is then ``None``.
+
+    Raises:
+        StackError: The model is not wrapped, or another tool swapped a class since. The model is then as it was.
+    """
+    handle = None if is_compiled(model) else handle_of(model, plugin.kind)
+    swapped = [(name, module) for name, module in model.named_modules() if plugin.is_on(module)]
+    if handle is not None:
+        # A swapped module without a state is a slice of a swapped Sequential that took its place.
+        states = [vars(module).get(plugin.key) for _, module in swapped]
+        swapped = [each for each, state in zip(swapped, states, strict=True) if state is None or handle.owns(state)]
+    elif not swapped or any(handle_of(module, plugin.kind) is not None for module in model.modules()):
+        raise StackError(
+            f"{type(model).__name__} is not wrapped by {plugin.verb}, so there is nothing to undo{_inside(model)}"
+        )
+    for name, module in swapped:
+        other = swapped_since(module)
+        if other is not None:
+            raise StackError(
+                f"{name or 'the model'} became a {other} after wrapping: another tool swapped its class. Undo that "
+                f"first, then call {plugin.undo}(model)"
+            )
+    for _, module in swapped:
+        _take_off(module, plugin)
+    if handle is not None:
+        delattr(model, plugin.kind)
+    return handle
+
+
+def _take_off(module: nn.Module, plugin: Plugin) -> None:
+    for each in plugin.classes:
+        if has_plugin(module, each):
+            unswap(module, each)
+    vars(module).pop(plugin.key, None)
+
+
+def _is_data_parallel(model: nn.Module) -> bool:
+    return any(each.__name__ in _DATA_PARALLEL for each in type(model).__mro__)
+
+
+def _inside(model: nn.Module) -> str:
+    if is_compiled(model):
+        return " (unwrap the model that was compiled)"
+    return " (unwrap its .module)" if _is_data_parallel(model) else ""

@@ -1,0 +1,124 @@
+"""A run that stopped anywhere goes on bit for bit. What integrations add to it is tested with each, by one case."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("accelerate")
+pytest.importorskip("timm")
+
+from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
+from tests.recipes.run.toy import ToyRecipe, ToySession, Work, change, load_recipe, train
+from tests.recipes.run_checks import assert_same_state, last, rows
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> ToyRecipe:
+    """Two epochs of four steps."""
+    return load_recipe(
+        {
+            "ema": {"enabled": True, "decay": 0.9},
+            "run": {"output": str(tmp_path / "run"), "device": "cpu", "log_every": 3, "progress": False},
+        }
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop", [4, 2, 7], ids=["end of an epoch", "mid-epoch", "mid second epoch"])
+def test_resume_is_bit_exact(tiny: ToyRecipe, tmp_path: Path, stop: int, workers: int) -> None:
+    whole = change(tiny, run__output=str(tmp_path / "whole"))
+    parts = change(tiny, run__output=str(tmp_path / "parts"), data__workers=workers)
+    assert train(whole)["finished"]
+    summary = train(change(parts, run__max_steps=stop))
+    assert (summary["step"], summary["finished"]) == (stop, False)
+    torch.manual_seed(123)  # a new process has other generators
+    train(parts, resume="auto")
+    assert_same_state(last(whole), last(parts))
+    assert rows(parts) == rows(whole)
+
+
+def test_runs_depend_on_the_seed_and_on_nothing_else(tiny: ToyRecipe, tmp_path: Path) -> None:
+    recipes = [change(tiny, run__output=str(tmp_path / str(i)), run__max_steps=3, run__seed=i // 2) for i in range(3)]
+    for recipe in recipes:
+        torch.rand(5)
+        train(recipe)
+    assert_same_state(last(recipes[0]), last(recipes[1]))
+    with pytest.raises(AssertionError):
+        assert_same_state(last(recipes[0]), last(recipes[2]))
+
+
+class Killed(Work):
+    """Dies in its eighth step."""
+
+    def terms(self, session: ToySession, batch: Tensor, logs: bool) -> dict[str, Tensor]:
+        if session.step == 7:
+            raise KeyboardInterrupt
+        return super().terms(session, batch, logs)
+
+
+def test_a_killed_run_goes_on_from_inside_an_epoch_and_repeats_no_row(tiny: ToyRecipe, tmp_path: Path) -> None:
+    whole, killed = (change(tiny, run__output=str(tmp_path / name), run__log_every=1) for name in ("whole", "killed"))
+    train(whole)
+    killed = change(killed, run__save_every_steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(killed, work=Killed())
+    assert last(killed).name == "step-00000006"  # the second of the second epoch
+    with (tmp_path / "killed" / "log.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')  # the line it was writing
+    train(killed, resume="auto")
+    assert_same_state(last(whole), last(killed))
+    for kind in ("train", "eval"):
+        assert rows(killed, kind) == rows(whole, kind)
+        tables = [
+            list(csv.DictReader((tmp_path / run / f"{kind}.csv").read_text().splitlines()))
+            for run in ("whole", "killed")
+        ]
+        assert [{**row, "seconds": ""} for row in tables[0]] == [{**row, "seconds": ""} for row in tables[1]]
+    assert [row["step"] for row in rows(whole)] == list(range(1, 9))
+
+
+def test_terms_are_means_over_the_steps_between_two_rows_and_measures_are_not(tiny: ToyRecipe, tmp_path: Path) -> None:
+    each, third = (change(tiny, run__output=str(tmp_path / str(n)), run__log_every=n) for n in (1, 3))
+    train(each)
+    train(third)
+    steps, first = rows(each)[:3], rows(third)[0]
+    for name in ("loss", "task", "pull"):
+        assert first[name] == pytest.approx(sum(row[name] for row in steps) / 3)
+    assert all(row["loss"] == pytest.approx(row["task"] + row["pull"]) for row in steps)
+    for name in ("rms", "lr", "half"):
+        assert first[name] == steps[2][name]
+
+
+class Poisoned(Work):
+    """Gets no number in its third step."""
+
+    def terms(self, session: ToySession, batch: Tensor, logs: bool) -> dict[str, Tensor]:
+        return super().terms(session, batch * math.nan if session.step == 2 else batch, logs)
+
+
+def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights(tiny: ToyRecipe) -> None:
+    train(change(tiny, run__max_steps=2))
+    before = {file.name: file.read_bytes() for file in last(tiny).iterdir()}
+    with pytest.raises(NonFiniteLossError, match=r"nan at step 2 \(epoch 0, batch 2\).*task.*step-00000002"):
+        train(tiny, resume="auto", work=Poisoned())
+    assert {file.name: file.read_bytes() for file in last(tiny).iterdir()} == before
+
+
+def test_a_run_is_not_written_over(tiny: ToyRecipe) -> None:
+    train(change(tiny, run__max_steps=2))
+    with pytest.raises(RecipeError, match="holds a run already"):
+        train(tiny)
+    with pytest.raises(CheckpointError, match="3 items a step, this run has 4"):
+        train(change(tiny, data__batch_size=4), resume="auto")
+    first = last(tiny)
+    train(change(tiny, run__max_steps=3), resume="auto")
+    with pytest.raises(RecipeError, match="holds checkpoints after step-00000002"):
+        train(tiny, resume=str(first))
+    branch = change(tiny, run__output=str(Path(tiny.run.output).with_name("branch")))
+    assert train(branch, resume=str(first))["step"] == 8
