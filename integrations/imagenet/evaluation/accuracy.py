@@ -11,7 +11,7 @@ from timm.utils.model import unwrap_model
 from torch import nn
 from tqdm import tqdm
 
-from cycledistill.recipes.run.engine import autocast
+from cycledistill.recipes.run.accelerator import autocast
 
 
 @torch.no_grad()
