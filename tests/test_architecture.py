@@ -42,6 +42,7 @@ LIBRARY_ARROWS = more(
         "plugin": {"errors"},
         "output": {"plugin"},  # private names of torch stand there
         "loss": {"output"},
+        "insight": {"cycle"},  # it runs models at an exit
         "commands": {"__init__"},
         "__main__": {"__init__", "commands"},
     },
@@ -88,6 +89,7 @@ THIRD_PARTY = {
     "recipes/config/overrides.py": {"yaml"},
     "recipes/hub/files.py": {"huggingface_hub"},
     "recipes/hub/model.py": {"huggingface_hub"},
+    "recipes/run/batches.py": {"numpy"},
     "recipes/run/engine.py": {"accelerate"},
     "recipes/run/loop.py": {"tqdm"},
     "recipes/run/seeding.py": {"numpy"},
