@@ -223,13 +223,15 @@ class Cyclic(Handle):
         out.losses = self._losses(model, out, replay.entry())
         return out
 
-    def _answer_at_exit(self, call: ModelCall, stop_at_last: bool) -> Any:
+    def _answer_at_exit(self, call: ModelCall, stop_at_last: bool = True) -> Any:
         """One eval forward at a later exit: the extra cycles, and the tail once.
 
         Args:
             call: The call of the model, or of another method that may enter the stack.
-            stop_at_last: Whether the first pass ends in front of the last block, so that its tail does not run.
+            stop_at_last: Whether the first pass may end in front of the last block, so that its tail does not run.
         """
+        # Compilers and exporters cannot follow the early stop; the unused first tail is dead code, which they remove.
+        stop_at_last = stop_at_last and not (torch.compiler.is_compiling() or self._whole_first)
         recording = self._record(call, stop_at_last)
         frozen = FrozenStatistics(())
         try:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
-import torch
 from torch import nn
 from torch.fx import Proxy
 
@@ -67,11 +66,7 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, *args, **kwargs)
         _refuse_tracers_and_replicas(self, args, kwargs)
         call = ModelCall(method, self, args, kwargs, whole)
-        if route is Route.TRAIN:
-            return cyclic._train(call)
-        # Compilers and exporters cannot follow the early stop; the unused first tail is dead code, which they remove.
-        stop_at_last = not (torch.compiler.is_compiling() or cyclic._whole_first)
-        return cyclic._answer_at_exit(call, stop_at_last)
+        return cyclic._train(call) if route is Route.TRAIN else cyclic._answer_at_exit(call)
 
     return enter
 

@@ -13,10 +13,10 @@ from torch import nn
 from cycledistill.plugin.torch_private import is_tracing, tree_flatten, tree_leaves, tree_unflatten, versions
 
 MAX_DEPTH = 4
-"""How many objects and closures deep values are looked for in an object among a block's arguments.
+"""How many objects and closures are opened, one inside the other, to find tensors in an argument of a block.
 
-A cache of keys and values holds them two deep (cache, layer, tensor); a closure over such a cache three. One more is
-for a wrapper around these. The bound is what ends the search in objects that hold each other.
+A cache of keys and values takes two (cache, layer), the pair of caches of an encoder-decoder three, a closure over that
+pair four. The bound also ends the search in objects that hold each other.
 """
 
 

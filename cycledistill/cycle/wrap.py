@@ -128,14 +128,14 @@ def _attach(model: nn.Module, cyclic: Cyclic, stack: Stack) -> None:
 def _roles(model: nn.Module, cyclic: Cyclic) -> Iterator[Role]:
     container = cyclic.stack.path.split("[")[0]
     blocks = cyclic.stack.modules(model)
-    places = {id(block): index for index, block in enumerate(blocks)}
+    numbers = {id(block): index for index, block in enumerate(blocks)}
     inside = {id(module) for block in blocks for module in block.modules()}
     for key, (name, module) in enumerate(model.named_modules()):
-        if id(module) in places:
-            yield module, CycledBlock, BlockState(cyclic._recorder, places[id(module)], argument_names(module))
+        if id(module) in numbers:
+            yield module, CycledBlock, BlockState(cyclic._recorder, numbers[id(module)], argument_names(module))
         elif id(module) in inside or type(module).forward is nn.Module.forward:
             continue
-        elif any(id(child) in places for child in module.modules()):
+        elif any(id(child) in numbers for child in module.modules()):
             yield module, CycledRoot, RootState(cyclic, container[len(name) :].lstrip("."))
         elif not isinstance(module, torch.jit.ScriptModule) and not parametrize.is_parametrized(module):
             yield module, EarlyModule, BlockState(cyclic._recorder, key)

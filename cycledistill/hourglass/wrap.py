@@ -112,7 +112,7 @@ def wrap_hourglass(
             another argument out of its range. The model is then as it was.
 
     Example:
-        >>> model = wrap_hourglass(lifter, layer=3, keep=81)     # MixSTE: 8 levels, clips (B, 243, 17, 2)
+        >>> model = wrap_hourglass(lifter, layer=3, keep=81)     # MixSTE: 8 blocks, clips (B, 243, 17, 2)
         >>> model(clips).shape, model.hourglass.index.shape
         (torch.Size([2, 243, 17, 3]), torch.Size([2, 81]))
 
@@ -179,9 +179,9 @@ def _recovery_place(
             raise StackError(f"recover_after={path!r}: with recover=False no frames are recovered; leave it out")
         return last, None
     blocks = stack.modules(model)
-    names = {id(module): name for name, module in model.named_modules()}
     if path is None:
-        return last, names[id(_default_place(model, stack, recover) or blocks[last])]
+        names = {module: name for name, module in model.named_modules()}
+        return last, names[_default_place(model, stack, recover) or blocks[last]]
     try:
         place = model.get_submodule(path) if path else None
     except AttributeError:

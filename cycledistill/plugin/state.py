@@ -1,13 +1,13 @@
-"""Under which key a module that a plug-in acts on finds its place, and which methods want the full grid."""
+"""Under which key a module that a plug-in acts on finds its state, and which methods want the full grid."""
 
 from __future__ import annotations
 
 CYCLE_STATE = "_cycle_state"
-"""Key in a swapped module's ``__dict__`` under which it finds its place in the stack."""
+"""Key in a swapped module's ``__dict__`` under which it finds its state in the cycles."""
 
 
 PRUNE_STATE = "_prune_state"
-"""Key in a swapped module's ``__dict__`` under which it finds its place in the pruned stack."""
+"""Key in a swapped module's ``__dict__`` under which it finds its state in the pruning."""
 
 
 ON_THE_FULL_GRID = ("forward_intermediates", "get_intermediate_layers")
@@ -15,4 +15,4 @@ ON_THE_FULL_GRID = ("forward_intermediates", "get_intermediate_layers")
 
 
 HOURGLASS_STATE = "_hourglass_state"
-"""Key in a swapped module's ``__dict__`` under which it finds its place in the hourglass."""
+"""Key in a swapped module's ``__dict__`` under which it finds its state in the hourglass."""

@@ -17,7 +17,7 @@ from torch import nn
 from cycledistill.errors import ChainError, StackError
 from cycledistill.plugin.swap import recipe_of
 from cycledistill.plugin.torch_private import AnyConvolution
-from cycledistill.stack.links import Links, Trace, TracedCall, check_chain, computed_between, links_between, returned
+from cycledistill.stack.links import Trace, check_chain, keeps_shape, traced_links
 from cycledistill.stack.probe import probe
 
 _PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
@@ -162,10 +162,10 @@ def _runs(blocks: list[tuple[str, nn.Module]], trace: Trace | None) -> list[tupl
     for group in same_class:
         start = group[0]
         for index in group:
-            if trace is not None and not _keeps_shape(index, group, blocks, trace):
+            if trace is not None and not keeps_shape(index, group, blocks, trace):
                 runs.append((start, index))
                 start = index + 1
-            elif trace is not None and index > start and not _link(index, blocks, trace):
+            elif trace is not None and index > start and not traced_links(index, blocks, trace):
                 runs.append((start, index))
                 start = index
         runs.append((start, group[-1] + 1))
@@ -178,38 +178,11 @@ def _can_run(block: nn.Module) -> bool:
 
 
 def _is_convolutional(stack: Stack, model: nn.Module) -> bool:
-    """Whether the blocks mix places by convolutions alone: a CNN, cycled only where its path is given."""
+    """Whether the blocks mix neighbours by convolutions alone: a CNN, cycled only where its path is given."""
     kernels = (
         m.kernel_size for block in stack.modules(model) for m in block.modules() if isinstance(m, AnyConvolution)
     )
     return not stack.attention and any(max(kernel) > 1 for kernel in kernels)
-
-
-def _only_call(index: int, blocks: list[tuple[str, nn.Module]], trace: Trace) -> TracedCall | None:
-    calls = trace[blocks[index][0]]
-    return calls[0] if len(calls) == 1 else None
-
-
-def _link(index: int, blocks: list[tuple[str, nn.Module]], trace: Trace) -> Links:
-    before, here = _only_call(index - 1, blocks, trace), _only_call(index, blocks, trace)
-    if not before or not here:
-        return []
-    links = links_between(before.outputs, here.inputs)
-    earlier = (call for name, _ in blocks[:index] for call in trace[name])
-    made = [leaf for call in earlier for leaf in returned(call.inputs, call.outputs)]
-    return [] if computed_between(made, here.inputs, links) else links
-
-
-def _keeps_shape(index: int, group: list[int], blocks: list[tuple[str, nn.Module]], trace: Trace) -> bool:
-    call = _only_call(index, blocks, trace)
-    if call is None:
-        return False
-    links = _link(index + 1, blocks, trace) if index < group[-1] else []
-    links = links or (_link(index, blocks, trace) if index > group[0] else [])
-    try:
-        return all(call.inputs[j].shape == call.outputs[i].shape for i, j in links)
-    except (IndexError, AttributeError):  # the neighbour has another signature: not one run
-        return False
 
 
 def _describe(

@@ -73,7 +73,40 @@ def shapes(tensors: Iterable[torch.Tensor]) -> str:
     return " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
 
 
-def check_chain(named: Sequence[tuple[str, nn.Module]], calls: Sequence[list[TracedCall]], path: str) -> None:
+Named = Sequence[tuple[str, nn.Module]]
+"""Modules and their names in the model."""
+
+
+def traced_links(index: int, blocks: Named, trace: Trace) -> Links:
+    """The links into block ``index`` from the one before, as far as a trace tells; none where blocks do not chain."""
+    before, here = _only_call(index - 1, blocks, trace), _only_call(index, blocks, trace)
+    if not before or not here:
+        return []
+    links = links_between(before.outputs, here.inputs)
+    earlier = (call for name, _ in blocks[:index] for call in trace[name])
+    made = [leaf for call in earlier for leaf in returned(call.inputs, call.outputs)]
+    return [] if computed_between(made, here.inputs, links) else links
+
+
+def keeps_shape(index: int, group: list[int], blocks: Named, trace: Trace) -> bool:
+    """Whether block ``index`` of a ``group`` of neighbours returns its state in the shape that it took."""
+    call = _only_call(index, blocks, trace)
+    if call is None:
+        return False
+    links = traced_links(index + 1, blocks, trace) if index < group[-1] else []
+    links = links or (traced_links(index, blocks, trace) if index > group[0] else [])
+    try:
+        return all(call.inputs[j].shape == call.outputs[i].shape for i, j in links)
+    except (IndexError, AttributeError):  # the neighbour has another signature: not one run
+        return False
+
+
+def _only_call(index: int, blocks: Named, trace: Trace) -> TracedCall | None:
+    calls = trace[blocks[index][0]]
+    return calls[0] if len(calls) == 1 else None
+
+
+def check_chain(named: Named, calls: Sequence[list[TracedCall]], path: str) -> None:
     """Refuse blocks that are not called once each, one on the other's output, back to the shape they started from."""
     for (name, _), made in zip(named, calls, strict=True):
         if len(made) != 1:

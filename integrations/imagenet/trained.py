@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.run.engine import engine
 from cycledistill.recipes.run.session import wanted_exits
 from cycledistill.recipes.run.trained import TrainedRuns
 from cycledistill.recipes.weights import read_weights
@@ -83,6 +84,11 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
         DataError: The images cannot be read, or have other classes than the checkpoint was trained on.
         CheckpointError: See :func:`load_trained`.
     """
+    with engine(recipe.run.device, recipe.run.precision):  # a streamed set is opened for its share of the processes
+        return _evaluate(recipe, path)
+
+
+def _evaluate(recipe: Recipe, path: str | Path) -> dict[str, Any]:
     folder = None if Path(path).is_file() else find_checkpoint(path)
     images, classes = open_validation(recipe.data, recipe.eval_batch_size)
     known = recipe.model.num_classes or (None if folder else len(classes) or None)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import CycleOutput, StackError, unwrap_cyclic, wrap_cyclic
+from cycledistill.cycle.snapshot import ObjectSnapshot
 from tests.oracle import Truth, assert_same, assert_same_gradients
 
 WIDTH, LENGTH = 6, 5
@@ -469,6 +470,17 @@ def test_a_cache_that_comes_with_a_later_call_is_refused_at_once() -> None:
     model.use_cache = True
     with pytest.raises(StackError, match="changes the Cache"):
         model(tokens())
+
+
+def test_tensors_are_found_in_a_closure_over_an_object_of_objects() -> None:
+    """As deep as a closure over the pair of caches of an encoder-decoder, and without end in objects in a circle."""
+    layer = Box(torch.zeros(2))
+    pair = Box(Box(layer))  # type: ignore[arg-type]
+    layer.pair = pair  # type: ignore[attr-defined]
+    snapshot = ObjectSnapshot(lambda pair=pair: pair)
+    assert not snapshot.changed()
+    layer.ref = torch.zeros(2)
+    assert snapshot.changed()
 
 
 def test_the_probe_refuses_at_once_what_gradients_tell() -> None:

@@ -197,7 +197,7 @@ def test_hugging_face_gradient_checkpointing() -> None:
     assert_same_gradients(gradients(model), gradients(plain), rtol=1e-12)
     model.zero_grad()
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
-    try:  # here each block checkpoints its own inside, below what is noted: right numbers or a refusal
+    try:  # here each block checkpoints its own inside, below what is recorded: right numbers or a refusal
         CycleLoss()(model(x, labels=labels)).backward()
     except StackError as error:
         assert "use_reentrant=False" in str(error)

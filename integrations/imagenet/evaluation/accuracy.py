@@ -11,6 +11,8 @@ from timm.utils.model import unwrap_model
 from torch import nn
 from tqdm import tqdm
 
+from cycledistill import at_exit
+from cycledistill.plugin.handle import handle_of
 from cycledistill.recipes.run.engine import autocast
 
 
@@ -45,26 +47,18 @@ def evaluate(
         >>> evaluate(model, loader, exits=(1, 2, 3))[1]["top1"]
     """
     bare = unwrap_model(model)
-    handle = getattr(bare, "cyclic", None)
-    if handle is None and list(exits) != [1]:
+    if handle_of(bare, "cyclic") is None and list(exits) != [1]:
         raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first.")
     device = next(bare.parameters()).device
     limit = evaluation_sample_limit(loader)
     counts = {number: ClassificationEvaluator(device, max_samples=limit) for number in exits}
-    before = handle.exit if handle is not None else 1
     model.eval()
-    try:
-        for images, target in tqdm(loader, desc="evaluate", leave=False, disable=None if progress else True):
-            images, target = images.to(device), target.to(device)
-            for number, evaluator in counts.items():
-                if handle is not None:
-                    handle.exit = number
-                with autocast(device, precision):
-                    output = model(images)
-                evaluator.update(output, target)
-    finally:
-        if handle is not None:
-            handle.exit = before
+    for images, target in tqdm(loader, desc="evaluate", leave=False, disable=None if progress else True):
+        images, target = images.to(device), target.to(device)
+        for number, evaluator in counts.items():
+            with at_exit(bare, number), autocast(device, precision):
+                output = model(images)
+            evaluator.update(output, target)
     shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     return {number: _rounded(evaluator.compute(distributed=shared)) for number, evaluator in counts.items()}
 
