@@ -42,7 +42,7 @@ LIBRARY_ARROWS = more(
         "plugin": {"errors"},
         "output": {"plugin"},  # private names of torch stand there
         "loss": {"output"},
-        "insight": {"cycle"},  # a model is looked at with at_exit
+        "insight": {"cycle"},  # it runs models at an exit
         "commands": {"__init__"},
         "__main__": {"__init__", "commands"},
     },

@@ -205,6 +205,7 @@ def test_hugging_face_gradient_checkpointing() -> None:
         assert_same_gradients(gradients(model), gradients(plain), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_checkpointing_compiles() -> None:
     model, plain = toys.make(CheckpointedViT, depth=2), toys.make(NotCheckpointedViT, depth=2)
     for each in (model, plain):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -17,6 +18,11 @@ from tests.cycle.test_equality import task
 from tests.oracle import Truth, assert_same, assert_same_gradients, gradients
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def first_alone(names: Iterable[str]) -> list[Any]:
+    """Names as parameters. A graph takes seconds to make: for a quick look, the first stands for all."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if number else []) for number, name in enumerate(names)]
 
 
 def compiled(model: nn.Module) -> tuple[Any, CompileCounterWithBackend]:
@@ -43,12 +49,12 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", first_alone(SCHEMES))
 def test_train_step_of_every_scheme_is_one_graph_equal_to_eager(scheme: str) -> None:
     check_train_step(toys.make(), "auto", SCHEMES[scheme])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", first_alone(MODELS))
 def test_train_step_of_every_kind_of_model_is_one_graph_equal_to_eager(name: str) -> None:
     cls, options, path = MODELS[name]
     scheme = Distill(token_weight=0.1, output_weight=0.1)
@@ -120,6 +126,7 @@ def test_a_schedule_of_weights_costs_at_most_two_graphs() -> None:
     assert counter.frame_count <= 2, f"{counter.frame_count} graphs for one schedule"
 
 
+@pytest.mark.slow
 def test_a_schedule_of_group_weights_and_temperature_costs_at_most_two_graphs() -> None:
     groups = {"a": slice(0, 1), "b": slice(1, None)}
     start = Distill(token_weight={"a": 0.01, "b": 0.5}, output_weight=1.0)
@@ -136,6 +143,7 @@ def test_a_schedule_of_group_weights_and_temperature_costs_at_most_two_graphs() 
     assert counter.frame_count <= 2, f"{counter.frame_count} graphs for one schedule"
 
 
+@pytest.mark.slow
 def test_weight_that_warms_up_from_zero() -> None:
     model = wrap_cyclic(toys.make(), 2, distill=Distill(token_weight=0.0))
     eager = copy.deepcopy(model)
@@ -156,6 +164,7 @@ def test_random_student_needs_one_graph_whatever_is_drawn() -> None:
     assert len(drawn) == 3 and counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_cycles_change_with_one_graph_each() -> None:
     model = toys.make()
     x, _ = toys.batch()
@@ -182,7 +191,7 @@ def test_eval_and_exits_compile_to_one_graph_each() -> None:
     assert counter.frame_count == 3
 
 
-@pytest.mark.parametrize("name", ["taps", "two_states", "batchnorm", "slicing"])
+@pytest.mark.parametrize("name", first_alone(["taps", "two_states", "batchnorm", "slicing"]))
 def test_exits_of_every_kind_of_model_compile(name: str) -> None:
     cls, options, path = MODELS[name]
     model = toys.make(cls, **options).eval()
@@ -264,6 +273,7 @@ def test_an_optimized_module_cannot_be_unwrapped_but_its_original_can() -> None:
     assert isinstance(fast(toys.batch()[0]), Tensor)
 
 
+@pytest.mark.slow
 def test_dynamic_batch_size() -> None:
     model = toys.make()
     truth = Truth(model)

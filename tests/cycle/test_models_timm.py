@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,18 +40,28 @@ class Row(NamedTuple):
 
 
 ALL = ("all",)
-LARGE = {
-    "gemma4_vit_167m",
-    "samvit_base_patch16",
-    "vit_base_patch16_siglip_224",
-    "maxvit_tiny_tf_224",
-    "hiera_tiny_224",
+# One of each kind for a quick look: prefix and patches, no prefix, two states, a path of a part, stages.
+SMALL = {
+    "test_vit",
+    "deit_tiny_distilled_patch16_224",
+    "xcit_nano_12_p16_224",
+    "crossvit_tiny_240",
+    "convit_tiny",
+    "pvt_v2_b0",
+    "levit_128s",
 }
 
 
 def marked(rows: list[Row]) -> list[Any]:
-    """The rows as parameters; the large ones take some seconds each."""
-    return [pytest.param(row, id=row.name, marks=[pytest.mark.slow] if row.name in LARGE else []) for row in rows]
+    """The rows as parameters. A model of full size takes a second or more to build, and longer to run."""
+    return [pytest.param(row, id=row.name, marks=[] if row.name in SMALL else [pytest.mark.slow]) for row in rows]
+
+
+@cache
+def on_meta(name: str) -> nn.Module:
+    """A model of a name without data; copy it to wrap it."""
+    with torch.device("meta"):
+        return timm.create_model(name)
 
 
 AUTO = [
@@ -179,15 +190,15 @@ def test_bare_call_equals_the_truth(row: Row) -> None:
 THREE = ("test_vit", "tnt_s_legacy_patch16_224", "xcit_nano_12_p16_224")
 
 
-@pytest.mark.parametrize("row", [row for row in AUTO if row.name in THREE], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", marked([row for row in AUTO if row.name in THREE]))
 def test_three_cycles_equal_the_truth(row: Row) -> None:
     check_against_truth(row, build(row), "auto", cycles=3)
 
 
-@pytest.mark.parametrize("row", AUTO, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", marked(AUTO))
 def test_token_groups_follow_what_is_in_the_stack(row: Row) -> None:
+    model = copy.deepcopy(on_meta(row.name))
     with torch.device("meta"):
-        model = timm.create_model(row.name)
         wrap_cyclic(model, 2, distill="sdpose")
         side = model.pretrained_cfg["input_size"][-1]
         out = model(torch.randn(1, 3, side, side))
@@ -195,10 +206,9 @@ def test_token_groups_follow_what_is_in_the_stack(row: Row) -> None:
     assert len(out) == 2 and not isinstance(out[0], list)
 
 
-@pytest.mark.parametrize("row", STAGED, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", marked(STAGED))
 def test_bare_call_of_a_staged_model_lists_the_candidates(row: Row) -> None:
-    with torch.device("meta"):
-        model = timm.create_model(row.name)
+    model = on_meta(row.name)
     before = snapshot(model)
     with pytest.raises(StackError) as refusal:
         wrap_cyclic(model, 2)
@@ -216,7 +226,7 @@ def test_staged_model_by_path_equals_the_truth(row: Row) -> None:
     check_against_truth(row, build(row), row.path)
 
 
-@pytest.mark.parametrize("row", STAGED, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", marked(STAGED))
 def test_staged_model_without_a_probe_is_refused_before_a_wrong_result(row: Row) -> None:
     """Built for a size it does not declare, a model cannot be probed: then the first training forward must refuse."""
     model = build(row)
@@ -271,10 +281,9 @@ def test_networks_without_attention_cycle_by_an_explicit_path(name: str, path: s
     check_against_truth(row, build(row), path)
 
 
-@pytest.mark.parametrize("row", AUTO + STAGED, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", marked(AUTO + STAGED))
 def test_stack_report_on_meta(row: Row) -> None:
-    with torch.device("meta"):
-        model = timm.create_model(row.name)
+    model = on_meta(row.name)
     stacks = {stack.path: stack for stack in find_stacks(model)}
     assert LISTED.get(row.name, row.path) in stacks
     stack = stacks[LISTED.get(row.name, row.path)]

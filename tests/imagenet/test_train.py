@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,56 +14,31 @@ import torch
 from safetensors.torch import load_file
 
 from cycledistill.integrations.imagenet.errors import DataError
-from cycledistill.integrations.imagenet.recipe import Recipe, RecipeError, load_recipe
+from cycledistill.integrations.imagenet.recipe import load_recipe
 from cycledistill.integrations.imagenet.train import main, train
 from cycledistill.integrations.imagenet.trained import load_trained
 from cycledistill.integrations.imagenet.training.optim import Schedule, create_optimizer
 from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError
-from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
+from cycledistill.recipes.weights.checkpoint import read_recipe, read_state
 from tests.imagenet.pictures import SIZE
+from tests.recipes.run_checks import assert_same_state, changing, last, launch, rows
+
+COMMAND = "cycledistill.integrations.imagenet.train"
+change = changing(load_recipe)
 
 
-def change(recipe: Recipe, **overrides) -> Recipe:
-    return load_recipe(recipe.to_dict(), {name.replace("__", "."): value for name, value in overrides.items()})
-
-
-def last(recipe: Recipe) -> Path:
-    return CheckpointStore(Path(recipe.run.output) / "checkpoints").last()
-
-
-def assert_same_state(a: Path, b: Path) -> None:
-    """Weights, average and everything in the state, bit for bit."""
-    for name in ("model.safetensors", "ema.safetensors"):
-        one, two = load_file(a / name), load_file(b / name)
-        assert one.keys() == two.keys()
-        assert [key for key in one if not torch.equal(one[key], two[key])] == [], name
-    one, two = (
-        torch.utils._pytree.tree_flatten(read_state(a / "state.pt")),
-        torch.utils._pytree.tree_flatten(read_state(b / "state.pt")),
-    )
-    assert str(one[1]) == str(two[1])
-    for x, y in zip(one[0], two[0], strict=True):
-        assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
-
-
-def rows(recipe: Recipe, drop: tuple[str, ...] = ("seconds",)) -> list[dict]:
-    lines = (Path(recipe.run.output) / "log.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in drop} for line in lines]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("stop", [4, 2, 7], ids=["end of an epoch", "mid-epoch", "mid second epoch"])
-def test_resume_is_bit_exact(tiny, tmp_path, stop, workers):
+def test_resume_is_bit_exact(tiny, tmp_path):
+    """From inside the second epoch, with other workers; all other places: tests/recipes/run/test_resume.py."""
     whole = change(tiny, run__output=str(tmp_path / "whole"))
-    parts = change(tiny, run__output=str(tmp_path / "parts"), data__workers=workers)
+    parts = change(tiny, run__output=str(tmp_path / "parts"), data__workers=2)
     assert train(whole)["finished"]
-    summary = train(change(parts, run__max_steps=stop))
-    assert (summary["step"], summary["finished"]) == (stop, False)
+    summary = train(change(parts, run__max_steps=7))
+    assert (summary["step"], summary["finished"]) == (7, False)
     torch.manual_seed(123)  # a new process has other generators
     train(parts, resume="auto")
     assert_same_state(last(whole), last(parts))
-    plain = [row for row in rows(whole) if row["step"] != stop or row["kind"] == "train"]
-    assert [row for row in rows(parts) if row["step"] != stop or row["kind"] == "train"] == plain
+    assert rows(parts) == rows(whole)
+    assert [row for row in rows(parts, "eval") if row["step"] != 7] == rows(whole, "eval")
 
 
 def test_resume_with_everything_else_on(tiny, tmp_path):
@@ -89,43 +60,14 @@ def test_resume_with_everything_else_on(tiny, tmp_path):
     assert read_state(last(whole) / "state.pt")["scaler"]["scale"] > 0
 
 
-def test_runs_depend_on_the_seed_and_on_nothing_else(tiny, tmp_path):
-    recipes = [change(tiny, run__output=str(tmp_path / str(i)), run__max_steps=3, run__seed=i // 2) for i in range(3)]
-    for recipe in recipes:
-        torch.rand(5)
-        train(recipe)
-    assert_same_state(last(recipes[0]), last(recipes[1]))
-    with pytest.raises(AssertionError):
-        assert_same_state(last(recipes[0]), last(recipes[2]))
-
-
-def test_a_killed_run_goes_on_without_repeating_a_row(tiny, tmp_path, monkeypatch):
-    whole, killed = (change(tiny, run__output=str(tmp_path / name), run__log_every=1) for name in ("whole", "killed"))
-    train(whole)
-    killed = change(killed, run__save_every_steps=2)
-
-    def die_at_step_seven(self, model, step=None):
-        if step == 7:
-            raise KeyboardInterrupt
-        return update(self, model, step=step)
-
-    update = timm.utils.ModelEmaV3.update
-    with monkeypatch.context() as patch:
-        patch.setattr(timm.utils.ModelEmaV3, "update", die_at_step_seven)
-        with pytest.raises(KeyboardInterrupt):
-            train(killed)
-    with (tmp_path / "killed" / "log.jsonl").open("a") as file:
-        file.write('{"kind": "train", "st')  # the line it was writing
-    train(killed, resume="auto")
-    assert rows(killed) == rows(whole)
-    assert [row["step"] for row in rows(whole) if row["kind"] == "train"] == list(range(1, 9))
-    for name in ("train.csv", "eval.csv"):
-        tables = [list(csv.DictReader((tmp_path / run / name).read_text().splitlines())) for run in ("whole", "killed")]
-        assert [{**row, "seconds": ""} for row in tables[0]] == [{**row, "seconds": ""} for row in tables[1]]
-    row = rows(whole)[0]
-    terms = [row[name] for name in ("task_1", "task_2", "token_prefix", "token_patch")]
-    assert row["loss"] == pytest.approx(sum(terms), rel=1e-6)
-    assert row["token_task_ratio"] == pytest.approx(sum(terms[2:]) / sum(terms[:2]), rel=1e-6)
+def test_terms_of_the_log_sum_to_the_loss(tiny):
+    recipe = change(tiny, run__log_every=1, run__max_steps=2)
+    train(recipe)
+    assert [row["step"] for row in rows(recipe)] == [1, 2]
+    for row in rows(recipe):
+        terms = [row[name] for name in ("task_1", "task_2", "token_prefix", "token_patch")]
+        assert row["loss"] == pytest.approx(sum(terms), rel=1e-6)
+        assert row["token_task_ratio"] == pytest.approx(sum(terms[2:]) / sum(terms[:2]), rel=1e-6)
 
 
 def test_tensorboard_is_an_option(tiny):
@@ -215,19 +157,6 @@ def test_a_compiled_run_leaves_the_same_files(tiny, tmp_path):
     assert train(change(compiled, run__max_steps=5), resume="auto")["step"] == 5  # an eager run goes on from it
 
 
-def test_an_old_run_is_not_written_over(tiny):
-    recipe = change(tiny, run__max_steps=1)
-    train(recipe)
-    with pytest.raises(RecipeError, match="holds a run already"):
-        train(recipe)
-    first = last(recipe)
-    train(change(tiny, run__max_steps=3), resume="auto")
-    with pytest.raises(RecipeError, match="holds checkpoints after step-00000001"):
-        train(tiny, resume=str(first))
-    branch = change(tiny, run__output=str(Path(tiny.run.output).with_name("branch")))
-    assert train(branch, resume=str(first))["step"] == 8
-
-
 def test_checkpoints_that_do_not_fit(tiny, tmp_path):
     train(change(tiny, run__max_steps=2))
     with pytest.raises(CheckpointError, match=r"inside an epoch with 4 images a step, this run has 2"):
@@ -251,53 +180,15 @@ def test_changed_recipes_are_told(tiny, caplog):
     assert "cyclic.cycles: 2 -> 3" in caplog.text
 
 
-SCRIPT = """
-import sys, torch
-from cycledistill.integrations.imagenet.train import main
-from cycledistill.integrations.imagenet.training import session
-load = session.Session.save
-def save(self, metrics=None):
-    torch.save(self.model.state_dict(), f"{sys.argv[1]}/rank{self.accelerator.process_index}.pt")
-    return load(self, metrics)
-session.Session.save = save
-sys.exit(main(sys.argv[2:]))
-"""
-
-
-def launch(tmp_path: Path, recipe: Recipe, *extra: str) -> dict:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    (tmp_path / "config.yaml").write_text(json.dumps(recipe.to_dict()))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        tmp_path / "script.py",
-    ]
-    command += [tmp_path, "--config", tmp_path / "config.yaml", *extra]
-    root = str(Path(__file__).parents[2])
-    env = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
-    }
-    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout)
-
-
 @pytest.mark.slow
 def test_two_processes_agree_and_resume(tiny, tmp_path):
     recipe = change(tiny, data__batch_size=2, run__output=str(tmp_path / "whole"))
-    summary = launch(tmp_path, recipe)
-    assert (summary["step"], summary["finished"]) == (8, True)
-    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    ranks = launch(COMMAND, recipe, tmp_path)
+    assert last(recipe).name == "step-00000008"
     assert all(torch.equal(ranks[0][name], ranks[1][name]) for name in ranks[0])
     parts = change(recipe, run__output=str(tmp_path / "parts"))
-    launch(tmp_path, parts, "--max-steps", "3")
-    launch(tmp_path, parts, "--resume", "auto")
+    launch(COMMAND, parts, tmp_path, "--max-steps", "3")
+    launch(COMMAND, parts, tmp_path, "--resume", "auto")
     assert_same_state(last(recipe), last(parts))
 
 
