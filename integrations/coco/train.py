@@ -43,15 +43,15 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
         >>> recipe = load_recipe("sdpose_s_v1", ["data.root=/data/coco", "run.max_steps=200"])
         >>> train(recipe)["exits"][1]["AP"]
     """
-    from cycledistill.recipes.run.engine import engine
+    from cycledistill.recipes.run.accelerator import open_accelerator
     from cycledistill.recipes.run.loop import run_training
 
     from .training.session import start
-    from .training.work import PoseWork
+    from .training.step import PoseStep
 
     began = time.monotonic()
-    with engine(recipe.run.device, recipe.run.precision) as accelerator:
-        return run_training(start(recipe, accelerator, resume), PoseWork(), began)
+    with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
+        return run_training(start(recipe, accelerator, resume), PoseStep(), began)
 
 
 COMMAND = Command(

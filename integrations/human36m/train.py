@@ -43,15 +43,15 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
         >>> recipe = load_recipe("frame_token_small", ["run.max_steps=200"])
         >>> train(recipe)["exits"][1]["mpjpe_frame_mean"]
     """
-    from cycledistill.recipes.run.engine import engine
+    from cycledistill.recipes.run.accelerator import open_accelerator
     from cycledistill.recipes.run.loop import run_training
 
     from .training.session import start
-    from .training.work import LiftWork
+    from .training.step import LiftStep
 
     began = time.monotonic()
-    with engine(recipe.run.device, recipe.run.precision) as accelerator:
-        summary = run_training(start(recipe, accelerator, resume), LiftWork(), began)
+    with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
+        summary = run_training(start(recipe, accelerator, resume), LiftStep(), began)
     # nothing to skip, and no data to choose a best checkpoint on that is not the test set
     return {name: value for name, value in summary.items() if name not in ("skipped", "best")}
 

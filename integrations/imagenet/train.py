@@ -42,15 +42,15 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
     Example:
         >>> train(load_recipe("cpu_96", ["data.dir=imagenette", "run.max_steps=200"]))["exits"][1]["top1"]
     """
-    from cycledistill.recipes.run.engine import engine
+    from cycledistill.recipes.run.accelerator import open_accelerator
     from cycledistill.recipes.run.loop import run_training
 
     from .training.session import start
-    from .training.work import ImageWork
+    from .training.step import ImageStep
 
     began = time.monotonic()
-    with engine(recipe.run.device, recipe.run.precision) as accelerator:
-        return run_training(start(recipe, accelerator, resume), ImageWork(), began)
+    with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
+        return run_training(start(recipe, accelerator, resume), ImageStep(), began)
 
 
 COMMAND = Command(

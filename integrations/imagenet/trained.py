@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.run.engine import engine
+from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.session import wanted_exits
 from cycledistill.recipes.run.trained import TrainedRuns
 from cycledistill.recipes.weights import read_weights
@@ -84,7 +84,9 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
         DataError: The images cannot be read, or have other classes than the checkpoint was trained on.
         CheckpointError: See :func:`load_trained`.
     """
-    with engine(recipe.run.device, recipe.run.precision):  # a streamed set is opened for its share of the processes
+    with open_accelerator(
+        recipe.run.device, recipe.run.precision
+    ):  # a streamed set is opened for its share of the processes
         return _evaluate(recipe, path)
 
 

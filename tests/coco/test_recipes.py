@@ -223,7 +223,7 @@ def test_no_detections_give_zero(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--set", "data.train_images=annotations"], ["1.png", "cannot be read"]),
         (["--set", "data.detections=absent.json"], ["data.detections", "null"]),
         (["--set", "data.joints=crowdpose"], ["51 keypoint numbers", "42", "data.joints='crowdpose'"]),
-        (["--config", "sdpose_s_v11"], ["sdpose_s_v11", "sdpose_s_v1.yaml"]),
+        (["--config", "sdpose_s_v11"], ["sdpose_s_v11", "'sdpose_s_v1'"]),
         (["--resume", "/absent"], ["/absent", "does not exist"]),
         (["--set", "model.weights=/absent.safetensors"], ["/absent.safetensors"]),
         (["--evaluate", "/absent.pth", "--config", "sdpose_s_v1"], ["/absent.pth"]),

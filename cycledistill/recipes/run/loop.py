@@ -18,7 +18,7 @@ S = TypeVar("S", bound=TrainingSession, contravariant=True)
 ADVICE = "Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or fp32 instead of fp16 helps."
 
 
-class Work(Protocol[S]):
+class TrainingStep(Protocol[S]):
     """What a command does at each step; the loop does the rest."""
 
     measures: tuple[str, ...]
@@ -34,12 +34,12 @@ class Work(Protocol[S]):
         """Measure the weights, log the figures and return them."""
 
 
-def run_training(session: S, work: Work[S], began: float) -> dict[str, Any]:
+def run_training(session: S, training_step: TrainingStep[S], began: float) -> dict[str, Any]:
     """Train to the recipe's end, or to ``run.max_steps``.
 
     Args:
         session: A run, fresh or resumed.
-        work: What is particular to the command.
+        training_step: What is particular to the command.
         began: ``time.monotonic()`` at the start of the command.
 
     Returns:
@@ -52,11 +52,11 @@ def run_training(session: S, work: Work[S], began: float) -> dict[str, Any]:
     """
     recipe, measured = session.recipe, dict[str, Any]()
     while session.epoch < recipe.schedule.epochs and not session.stopped:
-        _run_epoch(session, work, began)
+        _run_epoch(session, training_step, began)
         ends = session.epoch == recipe.schedule.epochs or session.stopped
         if ends or session.epoch % recipe.evaluate.every == 0:
             session.share_buffers()
-            measured = {"step": session.step, **work.evaluate(session)}
+            measured = {"step": session.step, **training_step.evaluate(session)}
         session.save(measured if measured.get("step") == session.step else None)
     if session.log:
         session.log.close()
@@ -73,13 +73,13 @@ def run_training(session: S, work: Work[S], began: float) -> dict[str, Any]:
     }
 
 
-def _run_epoch(session: S, work: Work[S], began: float) -> None:
+def _run_epoch(session: S, training_step: TrainingStep[S], began: float) -> None:
     """Train to the end of the epoch, or to ``run.max_steps``."""
     from tqdm import tqdm  # comes with the integrations
 
     run, accelerator, length = session.recipe.run, session.accelerator, len(session.batches)
     session.batches.epoch, session.batches.start = session.epoch, session.batch
-    session.trainee.train()
+    session.wrapped.train()
     bar = tqdm(
         session.loader,
         desc=f"epoch {session.epoch}",
@@ -88,13 +88,13 @@ def _run_epoch(session: S, work: Work[S], began: float) -> None:
         disable=None if run.progress and accelerator.is_main_process else True,
     )
     for batch in bar:
-        rate, extra = work.prepare(session)
+        rate, extra = training_step.prepare(session)
         for group in session.optimizer.param_groups:
             group["lr"] = rate
         seed_all(derive_seed(run.seed, STEP, session.step, accelerator.process_index))
         logs = (session.step + 1) % run.log_every == 0
-        terms = _train_step(session, work, batch, logs)
-        measures = {name: terms.pop(name) for name in list(terms) if name.startswith(work.measures)}
+        terms = _train_step(session, training_step, batch, logs)
+        measures = {name: terms.pop(name) for name in list(terms) if name.startswith(training_step.measures)}
         session.meter.add(terms)
         session.step, session.batch = session.step + 1, session.batch + 1
         bar.set_postfix(loss=f"{terms['loss']:.5f}", refresh=False)
@@ -111,10 +111,10 @@ def _run_epoch(session: S, work: Work[S], began: float) -> None:
         session.epoch, session.batch = session.epoch + 1, 0
 
 
-def _train_step(session: S, work: Work[S], batch: Any, logs: bool) -> dict[str, float]:
+def _train_step(session: S, training_step: TrainingStep[S], batch: Any, logs: bool) -> dict[str, float]:
     """One optimiser step; returns the loss and its terms."""
-    terms = work.terms(session, batch, logs)
-    numbers = finite_terms(terms, session.place, session.store.last(), ADVICE)
+    terms = training_step.terms(session, batch, logs)
+    numbers = finite_terms(terms, session.position, session.store.last(), ADVICE)
     session.optimizer.zero_grad(set_to_none=True)
     session.accelerator.backward(terms["loss"])
     session.clip_gradients()

@@ -47,7 +47,7 @@ class TrainingSession:
     accelerator: Any
     task: nn.Module
     """The model and its loss: ``task.model`` is the model, without DDP and compile."""
-    trainee: nn.Module
+    wrapped: nn.Module
     """The task, compiled and data-parallel as the run wants it."""
     optimizer: Any
     batches: Any
@@ -115,7 +115,7 @@ class TrainingSession:
 
     def distribute(self) -> None:
         """Make the task data-parallel and let it train in the run's precision."""
-        self.trainee = self.accelerator.prepare_model(self.task)
+        self.wrapped = self.accelerator.prepare_model(self.task)
 
     def open_log(self) -> None:
         """Write logs from here on, on the main process."""
@@ -123,7 +123,7 @@ class TrainingSession:
             self.log = RunLog(Path(self.recipe.run.output), self.step, self.recipe.run.tensorboard)
 
     @property
-    def place(self) -> str:
+    def position(self) -> str:
         """Where the run is, in words."""
         return f"step {self.step} (epoch {self.epoch}, batch {self.batch})"
 
@@ -237,7 +237,7 @@ class TrainingSession:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{checkpoint / 'state.pt'} does not fit this run: {error}") from error
-        _logger.info("resumed from %s: %s", checkpoint, self.place)
+        _logger.info("resumed from %s: %s", checkpoint, self.position)
 
     def _description(self, metrics: dict[str, Any]) -> dict[str, Any]:
         handle = handle_of(_model(self.task), "cyclic")

@@ -12,7 +12,7 @@ from torch import nn
 
 from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.run.engine import engine
+from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
@@ -112,7 +112,7 @@ class TrainedRuns(Generic[R, M]):
                 if line.startswith(self.measured_by):
                     _logger.warning("measuring by another recipe than it was trained by: %s", line)
         result: dict[str, Any] = {"weights": str(folder or path)}
-        with engine(recipe.run.device, recipe.run.precision) as accelerator:
+        with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
             for key, ema in (("exits", False), ("ema_exits", True))[: 2 if averaged else 1]:
                 model = self.load(folder or path, ema, recipe).to(accelerator.device)
                 figures, facts = measure(model, accelerator)

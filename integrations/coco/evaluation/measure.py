@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from cycledistill.cycle.exits import at_exit
 from cycledistill.plugin.install import handle_of
-from cycledistill.recipes.run.engine import autocast, shared
+from cycledistill.recipes.run.accelerator import autocast, shared
 
 from ..data.annotations import PADDING, Person
 from ..data.dataset import PersonCrops, PictureBatches, crop_loader, prepare_images

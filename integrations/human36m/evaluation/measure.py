@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cycledistill.cycle.exits import at_exit
 from cycledistill.plugin.install import handle_of
-from cycledistill.recipes.run.engine import autocast, shared
+from cycledistill.recipes.run.accelerator import autocast, shared
 
 from ..data.clips import Clip
 from ..data.dataset import Batch, LiftWindows, WindowBatches, window_loader

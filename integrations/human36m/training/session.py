@@ -59,7 +59,7 @@ class Session(TrainingSession):
             recipe=recipe,
             accelerator=accelerator,
             task=task,
-            trainee=task,
+            wrapped=task,
             optimizer=accelerator.prepare_optimizer(create_optimizer(task, recipe.optim)),
             batches=batches,
             loader=window_loader(windows, batches, data.workers, pin_memory=accelerator.device.type == "cuda"),

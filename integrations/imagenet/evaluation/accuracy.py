@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cycledistill import at_exit
 from cycledistill.plugin.handle import handle_of
-from cycledistill.recipes.run.engine import autocast
+from cycledistill.recipes.run.accelerator import autocast
 
 
 @torch.no_grad()

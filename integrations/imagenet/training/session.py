@@ -89,7 +89,7 @@ class Session(TrainingSession):
             recipe=recipe,
             accelerator=accelerator,
             task=task,
-            trainee=task,
+            wrapped=task,
             optimizer=accelerator.prepare_optimizer(optimizer),
             batches=loader,
             loader=loader,

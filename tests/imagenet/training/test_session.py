@@ -17,7 +17,7 @@ from cycledistill.integrations.imagenet.recipe import Recipe, RecipeError, load_
 from cycledistill.integrations.imagenet.train import train
 from cycledistill.integrations.imagenet.training.session import Session, start
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.run.engine import engine
+from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.session import TrainingSession
 from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_state
 from tests.spawn import run
@@ -30,10 +30,10 @@ def change(recipe: Recipe, **overrides: object) -> Recipe:
 @pytest.fixture
 def session(tiny: Recipe, request: pytest.FixtureRequest) -> Iterator[Session]:
     recipe = change(tiny, **request.param)
-    with engine("cpu", recipe.run.precision) as accelerator:
+    with open_accelerator("cpu", recipe.run.precision) as accelerator:
         session = start(recipe, accelerator, None)
         images, target = torch.randn(4, 3, 24, 24), torch.full((4, 2), 0.5)
-        accelerator.backward(session.trainee(images, target)["loss"])
+        accelerator.backward(session.wrapped(images, target)["loss"])
         yield session
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("timm")
 
 from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
-from tests.recipes.run.toy import ToyRecipe, ToySession, Work, change, load_recipe, train
+from tests.recipes.run.toy import ToyRecipe, ToySession, ToyStep, change, load_recipe, train
 from tests.recipes.run_checks import assert_same_state, last, rows
 
 
@@ -53,7 +53,7 @@ def test_runs_depend_on_the_seed_and_on_nothing_else(tiny: ToyRecipe, tmp_path: 
         assert_same_state(last(recipes[0]), last(recipes[2]))
 
 
-class Killed(Work):
+class Killed(ToyStep):
     """Dies in its eighth step."""
 
     def terms(self, session: ToySession, batch: Tensor, logs: bool) -> dict[str, Tensor]:
@@ -95,7 +95,7 @@ def test_terms_are_means_over_the_steps_between_two_rows_and_measures_are_not(ti
         assert first[name] == steps[2][name]
 
 
-class Poisoned(Work):
+class Poisoned(ToyStep):
     """Gets no number in its third step."""
 
     def terms(self, session: ToySession, batch: Tensor, logs: bool) -> dict[str, Tensor]:

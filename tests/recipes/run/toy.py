@@ -22,7 +22,7 @@ from cycledistill.recipes.config.sections import (
     OptimSection,
     RunSection,
 )
-from cycledistill.recipes.run.engine import engine
+from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.loop import run_training
 from cycledistill.recipes.run.optim import create_optimizer
 from cycledistill.recipes.run.seeding import IMAGE, derive_seed
@@ -114,7 +114,7 @@ class ToySession(TrainingSession):
             recipe=recipe,
             accelerator=accelerator,
             task=task,
-            trainee=task,
+            wrapped=task,
             optimizer=accelerator.prepare_optimizer(create_optimizer(task, recipe.optim)),
             batches=batches,
             loader=DataLoader(Drawn(recipe.run.seed), batch_sampler=batches, num_workers=recipe.data.workers),
@@ -129,7 +129,7 @@ class ToySession(TrainingSession):
         self.task.seen = state["seen"]
 
 
-class Work:
+class ToyStep:
     """What a step is. ``before`` is called with the session's step, to break off or to spoil a run."""
 
     measures: tuple[str, ...] = ("rms",)
@@ -139,7 +139,7 @@ class Work:
         return rate, {"half": rate / 2}
 
     def terms(self, session: ToySession, batch: Tensor, logs: bool) -> dict[str, Tensor]:
-        terms: dict[str, Tensor] = session.trainee(batch)
+        terms: dict[str, Tensor] = session.wrapped(batch)
         return {**terms, "rms": batch.square().mean().sqrt()} if logs else terms
 
     def evaluate(self, session: ToySession) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class Work:
         return {"size": size}
 
 
-def train(recipe: ToyRecipe, resume: str | None = None, work: Work | None = None) -> dict[str, Any]:
-    with engine(recipe.run.device, recipe.run.precision) as accelerator:
+def train(recipe: ToyRecipe, resume: str | None = None, work: ToyStep | None = None) -> dict[str, Any]:
+    with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
         session = ToySession.start(recipe, accelerator, resume)
-        return run_training(session, work or Work(), time.monotonic())
+        return run_training(session, work or ToyStep(), time.monotonic())

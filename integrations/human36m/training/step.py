@@ -16,7 +16,7 @@ from .session import Session
 from .task import to_device
 
 
-class LiftWork:
+class LiftStep:
     """What a training step on windows is; the loop is ``cycledistill.recipes.run.loop``."""
 
     measures: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class LiftWork:
 
     def terms(self, session: Session, batch: Batch, logs: bool) -> dict[str, Tensor]:
         """The loss of a batch and its terms."""
-        terms: dict[str, Tensor] = session.trainee(*to_device(batch, session.accelerator.device))
+        terms: dict[str, Tensor] = session.wrapped(*to_device(batch, session.accelerator.device))
         return terms
 
     def evaluate(self, session: Session) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .session import Session
 from .task import to_device
 
 
-class PoseWork:
+class PoseStep:
     """What a training step on persons is; the loop is ``cycledistill.recipes.run.loop``."""
 
     measures: tuple[str, ...] = ("token_rms_", "token_task_ratio_")
@@ -35,7 +35,7 @@ class PoseWork:
         """The loss of a batch and its terms."""
         _count_skipped(session, batch)
         session.task.measures = logs
-        terms: dict[str, Tensor] = session.trainee(*to_device(batch, session.accelerator.device))
+        terms: dict[str, Tensor] = session.wrapped(*to_device(batch, session.accelerator.device))
         return terms
 
     def evaluate(self, session: Session) -> dict[str, Any]:
@@ -68,4 +68,4 @@ def _count_skipped(session: Session, batch: Batch) -> None:
     """Count the persons of unreadable pictures; a batch is empty only where no picture at all could be read."""
     session.skipped += batch["skipped"]
     if not len(batch["person"]):
-        raise PoseDataError(f"at {session.place} no picture at all could be read any more; check data.train_images")
+        raise PoseDataError(f"at {session.position} no picture at all could be read any more; check data.train_images")

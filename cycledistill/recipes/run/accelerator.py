@@ -16,7 +16,7 @@ _PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 @contextmanager
-def engine(device: str, precision: str) -> Iterator[Any]:
+def open_accelerator(device: str, precision: str) -> Iterator[Any]:
     """An ``Accelerator`` for the process that ``accelerate launch``, ``torchrun`` or plain ``python`` started.
 
     Accelerate keeps one state a process, so that a second run of another precision would be refused. A state that was

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 pytest.importorskip("accelerate")
 
 from cycledistill.recipes.errors import RecipeError
-from cycledistill.recipes.run.engine import engine
+from cycledistill.recipes.run.accelerator import open_accelerator
 
 
 @pytest.mark.parametrize(("here", "there"), [(None, "cpu"), ("mps", "cpu, mps"), ("xpu", "cpu, xpu")])
@@ -19,15 +19,15 @@ def test_a_device_that_is_not_here_is_refused_with_those_that_are(
     found = None if here is None else torch.device(here)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: found)
     with pytest.raises(RecipeError, match=rf"run\.device='cuda' is not here; there is: {there}\."):
-        with engine("cuda", "fp32"):
+        with open_accelerator("cuda", "fp32"):
             pass
 
 
 def test_the_cpu_is_taken_where_it_is_asked_for_or_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    with engine("cpu", "fp32") as accelerator:
+    with open_accelerator("cpu", "fp32") as accelerator:
         assert accelerator.device.type == "cpu"
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
-    with engine("auto", "fp32") as accelerator:
+    with open_accelerator("auto", "fp32") as accelerator:
         assert accelerator.device.type == "cpu"
 
 
@@ -49,7 +49,7 @@ class Noting(nn.Module):
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
 def test_the_cpu_computes_in_the_precision_asked_for(precision: str, dtype: torch.dtype) -> None:
-    with engine("cpu", precision) as accelerator:
+    with open_accelerator("cpu", precision) as accelerator:
         model = accelerator.prepare_model(Noting())
         inputs = torch.ones(4, 3)
         assert model(inputs).dtype == torch.float32
@@ -57,7 +57,7 @@ def test_the_cpu_computes_in_the_precision_asked_for(precision: str, dtype: torc
 
 
 def test_fp16_scales_the_loss_and_the_gradients_back() -> None:
-    with engine("cpu", "fp16") as accelerator:
+    with open_accelerator("cpu", "fp16") as accelerator:
         model = nn.Linear(3, 2)
         optimizer = accelerator.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=1.0))
         prepared, before = accelerator.prepare_model(model), model.bias.detach().clone()

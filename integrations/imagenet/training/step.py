@@ -12,7 +12,7 @@ from ..evaluation.accuracy import evaluate
 from .session import Session
 
 
-class ImageWork:
+class ImageStep:
     """What a training step on images is; the loop is ``cycledistill.recipes.run.loop``."""
 
     measures: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class ImageWork:
         images, target = (tensor.to(session.accelerator.device, non_blocking=True) for tensor in batch)
         if session.mixup is not None:
             images, target = session.mixup(images, target)
-        terms: dict[str, Tensor] = session.trainee(images, target)
+        terms: dict[str, Tensor] = session.wrapped(images, target)
         return {name: term for name, term in terms.items() if name != "output"}
 
     def evaluate(self, session: Session) -> dict[str, Any]:
