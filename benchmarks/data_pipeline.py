@@ -28,7 +28,7 @@ from cycledistill.integrations.coco.data.augment import Augmentation, draw_crop
 from cycledistill.integrations.coco.data.dataset import MEAN, STD, PersonCrops, PictureBatches, prepare_images
 from cycledistill.integrations.coco.data.images import ImageStore
 from cycledistill.integrations.coco.data.joints import COCO
-from cycledistill.integrations.coco.losses.targets import prepare_targets
+from cycledistill.integrations.coco.losses.targets import heatmap_targets
 
 BAR = 1.8
 SIZE, HEATMAP = (256, 192), (64, 48)
@@ -98,7 +98,7 @@ def measure(persons: list[Person], store: ImageStore, repeats: int) -> dict[str,
         for keys in batches:
             batch = cached.__getitems__(keys)
             prepare_images(batch["image"])
-            prepare_targets(batch, SIZE, HEATMAP)
+            heatmap_targets(batch["joints"], batch["visible"], SIZE, HEATMAP)
 
     prepared = [cached.__getitems__(keys) for keys in batches]
     work: dict[str, Callable[[], Any]] = {
@@ -106,11 +106,12 @@ def measure(persons: list[Person], store: ImageStore, repeats: int) -> dict[str,
         "decode for each person": lambda: [store.read(person.file_name) for person in persons],
         "draw and warp": lambda: [cached.__getitems__(keys) for keys in batches],
         "normalise": lambda: [prepare_images(batch["image"]) for batch in prepared],
-        "targets": lambda: [prepare_targets(batch, SIZE, HEATMAP) for batch in prepared],
+        "targets": lambda: [heatmap_targets(batch["joints"], batch["visible"], SIZE, HEATMAP) for batch in prepared],
         "after decoding": after_decoding,
         "plain, after decoding": plain,
         "whole pipeline": lambda: [
-            (prepare_images(b["image"]), prepare_targets(b, SIZE, HEATMAP)) for b in map(ours.__getitems__, batches)
+            (prepare_images(b["image"]), heatmap_targets(b["joints"], b["visible"], SIZE, HEATMAP))
+            for b in map(ours.__getitems__, batches)
         ],
     }
     times: dict[str, list[float]] = {name: [] for name in work}

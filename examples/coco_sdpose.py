@@ -59,7 +59,7 @@ from cycledistill.integrations.coco.deploy import output_difference, prepare_for
 from cycledistill.integrations.coco.detector import DETECTORS, DetectorError, detect_persons, load_detector
 from cycledistill.integrations.coco.draw import draw_poses, side_by_side, write_picture
 from cycledistill.integrations.coco.evaluation import evaluate, load_ground_truth
-from cycledistill.integrations.coco.losses.targets import prepare_targets
+from cycledistill.integrations.coco.losses.targets import heatmap_targets
 from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.recipe import load_recipe
 from cycledistill.integrations.coco.train import COMMAND
@@ -107,7 +107,10 @@ def train(model: TokenPose, persons: list[Person], images: ImageStore, steps: in
     began, step = time.process_time(), 0
     while step < steps:
         for batch in loader:
-            loss = criterion(model(prepare_images(batch["image"])), *prepare_targets(batch, size, maps, SIGMA))
+            loss = criterion(
+                model(prepare_images(batch["image"])),
+                *heatmap_targets(batch["joints"], batch["visible"], size, maps, SIGMA),
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

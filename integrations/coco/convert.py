@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.convert import convert_command, convert_parser
-from cycledistill.recipes.weights.files import network_metadata, read_weights, stored_network, write_weights
+from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, stored_network, write_weights
 
 from .models.registry import pose_model_config
 from .weights.key_map import FORMATS, from_official, to_official
@@ -60,10 +60,8 @@ def _convert(options: argparse.Namespace) -> str:
         return f"{options.output}: {len(theirs)} tensors in the format {options.to}"
     if options.loss is not None:
         raise CheckpointError("--loss goes with --to: without it, weights of the loss are written beside OUT")
-    try:
+    with of_file(options.input):
         converted = from_official(state, config)
-    except CheckpointError as error:
-        raise CheckpointError(f"{options.input}: {error}") from None
     write_weights(converted.model, options.output, network_metadata(config, options.model))
     message = f"{options.output}: {len(converted.model)} tensors, read as {converted.format}"
     if converted.loss:

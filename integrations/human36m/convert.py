@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.convert import convert_command, convert_parser
-from cycledistill.recipes.weights.files import network_metadata, read_weights, write_weights
+from cycledistill.recipes.weights.files import State, network_metadata, of_file, read_weights, write_weights
 
 from .models.registry import create_lifter
 from .multiview.key_map import multiview_from_official, multiview_to_official
@@ -65,23 +66,14 @@ def _convert(options: argparse.Namespace) -> str:
         return _convert_multiview(options)
     if options.from_coco:
         raise CheckpointError(f"--from-coco goes with --model {MULTIVIEW}, not with {options.model}")
+    if options.official and options.resize:
+        raise CheckpointError("--resize goes with the authors' files, not with --official")
     state = read_weights(options.input)
     with torch.device("meta"):
         model = create_lifter(options.model, **options.fields)
-    try:
-        if options.official:
-            if options.resize:
-                raise CheckpointError("--resize goes with the authors' files, not with --official")
-            converted, words = to_official(state, model), {}
-        else:
-            converted, words = (
-                from_official(state, model, options.resize),
-                network_metadata(model.config, options.model),
-            )
-    except CheckpointError as error:
-        raise CheckpointError(f"{options.input}: {error}") from None
-    write_weights(converted, options.output, words)
-    return f"{options.output}: {len(converted)} tensors"
+    with of_file(options.input):
+        converted = to_official(state, model) if options.official else from_official(state, model, options.resize)
+    return _write(converted, options, model.config)
 
 
 def _convert_multiview(options: argparse.Namespace) -> str:
@@ -98,14 +90,13 @@ def _convert_multiview(options: argparse.Namespace) -> str:
     with torch.device("meta"):
         config = create_multiview(**options.fields).config
     state = read_weights(options.input)
-    try:
-        if options.official:
-            converted, words = multiview_to_official(state, config), {}
-        else:
-            converted, words = multiview_from_official(state, config), network_metadata(config, MULTIVIEW)
-    except CheckpointError as error:
-        raise CheckpointError(f"{options.input}: {error}") from None
-    write_weights(converted, options.output, words)
+    with of_file(options.input):
+        converted = (multiview_to_official if options.official else multiview_from_official)(state, config)
+    return _write(converted, options, config)
+
+
+def _write(converted: State, options: argparse.Namespace, config: Any) -> str:
+    write_weights(converted, options.output, {} if options.official else network_metadata(config, options.model))
     return f"{options.output}: {len(converted)} tensors"
 
 

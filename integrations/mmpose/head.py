@@ -15,7 +15,7 @@ from mmpose.registry import KEYPOINT_CODECS, MODELS
 from mmpose.utils.tensor_utils import to_numpy
 from torch import Tensor
 
-from cycledistill import CycleLoss, CycleOutput, Distill, wrap_cyclic
+from cycledistill import CycleLoss, CycleOutput, wrap_cyclic
 from cycledistill.integrations.coco.models.registry import create_pose_model
 from cycledistill.recipes.config.distillation import read_distill
 
@@ -74,7 +74,8 @@ class SDPoseHead(BaseHead):
             _check_codec(self.decoder, config.image_size, config.heatmap_size)
         self.loss_module = MODELS.build(dict(loss))
         if cycles is not None:
-            handle: Any = wrap_cyclic(self.pose, cycles, _scheme(distill), blocks="blocks").cyclic
+            scheme = read_distill(dict(distill)) if isinstance(distill, Mapping) else distill
+            handle: Any = wrap_cyclic(self.pose, cycles, scheme, blocks="blocks").cyclic
             handle.exit = exit
 
     def forward(self, feats: Features) -> Tensor:
@@ -137,10 +138,6 @@ class SDPoseHead(BaseHead):
         # The square of a small difference is lost in half precision.
         with torch.autocast(heatmaps.device.type, enabled=False):
             return self.loss_module(heatmaps.float(), target.float(), weight)
-
-
-def _scheme(distill: str | Mapping[str, Any] | None) -> str | Distill | None:
-    return read_distill(dict(distill)) if isinstance(distill, Mapping) else distill
 
 
 def _accuracy(heatmaps: Tensor, target: Tensor, weight: Tensor) -> Tensor:

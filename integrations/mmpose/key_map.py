@@ -9,8 +9,8 @@ from torch import Tensor
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import State
 
-_PREFIXES = {"backbone.": "backbone.net.", "": "head.pose."}
-"""Start of the names in the plain model, and in mmpose's."""
+_BACKBONE, _HEAD = "backbone.net.", "head.pose."
+"""Start of mmpose's names of what the plain model calls ``backbone.*``, and of all else."""
 
 
 def to_mmpose(state: Mapping[str, Tensor]) -> State:
@@ -24,10 +24,9 @@ def to_mmpose(state: Mapping[str, Tensor]) -> State:
     """
     if is_mmpose(state):
         raise CheckpointError("these weights are under mmpose's names already: those of a plain model are expected")
-    return {
-        _swap(name, "backbone." if name.startswith("backbone.") else "", to_theirs=True): tensor
-        for name, tensor in state.items()
-    }
+    theirs = {name: _HEAD + name for name in state}
+    theirs |= {name: _BACKBONE + name.removeprefix("backbone.") for name in state if name.startswith("backbone.")}
+    return {theirs[name]: tensor for name, tensor in state.items()}
 
 
 def from_mmpose(state: Mapping[str, Tensor]) -> State:
@@ -41,21 +40,16 @@ def from_mmpose(state: Mapping[str, Tensor]) -> State:
     """
     found: State = {}
     for name, tensor in state.items():
-        ours = next((ours for ours, theirs in _PREFIXES.items() if name.startswith(theirs)), None)
-        if ours is None:
+        if not name.startswith((_BACKBONE, _HEAD)):
             raise CheckpointError(
-                f"{name}: names that start with {' or '.join(_PREFIXES.values())} are expected, as mmpose's models "
-                "with SDPoseHead and its backbones have them"
+                f"{name}: names that start with {_BACKBONE} or {_HEAD} are expected, as mmpose's models with "
+                "SDPoseHead and its backbones have them"
             )
-        found[_swap(name, ours, to_theirs=False)] = tensor
+        is_head = name.startswith(_HEAD)
+        found[name.removeprefix(_HEAD) if is_head else f"backbone.{name.removeprefix(_BACKBONE)}"] = tensor
     return found
 
 
 def is_mmpose(state: Mapping[str, Tensor]) -> bool:
     """Whether weights are under the names of mmpose's model."""
-    return any(name.startswith(_PREFIXES[""]) for name in state)
-
-
-def _swap(name: str, ours: str, to_theirs: bool) -> str:
-    before, after = (ours, _PREFIXES[ours]) if to_theirs else (_PREFIXES[ours], ours)
-    return after + name.removeprefix(before)
+    return any(name.startswith(_HEAD) for name in state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.model import is_model_wrapper
@@ -10,12 +10,10 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.fitting import shorten
 
 from .checkpoint import TRUST, read_checkpoint
 from .key_map import is_mmpose, to_mmpose
-
-_NAMED = 8
-"""How many names a message has at most."""
 
 
 class StrictRunner(Runner):
@@ -77,13 +75,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: object, 
     missing = [name for name in found.missing_keys if name not in other]
     shapes = [f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}" for name in other]
     kinds = {"missing": missing, "unexpected": found.unexpected_keys, "of another shape": shapes}
-    left = "; ".join(f"{len(names)} {kind}: {_listed(names)}" for kind, names in kinds.items() if names)
+    left = "; ".join(f"{len(names)} {kind}: {shorten(names)}" for kind, names in kinds.items() if names)
     if left and not partial:
         raise CheckpointError(f"{source} is of another model than the config's: {left}")
     if {name for name, _ in model.named_parameters()} <= {*missing, *other}:
         raise CheckpointError(f"{source}: nothing in it fits the config's model: {left}")
     return left
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -51,7 +51,7 @@ def wrap_for_trainer(
         >>> trainer.train()
         >>> trainer.save_model("deit")   # AutoModelForImageClassification.from_pretrained("deit") is the plain model
     """
-    if not isinstance(model, nn.Module) or not _takes_labels(model):
+    if not isinstance(model, nn.Module) or "labels" not in inspect.signature(model.forward).parameters:
         raise StackError(
             f"{type(model).__name__} computes no loss: its forward takes no labels, and Trainer needs a loss. Use a "
             "model with a head (AutoModelForImageClassification), or wrap_cyclic(model) with compute_loss of your own "
@@ -140,7 +140,3 @@ def _share(kwargs: dict[str, Any]) -> Any:
     if items is None or not isinstance(labels, torch.Tensor):
         return 1.0
     return (labels != -100).sum() / items
-
-
-def _takes_labels(model: nn.Module) -> bool:
-    return "labels" in inspect.signature(model.forward).parameters

@@ -39,6 +39,19 @@ def read_fields(cls: type[T], data: Mapping[str, Any], place: str = "") -> T:
     return cls(**{name: _tuples(value) for name, value in data.items()})
 
 
+def read_model_fields(cls: type[T], network: type[Any], data: Mapping[str, Any]) -> T:
+    """A model's config, which holds its network's as ``network`` and its scheme as ``distill``, from plain data.
+
+    Raises:
+        ValueError: As for `read_fields`, or ``network`` is missing.
+    """
+    fields = dict(data)
+    fields["network"] = read_fields(network, take(fields, "network"), "network.")
+    if "distill" in fields:
+        fields["distill"] = scheme_of(fields["distill"])
+    return read_fields(cls, fields)
+
+
 def check_names(given: Iterable[str], known: list[str], place: str = "") -> None:
     """Refuse names that are not known.
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
+from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.finite import finite_terms
 from cycledistill.recipes.run.seeding import STEP, derive_seed, seed_all
 from cycledistill.recipes.run.session import TrainingSession
@@ -32,6 +33,25 @@ class TrainingStep(Protocol[S]):
 
     def evaluate(self, session: S) -> dict[str, Any]:
         """Measure the weights, log the figures and return them."""
+
+
+def train_recipe(
+    recipe: Any, session: type[TrainingSession], training_step: TrainingStep[Any], resume: str | None
+) -> dict[str, Any]:
+    """Run a recipe from beginning to end: what the ``train`` of every command does.
+
+    Args:
+        recipe: The command's.
+        session: The command's, not yet started.
+        training_step: What is particular to the command.
+        resume: As for :meth:`TrainingSession.start`.
+
+    Returns:
+        What :func:`run_training` returns.
+    """
+    began = time.monotonic()
+    with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
+        return run_training(session.start(recipe, accelerator, resume), training_step, began)
 
 
 def run_training(session: S, training_step: TrainingStep[S], began: float) -> dict[str, Any]:

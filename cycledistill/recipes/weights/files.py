@@ -8,7 +8,8 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,20 @@ def write_weights(state: Mapping[str, Tensor], path: str | Path, metadata: Mappi
         atomic_write(path, write)
     except SafetensorError as error:
         raise OSError(f"{path}: cannot be written: {error}") from error
+
+
+@contextmanager
+def of_file(path: str | Path) -> Iterator[None]:
+    """Within a ``with`` block, a ``CheckpointError`` about weights says first which file they are of.
+
+    Example:
+        >>> with of_file("theirs.pth"):
+        ...     converted = from_official(state, config)
+    """
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def check_is_file(path: Path) -> None:

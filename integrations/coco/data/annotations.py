@@ -19,9 +19,7 @@ from .joints import JointSet
 PIXEL_STD = 200.0
 """Unit of a box's scale: a box of scale 1 is 200 pixels long, the convention of COCO top-down models."""
 
-
 _logger = logging.getLogger(__name__)
-
 
 PADDING = 1.25
 """A crop is the box times this, so that joints near its border stay inside."""
@@ -103,10 +101,8 @@ def annotated_persons(annotations: Any, joints: JointSet, image_size: tuple[int,
         if points is None or not (points[:, 2] > 0).any():
             left_out["no labelled joint"] += 1
             continue
-        if entry["image_id"] not in images:
-            raise PoseDataError(f"annotation {entry.get('id')} is of image {entry['image_id']}, which is not listed")
         picture = images[entry["image_id"]]
-        box = _inside(entry.get("bbox"), picture)
+        box = _inside(entry["bbox"], picture)
         if box is None or entry.get("area", 1) <= 0:
             left_out["no box inside the picture"] += 1
             continue
@@ -238,19 +234,14 @@ def _points(entry: dict[str, Any], joints: JointSet) -> NDArray[np.float32] | No
         return None
     if len(flat) != 3 * len(joints):
         raise PoseDataError(
-            f"annotation {entry.get('id')} holds {len(flat)} keypoint numbers: {3 * len(joints)} are expected "
+            f"annotation {entry['id']} holds {len(flat)} keypoint numbers: {3 * len(joints)} are expected "
             f"({len(joints)} joints of {joints.name}, each x, y, visibility)"
         )
-    points = np.asarray(flat, dtype=np.float32).reshape(-1, 3)
-    if not np.isfinite(points).all():
-        raise PoseDataError(f"annotation {entry.get('id')} holds a keypoint that is not a finite number")
-    return points
+    return np.asarray(flat, dtype=np.float32).reshape(-1, 3)
 
 
-def _inside(box: Any, picture: dict[str, Any]) -> tuple[float, float, float, float] | None:
+def _inside(box: Sequence[float], picture: dict[str, Any]) -> tuple[float, float, float, float] | None:
     """The box cut at the picture's border, or ``None`` where nothing of it is left."""
-    if not isinstance(box, (list, tuple)) or len(box) != 4 or not np.isfinite(box).all():
-        return None
     x, y, width, height = box
     left, top = max(0.0, x), max(0.0, y)
     right = min(picture.get("width", np.inf) - 1, left + max(0.0, width - 1))

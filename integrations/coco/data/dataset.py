@@ -20,15 +20,12 @@ from .joints import JointSet
 
 _logger = logging.getLogger(__name__)
 
-
 MEAN = (0.485, 0.456, 0.406)
-
-
 STD = (0.229, 0.224, 0.225)
 
 
 class Batch(TypedDict):
-    """What the data loader yields; :func:`prepare_images` and :func:`prepare_targets` make it floating point."""
+    """What the data loader yields; `prepare_images` and `heatmap_targets` make it floating point."""
 
     image: torch.Tensor
     """(B, H, W, 3), uint8, RGB."""

@@ -54,10 +54,6 @@ class Figure:
     order: tuple[int, ...]
     width: float
 
-    def moved(self, shift: Array) -> Figure:
-        """The same figure somewhere else."""
-        return Figure(self.joints + shift, self.height, self.hidden, self.colours, self.order, self.width)
-
 
 def draw_figure(height: float, rng: np.random.Generator) -> Figure:
     """A figure in a random attitude, its pelvis at the origin.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def _placed(size: tuple[int, int], rng: np.random.Generator) -> list[Figure]:
             shift = rng.uniform(np.minimum(start, room), np.maximum(start, room))
             box = np.concatenate([low + shift, high + shift])
             if all(_overlap(box, other) < 0.25 for other in boxes):
-                figures.append(figure.moved(shift))
+                figures.append(replace(figure, joints=figure.joints + shift))
                 boxes.append(box)
                 break
     return figures

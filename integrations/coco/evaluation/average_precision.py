@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from pycocotools.cocoeval import COCOeval
 from ..data.annotations import check_annotations
 from ..data.joints import JointSet
 from .oks import oks_nms
-
-_logger = logging.getLogger(__name__)
 
 BOX_TO_AREA = 0.53
 """Area of a person over that of the box, where annotations carry no area (CrowdPose)."""
@@ -141,9 +138,9 @@ def evaluate_poses(
     images = sorted(known if image_ids is None else image_ids)
     crowded = all("crowdIndex" in ground_truth.imgs[image] for image in images) and bool(images)
     stats = _summary(ground_truth, results, joints, images)
-    if not crowded:
-        return dict(zip(_COCO_NAMES, stats, strict=True))
     numbers = dict(zip(_COCO_NAMES, stats, strict=True))
+    if not crowded:
+        return numbers
     named = {name: numbers[name] for name in ("AP", "AP50", "AP75", "AR", "AR50", "AR75")}
     for level, (above, up_to) in CROWD_LEVELS.items():
         chosen = [image for image in images if above < ground_truth.imgs[image]["crowdIndex"] <= up_to]

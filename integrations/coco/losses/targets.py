@@ -4,18 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from ..data.dataset import Batch
-
-
-def prepare_targets(
-    batch: Batch,
-    image_size: tuple[int, int],
-    heatmap_size: tuple[int, int],
-    sigma: float = 2.0,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Heatmaps (B, K, H, W) and joint weights (B, K) of a batch, on the device its joints are on."""
-    return heatmap_targets(batch["joints"], batch["visible"], image_size, heatmap_size, sigma)
-
 
 def heatmap_targets(
     joints: torch.Tensor,

@@ -9,7 +9,7 @@ import torch
 
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.hub.card import ModelFacts
-from cycledistill.recipes.hub.config import cycles_of, read_fields, scheme_of, take
+from cycledistill.recipes.hub.config import cycles_of, read_model_fields
 from cycledistill.recipes.hub.model import HubModel
 
 from .config import TokenPoseConfig
@@ -40,12 +40,8 @@ class PoseHubModel(HubModel, pipeline_tag="keypoint-detection", tags=["human-pos
         Raises:
             ValueError: A field that is missing or unknown, or a value out of its range.
         """
-        fields = dict(config)
-        network = read_fields(TokenPoseConfig, take(fields, "network"), "network.")
-        if "distill" in fields:
-            fields["distill"] = scheme_of(fields["distill"])
-        whole = read_fields(PoseModelConfig, fields | {"network": network})
-        return add_plugins(cls(network), whole)
+        whole = read_model_fields(PoseModelConfig, TokenPoseConfig, config)
+        return add_plugins(cls(whole.network), whole)
 
     def hub_facts(self) -> ModelFacts:
         """What the model card says of the model itself."""

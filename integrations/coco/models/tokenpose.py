@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from cycledistill.plugin.install import handle_of
 
-from .backbones import HRNet, StemNet
+from .backbones.hrnet import HRNet
+from .backbones.stemnet import StemNet
 from .config import TokenPoseConfig
 from .heads import build_head
 from .hub import PoseHubModel

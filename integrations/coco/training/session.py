@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
 from cycledistill.plugin.install import handle_of
@@ -31,7 +30,6 @@ class Session(TrainingSession):
 
     recipe: Recipe
     task: PoseTask
-    loader: DataLoader[Batch]
     validation: Validation
     keep: float | None
     """Fraction of tokens kept in evaluation, and in training once the annealing is over; ``None`` without pruning."""
@@ -86,17 +84,6 @@ class Session(TrainingSession):
     def load_task_state(self, state: dict[str, Any]) -> None:
         """Put the state of the loss back."""
         self.task.task_loss.load_state_dict(state)
-
-
-def start(recipe: Recipe, accelerator: Accelerator, resume: str | None) -> Session:
-    """Put a run together; with ``resume`` (a path, or ``"auto"``) at the point where it stopped.
-
-    Raises:
-        RecipeError: The recipe does not fit the model, or a new run would write over an old one.
-        PoseDataError: The data set cannot be trained on.
-        CheckpointError: The checkpoint cannot be gone on from.
-    """
-    return Session.start(recipe, accelerator, resume)
 
 
 def _training_batches(

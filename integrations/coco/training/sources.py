@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +39,8 @@ def open_training(data: DataSection, image_size: tuple[int, int]) -> Split:
         PoseDataError: Files that are missing or cannot be used; the message names the recipe's key.
     """
     annotations = _read(data, "train_annotations")
-    try:
+    with _naming(data, "train_annotations"):
         persons = annotated_persons(annotations, data.joint_set, image_size)
-    except PoseDataError as error:
-        raise _of_file(data, "train_annotations", error) from error
     images = _images(data, "train_images")
     _look(images, persons, data.broken_images == "skip")
     return Split(persons, images)
@@ -53,15 +53,13 @@ def open_validation(data: DataSection, image_size: tuple[int, int]) -> Validatio
         PoseDataError: Files that are missing or cannot be used; the message names the recipe's key.
     """
     annotations = _read(data, "val_annotations")
-    try:
+    found = None if data.detections is None else _read(data, "detections")
+    with _naming(data, "val_annotations"):
         truth = load_ground_truth(annotations, data.joint_set)
-        if data.detections is None:
+        if found is None:
             persons = annotated_persons(annotations, data.joint_set, image_size)
         else:
-            found = _read(data, "detections")
             persons = detected_persons(found, annotations, data.joint_set, image_size, data.detection_threshold)
-    except ValueError as error:
-        raise _of_file(data, "val_annotations", error) from error
     return Validation(persons, _images(data, "val_images"), truth)
 
 
@@ -114,9 +112,10 @@ def _root(data: DataSection) -> Path:
     return root
 
 
-def _of_file(data: DataSection, key: str, error: ValueError) -> PoseDataError:
-    text = str(error)
-    if text.startswith("data."):
-        return PoseDataError(text)
-    sets = f" (data.joints={data.joints!r})" if "keypoint numbers" in text else ""
-    return PoseDataError(f"data.{key} {getattr(data, key)}: {text}{sets}")
+@contextmanager
+def _naming(data: DataSection, key: str) -> Iterator[None]:
+    """Errors about a file's contents say which key names the file, and which joints are looked for in it."""
+    try:
+        yield
+    except ValueError as error:
+        raise PoseDataError(f"data.{key} {getattr(data, key)}: {error} (data.joints={data.joints!r})") from error

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import State, network_metadata, read_weights, stored_network, write_weights
+from cycledistill.recipes.weights.files import (
+    State,
+    network_metadata,
+    of_file,
+    read_weights,
+    stored_network,
+    write_weights,
+)
 from cycledistill.recipes.weights.fitting import mismatch, other_network
 
 from ..models.config import TokenPoseConfig
@@ -39,15 +46,13 @@ def load_pose_weights(model: TokenPose, path: str | Path) -> State:
     """
     state = read_weights(path)
     loss: State = {}
-    try:
+    with of_file(path):
         if is_ours(state):
             check_ours(state, model.config)
             check_network(stored_network(path), model.config, "stored config")
         else:
             converted = from_official(state, model.config)
             state, loss = converted.model, converted.loss
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
     model.load_state_dict(state, strict=True)
     return loss
 

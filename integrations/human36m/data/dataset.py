@@ -114,25 +114,8 @@ class LiftWindows(Dataset[Batch]):
         return self.flip == "both" and number >= len(self.bounds)
 
 
-class WindowBatches(EpochBatches):
-    """Batches of window numbers, shuffled anew in each epoch, by seed and epoch alone.
-
-    With several processes each takes every n-th batch; all get the same number, for which the last are filled from the
-    beginning.
-
-    Args:
-        windows: How many there are.
-        batch_size: Windows a batch and process.
-        shuffle: Whether to shuffle.
-        seed: Of the order.
-        rank: This process.
-        world_size: The number of processes.
-    """
-
-    def __init__(
-        self, windows: int, batch_size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world_size: int = 1
-    ) -> None:
-        super().__init__(windows, batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size)
+WindowBatches = EpochBatches
+"""Batches of window numbers: ``WindowBatches(len(windows), batch_size, shuffle=True)``."""
 
 
 def window_loader(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 Lengths = Literal["exact", "shorter", "any"]
@@ -10,7 +10,7 @@ Lengths = Literal["exact", "shorter", "any"]
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What every lifting network is told.
+    """What every lifting network is told. Here and in those derived, whole numbers are counts and floats are shares.
 
     Args:
         frames: Frames of a clip, F, for which the temporal positions are learned.
@@ -22,7 +22,7 @@ class NetworkConfig:
             temporal positions ("shorter"), or all taken, with the positions interpolated along time ("any").
 
     Raises:
-        ValueError: A number below 1, ``dim`` that ``heads`` do not divide, an unknown word.
+        ValueError: A count below 1, a share not in [0, 1), ``dim`` that ``heads`` do not divide, an unknown word.
     """
 
     frames: int = 243
@@ -33,21 +33,14 @@ class NetworkConfig:
     lengths: Lengths = "exact"
 
     def __post_init__(self) -> None:
-        for name in ("frames", "joints", "in_channels", "dim", "heads"):
-            self.check_count(name)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(each.default, int) and (type(value) is not int or value < 1):
+                raise ValueError(f"{each.name}={value!r}: a whole number of at least 1 is expected")
+            whole = isinstance(value, bool) or not isinstance(value, (int, float))
+            if isinstance(each.default, float) and (whole or not 0 <= value < 1):
+                raise ValueError(f"{each.name}={value!r}: a share of at least 0 and below 1 is expected")
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim} is not divisible by heads={self.heads}")
         if self.lengths not in ("exact", "shorter", "any"):
             raise ValueError(f'lengths={self.lengths!r}: "exact", "shorter" or "any" is expected')
-
-    def check_count(self, name: str, least: int = 1) -> None:
-        """Refuse a field that is no whole number of at least ``least``."""
-        value = getattr(self, name)
-        if type(value) is not int or value < least:
-            raise ValueError(f"{name}={value!r}: a whole number of at least {least} is expected")
-
-    def check_rate(self, name: str) -> None:
-        """Refuse a field that is no share below 1."""
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise ValueError(f"{name}={value!r}: a share of at least 0 and below 1 is expected")

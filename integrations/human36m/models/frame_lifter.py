@@ -29,12 +29,6 @@ class FrameLifterConfig(NetworkConfig):
     mlp_ratio: int = 4
     dropout: float = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_count("depth")
-        self.check_count("mlp_ratio")
-        self.check_rate("dropout")
-
 
 class FrameLifter(Lifter):
     """A plain transformer over the frames of a clip, one token a frame.

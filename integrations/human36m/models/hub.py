@@ -10,7 +10,7 @@ import torch
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.errors import RecipeError
 from cycledistill.recipes.hub.card import ModelFacts
-from cycledistill.recipes.hub.config import cycles_of, read_fields, scheme_of, take
+from cycledistill.recipes.hub.config import cycles_of, read_model_fields
 from cycledistill.recipes.hub.model import HubModel
 
 from .config import NetworkConfig
@@ -56,14 +56,8 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
         Raises:
             ValueError: A field that is missing or unknown, or a value out of its range.
         """
-        data = dict(config)
-        if "host" in data:  # as it was called in files of 0.1
-            data["network"] = data.pop("host")
-        network = read_fields(cls.config_type, take(data, "network"), "network.")
-        if "distill" in data:
-            data["distill"] = scheme_of(data["distill"])
-        whole = read_fields(LifterConfig, data | {"network": network})
-        model = cls(network)
+        whole = read_model_fields(LifterConfig, cls.config_type, config)
+        model = cls(whole.network)
         model.mode = whole.mode
         return add_plugins(model, whole)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -73,15 +73,12 @@ class Lifter(LifterHubModel):
             )
         frames, takes = given[1], config.lengths
         if frames != config.frames and (takes == "exact" or (takes == "shorter" and frames > config.frames)):
+            remedy = f', or with lengths="any" to resize its positions ("{takes}" now)' if self.resizes else ""
             wanted = {"exact": "clips of just", "shorter": "clips of at most"}[takes]
             raise ValueError(
                 f"{frames} frames: this model takes {wanted} {config.frames}; cut or pad the clip, or build the model "
-                f"with frames={frames}{_remedy(self, takes)}"
+                f"with frames={frames}{remedy}"
             )
-
-
-def _remedy(model: Any, takes: Lengths) -> str:
-    return f', or with lengths="any" to resize its positions ("{takes}" now)' if model.resizes else ""
 
 
 def positions_of(table: Tensor, frames: int, lengths: Lengths) -> Tensor:

@@ -40,10 +40,8 @@ class MHFormerConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_count("depth", least=2)
-        self.check_count("hidden")
-        self.check_rate("dropout")
-        self.check_rate("drop_path")
+        if self.depth < 2:
+            raise ValueError(f"depth={self.depth}: a whole number of at least 2 is expected")
         if self.frames % ENCODER_HEADS:
             near = max(round(self.frames / ENCODER_HEADS), 1) * ENCODER_HEADS
             raise ValueError(

@@ -29,12 +29,6 @@ class MixSTEConfig(NetworkConfig):
     mlp_ratio: int = 2
     drop_path: float = 0.1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_count("depth")
-        self.check_count("mlp_ratio")
-        self.check_rate("drop_path")
-
 
 class MixSTELevel(nn.Module):
     """Attention over the joints of each frame, then over the frames of each joint.

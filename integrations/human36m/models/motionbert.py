@@ -29,11 +29,6 @@ class MotionBERTConfig(NetworkConfig):
     mlp_ratio: int = 2
     dim_rep: int = 512
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("depth", "mlp_ratio", "dim_rep"):
-            self.check_count(name)
-
 
 class Stream(nn.Module):
     """Attention and MLP over one axis, then over the other, with norms of their own.

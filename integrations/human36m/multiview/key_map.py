@@ -76,9 +76,7 @@ def multiview_from_official(state: Mapping[str, Tensor], config: MultiViewConfig
             "model, and start_from_coco (--from-coco) those of a single-view PPT"
         )
     names, shapes = multiview_names(config), multiview_shapes(config)
-    wrong = mismatch(state, {theirs: shapes[ours] for ours, theirs in names.items()})
-    if wrong:
-        raise CheckpointError(f"the weights are not those of this multi-view PPT, {wrong}{_advice(state, config)}")
+    _check(state, {theirs: shapes[ours] for ours, theirs in names.items()}, config)
     return {ours: state[theirs] for ours, theirs in names.items()}
 
 
@@ -104,7 +102,11 @@ def check_multiview(state: Mapping[str, Tensor], config: MultiViewConfig) -> Non
     Raises:
         CheckpointError: Tensors missing, unknown or of another shape, all of them named.
     """
-    wrong = mismatch(state, multiview_shapes(config))
+    _check(state, multiview_shapes(config), config)
+
+
+def _check(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], config: MultiViewConfig) -> None:
+    wrong = mismatch(state, shapes)
     if wrong:
         raise CheckpointError(f"the weights are not those of this multi-view PPT, {wrong}{_advice(state, config)}")
 

@@ -22,7 +22,7 @@ from cycledistill.integrations.coco.models.transformer import (
 from cycledistill.prune.kept_tokens import kept_tokens_of, take_argument
 from cycledistill.recipes.hub.names import check_options
 
-from .checks import check_places, check_views
+from .checks import check_views
 from .config import MultiViewConfig
 from .hub import MultiViewHubModel, add_pruning
 from .rays import ray_directions
@@ -156,7 +156,7 @@ class MultiViewPPT(MultiViewHubModel):
     ) -> Tensor | None:
         """Refuse what does not fit; the directions (V * B, N, 3) if the model uses them."""
         like = self.keypoint_token
-        batch = check_views(views, self.config.view_shape, like)
+        checked = check_views("views", views, self.config.view_shape, like)
         if self.pos_3d_linear is None:
             if rays is not None or centers is not None:
                 raise ValueError(
@@ -170,10 +170,9 @@ class MultiViewPPT(MultiViewHubModel):
                 "them), and centers=[...], a (B, 3) a view; or build it with ray_encoding=False"
             )
         patches = self.config.grid[0] * self.config.grid[1]
-        points = check_places("rays", rays, (batch, patches, 3), len(views), like)
-        return ray_directions(
-            torch.cat(points), torch.cat(check_places("centers", centers, (batch, 3), len(views), like))
-        )
+        points = check_views("rays", rays, (patches, 3), like, checked)
+        places = check_views("centers", centers, (3,), like, checked)
+        return ray_directions(torch.cat(points), torch.cat(places))
 
 
 def create_multiview(**overrides: Any) -> MultiViewPPT:

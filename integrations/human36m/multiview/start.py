@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cycledistill.integrations.coco.weights.key_map import is_ours
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import State, read_weights, stored_network
+from cycledistill.recipes.weights.files import State, of_file, read_weights, stored_network
 from cycledistill.recipes.weights.fitting import mismatch
 
 from .config import MultiViewConfig
@@ -58,11 +58,9 @@ def start_from_coco(model: MultiViewPPT, path: str | Path, tokens: Sequence[int]
     _check_tokens(tokens, model.config)
     read, own = read_weights(path), model.state_dict()
     ours = {official_name(name, model.config): name for name in own}
-    try:
+    with of_file(path):
         taken = _taken({ours.get(name, name): tensor for name, tensor in read.items()}, own, tokens)
         _check_network(stored_network(path) if is_ours(read) else {"scale": "dim"}, model.config, path)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
     model.load_state_dict({**own, **taken}, strict=True)
     return [name for name in own if name not in taken and name != _TABLE]
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cycledistill.integrations.coco.weights.key_map import is_ours
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import network_metadata, read_weights, stored_network, write_weights
+from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, stored_network, write_weights
 from cycledistill.recipes.weights.fitting import other_network
 
-from .config import MultiViewConfig
 from .key_map import check_multiview, multiview_from_official
 from .model import MultiViewPPT
 
@@ -35,14 +32,17 @@ def load_multiview_weights(model: MultiViewPPT, path: str | Path) -> None:
         >>> load_multiview_weights(model, "multiview_ppt.safetensors")
     """
     state, config = read_weights(path), model.config
-    try:
+    with of_file(path):
         if is_ours(state):
             check_multiview(state, config)
-            _check_stored(stored_network(path), config)
+            other = other_network(stored_network(path), config, ("heads", "backbone", "fused_layers"))
+            if other:
+                raise CheckpointError(
+                    f"the weights fit in shape but are of another network ({other}), and would predict something "
+                    "else: build the model with the options of the file"
+                )
         else:
             state = multiview_from_official(state, config)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
     model.load_state_dict(state, strict=True)
 
 
@@ -57,13 +57,3 @@ def save_multiview_weights(model: MultiViewPPT, path: str | Path) -> None:
         CheckpointError: Another suffix, or no such folder.
     """
     write_weights(model.state_dict(), path, network_metadata(model.config, MODEL))
-
-
-def _check_stored(stored: Mapping[str, Any], config: MultiViewConfig) -> None:
-    """Refuse weights that fit in shape and are of another network."""
-    other = other_network(stored, config, ("heads", "backbone", "fused_layers"))
-    if other:
-        raise CheckpointError(
-            f"the weights fit in shape but are of another network ({other}), and would predict something "
-            "else: build the model with the options of the file"
-        )

@@ -67,14 +67,3 @@ class Session(TrainingSession):
             exits=exits,
             store=store,
         )
-
-
-def start(recipe: Recipe, accelerator: Any, resume: str | None) -> Session:
-    """Put a run together; with ``resume`` (a path, or ``"auto"``) at the point where it stopped.
-
-    Raises:
-        RecipeError: The recipe does not fit the model, or a new run would write over an old one.
-        LiftingDataError: The data cannot be trained on.
-        CheckpointError: The checkpoint cannot be gone on from.
-    """
-    return Session.start(recipe, accelerator, resume)

@@ -101,14 +101,8 @@ def _rename(name: str, renames: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     raise ValueError(f"{name}: the official files have no such weight")
 
 
-def split(name: str, tensor: Tensor, official: tuple[str, ...]) -> State:
-    """One of our tensors as the official ones.
-
-    Args:
-        name: Ours.
-        tensor: Ours.
-        official: Its names in `official_names`.
-    """
+def _split(tensor: Tensor, official: tuple[str, ...]) -> State:
+    """One of our tensors as the official ones of these names."""
     if len(official) > 1:
         return dict(zip(official, tensor.unbind(2), strict=True))
     # MHFormer's last norm: ours is over (3, C), the official one over 3 C.
@@ -116,17 +110,11 @@ def split(name: str, tensor: Tensor, official: tuple[str, ...]) -> State:
     return {official[0]: tensor.flatten() if flat else tensor}
 
 
-def join(tensors: list[Tensor], ours: Mapping[str, Tensor], name: str) -> Tensor:
-    """Official tensors as one of ours: the way back of `split`.
-
-    Args:
-        tensors: In the order of `official_names`.
-        ours: Our ``state_dict()``, for the shape.
-        name: Ours.
-    """
+def _join(tensors: list[Tensor], like: Tensor) -> Tensor:
+    """Official tensors as one of ours, of the shape of ``like``: the way back of `_split`."""
     if len(tensors) > 1:
         return torch.stack(tensors, dim=2)
-    return tensors[0].unflatten(0, ours[name].shape) if ours[name].ndim > tensors[0].ndim else tensors[0]
+    return tensors[0].unflatten(0, like.shape) if like.ndim > tensors[0].ndim else tensors[0]
 
 
 def from_official(state: Mapping[str, Tensor], model: Lifter, resize: bool = False) -> State:
@@ -150,10 +138,10 @@ def from_official(state: Mapping[str, Tensor], model: Lifter, resize: bool = Fal
     names, ours = official_names(model), model.state_dict()
     shapes: dict[str, tuple[int, ...]] = {}
     for name, tensor in ours.items():
-        shapes |= {theirs: tuple(part.shape) for theirs, part in split(name, tensor, names[name]).items()}
+        shapes |= {theirs: tuple(part.shape) for theirs, part in _split(tensor, names[name]).items()}
     tables = [theirs for name in ours if name.endswith(_OVER_FRAMES) for theirs in names[name]]
     state = _fitted(state, shapes, tables, resize and model.resizes, model)
-    return {name: join([state[theirs] for theirs in names[name]], ours, name) for name in ours}
+    return {name: _join([state[theirs] for theirs in names[name]], tensor) for name, tensor in ours.items()}
 
 
 def to_official(state: Mapping[str, Tensor], model: Lifter) -> State:
@@ -171,7 +159,7 @@ def to_official(state: Mapping[str, Tensor], model: Lifter) -> State:
     state = check_ours(state, model)
     theirs: State = {}
     for name, official in names.items():
-        theirs |= split(name, state[name], official)
+        theirs |= _split(state[name], official)
     return theirs
 
 

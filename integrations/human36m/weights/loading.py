@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import network_metadata, read_weights, write_weights
+from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, write_weights
 
 from ..models.lifter import Lifter
 from .key_map import check_ours, from_official, is_ours
@@ -28,10 +27,8 @@ def load_lifter_weights(model: Lifter, path: str | Path, resize: bool = False) -
         >>> load_lifter_weights(model, "motionbert_243.bin", resize=True)
     """
     state = read_weights(path)
-    try:
+    with of_file(path):
         state = check_ours(state, model, resize) if is_ours(state) else from_official(state, model, resize)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
     model.load_state_dict(state, strict=True)
 
 

@@ -24,7 +24,7 @@ from cycledistill.integrations.coco.data.dataset import (
 )
 from cycledistill.integrations.coco.data.images import ImageStore, PoseDataError
 from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE
-from cycledistill.integrations.coco.losses.targets import prepare_targets
+from cycledistill.integrations.coco.losses.targets import heatmap_targets
 
 SIZE = (64, 48)
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "coco"
@@ -210,7 +210,7 @@ def test_images_are_normalised_and_targets_fit(folder: Path) -> None:
     want = (batch["image"].float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     assert images.shape == (2, 3, *SIZE)
     torch.testing.assert_close(images, want.permute(0, 3, 1, 2), atol=1e-6, rtol=1e-5)
-    maps, weights = prepare_targets(batch, SIZE, (16, 12))
+    maps, weights = heatmap_targets(batch["joints"], batch["visible"], SIZE, (16, 12))
     assert maps.shape == (2, 17, 16, 12)
     assert weights.shape == (2, 17)
 

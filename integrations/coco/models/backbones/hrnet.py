@@ -14,7 +14,7 @@ class HRNet(StemNet):
     """Three stages of HRNet; the last one ends in the branch of highest resolution.
 
     Takes images (B, 3, H, W) with sides divisible by 16, returns features (B, width, H/4, W/4). Modules and keys are
-    HRNet's, so that its ImageNet weights fit once those of stage 4 are left out (`convert.load_imagenet_backbone`).
+    HRNet's, so that its ImageNet weights fit once those of stage 4 are left out (`load_imagenet_backbone`).
 
     Args:
         width: Channels of the first branch: 32 or 48.

@@ -53,12 +53,6 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(y)) + shortcut)
 
 
-def first_stage(width: int) -> nn.Sequential:
-    """HRNet's ``layer1``: four bottlenecks, (B, 64, H, W) to (B, 4 * width, H, W)."""
-    out = Bottleneck.expansion * width
-    return nn.Sequential(*(Bottleneck(64 if index == 0 else out, width) for index in range(4)))
-
-
 def init_convolutions(module: nn.Module) -> None:
     """Draw every convolution of ``module`` from N(0, 0.001^2) and reset every BatchNorm, as HRNet for poses does."""
     for each in module.modules():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .layers import conv, first_stage, init_convolutions
+from .layers import Bottleneck, conv, init_convolutions
 
 
 class StemNet(nn.Module):
@@ -25,7 +25,8 @@ class StemNet(nn.Module):
         self.conv1, self.bn1 = conv(3, 64, stride=2), nn.BatchNorm2d(64)
         self.conv2, self.bn2 = conv(64, 64, stride=2), nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = first_stage(stage1_width)
+        out = Bottleneck.expansion * stage1_width
+        self.layer1 = nn.Sequential(*(Bottleneck(64 if index == 0 else out, stage1_width) for index in range(4)))
         init_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
