@@ -24,14 +24,7 @@ from .weights.suggest import keypoint_count
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert one file.
-
-    Args:
-        argv: The arguments after the program's name; default, those of the process.
-
-    Returns:
-        0, or 2 for bad input, with the reason on stderr.
-    """
+    """The command: convert one file; 0, or 2 for bad input."""
     return convert_command(_parser(), _convert, argv)
 
 

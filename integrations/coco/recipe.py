@@ -6,14 +6,11 @@ in ``cycledistill/recipes/config/overrides.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cycledistill.recipes.config import sections
-from cycledistill.recipes.config.overrides import Overrides, check, load
-from cycledistill.recipes.config.packaged import packaged_names
+from cycledistill.recipes.config.overrides import check
 from cycledistill.recipes.config.sections import CyclicSection, EmaSection
 from cycledistill.recipes.errors import RecipeError
 
@@ -199,34 +196,6 @@ def _check_augmentation(augment: Augmentation) -> None:
     check(0 <= augment.rotation <= 180, "augment.rotation", augment.rotation, "degrees from 0 to 180")
 
 
-def list_recipes() -> list[str]:
-    """Names of the packaged recipes.
-
-    Example:
-        >>> "sdpose_s_v1" in list_recipes()
-        True
-    """
-    return packaged_names(__package__)
-
-
-def load_recipe(
-    source: str | Path | Mapping[str, Any] | None = None,
-    overrides: Overrides = (),
-) -> Recipe:
-    """Read a recipe: the defaults, then a file, then overrides.
-
-    Args:
-        source: A YAML file, the name of a packaged one (see :func:`list_recipes`), a mapping, or nothing for the
-            defaults. A file holds only what differs from the defaults.
-        overrides: ``"section.key=value"`` strings, the value read as YAML, or dotted keys with values.
-
-    Raises:
-        RecipeError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
-            the wrong type or out of range.
-
-    Example:
-        >>> recipe = load_recipe("sdpose_s_v1", ["data.root=/data/coco", "cyclic.cycles=3", "optim.lr=5e-4"])
-        >>> recipe.cyclic.cycles
-        3
-    """
-    return load(Recipe, __package__, source, overrides)
+RECIPES = sections.RecipeReader(Recipe, __package__)
+list_recipes, load_recipe = RECIPES.names, RECIPES.load
+"""Names of the packaged recipes; and a recipe from one of these, a file or a mapping, with overrides."""

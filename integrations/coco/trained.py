@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,47 +22,19 @@ from .weights.loading import check_network, load_pose_weights
 _logger = logging.getLogger(__name__)
 
 
-def _check_stored(stored: Mapping[str, Any], model: TokenPose, checkpoint: Path) -> None:
-    check_network(stored.get("network", {}), model.config, checkpoint)
-
-
 RUNS = TrainedRuns(
     load_recipe=load_recipe,
     create_model=lambda recipe, stored: create_model(recipe),
     load_file=lambda model, path, recipe: load_pose_weights(model, path),
     advice=ADVICE,
     measured_by=("model", "cyclic", "prune", "evaluate", "data.detect"),
-    check=_check_stored,
+    check=lambda stored, model, checkpoint: check_network(stored.get("network", {}), model.config, checkpoint),
 )
 """What is particular to runs of this integration."""
 
 
-def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> TokenPose:
-    """The model of a run or checkpoint, wrapped, in eval mode, on the CPU.
-
-    Args:
-        path: A run's folder, a checkpoint, or a file of weights, ours or an official one (then ``recipe`` says of which
-            model).
-        ema: The average of the weights instead of the weights.
-        recipe: Replaces the recipe stored in the checkpoint.
-
-    Raises:
-        CheckpointError: Missing, damaged, of another model, or holding pickled code.
-
-    Example:
-        >>> model = load_trained("runs/a")
-        >>> model.cyclic.exit = 2  # any-time inference; unwrap_cyclic(model) gives the plain TokenPose
-    """
-    return RUNS.load(path, ema, recipe)
-
-
-def stored_recipe(path: str | Path) -> Recipe:
-    """The recipe that a run or checkpoint was trained by.
-
-    Raises:
-        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
-    """
-    return RUNS.recipe(path)
+load_trained, stored_recipe = RUNS.load, RUNS.recipe
+"""The model of a run, ready to use: ``load_trained("runs/a")``; and the recipe that it was trained by."""
 
 
 def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:

@@ -12,10 +12,8 @@ from cycledistill.insight.report import Subject
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
-from .data.keypoint_files import read_keypoints
 from .data.skeleton import JOINTS
 from .data.windows import centred_bounds, log_short, window_frames
-from .errors import LiftingDataError
 from .lift import prepare as prepare_keypoints
 from .models.lifter import Lifter
 from .models.plugins import STACK
@@ -42,13 +40,8 @@ def open_checkpoint(path: Path) -> Subject | None:
     scores = {int(number): float(figures[key]) for number, figures in exits.items() if key in figures}
 
     def prepare(file: Path) -> tuple[Tensor, None]:
-        given = read_keypoints(file)
-        if given.width is None or given.height is None:
-            raise LiftingDataError(
-                f"{file} does not say how large the picture is: write `width` and `height` (pixels) beside `keypoints`"
-            )
         clip = prepare_keypoints(file, fill=True, confidence=confidence)
-        log_short([len(clip)], frames, "clips")
+        log_short([len(clip)], frames)
         middle = centred_bounds(len(clip), frames)[len(clip) // 2 :][:1]
         places, _ = window_frames(middle, len(clip))
         return torch.from_numpy(np.ascontiguousarray(clip[places])), None

@@ -60,7 +60,7 @@ def lift(model: nn.Module, keypoints: NDArray[np.float32], settings: EvalSetting
     """
     check_keypoints(keypoints, "the keypoints")
     length, frames = len(keypoints), settings.frames
-    log_short([length], frames, "clips")
+    log_short([length], frames)
     centre = settings.mode == "centre"
     places, inside = window_frames((centred_bounds if centre else chunk_bounds)(length, frames), length)
     device = next(model.parameters()).device
@@ -105,7 +105,10 @@ def prepare(
     source, given = str(path), read_keypoints(path)
     width, height = width or given.width, height or given.height
     if width is None or height is None:
-        raise LiftingDataError(f"{source} does not say how large the picture is: give --width and --height in pixels")
+        raise LiftingDataError(
+            f"{source} does not say how large the picture is: give --width and --height in pixels, "
+            "or write `width` and `height` beside `keypoints`"
+        )
     pixels = given.pixels
     if pixels.ndim == 3 and pixels.shape[1] == len(JOINTS) and len(pixels) and pixels.shape[2] in (2, 3):
         pixels = with_confidence(pixels) if confidence and pixels.shape[2] == 2 else pixels

@@ -5,14 +5,11 @@ How files and ``a.b=c`` overrides become a :class:`Recipe` is in ``cycledistill/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from cycledistill.recipes.config import sections
-from cycledistill.recipes.config.overrides import Overrides, check, load
-from cycledistill.recipes.config.packaged import packaged_names
+from cycledistill.recipes.config.overrides import check
 from cycledistill.recipes.config.sections import CyclicSection, EmaSection
 from cycledistill.recipes.errors import RecipeError
 
@@ -177,33 +174,6 @@ class Recipe(sections.BaseRecipe):
     run: RunSection = field(default_factory=RunSection)
 
 
-def list_recipes() -> list[str]:
-    """Names of the packaged recipes.
-
-    Example:
-        >>> "hot_mixste" in list_recipes()
-        True
-    """
-    return packaged_names(__package__)
-
-
-def load_recipe(
-    source: str | Path | Mapping[str, Any] | None = None,
-    overrides: Overrides = (),
-) -> Recipe:
-    """Read a recipe: the defaults, then a file, then overrides.
-
-    Args:
-        source: A YAML file, the name of a packaged one (see :func:`list_recipes`), a mapping, or nothing for the
-            defaults. A file holds only what differs from the defaults.
-        overrides: ``"section.key=value"`` strings, the value read as YAML, or dotted keys with values.
-
-    Raises:
-        RecipeError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
-            the wrong type or out of range.
-
-    Example:
-        >>> load_recipe("hot_mixste", ["data.frames=81", "hourglass.keep=20"]).hourglass.keep
-        20
-    """
-    return load(Recipe, __package__, source, overrides)
+RECIPES = sections.RecipeReader(Recipe, __package__)
+list_recipes, load_recipe = RECIPES.names, RECIPES.load
+"""Names of the packaged recipes; and a recipe from one of these, a file or a mapping, with overrides."""

@@ -30,32 +30,8 @@ RUNS = TrainedRuns(
 """What is particular to runs of this integration."""
 
 
-def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> Lifter:
-    """The model of a run or checkpoint, wrapped, in eval mode, on the CPU.
-
-    Args:
-        path: A run's folder, a checkpoint, or a file of weights, ours or an official one (then ``recipe`` says of which
-            model).
-        ema: The average of the weights instead of the weights.
-        recipe: Replaces the recipe stored in the checkpoint.
-
-    Raises:
-        CheckpointError: Missing, damaged, of another model, or holding pickled code.
-
-    Example:
-        >>> model = load_trained("runs/a")
-        >>> model(keypoints).shape  # (B, F, 17, 2), normalised, to (B, F, 17, 3), metres
-    """
-    return RUNS.load(path, ema, recipe)
-
-
-def stored_recipe(path: str | Path) -> Recipe:
-    """The recipe that a run or checkpoint was trained by.
-
-    Raises:
-        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
-    """
-    return RUNS.recipe(path)
+load_trained, stored_recipe = RUNS.load, RUNS.recipe
+"""The model of a run, ready to use: ``load_trained("runs/a")``; and the recipe that it was trained by."""
 
 
 def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:

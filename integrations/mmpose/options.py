@@ -80,18 +80,15 @@ def _files(config: Any, parts: Sequence[str]) -> Iterator[str]:
     if config.get("load_from"):
         yield config.load_from
     for part in parts:
-        loader, evaluator = config.get(f"{part}_dataloader") or {}, config.get(f"{part}_evaluator") or {}
+        loader, evaluators = config.get(f"{part}_dataloader") or {}, config.get(f"{part}_evaluator") or {}
+        evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
         dataset = loader.get("dataset", {})
         root = dataset.get("data_root") or ""
         yield from [root] if root else []
         within = [dataset.get("ann_file"), *(dataset.get("data_prefix") or {}).values()]
         yield from (os.path.join(root, path) for path in within if path and isinstance(path, str))
-        alone = [dataset.get("bbox_file"), *(each.get("ann_file") for each in _listed(evaluator))]
+        alone = [dataset.get("bbox_file"), *(each.get("ann_file") for each in evaluators)]
         yield from (path for path in alone if path)
-
-
-def _listed(evaluator: Any) -> Sequence[Any]:
-    return evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
 
 
 def _set_options(config: Any, options: Sequence[str]) -> None:

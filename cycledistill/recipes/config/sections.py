@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
 from cycledistill.recipes.config.distillation import read_distill
-from cycledistill.recipes.config.overrides import as_dict, check
+from cycledistill.recipes.config.overrides import Overrides, as_dict, check, load
+from cycledistill.recipes.config.packaged import packaged_names
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class RecipeReader(Generic[R]):
+    """The recipes of one training command.
+
+    Attributes:
+        kind: The dataclass of sections.
+        package: Whose folder ``configs`` holds the packaged ones.
+    """
+
+    kind: type[R]
+    package: str
+
+    def names(self) -> list[str]:
+        """Names of the packaged recipes.
+
+        Example:
+            >>> "sdpose_s_v1" in list_recipes()
+            True
+        """
+        return packaged_names(self.package)
+
+    def load(self, source: str | Path | Mapping[str, Any] | None = None, overrides: Overrides = ()) -> R:
+        """Read a recipe: the defaults, then a file, then overrides.
+
+        Args:
+            source: A YAML file, the name of a packaged one, a mapping, or nothing for the defaults. A file holds only
+                what differs from the defaults.
+            overrides: ``"section.key=value"`` strings, the value read as YAML, or dotted keys with values.
+
+        Raises:
+            RecipeError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value
+                of the wrong type or out of range.
+
+        Example:
+            >>> recipe = load_recipe("sdpose_s_v1", ["data.root=/data/coco", "cyclic.cycles=3", "optim.lr=5e-4"])
+            >>> recipe.cyclic.cycles
+            3
+        """
+        return load(self.kind, self.package, source, overrides)
 
 
 class BaseRecipe:

@@ -62,16 +62,21 @@ class TrainedRuns(Generic[R, M]):
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
 
-    def load(self, path: str | Path, ema: bool, recipe: R | None) -> M:
+    def load(self, path: str | Path, ema: bool = False, recipe: R | None = None) -> M:
         """The model of a run, a checkpoint or a file of weights, wrapped, in eval mode, on the CPU.
 
         Args:
-            path: A file holds weights only: then ``recipe`` says of which model.
+            path: A run's folder, a checkpoint, or a file of weights, ours or an official one: then ``recipe`` says of
+                which model.
             ema: The average of the weights instead of the weights.
             recipe: Replaces the recipe stored in the checkpoint.
 
         Raises:
             CheckpointError: Missing, damaged, of another model, or holding pickled code.
+
+        Example:
+            >>> model = load_trained("runs/a")
+            >>> model.cyclic.exit = 2  # any-time inference; unwrap_cyclic(model) gives the plain model
         """
         path = Path(path)
         if path.is_file():

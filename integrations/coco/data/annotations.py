@@ -37,7 +37,6 @@ class Person:
         joints: (K, 2) positions in pixels; zeros for a detection.
         visible: (K,) 1 where a joint is labelled.
         score: Score of the box; 1 for an annotated one.
-        area: Area of the padded box in square pixels.
     """
 
     image_id: int

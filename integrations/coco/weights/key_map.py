@@ -169,12 +169,7 @@ def from_official(state: Mapping[str, Tensor], config: TokenPoseConfig) -> Conve
             f"{len(unknown)} of {len(state)} names are unknown in a file of the format {layout.name!r} for this model: "
             f"{shorten(unknown)}; {_fitting(state)}"
         )
-    names = {str(layout.to_ours(key, config)): tensor for key, tensor in state.items()}
-    converted = Converted(
-        {name: tensor for name, tensor in names.items() if not name.startswith(FLOW)},
-        {name: tensor for name, tensor in names.items() if name.startswith(FLOW)},
-        layout.name,
-    )
+    converted = _in_our_names(state, layout, config)
     wrong = mismatch(converted.model, model_shapes(config))
     wrong = wrong or (mismatch(converted.loss, flow_shapes()) if converted.loss else "")
     if wrong:
@@ -227,6 +222,12 @@ def is_ours(state: Mapping[str, Tensor]) -> bool:
     return "keypoint_token" in state or any(name.startswith("blocks.") for name in state)
 
 
+def _in_our_names(state: Mapping[str, Tensor], layout: Format, config: TokenPoseConfig) -> Converted:
+    names = {str(layout.to_ours(key, config)): tensor for key, tensor in state.items()}
+    loss = {name: names.pop(name) for name in list(names) if name.startswith(FLOW)}
+    return Converted(names, loss, layout.name)
+
+
 def _fitting(state: Mapping[str, Tensor]) -> str:
     def read(config: TokenPoseConfig) -> Mapping[str, Tensor] | None:
         if is_ours(state):
@@ -234,8 +235,7 @@ def _fitting(state: Mapping[str, Tensor]) -> str:
         layout, unknown = guess_format(state, config)
         if unknown or not _same_scale(layout, config):
             return None
-        names = {str(layout.to_ours(key, config)): tensor for key, tensor in state.items()}
-        return {name: tensor for name, tensor in names.items() if not name.startswith(FLOW)}
+        return _in_our_names(state, layout, config).model
 
     return suggest(read, keypoint_count(state))
 

@@ -65,20 +65,19 @@ def make_clip(subject: str, action: str, name: str, inputs: NDArray[np.floating]
     return Clip(subject, action, name, inputs.astype(np.float32), relative.astype(np.float32))
 
 
-def check_keypoints(keypoints: NDArray[np.floating], source: str, joints: int = len(JOINTS)) -> None:
+def check_keypoints(keypoints: NDArray[np.floating], source: str) -> None:
     """Refuse 2D keypoints that no model should see.
 
     Args:
-        keypoints: (T, joints, 2), or (T, joints, 3) with a confidence.
+        keypoints: (T, 17, 2), or (T, 17, 3) with a confidence.
         source: Where from, for the message.
-        joints: How many a frame has.
 
     Raises:
         LiftingDataError: Another shape or joint count, no frame, a number that is not finite, nothing but zeros, or a
             frame whose joints all lie at one point: where nobody was detected, detectors write zeros, and normalised
             these are a corner of the picture.
     """
-    shape = tuple(keypoints.shape)
+    shape, joints = tuple(keypoints.shape), len(JOINTS)
     if len(shape) != 3 or shape[2] not in (2, 3):
         raise LiftingDataError(f"{source}: keypoints of shape {shape}, (frames, {joints}, 2 or 3) is expected")
     if shape[0] == 0:
@@ -97,7 +96,7 @@ def check_keypoints(keypoints: NDArray[np.floating], source: str, joints: int = 
     if not keypoints[..., :2].any():
         raise LiftingDataError(f"{source}: every 2D keypoint is 0: no person was found, or the file was never filled")
     nobody = np.flatnonzero((keypoints[..., :2] == keypoints[:, :1, :2]).all(axis=(1, 2)))
-    if len(nobody) and joints > 1:
+    if len(nobody):
         raise LiftingDataError(
             f"{source}: all joints lie at one point in {len(nobody)} of {shape[0]} frames, so nobody was detected "
             f"there (frame {', '.join(map(str, nobody[:5]))}{', ...' if len(nobody) > 5 else ''}); leave these frames "

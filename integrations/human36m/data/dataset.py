@@ -67,7 +67,7 @@ class LiftWindows(Dataset[Batch]):
         stride = (1 if centred else frames) if stride is None else stride
         bounds = [(centred_bounds if centred else chunk_bounds)(len(clip), frames, stride) for clip in clips]
         lengths = [len(clip) for clip in clips]
-        log_short(lengths, frames, "clips")
+        log_short(lengths, frames)
         if not centred:
             log_uncovered(lengths, frames, stride)
         self.owner = np.repeat(np.arange(len(clips)), [len(own) for own in bounds])

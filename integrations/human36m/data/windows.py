@@ -81,16 +81,15 @@ def window_frames(bounds: NDArray[np.int64], length: int) -> tuple[NDArray[np.in
     return asked.clip(0, length - 1), (asked >= 0) & (asked < length)
 
 
-def log_short(lengths: list[int], frames: int, what: str) -> None:
+def log_short(lengths: list[int], frames: int) -> None:
     """Say how many clips are shorter than the window, and that their edges are repeated."""
     short = [length for length in lengths if length < frames]
     if short:
         _logger.warning(
-            "%d of %d %s are shorter than the window of %d frames (the shortest: %d); their first and last frames are "
-            "repeated to fill it",
+            "%d of %d clips are shorter than the window of %d frames (the shortest: %d); their first and last frames "
+            "are repeated to fill it",
             len(short),
             len(lengths),
-            what,
             frames,
             min(short),
         )

@@ -50,23 +50,15 @@ def patch_rays(camera: Camera, grid: tuple[int, int], patch: tuple[int, int], cr
     v, u = (each.reshape(-1) for each in np.meshgrid(rows, columns, indexing="ij"))
     pixels = np.stack([u, v], axis=-1)
     if crop is not None:
-        pixels = undo_crop(pixels, crop)
+        pixels = _undo_crop(pixels, crop)
     plane = (pixels - camera.centre) / camera.focal
     ahead = np.concatenate([plane, np.ones((len(plane), 1))], axis=-1)
     points: Array = ahead @ camera.rotation.T + camera.position
     return points
 
 
-def undo_crop(pixels: Array, crop: Array) -> Array:
-    """Pixels (..., 2) of a view as those of the picture it was cut from.
-
-    Args:
-        pixels: x and y in the view.
-        crop: (2, 3), the affine map from the picture to the view.
-
-    Raises:
-        LiftingDataError: A crop of another shape, or one that cannot be undone.
-    """
+def _undo_crop(pixels: Array, crop: Array) -> Array:
+    """Pixels (..., 2) of a view as those of the picture it was cut from."""
     crop = np.asarray(crop, dtype=np.float64)
     if crop.shape != (2, 3) or not np.isfinite(crop).all():
         raise LiftingDataError(f"a crop of shape {crop.shape}: (2, 3) finite numbers, an affine map, are expected")
