@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cycledistill.integrations.coco.models.config import BACKBONE_STRIDE as STRIDE
 from cycledistill.integrations.human36m.data.cameras import Camera, ring_of_cameras
 from cycledistill.integrations.human36m.data.motion import generate_motion
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.multiview.config import STRIDE
 from cycledistill.integrations.human36m.multiview.rays import patch_rays
 
 Array = NDArray[np.float64]

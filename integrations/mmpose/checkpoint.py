@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,6 @@ TRUST = (
     "mmengine's checkpoints hold pickled objects beside tensors, and reading them can run code. Add --trust-checkpoint "
     "if the file is your own, or take a file of weights alone, such as the weights.safetensors that training writes"
 )
-_BROKEN = (
-    pickle.UnpicklingError, RuntimeError, EOFError, ImportError, ValueError, KeyError, AttributeError, IndexError,
-    struct.error,
-)  # fmt: skip
 
 
 def read_checkpoint(source: str | Path, trusted: bool = False, map_location: Any = "cpu") -> dict[str, Any]:
@@ -56,7 +50,7 @@ def _read_trusted(path: Path, map_location: Any) -> dict[str, Any]:
     _logger.warning("%s is read as trusted: it can run code", path)
     try:
         found = torch.load(path, map_location=map_location, weights_only=False)
-    except _BROKEN as error:
+    except Exception as error:  # archives and pickles raise many types
         raise CheckpointError(
             f"{path}: truncated, or no PyTorch checkpoint ({type(error).__name__}: {error})"
         ) from error

@@ -46,12 +46,7 @@ def explain(problems: Sequence[str]) -> str:
     """The problems, and the commands that install what works together."""
     lines = ["the mmpose adapter cannot run here:", *(f"  - {problem}" for problem in problems)]
     advice = f"In an environment of its own that has {' and '.join(_YOURS)}, which go together (https://pytorch.org):"
-    return "\n".join([*lines, advice, *commands()])
-
-
-def commands() -> list[str]:
-    """The two commands that install what the adapter needs beside PyTorch."""
-    return [f'  pip install -r "{_REQUIREMENTS}"', f"  {SECOND_COMMAND}"]
+    return "\n".join([*lines, advice, f'  pip install -r "{_REQUIREMENTS}"', f"  {SECOND_COMMAND}"])
 
 
 def require_mmpose() -> None:

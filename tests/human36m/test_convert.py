@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from cycledistill.integrations.human36m import Lifter, create_lifter, load_lifter_weights, save_lifter_weights
 from cycledistill.integrations.human36m.convert import main
-from cycledistill.integrations.human36m.models.lifter import resize_positions
+from cycledistill.integrations.human36m.models.lifter import positions_of
 from cycledistill.integrations.human36m.weights.key_map import from_official, to_official
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import write_weights
@@ -87,7 +87,7 @@ def test_tables_of_another_clip_length_are_refused_or_resized(name: str) -> None
     with pytest.raises(CheckpointError, match=r"of 27 entries, expected 9; pass resize=True"):
         from_official(theirs, model)
     ours = from_official(theirs, model, resize=True)
-    torch.testing.assert_close(ours["temporal_pos"], resize_positions(source.state_dict()["temporal_pos"], 9))
+    torch.testing.assert_close(ours["temporal_pos"], positions_of(source.state_dict()["temporal_pos"], 9, "any"))
     assert torch.equal(ours["temporal_pos"][:, 0], source.state_dict()["temporal_pos"][:, 0])
     model.load_state_dict(ours)
     assert all(torch.equal(each, source.state_dict()[key]) for key, each in ours.items() if key != "temporal_pos")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import cv2
 import numpy as np
@@ -155,42 +155,18 @@ class PersonCrops(Dataset[Batch]):
 class PictureBatches(EpochBatches):
     """Batches in which the persons of one picture are neighbours, so that it is decoded once.
 
-    The pictures are shuffled anew each epoch, by seed and epoch alone. With several processes each takes every n-th
-    batch; all get the same number, for which the last batches are filled from the beginning.
-
     Args:
         persons: The persons of the data set.
         batch_size: Persons a batch and process.
         shuffle: Whether to shuffle; else file order.
-        seed: Seed of the order.
-        rank: This process.
-        world_size: The number of processes.
-        drop_last: Leave out an incomplete last batch.
+        **order: ``seed``, ``rank``, ``world_size`` and ``drop_last``, as `EpochBatches` takes them.
     """
 
-    def __init__(
-        self,
-        persons: Sequence[Person],
-        batch_size: int,
-        *,
-        shuffle: bool,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        drop_last: bool = False,
-    ) -> None:
+    def __init__(self, persons: Sequence[Person], batch_size: int, *, shuffle: bool, **order: Any) -> None:
         pictures: dict[str, list[int]] = {}
         for index, person in enumerate(persons):
             pictures.setdefault(person.file_name, []).append(index)
-        super().__init__(
-            list(pictures.values()),
-            batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-            drop_last=drop_last,
-        )
+        super().__init__(list(pictures.values()), batch_size, shuffle=shuffle, **order)
 
 
 def crop_loader(

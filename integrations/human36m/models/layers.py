@@ -79,10 +79,6 @@ class DropPath(nn.Module):
         kept = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1 - self.rate)
         return x * kept / (1 - self.rate)
 
-    def extra_repr(self) -> str:
-        """Rate and axis."""
-        return f"rate={self.rate:g}, axis={self.axis}"
-
 
 class Mlp(nn.Module):
     """Linear, GELU (exact), Linear on every token."""

@@ -90,25 +90,12 @@ def positions_of(table: Tensor, frames: int, lengths: Lengths) -> Tensor:
         lengths: As in `NetworkConfig`.
 
     Returns:
-        (1, frames, ...): the table, its first entries, or `resize_positions` of it.
+        (1, frames, ...): the table, its first entries, or interpolated linearly along time, its ends kept.
+
+    Example:
+        >>> positions_of(torch.tensor([[[0.0], [4.0]]]), 3, "any").flatten().tolist()
+        [0.0, 2.0, 4.0]
     """
     if frames == table.shape[1]:
         return table
     return table_for(table.flatten(2), frames, lengths).unflatten(2, table.shape[2:])
-
-
-def resize_positions(table: Tensor, frames: int) -> Tensor:
-    """A table over frames, interpolated linearly along time, its ends kept.
-
-    Args:
-        table: (1, F, ...).
-        frames: The number wanted.
-
-    Returns:
-        (1, frames, ...).
-
-    Example:
-        >>> resize_positions(torch.tensor([[[0.0], [4.0]]]), 3).flatten().tolist()
-        [0.0, 2.0, 4.0]
-    """
-    return positions_of(table, frames, "any")

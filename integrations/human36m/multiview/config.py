@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from cycledistill.integrations.coco.models.config import BACKBONE_STRIDE as STRIDE
 from cycledistill.integrations.coco.models.config import Size, TokenPoseConfig, is_positive
-
-__all__ = ["STRIDE", "MultiViewConfig", "Size"]
 
 
 @dataclass(frozen=True)

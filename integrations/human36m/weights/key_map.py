@@ -12,7 +12,7 @@ from cycledistill.hourglass.key_map import KEY_MAP
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.fitting import mismatch
 
-from ..models.lifter import Lifter, resize_positions
+from ..models.lifter import Lifter, positions_of
 from ..models.mhformer import HYPOTHESES, MHFormer
 from ..models.mixste import MixSTE
 from ..models.motionbert import MotionBERT
@@ -164,12 +164,7 @@ def to_official(state: Mapping[str, Tensor], model: Lifter) -> State:
 
 
 def check_ours(state: Mapping[str, Tensor], model: Lifter, resize: bool = False) -> State:
-    """Weights under our names that are, tensor by tensor, those of a model.
-
-    Args:
-        state: Name -> tensor.
-        model: The model.
-        resize: As in `from_official`.
+    """Weights under our names that are, tensor by tensor, those of a model; ``resize`` as in `from_official`.
 
     Raises:
         CheckpointError: Tensors missing, unknown or of another shape, all of them named.
@@ -194,7 +189,7 @@ def _fitted(state: Mapping[str, Tensor], shapes: Shapes, tables: list[str], resi
             f"the weights were learned for another clip length than this {type(model).__name__}'s: {told}; {can}build "
             "the model with frames=... (and keep=...) of the file"
         )
-    fitted = {**state, **{name: resize_positions(state[name], shapes[name][1]) for name in off}}
+    fitted = {**state, **{name: positions_of(state[name], shapes[name][1], "any") for name in off}}
     wrong = mismatch(fitted, shapes)
     if wrong:
         raise CheckpointError(

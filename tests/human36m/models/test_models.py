@@ -17,7 +17,7 @@ from torch import nn
 from cycledistill import Distill, unwrap_cyclic, wrap_cyclic
 from cycledistill.integrations.human36m.models.frame_lifter import FrameLifterConfig
 from cycledistill.integrations.human36m.models.layers import FRAMES, JOINTS, Attention, DropPath
-from cycledistill.integrations.human36m.models.lifter import Lifter, NetworkConfig, resize_positions
+from cycledistill.integrations.human36m.models.lifter import Lifter, NetworkConfig, positions_of
 from cycledistill.integrations.human36m.models.mhformer import MHFormerConfig
 from cycledistill.integrations.human36m.models.mixste import MixSTE, MixSTEConfig
 from cycledistill.integrations.human36m.models.motionbert import MotionBERTConfig
@@ -215,7 +215,7 @@ def test_other_clip_lengths_by_flag(name: str) -> None:
         model(clip(model, 10))
     resized, longer = small(name, lengths="any").eval(), small(name, frames=17).eval()
     weights = resized.state_dict()
-    longer.load_state_dict(weights | {"temporal_pos": resize_positions(weights["temporal_pos"], 17)})
+    longer.load_state_dict(weights | {"temporal_pos": positions_of(weights["temporal_pos"], 17, "any")})
     poses = clip(resized, 17)
     torch.testing.assert_close(resized(poses), longer(poses))
     # With a frame more between any two, every second row is an old one.
