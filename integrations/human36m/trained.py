@@ -6,10 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
+from cycledistill.recipes.hub.card_fields import RunCards
 from cycledistill.recipes.run.session import wanted_exits
 from cycledistill.recipes.run.trained import TrainedRuns
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
 from .data.clips import Clip
 from .evaluation.measure import evaluate
@@ -34,24 +33,7 @@ load_trained, stored_recipe = RUNS.load, RUNS.recipe
 """The model of a run, ready to use: ``load_trained("runs/a")``; and the recipe that it was trained by."""
 
 
-def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
-    """What a run recorded of the weights that `load_trained` takes from it, as ``model_card_kwargs``.
-
-    Args:
-        path: A run's folder or a checkpoint.
-        ema: Of the average of the weights.
-
-    Returns:
-        ``results``, empty where that step was not evaluated, ``evaluation`` and ``training``. Of files only the names.
-
-    Raises:
-        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
-
-    Example:
-        >>> model = load_trained("runs/a", ema=True)
-        >>> model.push_to_hub("user/lifter", model_card_kwargs=recorded_card("runs/a", ema=True))
-    """
-    recipe, stored = stored_recipe(path), read_recipe(find_checkpoint(path))
+def _tell(recipe: Recipe) -> tuple[str, str]:
     data, section = recipe.data, recipe.evaluate
     tested = {
         "generated": "motion made by formulas, which says nothing about people",
@@ -60,14 +42,15 @@ def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
     }[data.source]
     settings = f"{'with' if section.flip else 'without'} flip test, mode `{section.mode}`, border `{section.border}`"
     optim = f"{recipe.optim.name}, learning rate {recipe.optim.lr:g}, {data.batch_size} windows a process and step"
-    return {
-        "results": recorded_results(stored, ema),
-        "evaluation": (
-            f"Measured by the run that trained the weights: test clips of {tested}; {settings}. Errors are in "
-            "millimetres, velocity in millimetres a frame; pck150, auc and temporal_std_ratio are shares."
-        ),
-        "training": recorded_training(stored, ema, f" on source `{data.source}` ({optim})"),
-    }
+    measured = (
+        f"test clips of {tested}; {settings}. Errors are in millimetres, velocity in millimetres a frame; pck150, auc "
+        "and temporal_std_ratio are shares."
+    )
+    return measured, f" on source `{data.source}` ({optim})"
+
+
+recorded_card = RunCards(stored_recipe, _tell).card
+"""What a run recorded of its weights, for the model card: ``model_card_kwargs=recorded_card("runs/a")``."""
 
 
 def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:

@@ -158,6 +158,20 @@ def write_weights(state: Mapping[str, Tensor], path: str | Path, metadata: Mappi
         raise OSError(f"{path}: cannot be written: {error}") from error
 
 
+def write_model(model: Any, path: str | Path, name: str | None = None) -> None:
+    """Write a model's weights; a safetensors file also holds its network's config, as JSON.
+
+    Args:
+        model: A model whose ``config`` describes its network, wrapped or not.
+        path: ``.safetensors``, ``.pth`` or ``.pt``.
+        name: Its name in the registry, to be stored too.
+
+    Raises:
+        CheckpointError: Another suffix, or no such folder.
+    """
+    write_weights(model.state_dict(), path, network_metadata(model.config, name))
+
+
 @contextmanager
 def of_file(path: str | Path) -> Iterator[None]:
     """Within a ``with`` block, a ``CheckpointError`` about weights says first which file they are of.

@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import (
-    State,
-    network_metadata,
-    of_file,
-    read_weights,
-    stored_network,
-    write_weights,
-)
+from cycledistill.recipes.weights.files import State, of_file, read_weights, stored_network, write_model
 from cycledistill.recipes.weights.fitting import mismatch, other_network
 
 from ..models.config import TokenPoseConfig
@@ -106,15 +99,4 @@ def load_imagenet_backbone(model: TokenPose, path: str | Path) -> None:
     model.backbone.load_state_dict(state | counters, strict=True)
 
 
-def save_pose_weights(model: TokenPose, path: str | Path, name: str | None = None) -> None:
-    """Write a model's weights; a safetensors file also holds its config, as JSON.
-
-    Args:
-        model: A model of `create_pose_model`, wrapped or not.
-        path: ``.safetensors``, ``.pth`` or ``.pt``.
-        name: Its name in the registry, to be stored too.
-
-    Raises:
-        CheckpointError: Another suffix, or no such folder.
-    """
-    write_weights(model.state_dict(), path, network_metadata(model.config, name))
+save_pose_weights = write_model

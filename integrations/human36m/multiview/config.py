@@ -78,7 +78,7 @@ class MultiViewConfig:
         if not isinstance(self.keep, (int, float)) or isinstance(self.keep, bool) or not 0 < self.keep <= 1:
             raise ValueError(f"keep={self.keep!r}: a fraction of the tokens, above 0 and at most 1, is expected")
         fused = self.fused_layers
-        if not _is_whole(fused) or not 0 <= fused < self.depth:
+        if type(fused) is not int or not 0 <= fused < self.depth:
             raise ValueError(
                 f"fused_layers={fused!r}: a whole number from 0 to {self.depth - 1} is expected; at least one of the "
                 f"{self.depth} layers sees single views"
@@ -86,7 +86,7 @@ class MultiViewConfig:
         layers = self.prune_layers
         if (
             not isinstance(layers, (tuple, list, range))
-            or not all(map(_is_whole, layers))
+            or any(type(layer) is not int for layer in layers)
             or len({*layers}) < len(layers)
         ):
             raise ValueError(
@@ -149,7 +149,3 @@ class MultiViewConfig:
     def heatmap_size(self) -> Size:
         """Height and width of the heatmaps."""
         return self.view.heatmap_size
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cycledistill.integrations.coco.weights.key_map import is_ours
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, stored_network, write_weights
+from cycledistill.recipes.weights.files import of_file, read_weights, stored_network, write_model
 from cycledistill.recipes.weights.fitting import other_network
 
 from .key_map import check_multiview, multiview_from_official
@@ -47,13 +47,5 @@ def load_multiview_weights(model: MultiViewPPT, path: str | Path) -> None:
 
 
 def save_multiview_weights(model: MultiViewPPT, path: str | Path) -> None:
-    """Write a model's weights; a safetensors file also holds its config, as JSON.
-
-    Args:
-        model: A model of `create_multiview`, wrapped or not.
-        path: ``.safetensors``, ``.pth`` or ``.pt``.
-
-    Raises:
-        CheckpointError: Another suffix, or no such folder.
-    """
-    write_weights(model.state_dict(), path, network_metadata(model.config, MODEL))
+    """Write a model's weights under the name `MODEL`, as `write_model` does."""
+    write_model(model, path, MODEL)

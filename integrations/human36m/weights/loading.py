@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, write_weights
+from cycledistill.recipes.weights.files import of_file, read_weights, write_model
 
 from ..models.lifter import Lifter
 from .key_map import check_ours, from_official, is_ours
@@ -32,15 +32,4 @@ def load_lifter_weights(model: Lifter, path: str | Path, resize: bool = False) -
     model.load_state_dict(state, strict=True)
 
 
-def save_lifter_weights(model: Lifter, path: str | Path, name: str | None = None) -> None:
-    """Write a model's weights; a safetensors file also holds its network's config, as JSON.
-
-    Args:
-        model: A model of `create_lifter`, wrapped or not.
-        path: ``.safetensors``, ``.pth`` or ``.pt``.
-        name: Its name in the registry, to be stored too.
-
-    Raises:
-        CheckpointError: Another suffix, or no such folder.
-    """
-    write_weights(model.state_dict(), path, network_metadata(model.config, name))
+save_lifter_weights = write_model
