@@ -107,7 +107,8 @@ def picture(graph: Graph, title: str) -> str:
         for column, name in enumerate(row):
             places[name] = (left + column * (WIDTH + GAP), 20 + number * ROW)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{tall}" viewBox="0 0 {wide} {tall}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{wide}" height="{tall}"',
+        f'  viewBox="0 0 {wide} {tall}">',
         f"<title>{escape(title)}</title><style>{STYLE}</style>",
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 8 4 0 8z" fill="#7a8798"/></marker></defs>',
