@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cycledistill.cycle.exits import at_exit
+from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.run.accelerator import autocast, shared
 
 from ..data.annotations import PADDING, Person
@@ -98,6 +99,8 @@ def predict_persons(
             f"the model predicts {config.num_keypoints} joints, {joints.name} has {len(joints)}: build the model with "
             f"num_keypoints={len(joints)}, or choose the joint set it was trained on"
         )
+    if handle_of(model, "cyclic") is None and list(exits) != [1]:
+        raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first")
     rank, world = (dist.get_rank(), dist.get_world_size()) if shared() else (0, 1)
     crops = PersonCrops(persons, images, joints, config.image_size, broken=settings.broken)
     order = PictureBatches(persons, settings.batch_size, shuffle=False, rank=rank, world_size=world)

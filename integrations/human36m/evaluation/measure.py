@@ -118,6 +118,8 @@ def evaluate(
     Example:
         >>> evaluate(model, clips, settings=EvalSettings(243))[1]["mpjpe_action_mean"]
     """
+    if handle_of(model, "cyclic") is None and list(exits) != [1]:
+        raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first")
     rank, world = (dist.get_rank(), dist.get_world_size()) if shared() else (0, 1)
     own = list(clips)[rank::world]
     scores = {number: MotionScores() for number in exits}
