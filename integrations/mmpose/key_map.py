@@ -40,13 +40,15 @@ def from_mmpose(state: Mapping[str, Tensor]) -> State:
     """
     found: State = {}
     for name, tensor in state.items():
-        if not name.startswith((_BACKBONE, _HEAD)):
+        if name.startswith(_HEAD):
+            found[name.removeprefix(_HEAD)] = tensor
+        elif name.startswith(_BACKBONE):
+            found[f"backbone.{name.removeprefix(_BACKBONE)}"] = tensor
+        else:
             raise CheckpointError(
                 f"{name}: names that start with {_BACKBONE} or {_HEAD} are expected, as mmpose's models with "
                 "SDPoseHead and its backbones have them"
             )
-        is_head = name.startswith(_HEAD)
-        found[name.removeprefix(_HEAD) if is_head else f"backbone.{name.removeprefix(_BACKBONE)}"] = tensor
     return found
 
 

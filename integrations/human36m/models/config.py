@@ -37,8 +37,8 @@ class NetworkConfig:
             value = getattr(self, each.name)
             if isinstance(each.default, int) and (type(value) is not int or value < 1):
                 raise ValueError(f"{each.name}={value!r}: a whole number of at least 1 is expected")
-            whole = isinstance(value, bool) or not isinstance(value, (int, float))
-            if isinstance(each.default, float) and (whole or not 0 <= value < 1):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if isinstance(each.default, float) and not (number and 0 <= value < 1):
                 raise ValueError(f"{each.name}={value!r}: a share of at least 0 and below 1 is expected")
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim} is not divisible by heads={self.heads}")
