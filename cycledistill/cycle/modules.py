@@ -10,7 +10,7 @@ from torch import nn
 from cycledistill.cycle.call import EarlyArguments
 from cycledistill.cycle.recording import Phase, Recording
 from cycledistill.cycle.replay import Replay
-from cycledistill.plugin.state import CYCLE_STATE
+from cycledistill.plugin.handle import CYCLE_STATE
 from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import forward_hooks
 

@@ -12,9 +12,12 @@ from torch import nn
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import Handle, handle_of
 from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
-from cycledistill.plugin.torch_private import is_compiled
+from cycledistill.plugin.torch_private import is_compiled, is_replica
 
-__all__ = ["Plugin", "Role", "handle_of", "install", "refuse", "remove"]
+__all__ = ["ON_THE_FULL_GRID", "Plugin", "Role", "handle_of", "install", "refuse", "refuse_replica", "remove"]
+
+ON_THE_FULL_GRID = ("forward_intermediates", "get_intermediate_layers")
+"""Methods of timm models that make maps of all patches."""
 
 _DATA_PARALLEL = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel"}
 
@@ -96,6 +99,15 @@ def refuse(model: nn.Module, plugin: Plugin, scripted_parts: bool = False) -> No
     if hasattr(model, plugin.kind):
         raise StackError(
             f"this {name} has an attribute of its own called {plugin.kind!r}, the handle's name: rename it"
+        )
+
+
+def refuse_replica(module: Any, kind: str) -> None:
+    """Refuse a module that runs as a replica of ``torch.nn.DataParallel``."""
+    if is_replica(module):
+        raise StackError(
+            "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
+            f"torch.nn.parallel.DistributedDataParallel, or unwrap_{kind}(model)"
         )
 
 

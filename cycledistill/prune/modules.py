@@ -32,10 +32,11 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
+from cycledistill.plugin.handle import PRUNE_STATE
+from cycledistill.plugin.install import ON_THE_FULL_GRID, refuse_replica
 from cycledistill.plugin.rows import flat_rows, put_rows, take_rows, with_first
-from cycledistill.plugin.state import ON_THE_FULL_GRID, PRUNE_STATE
 from cycledistill.plugin.swap import Swapped
-from cycledistill.plugin.torch_private import is_replica, recomputing
+from cycledistill.plugin.torch_private import recomputing
 from cycledistill.prune.handle import Pruning
 from cycledistill.prune.kept_tokens import KeptTokens, kept_tokens_of, mark_kept_tokens, take_argument
 from cycledistill.prune.scores import token_scores
@@ -111,7 +112,8 @@ class PrunedBlock(Swapped):
         self, state: PruneState, tokens: Tensor, kept: KeptTokens | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, KeptTokens | None]:
         handle = state.handle
-        _check_droppable(self, state, tokens)  # type: ignore[arg-type]
+        refuse_replica(self, "pruning")
+        _check_droppable(state, tokens)
         entered = tokens.shape[1]
         count = handle.count(entered - handle.first)
         if count >= entered - handle.first:
@@ -221,13 +223,7 @@ def _on_the_full_grid(name: str, method: Callable[..., Any]) -> Callable[..., An
     return enter
 
 
-def _check_droppable(block: nn.Module, state: PruneState, tokens: Tensor) -> None:
-    if is_replica(block):
-        raise _refusal(
-            state,
-            "is a replica of torch.nn.DataParallel, whose threads share one record of the forward: use "
-            "torch.nn.parallel.DistributedDataParallel",
-        )
+def _check_droppable(state: PruneState, tokens: Tensor) -> None:
     if tokens.ndim != 3 or tokens.shape[1] <= state.handle.first:
         raise _refusal(
             state,

@@ -9,8 +9,8 @@ from typing import TypeVar
 from torch import nn
 
 from cycledistill.errors import StackError
-from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
-from cycledistill.plugin.state import HOURGLASS_STATE, ON_THE_FULL_GRID, PRUNE_STATE
+from cycledistill.plugin.handle import HOURGLASS_STATE, PRUNE_STATE
+from cycledistill.plugin.install import ON_THE_FULL_GRID, Plugin, Role, install, refuse, remove
 from cycledistill.prune.checks import PARTS, check_block, check_layers, check_parts, trial
 from cycledistill.prune.handle import Pruning
 from cycledistill.prune.modules import PrunedBlock, PrunedMlp, PrunedModel, PrunedNorm, PrunedQkv, PruneState

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -60,6 +61,15 @@ class Stack:
         siblings, first = list(container.children()), self.modules(model)[0]
         start = next(index for index, each in enumerate(siblings) if each is first)
         return (start, start + self.depth), len(siblings)
+
+    def check_numbers(self, given: str, numbers: Iterable[int]) -> None:
+        """Refuse numbers that no block of the stack has; ``given`` is the argument in words."""
+        outside = [number for number in numbers if not 0 <= number < self.depth]
+        if outside:
+            raise StackError(
+                f"{given}: {outside} lie outside the stack {self.path}, whose {self.depth} blocks are numbered 0 to "
+                f"{self.depth - 1}"
+            )
 
     def __str__(self) -> str:
         shape = f", state {self.shape}" if self.shape is not None else ""
