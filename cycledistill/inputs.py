@@ -13,12 +13,7 @@ __all__ = ["Call", "Inputs", "batch_size", "call_of", "describe", "guess_call", 
 
 
 def guess_call(model: nn.Module, copied: nn.Module) -> Call:
-    """One image of the first declared size that ``copied``, a meta copy of the model, runs on, as a meta tensor.
-
-    Raises:
-        ValueError: The model declares no size, or none that runs.
-        StackError: As the copy raises it.
-    """
+    """One image of the first declared size that ``copied``, a meta copy of the model, runs on, as a meta tensor."""
     tried = []
     for args, kwargs in guess_inputs(model):
         try:

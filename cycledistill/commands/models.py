@@ -20,18 +20,10 @@ from cycledistill.commands.arguments import check_positive
 
 
 def build(name: str, size: int | None, device: str) -> tuple[nn.Module, Tensor | None]:
-    """The model, and the image to run it on where the size was asked for but the model cannot be built for it.
-
-    Args:
-        name: A timm name, ``torchvision:NAME`` or ``hf:TYPE``.
-        size: Height and width of the images in pixels; nothing for the model's own.
-        device: Where the weights are: ``"meta"`` for none.
+    """The model, and the image to run it on where a size was asked for but the model cannot be built for it.
 
     Raises:
         ValueError: There is no such model, or none for such images; a library is not installed.
-
-    Example:
-        >>> model, image = build("swin_tiny_patch4_window7_224", None, "meta")
     """
     check_positive("--img-size", size)
     source, _, rest = name.partition(":")

@@ -69,10 +69,7 @@ class CycledBlock(Swapped):
 
 
 class EarlyModule(Swapped):
-    """A module outside the stack. Called before it, its output is recorded once, and is its answer in replays.
-
-    So stems are not run twice, their BatchNorm moves once, and their random masks are the same in every cycle.
-    """
+    """A module outside the stack. Called before it, its output is recorded once, and is its answer in replays."""
 
     swap_order = 10
 

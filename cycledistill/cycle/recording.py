@@ -1,7 +1,4 @@
-"""The first pass of a forward: what blocks, and modules before them, were given and returned.
-
-The first pass is the model's own forward, untouched, and cycle 1. `cycledistill.cycle.replay` goes on from it.
-"""
+"""The first pass of a forward, cycle 1: what blocks, and modules before them, were given and returned."""
 
 from __future__ import annotations
 
@@ -45,12 +42,8 @@ class StackReached(BaseException):
 class Recording:
     """The first pass of one forward. It lives as long as that forward.
 
-    Args:
-        path: Path of the stack, for messages.
-        depth: How many blocks it has.
-        inputs: What the model was called with.
-        stop_at_last: Whether the pass ends in front of the last block, by `StackReached`.
-        compare: Whether this forward compares arguments; see `cycledistill.cycle.guards`.
+    With ``stop_at_last`` it ends in front of the last block, by `StackReached`; with ``compare`` this forward compares
+    arguments, see `cycledistill.cycle.guards`. ``path`` and ``depth`` are those of the stack.
     """
 
     phase = Phase.RECORD

@@ -1,9 +1,4 @@
-"""What follows the first pass: the recorded blocks run again, and the model's own forward around their tokens.
-
-A further cycle runs the recorded blocks on their own output. Its tail (norm, head, loss) is the model's own forward
-again: the modules before the stack answer with what was recorded, each block with its output of that cycle. No block's
-and no model's forward is written a second time here.
-"""
+"""What follows the first pass: the recorded blocks run again, and the model's own forward around their tokens."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import Handle, handle_of
-from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
+from cycledistill.plugin.swap import Swapped, swap, swapped_since, unswap
 from cycledistill.plugin.torch_private import is_compiled, is_replica
 
 __all__ = ["ON_THE_FULL_GRID", "Plugin", "Role", "handle_of", "install", "refuse", "refuse_replica", "remove"]
@@ -53,21 +53,14 @@ class Plugin:
         return f"unwrap_{self.kind}"
 
     def is_on(self, module: nn.Module) -> bool:
-        """Whether a module has one of the classes."""
-        return any(has_plugin(module, each) for each in self.classes)
+        """Whether a module has one of the classes, also when another tool derived a class since."""
+        return isinstance(module, self.classes)
 
 
 def refuse(model: nn.Module, plugin: Plugin, scripted_parts: bool = False) -> None:
     """Refuse a model that the plug-in could not act in, whatever the other arguments.
 
-    Args:
-        model: What the user gave.
-        plugin: The plug-in to come.
-        scripted_parts: Whether a module inside may be scripted or traced. The plug-in then leaves that one alone.
-
-    Raises:
-        StackError: No module; one that is wrapped, or a part of a wrapped one; scripted, traced, compiled, or
-            data-parallel; one whose ``forward`` was replaced on the object, or that uses the handle's name itself.
+    With ``scripted_parts`` a module inside may be scripted or traced: the plug-in leaves that one alone.
     """
     verb, undo = plugin.verb, plugin.undo
     if not isinstance(model, nn.Module):
@@ -167,7 +160,7 @@ def remove(model: nn.Module, plugin: Plugin) -> Any:
 
 def _take_off(module: nn.Module, plugin: Plugin) -> None:
     for each in plugin.classes:
-        if has_plugin(module, each):
+        if isinstance(module, each):
             unswap(module, each)
     vars(module).pop(plugin.key, None)
 

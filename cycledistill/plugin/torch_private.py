@@ -34,18 +34,12 @@ TO_COPY = torch.ops.aten._to_copy
 
 
 def recomputing() -> bool:
-    """Whether a backward is running: a checkpointed block then repeats an earlier forward.
-
-    Public: none.
-    """
+    """Whether a backward is running: a checkpointed block then repeats an earlier forward. Public: none."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def is_tracing() -> bool:
-    """Whether ``torch.jit.trace`` is at work.
-
-    Public: ``torch.jit.is_tracing``, which goes with TorchScript.
-    """
+    """Whether ``torch.jit.trace`` is at work. Public: ``torch.jit.is_tracing``, which goes with TorchScript."""
     return bool(torch._C._is_tracing())
 
 
@@ -71,10 +65,7 @@ def versions(leaves: Iterable[Any]) -> tuple[int, ...]:
 
 
 def storage_of(tensor: Tensor) -> int:
-    """What tells one storage from another, on the meta device too, where every ``data_ptr()`` is 0.
-
-    Public: none.
-    """
+    """What tells one storage from another, on the meta device too, where every ``data_ptr()`` is 0. Public: none."""
     return int(tensor.untyped_storage()._cdata)
 
 
@@ -87,10 +78,7 @@ def forward_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
 
 
 def is_replica(module: Any) -> bool:
-    """Whether ``torch.nn.DataParallel`` made this module, as a shallow copy that runs in a thread.
-
-    Public: none.
-    """
+    """Whether ``torch.nn.DataParallel`` made this module, as a shallow copy that runs in a thread. Public: none."""
     return bool(getattr(module, "_is_replica", False))
 
 
@@ -103,8 +91,5 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def compiled_from(module: nn.Module) -> nn.Module:
-    """The module that ``torch.compile`` was given, where it returned this one; else the module itself.
-
-    Public: none.
-    """
+    """The module that ``torch.compile`` was given, where it returned this one; else the module itself. Public: none."""
     return module.get_submodule("_orig_mod") if is_compiled(module) else module

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cycledistill.errors import StackError
 from cycledistill.plugin.swap import bare, recipe_of
 from cycledistill.plugin.torch_private import tree_map
-from cycledistill.prune.scores import scoring_attention
+from cycledistill.prune.scores import scoring_attention, tables_in
 from cycledistill.stack.find import Stack
 from cycledistill.stack.probe import bare_copy, guess_inputs, run_meta
 
@@ -53,19 +53,10 @@ def check_parts(stack: Stack, number: int, block: nn.Module) -> None:
 
 
 def trial(model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Module], None]) -> Arguments | None:
-    """Run a meta copy of ``model`` as it is, then pruned.
-
-    Args:
-        model: The model, which is not touched.
-        stack: Its stack.
-        number: The block whose arguments are asked for.
-        install: Prunes the copy it is given.
+    """Run a meta copy of ``model`` as it is, then pruned by ``install``; refuse a model whose pruned copy does not run.
 
     Returns:
         What block ``number`` of the plain copy was given (meta tensors), or ``None`` where no input could be guessed.
-
-    Raises:
-        StackError: The plain copy runs, the pruned one does not.
     """
     given: list[Arguments] = []
     shadow = bare_copy(model)
@@ -154,10 +145,8 @@ def _attention_agrees(shadow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     for handle in handles:
         handle.remove()
     (args, kwargs), qkv, output = seen["call"], seen["qkv"], seen["output"]
-    named = dict(kwargs)
-    tables = {kind: named[name] for kind in ("rope", "mask") for name in named if kind in name}
     row = slice(scoring.start, scoring.start + 1)
-    attention = scoring_attention(shadow.attn, qkv, row, **tables)
+    attention = scoring_attention(shadow.attn, qkv, row, **tables_in(kwargs))
     heads = qkv.unflatten(2, (3, shadow.attn.num_heads, -1))
     mixed = attention @ heads[:, :, 2].transpose(1, 2)
     heads = heads.clone()

@@ -39,7 +39,7 @@ from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import recomputing
 from cycledistill.prune.handle import Pruning
 from cycledistill.prune.kept_tokens import KeptTokens, kept_tokens_of, mark_kept_tokens, take_argument
-from cycledistill.prune.scores import token_scores
+from cycledistill.prune.scores import tables_in, token_scores
 
 
 @dataclass
@@ -234,16 +234,11 @@ def _check_droppable(state: PruneState, tokens: Tensor) -> None:
 
 def _choose(state: PruneState, call: PruneCall) -> Tensor:
     """Positions (B, k) of the kept tokens among the droppable ones that entered, the highest score first."""
-    given = {
-        kind: value
-        for kind in ("rope", "mask")
-        for name, value in call.arguments.items()
-        if kind in name and isinstance(value, Tensor)
-    }
     if call.arguments.get("is_causal"):
         raise _refusal(state, "attends causally: its first tokens see none of the others, so they cannot score them")
     assert call.qkv is not None
-    scores = token_scores(call.attention, call.qkv, state.handle.query, state.handle.first, **given)
+    tables = tables_in(call.arguments)
+    scores = token_scores(call.attention, call.qkv, state.handle.query, state.handle.first, **tables)
     return scores.topk(call.count, dim=1).indices
 
 
