@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from cycledistill.files import atomic_write, check_writable
@@ -23,12 +22,12 @@ def check_positive(option: str, value: int | None) -> None:
 
 def check_target(option: str, path: Path) -> None:
     """Refuse a file that cannot be written."""
-    if os.path.isdir(path):  # which a name that is too long is not; Path.is_dir raises
-        raise ValueError(f"{option} {path} is a folder: give the name of a file, such as {path / 'report'}")
-    if not path.parent.is_dir():
-        raise ValueError(f"{option} {path}: there is no folder {path.parent}")
     try:
         check_writable(path)
+    except IsADirectoryError as error:
+        raise ValueError(f"{option} {path} is a folder: give the name of a file, such as {path / 'report'}") from error
+    except FileNotFoundError as error:
+        raise ValueError(f"{option} {path}: there is no folder {path.parent}") from error
     except OSError as error:
         raise ValueError(f"{option} {path} cannot be written: {error.strerror}") from error
 

@@ -5,10 +5,8 @@ only where the forward between the blocks does nothing but hand tokens on. Much 
 what a forward does on its way shows when it runs, and is checked here. Behind each check stands a real kind of model;
 ``tests/cycle/test_between_blocks.py`` and ``tests/cycle/test_refusals.py`` hold a small one for each.
 
-Before these, ``Cyclic._check_unedited`` holds the blocks against those that were wrapped. What compares values waits
-for the GPU, so `Comparisons` picks the forwards that do. In compiled code no values and no versions of tensors can be
-read: only order and number of the blocks are checked there. What hides in an object among the arguments is looked at in
-every eager forward: a cache may come with a later call alone.
+What compares values waits for the GPU, so `Comparisons` picks the forwards that do; what hides in an object among the
+arguments is looked at in every eager forward, for a cache may come with a later call alone.
 """
 
 from __future__ import annotations

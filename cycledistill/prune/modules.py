@@ -47,12 +47,8 @@ class PruneState:
     """What a swapped module knows of the pruning; a block shares its state with its ``qkv``, ``norm2`` and ``mlp``."""
 
     handle: Pruning
-    path: str
-    """Path of the stack."""
     block: int
     """Number of the block; -1 at the model itself."""
-    drops: bool
-    """Whether the block drops tokens."""
     parameters: tuple[str, ...]
     """Names of the block's arguments in the order of its signature."""
     call: PruneCall | None = None
@@ -100,7 +96,7 @@ class PrunedBlock(Swapped):
             again = False
             if state.block == 0 and not recomputing():
                 state.handle.show(None)
-        if again or not state.drops:
+        if again or state.block not in state.handle.layers:
             output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         else:
             output, kept = self._drop(state, tokens, kept, args, kwargs)
@@ -244,4 +240,4 @@ def _choose(state: PruneState, call: PruneCall) -> Tensor:
 
 def _refusal(state: PruneState, what: str) -> StackError:
     """A refusal that names the block."""
-    return StackError(f'blocks="{state.path}": block {state.block} {what}')
+    return StackError(f'blocks="{state.handle.stack.path}": block {state.block} {what}')
