@@ -104,7 +104,8 @@ def check_state(path: str, depth: int, outputs: Sequence[Snapshot]) -> None:
 def check_unchanged_arguments(path: str, calls: Sequence[RecordedCall]) -> None:
     """Refuse a forward that changed in place, after a block's call, what the block takes beside its tokens."""
     for index, call in enumerate(calls):
-        if set(call.given.changed()) - call.state_leaves():
+        state = call.state_leaves()
+        if any(leaf not in state for leaf in call.given.changed()):
             raise StackError(
                 f'blocks="{path}": something that block {index} takes beside its tokens was changed in place '
                 "after the block was called. Write that out of place: x = x + ..."
