@@ -74,10 +74,11 @@ def wrap_pruning(
     for number in pruned:
         check_parts(stack, number, stack.modules(model)[number])
     # On copies first: a refusal leaves the model as it was.
-    seen = trial(model, stack, pruned[0], lambda copied: _install(copied, Pruning(stack, pruned, 0.5, scoring, first)))
+    half = Pruning(stack, pruned, 0.5, scoring, first)
+    seen = trial(model, stack, pruned[0], lambda copied: install(copied, PLUGIN, half, _roles(copied, half)))
     if seen is not None:
         check_block(stack, pruned[0], stack.modules(model)[pruned[0]], scoring, seen)
-    _install(model, handle)
+    install(model, PLUGIN, handle, _roles(model, handle))
     return model
 
 
@@ -92,10 +93,6 @@ def unwrap_pruning(model: Model) -> Model:
     """
     remove(model, PLUGIN)
     return model
-
-
-def _install(model: nn.Module, handle: Pruning) -> None:
-    install(model, PLUGIN, handle, _roles(model, handle))
 
 
 def _roles(model: nn.Module, handle: Pruning) -> Iterator[Role]:
