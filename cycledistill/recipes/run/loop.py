@@ -100,9 +100,9 @@ def _train_step(session: TrainingSession, batch: Any, logs: bool) -> dict[str, f
     values = torch.stack([term.detach().float() for term in terms.values()]).tolist()  # one transfer from the device
     numbers: dict[str, float] = dict(zip(terms, values, strict=True))
     if not math.isfinite(numbers["loss"]):
-        guilty = [name for name, value in numbers.items() if not math.isfinite(value) and name != "loss"]
+        guilty = ", ".join(name for name, value in numbers.items() if not math.isfinite(value) and name != "loss")
         raise NonFiniteLossError(
-            f"the loss is {numbers['loss']} at {session.position}; not finite: {', '.join(guilty) or 'only their sum'}; "
+            f"the loss is {numbers['loss']} at {session.position}; not finite: {guilty or 'only their sum'}; "
             f"all terms: {numbers}. The weights were not updated by this step; the last checkpoint is "
             f"{session.store.last()}. Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or fp32 instead of "
             "fp16 helps."

@@ -143,7 +143,8 @@ def write_weights(state: Mapping[str, Tensor], path: str | Path, metadata: Mappi
         raise CheckpointError(f"{path}: a name ending in .safetensors, .pth or .pt is expected")
     if not path.parent.is_dir():
         raise CheckpointError(f"{path}: there is no folder {path.parent}")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # clones: safetensors refuses tensors that share memory
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
 
     def write(file: Path) -> None:
         if file.suffix == ".safetensors":

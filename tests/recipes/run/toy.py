@@ -141,7 +141,5 @@ class ToySession(TrainingSession):
         return {"size": size}
 
 
-def train(
-    recipe: ToyRecipe, resume: str | None = None, session_class: type[ToySession] = ToySession
-) -> dict[str, Any]:
+def train(recipe: ToyRecipe, resume: str | None = None, session_class: type[ToySession] = ToySession) -> dict[str, Any]:
     return run_training(session_class, recipe, resume)
