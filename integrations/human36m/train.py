@@ -12,7 +12,6 @@ A run that was stopped or killed goes on, bit for bit, with ``--resume auto``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cycledistill.recipes.run.command import Command, Flag
@@ -66,10 +65,7 @@ COMMAND = Command(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command: train, resume or evaluate; the summary goes to standard output as JSON."""
-    return COMMAND.main(argv)
-
+main = COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.errors import CheckpointError, DataError
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.session import wanted_exits
 from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run
@@ -17,7 +17,6 @@ from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weight
 
 from .data.loader import eval_loader
 from .data.splits import open_validation
-from .errors import DataError
 from .evaluation.accuracy import evaluate
 from .recipe import Recipe, load_recipe
 from .training.build import ADVICE, create_model, image_size

@@ -12,11 +12,10 @@ import torch
 from torch import nn
 
 from cycledistill.integrations.imagenet.data.loader import TrainLoader
-from cycledistill.integrations.imagenet.errors import DataError
 from cycledistill.integrations.imagenet.recipe import Recipe, RecipeError, load_recipe
 from cycledistill.integrations.imagenet.train import train
 from cycledistill.integrations.imagenet.training.session import Session
-from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.errors import CheckpointError, DataError
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.session import TrainingSession
 from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_state
