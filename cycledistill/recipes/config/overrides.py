@@ -68,11 +68,7 @@ def load(
 
 
 def check(ok: bool, key: str, given: object, expected: str) -> None:
-    """Refuse a value that is out of range.
-
-    Raises:
-        RecipeError: ``ok`` is false; the message has the key, what was given and what was expected.
-    """
+    """Refuse a value that is out of range."""
     if not ok:
         raise RecipeError(f"{key}={given!r}: expected {expected}.")
 

@@ -26,13 +26,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 @dataclass(frozen=True)
 class HubFiles:
-    """A published model.
-
-    Attributes:
-        source: What an error calls it: the folder, or the name on the hub.
-        config: What its ``config.json`` holds.
-        weights: Its ``model.safetensors``.
-    """
+    """A published model."""
 
     source: str
     config: dict[str, Any]
@@ -41,11 +35,6 @@ class HubFiles:
 
 def find_files(name: str | Path, **download: Any) -> HubFiles:
     """The files of a model in a folder, or on the hub (downloaded, or from its cache).
-
-    Args:
-        name: A folder that ``save_pretrained`` wrote, or ``"user/model"``. A folder of that name comes first.
-        **download: For ``huggingface_hub.hf_hub_download``: ``revision``, ``token``, ``cache_dir``, ``force_download``,
-            ``local_files_only``.
 
     Raises:
         CheckpointError: Neither a folder nor a repository that can be read; a file is missing; the config is no JSON.

@@ -17,11 +17,6 @@ from cycledistill.recipes.run.session import TrainingSession
 def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -> dict[str, Any]:
     """Train to the recipe's end, or to ``run.max_steps``.
 
-    Args:
-        kind: The command's session.
-        recipe: Its recipe.
-        resume: A run's folder, a checkpoint, or ``"auto"`` for the last one under ``run.output``, if any.
-
     Returns:
         What the last evaluation returned, and ``step``, ``epoch``, ``finished``, ``skipped``, ``checkpoint`` (its
         folder), ``best`` (that of the best evaluation) and ``seconds``.

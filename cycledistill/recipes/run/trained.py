@@ -20,11 +20,6 @@ R = TypeVar("R")
 def find_weights(path: str | Path, ema: bool, recipe: object) -> tuple[Path, dict[str, Any]]:
     """The file of weights that a path means, and what ``recipe.json`` says of it; nothing of a file of weights alone.
 
-    Args:
-        path: A run's folder, a checkpoint, or a file of weights, for which there must be a ``recipe``.
-        ema: The average of the weights instead of the weights.
-        recipe: The recipe that was given, if any.
-
     Raises:
         CheckpointError: There is no checkpoint, or a file of weights without a recipe.
     """

@@ -139,12 +139,6 @@ def read_state(file: Path) -> dict[str, Any]:
 def load_weights(model: nn.Module, weights: Weights, source: object, advice: str) -> None:
     """Load strictly, or leave the model as it is and say what does not fit.
 
-    Args:
-        model: Where to.
-        weights: Name -> tensor.
-        source: Where from, for the message.
-        advice: What to check when they do not fit, the end of the message.
-
     Raises:
         CheckpointError: Keys are missing or left over, or shapes differ.
     """

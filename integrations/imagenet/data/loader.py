@@ -186,17 +186,7 @@ def eval_loader(
     workers: int = 0,
     distributed: bool = False,
 ) -> Any:
-    """Batches to evaluate on, resized to ``img_size / crop_pct`` and centre-cropped; timm's loader as it is.
-
-    Args:
-        images: The validation images.
-        augment: Its interpolation, crop, mean and deviation hold.
-        img_size: Side of the square images, pixels.
-        batch_size: Images a batch.
-        device: Where the batches go.
-        workers: Loader processes.
-        distributed: Give each process of the group its share.
-    """
+    """Batches to evaluate on, resized to ``img_size / crop_pct`` and centre-cropped; timm's loader as it is."""
     loader = create_loader(
         images,  # type: ignore[arg-type]  # read by number or iterated: all that is asked of it
         img_size,

@@ -132,15 +132,7 @@ def open_images(source: ImageSource, *, batch_size: int = 1, eval_batch_size: in
 
 
 def open_validation(source: ImageSource, batch_size: int = 1) -> tuple[Images, list[str]]:
-    """The validation images alone, and their class names (empty where the source has none).
-
-    Args:
-        source: Where they are.
-        batch_size: Images a batch of evaluation; streamed sets count their samples by it.
-
-    Raises:
-        DataError: As :func:`open_images`.
-    """
+    """The validation images alone, and their class names (empty where the source has none)."""
     dataset = _open_split(source, source.val_split, VAL_NAMES, is_training=False, batch_size=batch_size, seed=0)
     return _images(dataset, source), _class_names(dataset)
 
