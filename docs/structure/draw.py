@@ -94,7 +94,7 @@ def picture(graph: Graph, title: str) -> str:
     height = floors(graph)
     arrows = without_implied(graph)
     rows = [sorted(name for name in graph if height[name] == level) for level in range(max(height.values()), -1, -1)]
-    wide = max(len(row) for row in rows) * (WIDTH + GAP) + GAP
+    wide, tall = max(len(row) for row in rows) * (WIDTH + GAP) + GAP, (len(rows) - 1) * ROW + HEIGHT + 40
     places: dict[str, tuple[float, float]] = {}
 
     def above(name: str) -> float:
@@ -107,11 +107,12 @@ def picture(graph: Graph, title: str) -> str:
         for column, name in enumerate(row):
             places[name] = (left + column * (WIDTH + GAP), 20 + number * ROW)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {len(rows) * ROW}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{wide}" height="{tall}"',
+        f'  viewBox="0 0 {wide} {tall}">',
         f"<title>{escape(title)}</title><style>{STYLE}</style>",
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 8 4 0 8z" fill="#7a8798"/></marker></defs>',
-        f'<rect width="{wide}" height="{len(rows) * ROW}" rx="6" fill="#fff"/>',
+        f'<rect width="{wide}" height="{tall}" rx="6" fill="#fff"/>',
     ]
     for name, out in sorted(arrows.items()):
         x, y = places[name][0] + WIDTH / 2, places[name][1] + HEIGHT

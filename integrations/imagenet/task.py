@@ -11,6 +11,7 @@ from timm.utils.model import unwrap_model
 from torch import nn
 
 from cycledistill import CycleLoss, CycleOutput, Distill, wrap_cyclic
+from cycledistill.plugin.install import handle_of
 
 
 class CyclicTask(ClassificationTask):
@@ -53,7 +54,7 @@ class CyclicTask(ClassificationTask):
         dtype: torch.dtype | None = None,
         verbose: bool = True,
     ):
-        if not hasattr(model, "cyclic"):
+        if handle_of(model, "cyclic") is None:
             wrap_cyclic(model, cycles, distill, blocks=blocks)
         super().__init__(model, criterion, criterion_kwargs, device=device, dtype=dtype, verbose=verbose)
         self.criterion = CycleLoss(self.criterion)

@@ -137,7 +137,7 @@ class Branch(nn.Module):
 def test_a_fixed_batch_size_is_advised_where_it_helps_alone(
     model: nn.Module, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ExportError, match=r"`return .*` \(test_export_refusals\.py, line \d+\)") as caught:
+    with pytest.raises(ExportError, match=r"`return .*` \(test_errors\.py, line \d+\)") as caught:
         export(model.eval(), tmp_path / "model.pt2", picture(2, 3))
     assert "dynamic_batch" not in str(caught.value)
     assert capfd.readouterr().err == ""

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.run.optim import create_optimizer
 from cycledistill.recipes.run.session import Figures, TrainingSession, wanted_exits
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
@@ -57,7 +58,7 @@ class Session(TrainingSession):
             load_starting_weights(model, recipe)
         batches, loader = _training_batches(recipe, training, size, accelerator)
         task = PoseTask(model, recipe.loss).to(accelerator.device)
-        pruning: Any = getattr(model, "pruning", None)
+        pruning = handle_of(model, "pruning")
         return cls(
             recipe=recipe,
             accelerator=accelerator,

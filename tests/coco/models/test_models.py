@@ -19,6 +19,7 @@ from cycledistill.integrations.coco import (
     pose_model_config,
 )
 from cycledistill.integrations.coco.models.position import SINE_EPS, sine_positions
+from cycledistill.integrations.coco.models.transformer import split_patches
 
 SMALL: dict[str, Any] = {"image_size": (64, 48), "depth": 3, "dim": 32, "heads": 4}
 
@@ -216,7 +217,7 @@ def test_sine_table_against_the_formula_term_by_term() -> None:
 def test_patches_run_row_by_row_with_channels_fastest() -> None:
     model = TokenPose(TokenPoseConfig(**SMALL | {"backbone": "none", "patch_size": (16, 12)}))
     images = torch.randn(2, 3, 64, 48)
-    patches = model._patches(images)
+    patches = split_patches(model.backbone(images), model.config.patch_size)
     assert patches.shape == (2, 16, 16 * 12 * 3)
     want = images[1, :, 16:32, 36:48].permute(1, 2, 0).flatten()  # second row, last column
     assert torch.equal(patches[1, 4 + 3], want)
