@@ -15,11 +15,10 @@ from cycledistill.recipes.run.trained import find_weights, measure_trained, reci
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
-from .data.loader import eval_loader
 from .data.splits import open_validation
 from .evaluation.accuracy import evaluate
 from .recipe import Recipe, load_recipe
-from .training.build import ADVICE, create_model, image_size
+from .training.build import ADVICE, create_model, validation_batches
 
 
 def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> nn.Module:
@@ -83,15 +82,7 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
             recipe = dataclasses.replace(recipe, model=model)
 
         def measure(model: nn.Module, accelerator: Any) -> tuple[Any, dict[str, Any]]:
-            loader = eval_loader(
-                images,
-                recipe.augment,
-                image_size(model, recipe),
-                batch_size=recipe.eval_batch_size,
-                device=accelerator.device,
-                workers=recipe.data.workers,
-                distributed=accelerator.num_processes > 1,
-            )
+            loader = validation_batches(recipe, images, model, accelerator)
             exits = wanted_exits(model, recipe.evaluate.exits)
             shown = recipe.run.progress and accelerator.is_main_process
             return evaluate(model, loader, exits, precision=recipe.run.precision, progress=shown), {}

@@ -41,16 +41,9 @@ def load(
     overrides: Overrides = (),
     renamed: Mapping[str, str] | None = None,
 ) -> T:
-    """Read a recipe: the defaults of ``cls``, then a file, then overrides.
+    """Read a recipe: the defaults of ``cls``, then a file, then overrides; see any command's ``load_recipe``.
 
-    Args:
-        cls: The recipe, a dataclass of dataclasses.
-        package: The package whose folder ``configs`` holds the packaged files.
-        source: A YAML file, the name of a packaged one, a mapping, or nothing for the defaults. A file holds only what
-            differs from the defaults.
-        overrides: ``"section.key=value"`` strings, the value read as YAML, or pairs of dotted key and value; or a
-            mapping of dotted keys to values. The later one wins; only the whole is checked.
-        renamed: Dotted keys of earlier versions to today's; they are taken for those, with a warning.
+    ``renamed`` are dotted keys of earlier versions and today's; they are taken for those, with a warning.
 
     Raises:
         RecipeError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of

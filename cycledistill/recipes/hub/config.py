@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -46,11 +45,6 @@ def take(data: dict[str, Any], name: str) -> Any:
     if name not in data:
         raise RecipeError(f"the field {name!r} is missing; there are: {', '.join(data) or 'none'}")
     return data.pop(name)
-
-
-def as_json(value: Any) -> Any:
-    """The same as JSON gives it back: tuples are lists."""
-    return json.loads(json.dumps(value))
 
 
 def cycles_of(model: nn.Module) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def convert_parser(prog: str, description: str, suffixes: str, models: str, opti
 def convert_command(
     parser: argparse.ArgumentParser, convert: Callable[[argparse.Namespace], str], argv: Sequence[str] | None
 ) -> int:
-    """Convert one file and say what was written.
+    """Run ``convert``, with ``--set`` read as ``options.fields``, and print what it returns.
 
     Returns:
         0, or 2 for bad input, with the reason on stderr.

@@ -168,7 +168,7 @@ def read_torch(path: Path) -> Any:
             'torch.save(checkpoint["state_dict"], path)'
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, struct.error) as error:
-        raise CheckpointError(f"{path} is truncated, or no PyTorch checkpoint ({_first_line(error)})") from error
+        raise CheckpointError(f"{path} is truncated, or no PyTorch checkpoint ({first_line(error)})") from error
 
 
 def _read_safetensors(path: Path) -> State:
@@ -178,5 +178,6 @@ def _read_safetensors(path: Path) -> State:
         raise CheckpointError(f"{path} is broken or truncated, or no safetensors file ({error})") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without what follows its first line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -81,18 +81,6 @@ class SeededTransform:
 class TrainLoader:
     """Training batches of one rank: images (B, 3, H, W) normalised, labels (B,).
 
-    Args:
-        images: The sets from :func:`~cycledistill.integrations.imagenet.data.splits.open_images`.
-        augment: What is done to the images.
-        img_size: Side of the square images, pixels.
-        batch_size: Images a batch.
-        workers: Loader processes.
-        repeats: Repeated augmentation, see :class:`SeededOrder`.
-        seed: The run's seed.
-        rank: This process.
-        world_size: Number of processes.
-        pin_memory: Put batches where a GPU can fetch them.
-
     Iterating gives the batches of ``epoch`` from number ``start`` on; both are there to be set.
 
     Raises:

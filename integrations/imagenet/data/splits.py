@@ -109,12 +109,6 @@ Images: TypeAlias = StrictImages | IterableImageDataset
 def open_images(source: ImageSource, *, batch_size: int = 1, eval_batch_size: int = 1, seed: int = 0) -> ImageSets:
     """Open the training and validation images.
 
-    Args:
-        source: Where they are.
-        batch_size: Images a training batch; streamed sets count their samples by it.
-        eval_batch_size: Images a batch of evaluation.
-        seed: Seed of the shuffling of streamed sets.
-
     Raises:
         DataError: The folder is missing or empty, has no such split, the splits' classes differ, there is only one
             class, or (later, when read) an image is broken.

@@ -14,12 +14,12 @@ from cycledistill.recipes.run.session import Figures, TrainingSession, wanted_ex
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
 from ..data.augment import create_mixup
-from ..data.loader import TrainLoader, eval_loader
+from ..data.loader import TrainLoader
 from ..data.splits import ImageSets, open_images
 from ..evaluation.accuracy import evaluate
 from ..recipe import Recipe, RecipeError
 from ..task import CyclicTask
-from .build import ADVICE, check_name, create_model, image_size
+from .build import ADVICE, check_name, create_model, image_size, validation_batches
 from .optim import Schedule, create_optimizer
 
 
@@ -77,15 +77,6 @@ class Session(TrainingSession):
             world_size=world,
             pin_memory=device.type == "cuda",
         )
-        validation = eval_loader(
-            images.validation,
-            augment,
-            size,
-            batch_size=recipe.eval_batch_size,
-            device=device,
-            workers=data.workers,
-            distributed=world > 1,
-        )
         return cls(
             recipe=recipe,
             accelerator=accelerator,
@@ -95,7 +86,7 @@ class Session(TrainingSession):
             loader=loader,
             exits=exits,
             store=store,
-            validation=validation,
+            validation=validation_batches(recipe, images.validation, model, accelerator),
             schedule=Schedule(optimizer, model, recipe, len(loader)),
             mixup=create_mixup(augment, classes),
             classes=images.classes,
