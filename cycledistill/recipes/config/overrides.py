@@ -110,7 +110,11 @@ def merge(data: dict[str, Any], key: str, value: Any, cls: Any, path: str = "") 
         if not isinstance(inner, dict):
             raise RecipeError(f"{path}{name}: got {inner!r}, expected a section with keys.")
         merge(inner, rest, value, hint, f"{path}{name}.")
-    elif hint is None or dataclasses.is_dataclass(hint) or (rest and dict not in map(get_origin, _members(hint))):
+    elif (
+        hint is None
+        or dataclasses.is_dataclass(hint)
+        or (rest and dict not in [get_origin(each) for each in _members(hint)])
+    ):
         raise _unknown(f"{path}{key}", list(_leaves(cls, path)))
     elif rest:  # a field inside a mapping, such as cyclic.distill.token_weight: a preset's name becomes a mapping first
         current = data.get(name, getattr(cls(), name))

@@ -42,7 +42,7 @@ class CyclicSection:
     distill: str | dict[str, Any] | None = "sdpose"
 
     def __post_init__(self) -> None:
-        check(self.cycles is None or self.cycles >= 1, "cyclic.cycles", self.cycles, "1 or more, or nothing")
+        check(self.cycles is None or self.cycles >= 1, "cyclic.cycles", self.cycles, "at least 1, or nothing")
         read_distill(self.distill)
 
 
