@@ -11,8 +11,6 @@ A run that was stopped or killed goes on, bit for bit, with ``--resume auto``.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cycledistill.recipes.run.command import Command, Flag
@@ -43,15 +41,11 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
         >>> recipe = load_recipe("sdpose_s_v1", ["data.root=/data/coco", "run.max_steps=200"])
         >>> train(recipe)["exits"][1]["AP"]
     """
-    from cycledistill.recipes.run.accelerator import open_accelerator
     from cycledistill.recipes.run.loop import run_training
 
-    from .training.session import start
-    from .training.step import PoseStep
+    from .training.session import Session
 
-    began = time.monotonic()
-    with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
-        return run_training(start(recipe, accelerator, resume), PoseStep(), began)
+    return run_training(Session, recipe, resume)
 
 
 COMMAND = Command(
@@ -62,10 +56,7 @@ COMMAND = Command(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command: train, resume or evaluate; the summary goes to standard output as JSON."""
-    return COMMAND.main(argv)
-
+main = COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

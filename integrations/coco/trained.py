@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
 from cycledistill.recipes.run.session import wanted_exits
-from cycledistill.recipes.run.trained import TrainedRuns
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run
+from cycledistill.recipes.weights import read_weights
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
 from .evaluation.measure import evaluate
 from .models.tokenpose import TokenPose
@@ -21,21 +21,6 @@ from .training.sources import open_validation
 from .weights.loading import check_network, load_pose_weights
 
 _logger = logging.getLogger(__name__)
-
-
-def _check_stored(stored: Mapping[str, Any], model: TokenPose, checkpoint: Path) -> None:
-    check_network(stored.get("network", {}), model.config, checkpoint)
-
-
-RUNS = TrainedRuns(
-    load_recipe=load_recipe,
-    create_model=lambda recipe, stored: create_model(recipe),
-    load_file=lambda model, path, recipe: load_pose_weights(model, path),
-    advice=ADVICE,
-    measured_by=("model", "cyclic", "prune", "evaluate", "data.detect"),
-    check=_check_stored,
-)
-"""What is particular to runs of this integration."""
 
 
 def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> TokenPose:
@@ -54,7 +39,14 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
         >>> model = load_trained("runs/a")
         >>> model.cyclic.exit = 2  # any-time inference; unwrap_cyclic(model) gives the plain TokenPose
     """
-    return RUNS.load(path, ema, recipe)
+    file, stored = find_weights(path, ema, recipe)
+    model = create_model(recipe or stored_recipe(path))
+    if stored:
+        check_network(stored.get("network", {}), model.config, file.parent)
+        load_weights(model, read_weights(file), file, ADVICE)
+    else:
+        load_pose_weights(model, file)
+    return model.eval()
 
 
 def stored_recipe(path: str | Path) -> Recipe:
@@ -63,7 +55,7 @@ def stored_recipe(path: str | Path) -> Recipe:
     Raises:
         CheckpointError: There is no checkpoint, or it holds no recipe of this command.
     """
-    return RUNS.recipe(path)
+    return recipe_of_run(path, load_recipe)
 
 
 def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
@@ -124,4 +116,11 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
         )
         return figures, {"persons": len(validation.persons), "boxes": boxes}
 
-    return RUNS.evaluate(recipe, path, measure)
+    return measure_trained(
+        recipe,
+        path,
+        measure,
+        load_trained=load_trained,
+        stored_recipe=stored_recipe,
+        measured_by=("model", "cyclic", "prune", "evaluate", "data.detect"),
+    )

@@ -8,8 +8,9 @@ from typing import Any
 
 from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
 from cycledistill.recipes.run.session import wanted_exits
-from cycledistill.recipes.run.trained import TrainedRuns
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run
+from cycledistill.recipes.weights import read_weights
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
 from .data.clips import Clip
 from .evaluation.measure import evaluate
@@ -19,15 +20,6 @@ from .training.build import create_model, eval_settings
 from .training.session import ADVICE
 from .training.sources import open_clips
 from .weights.loading import load_lifter_weights
-
-RUNS = TrainedRuns(
-    load_recipe=load_recipe,
-    create_model=lambda recipe, stored: create_model(recipe),
-    load_file=lambda model, path, recipe: load_lifter_weights(model, path, recipe.model.resize),
-    advice=ADVICE,
-    measured_by=("model", "hourglass", "cyclic", "evaluate", "data.source", "data.frames", "data.confidence"),
-)
-"""What is particular to runs of this integration."""
 
 
 def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> Lifter:
@@ -46,7 +38,14 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
         >>> model = load_trained("runs/a")
         >>> model(keypoints).shape  # (B, F, 17, 2), normalised, to (B, F, 17, 3), metres
     """
-    return RUNS.load(path, ema, recipe)
+    file, stored = find_weights(path, ema, recipe)
+    recipe = recipe or stored_recipe(path)
+    model = create_model(recipe)
+    if stored:
+        load_weights(model, read_weights(file), file, ADVICE)
+    else:
+        load_lifter_weights(model, file, recipe.model.resize)
+    return model.eval()
 
 
 def stored_recipe(path: str | Path) -> Recipe:
@@ -55,7 +54,7 @@ def stored_recipe(path: str | Path) -> Recipe:
     Raises:
         CheckpointError: There is no checkpoint, or it holds no recipe of this command.
     """
-    return RUNS.recipe(path)
+    return recipe_of_run(path, load_recipe)
 
 
 def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
@@ -119,4 +118,11 @@ def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:
         )
         return figures, {"clips": len(clips())}
 
-    return RUNS.evaluate(recipe, path, measure)
+    return measure_trained(
+        recipe,
+        path,
+        measure,
+        load_trained=load_trained,
+        stored_recipe=stored_recipe,
+        measured_by=("model", "hourglass", "cyclic", "evaluate", "data.source", "data.frames", "data.confidence"),
+    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cycledistill.recipes.config.distillation import read_distill
-from cycledistill.recipes.config.overrides import as_dict, check
+from cycledistill.recipes.config.overrides import check
 
 
 class BaseRecipe:
@@ -14,7 +15,7 @@ class BaseRecipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole recipe as plain data, as YAML and JSON can hold it."""
-        return as_dict(self)
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
 
 
 @dataclass
@@ -41,7 +42,7 @@ class CyclicSection:
     distill: str | dict[str, Any] | None = "sdpose"
 
     def __post_init__(self) -> None:
-        check(self.cycles is None or self.cycles >= 1, "cyclic.cycles", self.cycles, "1 or more, or nothing")
+        check(self.cycles is None or self.cycles >= 1, "cyclic.cycles", self.cycles, "at least 1, or nothing")
         read_distill(self.distill)
 
 

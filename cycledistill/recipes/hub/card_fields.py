@@ -94,10 +94,6 @@ def card_fields(given: Mapping[str, Any] | None) -> CardFields:
 def recorded_results(recipe: Mapping[str, Any], ema: bool) -> dict[str, dict[str, float]]:
     """The figures that a checkpoint's ``recipe.json`` holds of its weights, a column an exit.
 
-    Args:
-        recipe: What was read.
-        ema: Those of the average of the weights.
-
     Returns:
         ``{"1 cycle": {"AP": ...}, ...}``; empty where the step was not evaluated.
     """
