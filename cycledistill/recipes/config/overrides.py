@@ -105,16 +105,13 @@ def merge(data: dict[str, Any], key: str, value: Any, cls: Any, path: str = "") 
     """Put ``value`` at a dotted key of nested ``data``; the key must exist in ``cls`` (or lie inside a mapping)."""
     name, _, rest = key.partition(".")
     hint = get_type_hints(cls).get(name)
+    mapping = dict in [get_origin(each) for each in _members(hint)]
     if rest and dataclasses.is_dataclass(hint):
         inner = data.setdefault(name, {})
         if not isinstance(inner, dict):
             raise RecipeError(f"{path}{name}: got {inner!r}, expected a section with keys.")
         merge(inner, rest, value, hint, f"{path}{name}.")
-    elif (
-        hint is None
-        or dataclasses.is_dataclass(hint)
-        or (rest and dict not in [get_origin(each) for each in _members(hint)])
-    ):
+    elif hint is None or dataclasses.is_dataclass(hint) or (rest and not mapping):
         raise _unknown(f"{path}{key}", list(_leaves(cls, path)))
     elif rest:  # a field inside a mapping, such as cyclic.distill.token_weight: a preset's name becomes a mapping first
         current = data.get(name, getattr(cls(), name))
