@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -54,6 +55,20 @@ def speed_parser(
     parser.add_argument("--out", type=Path, help=f"default: results/{name}-DEVICE.json beside this file")
     parser.set_defaults(record_name=name, **({} if device is None else {"device": device}))
     return parser
+
+
+def paired_ratio(seconds: Mapping[str, list[float]], name: str, over: str) -> tuple[float, float]:
+    """Median over rounds of ``name`` / ``over`` within one round, and the half-width of its middle half (the spread).
+
+    Example:
+        >>> paired_ratio({"a": [2.0, 2.0, 2.0], "b": [1.0, 1.0, 1.0]}, "a", "b")
+        (2.0, 0.0)
+    """
+    ratios = [a / b for a, b in zip(seconds[name], seconds[over], strict=True)]
+    if len(ratios) < 2:
+        return ratios[0], 0.0
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return statistics.median(ratios), (high - low) / 2
 
 
 def start(parser: argparse.ArgumentParser, options: argparse.Namespace) -> torch.device:

@@ -30,12 +30,22 @@ import onnx
 import onnxruntime
 import timm
 import torch
-from common import Row, conditions, progress, show, speed_parser, start, versions, write  # beside this file
+from common import (  # beside this file
+    Row,
+    conditions,
+    paired_ratio,
+    progress,
+    show,
+    speed_parser,
+    start,
+    versions,
+    write,
+)
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from cycledistill import export, unwrap_cyclic, wrap_cyclic
-from cycledistill.cost.timing import interleaved, paired_ratio
+from cycledistill.cost.timing import interleaved
 from cycledistill.integrations.coco import create_pose_model, list_pose_models
 from cycledistill.integrations.coco.decoded import DecodedPose
 

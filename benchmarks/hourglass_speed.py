@@ -28,6 +28,7 @@ from common import (  # beside this file
     best,
     conditions,
     macs,
+    paired_ratio,
     precision,
     progress,
     show,
@@ -38,7 +39,7 @@ from common import (  # beside this file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from cycledistill.cost.timing import interleaved, paired_ratio
+from cycledistill.cost.timing import interleaved
 from cycledistill.hourglass.selection import full_precision, pool_frames, tpc
 from cycledistill.integrations.human36m import Lifter, build_lifter, lifter_config
 

@@ -31,6 +31,7 @@ from common import (  # beside this file
     best,
     conditions,
     loss_and_gradients,
+    paired_ratio,
     precision,
     progress,
     show,
@@ -43,7 +44,7 @@ from common import (  # beside this file
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, wrap_cyclic
-from cycledistill.cost.timing import interleaved, paired_ratio
+from cycledistill.cost.timing import interleaved
 
 MODELS = ("deit_tiny_patch16_224", "vit_small_patch16_224")
 BARS = {"training": 1.03, "eval": 1.02, "saved bytes": 1.02, "peak bytes": 1.02}

@@ -34,6 +34,7 @@ from common import (  # beside this file
     conditions,
     loss_and_gradients,
     macs,
+    paired_ratio,
     precision,
     progress,
     show,
@@ -46,7 +47,7 @@ from common import (  # beside this file
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, unwrap_cyclic
-from cycledistill.cost.timing import interleaved, paired_ratio
+from cycledistill.cost.timing import interleaved
 from cycledistill.integrations.coco import create_pose_model, list_pose_models
 from cycledistill.integrations.coco.deploy import output_difference, prepare_for_inference
 from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps

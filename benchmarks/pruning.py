@@ -31,6 +31,7 @@ from common import (  # beside this file
     best,
     conditions,
     macs,
+    paired_ratio,
     precision,
     progress,
     show,
@@ -42,7 +43,7 @@ from common import (  # beside this file
 from torch import Tensor
 
 from cycledistill import wrap_cyclic, wrap_pruning
-from cycledistill.cost.timing import interleaved, paired_ratio
+from cycledistill.cost.timing import interleaved
 from cycledistill.integrations.coco import create_pose_model, list_pose_models
 
 MODELS = ("tokenpose_s_v1", "deit_tiny_patch16_224")

@@ -150,10 +150,7 @@ class Distill:
         return {name: weight for name, weight in self.token_weight.items() if weight != 0}
 
     def losses(
-        self,
-        outputs: tuple[Any, ...],
-        tokens: tuple[Tokens, ...],
-        groups: Mapping[str, slice],
+        self, outputs: tuple[Any, ...], tokens: tuple[Tokens, ...], groups: Mapping[str, slice]
     ) -> dict[str, torch.Tensor]:
         """The distillation terms of one forward, weights applied, summed over the pairs of cycles.
 
@@ -192,24 +189,22 @@ class Distill:
         everything = group == slice(None)
         parts = []
         for s, t in zip(students, teachers, strict=True):
-            s, t = (s, t) if everything else (s[:, group], t[:, group])
-            s, t = _full_precision(s), _full_precision(t.detach() if self.detach else t)
+            s, t = self._pair(s, t) if everything else self._pair(s[:, group], t[:, group])
             if self.normalize:
                 s, t = F.layer_norm(s, s.shape[-1:]), F.layer_norm(t, t.shape[-1:])
-            parts.append(_token_loss(self.token_loss, s, t))
+            parts.append(_loss_between(self.token_loss, s, t))
         return sum(parts[1:], parts[0])
 
     def _output_term(self, student: Any, teacher: Any) -> torch.Tensor:
         parts = []
-        for s, t in zip(self._selected(student), self._selected(teacher), strict=True):
-            s, t = _full_precision(s), _full_precision(t.detach() if self.detach else t)
-            if callable(self.output_loss):
-                parts.append(self.output_loss(s, t))
-            elif self.output_loss == "mse":
-                parts.append(F.mse_loss(s, t))
-            else:
-                parts.append(_kl(s, t, self.temperature))
+        for pair in zip(self._selected(student), self._selected(teacher), strict=True):
+            s, t = self._pair(*pair)
+            kl = self.output_loss == "kl"
+            parts.append(_kl(s, t, self.temperature) if kl else _loss_between(self.output_loss, s, t))
         return sum(parts[1:], parts[0])
+
+    def _pair(self, student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _full_precision(student), _full_precision(teacher.detach() if self.detach else teacher)
 
     def _selected(self, output: Any) -> tuple[torch.Tensor, ...]:
         chosen = output if self.select is None else self.select(output)
@@ -232,7 +227,7 @@ class Distill:
         )
 
 
-def _token_loss(kind: str | Loss, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+def _loss_between(kind: str | Loss, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     if callable(kind):
         return kind(student, teacher)
     if kind == "mse":

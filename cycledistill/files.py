@@ -56,16 +56,8 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], T], *, sy
 def atomic_folder(path: str | os.PathLike[str], write: Callable[[Path], T]) -> T:
     """Write a folder of files so that it has its name only when all of it is on the disk.
 
-    Args:
-        path: The folder. One that is there is replaced: it is ``.old-NAME`` for the moment between two renames, where
-            whoever reads after a crash finds it.
-        write: Fills the new, empty folder that it is given, beside ``path``.
-
-    Returns:
-        What ``write`` returned.
-
-    Raises:
-        OSError: As for `atomic_write`.
+    One that is there is replaced: it is ``.old-NAME`` for the moment between two renames, where whoever reads after a
+    crash finds it. ``write`` fills the new, empty folder that it is given; result and errors as for `atomic_write`.
 
     Example:
         >>> atomic_folder("step-1", lambda folder: (folder / "recipe.json").write_text("{}"))
@@ -95,17 +87,9 @@ def atomic_folder(path: str | os.PathLike[str], write: Callable[[Path], T]) -> T
 def atomic_files(folder: str | os.PathLike[str], write: Callable[[Path], T]) -> T:
     """Write files that belong together, then move each into ``folder`` under its own name.
 
-    For writers that decide themselves how many files there are, and by what names these know each other.
-
-    Args:
-        folder: Where they belong.
-        write: Writes them into the new, empty folder that it is given, inside ``folder``.
-
-    Returns:
-        What ``write`` returned.
-
-    Raises:
-        OSError: As for `atomic_write`; what is in ``folder`` is as it was, unless moving itself failed half way.
+    For writers that decide themselves how many files there are, and by what names these know each other: ``write`` is
+    given a new, empty folder. Result and errors as for `atomic_write`; what is in ``folder`` is then as it was, unless
+    moving itself failed half way.
 
     Example:
         >>> atomic_files(".", lambda folder: (folder / "model.onnx").write_bytes(b"..."))

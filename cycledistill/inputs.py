@@ -13,12 +13,7 @@ __all__ = ["Call", "Inputs", "batch_size", "call_of", "describe", "guess_call", 
 
 
 def guess_call(model: nn.Module, copied: nn.Module) -> Call:
-    """One image of the first declared size that ``copied``, a meta copy of the model, runs on, as a meta tensor.
-
-    Raises:
-        ValueError: The model declares no size, or none that runs.
-        StackError: As the copy raises it.
-    """
+    """One image of the first declared size that ``copied``, a meta copy of the model, runs on, as a meta tensor."""
     tried = []
     for args, kwargs in guess_inputs(model):
         try:
@@ -31,19 +26,20 @@ def guess_call(model: nn.Module, copied: nn.Module) -> Call:
             tried.append(f"{describe((args, kwargs))} ({type(error).__name__})")
     raise ValueError(
         f"no input was given, and {type(model).__name__} declares no size that runs; tried: "
-        f"{', '.join(tried) or 'none'}. Give one: cost(model, inputs=torch.zeros(1, 3, 224, 224))"
+        f"{', '.join(tried) or 'none'}. Give one, such as inputs=torch.zeros(1, 3, 224, 224)"
     )
 
 
 def with_data(given: Call, model: nn.Module) -> Call:
-    """The inputs with data, on the model's device; guessed ones (meta) become noise."""
-    device = next(model.parameters()).device
+    """The inputs with data, on the model's device; guessed ones (meta) become noise, the same in every call."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
     def filled(x: Tensor) -> Tensor:
         if not x.is_meta:
             return x.to(device)
-        noise = torch.randn if x.is_floating_point() else torch.zeros
-        return noise(x.shape, dtype=x.dtype, device=device)
+        if not x.is_floating_point():
+            return torch.zeros(x.shape, dtype=x.dtype, device=device)
+        return torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(device, x.dtype)
 
     return tree_map_only(Tensor, filled, given)
 

@@ -51,12 +51,7 @@ def hand_on(
 
 
 def missing(error: ModuleNotFoundError, who: str, requires: str) -> str:
-    """One line that says which package ``who`` lacks, and what to install.
-
-    Args:
-        error: What an import raised.
-        who: What was asked for.
-        requires: What to install, such as ``"cycledistill[coco]"``.
+    """One line that says which package ``who`` lacks, and what to install; ``error`` is what an import raised.
 
     Raises:
         ModuleNotFoundError: A module of cycledistill itself is not there, which no installation mends.

@@ -52,7 +52,7 @@ class CycleLoss(nn.Module):
 
     def _task(self, output: Any, *target: Any) -> torch.Tensor:
         if self.task_loss is not None:
-            return _checked(self.task_loss(output, *target))
+            return checked_scalar(self.task_loss(output, *target), "the task loss")
         loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
         if loss is None:
             raise ValueError(
@@ -62,8 +62,9 @@ class CycleLoss(nn.Module):
         return loss
 
 
-def _checked(loss: Any) -> torch.Tensor:
+def checked_scalar(loss: Any, source: str) -> torch.Tensor:
+    """The loss that ``source`` returned, refused where it is no scalar tensor."""
     if isinstance(loss, torch.Tensor) and loss.ndim == 0:
         return loss
     given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
-    raise ValueError(f"the task loss returned {given}: a scalar tensor is expected (reduction='mean' or 'sum')")
+    raise ValueError(f"{source} returned {given}: a scalar tensor is expected (reduction='mean' or 'sum')")

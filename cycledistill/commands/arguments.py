@@ -1,11 +1,40 @@
-"""Arguments that several commands take."""
+"""Arguments that several commands take; files that they write, checked before the work, and whole or not there."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+from cycledistill.files import atomic_write, check_writable
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the model to build, see :mod:`cycledistill.commands.models`."""
     parser.add_argument("model", help="timm name, torchvision:NAME, or hf:TYPE (a model type, or a folder)")
     parser.add_argument("--img-size", type=int, metavar="S", help="build the model for S x S images")
+
+
+def check_positive(option: str, value: int | None) -> None:
+    """Refuse a number below 1, where one was given."""
+    if value is not None and value < 1:
+        raise ValueError(f"{option} {value}: a whole number of at least 1 is expected")
+
+
+def check_target(option: str, path: Path) -> None:
+    """Refuse a file that cannot be written."""
+    try:
+        check_writable(path)
+    except IsADirectoryError as error:
+        raise ValueError(f"{option} {path} is a folder: give the name of a file, such as {path / 'report'}") from error
+    except FileNotFoundError as error:
+        raise ValueError(f"{option} {path}: there is no folder {path.parent}") from error
+    except OSError as error:
+        raise ValueError(f"{option} {path} cannot be written: {error.strerror}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Beside, then renamed: a reader never sees half a file."""
+    try:
+        atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror}") from error

@@ -20,7 +20,6 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NoReturn, Protocol
 
 import cycledistill
-from cycledistill.commands.errors import BadInput
 from cycledistill.lazy import missing
 
 PROGRAM = "cycledistill"
@@ -41,8 +40,8 @@ class Subcommand(Protocol):
 
     Attributes:
         help: What it does, in one line.
-        requires: May be left out: what to install where an import of ``run`` is missing, such as
-            ``"my_package[extra]"``. Default: the package that announces the command.
+        requires: May be left out: what to install where an import of ``run`` is missing. Default: the package that
+            announces the command.
     """
 
     help: str
@@ -51,17 +50,10 @@ class Subcommand(Protocol):
         """Add the command's arguments; ``parser.description`` and ``parser.epilog`` may be set too."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do the work.
-
-        Args:
-            args: What the parser read.
-
-        Returns:
-            The exit code: 0, or 2 where what was given cannot be used and the reason went to stderr.
+        """Do the work, and return the exit code.
 
         Raises:
-            BadInput, ValueError: The message is for the user: the frame shows it alone and exits with 2.
-            KeyboardInterrupt: The frame exits with 130.
+            ValueError: What was given cannot be used: the frame shows the message alone, and exits with 2.
         """
 
 
@@ -86,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(args)
     except ModuleNotFoundError as error:
         return _refuse(_missing(error, entry, getattr(command, "requires", None)))
-    except (BadInput, ValueError) as error:  # StackError is a ValueError
+    except ValueError as error:  # StackError is one
         return _refuse(str(error))
     except KeyboardInterrupt:
         sys.stderr.write(f"{PROGRAM}: stopped\n")
@@ -94,25 +86,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str]) -> tuple[EntryPoint, Subcommand, argparse.Namespace]:
-    """The command that is called, and its arguments.
-
-    Args:
-        words: The arguments after the program's name.
-
-    Raises:
-        SystemExit: As for :func:`main`.
-    """
+    """The command that is called, and its arguments; raises as :func:`main` does."""
     found = _announced()
     path: Words = ()
     while len(words) > len(path) and words[len(path)] in _below(path, found):
         path = (*path, words[len(path)])
     if path not in found:
         _explain(path, words[len(path) :], found)
-    entry = _one(found[path])
+    entry, *others = found[path]
+    if others:
+        places = ", ".join(f"{_distribution(each)} ({each.value})" for each in found[path])
+        raise SystemExit(
+            _refuse(f"{_words(entry)!r} is announced by several packages: {places}. Uninstall all but one.")
+        )
     command = _load(entry)
     if isinstance(command, str):
         raise SystemExit(_refuse(command))
-    parser = argparse.ArgumentParser(_called(path), description=_sentence(command.help))
+    parser = _parser(path, command.help)
     command.add_arguments(parser)
     return entry, command, parser.parse_args(words[len(path) :])
 
@@ -125,14 +115,6 @@ def _announced() -> Announced:
         if all(entry.value != other.value for other in others):
             others.append(entry)
     return found
-
-
-def _one(entries: Sequence[EntryPoint]) -> EntryPoint:
-    if len(entries) > 1:
-        places = ", ".join(f"{_distribution(entry)} ({entry.value})" for entry in entries)
-        name = entries[0].name.replace(".", " ")
-        raise SystemExit(_refuse(f"{name!r} is announced by several packages: {places}. Uninstall all but one."))
-    return entries[0]
 
 
 def _load(entry: EntryPoint) -> Any:
@@ -153,7 +135,7 @@ def _below(path: Words, found: Announced) -> list[str]:
 
 def _explain(path: Words, rest: Sequence[str], found: Announced) -> NoReturn:
     """Show help, or say what is wrong with a call that stops short of a command."""
-    parser = argparse.ArgumentParser(_called(path), description=_sentence(SUMMARIES.get(path, "several commands")))
+    parser = _parser(path, SUMMARIES.get(path, "several commands"))
     if not found:
         parser.error("no commands are announced: install the package (in a checkout: pip install -e .)")
     if not path:
@@ -177,20 +159,20 @@ def _summary(path: Words, found: Announced) -> str:
     return command if isinstance(command, str) else command.help
 
 
-def _sentence(help: str) -> str:
-    return f"{help[:1].upper()}{help[1:]}."
+def _parser(path: Words, about: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(" ".join((PROGRAM, *path)), description=f"{about[:1].upper()}{about[1:]}.")
 
 
 def _missing(error: ModuleNotFoundError, entry: EntryPoint, requires: str | None) -> str:
-    return missing(error, entry.name.replace(".", " "), requires or _distribution(entry))
+    return missing(error, _words(entry), requires or _distribution(entry))
 
 
 def _distribution(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else entry.module
 
 
-def _called(path: Words) -> str:
-    return " ".join((PROGRAM, *path))
+def _words(entry: EntryPoint) -> str:
+    return entry.name.replace(".", " ")
 
 
 def _refuse(reason: str) -> int:

@@ -6,8 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cycledistill.commands.errors import BadInput
-from cycledistill.commands.targets import check_target, write_text
+from cycledistill.commands.arguments import check_positive, check_target, write_text
 
 help = "attention, drift, parameters of a trained model as HTML"
 
@@ -15,29 +14,21 @@ help = "attention, drift, parameters of a trained model as HTML"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the checkpoint and what to show of it."""
     parser.add_argument("checkpoint", type=Path, help="folder of a run or checkpoint")
-    parser.add_argument(
-        "--image",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="images (for lifting: keypoint files) to show it",
-    )
+    shown = "images (for lifting: keypoint files) to show it"
+    parser.add_argument("--image", type=Path, nargs="+", default=[], metavar="FILE", help=shown)
     parser.add_argument("--cycles", type=int, metavar="N", help="cycles to run (default: as trained)")
-    parser.add_argument(
-        "--compare", type=Path, metavar="CHECKPOINT", help="draw this one's parameters and scores beside"
-    )
+    beside = "draw this one's parameters and scores beside"
+    parser.add_argument("--compare", type=Path, metavar="CHECKPOINT", help=beside)
     parser.add_argument("--out", type=Path, default=Path("insight.html"), metavar="FILE", help="default insight.html")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
-    if args.cycles is not None and args.cycles < 1:
-        raise BadInput(f"--cycles {args.cycles}: a whole number of at least 1 is expected")
+    check_positive("--cycles", args.cycles)
     check_target("--out", args.out)
     missing = next((file for file in args.image if not file.is_file()), None)
     if missing is not None:
-        raise BadInput(f"--image {missing}: there is no such file")
+        raise ValueError(f"--image {missing}: there is no such file")
     from cycledistill.insight.report import insight_report, open_subject
 
     subject = open_subject(args.checkpoint)
@@ -45,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         page = insight_report(subject, args.image, cycles=args.cycles, compare=compare)
     except ImportError as error:
-        raise BadInput(str(error)) from error
+        raise ValueError(str(error)) from error
     write_text(args.out, page)
     sys.stdout.write(f"{args.out}: {len(args.image)} files shown, {subject.name}\n")
     return 0

@@ -16,25 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cycledistill.commands.errors import BadInput
+from cycledistill.commands.arguments import check_positive
 
 
 def build(name: str, size: int | None, device: str) -> tuple[nn.Module, Tensor | None]:
-    """The model, and the image to run it on where the size was asked for but the model cannot be built for it.
-
-    Args:
-        name: A timm name, ``torchvision:NAME`` or ``hf:TYPE``.
-        size: Height and width of the images in pixels; nothing for the model's own.
-        device: Where the weights are: ``"meta"`` for none.
+    """The model, and the image to run it on where a size was asked for but the model cannot be built for it.
 
     Raises:
-        BadInput: There is no such model, or none for such images; a library is not installed.
-
-    Example:
-        >>> model, image = build("swin_tiny_patch4_window7_224", None, "meta")
+        ValueError: There is no such model, or none for such images; a library is not installed.
     """
-    if size is not None and size < 1:
-        raise BadInput(f"--img-size {size}: a whole number of at least 1 is expected")
+    check_positive("--img-size", size)
     source, _, rest = name.partition(":")
     builders = {"torchvision": _torchvision, "hf": _hugging_face}
     try:
@@ -42,7 +33,7 @@ def build(name: str, size: int | None, device: str) -> tuple[nn.Module, Tensor |
             model = builders[source](rest, size) if source in builders and rest else _timm(name, size)
     except (AssertionError, RuntimeError, TypeError) as error:
         given = "" if size is None else f" with --img-size {size}"
-        raise BadInput(f"{name} cannot be built{given}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{name} cannot be built{given}: {type(error).__name__}: {error}") from error
     if size is None or source in builders or _declared(model) == size:
         return model, None
     return model, torch.zeros(1, _channels(model), size, size, device=device)
@@ -51,7 +42,7 @@ def build(name: str, size: int | None, device: str) -> tuple[nn.Module, Tensor |
 def _timm(name: str, size: int | None) -> nn.Module:
     timm = _library("timm")
     if not timm.is_model(name):
-        raise BadInput(_unknown("timm model", name, timm.list_models()))
+        raise ValueError(_unknown("timm model", name, timm.list_models()))
     if size is not None:
         try:
             return timm.create_model(name, img_size=size)
@@ -64,7 +55,7 @@ def _timm(name: str, size: int | None) -> nn.Module:
 def _torchvision(name: str, size: int | None) -> nn.Module:
     models = _library("torchvision.models")
     if name not in models.list_models():
-        raise BadInput(_unknown("torchvision model", name, models.list_models()))
+        raise ValueError(_unknown("torchvision model", name, models.list_models()))
     return models.get_model(name, weights=None, **({} if size is None else {"image_size": size}))
 
 
@@ -76,12 +67,12 @@ def _hugging_face(name: str, size: int | None) -> nn.Module:
     else:
         known = list(transformers.CONFIG_MAPPING.keys())
         if name not in known:
-            raise BadInput(_unknown("Hugging Face model type, nor a folder", name, known))
+            raise ValueError(_unknown("Hugging Face model type, nor a folder", name, known))
         config = transformers.AutoConfig.for_model(name, **overrides)
     for auto in (transformers.AutoModelForImageClassification, transformers.AutoModel):
         if type(config) in auto._model_mapping:
             return auto.from_config(config)
-    raise BadInput(f"hf:{name} has no model that transformers builds from a configuration alone")
+    raise ValueError(f"hf:{name} has no model that transformers builds from a configuration alone")
 
 
 def _library(name: str) -> ModuleType:
@@ -89,7 +80,7 @@ def _library(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise BadInput(
+        raise ValueError(
             f"{package} is not installed, and models of that source need it: pip install {package}"
         ) from error
 

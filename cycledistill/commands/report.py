@@ -7,9 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from cycledistill.commands.arguments import add_model
-from cycledistill.commands.errors import BadInput
-from cycledistill.commands.targets import check_target, write_text
+from cycledistill.commands.arguments import add_model, check_positive, check_target, write_text
 
 help = "parameters, MACs and time of a model with 1..N cycles"
 
@@ -26,10 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; with ``--json``, write it too."""
-    if args.cycles < 1:
-        raise BadInput(f"--cycles {args.cycles}: a whole number of at least 1 is expected")
-    if args.repeats < 1:
-        raise BadInput(f"--repeats {args.repeats}: a whole number of at least 1 is expected")
+    check_positive("--cycles", args.cycles)
+    check_positive("--repeats", args.repeats)
     if args.json is not None:
         check_target("--json", args.json)
     from cycledistill.commands.models import build
@@ -42,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     except (RuntimeError, AssertionError) as error:
         if args.img_size is None:
             raise
-        raise BadInput(f"{args.model} does not run on --img-size {args.img_size}: {error}") from error
+        raise ValueError(f"{args.model} does not run on --img-size {args.img_size}: {error}") from error
     sys.stdout.write(f"{report}\n")
     if args.json is not None:
         write_text(args.json, json.dumps({"name": args.model, **report.to_dict()}, indent=2) + "\n")

@@ -6,7 +6,6 @@ import argparse
 import sys
 
 from cycledistill.commands.arguments import add_model
-from cycledistill.commands.errors import BadInput
 
 help = "runs of blocks that can be cycled"
 
@@ -25,21 +24,12 @@ def run(args: argparse.Namespace) -> int:
     model, _ = build(args.model, args.img_size, "meta")
     found = find_stacks(model)
     if not found:
-        raise BadInput(f"{args.model} ({type(model).__name__}) has no run of equal blocks that keep their shape")
-    header = ("path", "depth", "block", "state", "parameters", "share", "attention")
-    rows = [
-        (
-            s.path,
-            s.depth,
-            s.block,
-            s.shape or "unknown",
-            f"{s.parameters:,}",
-            f"{s.share:.1%}",
-            "yes" if s.attention else "no",
-        )
-        for s in found
-    ]
-    table = [tuple(map(str, row)) for row in (header, *rows)]
+        raise ValueError(f"{args.model} ({type(model).__name__}) has no run of equal blocks that keep their shape")
+    table = [("path", "depth", "block", "state", "parameters", "share", "attention")]
+    for s in found:
+        attention = "yes" if s.attention else "no"
+        shape = str(s.shape or "unknown")
+        table.append((s.path, str(s.depth), s.block, shape, f"{s.parameters:,}", f"{s.share:.1%}", attention))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     try:

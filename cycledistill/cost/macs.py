@@ -98,19 +98,7 @@ class _WeightProducts(TorchDispatchMode):
 
 
 def count_parts(model: nn.Module, blocks: list[nn.Module], forward: Callable[[], Any]) -> tuple[Macs, Macs, Macs]:
-    """MACs of one forward before, inside and after a stack of blocks that runs once.
-
-    Args:
-        model: The model whose weights count as weights.
-        blocks: The stack, in order; each block runs once.
-        forward: Runs the model.
-
-    Returns:
-        Counts up to the first block's call, from there to the last block's return, and from there on.
-
-    Raises:
-        RuntimeError: The forward did not go through the stack.
-    """
+    """MACs of one ``forward`` of the model before, inside and after a stack of ``blocks``, each of which runs once."""
     seen: list[Macs] = []
     with MacCounter(model) as counter:
         handles = [

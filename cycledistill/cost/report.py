@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cycledistill.cost.macs import MacCounter, Macs, count_parts
 from cycledistill.cost.timing import clock_name, interleaved
+from cycledistill.cycle.handle import Cyclic
 from cycledistill.cycle.wrap import wrap_cyclic
 from cycledistill.errors import StackError
 from cycledistill.inputs import Call, batch_size, call_of, describe, guess_call, with_data
@@ -161,7 +162,7 @@ def cost(
         [1.25, 2.48, 3.7]
     """
     cycles = _check(model, cycles, blocks, repeats)
-    with torch.random.fork_rng(devices=_cuda_devices(model)):
+    with torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda}):
         copied = _ready_to_run(meta_copy(model), cycles, blocks)
         given = guess_call(model, copied) if inputs is None else call_of(inputs)
         try:
@@ -205,7 +206,7 @@ def _training_mode(copied: nn.Module, still_norms: bool) -> None:
 
 
 def _check(model: nn.Module, cycles: int | None, blocks: str, repeats: int) -> int:
-    handle = handle_of(model, "cyclic")
+    handle: Cyclic | None = handle_of(model, "cyclic")
     if handle is not None and blocks != "auto":
         raise ValueError(f"blocks={blocks!r} was given for a model that is wrapped already, at {handle.stack.path!r}")
     if cycles is None:
@@ -216,7 +217,7 @@ def _check(model: nn.Module, cycles: int | None, blocks: str, repeats: int) -> i
         raise ValueError(f"repeats={repeats!r}: a whole number of at least 0 is expected")
     if repeats and any(p.is_meta for p in model.parameters()):
         raise ValueError("a model on the meta device has no data to compute with: build it on a real device to time it")
-    return int(cycles)
+    return cycles
 
 
 def _count(copied: Any, given: Call, cycles: int) -> dict[str, Any]:
@@ -287,10 +288,6 @@ def _loss_of_all(out: CycleOutput) -> Tensor:
     if not leaves:
         raise ValueError("the outputs of the model depend on no trainable parameter, so there is no training step")
     return torch.stack([x.float().mean() for x in leaves]).sum()
-
-
-def _cuda_devices(model: nn.Module) -> list[torch.device]:
-    return list({p.device for p in model.parameters() if p.is_cuda})
 
 
 def _cycles(n: int) -> str:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-
-__all__ = ["clock_name", "interleaved", "paired_ratio"]
 
 
 def interleaved(
@@ -54,20 +51,6 @@ def interleaved(
                 if turn >= warmup:
                     seconds[name].append(elapsed)
     return seconds
-
-
-def paired_ratio(seconds: Mapping[str, list[float]], name: str, over: str) -> tuple[float, float]:
-    """Median over rounds of ``name`` / ``over`` within one round, and the half-width of its middle half (the spread).
-
-    Example:
-        >>> paired_ratio({"a": [2.0, 2.0, 2.0], "b": [1.0, 1.0, 1.0]}, "a", "b")
-        (2.0, 0.0)
-    """
-    ratios = [a / b for a, b in zip(seconds[name], seconds[over], strict=True)]
-    if len(ratios) < 2:
-        return ratios[0], 0.0
-    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return statistics.median(ratios), (high - low) / 2
 
 
 def clock_name(device: torch.device | str) -> str:

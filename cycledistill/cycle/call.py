@@ -12,9 +12,22 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, plain
-from cycledistill.plugin.torch_private import AnyBatchNorm, tree_unflatten, versions
+from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, is_eager, objects_with_hidden_tensors, plain
+from cycledistill.plugin.torch_private import AnyBatchNorm, tree_unflatten
 from cycledistill.stack.links import Links
+
+
+class Containers:
+    """Lists and dicts among the arguments of a call, which may be changed there, and what they held before."""
+
+    def __init__(self, given: tuple[Any, ...]) -> None:
+        self._before = [
+            (i, each, Snapshot(plain(each))) for i, each in enumerate(given) if isinstance(each, (list, dict))
+        ]
+
+    def changed(self) -> list[tuple[int, Any]]:
+        """Position and container, of those that hold something else since."""
+        return [(i, each) for i, each, before in self._before if not before.holds(plain(each))]
 
 
 @dataclass
@@ -24,10 +37,7 @@ class RecordedCall:
     block: nn.Module
     given: Snapshot
     checkpointed: bool
-    containers: list[tuple[Any, Snapshot]] = field(default_factory=list)
-    """Lists and dicts among the arguments, which the block may change."""
-    positions: dict[int, int] = field(default_factory=dict)
-    """The number of each argument, by identity."""
+    containers: Containers = field(default_factory=lambda: Containers(()))
     objects: list[ObjectSnapshot] = field(default_factory=list)
     """Objects that may hold tensors, and what they held."""
     autocast: torch.dtype | bool | None = None
@@ -44,15 +54,10 @@ class RecordedCall:
         return self.given.leaves
 
     def look_inside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Record what the block could change beside its tokens."""
-        given = (*args, *kwargs.values())
-        self.containers = [(each, Snapshot(plain(each))) for each in given if isinstance(each, (list, dict))]
-        self.positions = {id(each): position for position, each in enumerate(given)}
-        self.objects = [ObjectSnapshot(each) for each in objects_with_hidden_tensors(self.leaves)]
-
-    def changed_containers(self) -> list[Any]:
-        """The lists and dicts among the arguments that hold something else since."""
-        return [container for container, before in self.containers if not before.holds(plain(container))]
+        """Record what the block could change beside its tokens; nothing in compiled code."""
+        if is_eager():
+            self.containers = Containers((*args, *kwargs.values()))
+            self.objects = [ObjectSnapshot(each) for each in objects_with_hidden_tensors(self.leaves)]
 
     def state_leaves(self) -> set[int]:
         """The numbers of the leaves that are other blocks' outputs."""
@@ -80,22 +85,16 @@ class EarlyArguments:
     """What a module before the stack is given, as it was before the module ran."""
 
     def __init__(self, given: tuple[Any, ...]) -> None:
-        self._containers = [
-            (position, each, Snapshot(plain(each)))
-            for position, each in enumerate(given)
-            if isinstance(each, (list, dict))
-        ]
-        self._tensors = [each for each in given if isinstance(each, torch.Tensor)]
-        self._versions = versions(self._tensors)
+        self._containers = Containers(given)
+        self._tensors = Snapshot([each for each in given if isinstance(each, torch.Tensor)])
 
     def changed(self) -> list[torch.Tensor]:
         """The tensors that were changed in place since; none in compiled code, which cannot tell."""
-        now = versions(self._tensors)
-        return [tensor for tensor, a, b in zip(self._tensors, self._versions, now, strict=False) if a != b]
+        return [self._tensors.leaves[number] for number in self._tensors.changed()]
 
     def filled(self) -> list[tuple[int, Snapshot]]:
         """Position and content of the lists and dicts that hold something else since."""
-        return [(i, Snapshot(plain(each))) for i, each, before in self._containers if not before.holds(plain(each))]
+        return [(i, Snapshot(plain(each))) for i, each in self._containers.changed()]
 
 
 @dataclass
@@ -148,7 +147,7 @@ def _run_frozen(block: nn.Module, frozen: FrozenStatistics, *args: Any, **kwargs
 
 def autocast_of(leaves: list[Any]) -> torch.dtype | bool:
     """The type that autocast works in for the device of these tensors, or ``False``."""
-    kind = next((leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor)), "cpu")
+    kind = _device_of(leaves)
     kind = kind if torch.amp.is_autocast_available(kind) else "cpu"
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else False
 
@@ -156,7 +155,10 @@ def autocast_of(leaves: list[Any]) -> torch.dtype | bool:
 def _precision(leaves: list[Any], autocast: torch.dtype | bool | None) -> AbstractContextManager[Any]:
     if autocast is None:
         return nullcontext()
-    kind = next((leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor)), "cpu")
     if isinstance(autocast, torch.dtype):
-        return torch.autocast(kind, dtype=autocast)
-    return torch.autocast(kind, enabled=False)
+        return torch.autocast(_device_of(leaves), dtype=autocast)
+    return torch.autocast(_device_of(leaves), enabled=False)
+
+
+def _device_of(leaves: list[Any]) -> str:
+    return next((leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor)), "cpu")

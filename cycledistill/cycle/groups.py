@@ -15,11 +15,7 @@ ALL: Groups = {"all": slice(None)}
 
 
 def check_groups(groups: Mapping[str, slice]) -> Groups:
-    """Check what can be checked before the number of tokens is known.
-
-    Raises:
-        StackError: Not a non-empty dict of slices with step 1.
-    """
+    """Refuse what is no dict of slices; the rest can only be checked once the number of tokens is known."""
     if not isinstance(groups, Mapping) or not groups:
         raise StackError(
             f"tokens={groups!r}: a dict of slices is expected, as "
@@ -36,15 +32,7 @@ def check_groups(groups: Mapping[str, slice]) -> Groups:
 
 
 def fit_groups(groups: Groups, shape: tuple[int, ...]) -> None:
-    """Check the groups against the stack's state.
-
-    Args:
-        groups: Name -> slice of dimension 1.
-        shape: Shape of the state, (B, N, C).
-
-    Raises:
-        StackError: Another layout than (B, N, C), a group out of range or empty, or two that overlap.
-    """
+    """Refuse groups that do not fit a state of this shape: not (B, N, C), out of range, empty, or overlapping."""
     if len(shape) != 3:
         raise StackError(
             f"tokens={groups!r}: groups are slices of the token axis of a (B, N, C) state, and this stack's state is "
@@ -70,13 +58,8 @@ def fit_groups(groups: Groups, shape: tuple[int, ...]) -> None:
 def default_groups(model: nn.Module, shape: tuple[int, ...] | None) -> Groups | None:
     """The groups of a model whose user named none: what it declares, prefix and patches, or all tokens as one.
 
-    Args:
-        model: The model. ``token_groups`` (a dict of slices), or timm's ``num_prefix_tokens`` and ``patch_embed``,
-            say where its groups are.
-        shape: Shape of the state as the probe saw it, or ``None`` where it is not known yet.
-
-    Returns:
-        The groups, or ``None`` where they can only be told once the shape is known.
+    It declares them by ``token_groups`` (a dict of slices), or by timm's ``num_prefix_tokens`` and ``patch_embed``.
+    ``None`` where they can only be told once the shape of the state is known.
     """
     declared = getattr(model, "token_groups", None)
     if declared is not None:

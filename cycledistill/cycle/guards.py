@@ -5,34 +5,8 @@ only where the forward between the blocks does nothing but hand tokens on. Much 
 what a forward does on its way shows when it runs, and is checked here. Behind each check stands a real kind of model;
 ``tests/cycle/test_between_blocks.py`` and ``tests/cycle/test_refusals.py`` hold a small one for each.
 
-In every forward, before it starts:
-
-- ``Cyclic._check_unedited``: the blocks are those that were wrapped; otherwise new blocks would not be cycled.
-
-In the first pass, at every block:
-
-- `check_order`, `check_all_ran`: every block runs once, in order. Layers that are skipped at random and blocks that are
-  shared would be run another number of times by the cycles.
-- `check_checkpointing`: reentrant checkpointing hides the block from autograd, and gradients would be wrong.
-- `check_before_stack`, `check_state`, `check_unchanged_arguments`: nothing a replay or a cycle starts from is changed
-  in place (inputs, outputs before the stack, tokens, other arguments), or they would start from something else.
-- `check_skips`: a second state that the forward hands on, and no block returns, would begin anew in each cycle.
-- `check_side_effects`: a block does nothing but return: a cache, a list or a dict that it fills would hold in cycle 2
-  what cycle 1 left, or lose what cycle 2 puts there.
-
-Between cycles, in forwards that compare:
-
-- `check_same_arguments`: the forward, replayed with later tokens, gives a block the same arguments beside its tokens.
-  Otherwise they are computed from tokens (or drawn at random), and cycles would keep those of cycle 1. Where autograd
-  can tell, `cycledistill.stack.links.check_arguments` says so in the first pass already.
-- This reads values, which on a GPU waits for them. So `Comparisons` picks the 1st, 2nd, 4th, 8th, ... forward.
-
-In every replay:
-
-- `check_same_way`, `check_order`, `check_all_answered`: the forward takes the same way again.
-
-Nothing of this runs in compiled code but what compares no values and no versions: order and number of the blocks. What
-hides in an object among the arguments is looked at in every eager forward: a cache may come with a later call alone.
+What compares values waits for the GPU, so `Comparisons` picks the forwards that do; what hides in an object among the
+arguments is looked at in every eager forward, for a cache may come with a later call alone.
 """
 
 from __future__ import annotations
@@ -67,7 +41,7 @@ class Comparisons:
 
 
 def check_order(path: str, index: int, due: int) -> None:
-    """Refuse a forward that enters another block than the one that is due."""
+    """Refuse a forward that enters another block than the one that is due: cycles run each block once, in order."""
     if index != due:
         raise StackError(
             f'blocks="{path}": block {index} was entered where block {due} was due. Every block must '
@@ -96,7 +70,7 @@ def check_all_answered(path: str, depth: int, answered: int) -> None:
 
 
 def check_checkpointing(path: str, index: int, grad_enabled: bool) -> None:
-    """Refuse a block that runs without gradients in a forward that has them."""
+    """Refuse a block that runs without gradients in a forward that has them: reentrant checkpointing hides it."""
     if grad_enabled and not torch.is_grad_enabled():
         raise StackError(
             f'blocks="{path}": block {index} runs without gradients inside a forward that has them, as in '
@@ -131,7 +105,7 @@ def check_unchanged_arguments(path: str, calls: Sequence[RecordedCall]) -> None:
     """Refuse a forward that changed in place, after a block's call, what the block takes beside its tokens."""
     for index, call in enumerate(calls):
         state = call.state_leaves()
-        if any(call.given.changed_at(leaf) for leaf in range(len(call.leaves)) if leaf not in state):
+        if any(leaf not in state for leaf in call.given.changed()):
             raise StackError(
                 f'blocks="{path}": something that block {index} takes beside its tokens was changed in place '
                 "after the block was called. Write that out of place: x = x + ..."
@@ -159,25 +133,18 @@ def check_skips(path: str, index: int, call: RecordedCall, earlier: Sequence[Rec
                 )
 
 
-def check_side_effects(
-    path: str, index: int, objects: Sequence[ObjectSnapshot], changed: Sequence[Any], output: Any
-) -> None:
-    """Refuse a block that did more than return something.
+def check_returned(path: str, index: int, changed: Any, output: Any) -> None:
+    """Refuse a block that changed a list or a dict and does not return it; as a state that is a dict, it may."""
+    if output is not changed:
+        raise StackError(
+            f'blocks="{path}": block {index} changes a {type(changed).__name__} that it is given and '
+            "does not return, so what later cycles put there would be lost. Return it, or collect outside the "
+            "blocks"
+        )
 
-    Args:
-        path: Path of the stack.
-        index: Number of the block.
-        objects: Objects among its arguments, as they were before it ran.
-        changed: Lists and dicts among its arguments that it changed.
-        output: What it returned: one of them is allowed, as a state that is a dict.
-    """
-    for container in changed:
-        if output is not container:
-            raise StackError(
-                f'blocks="{path}": block {index} changes a {type(container).__name__} that it is given and '
-                "does not return, so what later cycles put there would be lost. Return it, or collect outside the "
-                "blocks"
-            )
+
+def check_objects(path: str, index: int, objects: Sequence[ObjectSnapshot]) -> None:
+    """Refuse a block that changed an object among its arguments: cycle 2 would find there what cycle 1 left."""
     for each in objects:
         if each.changed():
             raise StackError(
@@ -190,20 +157,20 @@ def check_side_effects(
 def check_same_arguments(
     path: str, index: int, call: RecordedCall, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Refuse a replayed forward that gives a block other arguments, beside its tokens, than were recorded."""
+    """Refuse a replayed forward that gives a block other arguments, beside its tokens, than were recorded.
+
+    They are computed from tokens, or drawn at random. Where autograd can tell, ``check_arguments`` in
+    `cycledistill.stack.links` says so in the first pass already.
+    """
     leaves, spec = tree_flatten((args, kwargs))
     state = call.state_leaves()
-    same = spec == call.given.spec and all(
-        number in state or same_value(recorded, leaf)
-        for number, (recorded, leaf) in enumerate(zip(call.leaves, leaves, strict=True))
-    )
-    now = objects_with_hidden_tensors(leaves)
-    same = (
-        same
-        and len(now) == len(call.objects)
-        and all(recorded.like(each) for recorded, each in zip(call.objects, now, strict=True))
-    )
-    if not same:
+    objects = objects_with_hidden_tensors(leaves)
+    if (
+        spec != call.given.spec
+        or not all(i in state or same_value(*both) for i, both in enumerate(zip(call.leaves, leaves, strict=True)))
+        or len(objects) != len(call.objects)
+        or not all(recorded.like(each) for recorded, each in zip(call.objects, objects, strict=True))
+    ):
         raise StackError(
             f'blocks="{path}": block {index} takes something beside its tokens that changes when they do '
             "(it is computed from earlier blocks), or that is drawn at random in the model's own forward. Cycles "

@@ -18,9 +18,9 @@ from cycledistill.cycle.recording import Recording, StackReached
 from cycledistill.cycle.replay import Replay
 from cycledistill.distill import Distill
 from cycledistill.errors import ChainError, StackError
+from cycledistill.loss import checked_scalar
 from cycledistill.output import CycleOutput
-from cycledistill.plugin.handle import Handle
-from cycledistill.plugin.state import CYCLE_STATE
+from cycledistill.plugin.handle import CYCLE_STATE, Handle
 from cycledistill.plugin.torch_private import AnyBatchNorm
 from cycledistill.stack.find import Stack, advice
 
@@ -150,20 +150,20 @@ class Cyclic(Handle):
         if self._distill is None:
             return {}
         if not isinstance(self._distill, Distill):
-            return {"distill": _scalar(self._distill(out))}
+            return {"distill": checked_scalar(self._distill(out), "the distillation callable")}
         if self._groups is None:
             self._groups = resolve_groups(model, entry)
         if self._groups != ALL:
             fit_groups(self._groups, () if isinstance(out.tokens[0], tuple) else tuple(out.tokens[0].shape))
         return self._distill.losses(out.outputs, out.tokens, self._groups)
 
-    def decide(self, model: nn.Module, name: str) -> Route:
-        """How a call of the method ``name`` of a root runs.
+    def decide(self, training: bool, whole: bool) -> Route:
+        """How a call of a root's method runs; ``whole`` where it is the forward of the wrapped model itself.
 
-        In training only the wrapped model's own forward cycles; in eval every method does that enters the stack.
+        In training only that one cycles; in eval every method does that enters the stack.
         """
-        if model.training:
-            return Route.TRAIN if is_whole(model, name) else Route.PLAIN
+        if training:
+            return Route.TRAIN if whole else Route.PLAIN
         return Route.EXIT if self._exit > 1 else Route.PLAIN
 
     def _check_unedited(self, root: nn.Module, below: str) -> None:
@@ -187,7 +187,8 @@ class Cyclic(Handle):
     def _record(self, call: ModelCall, stop_at_last: bool) -> Recording:
         """Begin a forward: what runs from now on is its first pass."""
         compare = self._comparisons.due(call.model.training)
-        recording = Recording(self._stack.path, self._stack.depth, call.inputs, stop_at_last, compare)
+        given = (call.args, call.kwargs)
+        recording = Recording(self._stack.path, self._stack.depth, given, stop_at_last, compare)
         self._recorder.running = recording
         return recording
 
@@ -226,9 +227,7 @@ class Cyclic(Handle):
     def _answer_at_exit(self, call: ModelCall, stop_at_last: bool = True) -> Any:
         """One eval forward at a later exit: the extra cycles, and the tail once.
 
-        Args:
-            call: The call of the model, or of another method that may enter the stack.
-            stop_at_last: Whether the first pass may end in front of the last block, so that its tail does not run.
+        With ``stop_at_last`` the first pass may end in front of the last block, so that its tail does not run.
         """
         # Compilers and exporters cannot follow the early stop; the unused first tail is dead code, which they remove.
         stop_at_last = stop_at_last and not (torch.compiler.is_compiling() or self._whole_first)
@@ -264,19 +263,9 @@ class ModelCall:
     whole: bool
     """Whether it is the forward of the wrapped model itself."""
 
-    @property
-    def inputs(self) -> Any:
-        """What the caller gave."""
-        return self.args, self.kwargs
-
     def __call__(self) -> Any:
         """Make the call."""
         return self.method(self.model, *self.args, **self.kwargs)
-
-
-def is_whole(model: nn.Module, name: str) -> bool:
-    """Whether the method ``name`` of a root is the forward of the wrapped model itself, and not of a part of it."""
-    return name == "forward" and isinstance(model.__dict__.get("cyclic"), Cyclic)
 
 
 def check_trainable(stack: Stack, model: nn.Module) -> None:
@@ -296,13 +285,6 @@ def _resolve(distill: Scheme) -> Distill | Callable[[CycleOutput], torch.Tensor]
     if distill is None or isinstance(distill, Distill) or callable(distill):
         return distill
     raise ValueError(f"distill={distill!r}: a preset name, a Distill, a callable (CycleOutput) -> Tensor, or None")
-
-
-def _scalar(loss: Any) -> torch.Tensor:
-    if isinstance(loss, torch.Tensor) and loss.ndim == 0:
-        return loss
-    given = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else repr(loss)
-    raise ValueError(f"the distillation callable returned {given}: a scalar tensor is expected")
 
 
 def _positive(value: int, name: str) -> int:

@@ -10,7 +10,7 @@ from torch import nn
 from cycledistill.cycle.call import EarlyArguments
 from cycledistill.cycle.recording import Phase, Recording
 from cycledistill.cycle.replay import Replay
-from cycledistill.plugin.state import CYCLE_STATE
+from cycledistill.plugin.handle import CYCLE_STATE
 from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import forward_hooks
 
@@ -69,10 +69,7 @@ class CycledBlock(Swapped):
 
 
 class EarlyModule(Swapped):
-    """A module outside the stack. Called before it, its output is recorded once, and is its answer in replays.
-
-    So stems are not run twice, their BatchNorm moves once, and their random masks are the same in every cycle.
-    """
+    """A module outside the stack. Called before it, its output is recorded once, and is its answer in replays."""
 
     swap_order = 10
 

@@ -1,7 +1,4 @@
-"""The first pass of a forward: what blocks, and modules before them, were given and returned.
-
-The first pass is the model's own forward, untouched, and cycle 1. `cycledistill.cycle.replay` goes on from it.
-"""
+"""The first pass of a forward, cycle 1: what blocks, and modules before them, were given and returned."""
 
 from __future__ import annotations
 
@@ -12,14 +9,8 @@ import torch
 from torch import nn
 
 from cycledistill.cycle import guards
-from cycledistill.cycle.call import (
-    EarlyArguments,
-    EarlyCall,
-    FrozenStatistics,
-    RecordedCall,
-    autocast_of,
-)
-from cycledistill.cycle.snapshot import Snapshot, is_eager
+from cycledistill.cycle.call import EarlyArguments, EarlyCall, FrozenStatistics, RecordedCall, autocast_of
+from cycledistill.cycle.snapshot import Snapshot
 from cycledistill.errors import StackError
 from cycledistill.plugin.torch_private import saving_hooks, tree_leaves_with_path
 from cycledistill.stack.links import (
@@ -51,12 +42,8 @@ class StackReached(BaseException):
 class Recording:
     """The first pass of one forward. It lives as long as that forward.
 
-    Args:
-        path: Path of the stack, for messages.
-        depth: How many blocks it has.
-        inputs: What the model was called with.
-        stop_at_last: Whether the pass ends in front of the last block, by `StackReached`.
-        compare: Whether this forward compares arguments; see `cycledistill.cycle.guards`.
+    With ``stop_at_last`` it ends in front of the last block, by `StackReached`; with ``compare`` this forward compares
+    arguments, see `cycledistill.cycle.guards`. ``path`` and ``depth`` are those of the stack.
     """
 
     phase = Phase.RECORD
@@ -87,8 +74,7 @@ class Recording:
 
         What it changed in place is recorded as it is now: it answers in replays, so that is not done again.
         """
-        changed = before.changed()
-        if changed:
+        if changed := before.changed():
             for call in self.early:
                 if any(leaf is tensor for leaf in call.output.leaves for tensor in changed):
                     call.output = Snapshot(call.output.value())
@@ -103,8 +89,7 @@ class Recording:
         call = RecordedCall(block, Snapshot((args, kwargs)), saving_hooks() is not self.saving_hooks)
         precision = autocast_of(call.leaves)
         call.autocast = precision if precision != self.autocast else None
-        if is_eager():
-            call.look_inside(args, kwargs)
+        call.look_inside(args, kwargs)
         if index > 0:
             guards.check_state(self.path, self.depth, self.outputs)
             self._link(index, call)
@@ -118,10 +103,10 @@ class Recording:
         """Record what the block recorded last returned."""
         call = self.calls[-1]
         self.outputs.append(Snapshot(output))
-        changed = call.changed_containers()
-        guards.check_side_effects(self.path, len(self.calls) - 1, call.objects, changed, output)
-        if changed:
-            call.filled = call.positions[id(output)]
+        for position, container in call.containers.changed():
+            guards.check_returned(self.path, len(self.calls) - 1, container, output)
+            call.filled = position
+        guards.check_objects(self.path, len(self.calls) - 1, call.objects)
 
     def finish(self) -> None:
         """Check that every block ran, link the stack's end to its beginning, and check that it fits.
@@ -143,8 +128,7 @@ class Recording:
         """Run the last block of cycle 1, after a first pass that stopped in front of it."""
         last = self.calls[-1]
         args, kwargs = last.given.value()
-        if is_eager():
-            last.look_inside(args, kwargs)
+        last.look_inside(args, kwargs)
         self.record_output(last.run(FrozenStatistics(()), args, kwargs))
         self._check_fit()
 

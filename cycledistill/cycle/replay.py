@@ -1,9 +1,4 @@
-"""What follows the first pass: the recorded blocks run again, and the model's own forward around their tokens.
-
-A further cycle runs the recorded blocks on their own output. Its tail (norm, head, loss) is the model's own forward
-again: the modules before the stack answer with what was recorded, each block with its output of that cycle. No block's
-and no model's forward is written a second time here.
-"""
+"""What follows the first pass: the recorded blocks run again, and the model's own forward around their tokens."""
 
 from __future__ import annotations
 
@@ -83,13 +78,14 @@ class Replay:
 
     def state(self) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """The stack's output in the current cycle: the tensors that the next cycle starts from."""
-        made = self.outputs[-1].leaves
-        indices = sorted({i for i, _ in self.recording.calls[0].links})
-        state = tuple(made[i] for i in indices)
-        return state[0] if len(state) == 1 else state
+        return _picked(self.outputs[-1].leaves, {made for made, _ in self.recording.calls[0].links})
 
     def entry(self) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """The state that cycle 1 started from; it holds more tokens than the stack's output where some are dropped."""
         first = self.recording.calls[0]
-        state = tuple(first.leaves[j] for j in sorted({j for _, j in first.links}))
-        return state[0] if len(state) == 1 else state
+        return _picked(first.leaves, {taken for _, taken in first.links})
+
+
+def _picked(leaves: list[Any], numbers: set[int]) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    picked = tuple(leaves[number] for number in sorted(numbers))
+    return picked[0] if len(picked) == 1 else picked

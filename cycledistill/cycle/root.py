@@ -11,12 +11,12 @@ from typing import Any
 from torch import nn
 from torch.fx import Proxy
 
-from cycledistill.cycle.handle import Cyclic, ModelCall, Route, is_whole
+from cycledistill.cycle.handle import Cyclic, ModelCall, Route
 from cycledistill.cycle.modules import Recorder
 from cycledistill.errors import StackError
-from cycledistill.plugin.state import CYCLE_STATE
+from cycledistill.plugin.handle import CYCLE_STATE
+from cycledistill.plugin.install import refuse_replica
 from cycledistill.plugin.swap import Swapped
-from cycledistill.plugin.torch_private import is_replica
 
 
 class CycledRoot(Swapped):
@@ -58,27 +58,20 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         state: RootState | None = getattr(self, CYCLE_STATE, None)
         if state is None or state.recorder.running is not None:
             return method(self, *args, **kwargs)
-        cyclic, whole = state.cyclic, is_whole(self, name)
-        route = cyclic.decide(self, name)
+        cyclic = state.cyclic
+        whole = name == "forward" and self.__dict__.get("cyclic") is cyclic
+        route = cyclic.decide(self.training, whole)
         if whole or route is not Route.PLAIN:
             cyclic._check_unedited(self, state.below)
         if route is Route.PLAIN:
             return method(self, *args, **kwargs)
-        _refuse_tracers_and_replicas(self, args, kwargs)
+        refuse_replica(self, "cyclic")
+        if any(isinstance(given, Proxy) for given in (*args, *kwargs.values())):
+            raise StackError(
+                "torch.fx traces a wrapped model only in eval mode and at exit 1 (create_feature_extractor also traces "
+                "the training mode): call unwrap_cyclic(model) first, or model.eval() with model.cyclic.exit = 1"
+            )
         call = ModelCall(method, self, args, kwargs, whole)
         return cyclic._train(call) if route is Route.TRAIN else cyclic._answer_at_exit(call)
 
     return enter
-
-
-def _refuse_tracers_and_replicas(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    if any(isinstance(given, Proxy) for given in (*args, *kwargs.values())):
-        raise StackError(
-            "torch.fx traces a wrapped model only in eval mode and at exit 1 (create_feature_extractor also traces "
-            "the training mode): call unwrap_cyclic(model) first, or model.eval() with model.cyclic.exit = 1"
-        )
-    if is_replica(model):
-        raise StackError(
-            "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
-            "torch.nn.parallel.DistributedDataParallel, or unwrap_cyclic(model)"
-        )

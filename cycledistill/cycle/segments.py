@@ -22,11 +22,7 @@ def blocks_to_cycle(model: nn.Module, blocks: str) -> str:
 
 
 def check_cycled(model: nn.Module, stack: Stack) -> None:
-    """Refuse to cycle blocks between which the number of frames changes.
-
-    Raises:
-        StackError: Naming the blocks that can be cycled.
-    """
+    """Refuse to cycle blocks between which the number of frames changes, and name those that can be cycled."""
     handle = handle_of(model, "hourglass")
     if handle is None:
         return

@@ -34,16 +34,11 @@ class Snapshot:
         """What was recorded; containers are made anew."""
         return tree_unflatten(self.leaves, self.spec)
 
-    def changed(self) -> bool:
-        """Whether a tensor was changed in place since."""
-        # Nothing was recorded where the module ran in compiled code; after a graph break the check may yet run.
-        now = versions(self.leaves)
-        return bool(self.versions and now) and self.versions != now
-
-    def changed_at(self, leaf: int) -> bool:
-        """Whether the tensor that is the leaf of this number was changed in place since."""
-        now = versions(self.leaves)
-        return bool(self.versions and now) and self.versions[leaf] != now[leaf]
+    def changed(self) -> list[int]:
+        """The numbers of the leaves that were changed in place since."""
+        # Not strict: compiled code has no versions, and after a graph break only one of the two may be empty.
+        both = zip(self.versions, versions(self.leaves), strict=False)
+        return [number for number, (before, now) in enumerate(both) if before != now]
 
     def holds(self, value: Any) -> bool:
         """Whether ``value`` holds the very same leaves, put together alike."""

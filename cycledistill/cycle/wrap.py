@@ -14,8 +14,8 @@ from cycledistill.cycle.modules import BlockState, CycledBlock, EarlyModule
 from cycledistill.cycle.root import CycledRoot, RootState
 from cycledistill.cycle.segments import blocks_to_cycle, check_cycled, chosen_behind
 from cycledistill.errors import StackError
+from cycledistill.plugin.handle import CYCLE_STATE
 from cycledistill.plugin.install import Plugin, Role, handle_of, install, refuse, remove
-from cycledistill.plugin.state import CYCLE_STATE
 from cycledistill.stack.find import Stack, choose_stack
 from cycledistill.stack.probe import argument_names
 
@@ -104,10 +104,8 @@ def move_cycles(model: nn.Module, stack: Stack) -> None:
 def settle_cycles(model: nn.Module) -> None:
     """Fit the cycles of a model, if it has any, to its hourglass, which came or went.
 
-    Cycles that found their blocks themselves move to the blocks after the last prune point; others must fit.
-
-    Raises:
-        StackError: The cycled blocks do not return the frames they take. The cycles are then as they were.
+    Cycles that found their blocks themselves move to the blocks after the last prune point; others must fit. A refusal
+    leaves them as they were.
     """
     cyclic: Cyclic | None = handle_of(model, "cyclic")
     if cyclic is None:

@@ -48,9 +48,7 @@ def run_eagerly(
 ) -> list[Sample]:
     """Run the model before anything is exported, so that inputs it does not take are told from what cannot be exported.
 
-    Raises:
-        ValueError: The model does not run on the inputs, or ``postprocess`` not on its output.
-        ExportError: It runs at one batch size only, or returns what a file cannot hold.
+    `ValueError` where it does not run on the inputs, `ExportError` where the file could not hold what it returns.
     """
     samples = [Sample(call, _outputs(model, postprocess, call, kind))]
     if dynamic:

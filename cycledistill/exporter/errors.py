@@ -15,11 +15,7 @@ from pathlib import Path
 _logger = logging.getLogger(__name__)
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_CONSTRAINT = re.compile(r"^\s+- (.+?)(?:\. If you.*)?$", re.MULTILINE)  # what follows is advice on calling torch
-_OPERATION = (
-    r"No ONNX function found for <OpOverload\(op='([^']+)'",
-    r"translating node .*?target=(?:torch\.ops\.)?([\w.]+)",
-)
+_OPERATION = re.compile(r"translating node .*?target=(?:torch\.ops\.)?([\w.]+?)(?:\.default)?\]")
 
 
 class ExportError(RuntimeError):
@@ -48,33 +44,26 @@ def in_words(error: BaseException) -> str:
 def not_traced(name: str, error: Exception) -> str:
     """What ``torch.export`` stumbled over, and the line of the model where it did."""
     line = _line(error)
-    text = "\n".join(map(str, _chain(error)))
-    if "data-dependent" in text:
+    if any("data-dependent" in str(each) for each in _chain(error)):
         by = f" by {line}" if line else ""
         return f"{name} cannot be exported: values of a tensor are read{by}, and the file has one way for all inputs"
-    detail = _CONSTRAINT.search(str(error)) if "Constraints violated" in text else None
-    said = detail[1] if detail else in_words(error)
-    return f"{name} cannot be exported: {f'{line}: ' if line else ''}{said}"
+    constraints = (each.strip() for each in str(error).splitlines() if each.startswith("  - "))
+    violated = next(constraints, "").removeprefix("- ").partition(". If you")[0]  # then, advice on calling torch
+    return f"{name} cannot be exported: {f'{line}: ' if line else ''}{violated or in_words(error)}"
 
 
 def not_converted(name: str, error: Exception) -> str:
     """What the ONNX exporter stumbled over: the operation, and the innermost error, which the outer ones hide."""
     chain = _chain(error)
-    text = "\n".join(map(str, chain))
-    found = next(filter(None, (re.search(pattern, text) for pattern in _OPERATION)), None)
+    found = _OPERATION.search("\n".join(map(str, chain)))
     what = f"the operation {found[1]}" if found else "the program"
     return f"{name}: {what} cannot be exported to ONNX: {in_words(chain[-1])}"
 
 
 def not_loaded(name: str, error: Exception, types: list[str]) -> str:
-    """Why ONNX Runtime does not take a file, and which floating types of the model it may lack.
-
-    Args:
-        name: Of the model.
-        error: What ONNX Runtime raised.
-        types: Floating types of the model other than float32.
-    """
-    said = re.sub(r"\[ONNXRuntimeError\] : \d+ : (\w+) : (?:Load model from .*? failed:)?", r"\1: ", in_words(error))
+    """Why ONNX Runtime does not take a file; ``types`` are the model's floating types other than float32."""
+    said = in_words(error).split(" : ", 3)[-1]  # "[ONNXRuntimeError] : 1 : FAIL : Load model from ... failed:..."
+    said = said.partition(" failed:")[2] or said
     advice = f". The model is in {' and '.join(types)}: cast it to float32 first, model.float()" if types else ""
     return f"{name}: ONNX Runtime, which checks the file on the CPU, does not take it: {said}{advice}"
 
@@ -89,12 +78,10 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _line(error: BaseException) -> str:
     """The innermost line of the model's own code, or of a library it uses other than torch; empty if there is none."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in frames]
-    traced = packages.index("torch") if "torch" in packages else len(frames)
-    passed_by = {"torch", *sys.stdlib_module_names}
-    for (frame, number), package in reversed(list(zip(frames, packages, strict=True))[traced:]):
+    found, passed_by = "", {"torch", *sys.stdlib_module_names}
+    for frame, number in list(traceback.walk_tb(error.__traceback__))[1:]:  # the first is our own call of torch
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         code = linecache.getline(frame.f_code.co_filename, number).strip()
         if package not in passed_by and code:
-            return f"`{code}` ({Path(frame.f_code.co_filename).name}, line {number})"
-    return ""
+            found = f"`{code}` ({Path(frame.f_code.co_filename).name}, line {number})"
+    return found

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from cycledistill.cycle.exits import at_exit, cyclic_handles
@@ -19,9 +18,9 @@ from cycledistill.exporter.compare import compare, default_tolerance, run_eagerl
 from cycledistill.exporter.errors import ExportError
 from cycledistill.exporter.formats import write_graph, write_state_dict
 from cycledistill.files import atomic_files
-from cycledistill.inputs import Call, call_of, describe, guess_call
+from cycledistill.inputs import Call, call_of, describe, guess_call, with_data
 from cycledistill.plugin.install import handle_of
-from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
+from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.probe import meta_copy
 
 _logger = logging.getLogger(__name__)
@@ -182,12 +181,7 @@ def _check_mode(model: nn.Module) -> None:
 
 def _call(model: nn.Module, inputs: Any) -> Call:
     if inputs is None:
-        try:
-            call = guess_call(model, meta_copy(model))
-        except ValueError:
-            raise ValueError(f"{type(model).__name__} declares no input size: give inputs=") from None
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        return tree_map_only(Tensor, lambda meta: _random(meta, device), call)
+        return with_data(guess_call(model, meta_copy(model)), model)
     call = call_of(inputs)
     tensors = [leaf for leaf in tree_leaves(call) if isinstance(leaf, Tensor)]
     if not tensors:
@@ -195,10 +189,3 @@ def _call(model: nn.Module, inputs: Any) -> Call:
     if any(x.ndim and not len(x) for x in tensors):
         raise ValueError(f"inputs of {describe(call)}: a batch of at least 1 is expected, to compare the file on")
     return call
-
-
-def _random(meta: Tensor, device: torch.device) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    if meta.is_floating_point():
-        return torch.randn(meta.shape, generator=generator).to(device, meta.dtype)
-    return torch.zeros(meta.shape, dtype=meta.dtype, device=device)

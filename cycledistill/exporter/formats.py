@@ -19,12 +19,7 @@ INLINE = 1_900_000_000
 
 
 def write_graph(kind: str, model: nn.Module, call: Call, path: Path, dynamic: bool) -> Run:
-    """Write ``model`` as ``"onnx"`` or ``"pt2"`` and read it back.
-
-    Raises:
-        ExportError: The exporter refuses the model; an operation at fault is named.
-        ImportError: The exporter's packages are not installed.
-    """
+    """Write ``model`` as ``"onnx"`` or ``"pt2"`` and read it back; raises as :func:`export` does."""
     name = type(model).__name__
     with torch.no_grad(), quiet():
         if kind == "pt2":
@@ -74,12 +69,7 @@ def _fixed(model: nn.Module, call: Call) -> bool:
 
 
 def write_state_dict(model: nn.Module, path: Path) -> float:
-    """Write the state dict as safetensors, under the plain model's keys, and check it as it is read back.
-
-    Raises:
-        ExportError: Two entries share memory in part, or what was read back differs.
-        ImportError: safetensors is not installed.
-    """
+    """Write the state dict as safetensors, under the plain model's keys, and check it as it is read back."""
     try:
         from safetensors.torch import load_file, save_file
     except ImportError as error:

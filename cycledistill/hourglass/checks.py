@@ -10,8 +10,7 @@ from torch import nn
 
 from cycledistill.errors import StackError
 from cycledistill.hourglass.settings import Select
-from cycledistill.plugin.handle import handle_of
-from cycledistill.plugin.state import CYCLE_STATE
+from cycledistill.plugin.handle import CYCLE_STATE, handle_of
 from cycledistill.stack.find import Stack
 
 SELECTIONS = ("tpc", "uniform", "motion", "attention")
@@ -26,12 +25,7 @@ def check_layers(layer: int | Sequence[int], stack: Stack) -> tuple[int, ...]:
         raise StackError(
             f"layer={layer!r}: the number of a block is expected, or several in ascending order, as [3, 5]"
         )
-    outside = [number for number in numbers if not 0 <= number < stack.depth]
-    if outside:
-        raise StackError(
-            f"layer={layer!r}: {outside} lie outside the stack {stack.path}, whose {stack.depth} blocks are numbered 0 "
-            f"to {stack.depth - 1}; frames are dropped in front of the block of that number"
-        )
+    stack.check_numbers(f"layer={layer!r}", numbers)
     return numbers
 
 

@@ -18,17 +18,9 @@ from cycledistill.hourglass.settings import Settings
 def choose_frames(
     settings: Settings, given: tuple[Tensor, ...] | None, forward_pass: Pass, point: int, grid: Tensor
 ) -> KeptFrames:
-    """The frames of ``grid`` (B, F', J, C) that a prune point keeps, once for all cycles of a forward.
+    """The frames of ``grid`` (B, F', J, C), which enters a prune point, that it keeps; the pass remembers them.
 
-    Args:
-        settings: How the model was wrapped.
-        given: Frame numbers that the user set, one tensor a prune point.
-        forward_pass: The running forward; what is kept is added to it.
-        point: Number of the prune point.
-        grid: What enters it.
-
-    Raises:
-        StackError: Prune points out of order, more frames to keep than are left, or a choice that is none.
+    ``given`` are the frame numbers that the user set, one tensor a prune point.
     """
     if forward_pass.repeats() and point < len(forward_pass.kept):
         return forward_pass.kept[point]

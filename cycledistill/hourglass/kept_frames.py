@@ -75,14 +75,10 @@ def check_index(index: Any, before: Tensor | None) -> Tensor:
 
 
 def given_frames(index: Tensor, before: Tensor | None, grid: Tensor, count: int, frames: int) -> KeptFrames:
-    """The frames that a user set, found in the frames that enter a prune point.
+    """The frames that a user set, ``index`` (B, K) or (1, K), found in the ``grid`` (B, F', J, C) that enters.
 
-    Args:
-        index: Those to keep, (B, K) or (1, K).
-        before: Those that enter, (B, F'), or ``None`` where all of the clip do.
-        grid: What enters, (B, F', J, C).
-        count: How many the prune point keeps.
-        frames: Frames of the clip.
+    ``before`` are the numbers (B, F') of those that enter, or ``None`` where all ``frames`` of the clip do; ``count``
+    are to be kept.
     """
     if index.shape[0] not in (1, grid.shape[0]) or index.shape[1] != count:
         raise StackError(

@@ -31,9 +31,10 @@ class Tokens:
         first = next((leaf for leaf in leaves if isinstance(leaf, Tensor)), None)
         if first is None:
             return None
-        kind = first.dtype if same_type else None
-        numbers = [number for number, leaf in enumerate(leaves) if _alike(leaf, first.shape, kind)]
-        return cls(leaves, spec, numbers)
+        alike = [isinstance(leaf, Tensor) and leaf.shape == first.shape for leaf in leaves]
+        if same_type:
+            alike = [same and leaf.dtype == first.dtype for same, leaf in zip(alike, leaves, strict=True)]
+        return cls(leaves, spec, [number for number, same in enumerate(alike) if same])
 
     @property
     def first(self) -> Tensor:
@@ -59,10 +60,6 @@ class Tokens:
         for number, leaf in zip(self.numbers, made, strict=True):
             leaves[number] = leaf
         return tree_unflatten(leaves, self.spec)
-
-
-def _alike(leaf: Any, shape: torch.Size, kind: torch.dtype | None) -> bool:
-    return isinstance(leaf, Tensor) and leaf.shape == shape and kind in (None, leaf.dtype)
 
 
 class FramesFirst:

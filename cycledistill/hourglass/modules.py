@@ -42,9 +42,10 @@ from cycledistill.errors import StackError
 from cycledistill.hourglass.frames import HourglassState, check_returned, drop_frames, recover_frames
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.kept_frames import Pass
-from cycledistill.plugin.state import CYCLE_STATE, HOURGLASS_STATE, ON_THE_FULL_GRID
+from cycledistill.plugin.handle import CYCLE_STATE, HOURGLASS_STATE
+from cycledistill.plugin.install import ON_THE_FULL_GRID, refuse_replica
 from cycledistill.plugin.swap import Swapped
-from cycledistill.plugin.torch_private import is_replica, recomputing
+from cycledistill.plugin.torch_private import recomputing
 
 
 class HourglassBlock(Swapped):
@@ -57,11 +58,7 @@ class HourglassBlock(Swapped):
         state: HourglassState | None = self.__dict__.get(HOURGLASS_STATE)
         if state is None:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
-        if is_replica(self):
-            raise StackError(
-                "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
-                "torch.nn.parallel.DistributedDataParallel, or unwrap_hourglass(model)"
-            )
+        refuse_replica(self, "hourglass")
         # Later cycles start from the kept frames, and answer for blocks with tokens that are already pruned.
         phase = _phase(self)  # type: ignore[arg-type]
         if state.point is not None and (phase is None or phase is Phase.RECORD):

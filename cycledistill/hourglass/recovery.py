@@ -10,15 +10,9 @@ from cycledistill.errors import StackError
 
 
 def table_for(table: Tensor, length: int, lengths: str) -> Tensor:
-    """A learned table (1, N, C) for another number of frames.
+    """A learned table (1, N, C) for another number of frames: (1, length, C), or the table itself for its own.
 
-    Args:
-        table: (1, N, C).
-        length: The number wanted.
-        lengths: ``"shorter"``: its first entries; else it is interpolated linearly along time, its ends kept.
-
-    Returns:
-        (1, length, C); the table itself where the number is its own.
+    With ``lengths="shorter"`` its first entries; else it is interpolated linearly along time, its ends kept.
     """
     if length == table.shape[1]:
         return table
@@ -103,13 +97,7 @@ def recover_nearest(kept: Tensor, index: Tensor, frames: int) -> Tensor:
 def recover_linear(kept: Tensor, index: Tensor, frames: int) -> Tensor:
     """Interpolate linearly along time; frames outside the kept ones take the values of the first or the last.
 
-    Args:
-        kept: Values of the kept frames, (B, K, ...).
-        index: Their numbers (B, K), ascending.
-        frames: Frames of the clip, F.
-
-    Returns:
-        (B, F, ...).
+    Arguments and result as for :func:`recover_nearest`.
     """
     before, after, share = _between(index, frames)
     share = share.to(kept.dtype).reshape(*share.shape, *([1] * (kept.ndim - 2)))

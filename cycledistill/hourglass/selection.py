@@ -107,13 +107,7 @@ def tpc(
 def motion(pooled: Tensor, keep: int, *, forced: Tensor | None = None) -> Tensor:
     """Keep the frames that differ most from the frame before them; the first counts as not moving.
 
-    Args:
-        pooled: (B, F, C).
-        keep: Frames to keep, K.
-        forced: (B, F), true for frames that are kept whatever their score.
-
-    Returns:
-        Frame numbers (B, K), ascending.
+    Arguments and result as for :func:`tpc`.
     """
     _check(pooled, keep)
     with full_precision(pooled):
@@ -150,11 +144,8 @@ def most_attended(attention: list[tuple[Any, Tensor]], keep: int, *, forced: Ten
     Args:
         attention: Attention modules (``num_heads``, and where they have them ``scale``, ``q_norm``, ``k_norm``) with
             what their ``qkv`` returned, (B, N, F, 3 * H * D): N lines of F frames, queries, then keys, then values.
-        keep: Frames to keep, K.
-        forced: (B, F), true for frames that are kept whatever their score.
-
-    Returns:
-        Frame numbers (B, K), ascending.
+        keep: As for :func:`tpc`, whose result this has too.
+        forced: As for :func:`tpc`.
     """
     with full_precision(attention[0][1]):
         return _best(torch.stack([_received(*each) for each in attention]).sum(dim=0), keep, forced)

@@ -42,11 +42,7 @@ class Settings:
         return (frames - 1) // 2 if self.centre is True else None if self.centre is False else self.centre
 
     def count(self, point: int, frames: int) -> int:
-        """How many frames of a clip are left after a prune point.
-
-        Raises:
-            StackError: The clip is empty, longer or shorter than the tables, or has fewer frames than are to be kept.
-        """
+        """How many frames of a clip are left after a prune point; refuses a clip that the settings do not fit."""
         keep = self.keep[point]
         if frames < 1:
             raise StackError("the clip has no frames: pass at least one")

@@ -31,8 +31,8 @@ from cycledistill.hourglass.layout import Layout, resolve_layout
 from cycledistill.hourglass.modules import HourglassBlock, HourglassRoot, QkvRecorder, QkvState
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
 from cycledistill.hourglass.settings import Select, Settings, check_noise
+from cycledistill.plugin.handle import HOURGLASS_STATE, PRUNE_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
-from cycledistill.plugin.state import HOURGLASS_STATE, PRUNE_STATE
 from cycledistill.stack.find import Stack, choose_stack
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -25,10 +25,6 @@ class AttentionHook(TorchFunctionMode):
     ``torch.nn.MultiheadAttention`` is asked for its weights. Attention written out is recognised by its softmax over
     the last dimension of (B, heads, queries, keys), or of (B, queries, queries), which counts as one head. Other
     kernels, such as ``flex_attention``, are not seen.
-
-    Args:
-        seen: See `Seen`.
-        rows: The query tokens whose weights are wanted; ``None`` for all.
     """
 
     def __init__(self, seen: Seen, rows: slice | None = None) -> None:
@@ -75,12 +71,8 @@ def over_tokens(weights: Tensor, queries: int, state: torch.Size) -> bool:
     """Whether weights seen in a block are attention over tokens, as far as shapes tell.
 
     Not so are attention over channels (XCiT, DaViT): a square of channels in each of several heads, of another size
-    than there are tokens; and a gate, a softmax over a few numbers at each token of (B, F, J, C).
-
-    Args:
-        weights: (B, heads, rows, keys), as handed to `Seen`.
-        queries: The number of query tokens, or channels.
-        state: Shape of what entered the block, batch first.
+    than there are tokens; and a gate, a softmax over a few numbers at each token of (B, F, J, C). ``weights`` and the
+    number of ``queries`` (or channels) are those handed to `Seen`, ``state`` is the shape of what entered the block.
     """
     batch, heads, keys = weights.shape[0], weights.shape[1], weights.shape[3]
     if len(state) == 4 and (batch, heads, queries) == tuple(state[:3]):

@@ -164,11 +164,7 @@ def _no_attention(modules: Sequence[nn.Module], skipped: int) -> str:
 def token_drift(model: nn.Module, inputs: Inputs, *, cycles: int | None = None, blocks: str = "auto") -> list[Drift]:
     """How much each cycle changes the tokens: norms, cosine and CKA. Of several states, the first.
 
-    Args:
-        model: Any model with a stack; run in eval mode, left in the mode it was in.
-        inputs: What the model is called with: a tensor, a tuple of arguments, or keyword arguments.
-        cycles: Cycles to run; default: what training runs for a wrapped model, 1 for a plain one.
-        blocks: The stack of a plain model, as ``wrap_cyclic`` takes it.
+    Arguments as for `attention_maps`.
 
     Returns:
         One a cycle. ``step``, ``cosine`` and ``cka`` are NaN where a cycle begins and ends with another number of

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cycledistill.insight import plots
 from cycledistill.insight.measures import AttentionMap, attention_maps, parameter_profile, token_drift
 from cycledistill.plugin.install import handle_of
 
@@ -104,8 +105,6 @@ def insight_report(
         ValueError: A model without attention, or an image it does not take.
         ImportError: matplotlib is not installed.
     """
-    from cycledistill.insight import plots
-
     models = [each for each in (subject, compare) if each is not None]
     labels = _labels(models)
     parts = [_table(_facts(subject))]
@@ -155,8 +154,6 @@ def _facts(subject: Subject) -> dict[str, str]:
 
 def _shown(subject: Subject, file: Path, cycles: int | None) -> list[str]:
     """Drift and attention of one file."""
-    from cycledistill.insight import plots
-
     inputs, picture = subject.prepare(file)
     drifts = token_drift(subject.model, inputs, cycles=cycles, blocks=subject.blocks)
     parts = [_picture(plots.plot_drift(drifts), "Tokens before and after each cycle")]
@@ -178,8 +175,6 @@ def _shown(subject: Subject, file: Path, cycles: int | None) -> list[str]:
 
 def _matrices(subject: Subject, maps: list[AttentionMap]) -> list[str]:
     """Attention as queries by keys, a figure for each number of keys."""
-    from cycledistill.insight import plots
-
     parts = []
     for keys in sorted({m.weights.shape[-1] for m in maps}, reverse=True):
         drawn = [m for m in maps if m.weights.shape[-1] == keys]

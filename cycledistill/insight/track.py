@@ -29,11 +29,7 @@ class RunningBlock:
 
 @contextmanager
 def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[tuple[list[nn.Module], RunningBlock]]:
-    """The blocks in eval mode at the exit asked for, and which of them runs at any time.
-
-    Raises:
-        ValueError: ``cycles`` is no whole number of at least 1, or more than 1 of a model that is not wrapped.
-    """
+    """The blocks in eval mode at the exit asked for, and which of them runs at any time."""
     if cycles is not None and (isinstance(cycles, bool) or not isinstance(cycles, int) or cycles < 1):
         raise ValueError(f"cycles={cycles!r}: a whole number of at least 1, or None for those trained, is expected")
     handle = handle_of(model, "cyclic")
@@ -64,11 +60,7 @@ def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
-    """What the model returns, without gradients.
-
-    Raises:
-        ValueError: The model does not take these inputs.
-    """
+    """What the model returns, without gradients; refuses inputs that it does not take."""
     args, kwargs = call_of(inputs)
     try:
         with torch.no_grad():

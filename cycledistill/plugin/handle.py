@@ -1,4 +1,4 @@
-"""What tells the handles ``model.cyclic``, ``.pruning`` and ``.hourglass`` from attributes of the model's own."""
+"""What a plug-in leaves on a model: its handle, and the key under which a swapped module finds its state."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from torch import nn
 
 from cycledistill.plugin.torch_private import compiled_from
 
+CYCLE_STATE, PRUNE_STATE, HOURGLASS_STATE = "_cycle_state", "_prune_state", "_hourglass_state"
+"""Keys in the ``__dict__`` of swapped modules."""
+
 
 class Handle:
-    """Base of the handles. A handle holds no parameters and no module."""
+    """Base of ``model.cyclic``, ``.pruning`` and ``.hourglass``. A handle holds no parameters and no module."""
 
     kind: ClassVar[str]
     """The attribute of the model that holds it: ``"cyclic"``, ``"pruning"`` or ``"hourglass"``."""
 
     def owns(self, state: Any) -> bool:
-        """Whether what a swapped module finds under the key of its plug-in belongs to this handle."""
+        """Whether the state of a swapped module belongs to this handle."""
         return getattr(state, "handle", None) is self
 
 

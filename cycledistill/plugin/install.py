@@ -11,10 +11,13 @@ from torch import nn
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import Handle, handle_of
-from cycledistill.plugin.swap import Swapped, has_plugin, swap, swapped_since, unswap
-from cycledistill.plugin.torch_private import is_compiled
+from cycledistill.plugin.swap import Swapped, swap, swapped_since, unswap
+from cycledistill.plugin.torch_private import is_compiled, is_replica
 
-__all__ = ["Plugin", "Role", "handle_of", "install", "refuse", "remove"]
+__all__ = ["ON_THE_FULL_GRID", "Plugin", "Role", "handle_of", "install", "refuse", "refuse_replica", "remove"]
+
+ON_THE_FULL_GRID = ("forward_intermediates", "get_intermediate_layers")
+"""Methods of timm models that make maps of all patches."""
 
 _DATA_PARALLEL = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel"}
 
@@ -50,21 +53,14 @@ class Plugin:
         return f"unwrap_{self.kind}"
 
     def is_on(self, module: nn.Module) -> bool:
-        """Whether a module has one of the classes."""
-        return any(has_plugin(module, each) for each in self.classes)
+        """Whether a module has one of the classes, also when another tool derived a class since."""
+        return isinstance(module, self.classes)
 
 
 def refuse(model: nn.Module, plugin: Plugin, scripted_parts: bool = False) -> None:
     """Refuse a model that the plug-in could not act in, whatever the other arguments.
 
-    Args:
-        model: What the user gave.
-        plugin: The plug-in to come.
-        scripted_parts: Whether a module inside may be scripted or traced. The plug-in then leaves that one alone.
-
-    Raises:
-        StackError: No module; one that is wrapped, or a part of a wrapped one; scripted, traced, compiled, or
-            data-parallel; one whose ``forward`` was replaced on the object, or that uses the handle's name itself.
+    With ``scripted_parts`` a module inside may be scripted or traced: the plug-in leaves that one alone.
     """
     verb, undo = plugin.verb, plugin.undo
     if not isinstance(model, nn.Module):
@@ -96,6 +92,15 @@ def refuse(model: nn.Module, plugin: Plugin, scripted_parts: bool = False) -> No
     if hasattr(model, plugin.kind):
         raise StackError(
             f"this {name} has an attribute of its own called {plugin.kind!r}, the handle's name: rename it"
+        )
+
+
+def refuse_replica(module: Any, kind: str) -> None:
+    """Refuse a module that runs as a replica of ``torch.nn.DataParallel``."""
+    if is_replica(module):
+        raise StackError(
+            "torch.nn.DataParallel runs replicas in threads that share one record of the forward: use "
+            f"torch.nn.parallel.DistributedDataParallel, or unwrap_{kind}(model)"
         )
 
 
@@ -155,7 +160,7 @@ def remove(model: nn.Module, plugin: Plugin) -> Any:
 
 def _take_off(module: nn.Module, plugin: Plugin) -> None:
     for each in plugin.classes:
-        if has_plugin(module, each):
+        if isinstance(module, each):
             unswap(module, each)
     vars(module).pop(plugin.key, None)
 

@@ -63,11 +63,6 @@ def bare(model: _Module) -> _Module:
     return model
 
 
-def has_plugin(module: nn.Module, plugin: type[Swapped]) -> bool:
-    """Whether ``plugin`` was swapped onto ``module``, also when another tool derived a class since."""
-    return isinstance(module, plugin)
-
-
 def swapped_since(module: nn.Module) -> str | None:
     """Name of the class another tool derived from ours since (FSDP2, parametrize), or ``None``."""
     is_ours = isinstance(module, Swapped) and "_swap_recipe" not in type(module).__dict__

@@ -8,71 +8,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Public: the tuple (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), which misses classes that other
-# packages derive from this one.
-from torch.nn.modules.batchnorm import _BatchNorm as AnyBatchNorm
-
-# Public: the tuple (nn.Conv1d, ..., nn.ConvTranspose3d), which misses classes derived from this one.
-from torch.nn.modules.conv import _ConvNd as AnyConvolution
-
 # Public: none; PyTorch's page on extending it names this module.
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 # Public: none; torch.export documents its inputs and outputs in terms of this module.
-from torch.utils._pytree import (
-    keystr,
-    register_pytree_node,
-    tree_flatten,
-    tree_flatten_with_path,
-    tree_leaves,
-    tree_leaves_with_path,
-    tree_map,
-    tree_map_only,
-    tree_unflatten,
-)
+from torch.utils._pytree import keystr as keystr
+from torch.utils._pytree import register_pytree_node as register_pytree_node
+from torch.utils._pytree import tree_flatten as tree_flatten
+from torch.utils._pytree import tree_flatten_with_path as tree_flatten_with_path
+from torch.utils._pytree import tree_leaves as tree_leaves
+from torch.utils._pytree import tree_leaves_with_path as tree_leaves_with_path
+from torch.utils._pytree import tree_map as tree_map
+from torch.utils._pytree import tree_map_only as tree_map_only
+from torch.utils._pytree import tree_unflatten as tree_unflatten
+
+# Public: the tuple (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), which misses classes that other
+# packages derive from this one.
+AnyBatchNorm = nn.modules.batchnorm._BatchNorm
+
+# Public: the tuple (nn.Conv1d, ..., nn.ConvTranspose3d), which misses classes derived from this one.
+AnyConvolution = nn.modules.conv._ConvNd
 
 # Public: none; Tensor.to is many operators, and this is the one that dispatch modes see.
 TO_COPY = torch.ops.aten._to_copy
 
-__all__ = [
-    "TO_COPY",
-    "AnyBatchNorm",
-    "AnyConvolution",
-    "TorchDispatchMode",
-    "compiled_from",
-    "forward_hooks",
-    "is_compiled",
-    "is_replica",
-    "is_tracing",
-    "keystr",
-    "recomputing",
-    "register_pytree_node",
-    "saving_hooks",
-    "storage_of",
-    "tree_flatten",
-    "tree_flatten_with_path",
-    "tree_leaves",
-    "tree_leaves_with_path",
-    "tree_map",
-    "tree_map_only",
-    "tree_unflatten",
-    "versions",
-]
-
 
 def recomputing() -> bool:
-    """Whether a backward is running: a checkpointed block then repeats an earlier forward.
-
-    Public: none.
-    """
+    """Whether a backward is running: a checkpointed block then repeats an earlier forward. Public: none."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def is_tracing() -> bool:
-    """Whether ``torch.jit.trace`` is at work.
-
-    Public: ``torch.jit.is_tracing``, which goes with TorchScript.
-    """
+    """Whether ``torch.jit.trace`` is at work. Public: ``torch.jit.is_tracing``, which goes with TorchScript."""
     return bool(torch._C._is_tracing())
 
 
@@ -98,10 +65,7 @@ def versions(leaves: Iterable[Any]) -> tuple[int, ...]:
 
 
 def storage_of(tensor: Tensor) -> int:
-    """What tells one storage from another, on the meta device too, where every ``data_ptr()`` is 0.
-
-    Public: none.
-    """
+    """What tells one storage from another, on the meta device too, where every ``data_ptr()`` is 0. Public: none."""
     return int(tensor.untyped_storage()._cdata)
 
 
@@ -114,10 +78,7 @@ def forward_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
 
 
 def is_replica(module: Any) -> bool:
-    """Whether ``torch.nn.DataParallel`` made this module, as a shallow copy that runs in a thread.
-
-    Public: none.
-    """
+    """Whether ``torch.nn.DataParallel`` made this module, as a shallow copy that runs in a thread. Public: none."""
     return bool(getattr(module, "_is_replica", False))
 
 
@@ -130,8 +91,5 @@ def is_compiled(module: nn.Module) -> bool:
 
 
 def compiled_from(module: nn.Module) -> nn.Module:
-    """The module that ``torch.compile`` was given, where it returned this one; else the module itself.
-
-    Public: none.
-    """
+    """The module that ``torch.compile`` was given, where it returned this one; else the module itself. Public: none."""
     return module.get_submodule("_orig_mod") if is_compiled(module) else module

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from cycledistill.errors import StackError
 from cycledistill.plugin.swap import bare, recipe_of
 from cycledistill.plugin.torch_private import tree_map
-from cycledistill.prune.scores import scoring_attention
+from cycledistill.prune.scores import scoring_attention, tables_in
 from cycledistill.stack.find import Stack
-from cycledistill.stack.probe import guess_inputs, meta_copy, run_meta
+from cycledistill.stack.probe import bare_copy, guess_inputs, run_meta
 
 _logger = logging.getLogger(__name__)
 
@@ -29,25 +29,14 @@ def check_layers(layers: Sequence[int], stack: Stack) -> tuple[int, ...]:
     whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
     if not numbers or not whole or len(set(numbers)) != len(numbers):
         raise StackError(f"layers={layers!r}: different whole numbers are expected, as (3, 6, 9)")
-    outside = [number for number in numbers if not 0 <= number < stack.depth]
-    if outside:
-        raise StackError(
-            f"layers={layers!r}: {outside} lie outside the stack {stack.path}, whose {stack.depth} blocks are numbered "
-            f"0 to {stack.depth - 1}"
-        )
+    stack.check_numbers(f"layers={layers!r}", numbers)
     return tuple(sorted(numbers))
 
 
 def check_parts(stack: Stack, number: int, block: nn.Module) -> None:
     """Refuse a block without the parts that pruning acts on, or whose attention does not say its heads and scale."""
-    missing = []
-    for part in ("norm1", *PARTS):
-        try:
-            found = block.get_submodule(part)
-        except AttributeError:
-            found = None
-        if found is None:
-            missing.append(part)
+    parts = dict(block.named_modules(remove_duplicate=False))
+    missing = [part for part in ("norm1", *PARTS) if part not in parts]
     if missing:
         raise StackError(
             f'blocks="{stack.path}": block {number}, a {recipe_of(block)[0].__name__}, has no {", ".join(missing)}. '
@@ -64,25 +53,14 @@ def check_parts(stack: Stack, number: int, block: nn.Module) -> None:
 
 
 def trial(model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Module], None]) -> Arguments | None:
-    """Run a meta copy of ``model`` as it is, then pruned.
-
-    Args:
-        model: The model, which is not touched.
-        stack: Its stack.
-        number: The block whose arguments are asked for.
-        install: Prunes the copy it is given.
+    """Run a meta copy of ``model`` as it is, then pruned by ``install``; refuse a model whose pruned copy does not run.
 
     Returns:
         What block ``number`` of the plain copy was given (meta tensors), or ``None`` where no input could be guessed.
-
-    Raises:
-        StackError: The plain copy runs, the pruned one does not.
     """
     given: list[Arguments] = []
-    try:
-        shadow = bare(meta_copy(model))
-    except Exception as error:  # whatever a model's own __deepcopy__ raises, the trial just gives no verdict
-        _logger.debug("no meta copy of %s: %s", type(model).__name__, error)
+    shadow = bare_copy(model)
+    if shadow is None:
         return None
     hook = stack.modules(shadow)[number].register_forward_pre_hook(
         lambda _, args, kwargs: given.append((args, kwargs)), with_kwargs=True
@@ -105,7 +83,7 @@ def trial(model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Mod
                 f'blocks="{stack.path}": {type(model).__name__} runs with all its tokens and fails once some are '
                 f"dropped, so something in it needs the full grid (a bias or a reshape of that length, say): {error}"
             ) from error
-        return given[0] if len(given) >= 1 else None
+        return given[0] if given else None
     return None
 
 
@@ -167,10 +145,8 @@ def _attention_agrees(shadow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     for handle in handles:
         handle.remove()
     (args, kwargs), qkv, output = seen["call"], seen["qkv"], seen["output"]
-    named = dict(kwargs)
-    tables = {kind: named[name] for kind in ("rope", "mask") for name in named if kind in name}
     row = slice(scoring.start, scoring.start + 1)
-    attention = scoring_attention(shadow.attn, qkv, row, **tables)
+    attention = scoring_attention(shadow.attn, qkv, row, **tables_in(kwargs))
     heads = qkv.unflatten(2, (3, shadow.attn.num_heads, -1))
     mixed = attention @ heads[:, :, 2].transpose(1, 2)
     heads = heads.clone()

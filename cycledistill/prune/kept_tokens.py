@@ -66,12 +66,7 @@ def take_argument(name: str, value: Any, kept: KeptTokens) -> Any:
     Token axes are told by length: that of the full grid, or of its droppable tokens. Served are per-token tables
     (..., N, C), rotary tables (a name with "rope": (N, C), (H, N, C) or (B, H, N, C), as timm passes them), and masks
     or biases (a name with "mask" or "bias": (N, N), (H, N, N), (B, H, N, N), (B, H, 1, N), (B, N)). Anything else
-    is passed on as it is.
-
-    Args:
-        name: Name of the parameter in the block's forward.
-        value: The argument for the full grid.
-        kept: The kept tokens.
+    is passed on as it is. ``name`` is that of the parameter in the block's forward.
     """
     if not isinstance(value, Tensor) or value.ndim < 2:
         return value

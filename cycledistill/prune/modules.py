@@ -32,13 +32,14 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
+from cycledistill.plugin.handle import PRUNE_STATE
+from cycledistill.plugin.install import ON_THE_FULL_GRID, refuse_replica
 from cycledistill.plugin.rows import flat_rows, put_rows, take_rows, with_first
-from cycledistill.plugin.state import ON_THE_FULL_GRID, PRUNE_STATE
 from cycledistill.plugin.swap import Swapped
-from cycledistill.plugin.torch_private import is_replica, recomputing
+from cycledistill.plugin.torch_private import recomputing
 from cycledistill.prune.handle import Pruning
 from cycledistill.prune.kept_tokens import KeptTokens, kept_tokens_of, mark_kept_tokens, take_argument
-from cycledistill.prune.scores import token_scores
+from cycledistill.prune.scores import tables_in, token_scores
 
 
 @dataclass
@@ -46,12 +47,8 @@ class PruneState:
     """What a swapped module knows of the pruning; a block shares its state with its ``qkv``, ``norm2`` and ``mlp``."""
 
     handle: Pruning
-    path: str
-    """Path of the stack."""
     block: int
     """Number of the block; -1 at the model itself."""
-    drops: bool
-    """Whether the block drops tokens."""
     parameters: tuple[str, ...]
     """Names of the block's arguments in the order of its signature."""
     call: PruneCall | None = None
@@ -99,7 +96,7 @@ class PrunedBlock(Swapped):
             again = False
             if state.block == 0 and not recomputing():
                 state.handle.show(None)
-        if again or not state.drops:
+        if again or state.block not in state.handle.layers:
             output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         else:
             output, kept = self._drop(state, tokens, kept, args, kwargs)
@@ -111,7 +108,8 @@ class PrunedBlock(Swapped):
         self, state: PruneState, tokens: Tensor, kept: KeptTokens | None, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, KeptTokens | None]:
         handle = state.handle
-        _check_droppable(self, state, tokens)  # type: ignore[arg-type]
+        refuse_replica(self, "pruning")
+        _check_droppable(state, tokens)
         entered = tokens.shape[1]
         count = handle.count(entered - handle.first)
         if count >= entered - handle.first:
@@ -221,13 +219,7 @@ def _on_the_full_grid(name: str, method: Callable[..., Any]) -> Callable[..., An
     return enter
 
 
-def _check_droppable(block: nn.Module, state: PruneState, tokens: Tensor) -> None:
-    if is_replica(block):
-        raise _refusal(
-            state,
-            "is a replica of torch.nn.DataParallel, whose threads share one record of the forward: use "
-            "torch.nn.parallel.DistributedDataParallel",
-        )
+def _check_droppable(state: PruneState, tokens: Tensor) -> None:
     if tokens.ndim != 3 or tokens.shape[1] <= state.handle.first:
         raise _refusal(
             state,
@@ -238,19 +230,14 @@ def _check_droppable(block: nn.Module, state: PruneState, tokens: Tensor) -> Non
 
 def _choose(state: PruneState, call: PruneCall) -> Tensor:
     """Positions (B, k) of the kept tokens among the droppable ones that entered, the highest score first."""
-    given = {
-        kind: value
-        for kind in ("rope", "mask")
-        for name, value in call.arguments.items()
-        if kind in name and isinstance(value, Tensor)
-    }
     if call.arguments.get("is_causal"):
         raise _refusal(state, "attends causally: its first tokens see none of the others, so they cannot score them")
     assert call.qkv is not None
-    scores = token_scores(call.attention, call.qkv, state.handle.query, state.handle.first, **given)
+    tables = tables_in(call.arguments)
+    scores = token_scores(call.attention, call.qkv, state.handle.query, state.handle.first, **tables)
     return scores.topk(call.count, dim=1).indices
 
 
 def _refusal(state: PruneState, what: str) -> StackError:
     """A refusal that names the block."""
-    return StackError(f'blocks="{state.path}": block {state.block} {what}')
+    return StackError(f'blocks="{state.handle.stack.path}": block {state.block} {what}')

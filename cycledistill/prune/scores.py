@@ -5,20 +5,22 @@ Source: PPT (ECCV 2022), section 3.2, there with keypoint tokens; with a class t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
+def tables_in(arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The rotary table and the mask among a block's arguments, as ``rope`` and ``mask``."""
+    tensors = [(name, value) for name, value in arguments.items() if isinstance(value, Tensor)]
+    return {kind: value for kind in ("rope", "mask") for name, value in tensors if kind in name}
+
+
 @torch.no_grad()
 def token_scores(
-    attention: Any,
-    qkv: Tensor,
-    scoring: slice,
-    first: int,
-    rope: Tensor | None = None,
-    mask: Tensor | None = None,
+    attention: Any, qkv: Tensor, scoring: slice, first: int, rope: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """Score of every droppable token: attention from the scoring tokens, mean over heads, summed over these tokens.
 
@@ -38,11 +40,7 @@ def token_scores(
 
 
 def scoring_attention(
-    attention: Any,
-    qkv: Tensor,
-    scoring: slice,
-    rope: Tensor | None = None,
-    mask: Tensor | None = None,
+    attention: Any, qkv: Tensor, scoring: slice, rope: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """The attention (B, H, Q, N) of the scoring tokens; arguments as for :func:`token_scores`."""
     batch, number, _ = qkv.shape

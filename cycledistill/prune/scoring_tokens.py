@@ -9,18 +9,9 @@ from cycledistill.stack.find import Stack
 
 
 def resolve_scoring_tokens(model: nn.Module, query: str | slice, stack: Stack) -> tuple[slice, int]:
-    """The scoring tokens, and the number of tokens in front that are never dropped: these and the prefix.
+    """The scoring tokens that ``query`` of ``wrap_pruning`` means, as a slice with whole bounds.
 
-    Args:
-        model: May declare ``num_prefix_tokens`` and ``token_groups``.
-        query: ``"prefix"``, a name among the token groups, or a slice of the token axis.
-        stack: Its tokens (B, N, C), where a probe saw them, bound the slice.
-
-    Returns:
-        The scoring tokens as a slice with whole bounds, and a number of tokens.
-
-    Raises:
-        StackError: An unknown name, a slice that is empty or leaves nothing to drop, a model without scoring tokens.
+    And the number of tokens in front that are never dropped: these and the prefix. Refuses what leaves none to drop.
     """
     prefix = getattr(model, "num_prefix_tokens", None)
     prefix = prefix if isinstance(prefix, int) else 0

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from torch import nn
 
 from cycledistill.errors import StackError
-from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
-from cycledistill.plugin.state import HOURGLASS_STATE, ON_THE_FULL_GRID, PRUNE_STATE
+from cycledistill.plugin.handle import HOURGLASS_STATE, PRUNE_STATE
+from cycledistill.plugin.install import ON_THE_FULL_GRID, Plugin, Role, install, refuse, remove
 from cycledistill.prune.checks import PARTS, check_block, check_layers, check_parts, trial
 from cycledistill.prune.handle import Pruning
 from cycledistill.prune.modules import PrunedBlock, PrunedMlp, PrunedModel, PrunedNorm, PrunedQkv, PruneState
 from cycledistill.prune.scoring_tokens import resolve_scoring_tokens
 from cycledistill.stack.find import choose_stack
+from cycledistill.stack.probe import argument_names
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -74,10 +74,11 @@ def wrap_pruning(
     for number in pruned:
         check_parts(stack, number, stack.modules(model)[number])
     # On copies first: a refusal leaves the model as it was.
-    seen = trial(model, stack, pruned[0], lambda copied: _install(copied, Pruning(stack, pruned, 0.5, scoring, first)))
+    half = Pruning(stack, pruned, 0.5, scoring, first)
+    seen = trial(model, stack, pruned[0], lambda copied: install(copied, PLUGIN, half, _roles(copied, half)))
     if seen is not None:
         check_block(stack, pruned[0], stack.modules(model)[pruned[0]], scoring, seen)
-    _install(model, handle)
+    install(model, PLUGIN, handle, _roles(model, handle))
     return model
 
 
@@ -94,17 +95,11 @@ def unwrap_pruning(model: Model) -> Model:
     return model
 
 
-def _install(model: nn.Module, handle: Pruning) -> None:
-    install(model, PLUGIN, handle, _roles(model, handle))
-
-
 def _roles(model: nn.Module, handle: Pruning) -> Iterator[Role]:
     if any(hasattr(model, name) for name in ON_THE_FULL_GRID):
-        yield model, PrunedModel, PruneState(handle, handle.stack.path, -1, False, ())
+        yield model, PrunedModel, PruneState(handle, -1, ())
     for number, block in enumerate(handle.stack.modules(model)):
-        parameters = tuple(inspect.signature(block.forward).parameters)
-        drops = number in handle.layers
-        state = PruneState(handle, handle.stack.path, number, drops, parameters)
+        state = PruneState(handle, number, argument_names(block))
         yield block, PrunedBlock, state
-        if drops:
+        if number in handle.layers:
             yield from ((block.get_submodule(part), plugin, state) for part, plugin in _PARTS.items())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -17,7 +18,7 @@ from torch import nn
 from cycledistill.errors import ChainError, StackError
 from cycledistill.plugin.swap import recipe_of
 from cycledistill.plugin.torch_private import AnyConvolution
-from cycledistill.stack.links import Trace, check_chain, keeps_shape, traced_links
+from cycledistill.stack.links import Named, Trace, check_chain, keeps_shape, traced_links
 from cycledistill.stack.probe import probe
 
 _PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
@@ -60,6 +61,15 @@ class Stack:
         siblings, first = list(container.children()), self.modules(model)[0]
         start = next(index for index, each in enumerate(siblings) if each is first)
         return (start, start + self.depth), len(siblings)
+
+    def check_numbers(self, given: str, numbers: Iterable[int]) -> None:
+        """Refuse numbers that no block of the stack has; ``given`` is the argument in words."""
+        outside = [number for number in numbers if not 0 <= number < self.depth]
+        if outside:
+            raise StackError(
+                f"{given}: {outside} lie outside the stack {self.path}, whose {self.depth} blocks are numbered 0 to "
+                f"{self.depth - 1}"
+            )
 
     def __str__(self) -> str:
         shape = f", state {self.shape}" if self.shape is not None else ""
@@ -154,7 +164,7 @@ def _explicit(model: nn.Module, path: str, verb: str) -> Stack:
     return _describe(path, named, "[" not in path, total, trace)
 
 
-def _runs(blocks: list[tuple[str, nn.Module]], trace: Trace | None) -> list[tuple[int, int]]:
+def _runs(blocks: Named, trace: Trace | None) -> list[tuple[int, int]]:
     """Maximal runs [start, stop) of two or more same-class blocks that, as far as was seen, chain and keep shape."""
     indices = range(len(blocks))
     same_class = [list(group) for _, group in groupby(indices, key=lambda i: recipe_of(blocks[i][1])[0])]
@@ -179,19 +189,11 @@ def _can_run(block: nn.Module) -> bool:
 
 def _is_convolutional(stack: Stack, model: nn.Module) -> bool:
     """Whether the blocks mix neighbours by convolutions alone: a CNN, cycled only where its path is given."""
-    kernels = (
-        m.kernel_size for block in stack.modules(model) for m in block.modules() if isinstance(m, AnyConvolution)
-    )
-    return not stack.attention and any(max(kernel) > 1 for kernel in kernels)
+    modules = (module for block in stack.modules(model) for module in block.modules())
+    return not stack.attention and any(isinstance(m, AnyConvolution) and max(m.kernel_size) > 1 for m in modules)
 
 
-def _describe(
-    path: str,
-    blocks: list[tuple[str, nn.Module]],
-    whole: bool,
-    total: int,
-    trace: Trace | None,
-) -> Stack:
+def _describe(path: str, blocks: Named, whole: bool, total: int, trace: Trace | None) -> Stack:
     parameters = {id(p): p.numel() for _, module in blocks for p in module.parameters()}
     calls = trace[blocks[0][0]] if trace is not None else []
     states = [leaf for leaf in calls[0].inputs if isinstance(leaf, torch.Tensor)] if calls else []
@@ -208,9 +210,8 @@ def _describe(
 
 
 def _inside(run: Stack, other: Stack) -> bool:
-    return (
-        run is not other and run.path.startswith(other.path.split("[")[0] + ".") and other.parameters >= run.parameters
-    )
+    below = run.path.startswith(other.path.split("[")[0] + ".")
+    return run is not other and below and other.parameters >= run.parameters
 
 
 def _named_blocks(model: nn.Module, path: str) -> list[tuple[str, nn.Module]]:

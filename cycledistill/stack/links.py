@@ -39,14 +39,9 @@ def links_between(outputs: list[Any], inputs: list[Any]) -> Links:
 
 
 def computed_between(made: Sequence[Any], taken: Sequence[Any], links: Links) -> bool:
-    """Whether a block takes, beside what is handed on to it, a tensor that was computed from earlier blocks' outputs.
+    """Whether a block takes, beside what is handed on by ``links``, a tensor computed from what earlier blocks made.
 
     Told by the autograd graph; what was detached cannot be told.
-
-    Args:
-        made: What all earlier blocks returned.
-        taken: What the block takes.
-        links: What the block before hands on to it.
     """
     ends = {leaf.grad_fn for leaf in made if isinstance(leaf, torch.Tensor) and leaf.grad_fn is not None}
     linked = {j for _, j in links}
@@ -120,17 +115,12 @@ def check_chain(named: Named, calls: Sequence[list[TracedCall]], path: str) -> N
         made = [leaf for call in chain[:index] for leaf in returned(call.inputs, call.outputs)]
         check_arguments(path, index, made, chain[index].inputs, found)
         links = links or found
-    check_fit(
-        path, chain[0].inputs, chain[-1].outputs, links or default_links(chain[-1].outputs, chain[0].inputs, path)
-    )
+    inputs, outputs = chain[0].inputs, chain[-1].outputs
+    check_fit(path, inputs, outputs, links or default_links(outputs, inputs, path))
 
 
 def links_into(path: str, index: int, outputs: list[Any], inputs: list[Any]) -> Links:
-    """The links from the outputs of block ``index - 1`` to the inputs of block ``index``.
-
-    Raises:
-        ChainError: No output is handed on.
-    """
+    """The links from the outputs of block ``index - 1`` to the inputs of block ``index``; refuses blocks without."""
     links = links_between(outputs, inputs)
     if not links:
         raise ChainError(

@@ -53,10 +53,8 @@ def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
     candidates = list(guess_inputs(model))
     if not candidates:
         return None
-    try:
-        copied = bare(meta_copy(model))  # plug-ins may change what the blocks do to the tokens
-    except Exception as error:  # whatever a model's own __deepcopy__ raises, the probe just has no answer
-        _logger.debug("no meta copy of %s: %s", type(model).__name__, error)
+    copied = bare_copy(model)
+    if copied is None:
         return None
     for parameter in copied.parameters():
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
@@ -85,6 +83,15 @@ def meta_copy(model: nn.Module) -> nn.Module:
             if isinstance(leaf, torch.Tensor) and not leaf.is_leaf:
                 memo[id(leaf)] = leaf.detach().to("meta")
     return copy.deepcopy(model, memo)
+
+
+def bare_copy(model: nn.Module) -> nn.Module | None:
+    """A meta copy without plug-ins, which may change what blocks do; ``None`` where the model cannot be copied."""
+    try:
+        return bare(meta_copy(model))
+    except Exception as error:  # whatever a model's own __deepcopy__ raises
+        _logger.debug("no meta copy of %s: %s", type(model).__name__, error)
+        return None
 
 
 def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[Call]:

@@ -6,9 +6,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from cycledistill.recipes.hub.card_fields import RunCards
+from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
 from cycledistill.recipes.run.session import wanted_exits
-from cycledistill.recipes.run.trained import TrainedRuns
+from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run
+from cycledistill.recipes.weights import read_weights
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
 from .evaluation.measure import evaluate
 from .models.tokenpose import TokenPose
@@ -21,32 +23,70 @@ from .weights.loading import check_network, load_pose_weights
 _logger = logging.getLogger(__name__)
 
 
-RUNS = TrainedRuns(
-    load_recipe=load_recipe,
-    create_model=lambda recipe, stored: create_model(recipe),
-    load_file=lambda model, path, recipe: load_pose_weights(model, path),
-    advice=ADVICE,
-    measured_by=("model", "cyclic", "prune", "evaluate", "data.detect"),
-    check=lambda stored, model, checkpoint: check_network(stored.get("network", {}), model.config, checkpoint),
-)
-"""What is particular to runs of this integration."""
+def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> TokenPose:
+    """The model of a run or checkpoint, wrapped, in eval mode, on the CPU.
+
+    Args:
+        path: A run's folder, a checkpoint, or a file of weights, ours or an official one (then ``recipe`` says of which
+            model).
+        ema: The average of the weights instead of the weights.
+        recipe: Replaces the recipe stored in the checkpoint.
+
+    Raises:
+        CheckpointError: Missing, damaged, of another model, or holding pickled code.
+
+    Example:
+        >>> model = load_trained("runs/a")
+        >>> model.cyclic.exit = 2  # any-time inference; unwrap_cyclic(model) gives the plain TokenPose
+    """
+    file, stored = find_weights(path, ema, recipe)
+    model = create_model(recipe or stored_recipe(path))
+    if stored:
+        check_network(stored.get("network", {}), model.config, file.parent)
+        load_weights(model, read_weights(file), file, ADVICE)
+    else:
+        load_pose_weights(model, file)
+    return model.eval()
 
 
-load_trained, stored_recipe = RUNS.load, RUNS.recipe
-"""The model of a run, ready to use: ``load_trained("runs/a")``; and the recipe that it was trained by."""
+def stored_recipe(path: str | Path) -> Recipe:
+    """The recipe that a run or checkpoint was trained by.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
+    """
+    return recipe_of_run(path, load_recipe)
 
 
-def _tell(recipe: Recipe) -> tuple[str, str]:
+def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
+    """What a run recorded of the weights that `load_trained` takes from it, as ``model_card_kwargs``.
+
+    Args:
+        path: A run's folder or a checkpoint.
+        ema: Of the average of the weights.
+
+    Returns:
+        ``results``, empty where that step was not evaluated, ``evaluation`` and ``training``. Of files only the names.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
+
+    Example:
+        >>> model = load_trained("runs/a", ema=True)
+        >>> model.push_to_hub("user/sdpose", model_card_kwargs=recorded_card("runs/a", ema=True))
+    """
+    recipe, stored = stored_recipe(path), read_recipe(find_checkpoint(path))
     data, section = recipe.data, recipe.evaluate
     boxes = f"persons in the boxes of {Path(data.detections).name}" if data.detections else "persons in annotated boxes"
     settings = f"{'with' if section.flip else 'without'} flip test, decoding `{section.decode}`"
     optim = f"{recipe.optim.name}, learning rate {recipe.optim.lr:g}, {data.batch_size} persons a process and step"
-    measured = f"{Path(data.val_annotations).name}, {boxes}, {settings}."
-    return measured, f" on {Path(data.train_annotations).name} ({optim})"
-
-
-recorded_card = RunCards(stored_recipe, _tell).card
-"""What a run recorded of its weights, for the model card: ``model_card_kwargs=recorded_card("runs/a")``."""
+    return {
+        "results": recorded_results(stored, ema),
+        "evaluation": (
+            f"Measured by the run that trained the weights: {Path(data.val_annotations).name}, {boxes}, {settings}."
+        ),
+        "training": recorded_training(stored, ema, f" on {Path(data.train_annotations).name} ({optim})"),
+    }
 
 
 def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
@@ -76,4 +116,11 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
         )
         return figures, {"persons": len(validation.persons), "boxes": boxes}
 
-    return RUNS.evaluate(recipe, path, measure)
+    return measure_trained(
+        recipe,
+        path,
+        measure,
+        load_trained=load_trained,
+        stored_recipe=stored_recipe,
+        measured_by=("model", "cyclic", "prune", "evaluate", "data.detect"),
+    )

@@ -12,7 +12,6 @@ A run that was stopped or killed goes on, bit for bit, with ``--resume auto``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cycledistill.recipes.run.command import Command, Flag
@@ -42,12 +41,11 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
         >>> recipe = load_recipe("frame_token_small", ["run.max_steps=200"])
         >>> train(recipe)["exits"][1]["mpjpe_frame_mean"]
     """
-    from cycledistill.recipes.run.loop import train_recipe
+    from cycledistill.recipes.run.loop import run_training
 
     from .training.session import Session
-    from .training.step import LiftStep
 
-    summary = train_recipe(recipe, Session, LiftStep(), resume)
+    summary = run_training(Session, recipe, resume)
     # nothing to skip, and no data to choose a best checkpoint on that is not the test set
     return {name: value for name, value in summary.items() if name not in ("skipped", "best")}
 
@@ -67,10 +65,7 @@ COMMAND = Command(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command: train, resume or evaluate; the summary goes to standard output as JSON."""
-    return COMMAND.main(argv)
-
+main = COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,9 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cycledistill.recipes.hub.card_fields import RunCards
+from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
 from cycledistill.recipes.run.session import wanted_exits
-from cycledistill.recipes.run.trained import TrainedRuns
+from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run
+from cycledistill.recipes.weights import read_weights
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
 from .data.clips import Clip
 from .evaluation.measure import evaluate
@@ -19,21 +21,60 @@ from .training.session import ADVICE
 from .training.sources import open_clips
 from .weights.loading import load_lifter_weights
 
-RUNS = TrainedRuns(
-    load_recipe=load_recipe,
-    create_model=lambda recipe, stored: create_model(recipe),
-    load_file=lambda model, path, recipe: load_lifter_weights(model, path, recipe.model.resize),
-    advice=ADVICE,
-    measured_by=("model", "hourglass", "cyclic", "evaluate", "data.source", "data.frames", "data.confidence"),
-)
-"""What is particular to runs of this integration."""
+
+def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> Lifter:
+    """The model of a run or checkpoint, wrapped, in eval mode, on the CPU.
+
+    Args:
+        path: A run's folder, a checkpoint, or a file of weights, ours or an official one (then ``recipe`` says of which
+            model).
+        ema: The average of the weights instead of the weights.
+        recipe: Replaces the recipe stored in the checkpoint.
+
+    Raises:
+        CheckpointError: Missing, damaged, of another model, or holding pickled code.
+
+    Example:
+        >>> model = load_trained("runs/a")
+        >>> model(keypoints).shape  # (B, F, 17, 2), normalised, to (B, F, 17, 3), metres
+    """
+    file, stored = find_weights(path, ema, recipe)
+    recipe = recipe or stored_recipe(path)
+    model = create_model(recipe)
+    if stored:
+        load_weights(model, read_weights(file), file, ADVICE)
+    else:
+        load_lifter_weights(model, file, recipe.model.resize)
+    return model.eval()
 
 
-load_trained, stored_recipe = RUNS.load, RUNS.recipe
-"""The model of a run, ready to use: ``load_trained("runs/a")``; and the recipe that it was trained by."""
+def stored_recipe(path: str | Path) -> Recipe:
+    """The recipe that a run or checkpoint was trained by.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
+    """
+    return recipe_of_run(path, load_recipe)
 
 
-def _tell(recipe: Recipe) -> tuple[str, str]:
+def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
+    """What a run recorded of the weights that `load_trained` takes from it, as ``model_card_kwargs``.
+
+    Args:
+        path: A run's folder or a checkpoint.
+        ema: Of the average of the weights.
+
+    Returns:
+        ``results``, empty where that step was not evaluated, ``evaluation`` and ``training``. Of files only the names.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
+
+    Example:
+        >>> model = load_trained("runs/a", ema=True)
+        >>> model.push_to_hub("user/lifter", model_card_kwargs=recorded_card("runs/a", ema=True))
+    """
+    recipe, stored = stored_recipe(path), read_recipe(find_checkpoint(path))
     data, section = recipe.data, recipe.evaluate
     tested = {
         "generated": "motion made by formulas, which says nothing about people",
@@ -42,15 +83,14 @@ def _tell(recipe: Recipe) -> tuple[str, str]:
     }[data.source]
     settings = f"{'with' if section.flip else 'without'} flip test, mode `{section.mode}`, border `{section.border}`"
     optim = f"{recipe.optim.name}, learning rate {recipe.optim.lr:g}, {data.batch_size} windows a process and step"
-    measured = (
-        f"test clips of {tested}; {settings}. Errors are in millimetres, velocity in millimetres a frame; pck150, auc "
-        "and temporal_std_ratio are shares."
-    )
-    return measured, f" on source `{data.source}` ({optim})"
-
-
-recorded_card = RunCards(stored_recipe, _tell).card
-"""What a run recorded of its weights, for the model card: ``model_card_kwargs=recorded_card("runs/a")``."""
+    return {
+        "results": recorded_results(stored, ema),
+        "evaluation": (
+            f"Measured by the run that trained the weights: test clips of {tested}; {settings}. Errors are in "
+            "millimetres, velocity in millimetres a frame; pck150, auc and temporal_std_ratio are shares."
+        ),
+        "training": recorded_training(stored, ema, f" on source `{data.source}` ({optim})"),
+    }
 
 
 def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:
@@ -78,4 +118,11 @@ def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:
         )
         return figures, {"clips": len(clips())}
 
-    return RUNS.evaluate(recipe, path, measure)
+    return measure_trained(
+        recipe,
+        path,
+        measure,
+        load_trained=load_trained,
+        stored_recipe=stored_recipe,
+        measured_by=("model", "hourglass", "cyclic", "evaluate", "data.source", "data.frames", "data.confidence"),
+    )

@@ -9,9 +9,9 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 from cycledistill.insight.report import Subject
+from cycledistill.recipes.errors import DataError
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
-from .errors import DataError
 from .trained import load_trained, stored_recipe
 from .training.build import image_size
 

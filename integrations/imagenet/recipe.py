@@ -55,18 +55,10 @@ class ModelSection:
 
 @dataclass
 class CyclicSection(sections.CyclicSection):
-    """What ``wrap_cyclic`` gets.
-
-    ``distill`` is a preset's name, nothing, or a mapping of ``Distill`` fields; with the key ``preset`` the mapping
-    changes that preset (``{preset: sdpose, token_weight: 0.01}``).
-    """
+    """What ``wrap_cyclic`` gets, ``blocks`` included; ``cycles=1`` is the plain model."""
 
     cycles: int = 2
     blocks: str = "auto"
-
-    def __post_init__(self) -> None:
-        check(self.cycles >= 1, "cyclic.cycles", self.cycles, "a whole number of at least 1 (1 = the plain model)")
-        super().__post_init__()
 
 
 @dataclass
@@ -90,12 +82,10 @@ class DataSection(ImageSource):
 class OptimSection(sections.OptimSection):
     """AdamW. ``lr`` is for 512 images a step and is scaled by the real number: lr * images / 512."""
 
-    name: str = "adamw"
     lr: float = 5e-4
     weight_decay: float = 0.05
     eps: float = 1e-8
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    clip: float | None = None
     clip_mode: Literal["norm", "value", "agc"] = "norm"
 
     def __post_init__(self) -> None:

@@ -70,10 +70,5 @@ class CyclicTask(ClassificationTask):
         terms = cast(CycleLoss, self.criterion).parts(output, target)
         parts = {"output_loss" if name == "output" else name: term for name, term in terms.items()}
         student = output[0] if isinstance(output, CycleOutput) else output
-        return {"loss": sum_terms(parts), "output": student, **parts}
-
-
-def sum_terms(parts: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The loss: the terms added in their order, as ``CycleLoss`` does."""
-    first, *rest = parts.values()
-    return sum(rest, first)
+        first, *rest = parts.values()
+        return {"loss": sum(rest, first), "output": student, **parts}

@@ -11,8 +11,6 @@ A run that was stopped or killed goes on, bit for bit, with ``--resume auto``.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cycledistill.recipes.run.command import Command, Flag
@@ -42,15 +40,11 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
     Example:
         >>> train(load_recipe("cpu_96", ["data.dir=imagenette", "run.max_steps=200"]))["exits"][1]["top1"]
     """
-    from cycledistill.recipes.run.accelerator import open_accelerator
     from cycledistill.recipes.run.loop import run_training
 
-    from .training.session import start
-    from .training.step import ImageStep
+    from .training.session import Session
 
-    began = time.monotonic()
-    with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
-        return run_training(start(recipe, accelerator, resume), ImageStep(), began)
+    return run_training(Session, recipe, resume)
 
 
 COMMAND = Command(
@@ -63,10 +57,7 @@ COMMAND = Command(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command: train, resume or evaluate; the summary goes to standard output as JSON."""
-    return COMMAND.main(argv)
-
+main = COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

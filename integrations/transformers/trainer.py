@@ -12,7 +12,7 @@ from torch import nn
 
 from cycledistill import CycleLoss, CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
 from cycledistill.plugin.install import handle_of
-from cycledistill.plugin.swap import Swapped, has_plugin, recipe_of, swap, swapped_since, unswap
+from cycledistill.plugin.swap import Swapped, recipe_of, swap, swapped_since, unswap
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -68,7 +68,7 @@ def unwrap_for_trainer(model: Model) -> Model:
     Raises:
         StackError: ``wrap_for_trainer`` was not called on it, or another tool swapped its class since.
     """
-    if not has_plugin(model, TrainerHost):
+    if not issubclass(type(model), TrainerHost):
         raise StackError(f"{type(model).__name__} is not wrapped by wrap_for_trainer, so there is nothing to undo")
     if swapped_since(model) is not None:
         raise StackError(f"another tool made the model a {swapped_since(model)}: undo that first")

@@ -212,3 +212,13 @@ def test_study_goes_on_where_it_stopped(study: ModuleType, tmp_path: Path, capsy
     with pytest.raises(SystemExit):
         study.main([*arguments, "full", "--epochs", "2"])
     assert "holds a study of other settings" in capsys.readouterr().err
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    common = load_script("benchmarks/common.py")
+    # A machine that slows down tenfold half way: paired ratios do not notice.
+    seconds = {"a": [2.0, 2.2, 20.0, 24.0], "b": [1.0, 1.0, 10.0, 10.0]}
+    ratio, spread = common.paired_ratio(seconds, "a", "b")
+    assert ratio == pytest.approx(2.1)
+    assert spread == pytest.approx((2.25 - 2.0) / 2)
+    assert common.paired_ratio({"a": [3.0], "b": [2.0]}, "a", "b") == (1.5, 0.0)

@@ -271,7 +271,7 @@ def test_broken_training_annotations(
 def test_a_full_disk_leaves_the_old_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cycledistill.recipes.weights import checkpoint
+    from cycledistill.recipes.weights import files
 
     root = write_dots(tmp_path / "set")
     main(command(root, "--max-steps", "1"))
@@ -280,7 +280,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(files, "save_file", full)
     message = fails(capsys, command(root, "--resume", "auto"))
     assert "No space left" in message and "step-00000001" in message
     assert [path.name for path in (root / "run" / "checkpoints").iterdir()] == ["step-00000001"]

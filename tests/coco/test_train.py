@@ -204,7 +204,7 @@ def test_compiled_training_is_the_same(tiny: Recipe, tmp_path: Path) -> None:
 
 
 def test_nan_names_step_and_terms(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cycledistill.integrations.coco.training import step as module
+    from cycledistill.integrations.coco.training import session as module
 
     train(change(tiny, run__max_steps=2))
     before = load_file(last(tiny) / "model.safetensors")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cycledistill import StackError, wrap_cyclic
 from cycledistill.cost.macs import MacCounter, Macs
 from cycledistill.cost.report import CostReport, cost
-from cycledistill.cost.timing import interleaved, paired_ratio
+from cycledistill.cost.timing import interleaved
 
 TOKENS, FEATURES, DIM, HIDDEN, CLASSES, DEPTH = 4, 6, 8, 16, 5, 3
 LENGTH = TOKENS + 1  # and the class token
@@ -324,12 +324,3 @@ def test_timing_holds_torch_to_one_thread_and_puts_everything_back() -> None:
     assert (torch.get_num_threads(), gc.isenabled()) == (2, True)
     with pytest.raises(ValueError, match="repeats"):
         interleaved({"a": fail}, repeats=0)
-
-
-def test_ratios_are_taken_within_a_round() -> None:
-    # A machine that slows down tenfold half way: paired ratios do not notice.
-    seconds = {"a": [2.0, 2.2, 20.0, 24.0], "b": [1.0, 1.0, 10.0, 10.0]}
-    ratio, spread = paired_ratio(seconds, "a", "b")
-    assert ratio == pytest.approx(2.1)
-    assert spread == pytest.approx((2.25 - 2.0) / 2)
-    assert paired_ratio({"a": [3.0], "b": [2.0]}, "a", "b") == (1.5, 0.0)

@@ -87,7 +87,7 @@ def test_modes_and_arguments_that_cannot_be(tmp_path: Path) -> None:
         ({"format": "tflite"}, "'onnx', 'pt2', 'safetensors'"),
         ({"exit": 0}, "exit=0"),
         ({"inputs": "image"}, "a tensor, a tuple"),
-        ({"inputs": None}, "declares no input size"),
+        ({"inputs": None}, "declares no size that runs"),
     ):
         with pytest.raises(ValueError, match=message):
             export(model, path, **{"inputs": image(), **keywords})

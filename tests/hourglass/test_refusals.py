@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cycledistill import StackError, unwrap_hourglass, wrap_hourglass, wrap_pruning
 from cycledistill.hourglass.key_map import KEY_MAP, from_official, to_official
-from cycledistill.plugin.state import HOURGLASS_STATE
+from cycledistill.plugin.handle import HOURGLASS_STATE
 from tests.hourglass.models import FRAMES, WIDTH, FrameModel, JointModel, SequenceFirst, awake, build, poses
 
 

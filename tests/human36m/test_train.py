@@ -193,7 +193,7 @@ def test_official_weights_to_start_from(tiny: Recipe, tmp_path: Path) -> None:
 
 
 def test_nan_names_step_and_terms(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cycledistill.integrations.human36m.training import step as module
+    from cycledistill.integrations.human36m.training import session as module
 
     train(change(tiny, run__max_steps=2))
     before = load_file(last(tiny) / "model.safetensors")

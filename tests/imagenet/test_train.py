@@ -13,12 +13,11 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from cycledistill.integrations.imagenet.errors import DataError
 from cycledistill.integrations.imagenet.recipe import load_recipe
 from cycledistill.integrations.imagenet.train import main, train
 from cycledistill.integrations.imagenet.trained import load_trained
 from cycledistill.integrations.imagenet.training.optim import Schedule, create_optimizer
-from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError
+from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError
 from cycledistill.recipes.weights.checkpoint import read_recipe, read_state
 from tests.imagenet.pictures import SIZE
 from tests.recipes.run_checks import assert_same_state, changing, last, launch, rows

@@ -15,7 +15,7 @@ import timm
 from timm.models import vision_transformer
 
 from cycledistill import StackError, unwrap_pruning, wrap_cyclic, wrap_pruning
-from cycledistill.plugin.state import PRUNE_STATE
+from cycledistill.plugin.handle import PRUNE_STATE
 from tests.prune.oracle import images, vit
 
 

@@ -43,15 +43,8 @@ def read_distill(value: str | dict[str, Any] | None) -> Distill | None:
 def plain_distill(scheme: object) -> str | dict[str, Any] | None:
     """What `read_distill` reads the same scheme from: a preset's name, or the fields that differ from the defaults.
 
-    Args:
-        scheme: What ``model.cyclic.distill`` holds.
-
     Raises:
         RecipeError: The scheme, or one of its fields, is code.
-
-    Example:
-        >>> plain_distill(Distill(output_weight=1.0)), plain_distill(Distill.preset("sdpose"))
-        ({'output_weight': 1.0}, 'sdpose')
     """
     if scheme is None:
         return None

@@ -23,6 +23,14 @@ from cycledistill.recipes.errors import RecipeError
 _logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_IN_WORDS = {
+    type(None): "null",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a mapping",
+}
 Overrides = Sequence[str | tuple[str, Any]] | Mapping[str, Any]
 
 
@@ -33,35 +41,27 @@ def load(
     overrides: Overrides = (),
     renamed: Mapping[str, str] | None = None,
 ) -> T:
-    """Read a recipe: the defaults of ``cls``, then a file, then overrides.
+    """Read a recipe: the defaults of ``cls``, then a file, then overrides; see any command's ``load_recipe``.
 
-    Args:
-        cls: The recipe, a dataclass of dataclasses.
-        package: The package whose folder ``configs`` holds the packaged files.
-        source: A YAML file, the name of a packaged one, a mapping, or nothing for the defaults. A file holds only what
-            differs from the defaults.
-        overrides: ``"section.key=value"`` strings, the value read as YAML, or pairs of dotted key and value; or a
-            mapping of dotted keys to values. The later one wins; only the whole is checked.
-        renamed: Dotted keys of earlier versions to today's; they are taken for those, with a warning.
+    ``renamed`` are dotted keys of earlier versions and today's; they are taken for those, with a warning.
 
     Raises:
         RecipeError: A file that is not there or not YAML, an unknown key (the nearest known one is named), a value of
             the wrong type or out of range.
     """
     data = copy.deepcopy(dict(source)) if isinstance(source, Mapping) else read_yaml(source, package)
-    pairs = overrides.items() if isinstance(overrides, Mapping) else overrides
-    _rename(data, renamed or {}, cls)
-    for key, value in (parse_override(each) if isinstance(each, str) else each for each in pairs):
-        merge(data, _todays(key, renamed or {}), value, cls)
+    renamed = renamed or {}
+    given = overrides.items() if isinstance(overrides, Mapping) else overrides
+    pairs = [parse_override(each) if isinstance(each, str) else each for each in given]
+    for key, value in _take_renamed(data, renamed) + pairs:
+        if key in renamed:
+            _logger.warning("%s is called %s now", key, renamed[key])
+        merge(data, renamed.get(key, key), value, cls)
     return build(cls, data)
 
 
 def check(ok: bool, key: str, given: object, expected: str) -> None:
-    """Refuse a value that is out of range.
-
-    Raises:
-        RecipeError: ``ok`` is false; the message has the key, what was given and what was expected.
-    """
+    """Refuse a value that is out of range."""
     if not ok:
         raise RecipeError(f"{key}={given!r}: expected {expected}.")
 
@@ -70,7 +70,6 @@ def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
     """Read a YAML file by path, or one packaged in ``package`` by name; nothing gives an empty recipe."""
     if source is None:
         return {}
-    packaged = resources.files(package) / "configs"
     names = packaged_names(package)
     name = str(source).removesuffix(".yaml")
     if Path(source).is_file():
@@ -79,7 +78,7 @@ def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
         except (UnicodeDecodeError, OSError) as error:
             raise RecipeError(f"config {source} cannot be read as text: {error}") from error
     elif name in names:
-        text = (packaged / f"{name}.yaml").read_text(encoding="utf-8")
+        text = (resources.files(package) / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
     else:
         raise RecipeError(f"config {str(source)!r} is neither a file nor one of the packaged recipes {names}.")
     try:
@@ -102,36 +101,23 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise RecipeError(f"--set {text!r}: the value is not plain YAML: {error}") from error
 
 
-def merge(data: dict[str, Any], key: str, value: Any, cls: type) -> None:
+def merge(data: dict[str, Any], key: str, value: Any, cls: Any, path: str = "") -> None:
     """Put ``value`` at a dotted key of nested ``data``; the key must exist in ``cls`` (or lie inside a mapping)."""
-    section, _, rest = key.partition(".")
-    hints = get_type_hints(cls)
-    if section not in hints or (not rest and dataclasses.is_dataclass(hints[section])):
-        raise _unknown(key, list(_leaves(cls)))
-    if not rest:
-        data[section] = value
-    elif dataclasses.is_dataclass(hints[section]):
-        inner = data.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise RecipeError(f"{section}: got {inner!r}, expected a section with keys.")
-        _merge_leaf(inner, section, rest, value, hints[section])
-    else:
-        raise _unknown(key, list(_leaves(cls)))
-
-
-def _merge_leaf(data: dict[str, Any], section: str, key: str, value: Any, cls: Any) -> None:
     name, _, rest = key.partition(".")
-    hints = get_type_hints(cls)
-    if name not in hints or (rest and dict not in _origins(hints[name])):
-        raise _unknown(f"{section}.{key}", [f"{section}.{leaf}" for leaf in _leaves(cls)])
-    if not rest:
+    hint = get_type_hints(cls).get(name)
+    mapping = dict in [get_origin(each) for each in _members(hint)]
+    if rest and dataclasses.is_dataclass(hint):
+        inner = data.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{path}{name}: got {inner!r}, expected a section with keys.")
+        merge(inner, rest, value, hint, f"{path}{name}.")
+    elif hint is None or dataclasses.is_dataclass(hint) or (rest and not mapping):
+        raise _unknown(f"{path}{key}", list(_leaves(cls, path)))
+    elif rest:  # a field inside a mapping, such as cyclic.distill.token_weight: a preset's name becomes a mapping first
+        current = data.get(name, getattr(cls(), name))
+        data[name] = ({"preset": current} if isinstance(current, str) else current or {}) | {rest: value}
+    else:
         data[name] = value
-        return
-    # A field inside a mapping, such as cyclic.distill.token_weight: a preset's name becomes a mapping first.
-    current = data.get(name, _default(cls, name))
-    inner = {"preset": current} if isinstance(current, str) else dict(current or {})
-    inner[rest] = value
-    data[name] = inner
 
 
 def build(cls: type[T], data: dict[str, Any], path: str = "") -> T:
@@ -151,11 +137,6 @@ def build(cls: type[T], data: dict[str, Any], path: str = "") -> T:
         else:
             values[key] = _coerce(value, hint, full)
     return cls(**values)
-
-
-def as_dict(value: Any) -> dict[str, Any]:
-    """The dataclass as nested plain data."""
-    return dataclasses.asdict(value)
 
 
 def changed(before: dict[str, Any], after: dict[str, Any], path: str = "") -> list[str]:
@@ -179,21 +160,16 @@ def did_you_mean(word: str, known: list[str]) -> str:
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
-def _rename(data: dict[str, Any], renamed: Mapping[str, str], cls: type) -> None:
-    """Move the values under keys of earlier versions to where they belong today."""
+def _take_renamed(data: dict[str, Any], renamed: Mapping[str, str]) -> list[tuple[str, Any]]:
+    """Take the values under keys of earlier versions out of a file's data."""
+    taken = []
     for old, new in renamed.items():
         (section, _, name), (to, _, key) = old.partition("."), new.partition(".")
-        if not isinstance(data.get(section), dict) or name not in data[section]:
-            continue
-        if isinstance(data.get(to), dict) and key in data[to]:
-            raise RecipeError(f"{old} is called {new} now: give one of the two.")
-        merge(data, _todays(old, renamed), data[section].pop(name), cls)
-
-
-def _todays(key: str, renamed: Mapping[str, str]) -> str:
-    if key in renamed:
-        _logger.warning("%s is called %s now", key, renamed[key])
-    return renamed.get(key, key)
+        if isinstance(data.get(section), dict) and name in data[section]:
+            if isinstance(data.get(to), dict) and key in data[to]:
+                raise RecipeError(f"{old} is called {new} now: give one of the two.")
+            taken.append((old, data[section].pop(name)))
+    return taken
 
 
 def _unknown(key: str, known: list[str]) -> RecipeError:
@@ -210,19 +186,8 @@ def _leaves(cls: Any, path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
 
 
-def _default(cls: Any, name: str) -> Any:
-    found = next(item for item in dataclasses.fields(cls) if item.name == name)
-    if found.default_factory is not dataclasses.MISSING:
-        return found.default_factory()
-    return found.default
-
-
 def _members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _origins(hint: Any) -> list[Any]:
-    return [get_origin(member) or member for member in _members(hint)]
 
 
 def _coerce(value: Any, hint: Any, key: str) -> Any:
@@ -236,9 +201,8 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
 
 
 def _fit(value: Any, hint: Any, key: str) -> tuple[bool, Any]:
-    origin = get_origin(hint)
-    if hint is type(None):
-        return value is None, None
+    """Whether a value fits a type, and the value in that type."""
+    origin = get_origin(hint) or hint
     if origin is Literal:
         return isinstance(value, str) and value in get_args(hint), value
     if origin is list:
@@ -248,38 +212,24 @@ def _fit(value: Any, hint: Any, key: str) -> tuple[bool, Any]:
         return True, [_coerce(entry, item, f"{key}[{i}]") for i, entry in enumerate(value)]
     if origin is dict:
         return isinstance(value, dict) and all(isinstance(name, str) for name in value), value
-    if hint is float:
-        return _fit_float(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
+    if isinstance(value, bool):
+        return hint is bool, value
+    if hint is float and isinstance(value, (int, str)):
+        try:
+            return True, float(value)  # YAML 1.1 reads 1e-3 (no dot) as text
+        except ValueError:
+            return False, None
     return isinstance(value, hint), value
-
-
-def _fit_float(value: Any) -> tuple[bool, Any]:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return False, None
-    try:
-        return True, float(value)  # YAML 1.1 reads 1e-3 (no dot) as text
-    except ValueError:
-        return False, None
 
 
 def _describe(hint: Any) -> str:
     names = []
     for member in _members(hint):
-        origin = get_origin(member)
+        origin = get_origin(member) or member
         if origin is Literal:
             names.append("one of " + ", ".join(map(repr, get_args(member))))
         elif origin is list:
             names.append(f"a list of {_describe(get_args(member)[0])}")
-        elif origin is dict:
-            names.append("a mapping")
-        elif member is type(None):
-            names.append("null")
         else:
-            names.append(
-                {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}.get(
-                    member.__name__, member.__name__
-                )
-            )
+            names.append(_IN_WORDS[origin])
     return " or ".join(names)

@@ -6,11 +6,6 @@ from importlib import resources
 
 
 def packaged_names(package: str) -> list[str]:
-    """Names of the recipes in the folder ``configs`` of ``package``: of its YAML files, without their ending.
-
-    Example:
-        >>> "sdpose_s_v1" in packaged_names("cycledistill.integrations.coco")
-        True
-    """
+    """Names of the recipes in the folder ``configs`` of ``package``: of its YAML files, without their ending."""
     folder = resources.files(package) / "configs"
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from cycledistill.recipes.config.distillation import read_distill
-from cycledistill.recipes.config.overrides import Overrides, as_dict, check, load
+from cycledistill.recipes.config.overrides import Overrides, check, load
 from cycledistill.recipes.config.packaged import packaged_names
 
 R = TypeVar("R")
@@ -60,7 +61,7 @@ class BaseRecipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole recipe as plain data, as YAML and JSON can hold it."""
-        return as_dict(self)
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
 
 
 @dataclass
@@ -87,7 +88,7 @@ class CyclicSection:
     distill: str | dict[str, Any] | None = "sdpose"
 
     def __post_init__(self) -> None:
-        check(self.cycles is None or self.cycles >= 1, "cyclic.cycles", self.cycles, "1 or more, or nothing")
+        check(self.cycles is None or self.cycles >= 1, "cyclic.cycles", self.cycles, "at least 1, or nothing")
         read_distill(self.distill)
 
 

@@ -40,14 +40,7 @@ class ModelFacts:
 
 
 def card_body(model: nn.Module, config: Mapping[str, Any], facts: ModelFacts, fields: CardFields) -> str:
-    """The card below its metadata, in Markdown.
-
-    Args:
-        model: The model; it is not run, its costs are counted on a copy without data.
-        config: What ``config.json`` will hold.
-        facts: What the model knows of itself.
-        fields: What the publisher says.
-    """
+    """The card below its metadata, in Markdown."""
     name = config["name"] or config["model_class"]
     plain: dict[str, Any] = {} if handle_of(model, "cyclic") else {"cycles": 1, "blocks": facts.stack}
     note = f" It was built from the name `{name}` ({config['note']}), with the sizes below." if config["note"] else ""

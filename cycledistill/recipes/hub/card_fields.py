@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from cycledistill.recipes.errors import RecipeError
 from cycledistill.recipes.hub.config import check_names
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
 METADATA = ("license", "license_name", "license_link", "tags", "datasets", "base_model")
 Figures = Mapping[str, float]
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -94,51 +91,8 @@ def card_fields(given: Mapping[str, Any] | None) -> CardFields:
     return CardFields(**given)
 
 
-@dataclass(frozen=True)
-class RunCards(Generic[R]):
-    """What the runs of one training command recorded, for the cards of their models.
-
-    Attributes:
-        recipe: From a run's or checkpoint's path to its recipe.
-        tell: From a recipe to how it measures, a sentence or more, and what it trains on and how, a clause.
-    """
-
-    recipe: Callable[[str | Path], R]
-    tell: Callable[[R], tuple[str, str]]
-
-    def card(self, path: str | Path, ema: bool = False) -> dict[str, Any]:
-        """What a run recorded of the weights that ``load_trained`` takes from it, as ``model_card_kwargs``.
-
-        Args:
-            path: A run's folder or a checkpoint.
-            ema: Of the average of the weights.
-
-        Returns:
-            ``results``, empty where that step was not evaluated, ``evaluation`` and ``training``. Of files only the
-            names.
-
-        Raises:
-            CheckpointError: There is no checkpoint, or it holds no recipe of this command.
-
-        Example:
-            >>> model = load_trained("runs/a", ema=True)
-            >>> model.push_to_hub("user/mine", model_card_kwargs=recorded_card("runs/a", ema=True))
-        """
-        stored = read_recipe(find_checkpoint(path))
-        measured, trained = self.tell(self.recipe(path))
-        return {
-            "results": recorded_results(stored, ema),
-            "evaluation": f"Measured by the run that trained the weights: {measured}",
-            "training": recorded_training(stored, ema, trained),
-        }
-
-
 def recorded_results(recipe: Mapping[str, Any], ema: bool) -> dict[str, dict[str, float]]:
     """The figures that a checkpoint's ``recipe.json`` holds of its weights, a column an exit.
-
-    Args:
-        recipe: What was read.
-        ema: Those of the average of the weights.
 
     Returns:
         ``{"1 cycle": {"AP": ...}, ...}``; empty where the step was not evaluated.

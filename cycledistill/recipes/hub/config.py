@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -23,11 +22,6 @@ T = TypeVar("T")
 
 def read_fields(cls: type[T], data: Mapping[str, Any], place: str = "") -> T:
     """A dataclass from plain data; lists become tuples, and the dataclass checks the values.
-
-    Args:
-        cls: The dataclass.
-        data: Field -> value.
-        place: What the fields stand in, for messages: ``"network."``.
 
     Raises:
         RecipeError: Not a mapping, or fields that the dataclass does not have.
@@ -53,30 +47,17 @@ def read_model_fields(cls: type[T], network: type[Any], data: Mapping[str, Any])
 
 
 def check_names(given: Iterable[str], known: list[str], place: str = "") -> None:
-    """Refuse names that are not known.
-
-    Raises:
-        RecipeError: The first of them, with the nearest known one.
-    """
+    """Refuse names that are not known."""
     for name in given:
         if name not in known:
             raise RecipeError(f"unknown field '{place}{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")
 
 
 def take(data: dict[str, Any], name: str) -> Any:
-    """Take a field out of plain data.
-
-    Raises:
-        RecipeError: It is not there.
-    """
+    """Take a field out of plain data."""
     if name not in data:
         raise RecipeError(f"the field {name!r} is missing; there are: {', '.join(data) or 'none'}")
     return data.pop(name)
-
-
-def as_json(value: Any) -> Any:
-    """The same as JSON gives it back: tuples are lists."""
-    return json.loads(json.dumps(value))
 
 
 def cycles_of(model: nn.Module) -> dict[str, Any]:
@@ -100,12 +81,7 @@ def scheme_of(value: Any) -> Any:
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-    """What a config must be able to say of a model, as sentences and how they end: plug-ins and weights.
-
-    Example:
-        >>> describe(nn.Linear(2, 1, bias=False))
-        {'model.cyclic acts on': 'nothing', ..., 'weight is': (1, 2)}
-    """
+    """What a config must be able to say of a model, as sentences and how they end: plug-ins and weights."""
     said = {f"model.{name} acts on": _place(handle_of(model, name)) for name in ("cyclic", "pruning", "hourglass")}
     groups = getattr(handle_of(model, "cyclic"), "groups", None)
     shapes = {f"{name} is": tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -113,12 +89,7 @@ def describe(model: nn.Module) -> dict[str, Any]:
 
 
 def contradictions(own: Mapping[str, Any], config: Mapping[str, Any], shown: int = 3) -> str:
-    """Where a model's description is not that of a model built from its config, in words; empty where it is.
-
-    Example:
-        >>> contradictions({"a is": 1, "b is": 2}, {"a is": 1, "c is": 3})
-        'b is 2, and the config can say only: none; c is missing, and the config can say only: 3'
-    """
+    """Where a model's description is not that of a model built from its config, in words; empty where it is."""
     other = [each for each in {**own, **config} if own.get(each) != config.get(each)]
     told = [
         f"{each} {own.get(each, 'missing')}, and the config can say only: {config.get(each, 'none')}" for each in other

@@ -20,19 +20,14 @@ from huggingface_hub.errors import (
 )
 
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.files import first_line
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
 @dataclass(frozen=True)
 class HubFiles:
-    """A published model.
-
-    Attributes:
-        source: What an error calls it: the folder, or the name on the hub.
-        config: What its ``config.json`` holds.
-        weights: Its ``model.safetensors``.
-    """
+    """A published model."""
 
     source: str
     config: dict[str, Any]
@@ -41,11 +36,6 @@ class HubFiles:
 
 def find_files(name: str | Path, **download: Any) -> HubFiles:
     """The files of a model in a folder, or on the hub (downloaded, or from its cache).
-
-    Args:
-        name: A folder that ``save_pretrained`` wrote, or ``"user/model"``. A folder of that name comes first.
-        **download: For ``huggingface_hub.hf_hub_download``: ``revision``, ``token``, ``cache_dir``, ``force_download``,
-            ``local_files_only``.
 
     Raises:
         CheckpointError: Neither a folder nor a repository that can be read; a file is missing; the config is no JSON.
@@ -78,25 +68,25 @@ def _from_hub(name: str, file: str, download: dict[str, Any]) -> Path:
     try:
         return Path(hf_hub_download(repo_id=name, filename=file, **download))
     except HFValidationError as error:
-        reason = f"and can be no name on the Hugging Face hub, where models are called user/name: {_line(error)}"
+        reason = f"and can be no name on the Hugging Face hub, where models are called user/name: {first_line(error)}"
     except RepositoryNotFoundError as error:
         reason = (
             "and the Hugging Face hub has no model of this name that you may read. Check the name; for a private or "
-            f"gated one log in (hf auth login) or pass token=...: {_line(error)}"
+            f"gated one log in (hf auth login) or pass token=...: {first_line(error)}"
         )
     except RevisionNotFoundError as error:
-        reason = f"and the model of this name on the Hugging Face hub has no such revision{at}: {_line(error)}"
+        reason = f"and the model of this name on the Hugging Face hub has no such revision{at}: {first_line(error)}"
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         reason = (
             f"and the Hugging Face hub cannot be reached to look for {file} there (offline?), nor is it in the cache "
             "of earlier downloads. Check the name, connect, or give a folder that model.save_pretrained(folder) wrote: "
-            f"{_line(error.__cause__ or error)}"
+            f"{first_line(error.__cause__ or error)}"
         )
     except EntryNotFoundError as error:
         reason = f"and the model of this name on the Hugging Face hub has no {file}{at}, so it is none of this library"
         raise CheckpointError(f"{name!r} is no folder here, {reason}") from error
     except (HfHubHTTPError, OSError) as error:
-        reason = f"and {file} cannot be had from the Hugging Face hub: {_line(error)}"
+        reason = f"and {file} cannot be had from the Hugging Face hub: {first_line(error)}"
     raise CheckpointError(f"{name!r} is no folder here, {reason}")
 
 
@@ -108,7 +98,3 @@ def _read_config(path: Path, source: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{source}: {CONFIG} holds a {type(config).__name__}, an object is expected")
     return config
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,7 +18,7 @@ from cycledistill.plugin.swap import Swapped, recipe_of
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.hub.card import ModelFacts, card_body
 from cycledistill.recipes.hub.card_fields import card_fields
-from cycledistill.recipes.hub.config import as_json, check_names, contradictions, describe, take
+from cycledistill.recipes.hub.config import check_names, contradictions, describe, take
 from cycledistill.recipes.hub.files import CARD, CONFIG, WEIGHTS, find_files
 from cycledistill.recipes.weights.checkpoint import load_weights
 from cycledistill.recipes.weights.files import read_weights, write_weights
@@ -220,7 +220,8 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
         """What goes into ``config.json``; refused where a model built from it would be another than this one."""
         if config is not None:
             raise RecipeError("config=...: the config is made from the model itself; leave it out")
-        own, built_from = self.own_class(), as_json(self.hub_config())
+        own = self.own_class()
+        built_from = json.loads(json.dumps(self.hub_config()))  # as it is read again: tuples are lists
         with torch.device("meta"):
             copy = own.from_hub_config(dict(built_from))
         wrong = contradictions(describe(self), describe(copy))

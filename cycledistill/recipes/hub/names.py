@@ -13,12 +13,6 @@ C = TypeVar("C")
 def published(models: Mapping[str, C], name: str, kind: str, listing: str) -> C:
     """What a name stands for.
 
-    Args:
-        models: Name -> config.
-        name: What was asked for.
-        kind: What the models are: ``"pose model"``.
-        listing: The function that names them all.
-
     Raises:
         ValueError: An unknown name, with the nearest known ones.
     """
@@ -30,11 +24,7 @@ def published(models: Mapping[str, C], name: str, kind: str, listing: str) -> C:
 
 
 def check_options(options: Iterable[str], known: Iterable[str], who: str) -> None:
-    """Refuse options that a model does not have.
-
-    Raises:
-        ValueError: The first of them, with the nearest known one.
-    """
+    """Refuse options that a model does not have."""
     known = set(known)
     for option in options:
         if option not in known:
@@ -44,14 +34,6 @@ def check_options(options: Iterable[str], known: Iterable[str], who: str) -> Non
 
 def split_options(config: Any, options: Mapping[str, Any], who: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of a model as those of its network and those of the plug-ins on it.
-
-    Args:
-        config: The model's config, a dataclass that holds its network's as ``network``.
-        options: Fields of either to set otherwise.
-        who: The model's name, for the message.
-
-    Raises:
-        ValueError: An option that neither has, with the nearest known one.
 
     Example:
         >>> split_options(PoseModelConfig(), {"depth": 6, "keep": 0.5}, "ppt_s")

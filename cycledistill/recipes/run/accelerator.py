@@ -22,11 +22,6 @@ def open_accelerator(device: str, precision: str) -> Iterator[Any]:
     Accelerate keeps one state a process, so that a second run of another precision would be refused. A state that was
     there before is left alone.
 
-    Args:
-        device: The recipe's ``run.device``: ``"auto"`` (an accelerator where there is one), ``"cpu"``, ``"cuda"`` or
-            ``"mps"``.
-        precision: The recipe's ``run.precision``: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-
     Raises:
         RecipeError: The device is not there, or does not have the precision.
     """

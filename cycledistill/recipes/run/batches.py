@@ -74,15 +74,7 @@ class EpochBatches(Sampler[list[Key]]):
 def batch_loader(
     dataset: Dataset[B], batches: EpochBatches, workers: int, pin_memory: bool, seed: int
 ) -> DataLoader[B]:
-    """A data loader in the order of ``batches``; set ``batches.epoch`` before each epoch.
-
-    Args:
-        dataset: Its ``__getitems__`` takes the keys of a batch and makes the whole batch.
-        batches: Which keys.
-        workers: Loader processes.
-        pin_memory: As for ``DataLoader``.
-        seed: Of the loader's own generator.
-    """
+    """A data loader in the order of ``batches``; set ``batches.epoch`` before each epoch."""
     return DataLoader(
         dataset,
         batch_sampler=batches,

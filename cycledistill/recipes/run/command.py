@@ -71,14 +71,6 @@ class Command:
         help: What it trains, in one line.
         requires: What to install where a module that the work needs is missing: ``"cycledistill[coco]"``.
         data: The flag ``--data``, and others about data: what `RUN_FLAGS` does not have.
-
-    Example:
-        >>> COMMAND = Command(
-        ...     package=__package__,
-        ...     help="train or evaluate a pose model",
-        ...     requires="cycledistill[coco]",
-        ...     data=(Flag("--data", "data.root", "folder or zip file of the data set"),),
-        ... )
     """
 
     package: str
@@ -93,9 +85,6 @@ class Command:
 
     def main(self, argv: Sequence[str] | None = None) -> int:
         """Read the arguments and run.
-
-        Args:
-            argv: The arguments after the program's name; default, those of the process.
 
         Returns:
             The exit code, see :meth:`run`.
@@ -131,9 +120,6 @@ class Command:
 
     def run(self, args: argparse.Namespace) -> int:
         """Train, resume or evaluate; the summary goes to standard output as JSON.
-
-        Args:
-            args: From a parser with the command's arguments.
 
         Returns:
             0; 2 where something cannot be used, with the reason on stderr; 130 after Ctrl-C.

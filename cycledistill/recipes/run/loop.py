@@ -2,85 +2,43 @@
 
 from __future__ import annotations
 
-import logging
+import math
 import time
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from torch import Tensor
+import torch
 
+from cycledistill.recipes.errors import NonFiniteLossError
 from cycledistill.recipes.run.accelerator import open_accelerator
-from cycledistill.recipes.run.finite import finite_terms
 from cycledistill.recipes.run.seeding import STEP, derive_seed, seed_all
 from cycledistill.recipes.run.session import TrainingSession
 
-_logger = logging.getLogger(__name__)
 
-S = TypeVar("S", bound=TrainingSession, contravariant=True)
-ADVICE = "Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or fp32 instead of fp16 helps."
-
-
-class TrainingStep(Protocol[S]):
-    """What a command does at each step; the loop does the rest."""
-
-    measures: tuple[str, ...]
-    """First letters of terms that are not losses: they go into the log's row as they are, not as means."""
-
-    def prepare(self, session: S) -> tuple[float, dict[str, float]]:
-        """Set all that is a function of the step; returns the learning rate and what else the log shall hold."""
-
-    def terms(self, session: S, batch: Any, logs: bool) -> dict[str, Tensor]:
-        """The forward: ``loss`` and its terms, with measures where ``logs`` says that this step is logged."""
-
-    def evaluate(self, session: S) -> dict[str, Any]:
-        """Measure the weights, log the figures and return them."""
-
-
-def train_recipe(
-    recipe: Any, session: type[TrainingSession], training_step: TrainingStep[Any], resume: str | None
-) -> dict[str, Any]:
-    """Run a recipe from beginning to end: what the ``train`` of every command does.
-
-    Args:
-        recipe: The command's.
-        session: The command's, not yet started.
-        training_step: What is particular to the command.
-        resume: As for :meth:`TrainingSession.start`.
-
-    Returns:
-        What :func:`run_training` returns.
-    """
-    began = time.monotonic()
-    with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
-        return run_training(session.start(recipe, accelerator, resume), training_step, began)
-
-
-def run_training(session: S, training_step: TrainingStep[S], began: float) -> dict[str, Any]:
+def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -> dict[str, Any]:
     """Train to the recipe's end, or to ``run.max_steps``.
-
-    Args:
-        session: A run, fresh or resumed.
-        training_step: What is particular to the command.
-        began: ``time.monotonic()`` at the start of the command.
 
     Returns:
         What the last evaluation returned, and ``step``, ``epoch``, ``finished``, ``skipped``, ``checkpoint`` (its
         folder), ``best`` (that of the best evaluation) and ``seconds``.
 
     Raises:
+        RecipeError: The recipe does not fit the model or this machine, or ``run.output`` holds another run.
         NonFiniteLossError: The loss became nan or infinite; the weights were not updated by that step.
-        CheckpointError: A checkpoint cannot be written.
+        CheckpointError: A checkpoint cannot be gone on from, or cannot be written.
     """
-    recipe, measured = session.recipe, dict[str, Any]()
-    while session.epoch < recipe.schedule.epochs and not session.stopped:
-        _run_epoch(session, training_step, began)
-        ends = session.epoch == recipe.schedule.epochs or session.stopped
-        if ends or session.epoch % recipe.evaluate.every == 0:
-            session.share_buffers()
-            measured = {"step": session.step, **training_step.evaluate(session)}
-        session.save(measured if measured.get("step") == session.step else None)
-    if session.log:
-        session.log.close()
-    session.accelerator.wait_for_everyone()  # the checkpoint named below is complete
+    began, measured = time.monotonic(), dict[str, Any]()
+    with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
+        session = kind.start(recipe, accelerator, resume)
+        while session.epoch < recipe.schedule.epochs and not session.stopped:
+            _run_epoch(session, began)
+            ends = session.epoch == recipe.schedule.epochs or session.stopped
+            if ends or session.epoch % recipe.evaluate.every == 0:
+                session.share_buffers()
+                measured = {"step": session.step, **session.evaluate()}
+            session.save(measured if measured.get("step") == session.step else None)
+        if session.log:
+            session.log.close()
+        accelerator.wait_for_everyone()  # the checkpoint named below is complete
     return {
         **measured,
         "step": session.step,
@@ -93,7 +51,7 @@ def run_training(session: S, training_step: TrainingStep[S], began: float) -> di
     }
 
 
-def _run_epoch(session: S, training_step: TrainingStep[S], began: float) -> None:
+def _run_epoch(session: TrainingSession, began: float) -> None:
     """Train to the end of the epoch, or to ``run.max_steps``."""
     from tqdm import tqdm  # comes with the integrations
 
@@ -108,13 +66,13 @@ def _run_epoch(session: S, training_step: TrainingStep[S], began: float) -> None
         disable=None if run.progress and accelerator.is_main_process else True,
     )
     for batch in bar:
-        rate, extra = training_step.prepare(session)
+        rate, extra = session.prepare()
         for group in session.optimizer.param_groups:
             group["lr"] = rate
         seed_all(derive_seed(run.seed, STEP, session.step, accelerator.process_index))
         logs = (session.step + 1) % run.log_every == 0
-        terms = _train_step(session, training_step, batch, logs)
-        measures = {name: terms.pop(name) for name in list(terms) if name.startswith(training_step.measures)}
+        terms = _train_step(session, batch, logs)
+        measures = {name: terms.pop(name) for name in list(terms) if name.startswith(session.measures)}
         session.meter.add(terms)
         session.step, session.batch = session.step + 1, session.batch + 1
         bar.set_postfix(loss=f"{terms['loss']:.5f}", refresh=False)
@@ -131,14 +89,23 @@ def _run_epoch(session: S, training_step: TrainingStep[S], began: float) -> None
         session.epoch, session.batch = session.epoch + 1, 0
 
 
-def _train_step(session: S, training_step: TrainingStep[S], batch: Any, logs: bool) -> dict[str, float]:
-    """One optimiser step; returns the loss and its terms."""
-    terms = training_step.terms(session, batch, logs)
-    numbers = finite_terms(terms, session.position, session.store.last(), ADVICE)
+def _train_step(session: TrainingSession, batch: Any, logs: bool) -> dict[str, float]:
+    """One optimiser step, unless its loss is no number; returns the loss and its terms."""
+    terms = session.terms(batch, logs)
+    values = torch.stack([term.detach().float() for term in terms.values()]).tolist()  # one transfer from the device
+    numbers: dict[str, float] = dict(zip(terms, values, strict=True))
+    if not math.isfinite(numbers["loss"]):
+        guilty = ", ".join(name for name, value in numbers.items() if not math.isfinite(value) and name != "loss")
+        raise NonFiniteLossError(
+            f"the loss is {numbers['loss']} at {session.position}; not finite: {guilty or 'only their sum'}; "
+            f"all terms: {numbers}. The weights were not updated by this step; the last checkpoint is "
+            f"{session.store.last()}. Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or fp32 instead of "
+            "fp16 helps."
+        )
     session.optimizer.zero_grad(set_to_none=True)
     session.accelerator.backward(terms["loss"])
     session.clip_gradients()
     session.optimizer.step()
     if session.ema:
-        session.ema.update(session.task.model, step=session.step + 1)
+        session.ema.update(session.model, step=session.step + 1)
     return numbers

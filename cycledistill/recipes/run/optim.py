@@ -9,12 +9,7 @@ from torch import nn
 
 
 def create_optimizer(module: nn.Module, section: Any) -> torch.optim.Optimizer:
-    """Adam, AdamW, or Adam with AMSGrad, over the parameters of ``module`` that are trained.
-
-    Args:
-        module: The model and its loss.
-        section: Has ``name`` (``"adam"``, ``"adamw"`` or ``"amsgrad"``), ``lr`` and ``weight_decay``.
-    """
+    """Adam, AdamW, or Adam with AMSGrad, over the parameters of ``module`` that are trained."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if section.name == "adamw":
         return torch.optim.AdamW(parameters, lr=section.lr, weight_decay=section.weight_decay)

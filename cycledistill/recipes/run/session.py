@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.config.overrides import changed
@@ -30,24 +30,23 @@ _logger = logging.getLogger(__name__)
 
 S = TypeVar("S", bound="TrainingSession")
 Figures = dict[int, dict[str, Any]]
-Measured = dict[str, Figures]
+"""Exit -> name -> what was measured."""
 
 
 @dataclass(kw_only=True)
 class TrainingSession:
-    """A run in the making: its parts, and where it is (``step`` done in all, next ``batch`` of ``epoch``).
+    """A run: its parts, where it is (``step`` done in all, next ``batch`` of ``epoch``), and what a step of it does.
 
-    A command's own session adds what it needs, makes its parts in :meth:`assemble`, and says by ``unit`` what a batch
-    is made of, by ``advice`` what to look at when weights do not fit, by :meth:`best_by` which checkpoint is the best,
-    by :meth:`network` what its model is, and by :meth:`task_state` what its loss remembers.
-    :meth:`clip_gradients` and :meth:`share_buffers` may be done otherwise.
+    A command's own session adds what it needs, makes its parts in :meth:`assemble`, says in ``unit`` what a batch is
+    made of and in ``advice`` what to look at when weights do not fit, and has the methods that raise
+    ``NotImplementedError`` here. The others may be done otherwise.
     """
 
     recipe: Any
     accelerator: Any
     task: nn.Module
     """The model and its loss: ``task.model`` is the model, without DDP and compile."""
-    wrapped: nn.Module
+    wrapped: nn.Module = field(init=False)
     """The task, compiled and data-parallel as the run wants it."""
     optimizer: Any
     batches: Any
@@ -63,8 +62,10 @@ class TrainingSession:
     meter: Meter = field(default_factory=Meter)
     log: RunLog | None = None
 
-    unit = "items"
-    advice = "check the recipe's model"
+    unit: ClassVar[str] = "items"
+    advice: ClassVar[str] = "check the recipe's model"
+    measures: ClassVar[tuple[str, ...]] = ()
+    """First letters of terms that are not losses: they go into the log's row as they are, not as means."""
 
     @classmethod
     def start(cls: type[S], recipe: Any, accelerator: Any, resume: str | None) -> S:
@@ -74,17 +75,23 @@ class TrainingSession:
             RecipeError: The recipe does not fit the model, or a new run would write over an old one.
             CheckpointError: The checkpoint cannot be gone on from.
         """
-        store = CheckpointStore(Path(recipe.run.output) / "checkpoints", recipe.run.keep, cls.best_by(recipe))
-        checkpoint = find_start(recipe.run.output, store, resume)
+        run, ema = recipe.run, recipe.ema
+        store = CheckpointStore(Path(run.output) / "checkpoints", run.keep, cls.best_by(recipe))
+        checkpoint = _find_start(run.output, store, resume)
         accelerator.wait_for_everyone()  # nobody writes before all have looked
-        seed_all(derive_seed(recipe.run.seed, INIT))  # the same on every process: the same weights
+        seed_all(derive_seed(run.seed, INIT))  # the same on every process: the same weights
         session = cls.assemble(recipe, accelerator, store, fresh=checkpoint is None)
-        session.add_average()
+        if ema.enabled:
+            from timm.utils.model_ema import ModelEmaV3  # comes with the integrations
+
+            session.ema = ModelEmaV3(session.model, decay=ema.decay, use_warmup=ema.warmup)
         if checkpoint:
             session.load(checkpoint)
-        session.compile()
-        session.distribute()
-        session.open_log()
+        if run.compile:
+            session.compile(run.compile_backend)
+        session.wrapped = accelerator.prepare_model(session.task)
+        if accelerator.is_main_process:
+            session.log = RunLog(Path(run.output), session.step, run.tensorboard)
         return session
 
     @classmethod
@@ -93,34 +100,37 @@ class TrainingSession:
 
         The task is on the accelerator's device, and nothing but the optimiser is prepared by the accelerator.
         """
-        raise NotImplementedError(f"{cls.__name__} does not say what its parts are")
+        raise NotImplementedError
+
+    def prepare(self) -> tuple[float, dict[str, float]]:
+        """Set all that is a function of the step; returns the learning rate and what else the log shall hold."""
+        raise NotImplementedError
+
+    def terms(self, batch: Any, logs: bool) -> dict[str, Tensor]:
+        """The forward: ``loss`` and its terms, with measures where ``logs`` says that this step is logged."""
+        raise NotImplementedError
+
+    def measure(self, model: Any) -> Figures:
+        """The figures of a model at each exit."""
+        raise NotImplementedError
+
+    def tell(self, name: str, figures: Figures) -> str:
+        """A line that says the figures of ``name``, ``"model"`` or ``"ema"``."""
+        raise NotImplementedError
 
     @classmethod
     def best_by(cls, recipe: Any) -> Sequence[str]:
         """Keys down to the figure by which the best checkpoint is chosen; none: no best one is kept."""
         return ()
 
-    def add_average(self) -> None:
-        """Average the weights from here on, if the recipe says so."""
-        section = self.recipe.ema
-        if section.enabled:
-            from timm.utils.model_ema import ModelEmaV3  # comes with the integrations
+    def compile(self, backend: str) -> None:
+        """Compile the task. The weights have been loaded by now."""
+        self.task.compile(backend=backend)
 
-            self.ema = ModelEmaV3(_model(self.task), decay=section.decay, use_warmup=section.warmup)
-
-    def compile(self) -> None:
-        """Compile the task, if the recipe says so. The weights have been loaded by now."""
-        if self.recipe.run.compile:
-            self.task.compile(backend=self.recipe.run.compile_backend)
-
-    def distribute(self) -> None:
-        """Make the task data-parallel and let it train in the run's precision."""
-        self.wrapped = self.accelerator.prepare_model(self.task)
-
-    def open_log(self) -> None:
-        """Write logs from here on, on the main process."""
-        if self.accelerator.is_main_process:
-            self.log = RunLog(Path(self.recipe.run.output), self.step, self.recipe.run.tensorboard)
+    @property
+    def model(self) -> Any:
+        """The model inside the task, without DDP and compile."""
+        return self.task.model
 
     @property
     def position(self) -> str:
@@ -138,23 +148,16 @@ class TrainingSession:
         """What a step is trained on, in ``unit``, over all processes."""
         return int(self.batches.batch_size * self.batches.world_size)
 
-    def measure(
-        self, evaluate: Callable[[Any], Figures], tell: Callable[[str, Figures], str], **logged: Any
-    ) -> Measured:
-        """Measure the weights and, where there is one, their average; the figures go to the log.
-
-        Args:
-            evaluate: From a model to figures at each exit.
-            tell: From ``"model"`` or ``"ema"`` and the figures to a line that says them.
-            logged: What else the rows of the log shall hold.
+    def evaluate(self, **logged: Any) -> dict[str, Any]:
+        """Measure the weights and, where there is one, their average; the figures, and ``logged``, go to the log.
 
         Returns:
             ``exits`` and, with an average, ``ema_exits``: exit -> figures.
         """
-        models = {"model": _model(self.task)} | ({"ema": self.ema.module} if self.ema else {})
-        measured: Measured = {}
+        models = {"model": self.model} | ({"ema": self.ema.module} if self.ema else {})
+        measured: dict[str, Any] = {}
         for name, model in models.items():
-            figures = measured["exits" if name == "model" else f"{name}_exits"] = evaluate(model)
+            figures = measured["exits" if name == "model" else f"{name}_exits"] = self.measure(model)
             numbers = {
                 f"{metric}@{exit}": value
                 for exit, found in figures.items()
@@ -163,7 +166,7 @@ class TrainingSession:
             }
             if self.log:
                 self.log.write("eval", step=self.step, epoch=self.epoch, weights=name, **logged, **numbers)
-            _logger.info("step %d, %s", self.step, tell(name, figures))
+            _logger.info("step %d, %s", self.step, self.tell(name, figures))
         return measured
 
     def network(self) -> dict[str, Any]:
@@ -192,7 +195,7 @@ class TrainingSession:
         """Write a checkpoint on the main process; returns its folder there."""
         if not self.accelerator.is_main_process:
             return None
-        scaler, model = self.accelerator.scaler, _model(self.task)
+        scaler = self.accelerator.scaler
         state = {
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
@@ -202,7 +205,7 @@ class TrainingSession:
             "meter": {"sums": self.meter.sums, "count": self.meter.count},
         }
         average = self.ema.module.state_dict() if self.ema else None
-        return self.store.save(self.step, model.state_dict(), average, state, self._description(metrics or {}))
+        return self.store.save(self.step, self.model.state_dict(), average, state, self._description(metrics or {}))
 
     def load(self, checkpoint: Path) -> None:
         """Go on from a checkpoint: weights, average, optimiser, scaler and position.
@@ -214,7 +217,7 @@ class TrainingSession:
         if self.accelerator.is_main_process:
             for line in changed(recipe.get("recipe", {}), self.recipe.to_dict()):
                 _logger.warning("resuming with another recipe: %s", line)
-        load_weights(_model(self.task), read_weights(checkpoint / "model.safetensors"), checkpoint, self.advice)
+        load_weights(self.model, read_weights(checkpoint / "model.safetensors"), checkpoint, self.advice)
         if self.ema:
             file = checkpoint / "ema.safetensors"
             source = file if file.is_file() else checkpoint / "model.safetensors"
@@ -240,7 +243,7 @@ class TrainingSession:
         _logger.info("resumed from %s: %s", checkpoint, self.position)
 
     def _description(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        handle = handle_of(_model(self.task), "cyclic")
+        handle = handle_of(self.model, "cyclic")
         return {
             "format": 1,
             "model": self.recipe.model.name,
@@ -256,18 +259,8 @@ class TrainingSession:
         }
 
 
-def find_start(output: str, store: CheckpointStore, resume: str | None) -> Path | None:
-    """The checkpoint to go on from, if any; the run's folder is made.
-
-    Args:
-        output: The recipe's ``run.output``.
-        store: The checkpoints there.
-        resume: A run's folder, a checkpoint, or ``"auto"`` for the last one under ``output``.
-
-    Raises:
-        RecipeError: The folder cannot be written to, or holds another run.
-        CheckpointError: There is no such checkpoint.
-    """
+def _find_start(output: str, store: CheckpointStore, resume: str | None) -> Path | None:
+    """The checkpoint to go on from, if any; the run's folder is made."""
     try:
         Path(output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -297,12 +290,6 @@ def wanted_exits(model: nn.Module, exits: list[int] | None, best_exit: int | Non
             "(cyclic.cycles=1 gives it more)."
         )
     return found
-
-
-def _model(task: nn.Module) -> nn.Module:
-    model = task.model
-    assert isinstance(model, nn.Module)
-    return model
 
 
 def _version(name: str) -> str:

@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cycledistill.files import atomic_folder
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import read_torch
+from cycledistill.recipes.weights.files import read_torch, write_weights
 from cycledistill.recipes.weights.fitting import mismatch
 
 Weights = Mapping[str, Tensor]
@@ -55,8 +53,7 @@ class CheckpointStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             atomic_folder(path, lambda folder: _fill(folder, weights, ema, state, recipe))
             self._prune()
-        except (OSError, RuntimeError, SafetensorError) as error:
-            # torch.save and safetensors have errors of their own for a full disk
+        except (OSError, RuntimeError) as error:  # torch.save has an error of its own for a full disk
             raise CheckpointError(
                 f"the checkpoint of step {step} cannot be written to {self.folder}: {error}. "
                 f"The last complete one is {self.last()}; make room, and go on from it with --resume."
@@ -142,12 +139,6 @@ def read_state(file: Path) -> dict[str, Any]:
 def load_weights(model: nn.Module, weights: Weights, source: object, advice: str) -> None:
     """Load strictly, or leave the model as it is and say what does not fit.
 
-    Args:
-        model: Where to.
-        weights: Name -> tensor.
-        source: Where from, for the message.
-        advice: What to check when they do not fit, the end of the message.
-
     Raises:
         CheckpointError: Keys are missing or left over, or shapes differ.
     """
@@ -162,11 +153,6 @@ def load_weights(model: nn.Module, weights: Weights, source: object, advice: str
 def _fill(folder: Path, weights: Weights, ema: Weights | None, state: dict[str, Any], recipe: dict[str, Any]) -> None:
     for name, tensors in (("model", weights), ("ema", ema)):
         if tensors is not None:
-            save_file(_detached(tensors), folder / f"{name}.safetensors", metadata={"format": "pt"})
+            write_weights(tensors, folder / f"{name}.safetensors", {"format": "pt"})
     torch.save(state, folder / "state.pt")
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=1), encoding="utf-8")
-
-
-def _detached(weights: Weights) -> dict[str, Tensor]:
-    # clones: safetensors refuses tensors that share memory
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}

@@ -14,15 +14,7 @@ from cycledistill.recipes.errors import CheckpointError
 
 
 def convert_parser(prog: str, description: str, suffixes: str, models: str, option: str) -> argparse.ArgumentParser:
-    """A parser with what every such command takes: ``IN OUT --model NAME --set FIELD=VALUE``.
-
-    Args:
-        prog: How the command is called.
-        description: What it does.
-        suffixes: Of the files that it reads.
-        models: Where the names of models are found.
-        option: An example of an option of a model.
-    """
+    """A parser with what every such command takes: ``IN OUT --model NAME --set FIELD=VALUE``."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("input", type=Path, metavar="IN", help=suffixes)
     parser.add_argument("output", type=Path, metavar="OUT", help=".safetensors, .pth or .pt")
@@ -35,12 +27,7 @@ def convert_parser(prog: str, description: str, suffixes: str, models: str, opti
 def convert_command(
     parser: argparse.ArgumentParser, convert: Callable[[argparse.Namespace], str], argv: Sequence[str] | None
 ) -> int:
-    """Convert one file and say what was written.
-
-    Args:
-        parser: Of `convert_parser`, with what the command takes beside.
-        convert: Does it; ``options.fields`` are those of ``--set``. Returns what to print.
-        argv: The arguments after the program's name; default, those of the process.
+    """Run ``convert``, with ``--set`` read as ``options.fields``, and print what it returns.
 
     Returns:
         0, or 2 for bad input, with the reason on stderr.

@@ -61,14 +61,6 @@ def read_weights(path: str | Path) -> State:
 def weights_in(found: Any, path: str | Path) -> State:
     """The weights in what a file held, under the plain model's names.
 
-    Args:
-        found: A dict of tensors, or one that holds it under ``state_dict``, ``model``, ... Where all names begin with
-            ``module.`` (data-parallel models) or ``_orig_mod.`` (compiled ones), that is taken off.
-        path: The file, for the message.
-
-    Raises:
-        CheckpointError: There are none.
-
     Example:
         >>> weights_in({"epoch": 3, "state_dict": {"module.a": torch.ones(1)}}, "a.pth")
         {'a': tensor([1.])}
@@ -105,15 +97,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def network_metadata(config: Any, name: str | None = None) -> dict[str, str]:
-    """What a safetensors file of a model built from a config says about its weights.
-
-    Args:
-        config: The network's, a dataclass of plain values.
-        name: The model's, if it has one.
-
-    Example:
-        >>> write_weights(model.state_dict(), "mine.safetensors", network_metadata(model.config, "mine"))
-    """
+    """What a safetensors file of a model built from a config says about its weights."""
     words = {"format": "cycledistill", "config": json.dumps(dataclasses.asdict(config))}
     return words | ({} if name is None else {"model": name})
 
@@ -144,7 +128,8 @@ def write_weights(state: Mapping[str, Tensor], path: str | Path, metadata: Mappi
         raise CheckpointError(f"{path}: a name ending in .safetensors, .pth or .pt is expected")
     if not path.parent.is_dir():
         raise CheckpointError(f"{path}: there is no folder {path.parent}")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # clones: safetensors refuses tensors that share memory
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
 
     def write(file: Path) -> None:
         if file.suffix == ".safetensors":
@@ -187,11 +172,7 @@ def of_file(path: str | Path) -> Iterator[None]:
 
 
 def check_is_file(path: Path) -> None:
-    """Refuse a path without a file.
-
-    Raises:
-        CheckpointError: Nothing is there, or a folder.
-    """
+    """Refuse a path without a file."""
     if not path.is_file():
         raise CheckpointError(f"{path}: {'a folder; a file is expected' if path.is_dir() else 'there is no such file'}")
 
@@ -216,7 +197,7 @@ def read_torch(path: Path) -> Any:
             'torch.save(checkpoint["state_dict"], path)'
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, struct.error) as error:
-        raise CheckpointError(f"{path} is truncated, or no PyTorch checkpoint ({_first_line(error)})") from error
+        raise CheckpointError(f"{path} is truncated, or no PyTorch checkpoint ({first_line(error)})") from error
 
 
 def _read_safetensors(path: Path) -> State:
@@ -226,5 +207,6 @@ def _read_safetensors(path: Path) -> State:
         raise CheckpointError(f"{path} is broken or truncated, or no safetensors file ({error})") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without what follows its first line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -14,10 +14,6 @@ _SHOWN = 6
 def mismatch(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> str:
     """What keeps weights from fitting, in words; empty where they fit.
 
-    Args:
-        state: Name -> tensor.
-        expected: Name -> shape of all that a model has.
-
     Example:
         >>> mismatch({"a": torch.zeros(2)}, {"a": (3,), "b": (1,)})
         '1 missing: b; 1 of another shape: a (2,), expected (3,)'
@@ -41,11 +37,6 @@ def shorten(names: Sequence[str]) -> str:
 
 def other_network(stored: Mapping[str, Any], config: Any, names: Sequence[str]) -> str:
     """In which fields weights of the same shapes are of another network than ``config``; empty where in none.
-
-    Args:
-        stored: The config that was stored with the weights; a field that it lacks is not compared.
-        config: That of the model, a dataclass.
-        names: The fields that the shapes do not show.
 
     Example:
         >>> other_network({"heads": 4}, TokenPoseConfig(), ["heads", "scale"])

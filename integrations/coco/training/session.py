@@ -6,19 +6,22 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.run.optim import create_optimizer
-from cycledistill.recipes.run.session import TrainingSession, wanted_exits
+from cycledistill.recipes.run.session import Figures, TrainingSession, wanted_exits
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
 from ..data.dataset import Batch, PersonCrops, PictureBatches, crop_loader
-from ..models.tokenpose import TokenPose
+from ..data.images import PoseDataError
+from ..evaluation.measure import evaluate
 from ..recipe import Recipe
-from .build import create_model, load_starting_weights
+from .build import create_model, eval_settings, load_starting_weights
+from .schedules import keep_fraction, learning_rate
 from .sources import Split, Validation, open_training, open_validation
-from .task import PoseTask
+from .task import PoseTask, to_device
 
 ADVICE = "check model.name, model.options and data.joints"
 """What to look at when weights do not fit the model."""
@@ -30,17 +33,14 @@ class Session(TrainingSession):
 
     recipe: Recipe
     task: PoseTask
+    loader: DataLoader[Batch]
     validation: Validation
     keep: float | None
     """Fraction of tokens kept in evaluation, and in training once the annealing is over; ``None`` without pruning."""
 
     unit = "persons"
     advice = ADVICE
-
-    @property
-    def model(self) -> TokenPose:
-        """The pose model inside the task, without DDP and compile."""
-        return self.task.model
+    measures = ("token_rms_", "token_task_ratio_")
 
     @classmethod
     def best_by(cls, recipe: Recipe) -> tuple[str, ...]:
@@ -63,7 +63,6 @@ class Session(TrainingSession):
             recipe=recipe,
             accelerator=accelerator,
             task=task,
-            wrapped=task,
             optimizer=accelerator.prepare_optimizer(create_optimizer(task, recipe.optim)),
             batches=batches,
             loader=loader,
@@ -72,6 +71,53 @@ class Session(TrainingSession):
             keep=pruning.keep if pruning else None,
             store=store,
         )
+
+    def prepare(self) -> tuple[float, dict[str, float]]:
+        """Set the fraction of tokens kept; the rate and that fraction are functions of the step."""
+        recipe, length = self.recipe, len(self.batches)
+        kept = {}
+        if self.keep is not None:
+            kept["keep"] = self.model.pruning.keep = keep_fraction(self.step, length, self.keep, recipe.prune)
+        return learning_rate(self.step, length, recipe.optim.lr, recipe.schedule), kept
+
+    def terms(self, batch: Batch, logs: bool) -> dict[str, Tensor]:
+        """The loss of a batch and its terms; the persons of unreadable pictures are counted."""
+        self.skipped += batch["skipped"]
+        if not len(batch["person"]):  # the places of unreadable pictures are filled while any can be read
+            raise PoseDataError(f"at {self.position} no picture at all could be read any more; check data.train_images")
+        self.task.measures = logs
+        terms: dict[str, Tensor] = self.wrapped(*to_device(batch, self.accelerator.device))
+        return terms
+
+    def evaluate(self, **logged: Any) -> dict[str, Any]:
+        """Measure the weights and their average; the log says in which boxes."""
+        return super().evaluate(boxes=self.boxes, **logged)
+
+    def measure(self, model: Any) -> Figures:
+        """AP at every exit."""
+        recipe, validation = self.recipe, self.validation
+        if self.keep is not None:
+            model.pruning.keep = self.keep
+        return evaluate(
+            model,
+            validation.persons,
+            validation.images,
+            recipe.data.joint_set,
+            validation.truth,
+            exits=self.exits,
+            settings=eval_settings(recipe),
+            progress=recipe.run.progress and self.accelerator.is_main_process,
+        )
+
+    def tell(self, name: str, figures: Figures) -> str:
+        """AP at every exit."""
+        shown = ", ".join(f"{found['AP']:.4f} at exit {exit}" for exit, found in figures.items())
+        return f"{name}, {self.boxes} boxes: AP {shown}"
+
+    @property
+    def boxes(self) -> str:
+        """Whose boxes persons are evaluated in."""
+        return "annotated" if self.recipe.data.detections is None else "detected"
 
     def network(self) -> dict[str, Any]:
         """The model's architecture, for ``recipe.json``."""

@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from cycledistill.recipes.run.optim import create_optimizer
-from cycledistill.recipes.run.session import TrainingSession, wanted_exits
+from cycledistill.recipes.run.session import Figures, TrainingSession, wanted_exits
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
 from ..data.clips import Clip
-from ..data.dataset import LiftWindows, WindowBatches, window_loader
+from ..data.dataset import Batch, LiftWindows, WindowBatches, window_loader
+from ..evaluation.measure import evaluate
 from ..recipe import Recipe
 from ..weights.loading import load_lifter_weights
-from .build import create_model
+from .build import create_model, eval_settings
+from .schedules import learning_rate
 from .sources import open_clips
-from .task import LiftTask
+from .task import LiftTask, to_device
 
 ADVICE = (
     "check model.name, model.options, hourglass and data.frames; a run for another clip length can start from it by "
@@ -59,7 +63,6 @@ class Session(TrainingSession):
             recipe=recipe,
             accelerator=accelerator,
             task=task,
-            wrapped=task,
             optimizer=accelerator.prepare_optimizer(create_optimizer(task, recipe.optim)),
             batches=batches,
             loader=window_loader(windows, batches, data.workers, pin_memory=accelerator.device.type == "cuda"),
@@ -67,3 +70,38 @@ class Session(TrainingSession):
             exits=exits,
             store=store,
         )
+
+    def prepare(self) -> tuple[float, dict[str, float]]:
+        """The learning rate."""
+        recipe = self.recipe
+        return learning_rate(self.step, len(self.batches), recipe.optim.lr, recipe.schedule), {}
+
+    def terms(self, batch: Batch, logs: bool) -> dict[str, Tensor]:
+        """The loss of a batch and its terms."""
+        terms: dict[str, Tensor] = self.wrapped(*to_device(batch, self.accelerator.device))
+        return terms
+
+    def measure(self, model: Any) -> Figures:
+        """Errors at every exit."""
+        return evaluate(
+            model,
+            self.validation,
+            settings=eval_settings(self.recipe),
+            exits=self.exits,
+            progress=self.recipe.run.progress and self.accelerator.is_main_process,
+        )
+
+    def tell(self, name: str, figures: Figures) -> str:
+        """The errors of every exit."""
+        return "; ".join(f"{name}, exit {exit}: {describe(found)}" for exit, found in figures.items())
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The figures of an evaluation in a line: the error never without how much the predictions move."""
+    velocity, ratio = found["velocity_frame_mean"], found["temporal_std_ratio_frame_mean"]
+    return (
+        f"MPJPE {found['mpjpe_frame_mean']:.1f} mm over frames, {found['mpjpe_action_mean']:.1f} mm over actions; "
+        f"P-MPJPE {found['p_mpjpe_frame_mean']:.1f} mm; "
+        + ("no velocity (single frames); " if velocity is None else f"velocity {velocity:.2f} mm a frame; ")
+        + ("no temporal std (no motion)" if ratio is None else f"temporal std {ratio:.2f} of the truth's")
+    )

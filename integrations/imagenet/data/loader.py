@@ -20,9 +20,9 @@ from timm.data.loader import create_loader
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data.distributed import DistributedSampler
 
+from cycledistill.recipes.errors import DataError
 from cycledistill.recipes.run.seeding import IMAGE, STREAM, derive_seed, seeded
 
-from ..errors import DataError
 from .augment import Augmentation, train_transform
 from .splits import Images, ImageSets
 
@@ -31,6 +31,8 @@ _logger = logging.getLogger(__name__)
 
 class SeededOrder(Sampler[tuple[int, int]]):
     """One rank's share of an epoch as ``(seed, number)`` keys, from any position on.
+
+    The next iteration begins with image ``start`` of ``epoch``; both are there to be set.
 
     Args:
         length: Images in the set.
@@ -50,10 +52,6 @@ class SeededOrder(Sampler[tuple[int, int]]):
         else:
             self.order = DistributedSampler(images, num_replicas=world, rank=rank)  # type: ignore[arg-type]
 
-    def set_position(self, epoch: int, start: int = 0) -> None:
-        """Make the next iteration begin with image ``start`` of ``epoch``."""
-        self.epoch, self.start = epoch, start
-
     def __iter__(self) -> Iterator[tuple[int, int]]:
         self.order.set_epoch(derive_seed(self.seed, IMAGE, self.epoch))
         for position, index in islice(enumerate(self.order), self.start, None):
@@ -67,13 +65,9 @@ class SeededOrder(Sampler[tuple[int, int]]):
 class SeededTransform:
     """For streams: the transform of the n-th image of a worker's epoch draws from a seed of its own."""
 
-    def __init__(self, transform: Any, seed: int, rank: int):
-        self.transform, self.seed, self.rank = transform, seed, rank
-        self.restart(0)
-
-    def restart(self, epoch: int) -> None:
-        """Count from the first image of ``epoch``."""
-        self.epoch, self.count = epoch, 0
+    def __init__(self, transform: Any, seed: int, rank: int, epoch: int):
+        self.transform, self.seed, self.rank, self.epoch = transform, seed, rank, epoch
+        self.count = 0
 
     def __call__(self, image: Any) -> Any:
         """Transform the next image."""
@@ -86,18 +80,6 @@ class SeededTransform:
 
 class TrainLoader:
     """Training batches of one rank: images (B, 3, H, W) normalised, labels (B,).
-
-    Args:
-        images: The sets from :func:`~cycledistill.integrations.imagenet.data.splits.open_images`.
-        augment: What is done to the images.
-        img_size: Side of the square images, pixels.
-        batch_size: Images a batch.
-        workers: Loader processes.
-        repeats: Repeated augmentation, see :class:`SeededOrder`.
-        seed: The run's seed.
-        rank: This process.
-        world_size: Number of processes.
-        pin_memory: Put batches where a GPU can fetch them.
 
     Iterating gives the batches of ``epoch`` from number ``start`` on; both are there to be set.
 
@@ -123,11 +105,11 @@ class TrainLoader:
         self.epoch = self.start = 0
         self.order: SeededOrder | None = None
         self.dataset: Any = images.train
-        transform = train_transform(augment, img_size)
+        self.transform = train_transform(augment, img_size)
         if images.streams:
-            self.loader = self._stream(transform, img_size, workers)
+            self.loader = self._stream(img_size, workers)
         else:
-            self.dataset.transform = transform
+            self.dataset.transform = self.transform
             self.order = SeededOrder(len(self.dataset), seed, repeats, rank, world_size)
             if len(self.order) < batch_size:
                 raise DataError(
@@ -144,7 +126,7 @@ class TrainLoader:
                 generator=torch.Generator(),  # else each epoch would draw from the generator that drives dropout
             )
 
-    def _stream(self, transform: Any, img_size: int, workers: int) -> DataLoader[Any]:
+    def _stream(self, img_size: int, workers: int) -> DataLoader[Any]:
         if workers == 0:
             _logger.warning("streamed data: resuming is bit-exact only with data.workers of at least 1.")
         loader = create_loader(
@@ -156,7 +138,6 @@ class TrainLoader:
             num_workers=workers,
             persistent_workers=False,  # fresh workers start at the epoch's beginning
         )
-        self.dataset.transform = SeededTransform(transform, self.seed, self.rank)
         loader.generator = torch.Generator()
         return loader
 
@@ -175,10 +156,10 @@ class TrainLoader:
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of ``epoch`` from number ``start`` on."""
         if self.order is not None:
-            self.order.set_position(epoch, start * self.batch_size)
+            self.order.epoch, self.order.start = epoch, start * self.batch_size
             return iter(self.loader)
         self.dataset.set_epoch(epoch)
-        self.dataset.transform.restart(epoch)
+        self.dataset.transform = SeededTransform(self.transform, self.seed, self.rank, epoch)
         self.loader.generator.manual_seed(derive_seed(self.seed, STREAM, epoch, self.rank))
         return islice(iter(self.loader), start, None)
 
@@ -193,17 +174,7 @@ def eval_loader(
     workers: int = 0,
     distributed: bool = False,
 ) -> Any:
-    """Batches to evaluate on, resized to ``img_size / crop_pct`` and centre-cropped; timm's loader as it is.
-
-    Args:
-        images: The validation images.
-        augment: Its interpolation, crop, mean and deviation hold.
-        img_size: Side of the square images, pixels.
-        batch_size: Images a batch.
-        device: Where the batches go.
-        workers: Loader processes.
-        distributed: Give each process of the group its share.
-    """
+    """Batches to evaluate on, resized to ``img_size / crop_pct`` and centre-cropped; timm's loader as it is."""
     loader = create_loader(
         images,  # type: ignore[arg-type]  # read by number or iterated: all that is asked of it
         img_size,

@@ -14,7 +14,7 @@ from typing import Any
 
 from timm.data.readers.reader import Reader
 
-from ..errors import DataError
+from cycledistill.recipes.errors import DataError
 
 IN_MEMORY_LIMIT = 16 << 30  # bytes
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -17,9 +18,9 @@ from timm.data.dataset import ImageDataset, IterableImageDataset
 from timm.data.dataset_factory import create_dataset
 from torch.utils.data import Dataset
 
+from cycledistill.recipes.errors import DataError
 from cycledistill.recipes.run.seeding import seeded
 
-from ..errors import DataError
 from .parquet import ParquetReader, find_parquet
 
 _logger = logging.getLogger(__name__)
@@ -80,12 +81,9 @@ class StrictImages(Dataset[Any]):
         return len(self.reader)
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Any, int]:
-        if not isinstance(key, tuple):
-            image, target = self._read(key)
-            return self.transform(image), target
-        seed, index = key
+        seed, index = key if isinstance(key, tuple) else (None, key)
         image, target = self._read(index)
-        with seeded(seed):
+        with nullcontext() if seed is None else seeded(seed):
             return self.transform(image), target
 
     def _read(self, index: int) -> tuple[Image.Image, int]:
@@ -111,12 +109,6 @@ Images: TypeAlias = StrictImages | IterableImageDataset
 def open_images(source: ImageSource, *, batch_size: int = 1, eval_batch_size: int = 1, seed: int = 0) -> ImageSets:
     """Open the training and validation images.
 
-    Args:
-        source: Where they are.
-        batch_size: Images a training batch; streamed sets count their samples by it.
-        eval_batch_size: Images a batch of evaluation.
-        seed: Seed of the shuffling of streamed sets.
-
     Raises:
         DataError: The folder is missing or empty, has no such split, the splits' classes differ, there is only one
             class, or (later, when read) an image is broken.
@@ -130,26 +122,17 @@ def open_images(source: ImageSource, *, batch_size: int = 1, eval_batch_size: in
         source, source.val_split, VAL_NAMES, is_training=False, batch_size=eval_batch_size, seed=seed
     )
     classes = _check_classes(train, validation, source.dir or source.dataset)
-    if isinstance(train, IterableImageDataset):
-        return ImageSets(train, validation, classes)
-    return ImageSets(StrictImages(train, source.broken_images), StrictImages(validation, source.broken_images), classes)
+    return ImageSets(_images(train, source), _images(validation, source), classes)
 
 
 def open_validation(source: ImageSource, batch_size: int = 1) -> tuple[Images, list[str]]:
-    """The validation images alone, and their class names (empty where the source has none).
-
-    Args:
-        source: Where they are.
-        batch_size: Images a batch of evaluation; streamed sets count their samples by it.
-
-    Raises:
-        DataError: As :func:`open_images`.
-    """
+    """The validation images alone, and their class names (empty where the source has none)."""
     dataset = _open_split(source, source.val_split, VAL_NAMES, is_training=False, batch_size=batch_size, seed=0)
-    index = _class_index(dataset)
-    if isinstance(dataset, IterableImageDataset):
-        return dataset, sorted(index, key=lambda name: index[name])
-    return StrictImages(dataset, source.broken_images), sorted(index, key=lambda name: index[name])
+    return _images(dataset, source), _class_names(dataset)
+
+
+def _images(dataset: Any, source: ImageSource) -> Images:
+    return dataset if isinstance(dataset, IterableImageDataset) else StrictImages(dataset, source.broken_images)
 
 
 def _open_split(source: ImageSource, split: str, synonyms: Sequence[str], **kwargs: Any) -> Any:
@@ -177,13 +160,12 @@ def _open_folder(source: ImageSource, split: str, synonyms: Sequence[str]) -> Im
         files = find_parquet(folder, name)
         if files:
             return ImageDataset(str(folder), reader=ParquetReader(files))
-        place = folder / name
-        if place.is_dir() or place.with_name(f"{name}.tar").is_file():
-            root = place if place.is_dir() else place.with_name(f"{name}.tar")
-            try:
-                return create_dataset("", root=str(root), search_split=False)
-            except (RuntimeError, ValueError, AssertionError) as error:
-                raise DataError(f"no images to read in {root}: {error}") from error
+        for root in (folder / name, folder / f"{name}.tar"):
+            if root.is_dir() or (root.suffix == ".tar" and root.is_file()):
+                try:
+                    return create_dataset("", root=str(root), search_split=False)
+                except (RuntimeError, ValueError, AssertionError) as error:
+                    raise DataError(f"no images to read in {root}: {error}") from error
     present = ", ".join(sorted(item.name for item in folder.iterdir())[:8]) or "nothing"
     key = "train_split" if "train" in names else "val_split"
     raise DataError(
@@ -204,7 +186,7 @@ def _check_classes(train: Any, validation: Any, where: object) -> list[str]:
         if isinstance(dataset, ImageDataset) and len(dataset) == 0:
             raise DataError(f"the {name} split of {where} is empty.")
     labels = _labels(train)
-    classes = sorted(indices[0], key=lambda name: indices[0][name])
+    classes = _class_names(train)
     if not classes and labels:
         classes = [str(label) for label in range(1 + max(labels | _labels(validation)))]
     if classes and (len(classes) == 1 or len(labels) == 1):
@@ -216,6 +198,11 @@ def _check_classes(train: Any, validation: Any, where: object) -> list[str]:
 def _labels(dataset: Any) -> set[int]:
     """The labels that occur, where the reader (Parquet) knows them without reading images."""
     return set(getattr(getattr(dataset, "reader", None), "labels", ()))
+
+
+def _class_names(dataset: Any) -> list[str]:
+    index = _class_index(dataset)
+    return sorted(index, key=lambda name: index[name])
 
 
 def _class_index(dataset: Any) -> Mapping[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-import torch.distributed as dist
 from timm.task.evaluator import ClassificationEvaluator, evaluation_sample_limit
 from timm.utils.model import unwrap_model
 from torch import nn
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from cycledistill import at_exit
 from cycledistill.plugin.handle import handle_of
-from cycledistill.recipes.run.accelerator import autocast
+from cycledistill.recipes.run.accelerator import autocast, shared
 
 
 @torch.no_grad()
@@ -59,9 +58,8 @@ def evaluate(
             with at_exit(bare, number), autocast(device, precision):
                 output = model(images)
             evaluator.update(output, target)
-    shared = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    return {number: _rounded(evaluator.compute(distributed=shared)) for number, evaluator in counts.items()}
-
-
-def _rounded(summary: dict[str, float]) -> dict[str, float]:
-    return {name: round(float(summary[name]), 6) for name in ("top1", "top5", "loss")}
+    totals = {number: evaluator.compute(distributed=shared()) for number, evaluator in counts.items()}
+    return {
+        number: {name: round(float(total[name]), 6) for name in ("top1", "top5", "loss")}
+        for number, total in totals.items()
+    }

@@ -12,6 +12,8 @@ from cycledistill import wrap_cyclic
 from cycledistill.recipes.config.distillation import read_distill
 from cycledistill.recipes.config.overrides import did_you_mean
 
+from ..data.loader import eval_loader
+from ..data.splits import Images
 from ..recipe import Recipe, RecipeError
 
 ADVICE = "check model.name, model.kwargs, model.img_size and the number of classes"
@@ -62,6 +64,19 @@ def check_name(name: str) -> None:
     """
     if not timm.is_model(name):
         raise RecipeError(f"model.name: timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
+
+
+def validation_batches(recipe: Recipe, images: Images, model: nn.Module, accelerator: Any) -> Any:
+    """Batches to measure a recipe's model on, this process's share of them."""
+    return eval_loader(
+        images,
+        recipe.augment,
+        image_size(model, recipe),
+        batch_size=recipe.eval_batch_size,
+        device=accelerator.device,
+        workers=recipe.data.workers,
+        distributed=accelerator.num_processes > 1,
+    )
 
 
 def image_size(model: nn.Module, recipe: Recipe) -> int:

@@ -71,15 +71,7 @@ class Schedule:
         else:
             self.scheduler.step(epoch)
         if self.drop_steps:
-            factor = self.drop_path_factor(step)
+            factor = max(0.0, 1 - step / self.drop_steps) if self.linear else float(step < self.drop_steps)
             for module, rate in self.drop_paths:
                 module.drop_prob = rate * factor
         return float(self.optimizer.param_groups[0]["lr"])
-
-    def drop_path_factor(self, step: int) -> float:
-        """What drop path's rates are multiplied by at ``step``: 1 where the recipe does not limit it."""
-        if not self.drop_steps:
-            return 1.0
-        if self.linear:
-            return max(0.0, 1 - step / self.drop_steps)
-        return float(step < self.drop_steps)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from accelerate import Accelerator
 from timm.data.mixup import Mixup
 from timm.utils.clip_grad import dispatch_clip_grad
 from timm.utils.distributed import distribute_bn
-from torch import nn
+from torch import Tensor
 
-from cycledistill.recipes.run.session import TrainingSession, wanted_exits
+from cycledistill.recipes.run.session import Figures, TrainingSession, wanted_exits
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
 from ..data.augment import create_mixup
-from ..data.loader import TrainLoader, eval_loader
+from ..data.loader import TrainLoader
 from ..data.splits import ImageSets, open_images
+from ..evaluation.accuracy import evaluate
 from ..recipe import Recipe, RecipeError
 from ..task import CyclicTask
-from .build import ADVICE, check_name, create_model, image_size
+from .build import ADVICE, check_name, create_model, image_size, validation_batches
 from .optim import Schedule, create_optimizer
 
 
@@ -39,10 +39,11 @@ class Session(TrainingSession):
     unit = "images"
     advice = ADVICE
 
-    @property
-    def model(self) -> nn.Module:
-        """The timm model inside the task, without DDP and compile."""
-        return self.task.model
+    @classmethod
+    def start(cls, recipe: Recipe, accelerator: Any, resume: str | None) -> Session:
+        """As any run, but an unknown model is refused before images are looked for."""
+        check_name(recipe.model.name)
+        return super().start(recipe, accelerator, resume)
 
     @classmethod
     def best_by(cls, recipe: Recipe) -> tuple[str, ...]:
@@ -76,35 +77,46 @@ class Session(TrainingSession):
             world_size=world,
             pin_memory=device.type == "cuda",
         )
-        validation = eval_loader(
-            images.validation,
-            augment,
-            size,
-            batch_size=recipe.eval_batch_size,
-            device=device,
-            workers=data.workers,
-            distributed=world > 1,
-        )
         return cls(
             recipe=recipe,
             accelerator=accelerator,
             task=task,
-            wrapped=task,
             optimizer=accelerator.prepare_optimizer(optimizer),
             batches=loader,
             loader=loader,
             exits=exits,
             store=store,
-            validation=validation,
+            validation=validation_batches(recipe, images.validation, model, accelerator),
             schedule=Schedule(optimizer, model, recipe, len(loader)),
             mixup=create_mixup(augment, classes),
             classes=images.classes,
         )
 
-    def compile(self) -> None:
-        """Compile the model, if the recipe says so; the task around it stays as it is."""
-        if self.recipe.run.compile:
-            self.model.compile(backend=self.recipe.run.compile_backend)
+    def prepare(self) -> tuple[float, dict[str, float]]:
+        """Set drop path; it and the rate are functions of the step."""
+        return self.schedule.set(self.epoch, self.batch), {}
+
+    def terms(self, batch: tuple[Tensor, Tensor], logs: bool) -> dict[str, Tensor]:
+        """The loss of a batch and its terms; mixup and cutmix happen here, on the device."""
+        images, target = (tensor.to(self.accelerator.device, non_blocking=True) for tensor in batch)
+        if self.mixup is not None:
+            images, target = self.mixup(images, target)
+        terms: dict[str, Tensor] = self.wrapped(images, target)
+        return {name: term for name, term in terms.items() if name != "output"}
+
+    def measure(self, model: Any) -> Figures:
+        """Accuracy at every exit."""
+        run = self.recipe.run
+        shown = run.progress and self.accelerator.is_main_process
+        return evaluate(model, self.validation, self.exits, precision=run.precision, progress=shown)
+
+    def tell(self, name: str, figures: Figures) -> str:
+        """Top-1 accuracy at every exit."""
+        return f"{name}: top-1 " + ", ".join(f"{found['top1']:.2f} at exit {exit}" for exit, found in figures.items())
+
+    def compile(self, backend: str) -> None:
+        """Compile the model; the task around it stays as it is."""
+        self.model.compile(backend=backend)
 
     def network(self) -> dict[str, Any]:
         """What the images say of the model, for ``recipe.json``."""
@@ -122,18 +134,6 @@ class Session(TrainingSession):
         """Give every process the mean of all processes' BatchNorm statistics."""
         if self.accelerator.num_processes > 1:
             distribute_bn(self.model, self.accelerator.num_processes, reduce=True)
-
-
-def start(recipe: Recipe, accelerator: Accelerator, resume: str | None) -> Session:
-    """Put a run together; with ``resume`` (a path, or ``"auto"``) at the point where it stopped.
-
-    Raises:
-        RecipeError: The recipe does not fit the model, or a new run would write over an old one.
-        DataError: The images cannot be trained on.
-        CheckpointError: The checkpoint cannot be gone on from.
-    """
-    check_name(recipe.model.name)
-    return Session.start(recipe, accelerator, resume)
 
 
 def _count_classes(recipe: Recipe, images: ImageSets) -> int:

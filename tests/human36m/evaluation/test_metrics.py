@@ -162,7 +162,7 @@ def test_what_single_frames_do_not_have_is_left_out() -> None:
     assert both["velocity_action_mean"] == both["actions"]["moving"]["velocity"] > 0, "of the actions that have one"
     assert both["temporal_std_ratio_action_mean"] == pytest.approx(2)
     pytest.importorskip("accelerate")
-    from cycledistill.integrations.human36m.training.step import describe
+    from cycledistill.integrations.human36m.training.session import describe
 
     assert "no velocity" in describe(alone) and "no temporal std" in describe(alone)
     assert "velocity" in describe(both) and "no velocity" not in describe(both)

@@ -15,8 +15,8 @@ from PIL import Image
 from cycledistill.integrations.imagenet.data.augment import create_mixup
 from cycledistill.integrations.imagenet.data.loader import SeededOrder, TrainLoader, eval_loader
 from cycledistill.integrations.imagenet.data.splits import ImageSource, open_images
-from cycledistill.integrations.imagenet.errors import DataError
 from cycledistill.integrations.imagenet.recipe import Recipe
+from cycledistill.recipes.errors import DataError
 from tests.imagenet.pictures import SIZE, picture, write_parquet
 
 CPU = torch.device("cpu")

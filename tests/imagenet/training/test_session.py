@@ -12,11 +12,10 @@ import torch
 from torch import nn
 
 from cycledistill.integrations.imagenet.data.loader import TrainLoader
-from cycledistill.integrations.imagenet.errors import DataError
 from cycledistill.integrations.imagenet.recipe import Recipe, RecipeError, load_recipe
 from cycledistill.integrations.imagenet.train import train
-from cycledistill.integrations.imagenet.training.session import Session, start
-from cycledistill.recipes.errors import CheckpointError
+from cycledistill.integrations.imagenet.training.session import Session
+from cycledistill.recipes.errors import CheckpointError, DataError
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.session import TrainingSession
 from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_state
@@ -31,7 +30,7 @@ def change(recipe: Recipe, **overrides: object) -> Recipe:
 def session(tiny: Recipe, request: pytest.FixtureRequest) -> Iterator[Session]:
     recipe = change(tiny, **request.param)
     with open_accelerator("cpu", recipe.run.precision) as accelerator:
-        session = start(recipe, accelerator, None)
+        session = Session.start(recipe, accelerator, None)
         images, target = torch.randn(4, 3, 24, 24), torch.full((4, 2), 0.5)
         accelerator.backward(session.wrapped(images, target)["loss"])
         yield session

@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("timm")
 
 from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
-from tests.recipes.run.toy import ToyRecipe, ToySession, ToyStep, change, load_recipe, train
+from tests.recipes.run.toy import ToyRecipe, ToySession, change, load_recipe, train
 from tests.recipes.run_checks import assert_same_state, last, rows
 
 
@@ -53,13 +53,13 @@ def test_runs_depend_on_the_seed_and_on_nothing_else(tiny: ToyRecipe, tmp_path: 
         assert_same_state(last(recipes[0]), last(recipes[2]))
 
 
-class Killed(ToyStep):
+class Killed(ToySession):
     """Dies in its eighth step."""
 
-    def terms(self, session: ToySession, batch: Tensor, logs: bool) -> dict[str, Tensor]:
-        if session.step == 7:
+    def terms(self, batch: Tensor, logs: bool) -> dict[str, Tensor]:
+        if self.step == 7:
             raise KeyboardInterrupt
-        return super().terms(session, batch, logs)
+        return super().terms(batch, logs)
 
 
 def test_a_killed_run_goes_on_from_inside_an_epoch_and_repeats_no_row(tiny: ToyRecipe, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_killed_run_goes_on_from_inside_an_epoch_and_repeats_no_row(tiny: ToyR
     train(whole)
     killed = change(killed, run__save_every_steps=3)
     with pytest.raises(KeyboardInterrupt):
-        train(killed, work=Killed())
+        train(killed, session_class=Killed)
     assert last(killed).name == "step-00000006"  # the second of the second epoch
     with (tmp_path / "killed" / "log.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')  # the line it was writing
@@ -95,18 +95,18 @@ def test_terms_are_means_over_the_steps_between_two_rows_and_measures_are_not(ti
         assert first[name] == steps[2][name]
 
 
-class Poisoned(ToyStep):
+class Poisoned(ToySession):
     """Gets no number in its third step."""
 
-    def terms(self, session: ToySession, batch: Tensor, logs: bool) -> dict[str, Tensor]:
-        return super().terms(session, batch * math.nan if session.step == 2 else batch, logs)
+    def terms(self, batch: Tensor, logs: bool) -> dict[str, Tensor]:
+        return super().terms(batch * math.nan if self.step == 2 else batch, logs)
 
 
 def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights(tiny: ToyRecipe) -> None:
     train(change(tiny, run__max_steps=2))
     before = {file.name: file.read_bytes() for file in last(tiny).iterdir()}
     with pytest.raises(NonFiniteLossError, match=r"nan at step 2 \(epoch 0, batch 2\).*task.*step-00000002"):
-        train(tiny, resume="auto", work=Poisoned())
+        train(tiny, resume="auto", session_class=Poisoned)
     assert {file.name: file.read_bytes() for file in last(tiny).iterdir()} == before
 
 

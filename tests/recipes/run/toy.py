@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +21,6 @@ from cycledistill.recipes.config.sections import (
     OptimSection,
     RunSection,
 )
-from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.loop import run_training
 from cycledistill.recipes.run.optim import create_optimizer
 from cycledistill.recipes.run.seeding import IMAGE, derive_seed
@@ -106,6 +104,7 @@ class Task(nn.Module):
 
 class ToySession(TrainingSession):
     task: Task
+    measures = ("rms",)
 
     @classmethod
     def assemble(cls, recipe: ToyRecipe, accelerator: Any, store: CheckpointStore, fresh: bool) -> ToySession:
@@ -114,7 +113,6 @@ class ToySession(TrainingSession):
             recipe=recipe,
             accelerator=accelerator,
             task=task,
-            wrapped=task,
             optimizer=accelerator.prepare_optimizer(create_optimizer(task, recipe.optim)),
             batches=batches,
             loader=DataLoader(Drawn(recipe.run.seed), batch_sampler=batches, num_workers=recipe.data.workers),
@@ -128,28 +126,20 @@ class ToySession(TrainingSession):
     def load_task_state(self, state: dict[str, Any]) -> None:
         self.task.seen = state["seen"]
 
-
-class ToyStep:
-    """What a step is. ``before`` is called with the session's step, to break off or to spoil a run."""
-
-    measures: tuple[str, ...] = ("rms",)
-
-    def prepare(self, session: ToySession) -> tuple[float, dict[str, float]]:
-        rate = 0.01 / (1 + session.step)
+    def prepare(self) -> tuple[float, dict[str, float]]:
+        rate = 0.01 / (1 + self.step)
         return rate, {"half": rate / 2}
 
-    def terms(self, session: ToySession, batch: Tensor, logs: bool) -> dict[str, Tensor]:
-        terms: dict[str, Tensor] = session.wrapped(batch)
+    def terms(self, batch: Tensor, logs: bool) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = self.wrapped(batch)
         return {**terms, "rms": batch.square().mean().sqrt()} if logs else terms
 
-    def evaluate(self, session: ToySession) -> dict[str, Any]:
-        size = sum(float(parameter.detach().abs().sum()) for parameter in session.task.parameters())
-        if session.log:
-            session.log.write("eval", step=session.step, epoch=session.epoch, size=size)
+    def evaluate(self, **logged: Any) -> dict[str, Any]:
+        size = sum(float(parameter.detach().abs().sum()) for parameter in self.task.parameters())
+        if self.log:
+            self.log.write("eval", step=self.step, epoch=self.epoch, size=size)
         return {"size": size}
 
 
-def train(recipe: ToyRecipe, resume: str | None = None, work: ToyStep | None = None) -> dict[str, Any]:
-    with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
-        session = ToySession.start(recipe, accelerator, resume)
-        return run_training(session, work or ToyStep(), time.monotonic())
+def train(recipe: ToyRecipe, resume: str | None = None, session_class: type[ToySession] = ToySession) -> dict[str, Any]:
+    return run_training(session_class, recipe, resume)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from cycledistill import files
 from cycledistill.recipes.errors import CheckpointError, PickledCodeError
-from cycledistill.recipes.weights import checkpoint as module
+from cycledistill.recipes.weights import files as weight_files
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import (
     CheckpointStore,
@@ -69,9 +69,9 @@ def test_killed_at_any_moment_the_last_complete_one_loads(tmp_path, monkeypatch,
 
         return call
 
-    originals = [module.save_file, files._sync, os.replace, os.mkdir, torch.save, shutil.rmtree]
+    originals = [weight_files.save_file, files._sync, os.replace, os.mkdir, torch.save, shutil.rmtree]
     targets = [
-        (module, "save_file"),
+        (weight_files, "save_file"),
         (files, "_sync"),
         (os, "replace"),
         (os, "mkdir"),
@@ -109,7 +109,7 @@ def test_killed_at_any_moment_the_last_complete_one_loads(tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     ("owner", "writer", "error"),
     [
-        (module, "save_file", module.SafetensorError("No space left on device")),
+        (weight_files, "save_file", weight_files.SafetensorError("No space left on device")),
         (files, "_sync", OSError(28, "No space left on device")),
     ],
 )
