@@ -94,7 +94,6 @@ THIRD_PARTY = {
     "recipes/run/loop.py": {"tqdm"},
     "recipes/run/seeding.py": {"numpy"},
     "recipes/run/session.py": {"timm"},
-    "recipes/weights/checkpoint.py": {"safetensors"},
     "recipes/weights/convert.py": {"yaml"},
     "recipes/weights/files.py": {"safetensors"},
 }
