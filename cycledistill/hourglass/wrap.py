@@ -142,7 +142,7 @@ def wrap_hourglass(
         tie=one_of("tie", tie, (None, "index", "noise")),
         noise=check_noise(noise),
     )
-    end, after = _recovery_place(model, stack, layers, recover, recover_after)
+    end, after = _recovery_module(model, stack, layers, recover, recover_after)
     handle = Hourglass(stack, settings, end, after)
     added = _tables(model, stack, settings, heads, width) if settings.learns else None
     _install(model, handle, _roles(model, handle, resolve_layout(layout), added))
@@ -169,7 +169,7 @@ def unwrap_hourglass(model: Model) -> Model:
     return model
 
 
-def _recovery_place(
+def _recovery_module(
     model: nn.Module, stack: Stack, layers: tuple[int, ...], recover: bool | str, path: str | None
 ) -> tuple[int, str | None]:
     """The number of the block after which frames may return, and the path of the module in whose output they do."""
@@ -181,23 +181,23 @@ def _recovery_place(
     blocks = stack.modules(model)
     if path is None:
         names = {module: name for name, module in model.named_modules()}
-        return last, names[_default_place(model, stack, recover) or blocks[last]]
+        return last, names[_default_module(model, stack, recover) or blocks[last]]
     try:
-        place = model.get_submodule(path) if path else None
+        module = model.get_submodule(path) if path else None
     except AttributeError:
-        place = None
-    if place is None or type(place).forward is nn.Module.forward:
+        module = None
+    if module is None or type(module).forward is nn.Module.forward:
         raise StackError(
             f"recover_after={path!r}: {type(model).__name__} has no module of this path that is called, in whose "
             "output the frames could return"
         )
-    number = next((number for number, block in enumerate(blocks) if block is place), last)
+    number = next((number for number, block in enumerate(blocks) if block is module), last)
     if number < layers[-1]:
         raise StackError(f"recover_after={path!r} is block {number}, before the last prune point, {layers[-1]}")
     return number, path
 
 
-def _default_place(model: nn.Module, stack: Stack, recover: bool | str) -> nn.Module | None:
+def _default_module(model: nn.Module, stack: Stack, recover: bool | str) -> nn.Module | None:
     container = stack.path.split("[")[0]
     owners = [model.get_submodule(container.rpartition(".")[0]), model]
     for name in ("norm",) if recover is True else ("head", "norm"):
