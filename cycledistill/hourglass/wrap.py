@@ -76,7 +76,9 @@ def wrap_hourglass(
     Args:
         model: A model with blocks that keep the number of frames and hold nothing for one frame alone; what
             stands before them adds all positions.
-        blocks: The stack: a path as for ``wrap_cyclic``, or ``"auto"``.
+        blocks: The stack: a path as for ``wrap_cyclic``, or ``"auto"``. The default is the name of the blocks in this
+            project's lifting models: no clip can be guessed to tell them apart by, and ``"auto"`` goes by the
+            parameters, so in MHFormer, whose levels are of two kinds, it would take the encoders of the stem.
         layer: The block in front of which frames are dropped, from 0, or several, ascending.
         keep: Frames kept there: a number, or a share of the clip's (a float up to 1). One for each of several.
         select: ``"tpc"``; ``"uniform"``, evenly spaced; ``"motion"``, those that differ most from the frame before;
