@@ -34,17 +34,25 @@ class Recorder:
 
 @dataclass
 class BlockState:
-    """The state of one swapped module: its recorder, and its number among the blocks or among the other modules."""
+    """The state of a block: its recorder, and its number among the blocks."""
 
     recorder: Recorder
     index: int
-    parameters: tuple[str, ...] = ()
-    """Names of a block's arguments in the order of its signature."""
+    parameters: tuple[str, ...]
+    """Names of the block's arguments in the order of its signature."""
 
     def ordered(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Keyword arguments in the order of the signature, whatever the order of the call."""
         known = {name: kwargs[name] for name in self.parameters if name in kwargs}
         return {**known, **kwargs}
+
+
+@dataclass
+class EarlyState:
+    """The state of a module outside the blocks: its recorder, and what tells it from the others in a recording."""
+
+    recorder: Recorder
+    key: int
 
 
 class CycledBlock(Swapped):
@@ -75,20 +83,20 @@ class EarlyModule(Swapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, record or answer, as the phase of the forward asks."""
-        state: BlockState | None = getattr(self, CYCLE_STATE, None)
+        state: EarlyState | None = getattr(self, CYCLE_STATE, None)
         running = state.recorder.running if state is not None else None
         if state is None or running is None or not running.is_before_stack():
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         given = (*args, *kwargs.values())
         if isinstance(running, Replay):
-            return running.answer_early(state.index, given)
+            return running.answer_early(state.key, given)
         before = EarlyArguments(given)
         running.inside_early = True
         try:
             output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         finally:
             running.inside_early = False
-        running.record_early(state.index, before, output)
+        running.record_early(state.key, before, output)
         return output
 
 

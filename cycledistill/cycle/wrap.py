@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from cycledistill.cycle.handle import Cyclic, Scheme
-from cycledistill.cycle.modules import BlockState, CycledBlock, EarlyModule
+from cycledistill.cycle.modules import BlockState, CycledBlock, EarlyModule, EarlyState
 from cycledistill.cycle.root import CycledRoot, RootState
 from cycledistill.cycle.segments import blocks_to_cycle, check_cycled, chosen_behind
 from cycledistill.errors import StackError
@@ -136,4 +136,4 @@ def _roles(model: nn.Module, cyclic: Cyclic) -> Iterator[Role]:
         elif any(id(child) in numbers for child in module.modules()):
             yield module, CycledRoot, RootState(cyclic, container[len(name) :].lstrip("."))
         elif not isinstance(module, torch.jit.ScriptModule) and not parametrize.is_parametrized(module):
-            yield module, EarlyModule, BlockState(cyclic._recorder, key)
+            yield module, EarlyModule, EarlyState(cyclic._recorder, key)
