@@ -56,7 +56,6 @@ class Cyclic(Handle):
         if batch_norm not in ("freeze", "update"):
             raise StackError(f'batch_norm={batch_norm!r}: "freeze" or "update" is expected')
         self._cycles = _positive(cycles, "cycles")
-        self._exit = 1
         self._distill = _resolve(distill)
         self._task_weights()
         self._groups: Groups | None = None if tokens is None else check_groups(tokens)
@@ -95,11 +94,11 @@ class Cyclic(Handle):
     @property
     def exit(self) -> int:
         """The cycle whose output eval returns; settable, and may exceed ``cycles``."""
-        return self._exit
+        return self._recorder.exit
 
     @exit.setter
     def exit(self, cycle: int) -> None:
-        self._exit = _positive(cycle, "exit")
+        self._recorder.exit = _positive(cycle, "exit")
 
     @property
     def distill(self) -> Distill | Callable[[CycleOutput], torch.Tensor] | None:
@@ -144,7 +143,7 @@ class Cyclic(Handle):
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:
-        return f"Cyclic({self._stack.path} x{self._stack.depth}, cycles={self._cycles}, exit={self._exit})"
+        return f"Cyclic({self._stack.path} x{self._stack.depth}, cycles={self._cycles}, exit={self.exit})"
 
     def _task_weights(self) -> tuple[float, ...]:
         return self._distill.weights(self._cycles) if isinstance(self._distill, Distill) else (1.0,) * self._cycles
@@ -169,7 +168,7 @@ class Cyclic(Handle):
         """
         if training:
             return Route.TRAIN if whole else Route.PLAIN
-        return Route.EXIT if self._exit > 1 else Route.PLAIN
+        return Route.EXIT if self.exit > 1 else Route.PLAIN
 
     def check_unedited(self, root: nn.Module, below: str) -> None:
         """Refuse to run where the blocks below ``root``, in the container ``below``, are not those that were wrapped.
@@ -255,7 +254,7 @@ class Cyclic(Handle):
                 replay = self._replay(recording)
                 if not recording.is_complete():  # the model caught the early stop, and went on without the last block
                     return self.run_to_exit(call, stop_at_last=False)
-            for _ in range(1, self._exit):
+            for _ in range(1, self.exit):
                 replay.run_cycle(frozen)
             return replay.run_tail(call, frozen)
         finally:

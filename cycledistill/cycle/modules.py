@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from cycledistill.cycle.call import EarlyArguments
@@ -12,7 +14,9 @@ from cycledistill.cycle.recording import Phase, Recording
 from cycledistill.cycle.replay import Replay
 from cycledistill.plugin.handle import CYCLE_STATE
 from cycledistill.plugin.swap import Swapped
-from cycledistill.plugin.torch_private import forward_hooks
+from cycledistill.plugin.torch_private import forward_hooks, recomputing
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -20,6 +24,10 @@ class Recorder:
     """Shared by the swapped modules of one model: what its forward in progress records or replays, if one runs."""
 
     running: Recording | Replay | None = None
+    exit: int = 1
+    """The cycle that eval answers after."""
+    told: bool = False
+    """Whether it was said that blocks are called past it."""
 
     @property
     def phase(self) -> Phase | None:
@@ -30,6 +38,18 @@ class Recorder:
     def is_past_first_pass(self) -> bool:
         """Whether the first pass is done: further cycles run, and replays."""
         return isinstance(self.running, Replay)
+
+    def tell_of_call_outside(self) -> None:
+        """Say once that an eval forward runs one cycle, where a later exit is set and its method is no way in."""
+        if self.exit == 1 or self.told or torch.compiler.is_compiling() or recomputing():
+            return
+        self.told = True
+        _logger.warning(
+            "blocks of a wrapped model were called outside its forward methods, so they run once, as at exit 1, and "
+            "not the %d times that model.cyclic.exit asks for. Call the model, or a method of it whose name begins "
+            "with 'forward' or 'get_intermediate_layers'",
+            self.exit,
+        )
 
 
 @dataclass
@@ -65,6 +85,8 @@ class CycledBlock(Swapped):
         state: BlockState | None = getattr(self, CYCLE_STATE, None)
         running = state.recorder.running if state is not None else None
         if state is None or running is None or running.phase is Phase.CYCLE:
+            if state is not None and running is None and not self.training:  # type: ignore[attr-defined]
+                state.recorder.tell_of_call_outside()
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         if isinstance(running, Replay):
             output = running.answer_block(state.index, args, state.ordered(kwargs))
