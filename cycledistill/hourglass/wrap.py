@@ -34,6 +34,7 @@ from cycledistill.hourglass.settings import Select, Settings, check_noise
 from cycledistill.plugin.handle import HOURGLASS_STATE, PRUNE_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
 from cycledistill.stack.find import Stack, choose_stack
+from cycledistill.stack.taken import is_taken
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -303,7 +304,7 @@ def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:
 
 def _choose_stack(model: nn.Module, blocks: str) -> Stack:
     stack = choose_stack(model, blocks, PLUGIN.verb)
-    if any(PRUNE_STATE in module.__dict__ for module in stack.modules(model)):
+    if is_taken(model, stack, "pruning", PRUNE_STATE):
         raise StackError(
             f'blocks="{blocks}": wrap_pruning drops tokens in these blocks; one of the two can act on a stack'
         )

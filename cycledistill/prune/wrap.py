@@ -16,6 +16,7 @@ from cycledistill.prune.modules import PrunedBlock, PrunedMlp, PrunedModel, Prun
 from cycledistill.prune.scoring_tokens import resolve_scoring_tokens
 from cycledistill.stack.find import choose_stack
 from cycledistill.stack.probe import argument_names
+from cycledistill.stack.taken import is_taken
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -64,7 +65,7 @@ def wrap_pruning(
     """
     refuse(model, PLUGIN)
     stack = choose_stack(model, blocks, PLUGIN.verb)
-    if any(HOURGLASS_STATE in module.__dict__ for module in stack.modules(model)):
+    if is_taken(model, stack, "hourglass", HOURGLASS_STATE):
         raise StackError(
             f'blocks="{blocks}": an hourglass drops frames in these blocks; one of the two can act on a stack'
         )
