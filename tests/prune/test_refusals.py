@@ -84,6 +84,27 @@ def test_wrapped_twice_and_nothing_to_unwrap() -> None:
         unwrap_pruning(model)
 
 
+@pytest.mark.parametrize("how", ["blocks unwrapped", "one block unwrapped", "block replaced", "block removed"])
+def test_blocks_that_are_pruned_no_more_are_refused_and_not_run_whole(how: str) -> None:
+    model = wrap_pruning(vit(), (1,), 0.5)
+    copied = copy.deepcopy(model)
+    assert model(images()).shape == copied(images()).shape == (3, 7)
+    for each in (model, copied):
+        if how == "blocks unwrapped":
+            unwrap_pruning(each.blocks)
+        elif how == "one block unwrapped":
+            unwrap_pruning(each.blocks[1])
+        elif how == "block replaced":
+            each.blocks[2] = vit().blocks[2]
+        else:
+            del each.blocks[3]
+        for enter in (each, each.forward_features):
+            with pytest.raises(StackError, match=r"not those that were pruned.*unwrap_pruning\(model\)"):
+                enter(images())
+        unwrap_pruning(each)
+        assert each(images()).shape == (3, 7)
+
+
 def test_models_in_other_hands() -> None:
     assert_refused(torch.compile(vit(), backend="eager"), "compile", (1,))
     assert_refused(nn.DataParallel(vit()), r"wrap_pruning\(model\.module\)", (1,))
