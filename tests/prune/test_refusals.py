@@ -175,6 +175,40 @@ def test_attention_that_cannot_be_read_is_refused_by_its_numbers() -> None:
     assert_refused(cait, "not plain softmax attention", (1,), query=slice(0, 1))
 
 
+class RunsElsewhere(nn.Linear):
+    """A layer with kernels for other devices only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":
+            raise NotImplementedError
+        return super().forward(x)
+
+
+def test_a_block_whose_copy_does_not_run_is_not_checked_and_the_log_names_the_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG", "cycledistill.prune.checks")
+    model = vit()
+    model.blocks[1].attn.proj.__class__ = RunsElsewhere
+    wrap_pruning(model, (1,))
+    (record,) = caplog.records
+    assert record.levelname == "DEBUG"
+    assert "block 1 of blocks is not checked, no copy runs: NotImplementedError()" in record.getMessage()
+
+
+def test_a_check_that_fails_itself_is_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Tensor:
+        raise KeyError("qkv")
+
+    monkeypatch.setattr("cycledistill.prune.checks.scoring_attention", broken)
+    wrap_pruning(vit(), (1,))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and record.exc_info is not None
+    assert "block 1 of blocks is not checked, the check failed: KeyError('qkv')" in record.getMessage()
+
+
 def test_an_mlp_that_mixes_tokens_is_refused() -> None:
     model = vit().float()
     model.blocks[1].mlp = Mixing()
