@@ -1,0 +1,46 @@
+"""Classes are swapped all or none, whatever a model's parts allow; copies and parts of a wrapped model hold."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("timm")
+
+from timm.models.vision_transformer import Block, VisionTransformer
+
+from cycledistill import StackError, wrap_cyclic
+from cycledistill.plugin.install import handle_of
+from tests.oracle import snapshot
+from tests.plugin.test_impossible_models import Verb, each_verb, quietly
+from tests.prune.oracle import images, vit
+
+
+def script(part: nn.Module) -> Any:
+    return quietly(lambda: torch.jit.script(part))
+
+
+def trace(part: nn.Module) -> Any:
+    return quietly(lambda: torch.jit.trace(part, torch.randn(1, 17, 24, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize("convert", [script, trace])
+@pytest.mark.parametrize("path", ["norm", "patch_embed.norm", "norm_pre"])
+def test_cycles_leave_a_scripted_part_outside_the_blocks_alone(convert: Callable[..., Any], path: str) -> None:
+    model, x = vit(), images()
+    want = wrap_cyclic(copy.deepcopy(model), 2, blocks="blocks").train()(x)
+    model.set_submodule(path, convert(model.get_submodule(path)))
+    got = wrap_cyclic(model, 2, blocks="blocks").train()(x)
+    for ours, plain in zip(got.outputs, want.outputs, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+def test_cycles_find_their_blocks_beside_a_scripted_run() -> None:
+    model = vit()
+    model.head = nn.Sequential(*(script(nn.Linear(24, 24).double()) for _ in range(2)), model.head)
+    assert wrap_cyclic(model, 2).cyclic.stack.path == "blocks"
