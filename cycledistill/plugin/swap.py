@@ -11,6 +11,7 @@ import copyreg
 import threading
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import nn
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -45,6 +46,8 @@ def swap(module: nn.Module, plugin: type[Swapped]) -> None:
     Raises:
         TypeError: Python cannot change the class of this object (a scripted module, a class with slots).
     """
+    if isinstance(module, torch.jit.ScriptModule):  # takes it without an error, and keeps its own, or loses it in copies
+        raise TypeError("it is scripted or traced")
     base, plugins = recipe_of(module)
     ordered = tuple(sorted((*plugins, plugin), key=lambda each: each.swap_order))
     module.__class__ = _compose(base, ordered)

@@ -44,3 +44,18 @@ def test_cycles_find_their_blocks_beside_a_scripted_run() -> None:
     model = vit()
     model.head = nn.Sequential(*(script(nn.Linear(24, 24).double()) for _ in range(2)), model.head)
     assert wrap_cyclic(model, 2).cyclic.stack.path == "blocks"
+
+
+@pytest.mark.parametrize("convert", [script, trace])
+@pytest.mark.parametrize("which", [slice(1, 2), slice(0, 4)], ids=["one", "all"])
+def test_scripted_blocks_are_refused(convert: Callable[..., Any], which: slice) -> None:
+    """TorchScript's modules take another class without an error, and keep their own, or lose it in copies."""
+    model = vit()
+    for number in range(4)[which]:
+        model.blocks[number] = trace(model.blocks[number]) if convert is trace else script(model.blocks[number])
+    before = [type(module) for module in model.modules()]
+    with pytest.raises(StackError, match=r"cannot change the class.*scripted or traced.*plain Python module"):
+        wrap_cyclic(model, 2, blocks="blocks")
+    assert [type(module) for module in model.modules()] == before
+    assert handle_of(model, "cyclic") is None
+    model(images())
