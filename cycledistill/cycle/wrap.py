@@ -96,7 +96,7 @@ def move_cycles(model: nn.Module, stack: Stack) -> None:
     remove(model, PLUGIN)
     try:
         _attach(model, cyclic, stack)
-    except StackError:
+    except BaseException:
         _attach(model, cyclic, before)
         raise
 

@@ -294,7 +294,7 @@ def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:
     install(model, PLUGIN, handle, roles)
     try:
         settle_cycles(model)
-    except StackError:
+    except BaseException:
         remove(model, PLUGIN)
         settle_cycles(model)
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ pytest.importorskip("timm")
 
 from timm.models.vision_transformer import Block, VisionTransformer
 
-from cycledistill import StackError, wrap_cyclic
+from cycledistill import StackError, wrap_cyclic, wrap_hourglass
 from cycledistill.plugin.install import handle_of
 from tests.oracle import snapshot
 from tests.plugin.test_impossible_models import Verb, each_verb, quietly
@@ -59,3 +59,78 @@ def test_scripted_blocks_are_refused(convert: Callable[..., Any], which: slice) 
     assert [type(module) for module in model.modules()] == before
     assert handle_of(model, "cyclic") is None
     model(images())
+
+
+class Registered(Block):
+    """Its family knows each name once."""
+
+    names: set[str] = set()
+
+    def __init_subclass__(cls) -> None:
+        if cls.__name__ in Registered.names:
+            raise ValueError(f"{cls.__name__} is registered already")
+        Registered.names.add(cls.__name__)
+
+
+class Closed(VisionTransformer):
+    """Takes no attribute that it does not have."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("cyclic", "pruning", "hourglass"):
+            raise RuntimeError(f"no attribute {name}")
+        super().__setattr__(name, value)
+
+
+class Stateless(Block):
+    """A block that takes a class, and no state."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.endswith("_state"):
+            raise KeyError(name)
+        super().__setattr__(name, value)
+
+
+@each_verb
+@pytest.mark.parametrize("obstacle", [Registered, Stateless, Closed])
+def test_whatever_fails_the_model_is_as_it_was(verb: Verb, obstacle: type[nn.Module]) -> None:
+    model = vit()
+    Registered.names = {"Registered"}
+    part = model if obstacle is Closed else model.blocks[1]
+    part.__class__ = obstacle
+    before = snapshot(model)
+    with pytest.raises((ValueError, RuntimeError, KeyError)):
+        verb(model)
+    assert snapshot(model) == before
+    assert handle_of(model, verb.kind) is None
+
+
+def test_cycles_stay_where_they_were_when_they_cannot_follow_an_hourglass() -> None:
+    class ClosedOnce(VisionTransformer):
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name == "cyclic" and refusals:
+                raise refusals.pop()
+            super().__setattr__(name, value)
+
+    refusals: list[Exception] = []
+    model, x = vit(), images()
+    model.__class__ = ClosedOnce
+    wrap_cyclic(model, 2)
+    before, want = snapshot(model), model.train()(x).outputs
+    refusals.append(RuntimeError("not now"))
+    with pytest.raises(RuntimeError, match="not now"):
+        wrap_hourglass(model, layer=1, keep=3, recover=False, blocks="blocks")
+    assert snapshot(model) == before
+    assert all(torch.equal(*both) for both in zip(model.train()(x).outputs, want, strict=True))
+
+
+def test_an_error_while_roles_are_found_is_shown_as_it_is() -> None:
+    from cycledistill.cycle.wrap import PLUGIN
+    from cycledistill.plugin.handle import Handle
+    from cycledistill.plugin.install import Role, install
+
+    def roles() -> Iterator[Role]:
+        raise TypeError("ours")
+        yield
+
+    with pytest.raises(TypeError, match="ours"):
+        install(vit(), PLUGIN, Handle(), roles())
