@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 pytest.importorskip("timm")
 
@@ -134,3 +135,27 @@ def test_an_error_while_roles_are_found_is_shown_as_it_is() -> None:
 
     with pytest.raises(TypeError, match="ours"):
         install(vit(), PLUGIN, Handle(), roles())
+
+
+SWAPPED = {"cyclic": ("", "blocks.1"), "pruning": ("blocks.1", "blocks.1.norm2"), "hourglass": ("", "blocks.1")}
+
+
+@each_verb
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_parametrized_module_is_not_swapped(verb: Verb, which: int) -> None:
+    """Torch gave it a class of its own, which it takes off by looking below it: ours would be in the way."""
+    model = vit()
+    part = model.get_submodule(SWAPPED[verb.kind][which])
+    part.register_parameter("gain", nn.Parameter(torch.ones(1)))
+    parametrize.register_parametrization(part, "gain", nn.Identity())
+    before = [type(module) for module in model.modules()]
+    with pytest.raises(StackError, match="is parametrized.*remove_parametrizations.*after wrapping"):
+        verb(model)
+    assert [type(module) for module in model.modules()] == before
+    parametrize.remove_parametrizations(part, "gain")
+    verb(model)
+    model(images())
+    parametrize.register_parametrization(part, "gain", nn.Identity())
+    model(images())
+    parametrize.remove_parametrizations(part, "gain")
+    verb.unwrap(model)
