@@ -54,6 +54,10 @@ class PruneState:
     call: PruneCall | None = None
     """The call of the block that is running, if it drops tokens."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy that is made in the middle of a forward is in none."""
+        return {**vars(self), "call": None}
+
 
 @dataclass
 class PruneCall:

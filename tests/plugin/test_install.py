@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ pytest.importorskip("timm")
 
 from timm.models.vision_transformer import Block, VisionTransformer
 
-from cycledistill import StackError, wrap_cyclic, wrap_hourglass
+from cycledistill import CycleOutput, StackError, wrap_cyclic, wrap_hourglass
 from cycledistill.plugin.install import handle_of
 from tests.oracle import snapshot
 from tests.plugin.test_impossible_models import Verb, each_verb, quietly
@@ -159,3 +160,52 @@ def test_a_parametrized_module_is_not_swapped(verb: Verb, which: int) -> None:
     model(images())
     parametrize.remove_parametrizations(part, "gain")
     verb.unwrap(model)
+
+
+class Copier:
+    """A hook that copies a whole model; in the copy it does nothing."""
+
+    def __init__(self, model: nn.Module | None = None, how: Callable[[Any], Any] = copy.deepcopy) -> None:
+        self.model, self.how = model, how
+        self.copies: list[Any] = []
+
+    def __call__(self, *_: Any) -> None:
+        if self.model is not None:
+            self.copies.append(self.how(self.model))
+
+    def __reduce__(self) -> Any:
+        return Copier, ()
+
+
+@each_verb
+@pytest.mark.parametrize("exit", [None, 2])
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])
+def test_a_copy_taken_in_the_middle_of_a_forward_is_whole(
+    verb: Verb, exit: int | None, how: Callable[[Any], Any]
+) -> None:
+    """As an average of weights does that is kept by a hook."""
+    model, x = verb(vit()), images()
+    if verb.kind == "cyclic":
+        model.train(exit is None).cyclic.exit = exit or 1
+    hook = Copier(model, how)
+    handles = [
+        model.get_submodule(place).register_forward_pre_hook(hook) for place in ("blocks.0", "blocks.1.mlp", "norm")
+    ]
+    answer(model, x)
+    for handle in handles:
+        handle.remove()
+    assert len(hook.copies) >= 3
+    for each in (model, *hook.copies) if verb.kind == "pruning" else ():
+        each.pruning.keep = 1.0  # what a call in progress would drop
+    x = x.flip(0)
+    want = answer(model, x)
+    for copied in hook.copies:
+        assert torch.equal(answer(copied, x), want)
+        if verb.kind == "hourglass":
+            assert torch.equal(copied.hourglass.index, model.hourglass.index)
+
+
+def answer(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        out = model(x)
+    return torch.cat(out.outputs) if isinstance(out, CycleOutput) else out
