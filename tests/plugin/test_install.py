@@ -209,3 +209,27 @@ def answer(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         out = model(x)
     return torch.cat(out.outputs) if isinstance(out, CycleOutput) else out
+
+
+@each_verb
+@pytest.mark.parametrize("training", [True, False])
+def test_a_part_that_was_unwrapped_by_itself_is_missed(verb: Verb, training: bool) -> None:
+    """The handle still says what the model does, and the model does not do it: that must not pass unnoticed."""
+    model, x = vit(), images()
+    before, want = snapshot(model), model(x)
+    verb(model).train(training)
+    verb.unwrap(model.blocks)
+    with pytest.raises(StackError, match=rf"edited.*unwrap_{verb.kind}"):
+        model(x)
+    verb.unwrap(model)
+    assert snapshot(model) == before
+    assert torch.equal(model.eval()(x), want)
+
+
+@each_verb
+def test_a_block_that_was_replaced_is_missed(verb: Verb) -> None:
+    model = verb(vit())
+    model.blocks[1] = vit().blocks[1]
+    with pytest.raises(StackError, match=rf"edited.*unwrap_{verb.kind}"):
+        model(images())
+    verb.unwrap(model)
