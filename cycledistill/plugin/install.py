@@ -14,7 +14,17 @@ from cycledistill.plugin.handle import Handle, handle_of
 from cycledistill.plugin.swap import Swapped, swap, swapped_since, unswap
 from cycledistill.plugin.torch_private import is_compiled, is_replica
 
-__all__ = ["ON_THE_FULL_GRID", "Plugin", "Role", "handle_of", "install", "refuse", "refuse_replica", "remove"]
+__all__ = [
+    "ON_THE_FULL_GRID",
+    "Plugin",
+    "Role",
+    "check_module",
+    "handle_of",
+    "install",
+    "refuse",
+    "refuse_replica",
+    "remove",
+]
 
 ON_THE_FULL_GRID = ("forward_intermediates", "get_intermediate_layers")
 """Methods of timm models that make maps of all patches."""
@@ -63,8 +73,7 @@ def refuse(model: nn.Module, plugin: Plugin, scripted_parts: bool = False) -> No
     With ``scripted_parts`` a module inside may be scripted or traced: the plug-in leaves that one alone.
     """
     verb, undo = plugin.verb, plugin.undo
-    if not isinstance(model, nn.Module):
-        raise StackError(f"{verb} takes a torch.nn.Module, and was given a {type(model).__name__}")
+    check_module(model, verb)
     name = type(model).__name__
     if handle_of(model, plugin.kind) is not None:
         change = f"set {plugin.change}, or " if plugin.change else ""
@@ -93,6 +102,12 @@ def refuse(model: nn.Module, plugin: Plugin, scripted_parts: bool = False) -> No
         raise StackError(
             f"this {name} has an attribute of its own called {plugin.kind!r}, the handle's name: rename it"
         )
+
+
+def check_module(model: Any, function: str) -> None:
+    """Refuse what is no module, in the name of the public function that was given it."""
+    if not isinstance(model, nn.Module):
+        raise StackError(f"{function} takes a torch.nn.Module, and was given a {type(model).__name__}")
 
 
 def refuse_replica(module: Any, kind: str) -> None:
@@ -138,6 +153,7 @@ def remove(model: nn.Module, plugin: Plugin) -> Any:
     Raises:
         StackError: The model is not wrapped, or another tool swapped a class since. The model is then as it was.
     """
+    check_module(model, plugin.undo)
     handle = None if is_compiled(model) else handle_of(model, plugin.kind)
     swapped = [(name, module) for name, module in model.named_modules() if plugin.is_on(module)]
     if handle is not None:

@@ -16,7 +16,7 @@ pytest.importorskip("timm")
 
 from timm.models.vision_transformer import Block, VisionTransformer
 
-from cycledistill import CycleOutput, StackError, wrap_cyclic, wrap_hourglass
+from cycledistill import CycleOutput, StackError, at_exit, wrap_cyclic, wrap_hourglass
 from cycledistill.plugin.install import handle_of
 from tests.oracle import snapshot
 from tests.plugin.test_impossible_models import Verb, each_verb, quietly
@@ -179,7 +179,9 @@ class Copier:
 
 @each_verb
 @pytest.mark.parametrize("exit", [None, 2])
-@pytest.mark.parametrize("how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"]
+)
 def test_a_copy_taken_in_the_middle_of_a_forward_is_whole(
     verb: Verb, exit: int | None, how: Callable[[Any], Any]
 ) -> None:
@@ -233,3 +235,14 @@ def test_a_block_that_was_replaced_is_missed(verb: Verb) -> None:
     with pytest.raises(StackError, match=rf"edited.*unwrap_{verb.kind}"):
         model(images())
     verb.unwrap(model)
+
+
+@each_verb
+def test_unwrapping_something_else_than_a_module_says_so(verb: Verb) -> None:
+    with pytest.raises(StackError, match=f"unwrap_{verb.kind} takes a torch.nn.Module, and was given a str"):
+        verb.unwrap("vit")
+
+
+def test_at_exit_of_something_else_than_a_module_says_so() -> None:
+    with pytest.raises(StackError, match="at_exit takes a torch.nn.Module, and was given a str"), at_exit("vit", 1):  # type: ignore[arg-type]
+        pass
