@@ -9,7 +9,7 @@ from torch import nn
 
 from cycledistill.cycle.handle import Cyclic
 from cycledistill.errors import StackError
-from cycledistill.plugin.handle import handle_of
+from cycledistill.plugin.install import check_module, handle_of
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def at_exit(model: nn.Module, n: int) -> Iterator[None]:
         n: The cycle whose output the model returns, at least 1; it may exceed the cycles trained.
 
     Raises:
-        StackError: ``n`` is no whole number of at least 1, or more than 1 where nothing is wrapped.
+        StackError: ``model`` is no module, or ``n`` is no whole number of at least 1, or more than 1 where nothing is wrapped.
 
     Example:
         >>> with torch.no_grad(), at_exit(model.eval(), 2):
@@ -33,6 +33,7 @@ def at_exit(model: nn.Module, n: int) -> Iterator[None]:
 
     Source: more cycles of the same weights where there is time, as in ELT (arXiv 2604.09168).
     """
+    check_module(model, "at_exit")
     handles = cyclic_handles(model)
     if not handles and (type(n) is not int or n != 1):
         raise StackError(

@@ -29,6 +29,10 @@ class Recorder:
     told: bool = False
     """Whether it was said that blocks are called past it."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy that is made in the middle of a forward is in none."""
+        return {**vars(self), "running": None}
+
     @property
     def phase(self) -> Phase | None:
         """What the forward in progress is doing."""

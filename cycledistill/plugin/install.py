@@ -14,7 +14,17 @@ from cycledistill.plugin.handle import Handle, handle_of
 from cycledistill.plugin.swap import Swapped, swap, swapped_since, unswap
 from cycledistill.plugin.torch_private import is_compiled, is_replica
 
-__all__ = ["ON_THE_FULL_GRID", "Plugin", "Role", "handle_of", "install", "refuse", "refuse_replica", "remove"]
+__all__ = [
+    "ON_THE_FULL_GRID",
+    "Plugin",
+    "Role",
+    "check_module",
+    "handle_of",
+    "install",
+    "refuse",
+    "refuse_replica",
+    "remove",
+]
 
 ON_THE_FULL_GRID = ("forward_intermediates", "get_intermediate_layers")
 """Methods of timm models that make maps of all patches."""
@@ -63,8 +73,7 @@ def refuse(model: nn.Module, plugin: Plugin, scripted_parts: bool = False) -> No
     With ``scripted_parts`` a module inside may be scripted or traced: the plug-in leaves that one alone.
     """
     verb, undo = plugin.verb, plugin.undo
-    if not isinstance(model, nn.Module):
-        raise StackError(f"{verb} takes a torch.nn.Module, and was given a {type(model).__name__}")
+    check_module(model, verb)
     name = type(model).__name__
     if handle_of(model, plugin.kind) is not None:
         change = f"set {plugin.change}, or " if plugin.change else ""
@@ -95,6 +104,12 @@ def refuse(model: nn.Module, plugin: Plugin, scripted_parts: bool = False) -> No
         )
 
 
+def check_module(model: Any, function: str) -> None:
+    """Refuse what is no module, in the name of the public function that was given it."""
+    if not isinstance(model, nn.Module):
+        raise StackError(f"{function} takes a torch.nn.Module, and was given a {type(model).__name__}")
+
+
 def refuse_replica(module: Any, kind: str) -> None:
     """Refuse a module that runs as a replica of ``torch.nn.DataParallel``."""
     if is_replica(module):
@@ -108,22 +123,26 @@ def install(model: nn.Module, plugin: Plugin, handle: Handle, roles: Iterable[Ro
     """Give modules their classes and states, and the model its handle: all, or nothing.
 
     Raises:
-        StackError: Python cannot change the class of one of the modules. The model is then as it was.
+        StackError: Python cannot change the class of one of the modules. The model is then as it was, as after any
+            other error, of a model's own ``__setattr__`` or of a class that registers its subclasses, say.
     """
     done: list[nn.Module] = []
+    all_roles = list(roles)  # before anything is changed: finding them may fail too
     try:
-        for module, behaviour, state in list(roles):
+        for module, behaviour, state in all_roles:
             swap(module, behaviour)
             done.append(module)
             setattr(module, plugin.key, state)
-    except TypeError as error:
+        setattr(model, plugin.kind, handle)
+    except BaseException as error:
         for each in done:
             _take_off(each, plugin)
+        if not isinstance(error, TypeError):
+            raise
         raise StackError(
             f"Python cannot change the class of a {type(module).__name__} in this {type(model).__name__}, as "
             f"{plugin.verb} would: {error}. Put a plain Python module in its place"
         ) from error
-    setattr(model, plugin.kind, handle)
 
 
 def remove(model: nn.Module, plugin: Plugin) -> Any:
@@ -134,6 +153,7 @@ def remove(model: nn.Module, plugin: Plugin) -> Any:
     Raises:
         StackError: The model is not wrapped, or another tool swapped a class since. The model is then as it was.
     """
+    check_module(model, plugin.undo)
     handle = None if is_compiled(model) else handle_of(model, plugin.kind)
     swapped = [(name, module) for name, module in model.named_modules() if plugin.is_on(module)]
     if handle is not None:

@@ -55,6 +55,10 @@ class PruneState:
     call: PruneCall | None = None
     """The call of the block that is running, if it drops tokens."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy that is made in the middle of a forward is in none."""
+        return {**vars(self), "call": None}
+
 
 @dataclass
 class PrunedModelState:
@@ -64,14 +68,19 @@ class PrunedModelState:
     container: str
     span: tuple[int, int] | None
     """Where in the container they begin and end; ``None`` for one module that is the whole stack."""
+    siblings: int
+    """How many modules the container holds."""
 
     def blocks(self, model: nn.Module) -> list[nn.Module]:
-        """The modules that now stand where the blocks stood; none where their container is gone."""
+        """The modules that now stand where the blocks stood; none where their container is gone, or shrank or grew."""
         try:
             container = model.get_submodule(self.container)
         except AttributeError:
             return []
-        return [container] if self.span is None else list(container.children())[slice(*self.span)]
+        if self.span is None:
+            return [container]
+        siblings = list(container.children())
+        return siblings[slice(*self.span)] if len(siblings) == self.siblings else []
 
 
 @dataclass

@@ -105,8 +105,8 @@ def unwrap_pruning(model: Model) -> Model:
 
 
 def _roles(model: nn.Module, handle: Pruning) -> Iterator[Role]:
-    span, _ = handle.stack.span(model)
-    yield model, PrunedModel, PrunedModelState(handle, handle.stack.path.split("[")[0], span)
+    container = handle.stack.path.split("[")[0]
+    yield model, PrunedModel, PrunedModelState(handle, container, *handle.stack.span(model))
     for number, block in enumerate(handle.stack.modules(model)):
         state = PruneState(handle, number, argument_names(block))
         yield block, PrunedBlock, state

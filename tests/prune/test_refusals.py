@@ -84,7 +84,9 @@ def test_wrapped_twice_and_nothing_to_unwrap() -> None:
         unwrap_pruning(model)
 
 
-@pytest.mark.parametrize("how", ["blocks unwrapped", "one block unwrapped", "block replaced", "block removed"])
+@pytest.mark.parametrize(
+    "how", ["blocks unwrapped", "one block unwrapped", "block replaced", "block removed", "block added"]
+)
 def test_blocks_that_are_pruned_no_more_are_refused_and_not_run_whole(how: str) -> None:
     model = wrap_pruning(vit(), (1,), 0.5)
     copied = copy.deepcopy(model)
@@ -96,8 +98,10 @@ def test_blocks_that_are_pruned_no_more_are_refused_and_not_run_whole(how: str) 
             unwrap_pruning(each.blocks[1])
         elif how == "block replaced":
             each.blocks[2] = vit().blocks[2]
-        else:
+        elif how == "block removed":
             del each.blocks[3]
+        else:
+            each.blocks.append(vit().blocks[3])
         for enter in (each, each.forward_features):
             with pytest.raises(StackError, match=r"not those that were pruned.*unwrap_pruning\(model\)"):
                 enter(images())
