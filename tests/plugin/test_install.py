@@ -246,3 +246,27 @@ def test_unwrapping_something_else_than_a_module_says_so(verb: Verb) -> None:
 def test_at_exit_of_something_else_than_a_module_says_so() -> None:
     with pytest.raises(StackError, match="at_exit takes a torch.nn.Module, and was given a str"), at_exit("vit", 1):  # type: ignore[arg-type]
         pass
+
+
+class Raising(VisionTransformer):
+    """Properties under the handles' names, which raise when they are read."""
+
+    @property
+    def cyclic(self) -> Any:
+        raise RuntimeError("not built yet")
+
+    @property
+    def pruning(self) -> Any:
+        raise AttributeError("not built yet")
+
+    hourglass = pruning
+
+
+@each_verb
+def test_a_property_under_the_handles_name_is_refused_unread(verb: Verb) -> None:
+    model = vit()
+    model.__class__ = Raising
+    before = snapshot(model)
+    with pytest.raises(StackError, match=f"attribute of its own called '{verb.kind}'.*rename it"):
+        verb(model)
+    assert snapshot(model) == before
