@@ -270,3 +270,14 @@ def test_a_property_under_the_handles_name_is_refused_unread(verb: Verb) -> None
     with pytest.raises(StackError, match=f"attribute of its own called '{verb.kind}'.*rename it"):
         verb(model)
     assert snapshot(model) == before
+
+
+def test_a_class_named_as_the_compilers_is_no_compiled_module() -> None:
+    class OptimizedModule(VisionTransformer):
+        pass
+
+    model, x = vit(), images()
+    model.__class__ = OptimizedModule
+    want = model(x)
+    assert wrap_cyclic(model, 2, blocks="blocks").cyclic is handle_of(model, "cyclic")
+    assert torch.equal(model.eval()(x), want)
