@@ -37,7 +37,7 @@ from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from cycledistill import CycleLoss, unwrap_cyclic, wrap_cyclic
+from cycledistill import CycleLoss, at_exit, unwrap_cyclic, wrap_cyclic
 from cycledistill.cost.report import cost
 from cycledistill.files import atomic_write
 from cycledistill.integrations.imagenet.train import COMMAND
@@ -115,12 +115,10 @@ def train(model: nn.Module, data: Split, steps: int, seed: int, rate: float = LE
 def accuracy(model: nn.Module, data: Split) -> list[float]:
     """Percent right at each of EXITS; ``model`` is wrapped."""
     model.eval()
-    handle: Any = model.cyclic
     right = []
     for cycles in EXITS:
-        handle.exit = cycles
-        right.append(100 * (model(data[0]).argmax(dim=1) == data[1]).float().mean().item())
-    handle.exit = 1
+        with at_exit(model, cycles):
+            right.append(100 * (model(data[0]).argmax(dim=1) == data[1]).float().mean().item())
     return right
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cycledistill.cost.macs import MacCounter, Macs, count_parts
 from cycledistill.cost.timing import clock_name, interleaved
+from cycledistill.cycle.exits import at_exit
 from cycledistill.cycle.handle import Cyclic
 from cycledistill.cycle.wrap import wrap_cyclic
 from cycledistill.errors import StackError
@@ -224,13 +225,11 @@ def _count(copied: Any, given: Call, cycles: int) -> dict[str, Any]:
     args, kwargs = given
     exits, forwards, steps = [], [], []
     copied.eval()
-    copied.cyclic.exit = 1
-    with torch.no_grad():
+    with torch.no_grad(), at_exit(copied, 1):
         stack = copied.cyclic.stack.modules(copied)
         before, one_pass, after = count_parts(copied, stack, lambda: copied(*args, **kwargs))
         for n in range(1, cycles + 1):
-            copied.cyclic.exit = n
-            with MacCounter(copied) as counter:
+            with at_exit(copied, n), MacCounter(copied) as counter:
                 copied(*args, **kwargs)
             exits.append(counter.read())
     _training_mode(copied, still_norms=True)  # BatchNorm has no MACs, and a batch of one has no statistics
@@ -268,7 +267,7 @@ def _measure(model: nn.Module, given: Call, cycles: int, blocks: str, repeats: i
 
     @torch.no_grad()
     def forward(n: int) -> None:
-        evaluated.cyclic.exit = n
+        evaluated.cyclic.exit = n  # at_exit looks through all modules, which is not to be timed
         evaluated(*args, **kwargs)
 
     counts = range(1, cycles + 1)

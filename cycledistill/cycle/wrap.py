@@ -13,7 +13,6 @@ from cycledistill.cycle.handle import Cyclic, Scheme
 from cycledistill.cycle.modules import BlockState, CycledBlock, EarlyModule, EarlyState
 from cycledistill.cycle.root import CycledRoot, RootState
 from cycledistill.cycle.segments import blocks_to_cycle, check_cycled, chosen_behind
-from cycledistill.errors import StackError
 from cycledistill.plugin.handle import CYCLE_STATE
 from cycledistill.plugin.install import Plugin, Role, handle_of, install, refuse, remove
 from cycledistill.stack.find import Stack, choose_stack

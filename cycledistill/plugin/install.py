@@ -98,7 +98,7 @@ def refuse(model: nn.Module, plugin: Plugin, scripted_parts: bool = False) -> No
         )
     if _is_data_parallel(model):
         raise StackError(f"this is a {name}: wrap the model inside, {verb}(model.module), before or after")
-    if hasattr(model, plugin.kind):
+    if plugin.kind in dir(model) or hasattr(model, plugin.kind):  # a property may raise when it is read
         raise StackError(
             f"this {name} has an attribute of its own called {plugin.kind!r}, the handle's name: rename it"
         )

@@ -87,7 +87,8 @@ def is_compiled(module: nn.Module) -> bool:
 
     Public: none; the class is ``torch._dynamo.OptimizedModule``, and importing it loads the compiler.
     """
-    return any(each.__name__ == "OptimizedModule" for each in type(module).__mro__)
+    ancestors = ((each.__name__, each.__module__.startswith("torch.")) for each in type(module).__mro__)
+    return ("OptimizedModule", True) in ancestors
 
 
 def compiled_from(module: nn.Module) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_scripted_blocks_are_refused(convert: Callable[..., Any], which: slice) 
 class Registered(Block):
     """Its family knows each name once."""
 
-    names: set[str] = set()
+    names: ClassVar[set[str]] = set()
 
     def __init_subclass__(cls) -> None:
         if cls.__name__ in Registered.names:
@@ -246,3 +246,38 @@ def test_unwrapping_something_else_than_a_module_says_so(verb: Verb) -> None:
 def test_at_exit_of_something_else_than_a_module_says_so() -> None:
     with pytest.raises(StackError, match="at_exit takes a torch.nn.Module, and was given a str"), at_exit("vit", 1):  # type: ignore[arg-type]
         pass
+
+
+class Raising(VisionTransformer):
+    """Properties under the handles' names, which raise when they are read."""
+
+    @property
+    def cyclic(self) -> Any:
+        raise RuntimeError("not built yet")
+
+    @property
+    def pruning(self) -> Any:
+        raise AttributeError("not built yet")
+
+    hourglass = pruning
+
+
+@each_verb
+def test_a_property_under_the_handles_name_is_refused_unread(verb: Verb) -> None:
+    model = vit()
+    model.__class__ = Raising
+    before = snapshot(model)
+    with pytest.raises(StackError, match=f"attribute of its own called '{verb.kind}'.*rename it"):
+        verb(model)
+    assert snapshot(model) == before
+
+
+def test_a_class_named_as_the_compilers_is_no_compiled_module() -> None:
+    class OptimizedModule(VisionTransformer):
+        pass
+
+    model, x = vit(), images()
+    model.__class__ = OptimizedModule
+    want = model(x)
+    assert wrap_cyclic(model, 2, blocks="blocks").cyclic is handle_of(model, "cyclic")
+    assert torch.equal(model.eval()(x), want)
