@@ -21,6 +21,10 @@ class Recorder:
 
     running: Recording | Replay | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy that is made in the middle of a forward is in none."""
+        return {"running": None}
+
     @property
     def phase(self) -> Phase | None:
         """What the forward in progress is doing."""

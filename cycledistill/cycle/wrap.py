@@ -17,7 +17,7 @@ from cycledistill.errors import StackError
 from cycledistill.plugin.handle import CYCLE_STATE
 from cycledistill.plugin.install import Plugin, Role, handle_of, install, refuse, remove
 from cycledistill.stack.find import Stack, choose_stack
-from cycledistill.stack.probe import argument_names
+from cycledistill.stack.probe import argument_names, has_forward
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -96,7 +96,7 @@ def move_cycles(model: nn.Module, stack: Stack) -> None:
     remove(model, PLUGIN)
     try:
         _attach(model, cyclic, stack)
-    except StackError:
+    except BaseException:
         _attach(model, cyclic, before)
         raise
 
@@ -131,7 +131,7 @@ def _roles(model: nn.Module, cyclic: Cyclic) -> Iterator[Role]:
     for key, (name, module) in enumerate(model.named_modules()):
         if id(module) in numbers:
             yield module, CycledBlock, BlockState(cyclic._recorder, numbers[id(module)], argument_names(module))
-        elif id(module) in inside or type(module).forward is nn.Module.forward:
+        elif id(module) in inside or not has_forward(module):
             continue
         elif any(id(child) in numbers for child in module.modules()):
             yield module, CycledRoot, RootState(cyclic, container[len(name) :].lstrip("."))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,10 @@ class Hourglass(Handle):
         self._clip = 0  # frames of the last clip; 0 before the first
         self.forward_pass: Pass | None = None
         """The forward that is running, for the plug-ins."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy that is made in the middle of a forward is in none."""
+        return {**vars(self), "forward_pass": None}
 
     @property
     def stack(self) -> Stack:

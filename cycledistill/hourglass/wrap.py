@@ -34,6 +34,7 @@ from cycledistill.hourglass.settings import Select, Settings, check_noise
 from cycledistill.plugin.handle import HOURGLASS_STATE, PRUNE_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
 from cycledistill.stack.find import Stack, choose_stack
+from cycledistill.stack.probe import has_forward
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -186,7 +187,7 @@ def _recovery_place(
         place = model.get_submodule(path) if path else None
     except AttributeError:
         place = None
-    if place is None or type(place).forward is nn.Module.forward:
+    if place is None or not has_forward(place):
         raise StackError(
             f"recover_after={path!r}: {type(model).__name__} has no module of this path that is called, in whose "
             "output the frames could return"
@@ -267,7 +268,7 @@ def _roots(model: nn.Module, stack: Stack) -> Iterator[tuple[str, nn.Module]]:
     blocks = stack.modules(model)
     inside = {module for block in blocks for module in block.modules()}
     for path, module in model.named_modules():
-        called = type(module).forward is not nn.Module.forward or module is model
+        called = has_forward(module) or module is model
         if called and module not in inside and any(child is blocks[0] for child in module.modules()):
             yield path, module
 
@@ -293,7 +294,7 @@ def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:
     install(model, PLUGIN, handle, roles)
     try:
         settle_cycles(model)
-    except StackError:
+    except BaseException:
         remove(model, PLUGIN)
         settle_cycles(model)
         raise

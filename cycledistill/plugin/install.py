@@ -108,22 +108,26 @@ def install(model: nn.Module, plugin: Plugin, handle: Handle, roles: Iterable[Ro
     """Give modules their classes and states, and the model its handle: all, or nothing.
 
     Raises:
-        StackError: Python cannot change the class of one of the modules. The model is then as it was.
+        StackError: Python cannot change the class of one of the modules. The model is then as it was, as after any
+            other error, of a model's own ``__setattr__`` or of a class that registers its subclasses, say.
     """
     done: list[nn.Module] = []
+    all_roles = list(roles)  # before anything is changed: finding them may fail too
     try:
-        for module, behaviour, state in list(roles):
+        for module, behaviour, state in all_roles:
             swap(module, behaviour)
             done.append(module)
             setattr(module, plugin.key, state)
-    except TypeError as error:
+        setattr(model, plugin.kind, handle)
+    except BaseException as error:
         for each in done:
             _take_off(each, plugin)
+        if not isinstance(error, TypeError):
+            raise
         raise StackError(
             f"Python cannot change the class of a {type(module).__name__} in this {type(model).__name__}, as "
             f"{plugin.verb} would: {error}. Put a plain Python module in its place"
         ) from error
-    setattr(model, plugin.kind, handle)
 
 
 def remove(model: nn.Module, plugin: Plugin) -> Any:

@@ -11,7 +11,9 @@ import copyreg
 import threading
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -43,8 +45,15 @@ def swap(module: nn.Module, plugin: type[Swapped]) -> None:
     """Give ``module`` the behaviour of ``plugin``, in place.
 
     Raises:
-        TypeError: Python cannot change the class of this object (a scripted module, a class with slots).
+        TypeError: Python cannot change the class of this object (a scripted or parametrized module, a class with
+            slots).
     """
+    if isinstance(module, torch.jit.ScriptModule):  # takes it without an error, and keeps its own, or loses it in copies
+        raise TypeError("it is scripted or traced")
+    if parametrize.is_parametrized(module):  # torch takes its own class off by the order of bases, which ours changes
+        raise TypeError(
+            "it is parametrized (remove_parametrizations makes it plain, and it can be parametrized after wrapping)"
+        )
     base, plugins = recipe_of(module)
     ordered = tuple(sorted((*plugins, plugin), key=lambda each: each.swap_order))
     module.__class__ = _compose(base, ordered)

@@ -54,6 +54,10 @@ class PruneState:
     call: PruneCall | None = None
     """The call of the block that is running, if it drops tokens."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy that is made in the middle of a forward is in none."""
+        return {**vars(self), "call": None}
+
 
 @dataclass
 class PruneCall:
@@ -194,15 +198,31 @@ class PrunedMlp(Swapped):
 
 
 class PrunedModel(Swapped):
-    """The whole model: refuses what would put the kept tokens back on the full grid of patches."""
+    """The whole model: misses blocks, and refuses what would put the kept tokens back on the full grid of patches."""
 
     swap_order = 20
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, if all blocks of the stack are still those that were pruned."""
+        state: PruneState | None = self.__dict__.get(PRUNE_STATE)
+        if state is not None and not torch.compiler.is_compiling():
+            _check_unedited(self, state.handle)  # type: ignore[arg-type]
+        return super().__call__(*args, **kwargs)  # type: ignore[misc]
 
     @classmethod
     def namespace(cls, below: type) -> dict[str, Any]:
         """The methods of timm models that return maps of intermediate layers."""
         names = (name for name in ON_THE_FULL_GRID if hasattr(below, name))
         return {name: _on_the_full_grid(name, getattr(below, name)) for name in names}
+
+
+def _check_unedited(model: nn.Module, handle: Pruning) -> None:
+    states = [vars(block).get(PRUNE_STATE) for block in handle.stack.modules(model)]
+    if [state.block for state in states if handle.owns(state)] != list(range(handle.stack.depth)):
+        raise StackError(
+            f'blocks="{handle.stack.path}": the blocks are not those that were pruned; the model was edited since, or '
+            "a part of it was unwrapped. Call unwrap_pruning(model), and wrap_pruning(model) again"
+        )
 
 
 def _on_the_full_grid(name: str, method: Callable[..., Any]) -> Callable[..., Any]:

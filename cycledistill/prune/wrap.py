@@ -9,7 +9,7 @@ from torch import nn
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import HOURGLASS_STATE, PRUNE_STATE
-from cycledistill.plugin.install import ON_THE_FULL_GRID, Plugin, Role, install, refuse, remove
+from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
 from cycledistill.prune.checks import PARTS, check_block, check_layers, check_parts, trial
 from cycledistill.prune.handle import Pruning
 from cycledistill.prune.modules import PrunedBlock, PrunedMlp, PrunedModel, PrunedNorm, PrunedQkv, PruneState
@@ -96,8 +96,7 @@ def unwrap_pruning(model: Model) -> Model:
 
 
 def _roles(model: nn.Module, handle: Pruning) -> Iterator[Role]:
-    if any(hasattr(model, name) for name in ON_THE_FULL_GRID):
-        yield model, PrunedModel, PruneState(handle, -1, ())
+    yield model, PrunedModel, PruneState(handle, -1, ())
     for number, block in enumerate(handle.stack.modules(model)):
         state = PruneState(handle, number, argument_names(block))
         yield block, PrunedBlock, state

@@ -19,7 +19,7 @@ from cycledistill.errors import ChainError, StackError
 from cycledistill.plugin.swap import recipe_of
 from cycledistill.plugin.torch_private import AnyConvolution
 from cycledistill.stack.links import Named, Trace, check_chain, keeps_shape, traced_links
-from cycledistill.stack.probe import probe
+from cycledistill.stack.probe import has_forward, probe
 
 _PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
 _ATTENTION = re.compile(r"Attn|Attention|XCA|GPSA|MHSA|MQA|MHA|Focal|LiteMLA", re.IGNORECASE)
@@ -184,7 +184,7 @@ def _runs(blocks: Named, trace: Trace | None) -> list[tuple[int, int]]:
 
 def _can_run(block: nn.Module) -> bool:
     """Whether a block can be called and has something to learn: not a bare ModuleList, not an activation."""
-    return type(block).forward is not nn.Module.forward and any(True for _ in block.parameters())
+    return has_forward(block) and any(True for _ in block.parameters())
 
 
 def _is_convolutional(stack: Stack, model: nn.Module) -> bool:

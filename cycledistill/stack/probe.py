@@ -43,6 +43,12 @@ def argument_names(module: nn.Module) -> tuple[str, ...]:
         return ()
 
 
+def has_forward(module: nn.Module) -> bool:
+    """Whether a module can be called: a bare ModuleList cannot."""
+    # The class of a scripted or traced module fails when it is asked for its forward.
+    return isinstance(module, torch.jit.ScriptModule) or type(module).forward is not nn.Module.forward
+
+
 def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
     """Run a meta copy of ``model`` once in eval mode, and trace the calls of the modules called ``names``.
 
