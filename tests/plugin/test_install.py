@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_scripted_blocks_are_refused(convert: Callable[..., Any], which: slice) 
 class Registered(Block):
     """Its family knows each name once."""
 
-    names: set[str] = set()
+    names: ClassVar[set[str]] = set()
 
     def __init_subclass__(cls) -> None:
         if cls.__name__ in Registered.names:
@@ -179,7 +179,9 @@ class Copier:
 
 @each_verb
 @pytest.mark.parametrize("exit", [None, 2])
-@pytest.mark.parametrize("how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "how", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"]
+)
 def test_a_copy_taken_in_the_middle_of_a_forward_is_whole(
     verb: Verb, exit: int | None, how: Callable[[Any], Any]
 ) -> None:
