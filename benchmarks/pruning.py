@@ -9,7 +9,7 @@ whose order turns each time; a speed-up is the median over the rounds of the rat
 - stack   the blocks alone, on random tokens: forward, and forward with backward.
 - model   all of it: eval forward (at exit N), and a training step (N cycles, preset "sdpose", no optimizer).
 
-N is the number of cycles: the first drops tokens, the others run on the survivors. "MACs" is the ratio of
+N is the number of cycles: the first drops tokens, the others run on the kept tokens. "MACs" is the ratio of
 multiply-accumulates of the two forwards, attention counted; "reached" is the speed-up over that ratio. Bar: the stack's
 forward and training at 32 images reach 0.85.
 

@@ -128,10 +128,18 @@ def functions(module: Module) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunct
             yield node, (node.end_lineno or 0) - node.lineno + 1 - lines
 
 
-def public_functions(module: Module) -> set[str]:
-    """Names of the functions at the top of a file, without those that begin with an underscore."""
-    found = (node for node in module.tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    return {node.name for node in found if not node.name.startswith("_")}
+def public_definitions(module: Module) -> set[str]:
+    """Names of the functions and classes at the top of a file, without those that begin with an underscore."""
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    return {node.name for node in module.tree.body if isinstance(node, kinds) and not node.name.startswith("_")}
+
+
+def imports_by_name(module: Module) -> Iterator[int]:
+    """The lines that speak of ``importlib.import_module`` or ``__import__``: what they import is in no import."""
+    for node in ast.walk(module.tree):
+        said = {"Name": "id", "Attribute": "attr", "alias": "name"}.get(type(node).__name__, "")
+        if getattr(node, said, None) in {"import_module", "__import__"}:
+            yield node.lineno  # type: ignore[attr-defined]
 
 
 def circle(arrows: Mapping[str, Iterable[str]]) -> list[str] | None:

@@ -13,7 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture import ROOT, Code, circle, functions, longest_chain, public_functions
+from tests.architecture import (
+    ROOT,
+    Code,
+    Module,
+    circle,
+    functions,
+    imports_by_name,
+    longest_chain,
+    public_definitions,
+)
 
 LIBRARY, INTEGRATIONS = "cycledistill", "cycledistill.integrations"
 Arrows = dict[str, set[str]]
@@ -98,6 +107,23 @@ THIRD_PARTY = {
     "recipes/weights/files.py": {"safetensors"},
 }
 
+# The same of the integrations, each as a whole.
+THIRD_PARTY_OF_INTEGRATIONS = {
+    "coco": {"PIL", "cv2", "numpy", "pycocotools", "torchvision", "tqdm"},
+    "human36m": {"matplotlib", "numpy", "tqdm"},
+    "imagenet": {"PIL", "pyarrow", "timm", "tqdm"},
+    "mmpose": {"mmengine", "mmpose", "pycocotools"},
+}
+
+# Who imports by a name that is made up as it runs, which no rule here can follow, and what.
+BY_NAME = {
+    "cycledistill.lazy",  # what a face hands on; type checkers, and so these rules, see the same imports there
+    "cycledistill.recipes.run.command",  # the recipe, the training and the trained models of the command's integration
+    "cycledistill.commands.models",  # the library that builds the model a command was asked for
+    f"{INTEGRATIONS}.mmpose.loading",  # mmpose's own modules, and those of this integration that register themselves
+    f"{INTEGRATIONS}.mmpose.shims",  # packages that may not import here
+}
+
 # What every module of a kind has, by these names: what is called when it is run, or by the command's frame.
 HAD_BY_EACH = {"cycledistill.commands": {"add_arguments", "run"}}
 
@@ -177,17 +203,36 @@ def imports_written_wrongly(code: Code) -> Iterator[str]:
                 yield f"{name} (line {each.line}): {each.name} is {'relative' if each.relative else 'absolute'}"
 
 
+def imports_of_made_up_names(code: Code) -> Iterator[str]:
+    for name, module in code.modules.items():
+        if name not in BY_NAME:
+            yield from (f"{name} (line {line}) imports by name" for line in imports_by_name(module))
+
+
 def third_party(code: Code) -> dict[str, set[str]]:
     """File of the library -> packages from outside that it imports anywhere, without torch."""
-    own = {LIBRARY, "torch", *sys.stdlib_module_names}
     found = {}
     for name, module in code.modules.items():
         if parts_of(name)[0] == LIBRARY:
-            outside = {each.name.partition(".")[0] for each in module.imports} - own
+            outside = from_outside(module)
             if outside:
                 file = "/".join(parts_of(name)[1]) + ("/__init__" if module.is_package else "")
                 found[f"{file.lstrip('/')}.py"] = outside
     return found
+
+
+def third_party_of_integrations(code: Code) -> dict[str, set[str]]:
+    """Integration -> packages from outside that its files import anywhere, without torch."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, module in code.modules.items():
+        beside = {path.stem for path in module.path.parent.glob("*.py")}  # the check of mmpose runs as a script too
+        if parts_of(name)[0] == INTEGRATIONS and from_outside(module) - beside:
+            found[package_of(name)] |= from_outside(module) - beside
+    return found
+
+
+def from_outside(module: Module) -> set[str]:
+    return {each.name.partition(".")[0] for each in module.imports} - {LIBRARY, "torch", *sys.stdlib_module_names}
 
 
 def floors(code: Code) -> list[str]:
@@ -223,20 +268,21 @@ def long_functions(code: Code) -> Iterator[str]:
 
 
 def names_used_twice(code: Code) -> Iterator[str]:
-    """Two public functions of one name in a package of the library, or in an integration."""
+    """Two public functions or classes of one name in a package of the library, or in an integration."""
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for name, module in code.modules.items():
-        for function in public_functions(module) - {"main"} - HAD_BY_EACH.get(name.rpartition(".")[0], set()):
-            found[parts_of(name)[0], package_of(name), function].append(name)
-    for (_, _, function), names in found.items():
+        for each in public_definitions(module) - {"main"} - HAD_BY_EACH.get(name.rpartition(".")[0], set()):
+            found[parts_of(name)[0], package_of(name), each].append(name)
+    for (_, _, each), names in found.items():
         if len(names) > 1:
-            yield f"{function} in {' and '.join(names)}"
+            yield f"{each} in {' and '.join(names)}"
 
 
 RULES: list[Callable[[Code], Iterable[str]]] = [
     forbidden_arrows,
     imports_of_elsewhere,
     imports_written_wrongly,
+    imports_of_made_up_names,
     crowded_folders,
     long_files,
     long_functions,
@@ -262,6 +308,10 @@ def test_what_the_library_needs_from_outside(code: Code) -> None:
     assert third_party(code) == THIRD_PARTY
 
 
+def test_what_the_integrations_need_from_outside(code: Code) -> None:
+    assert third_party_of_integrations(code) == THIRD_PARTY_OF_INTEGRATIONS
+
+
 def test_the_library_is_imported_with_torch_alone(code: Code) -> None:
     """Everything else is imported where it is used, so that it need not be there. What commands share needs more."""
     for name, module in code.modules.items():
@@ -283,6 +333,7 @@ def test_the_tables_name_what_is_there(code: Code) -> None:
     for name, arrows in INTEGRATION_ARROWS.items():
         assert rooms[name] <= set(arrows), name
     assert set(_INTEGRATION) <= set().union(*rooms.values())
+    assert {name for name, module in code.modules.items() if any(imports_by_name(module))} == BY_NAME
 
 
 @pytest.mark.parametrize("room", sorted(set().union(*BETWEEN.values())))
@@ -325,6 +376,15 @@ LONG = "def f():\n" + "    x = 1\n"
         (long_files, {f"{CORE}/cost/a.py": "\n" * (MOST_LINES + 1)}, "a.py: 351 lines"),
         (long_functions, {f"{CORE}/cost/a.py": LONG + "    y = 1\n" * (MOST_LINES_OF_A_FUNCTION - 1)}, "a.f: 61 lines"),
         (names_used_twice, {f"{COCO}/data/a.py": "def f(): ...", f"{COCO}/b.py": "def f(): ..."}, "^f in .*b and .*a"),
+        (names_used_twice, {f"{CORE}/cost/a.py": "class C: ...", f"{CORE}/cost/b.py": "class C: ..."}, "^C in .*a and"),
+        (names_used_twice, {f"{CORE}/cost/a.py": "class C: ...", f"{CORE}/cost/b.py": "def C(): ..."}, "^C in .*a and"),
+        (
+            imports_of_made_up_names,
+            {f"{CORE}/cost/a.py": "import importlib\ndef f():\n    importlib.import_module('cycledistill.' + 'x')"},
+            r"cost.a \(line 3\)",
+        ),
+        (imports_of_made_up_names, {f"{COCO}/a.py": "from importlib import import_module as i"}, r"coco.a \(line 1\)"),
+        (imports_of_made_up_names, {f"{COCO}/a.py": "__import__('cycledistill.integrations.mmpose')"}, "coco.a"),
     ],
 )  # fmt: skip
 def test_a_rule_can_be_broken(
@@ -342,8 +402,10 @@ SOUND = {
     f"{CORE}/output.py": "",
     f"{CORE}/loss.py": "from cycledistill.output import CycleOutput",
     f"{CORE}/stack/__init__.py": "from cycledistill.errors import StackError\nimport torch",
-    f"{CORE}/prune/__init__.py": "from cycledistill.stack import find\ndef plain(): ...",
-    f"{CORE}/cycle/__init__.py": "from cycledistill.stack import find\ndef main(): ...",
+    f"{CORE}/prune/__init__.py": "from cycledistill.stack import find\ndef plain(): ...\nclass Plain: ...",
+    f"{CORE}/prune/own.py": "class _Own: ...",
+    f"{CORE}/prune/other.py": "class _Own: ...",
+    f"{CORE}/cycle/__init__.py": "from cycledistill.stack import find\ndef main(): ...\nclass Plain: ...",
     f"{CORE}/cost/__init__.py": LONG + "    x = 1\n" * (MOST_LINES_OF_A_FUNCTION - 2),
     f"{CORE}/cost/macs.py": "def g():\n    import cycledistill.cycle",
     f"{CORE}/hourglass/__init__.py": "from cycledistill import cycle",
@@ -398,10 +460,18 @@ def test_floors_are_counted(tmp_path: Path) -> None:
     assert floors(code) == ["recipes", "cost", "cycle", "stack", "plugin"], "a loose file hands its arrows on"
 
 
+INTEGRATED = {
+    f"{COCO}/a.py": "import cv2, torch, cycledistill\nfrom .data import a",
+    f"{COCO}/data/a.py": "def f():\n    import requests",
+    "integrations/mmpose/head.py": "import mmpose.models, a0",
+}
+
+
 def test_what_comes_from_outside_is_found(tmp_path: Path) -> None:
     text = "def f():\n    import numpy.linalg\nfrom yaml import safe_load\nimport torch.nn, os, cycledistill.errors"
-    code = made_up(tmp_path, {f"{CORE}/cost/a.py": text, f"{COCO}/a.py": "import cv2"})
+    code = made_up(tmp_path, {f"{CORE}/cost/a.py": text, **INTEGRATED})
     assert third_party(code) == {"cost/a.py": {"numpy", "yaml"}, "recipes/hub/__init__.py": {"accelerate"}}
+    assert third_party_of_integrations(code) == {"coco": {"cv2", "requests"}, "mmpose": {"mmpose"}}
 
 
 def test_what_an_import_loads_is_found(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from cycledistill.stack.links import Links
 
 
 class Containers:
-    """Lists and dicts among the arguments of a call, which may be changed there, and what they held before."""
+    """Lists and dicts among the arguments of a call, which may be changed there, and their content before."""
 
     def __init__(self, given: tuple[Any, ...]) -> None:
         self._before = [
@@ -39,7 +39,7 @@ class RecordedCall:
     checkpointed: bool
     containers: Containers = field(default_factory=lambda: Containers(()))
     objects: list[ObjectSnapshot] = field(default_factory=list)
-    """Objects that may hold tensors, and what they held."""
+    """Objects that may hold tensors, and their content."""
     autocast: torch.dtype | bool | None = None
     """The precision the forward asked for around this block, where it is another than around the forward."""
     filled: int | None = None

@@ -56,7 +56,6 @@ class Cyclic(Handle):
         if batch_norm not in ("freeze", "update"):
             raise StackError(f'batch_norm={batch_norm!r}: "freeze" or "update" is expected')
         self._cycles = _positive(cycles, "cycles")
-        self._exit = 1
         self._distill = _resolve(distill)
         self._task_weights()
         self._groups: Groups | None = None if tokens is None else check_groups(tokens)
@@ -65,7 +64,7 @@ class Cyclic(Handle):
         self._asked = blocks
         self._comparisons = Comparisons()
 
-    def _bind(self, model: nn.Module, stack: Stack) -> None:
+    def bind(self, model: nn.Module, stack: Stack) -> None:
         """Settle what depends on the model, before anything in it is changed."""
         if self._cycles > 1:
             check_trainable(stack, model)
@@ -95,11 +94,11 @@ class Cyclic(Handle):
     @property
     def exit(self) -> int:
         """The cycle whose output eval returns; settable, and may exceed ``cycles``."""
-        return self._exit
+        return self._recorder.exit
 
     @exit.setter
     def exit(self, cycle: int) -> None:
-        self._exit = _positive(cycle, "exit")
+        self._recorder.exit = _positive(cycle, "exit")
 
     @property
     def distill(self) -> Distill | Callable[[CycleOutput], torch.Tensor] | None:
@@ -121,6 +120,11 @@ class Cyclic(Handle):
         return self._freeze_batch_norm
 
     @property
+    def recorder(self) -> Recorder:
+        """What the swapped modules share: the forward that is running."""
+        return self._recorder
+
+    @property
     def found_its_blocks(self) -> bool:
         """Whether the blocks were not named when the model was wrapped, so that a plug-in may move the cycles."""
         return self._asked == "auto"
@@ -139,7 +143,7 @@ class Cyclic(Handle):
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:
-        return f"Cyclic({self._stack.path} x{self._stack.depth}, cycles={self._cycles}, exit={self._exit})"
+        return f"Cyclic({self._stack.path} x{self._stack.depth}, cycles={self._cycles}, exit={self.exit})"
 
     def _task_weights(self) -> tuple[float, ...]:
         return self._distill.weights(self._cycles) if isinstance(self._distill, Distill) else (1.0,) * self._cycles
@@ -164,9 +168,14 @@ class Cyclic(Handle):
         """
         if training:
             return Route.TRAIN if whole else Route.PLAIN
-        return Route.EXIT if self._exit > 1 else Route.PLAIN
+        return Route.EXIT if self.exit > 1 else Route.PLAIN
 
-    def _check_unedited(self, root: nn.Module, below: str) -> None:
+    def check_unedited(self, root: nn.Module, below: str) -> None:
+        """Refuse to run where the blocks below ``root``, in the container ``below``, are not those that were wrapped.
+
+        Raises:
+            StackError: A block was replaced, added or removed.
+        """
         try:
             container = root.get_submodule(below)
         except AttributeError:
@@ -198,7 +207,7 @@ class Cyclic(Handle):
         replay = self._recorder.running = Replay(recording)
         return replay
 
-    def _train(self, call: ModelCall) -> CycleOutput:
+    def run_all_cycles(self, call: ModelCall) -> CycleOutput:
         """One training forward: the model's own pass, then every further cycle with its replayed tail."""
         model = call.model
         if torch.is_grad_enabled() and self._cycles > 1:
@@ -224,7 +233,7 @@ class Cyclic(Handle):
         out.losses = self._losses(model, out, replay.entry())
         return out
 
-    def _answer_at_exit(self, call: ModelCall, stop_at_last: bool = True) -> Any:
+    def run_to_exit(self, call: ModelCall, stop_at_last: bool = True) -> Any:
         """One eval forward at a later exit: the extra cycles, and the tail once.
 
         With ``stop_at_last`` the first pass may end in front of the last block, so that its tail does not run.
@@ -244,8 +253,8 @@ class Cyclic(Handle):
                     return output  # this method does not go through the stack (a head on its own, say)
                 replay = self._replay(recording)
                 if not recording.is_complete():  # the model caught the early stop, and went on without the last block
-                    return self._answer_at_exit(call, stop_at_last=False)
-            for _ in range(1, self._exit):
+                    return self.run_to_exit(call, stop_at_last=False)
+            for _ in range(1, self.exit):
                 replay.run_cycle(frozen)
             return replay.run_tail(call, frozen)
         finally:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from cycledistill.cycle.call import EarlyArguments
@@ -12,7 +14,9 @@ from cycledistill.cycle.recording import Phase, Recording
 from cycledistill.cycle.replay import Replay
 from cycledistill.plugin.handle import CYCLE_STATE
 from cycledistill.plugin.swap import Swapped
-from cycledistill.plugin.torch_private import forward_hooks
+from cycledistill.plugin.torch_private import forward_hooks, recomputing
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -20,6 +24,10 @@ class Recorder:
     """Shared by the swapped modules of one model: what its forward in progress records or replays, if one runs."""
 
     running: Recording | Replay | None = None
+    exit: int = 1
+    """The cycle that eval answers after."""
+    told: bool = False
+    """Whether it was said that blocks are called past it."""
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy that is made in the middle of a forward is in none."""
@@ -35,20 +43,40 @@ class Recorder:
         """Whether the first pass is done: further cycles run, and replays."""
         return isinstance(self.running, Replay)
 
+    def tell_of_call_outside(self) -> None:
+        """Say once that an eval forward runs one cycle, where a later exit is set and its method is no way in."""
+        if self.exit == 1 or self.told or torch.compiler.is_compiling() or recomputing():
+            return
+        self.told = True
+        _logger.warning(
+            "blocks of a wrapped model were called outside its forward methods, so they run once, as at exit 1, and "
+            "not the %d times that model.cyclic.exit asks for. Call the model, or a method of it whose name begins "
+            "with 'forward' or 'get_intermediate_layers'",
+            self.exit,
+        )
+
 
 @dataclass
 class BlockState:
-    """The state of one swapped module: its recorder, and its number among the blocks or among the other modules."""
+    """The state of a block: its recorder, and its number among the blocks."""
 
     recorder: Recorder
     index: int
-    parameters: tuple[str, ...] = ()
-    """Names of a block's arguments in the order of its signature."""
+    parameters: tuple[str, ...]
+    """Names of the block's arguments in the order of its signature."""
 
     def ordered(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Keyword arguments in the order of the signature, whatever the order of the call."""
         known = {name: kwargs[name] for name in self.parameters if name in kwargs}
         return {**known, **kwargs}
+
+
+@dataclass
+class EarlyState:
+    """The state of a module outside the blocks: its recorder, and what tells it from the others in a recording."""
+
+    recorder: Recorder
+    key: int
 
 
 class CycledBlock(Swapped):
@@ -61,6 +89,8 @@ class CycledBlock(Swapped):
         state: BlockState | None = getattr(self, CYCLE_STATE, None)
         running = state.recorder.running if state is not None else None
         if state is None or running is None or running.phase is Phase.CYCLE:
+            if state is not None and running is None and not self.training:  # type: ignore[attr-defined]
+                state.recorder.tell_of_call_outside()
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         if isinstance(running, Replay):
             output = running.answer_block(state.index, args, state.ordered(kwargs))
@@ -79,20 +109,20 @@ class EarlyModule(Swapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, record or answer, as the phase of the forward asks."""
-        state: BlockState | None = getattr(self, CYCLE_STATE, None)
+        state: EarlyState | None = getattr(self, CYCLE_STATE, None)
         running = state.recorder.running if state is not None else None
         if state is None or running is None or not running.is_before_stack():
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         given = (*args, *kwargs.values())
         if isinstance(running, Replay):
-            return running.answer_early(state.index, given)
+            return running.answer_early(state.key, given)
         before = EarlyArguments(given)
         running.inside_early = True
         try:
             output = super().__call__(*args, **kwargs)  # type: ignore[misc]
         finally:
             running.inside_early = False
-        running.record_early(state.index, before, output)
+        running.record_early(state.key, before, output)
         return output
 
 

@@ -48,7 +48,7 @@ class RootState:
     @property
     def recorder(self) -> Recorder:
         """The recorder that the root shares with the blocks."""
-        return self.cyclic._recorder
+        return self.cyclic.recorder
 
 
 def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,7 +62,7 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         whole = name == "forward" and self.__dict__.get("cyclic") is cyclic
         route = cyclic.decide(self.training, whole)
         if whole or route is not Route.PLAIN:
-            cyclic._check_unedited(self, state.below)
+            cyclic.check_unedited(self, state.below)
         if route is Route.PLAIN:
             return method(self, *args, **kwargs)
         refuse_replica(self, "cyclic")
@@ -72,6 +72,6 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
                 "the training mode): call unwrap_cyclic(model) first, or model.eval() with model.cyclic.exit = 1"
             )
         call = ModelCall(method, self, args, kwargs, whole)
-        return cyclic._train(call) if route is Route.TRAIN else cyclic._answer_at_exit(call)
+        return cyclic.run_all_cycles(call) if route is Route.TRAIN else cyclic.run_to_exit(call)
 
     return enter

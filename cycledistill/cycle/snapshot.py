@@ -23,7 +23,7 @@ pair four. The bound also ends the search in objects that hold each other.
 class Snapshot:
     """Leaves, how they were put together, and how often each tensor had been changed in place.
 
-    Lists and dicts are recorded as what they held: the model may append to them, and a replay must not find that.
+    Lists and dicts are recorded by their content: the model may append to them, and a replay must not find that.
     """
 
     def __init__(self, value: Any) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from cycledistill.cycle.handle import Cyclic, Scheme
-from cycledistill.cycle.modules import BlockState, CycledBlock, EarlyModule
+from cycledistill.cycle.modules import BlockState, CycledBlock, EarlyModule, EarlyState
 from cycledistill.cycle.root import CycledRoot, RootState
 from cycledistill.cycle.segments import blocks_to_cycle, check_cycled, chosen_behind
 from cycledistill.plugin.handle import CYCLE_STATE
@@ -117,7 +117,7 @@ def settle_cycles(model: nn.Module) -> None:
 
 
 def _attach(model: nn.Module, cyclic: Cyclic, stack: Stack) -> None:
-    cyclic._bind(model, stack)
+    cyclic.bind(model, stack)
     cyclic.run_first_cycle_whole(chosen_behind(model, stack))
     install(model, PLUGIN, cyclic, _roles(model, cyclic))
 
@@ -129,10 +129,10 @@ def _roles(model: nn.Module, cyclic: Cyclic) -> Iterator[Role]:
     inside = {id(module) for block in blocks for module in block.modules()}
     for key, (name, module) in enumerate(model.named_modules()):
         if id(module) in numbers:
-            yield module, CycledBlock, BlockState(cyclic._recorder, numbers[id(module)], argument_names(module))
+            yield module, CycledBlock, BlockState(cyclic.recorder, numbers[id(module)], argument_names(module))
         elif id(module) in inside or not has_forward(module):
             continue
         elif any(id(child) in numbers for child in module.modules()):
             yield module, CycledRoot, RootState(cyclic, container[len(name) :].lstrip("."))
         elif not isinstance(module, torch.jit.ScriptModule) and not parametrize.is_parametrized(module):
-            yield module, EarlyModule, BlockState(cyclic._recorder, key)
+            yield module, EarlyModule, EarlyState(cyclic.recorder, key)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cycledistill.cycle.segments import Segmented
 from cycledistill.errors import StackError
 from cycledistill.hourglass.kept_frames import Pass, check_index
 from cycledistill.hourglass.settings import Settings, check_noise
@@ -18,7 +20,7 @@ from cycledistill.stack.find import Stack
 Index = Tensor | tuple[Tensor, ...]
 
 
-class Hourglass(Handle):
+class Hourglass(Handle, Segmented):
     """The handle ``model.hourglass`` of a wrapped model. It holds no parameters and no module."""
 
     kind = "hourglass"
@@ -115,6 +117,45 @@ class Hourglass(Handle):
         # While a model is exported, what arrives here is a stand-in without data.
         self._last = index if all(type(each) is Tensor for each in index) else None
         self._clip = forward_pass.frames
+
+    def segments(self, model: nn.Module) -> list[str]:
+        """Paths of the runs of blocks of ``model`` with one number of frames: those that cycles can be around."""
+        span, _ = self._stack.span(model)
+        if span is None:
+            return [self._stack.path]
+        container, start = self._stack.path.split("[")[0], span[0]
+        bounds = [0, *(number for number in self.layers if number), self._end + 1]
+        return [f"{container}[{start + a}:{start + b}]" for a, b in pairwise(bounds)]
+
+    def check_cycled(self, model: nn.Module, cycled: Stack) -> None:
+        """Refuse to cycle blocks between which the number of frames changes.
+
+        Raises:
+            StackError: It names the segments that can be cycled.
+        """
+        own, others = self._stack.modules(model), cycled.modules(model)
+        drops = [own[number] for number in self.layers]
+        last = own[self._end]
+        changes = any(drop is each for drop in drops for each in others[1:])
+        changes |= any(last is each for each in others[:-1])
+        back = model.get_submodule(self._recover_after) if self._recover_after else None
+        for block in others:
+            inside = {id(each) for each in block.modules()} - {id(block)}
+            changes |= any(id(drop) in inside for drop in drops) and id(back) not in inside
+        if changes:
+            counts = zip(self.layers, self.keep, strict=True)
+            kept = " and ".join(f"{keep} frames before block {number}" for number, keep in counts)
+            segments = [f'blocks="{each}"' for each in self.segments(model)]
+            raise StackError(
+                f'blocks="{cycled.path}": the hourglass keeps {kept}, so these blocks do not return the frames they '
+                f"take and cannot run on their own output. Cycle {' or '.join(segments)} (the last is the default)"
+            )
+
+    def chooses_behind(self, model: nn.Module, cycled: Stack) -> bool:
+        """Whether a prune point stands behind the last cycled block, so that cycle 1 chooses there for all cycles."""
+        inside = {id(each) for block in cycled.modules(model) for each in block.modules()}
+        after = max((n for n, block in enumerate(self._stack.modules(model)) if id(block) in inside), default=-1)
+        return any(number > after for number in self.layers)
 
     def take(self, target: Tensor) -> Tensor:
         """The part of a (B, F, ...) target that belongs to the frames kept in the last forward, (B, K, ...).

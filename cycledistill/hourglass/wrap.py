@@ -35,6 +35,7 @@ from cycledistill.plugin.handle import HOURGLASS_STATE, PRUNE_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
 from cycledistill.stack.find import Stack, choose_stack
 from cycledistill.stack.probe import has_forward
+from cycledistill.stack.taken import is_taken
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -77,7 +78,9 @@ def wrap_hourglass(
     Args:
         model: A model with blocks that keep the number of frames and hold nothing for one frame alone; what
             stands before them adds all positions.
-        blocks: The stack: a path as for ``wrap_cyclic``, or ``"auto"``.
+        blocks: The stack: a path as for ``wrap_cyclic``, or ``"auto"``. The default is the name of the blocks in this
+            project's lifting models: no clip can be guessed to tell them apart by, and ``"auto"`` goes by the
+            parameters, so in MHFormer, whose levels are of two kinds, it would take the encoders of the stem.
         layer: The block in front of which frames are dropped, from 0, or several, ascending.
         keep: Frames kept there: a number, or a share of the clip's (a float up to 1). One for each of several.
         select: ``"tpc"``; ``"uniform"``, evenly spaced; ``"motion"``, those that differ most from the frame before;
@@ -143,7 +146,7 @@ def wrap_hourglass(
         tie=one_of("tie", tie, (None, "index", "noise")),
         noise=check_noise(noise),
     )
-    end, after = _recovery_place(model, stack, layers, recover, recover_after)
+    end, after = _recovery_module(model, stack, layers, recover, recover_after)
     handle = Hourglass(stack, settings, end, after)
     added = _tables(model, stack, settings, heads, width) if settings.learns else None
     _install(model, handle, _roles(model, handle, resolve_layout(layout), added))
@@ -170,7 +173,7 @@ def unwrap_hourglass(model: Model) -> Model:
     return model
 
 
-def _recovery_place(
+def _recovery_module(
     model: nn.Module, stack: Stack, layers: tuple[int, ...], recover: bool | str, path: str | None
 ) -> tuple[int, str | None]:
     """The number of the block after which frames may return, and the path of the module in whose output they do."""
@@ -182,23 +185,23 @@ def _recovery_place(
     blocks = stack.modules(model)
     if path is None:
         names = {module: name for name, module in model.named_modules()}
-        return last, names[_default_place(model, stack, recover) or blocks[last]]
+        return last, names[_default_module(model, stack, recover) or blocks[last]]
     try:
-        place = model.get_submodule(path) if path else None
+        module = model.get_submodule(path) if path else None
     except AttributeError:
-        place = None
-    if place is None or not has_forward(place):
+        module = None
+    if module is None or not has_forward(module):
         raise StackError(
             f"recover_after={path!r}: {type(model).__name__} has no module of this path that is called, in whose "
             "output the frames could return"
         )
-    number = next((number for number, block in enumerate(blocks) if block is place), last)
+    number = next((number for number, block in enumerate(blocks) if block is module), last)
     if number < layers[-1]:
         raise StackError(f"recover_after={path!r} is block {number}, before the last prune point, {layers[-1]}")
     return number, path
 
 
-def _default_place(model: nn.Module, stack: Stack, recover: bool | str) -> nn.Module | None:
+def _default_module(model: nn.Module, stack: Stack, recover: bool | str) -> nn.Module | None:
     container = stack.path.split("[")[0]
     owners = [model.get_submodule(container.rpartition(".")[0]), model]
     for name in ("norm",) if recover is True else ("head", "norm"):
@@ -302,7 +305,7 @@ def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:
 
 def _choose_stack(model: nn.Module, blocks: str) -> Stack:
     stack = choose_stack(model, blocks, PLUGIN.verb)
-    if any(PRUNE_STATE in module.__dict__ for module in stack.modules(model)):
+    if is_taken(model, stack, "pruning", PRUNE_STATE):
         raise StackError(
             f'blocks="{blocks}": wrap_pruning drops tokens in these blocks; one of the two can act on a stack'
         )

@@ -1,4 +1,8 @@
-"""Pick tokens of a state by number, and put them back: indices to flat rows."""
+"""Pick tokens of a state by number, and put them back: indices to flat rows.
+
+Pruning (tokens) and the hourglass (frames) both drop rows of a state, and neither may import the other: what they
+share of it stands here. No other part of a plug-in needs it.
+"""
 
 from __future__ import annotations
 

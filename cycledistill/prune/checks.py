@@ -93,13 +93,18 @@ def check_block(stack: Stack, number: int, block: nn.Module, scoring: slice, giv
     Raises:
         StackError: The attention is not softmax attention as read from ``qkv``, or norm and MLP mix tokens.
     """
+    args, kwargs = tree_map(_random_like, given)
     try:
         shadow = _random_copy(block)
-        args, kwargs = tree_map(_random_like, given)
+        shadow(*args, **kwargs)
+    except Exception as error:  # weights that cannot be copied (sharded, quantised), or run on no CPU: no verdict
+        _logger.debug("block %d of %s is not checked, no copy runs: %r", number, stack.path, error)
+        return
+    try:
         attention_agrees = _attention_agrees(shadow, args, kwargs, scoring)
         mlp_agrees = _mlp_agrees(shadow, args, kwargs)
-    except Exception as error:  # weights that cannot be copied (sharded, quantised): no verdict
-        _logger.debug("no check of block %d of %s: %s", number, stack.path, error)
+    except Exception as error:  # no verdict either, but of a copy that runs: a fault of the check itself, perhaps
+        _logger.warning("block %d of %s is not checked, the check failed: %r", number, stack.path, error, exc_info=True)
         return
     if not attention_agrees:
         raise StackError(

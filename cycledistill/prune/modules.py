@@ -22,6 +22,7 @@ the handle alone. All of this acts in ``__call__``, outside hooks: a hook sees w
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -48,7 +49,7 @@ class PruneState:
 
     handle: Pruning
     block: int
-    """Number of the block; -1 at the model itself."""
+    """Number of the block."""
     parameters: tuple[str, ...]
     """Names of the block's arguments in the order of its signature."""
     call: PruneCall | None = None
@@ -57,6 +58,24 @@ class PruneState:
     def __getstate__(self) -> dict[str, Any]:
         """A copy that is made in the middle of a forward is in none."""
         return {**vars(self), "call": None}
+
+
+@dataclass
+class PrunedModelState:
+    """The state of the model itself: its handle, and where its blocks stand."""
+
+    handle: Pruning
+    container: str
+    span: tuple[int, int] | None
+    """Where in the container they begin and end; ``None`` for one module that is the whole stack."""
+
+    def blocks(self, model: nn.Module) -> list[nn.Module]:
+        """The modules that now stand where the blocks stood; none where their container is gone."""
+        try:
+            container = model.get_submodule(self.container)
+        except AttributeError:
+            return []
+        return [container] if self.span is None else list(container.children())[slice(*self.span)]
 
 
 @dataclass
@@ -198,38 +217,27 @@ class PrunedMlp(Swapped):
 
 
 class PrunedModel(Swapped):
-    """The whole model: misses blocks, and refuses what would put the kept tokens back on the full grid of patches."""
+    """The whole model: refuses blocks that are pruned no more, and what would put kept tokens back on the full grid."""
 
     swap_order = 20
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, if all blocks of the stack are still those that were pruned."""
-        state: PruneState | None = self.__dict__.get(PRUNE_STATE)
-        if state is not None and not torch.compiler.is_compiling():
-            _check_unedited(self, state.handle)  # type: ignore[arg-type]
-        return super().__call__(*args, **kwargs)  # type: ignore[misc]
-
     @classmethod
     def namespace(cls, below: type) -> dict[str, Any]:
-        """The methods of timm models that return maps of intermediate layers."""
-        names = (name for name in ON_THE_FULL_GRID if hasattr(below, name))
-        return {name: _on_the_full_grid(name, getattr(below, name)) for name in names}
+        """Wrap every method by which users enter the blocks; names, signatures and docs stay the base's."""
+        names = (name for name in dir(below) if name.startswith("forward") or name in ON_THE_FULL_GRID)
+        methods = (name for name in names if inspect.isfunction(inspect.getattr_static(below, name)))
+        return {name: _entry(name, getattr(below, name)) for name in methods}
 
 
-def _check_unedited(model: nn.Module, handle: Pruning) -> None:
-    states = [vars(block).get(PRUNE_STATE) for block in handle.stack.modules(model)]
-    if [state.block for state in states if handle.owns(state)] != list(range(handle.stack.depth)):
-        raise StackError(
-            f'blocks="{handle.stack.path}": the blocks are not those that were pruned; the model was edited since, or '
-            "a part of it was unwrapped. Call unwrap_pruning(model), and wrap_pruning(model) again"
-        )
-
-
-def _on_the_full_grid(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
-        state: PruneState = self.__dict__[PRUNE_STATE]
-        if state.handle.keep < 1:
+        # A slice of a pruned Sequential is a new object of its class, and has no state.
+        state: PrunedModelState | None = self.__dict__.get(PRUNE_STATE)
+        if state is None:
+            return method(self, *args, **kwargs)
+        _check_unedited(self, state)
+        if name in ON_THE_FULL_GRID and state.handle.keep < 1:
             raise StackError(
                 f"{name} puts tokens back on the grid of patches, and this model drops some: set "
                 "model.pruning.keep = 1.0, or unwrap_pruning(model)"
@@ -237,6 +245,19 @@ def _on_the_full_grid(name: str, method: Callable[..., Any]) -> Callable[..., An
         return method(self, *args, **kwargs)
 
     return enter
+
+
+def _check_unedited(model: nn.Module, state: PrunedModelState) -> None:
+    handle, numbers = state.handle, []
+    for block in state.blocks(model):
+        own: PruneState | None = block.__dict__.get(PRUNE_STATE)
+        numbers.append(own.block if own is not None and own.handle is handle else None)
+    if numbers != list(range(handle.stack.depth)):
+        raise StackError(
+            f'blocks="{handle.stack.path}": the blocks are not those that were pruned: they were unwrapped on their '
+            "own, or the model was edited since. Call unwrap_pruning(model), then wrap_pruning(model) again if its "
+            "tokens are to be dropped"
+        )
 
 
 def _check_droppable(state: PruneState, tokens: Tensor) -> None:

@@ -12,10 +12,19 @@ from cycledistill.plugin.handle import HOURGLASS_STATE, PRUNE_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
 from cycledistill.prune.checks import PARTS, check_block, check_layers, check_parts, trial
 from cycledistill.prune.handle import Pruning
-from cycledistill.prune.modules import PrunedBlock, PrunedMlp, PrunedModel, PrunedNorm, PrunedQkv, PruneState
+from cycledistill.prune.modules import (
+    PrunedBlock,
+    PrunedMlp,
+    PrunedModel,
+    PrunedModelState,
+    PrunedNorm,
+    PrunedQkv,
+    PruneState,
+)
 from cycledistill.prune.scoring_tokens import resolve_scoring_tokens
 from cycledistill.stack.find import choose_stack
 from cycledistill.stack.probe import argument_names
+from cycledistill.stack.taken import is_taken
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -64,7 +73,7 @@ def wrap_pruning(
     """
     refuse(model, PLUGIN)
     stack = choose_stack(model, blocks, PLUGIN.verb)
-    if any(HOURGLASS_STATE in module.__dict__ for module in stack.modules(model)):
+    if is_taken(model, stack, "hourglass", HOURGLASS_STATE):
         raise StackError(
             f'blocks="{blocks}": an hourglass drops frames in these blocks; one of the two can act on a stack'
         )
@@ -96,7 +105,8 @@ def unwrap_pruning(model: Model) -> Model:
 
 
 def _roles(model: nn.Module, handle: Pruning) -> Iterator[Role]:
-    yield model, PrunedModel, PruneState(handle, -1, ())
+    span, _ = handle.stack.span(model)
+    yield model, PrunedModel, PrunedModelState(handle, handle.stack.path.split("[")[0], span)
     for number, block in enumerate(handle.stack.modules(model)):
         state = PruneState(handle, number, argument_names(block))
         yield block, PrunedBlock, state

@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cycledistill import CycleLoss, CycleOutput, StackError, wrap_cyclic
 from tests import toys
@@ -78,6 +79,53 @@ def test_forward_features_of_a_timm_model() -> None:
             model.cyclic.exit = k
             assert_same(model.forward_features(x), truth(k, x, method="forward_features"))
             assert_same(model(x), truth(k, x))
+
+
+class Encoding(toys.ToyViT):
+    """Enters its stack by a method whose name says nothing, and checkpoints its blocks."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        return self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.norm(self.encode(x)))
+
+
+def test_a_method_of_another_name_that_calls_blocks_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = wrap_cyclic(toys.make(Encoding), 2).eval()
+    x, _ = toys.batch()
+    once = model.encode(x)
+    model.cyclic.exit = 2
+    model(x).sum().backward()  # runs the blocks again, outside any forward
+    assert not caplog.records
+    for _ in range(2):
+        assert_same(model.encode(x), once)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert re.search("run once, as at exit 1, and not the 2 times .* 'forward'", record.getMessage())
+
+
+class EncodingAtOnce(Encoding):
+    """The same, with blocks that are called as one module."""
+
+    def _run(self, x: Tensor) -> Tensor:
+        return self.blocks(x)
+
+
+def test_a_method_of_another_name_that_calls_the_container_cycles(caplog: pytest.LogCaptureFixture) -> None:
+    model = toys.make(EncodingAtOnce, container="sequential").eval()
+    x, _ = toys.batch()
+    truth = Truth(model)
+    wrap_cyclic(model, 2)
+    model.cyclic.exit = 3
+    assert_same(model.encode(x), truth(3, x, method="encode"))
+    assert not caplog.records
 
 
 def test_a_model_that_reads_blocks_gets_the_cycle_it_asked_for() -> None:

@@ -321,6 +321,18 @@ def test_advice_is_on_the_verb_that_was_called(
 
 
 @each_verb
+def test_unwrapping_leaves_what_accelerate_put_on_the_object(verb: Verb) -> None:
+    """The page of limits says how to wrap such a model again."""
+    accelerate = pytest.importorskip("accelerate")
+    accelerator = accelerate.Accelerator(mixed_precision="bf16", cpu=True)
+    model = accelerator.unwrap_model(verb.unwrap(accelerator.prepare(verb(vit().float()))))
+    with pytest.raises(StackError, match="replaced on the object"):
+        verb(model)
+    del model.forward
+    assert handle_of(verb(model), verb.kind) is not None
+
+
+@each_verb
 def test_a_model_that_accelerate_prepared_is_refused_and_one_wrapped_before_is_not(verb: Verb) -> None:
     """In bf16, ``prepare`` replaces ``forward`` on the object; a hourglass of it would silently drop nothing."""
     accelerate = pytest.importorskip("accelerate")

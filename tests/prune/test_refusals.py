@@ -84,6 +84,27 @@ def test_wrapped_twice_and_nothing_to_unwrap() -> None:
         unwrap_pruning(model)
 
 
+@pytest.mark.parametrize("how", ["blocks unwrapped", "one block unwrapped", "block replaced", "block removed"])
+def test_blocks_that_are_pruned_no_more_are_refused_and_not_run_whole(how: str) -> None:
+    model = wrap_pruning(vit(), (1,), 0.5)
+    copied = copy.deepcopy(model)
+    assert model(images()).shape == copied(images()).shape == (3, 7)
+    for each in (model, copied):
+        if how == "blocks unwrapped":
+            unwrap_pruning(each.blocks)
+        elif how == "one block unwrapped":
+            unwrap_pruning(each.blocks[1])
+        elif how == "block replaced":
+            each.blocks[2] = vit().blocks[2]
+        else:
+            del each.blocks[3]
+        for enter in (each, each.forward_features):
+            with pytest.raises(StackError, match=r"not those that were pruned.*unwrap_pruning\(model\)"):
+                enter(images())
+        unwrap_pruning(each)
+        assert each(images()).shape == (3, 7)
+
+
 def test_models_in_other_hands() -> None:
     assert_refused(torch.compile(vit(), backend="eager"), "compile", (1,))
     assert_refused(nn.DataParallel(vit()), r"wrap_pruning\(model\.module\)", (1,))
@@ -152,6 +173,40 @@ def test_attention_that_cannot_be_read_is_refused_by_its_numbers() -> None:
     assert_refused(model, "not plain softmax attention", (1,))
     cait = timm.create_model("cait_xxs24_224", depth=2)
     assert_refused(cait, "not plain softmax attention", (1,), query=slice(0, 1))
+
+
+class RunsElsewhere(nn.Linear):
+    """A layer with kernels for other devices only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":
+            raise NotImplementedError
+        return super().forward(x)
+
+
+def test_a_block_whose_copy_does_not_run_is_not_checked_and_the_log_names_the_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG", "cycledistill.prune.checks")
+    model = vit()
+    model.blocks[1].attn.proj.__class__ = RunsElsewhere
+    wrap_pruning(model, (1,))
+    (record,) = caplog.records
+    assert record.levelname == "DEBUG"
+    assert "block 1 of blocks is not checked, no copy runs: NotImplementedError()" in record.getMessage()
+
+
+def test_a_check_that_fails_itself_is_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Tensor:
+        raise KeyError("qkv")
+
+    monkeypatch.setattr("cycledistill.prune.checks.scoring_attention", broken)
+    wrap_pruning(vit(), (1,))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and record.exc_info is not None
+    assert "block 1 of blocks is not checked, the check failed: KeyError('qkv')" in record.getMessage()
 
 
 def test_an_mlp_that_mixes_tokens_is_refused() -> None:

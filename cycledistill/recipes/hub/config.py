@@ -20,7 +20,7 @@ _logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def read_fields(cls: type[T], data: Mapping[str, Any], place: str = "") -> T:
+def read_fields(cls: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
     """A dataclass from plain data; lists become tuples, and the dataclass checks the values.
 
     Raises:
@@ -28,8 +28,8 @@ def read_fields(cls: type[T], data: Mapping[str, Any], place: str = "") -> T:
         ValueError: A value that the dataclass refuses.
     """
     if not isinstance(data, Mapping):
-        raise RecipeError(f"{place.rstrip('.')}={data!r}: fields by name are expected")
-    check_names(data, [each.name for each in dataclasses.fields(cls)], place)  # type: ignore[arg-type]
+        raise RecipeError(f"{prefix.rstrip('.')}={data!r}: fields by name are expected")
+    check_names(data, [each.name for each in dataclasses.fields(cls)], prefix)  # type: ignore[arg-type]
     return cls(**{name: _tuples(value) for name, value in data.items()})
 
 
@@ -46,11 +46,11 @@ def read_model_fields(cls: type[T], network: type[Any], data: Mapping[str, Any])
     return read_fields(cls, fields)
 
 
-def check_names(given: Iterable[str], known: list[str], place: str = "") -> None:
+def check_names(given: Iterable[str], known: list[str], prefix: str = "") -> None:
     """Refuse names that are not known."""
     for name in given:
         if name not in known:
-            raise RecipeError(f"unknown field '{place}{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")
+            raise RecipeError(f"unknown field '{prefix}{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")
 
 
 def take(data: dict[str, Any], name: str) -> Any:

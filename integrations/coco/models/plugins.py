@@ -64,7 +64,7 @@ class PoseModelConfig:
 def add_plugins(model: Model, config: PoseModelConfig) -> Model:
     """Put the pruning and the cycles of ``config`` on a plain pose model, in place, and return it.
 
-    With both, the first cycle prunes and the later ones run on the survivors.
+    With both, the first cycle prunes and the later ones run on the kept tokens.
     """
     if config.prune_layers:
         wrap_pruning(model, config.prune_layers, config.keep, blocks=STACK, query=QUERY)

@@ -47,7 +47,7 @@ def pose_model_config(name: str, num_keypoints: int = 17, **overrides: Any) -> P
 def build_pose_model(config: PoseModelConfig) -> TokenPose:
     """Build what ``config`` describes: the network, its pruning, its cycles.
 
-    With both, the first cycle prunes and the later ones run on the survivors.
+    With both, the first cycle prunes and the later ones run on the kept tokens.
     """
     model = add_plugins(TokenPose(config.network), config)
     model.name, model.note = config.name, config.note

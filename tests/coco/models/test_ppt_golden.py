@@ -101,7 +101,7 @@ def test_scores_and_kept_sets_of_every_layer(
 
 
 @torch.no_grad()
-def test_one_cycle_and_the_positions_of_the_survivors(
+def test_one_cycle_and_the_positions_of_the_kept_tokens(
     plain: TokenPose, images: Tensor, want: dict[str, np.ndarray]
 ) -> None:
     model = wrap_pruning(plain, LAYERS, 0.7, query="keypoint")
