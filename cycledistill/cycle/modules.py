@@ -31,7 +31,7 @@ class Recorder:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy that is made in the middle of a forward is in none."""
-        return {"running": None}
+        return {**vars(self), "running": None}
 
     @property
     def phase(self) -> Phase | None:
