@@ -25,7 +25,8 @@ def at_exit(model: nn.Module, n: int) -> Iterator[None]:
         n: The cycle whose output the model returns, at least 1; it may exceed the cycles trained.
 
     Raises:
-        StackError: ``model`` is no module, or ``n`` is no whole number of at least 1, or more than 1 where nothing is wrapped.
+        StackError: ``model`` is no module, or ``n`` is no whole number of at least 1, or more than 1 where nothing is
+            wrapped.
 
     Example:
         >>> with torch.no_grad(), at_exit(model.eval(), 2):

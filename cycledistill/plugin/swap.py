@@ -48,9 +48,7 @@ def swap(module: nn.Module, plugin: type[Swapped]) -> None:
         TypeError: Python cannot change the class of this object (a scripted or parametrized module, a class with
             slots).
     """
-    if isinstance(
-        module, torch.jit.ScriptModule
-    ):  # takes it without an error, and keeps its own, or loses it in copies
+    if isinstance(module, torch.jit.ScriptModule):  # takes a class without an error, and keeps its own
         raise TypeError("it is scripted or traced")
     if parametrize.is_parametrized(module):  # torch takes its own class off by the order of bases, which ours changes
         raise TypeError(
