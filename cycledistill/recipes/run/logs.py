@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cycledistill.files import atomic_write
-from cycledistill.recipes.errors import RecipeError
+from cycledistill.recipes.errors import CheckpointError, RecipeError
 
 Row = Mapping[str, Any]
 
@@ -24,38 +25,42 @@ class RunLog:
 
     A row is whole or not there: each is flushed as it is written, and half a line at the end is dropped on resume.
 
+    Raises:
+        CheckpointError: A file cannot be written (a full disk, say), here or in :meth:`write`.
+
     Example:
         >>> log = RunLog(Path("runs/a"))
         >>> log.write("train", step=50, epoch=0, loss=6.9)
     """
 
     def __init__(self, folder: Path, step: int = 0, tensorboard: bool = False):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.rows = [row for row in _read(folder / "log.jsonl") if row["step"] <= step] if step else []
-        text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        atomic_write(folder / "log.jsonl", lambda file: file.write_text(text, encoding="utf-8"))
-        self.columns: dict[str, list[str]] = {}
-        for kind in ("train", "eval"):
-            self._rebuild(kind)
-        self.board = _board(folder / "tensorboard", step) if tensorboard else None
+        self.folder, self.columns = folder, dict[str, list[str]]()
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.rows = [row for row in _read(folder / "log.jsonl") if row["step"] <= step] if step else []
+            text = "".join(json.dumps(row) + "\n" for row in self.rows)
+            atomic_write(folder / "log.jsonl", lambda file: file.write_text(text, encoding="utf-8"))
+            for kind in ("train", "eval"):
+                self._rebuild(kind)
+            self.board = _board(folder / "tensorboard", step) if tensorboard else None
 
     def write(self, kind: str, **values: Any) -> None:
         """Add a row of ``kind`` ``"train"`` or ``"eval"``; it needs a ``step``. Floats keep all their digits."""
         row = {"kind": kind, **values}
         self.rows.append(row)
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        if set(values) - set(self.columns[kind]):
-            self._rebuild(kind)  # a new column: the file is written anew, with the rows there are
-        else:
-            with (self.folder / f"{kind}.csv").open("a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, self.columns[kind]).writerow(values)
-        if self.board is not None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)) and name != "step":
-                    self.board.add_scalar(f"{kind}/{name}", value, values["step"])
-            self.board.flush()
+        with _writing(self.folder):
+            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            if set(values) - set(self.columns[kind]):
+                self._rebuild(kind)  # a new column: the file is written anew, with the rows there are
+            else:
+                with (self.folder / f"{kind}.csv").open("a", newline="", encoding="utf-8") as file:
+                    csv.DictWriter(file, self.columns[kind]).writerow(values)
+            if self.board is not None:
+                for name, value in values.items():
+                    if isinstance(value, (int, float)) and name != "step":
+                        self.board.add_scalar(f"{kind}/{name}", value, values["step"])
+                self.board.flush()
 
     def close(self) -> None:
         """Close what is open."""
@@ -93,6 +98,17 @@ class Meter:
             means["token_task_ratio"] = sum(tokens) / task
         self.sums, self.count = {}, 0
         return means
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"the log cannot be written to {folder}: {error}. Make room there, and go on from the last checkpoint "
+            "with --resume."
+        ) from error
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

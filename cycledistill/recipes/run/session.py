@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cycledistill.files import check_writable
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError, RecipeError
@@ -77,7 +78,7 @@ class TrainingSession:
         """
         run, ema = recipe.run, recipe.ema
         store = CheckpointStore(Path(run.output) / "checkpoints", run.keep, cls.best_by(recipe))
-        checkpoint = _find_start(run.output, store, resume)
+        checkpoint = _find_start(run.output, store, resume, writes=accelerator.is_main_process)
         accelerator.wait_for_everyone()  # nobody writes before all have looked
         seed_all(derive_seed(run.seed, INIT))  # the same on every process: the same weights
         session = cls.assemble(recipe, accelerator, store, fresh=checkpoint is None)
@@ -259,10 +260,12 @@ class TrainingSession:
         }
 
 
-def _find_start(output: str, store: CheckpointStore, resume: str | None) -> Path | None:
-    """The checkpoint to go on from, if any; the run's folder is made."""
+def _find_start(output: str, store: CheckpointStore, resume: str | None, writes: bool) -> Path | None:
+    """The checkpoint to go on from, if any; the folder is made, and found writable by the process that ``writes``."""
     try:
         Path(output).mkdir(parents=True, exist_ok=True)
+        if writes:
+            check_writable(Path(output) / "log.jsonl")
     except OSError as error:
         raise RecipeError(f"run.output={output!r} cannot be written to: {error}") from error
     checkpoint = store.last() if resume == "auto" else find_checkpoint(resume) if resume else None

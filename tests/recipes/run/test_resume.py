@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import math
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("timm")
 
 from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
+from cycledistill.recipes.run.logs import RunLog
 from tests.recipes.run.toy import ToyRecipe, ToySession, change, load_recipe, train
 from tests.recipes.run_checks import assert_same_state, last, rows
 
@@ -122,3 +126,39 @@ def test_a_run_is_not_written_over(tiny: ToyRecipe) -> None:
         train(tiny, resume=str(first))
     branch = change(tiny, run__output=str(Path(tiny.run.output).with_name("branch")))
     assert train(branch, resume=str(first))["step"] == 8
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_built(
+    tiny: ToyRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulated: permission bits do not bind root."""
+    monkeypatch.setattr(ToySession, "assemble", lambda *_, **__: pytest.fail("the run was put together"))
+    touch = Path.touch
+
+    def read_only(path: Path, *args: Any, **kwargs: Any) -> None:
+        if path.is_relative_to(tiny.run.output):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        touch(path, *args, **kwargs)
+
+    with monkeypatch.context() as patched, pytest.raises(RecipeError) as error:
+        patched.setattr(Path, "touch", read_only)
+        train(tiny)
+    assert str(error.value).startswith(f"run.output={tiny.run.output!r} cannot be written to: [Errno 13]")
+    (Path(tiny.run.output) / "log.jsonl").mkdir()
+    with pytest.raises(RecipeError, match=r"cannot be written to: .*log\.jsonl"):
+        train(tiny)
+
+
+def test_a_log_that_cannot_be_written_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "a" / "log.jsonl").mkdir(parents=True)
+    for folder in (tmp_path / "file" / "run", tmp_path / "a"):
+        with pytest.raises(CheckpointError, match=rf"the log cannot be written to {folder}: .*--resume"):
+            RunLog(folder)
+    log = RunLog(tmp_path / "b")
+    log.write("train", step=1, loss=0.5)
+    for name in ("train.csv", "log.jsonl"):
+        (tmp_path / "b" / name).unlink()
+        (tmp_path / "b" / name).mkdir()
+        with pytest.raises(CheckpointError, match="the log cannot be written"):
+            log.write("train", step=2, loss=0.5)
