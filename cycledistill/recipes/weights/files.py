@@ -106,9 +106,18 @@ def stored_network(path: str | Path) -> dict[str, Any]:
     """The network's config that `network_metadata` put into a file; empty for any other file.
 
     Raises:
-        CheckpointError: A truncated or foreign file.
+        CheckpointError: A truncated file, or one of ours whose config is no JSON object.
     """
-    return dict(json.loads(read_metadata(path).get("config", "{}")))
+    words = read_metadata(path)
+    if words.get("format") != "cycledistill":  # what others call config is theirs
+        return {}
+    try:
+        config = json.loads(words.get("config", "{}"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: its config is expected to be a JSON object; found: {words['config'][:300]!r}")
+    return config
 
 
 def write_weights(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cycledistill.recipes.errors import CheckpointError, PickledCodeError
 from cycledistill.recipes.weights import read_weights, write_weights
-from cycledistill.recipes.weights.files import read_metadata
+from cycledistill.recipes.weights.files import read_metadata, stored_network
 
 State = dict[str, Tensor]
 
@@ -199,3 +199,17 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:9])
     with pytest.raises(CheckpointError, match="broken or truncated, or no safetensors file"):
         read_metadata(tmp_path / "cut.safetensors")
+
+
+@pytest.mark.parametrize("config", ["vit_small", "[1,2]", "5", "null"])
+def test_only_our_own_files_say_which_network_they_are_of(config: str, tmp_path: Path) -> None:
+    state, path = {"a": torch.ones(1)}, tmp_path / "a.safetensors"
+    for words in ({"config": config}, {"config": '{"layers": 3}', "format": "pt"}):
+        write_weights(state, path, words)
+        assert stored_network(path) == {}
+    write_weights(state, path, {"config": '{"layers": 3}', "format": "cycledistill"})
+    assert stored_network(path) == {"layers": 3}
+    write_weights(state, path, {"config": config, "format": "cycledistill"})
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: its config is expected to be a JSON object") as error:
+        stored_network(path)
+    assert config in str(error.value)
