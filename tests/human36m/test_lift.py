@@ -199,6 +199,8 @@ def test_other_errors(run: Path, person: np.ndarray, tmp_path: Path, capsys: pyt
     with pytest.raises(LiftingDataError, match="cannot be written"):
         write_poses(np.zeros((1, 17, 3), np.float32), tmp_path / "none" / "p.npz")
     weights = next((run / "checkpoints").glob("step-*/model.safetensors"))
+    message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", weights, *size)
+    assert "model.safetensors holds weights only: say of which model by a recipe (--config NAME)" in message
     message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", weights, "--config", "mixste", *size)
     assert "model.safetensors" in message
 

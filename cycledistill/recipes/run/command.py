@@ -115,7 +115,9 @@ class Command:
         )
         parser.add_argument("--resume", metavar="PATH", help="a run, a checkpoint, or 'auto': the last in --output")
         parser.add_argument(
-            "--evaluate", metavar="PATH", help="measure a run, a checkpoint or a file of weights instead"
+            "--evaluate",
+            metavar="PATH",
+            help="measure a run, a checkpoint or a file of weights (with --config) instead",
         )
 
     def run(self, args: argparse.Namespace) -> int:
@@ -143,12 +145,12 @@ class Command:
 
         Raises:
             RecipeError: Unknown keys, wrong types or values, or ``--evaluate`` beside ``--resume``.
-            CheckpointError: What ``--evaluate`` names is no run and no checkpoint.
+            CheckpointError: What ``--evaluate`` names is no run and no checkpoint, and there is no ``--config``.
         """
         if args.evaluate and args.resume:
             raise RecipeError("--evaluate and --resume exclude each other.")
         source: Any = args.config
-        if args.evaluate and not args.config and not args.evaluate.endswith((".safetensors", ".pth", ".pt", ".bin")):
+        if args.evaluate and not args.config:
             source = self._work("trained").stored_recipe(args.evaluate).to_dict()
         given = [(flag, getattr(args, flag.attribute)) for flag in self.flags]
         options = [(flag.key, flag.words.get(value, value)) for flag, value in given if value is not None]

@@ -16,6 +16,8 @@ _logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
+_WEIGHTS_ONLY = "{} holds weights only: say of which model by a recipe (--config NAME)."
+
 
 def find_weights(path: str | Path, ema: bool, recipe: object) -> tuple[Path, dict[str, Any]]:
     """The file of weights that a path means, and what ``recipe.json`` says of it; nothing of a file of weights alone.
@@ -25,7 +27,7 @@ def find_weights(path: str | Path, ema: bool, recipe: object) -> tuple[Path, dic
     """
     if Path(path).is_file():
         if recipe is None:
-            raise CheckpointError(f"{path} holds weights only: say of which model by a recipe (--config NAME).")
+            raise CheckpointError(_WEIGHTS_ONLY.format(path))
         return Path(path), {}
     folder = find_checkpoint(path)
     return folder / ("ema.safetensors" if ema else "model.safetensors"), read_recipe(folder)
@@ -35,8 +37,10 @@ def recipe_of_run(path: str | Path, load_recipe: Callable[[Mapping[str, Any]], R
     """The recipe that a run or checkpoint was trained by, read by the command's ``load_recipe``.
 
     Raises:
-        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
+        CheckpointError: There is no checkpoint, or a file of weights alone, or it holds no recipe of this command.
     """
+    if Path(path).is_file():
+        raise CheckpointError(_WEIGHTS_ONLY.format(path))
     folder = find_checkpoint(path)
     try:
         return load_recipe(read_recipe(folder)["recipe"])

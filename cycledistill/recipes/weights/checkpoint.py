@@ -109,8 +109,11 @@ def find_checkpoint(where: str | Path) -> Path:
         found = CheckpointStore(folder).last()
         if found:
             return found
-    reason = "holds no complete checkpoint" if path.exists() else "does not exist"
-    raise CheckpointError(f"{path} {reason}: expected a folder such as RUN/checkpoints/step-00000500, or RUN itself.")
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: there is no such file or folder.")
+    raise CheckpointError(
+        f"{path} holds no complete checkpoint: expected a folder such as RUN/checkpoints/step-00000500, or RUN itself."
+    )
 
 
 def read_recipe(checkpoint: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import runpy
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -161,6 +162,25 @@ def test_what_is_asked_for_is_done(monkeypatch: pytest.MonkeyPatch, capsys: Line
     capsys.readouterr()
     assert main([]) == 0
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+def test_what_is_evaluated_is_looked_at_and_not_guessed_by_its_name(name: str, tmp_path: Path, capsys: Lines) -> None:
+    command = command_of(name)
+    for file in ("w.pth.tar", "w.ckpt", "w.pth", "w.safetensors"):
+        (tmp_path / file).touch()
+        assert command.main(["--evaluate", str(tmp_path / file)]) == 2
+        assert capsys.readouterr().err == (
+            f"error: {tmp_path / file} holds weights only: say of which model by a recipe (--config NAME).\n"
+        )
+    for absent in ("nofile.pth", "norun"):
+        assert command.main(["--evaluate", str(tmp_path / absent)]) == 2
+        assert f"{absent} does not exist: there is no such file or folder" in capsys.readouterr().err
+    recipe = importlib.import_module(f"{command.package}.recipe").load_recipe(None, {"run.seed": 11})
+    run = tmp_path / "r.pt"
+    run.mkdir()
+    (run / "recipe.json").write_text(json.dumps({"recipe": recipe.to_dict()}))
+    assert command.recipe(command.parser().parse_args(["--evaluate", str(run)])) == recipe
 
 
 class Broken:
