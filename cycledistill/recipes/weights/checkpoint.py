@@ -117,14 +117,26 @@ def find_checkpoint(where: str | Path) -> Path:
 
 
 def read_recipe(checkpoint: Path) -> dict[str, Any]:
-    """The recipe stored beside the weights."""
+    """What ``recipe.json`` says of the weights beside it: the recipe, the network, what was measured.
+
+    Raises:
+        CheckpointError: It is missing, cut off, or holds something else where an object or a list belongs.
+    """
+    file = checkpoint / "recipe.json"
     try:
-        recipe = json.loads((checkpoint / "recipe.json").read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint / 'recipe.json'} is missing or cut off: {error}") from error
-    if not isinstance(recipe, dict):
-        raise CheckpointError(f"{checkpoint / 'recipe.json'} holds no recipe.")
-    return recipe
+        raise CheckpointError(f"{file} is missing or cut off: {error}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file} holds no recipe.")
+    for name, kind in (("recipe", dict), ("network", dict), ("metrics", dict), ("classes", list)):
+        _check_kind(found, name, kind, file)
+    for name in ("exits", "ema_exits"):
+        metrics = found.get("metrics", {})
+        _check_kind(metrics, name, dict, file)
+        for exit in metrics.get(name, {}):
+            _check_kind(metrics[name], exit, dict, file)
+    return found
 
 
 def read_state(file: Path) -> dict[str, Any]:
@@ -151,6 +163,12 @@ def load_weights(model: nn.Module, weights: Weights, source: object, advice: str
             f"{source} is of another model than {type(model).__name__}: {wrong}. Nothing was loaded; {advice}."
         )
     model.load_state_dict(weights, strict=True)
+
+
+def _check_kind(found: Mapping[str, Any], name: str, kind: type[Any], file: Path) -> None:
+    if name in found and not isinstance(found[name], kind):
+        expected = "an object" if kind is dict else "a list"
+        raise CheckpointError(f"{file} is damaged: {name!r} is {str(found[name])[:300]}; {expected} is expected.")
 
 
 def _fill(folder: Path, weights: Weights, ema: Weights | None, state: dict[str, Any], recipe: dict[str, Any]) -> None:

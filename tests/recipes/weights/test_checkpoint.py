@@ -214,6 +214,28 @@ def test_another_models_weights_change_nothing(tmp_path):
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("damaged", "name"),
+    [
+        ({"network": None}, "network"),
+        ({"classes": 7}, "classes"),
+        ({"recipe": []}, "recipe"),
+        ({"recipe": None}, "recipe"),
+        ({"metrics": 5}, "metrics"),
+        ({"metrics": {"exits": 5}}, "exits"),
+        ({"metrics": {"ema_exits": {"1": 5}}}, "1"),
+    ],
+)
+def test_what_is_no_object_or_list_where_one_belongs_is_named(tmp_path, damaged, name):
+    path = save(CheckpointStore(tmp_path), 1)
+    whole = {"recipe": {}, "network": {}, "classes": [], "metrics": {"exits": {"1": {"AP": 0.5}}}}
+    (path / "recipe.json").write_text(json.dumps(whole))
+    assert read_recipe(path) == whole
+    (path / "recipe.json").write_text(json.dumps(whole | damaged))
+    with pytest.raises(CheckpointError, match=rf"recipe\.json is damaged: '{name}' is .*is expected"):
+        read_recipe(path)
+
+
 def test_finding_checkpoints(tmp_path):
     for path, reason in ((tmp_path / "absent", "does not exist"), (tmp_path, "holds no complete checkpoint")):
         with pytest.raises(CheckpointError, match=reason):
