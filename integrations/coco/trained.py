@@ -55,7 +55,7 @@ def stored_recipe(path: str | Path) -> Recipe:
     Raises:
         CheckpointError: There is no checkpoint, or it holds no recipe of this command.
     """
-    return recipe_of_run(path, load_recipe)
+    return recipe_of_run(path, load_recipe, "coco")
 
 
 def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def stored_recipe(path: str | Path) -> Recipe:
     Raises:
         CheckpointError: There is no checkpoint, or it holds no recipe of this command.
     """
-    return recipe_of_run(path, load_recipe)
+    return recipe_of_run(path, load_recipe, "imagenet")
 
 
 def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:

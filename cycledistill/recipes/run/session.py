@@ -38,9 +38,9 @@ Figures = dict[int, dict[str, Any]]
 class TrainingSession:
     """A run: its parts, where it is (``step`` done in all, next ``batch`` of ``epoch``), and what a step of it does.
 
-    A command's own session adds what it needs, makes its parts in :meth:`assemble`, says in ``unit`` what a batch is
-    made of and in ``advice`` what to look at when weights do not fit, and has the methods that raise
-    ``NotImplementedError`` here. The others may be done otherwise.
+    A command's own session adds what it needs, makes its parts in :meth:`assemble`, says in ``command`` whose it is, in
+    ``unit`` what a batch is made of and in ``advice`` what to look at when weights do not fit, and has the methods that
+    raise ``NotImplementedError`` here. The others may be done otherwise.
     """
 
     recipe: Any
@@ -63,6 +63,8 @@ class TrainingSession:
     meter: Meter = field(default_factory=Meter)
     log: RunLog | None = None
 
+    command: ClassVar[str]
+    """The command's name, as in ``cycledistill train NAME``: its checkpoints are no other's."""
     unit: ClassVar[str] = "items"
     advice: ClassVar[str] = "check the recipe's model"
     measures: ClassVar[tuple[str, ...]] = ()
@@ -212,9 +214,9 @@ class TrainingSession:
         """Go on from a checkpoint: weights, average, optimiser, scaler and position.
 
         Raises:
-            CheckpointError: It is damaged, of another model, or was cut mid-epoch with batches of another size.
+            CheckpointError: It is damaged, of another model or command, or was cut mid-epoch with other batches.
         """
-        recipe, state = read_recipe(checkpoint), read_state(checkpoint / "state.pt")
+        recipe, state = read_recipe(checkpoint, self.command), read_state(checkpoint / "state.pt")
         if self.accelerator.is_main_process:
             for line in changed(recipe.get("recipe", {}), self.recipe.to_dict()):
                 _logger.warning("resuming with another recipe: %s", line)
@@ -247,6 +249,7 @@ class TrainingSession:
         handle = handle_of(self.model, "cyclic")
         return {
             "format": 1,
+            "command": self.command,
             "model": self.recipe.model.name,
             **self.network(),
             "cycles": handle.cycles if handle else None,

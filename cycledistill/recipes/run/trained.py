@@ -33,8 +33,8 @@ def find_weights(path: str | Path, ema: bool, recipe: object) -> tuple[Path, dic
     return folder / ("ema.safetensors" if ema else "model.safetensors"), read_recipe(folder)
 
 
-def recipe_of_run(path: str | Path, load_recipe: Callable[[Mapping[str, Any]], R]) -> R:
-    """The recipe that a run or checkpoint was trained by, read by the command's ``load_recipe``.
+def recipe_of_run(path: str | Path, load_recipe: Callable[[Mapping[str, Any]], R], command: str) -> R:
+    """The recipe that a run or checkpoint was trained by, read by the ``load_recipe`` of a command (``"coco"``).
 
     Raises:
         CheckpointError: There is no checkpoint, or a file of weights alone, or it holds no recipe of this command.
@@ -42,8 +42,9 @@ def recipe_of_run(path: str | Path, load_recipe: Callable[[Mapping[str, Any]], R
     if Path(path).is_file():
         raise CheckpointError(_WEIGHTS_ONLY.format(path))
     folder = find_checkpoint(path)
+    stored = read_recipe(folder, command)
     try:
-        return load_recipe(read_recipe(folder)["recipe"])
+        return load_recipe(stored["recipe"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
 

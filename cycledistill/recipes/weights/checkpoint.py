@@ -2,9 +2,9 @@
 
 One checkpoint is one folder, ``step-00000500/``: ``model.safetensors`` (keys of the plain model),
 ``ema.safetensors`` where there is an average, ``state.pt`` (optimiser, scaler, position; tensors and numbers only,
-read by ``torch.load(weights_only=True)``) and ``recipe.json`` (model, cycles, distillation, the whole config, metrics).
-It is written under another name, synced to disk and renamed, so that a run killed at any moment leaves its last
-complete checkpoint.
+read by ``torch.load(weights_only=True)``) and ``recipe.json`` (command, model, cycles, distillation, the
+whole recipe, metrics). It is written under another name, synced to disk and renamed, so that a run killed at any moment
+leaves its last complete checkpoint.
 """
 
 from __future__ import annotations
@@ -116,11 +116,16 @@ def find_checkpoint(where: str | Path) -> Path:
     )
 
 
-def read_recipe(checkpoint: Path) -> dict[str, Any]:
+def read_recipe(checkpoint: Path, command: str | None = None) -> dict[str, Any]:
     """What ``recipe.json`` says of the weights beside it: the recipe, the network, what was measured.
 
+    Args:
+        checkpoint: A checkpoint's folder.
+        command: Which training command's it must be (``"coco"``), if it says that.
+
     Raises:
-        CheckpointError: It is missing, cut off, or holds something else where an object or a list belongs.
+        CheckpointError: It is missing, cut off, holds something else where an object or a list belongs, or is of
+            another command.
     """
     file = checkpoint / "recipe.json"
     try:
@@ -129,6 +134,12 @@ def read_recipe(checkpoint: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file} is missing or cut off: {error}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{file} holds no recipe.")
+    trained_by = found.get("command", command)
+    if command is not None and trained_by != command:
+        raise CheckpointError(
+            f"{checkpoint} was trained by `cycledistill train {trained_by}`, and is not for `cycledistill train "
+            f"{command}`."
+        )
     for name, kind in (("recipe", dict), ("network", dict), ("metrics", dict), ("classes", list)):
         _check_kind(found, name, kind, file)
     for name in ("exits", "ema_exits"):

@@ -38,6 +38,7 @@ class Session(TrainingSession):
     keep: float | None
     """Fraction of tokens kept in evaluation, and in training once the annealing is over; ``None`` without pruning."""
 
+    command = "coco"
     unit = "persons"
     advice = ADVICE
     measures = ("token_rms_", "token_task_ratio_")

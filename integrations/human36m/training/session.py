@@ -37,6 +37,7 @@ class Session(TrainingSession):
     task: LiftTask
     validation: list[Clip]
 
+    command = "human36m"
     unit = "windows"
     advice = ADVICE
 

@@ -36,6 +36,7 @@ class Session(TrainingSession):
     mixup: Mixup | None
     classes: list[str]
 
+    command = "imagenet"
     unit = "images"
     advice = ADVICE
 

@@ -183,6 +183,20 @@ def test_what_is_evaluated_is_looked_at_and_not_guessed_by_its_name(name: str, t
     assert command.recipe(command.parser().parse_args(["--evaluate", str(run)])) == recipe
 
 
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+def test_a_run_of_another_command_is_said_to_be_one(name: str, tmp_path: Path, capsys: Lines) -> None:
+    command, run = command_of(name), tmp_path / "run"
+    session = importlib.import_module(f"{command.package}.training.session").Session
+    assert session.command == name
+    run.mkdir()
+    (run / "recipe.json").write_text(json.dumps({"command": "other", "recipe": {"theirs": {}}}))
+    assert command.main(["--evaluate", str(run)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {run} was trained by `cycledistill train other`, and is not")
+    (run / "recipe.json").write_text(json.dumps({"recipe": {"theirs": {}}}))  # from before it was recorded
+    assert command.main(["--evaluate", str(run)]) == 2
+    assert "is no recipe of this library: unknown key 'theirs'" in capsys.readouterr().err
+
+
 class Broken:
     """A data set of which nothing can be read."""
 

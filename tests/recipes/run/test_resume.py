@@ -162,3 +162,14 @@ def test_a_log_that_cannot_be_written_says_how_to_go_on(tmp_path: Path) -> None:
         (tmp_path / "b" / name).mkdir()
         with pytest.raises(CheckpointError, match="the log cannot be written"):
             log.write("train", step=2, loss=0.5)
+
+
+class OtherSession(ToySession):
+    command = "other"
+
+
+def test_a_run_of_another_command_is_not_gone_on_from(tiny: ToyRecipe) -> None:
+    train(change(tiny, run__max_steps=2), session_class=OtherSession)
+    with pytest.raises(CheckpointError, match="was trained by `cycledistill train other`"):
+        train(tiny, resume="auto")
+    assert train(tiny, resume="auto", session_class=OtherSession)["step"] == 8

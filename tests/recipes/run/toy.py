@@ -104,6 +104,7 @@ class Task(nn.Module):
 
 class ToySession(TrainingSession):
     task: Task
+    command = "toy"
     measures = ("rms",)
 
     @classmethod
