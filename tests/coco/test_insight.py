@@ -82,7 +82,7 @@ def test_a_damaged_run_is_told_from_one_of_another_integration(tmp_path: Path) -
     for config, said in (
         (recipe | {"optim": {"lr": -1}}, "optim.lr"),
         (recipe | {"typo": 1}, "typo"),
-        (recipe, "model.safetensors do not exist"),
+        (recipe, "model.safetensors: there is no such file"),
     ):
         file.write_text(json.dumps({"recipe": config, "network": {}}))
         with pytest.raises(CheckpointError, match=said):
