@@ -73,6 +73,21 @@ def test_none_is_a_scheme_that_can_be_asked_for() -> None:
     assert command.recipe(command.parser().parse_args(["--distill", "none"])).cyclic.distill is None
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("run.foo", "unknown key 'run.foo'. Known: run.output, run.device"),
+        ("run.sede", "Did you mean 'run.seed'?"),
+        ("rnu.device", "Did you mean 'run.device'?"),
+        ("optim.rl", "Did you mean 'optim.lr'?"),
+        ("epochs", "Did you mean 'schedule.epochs'?"),
+    ],
+)
+def test_a_key_is_proposed_for_its_own_name_and_not_for_its_section(key: str, said: str, capsys: Lines) -> None:
+    assert command_of("coco").main(["--set", f"{key}=1"]) == 2
+    assert said in capsys.readouterr().err
+
+
 class Rehearsed:
     """A package whose work is what a test wants it to be."""
 
