@@ -95,9 +95,9 @@ class Command:
         return self.run(self.parser().parse_args(argv))
 
     def parser(self) -> argparse.ArgumentParser:
-        """The command's arguments."""
+        """The command's arguments where it is started as a module; ``cycledistill train`` makes a parser of its own."""
         parser = argparse.ArgumentParser(
-            f"{self.package}.train", description=f"{self.help[:1].upper()}{self.help[1:]}."
+            f"python -m {self.package}.train", description=f"{self.help[:1].upper()}{self.help[1:]}."
         )
         self.add_arguments(parser)
         return parser

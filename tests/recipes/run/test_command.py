@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
+from cycledistill.commands import frame
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
 from cycledistill.recipes.run.command import RUN_FLAGS, Command, _message
 
@@ -66,6 +67,19 @@ def test_the_module_is_the_command_too(name: str, monkeypatch: pytest.MonkeyPatc
         runpy.run_module(module, run_name="__main__")
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith("error: config 'no_such_recipe' is neither a file nor")
+
+
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+def test_the_usage_can_be_typed(name: str, capsys: Lines) -> None:
+    command = command_of(name)
+    starts = {
+        f"cycledistill train {name}": lambda: frame.main(["train", name, "--help"]),
+        f"python -m {command.package}.train": lambda: command.main(["--help"]),
+    }
+    for typed, start in starts.items():
+        with pytest.raises(SystemExit) as stopped:
+            start()
+        assert (stopped.value.code, capsys.readouterr().out.startswith(f"usage: {typed} [-h]")) == (0, True), typed
 
 
 def test_none_is_a_scheme_that_can_be_asked_for() -> None:
