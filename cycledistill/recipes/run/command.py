@@ -133,7 +133,7 @@ class Command:
         except ModuleNotFoundError as error:
             return _stop(2, f"error: {missing(error, self.package, self.requires)}")
         except KeyboardInterrupt:
-            return _stop(130, "stopped; --resume auto goes on from the last checkpoint")
+            return _stop(130, "stopped" if args.evaluate else "stopped; --resume auto goes on from the last checkpoint")
         if primary:
             sys.stdout.write(json.dumps(summary, indent=1) + "\n")
         return 0

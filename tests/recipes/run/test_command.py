@@ -156,12 +156,15 @@ def test_a_fault_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         Rehearsed(monkeypatch, work).command.main([])
 
 
-def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
+def test_ctrl_c_says_how_to_go_on_with_training(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
     def work() -> None:
         raise KeyboardInterrupt
 
-    assert Rehearsed(monkeypatch, work).command.main([]) == 130
+    main = Rehearsed(monkeypatch, work).command.main
+    assert main([]) == 130
     assert "--resume auto" in capsys.readouterr().err
+    assert main(["--evaluate", "w.safetensors"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
