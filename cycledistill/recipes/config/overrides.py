@@ -158,7 +158,7 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
 
 def _key_meant(key: str, known: list[str]) -> str:
-    """``did_you_mean`` for a dotted key: its last name among those of its section, for the section alone says little."""
+    """``did_you_mean`` for a dotted key: its last name among those of its section."""
     section, _, last = key.rpartition(".")
     sections = {name.rpartition(".")[0] for name in known}
     if section not in sections:  # a mistyped section

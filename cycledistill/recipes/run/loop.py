@@ -19,8 +19,8 @@ def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -
     """Train to the recipe's end, or to ``run.max_steps``.
 
     Returns:
-        What the last evaluation returned, and ``step``, ``epoch``, ``finished``, ``skipped``, ``checkpoint`` (the folder
-        of the last), ``best`` (that of the best evaluation) and ``seconds``. A folder that is not there is None.
+        What the last evaluation returned, and ``step``, ``epoch``, ``finished``, ``skipped``, ``checkpoint`` (its
+        folder), ``best`` (that of the best evaluation) and ``seconds``. A folder that is not there is None.
 
     Raises:
         RecipeError: The recipe does not fit the model or this machine, or ``run.output`` holds another run.
@@ -105,8 +105,8 @@ def _train_step(session: TrainingSession, batch: Any, logs: bool) -> dict[str, f
         raise NonFiniteLossError(
             f"the loss is {numbers['loss']} at {session.position}; not finite: {guilty or 'only their sum'}; "
             f"all terms: {numbers}. The weights were not updated by this step; the last checkpoint is "
-            f"{session.store.last() or 'none yet'}. Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or fp32 instead of "
-            "fp16 helps."
+            f"{session.store.last() or 'none yet'}. Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or "
+            "fp32 instead of fp16 helps."
         )
     session.optimizer.zero_grad(set_to_none=True)
     session.accelerator.backward(terms["loss"])
