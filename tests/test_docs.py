@@ -159,6 +159,8 @@ def check_options(words: list[str]) -> None:
     start = next(i for i, word in enumerate(words) if word == "-m" or word.endswith(".py"))
     target = words[start : start + 2] if words[start] == "-m" else words[start : start + 1]
     known = help_of(tuple(target))
+    module = target[-1].startswith("cycledistill.")
+    assert not module or known.split()[:4] == ["usage:", "python", "-m", target[-1]], "the usage cannot be typed"
     options = [word.split("=")[0] for word in words[start + len(target) :] if word.startswith("--")]
     unknown = [option for option in options if not re.search(rf"{re.escape(option)}\b", known)]
     assert not unknown, f"{' '.join(target)} knows no {unknown}"
