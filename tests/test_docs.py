@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import io
 import json
 import re
@@ -50,6 +51,9 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DYNAMO_FLAG = "skip_fwd_side_effects_in_bwd_under_checkpoint"
 INTEGRATIONS = sorted(path.parent.name for path in (ROOT / "integrations").glob("*/__init__.py"))
 SKIPPED_COMMANDS = ("git clone", "cd ")
+GUIDES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
+ABOUT = {"lifting": ["human36m"], "sdpose_coco": ["coco"], "mmpose": ["mmpose"], "CONTRIBUTING": INTEGRATIONS}
+NOT_HERE = ("timm/", "runs/")  # of another package, and what a run writes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +159,8 @@ def check_options(words: list[str]) -> None:
     start = next(i for i, word in enumerate(words) if word == "-m" or word.endswith(".py"))
     target = words[start : start + 2] if words[start] == "-m" else words[start : start + 1]
     known = help_of(tuple(target))
+    module = target[-1].startswith("cycledistill.")
+    assert not module or known.split()[:4] == ["usage:", "python", "-m", target[-1]], "the usage cannot be typed"
     options = [word.split("=")[0] for word in words[start + len(target) :] if word.startswith("--")]
     unknown = [option for option in options if not re.search(rf"{re.escape(option)}\b", known)]
     assert not unknown, f"{' '.join(target)} knows no {unknown}"
@@ -190,6 +196,80 @@ def test_links_lead_somewhere(page: Path) -> None:
 def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def in_backticks(text: str) -> list[str]:
+    return re.findall(r"(?<!`)`([^`]+)`(?!`)", text)
+
+
+def paths(text: str) -> list[str]:
+    """Files and folders in the backticks of a text, ``{a,b}`` written out; a bare word is one if it ends in .py."""
+    found = []
+    for word in " ".join(in_backticks(text)).split():
+        if re.fullmatch(r"[\w./{},-]+", word) and ("/" in word or word.endswith(".py")):
+            before, brace, rest = word.partition("{")
+            names, _, after = rest.partition("}")
+            found += [f"{before}{name}{after}" for name in names.split(",")] if brace else [word]
+    return [path for path in found if not path.startswith(NOT_HERE)]
+
+
+def lost_paths(page: Path, text: str) -> list[str]:
+    """Paths of a page that lead nowhere from the places its readers think of."""
+    start = [ROOT, ROOT / "cycledistill", ROOT / "integrations", page.parent]
+    start += [ROOT / "integrations" / name for name in ABOUT.get(page.stem, ())]
+    shown = re.findall(r"^# (\S+\.py)$", text, re.MULTILINE)  # a script that the page holds whole
+    lost = []
+    for paragraph in re.split(r"\n\s*\n|\n(?=[|*-] ?)", FENCE.sub("", text)):
+        named = paths(paragraph)
+        there = [base / path for base in start for path in named if "/" in path and (base / path).exists()]
+        beside = [path if path.is_dir() else path.parent for path in there]  # a bare name: in a folder just named
+        lost += [
+            path
+            for path in named
+            if path not in shown and not any((base / path).exists() for base in [*start, *beside])
+        ]
+    return lost
+
+
+def unknown_names(text: str) -> list[str]:
+    """Dotted names of the package, in the backticks of a text, that are no module, member or group of entry points."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = re.findall(r"(?<![\w/.-])cycledistill(?:\.[A-Za-z_]\w*)+", " ".join(in_backticks(FENCE.sub("", text))))
+    return [name for name in names if name not in project["entry-points"] and not resolves(name)]
+
+
+def resolves(name: str) -> bool:
+    module, *rest = name.split(".")
+    while (
+        rest
+        and hasattr(importlib.import_module(module), "__path__")
+        and importlib.util.find_spec(f"{module}.{rest[0]}")
+    ):
+        module = f"{module}.{rest.pop(0)}"
+        if not rest:  # there; what it needs need not be installed
+            return True
+    found: object = importlib.import_module(module)
+    for member in rest:
+        if not hasattr(found, member):
+            return False
+        found = getattr(found, member)
+    return True
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_and_names_of_the_package_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert (lost_paths(page, text), unknown_names(text)) == ([], [])
+
+
+def test_a_path_or_a_name_that_has_gone_is_found() -> None:
+    page = ROOT / "docs" / "lifting.md"
+    text = (
+        "`integrations/human36m/cameras.py`, `metrics.py`, `data/{clips,gone}.py`, `data/`, `cameras.py`, `tests/core`"
+    )
+    assert lost_paths(page, text) == ["integrations/human36m/cameras.py", "metrics.py", "data/gone.py", "tests/core"]
+    text = "`cycledistill.at_exit`, `cycledistill.multiview_start.start_from_coco`, `cycledistill.cost.gone(model)`"
+    assert unknown_names(text) == ["cycledistill.multiview_start.start_from_coco", "cycledistill.cost.gone"]
 
 
 def test_every_guide_is_there_and_linked() -> None:

@@ -141,11 +141,11 @@ def _explain(path: Words, rest: Sequence[str], found: Announced) -> NoReturn:
     if not path:
         parser.add_argument("--version", action="version", version=cycledistill.__version__)
     names = _below(path, found)
+    shown = parser.add_subparsers(title="commands", metavar="COMMAND")  # first, for the usage of every answer names it
     if rest and not rest[0].startswith("-"):
         near = difflib.get_close_matches(rest[0], names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
         parser.error(f"unknown command {rest[0]!r}; {hint}")
-    shown = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name in names:
         shown.add_parser(name, help=_summary((*path, name), found).replace("%", "%%"))
     parser.parse_args(rest)

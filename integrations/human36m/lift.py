@@ -190,7 +190,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "cycledistill.integrations.human36m.lift", description="Lift a file of 2D keypoints to 3D poses."
+        "python -m cycledistill.integrations.human36m.lift", description="Lift a file of 2D keypoints to 3D poses."
     )
     parser.add_argument("keypoints", type=Path, help=".json or .npz")
     parser.add_argument("poses", type=Path, help="what to write, .npz or .json")

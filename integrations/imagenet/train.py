@@ -29,7 +29,7 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
     Returns:
         ``step``, ``epoch``, ``finished``, ``exits`` and, with an average of the weights, ``ema_exits`` (exit -> top1,
         top5, loss of the last evaluation), ``checkpoint`` (its folder) and ``best`` (that of the highest top-1
-        accuracy), ``seconds``.
+        accuracy, None before an evaluation), ``seconds``.
 
     Raises:
         RecipeError: The recipe does not fit the model, or ``run.output`` holds another run.

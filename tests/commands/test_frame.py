@@ -125,6 +125,7 @@ def test_wrong_calls_are_answered(capsys: Lines, words: list[str], said: str) ->
     assert exit_code(main, words) == 2
     out, err = capsys.readouterr()
     assert not out and err.startswith("usage: cycledistill") and said in err
+    assert ("COMMAND ..." in err) == (words[:2] != ["train", "coco"])  # the usage says where a command stands
 
 
 def test_the_version(capsys: Lines) -> None:

@@ -154,10 +154,21 @@ def changed(before: dict[str, Any], after: dict[str, Any], path: str = "") -> li
 def did_you_mean(word: str, known: list[str]) -> str:
     """`` Did you mean ...?`` for the known word most like ``word``, else an empty string."""
     found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if not found:  # a bare or misplaced key: compare last names
-        tails = {name.rpartition(".")[2]: name for name in reversed(known)}
-        found = [tails[tail] for tail in difflib.get_close_matches(word.rpartition(".")[2], list(tails), n=1)]
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def _key_meant(key: str, known: list[str]) -> str:
+    """``did_you_mean`` for a dotted key: its last name among those of its section."""
+    section, _, last = key.rpartition(".")
+    sections = {name.rpartition(".")[0] for name in known}
+    if section not in sections:  # a mistyped section
+        section = next(iter(difflib.get_close_matches(section, sorted(sections), n=1, cutoff=0.5)), section)
+    within = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
+    anywhere = {name.rpartition(".")[2]: name for name in reversed(known)}  # a bare or misplaced key
+    for names, cutoff in ((within, 0.5), (anywhere, 0.6)):
+        for near in difflib.get_close_matches(last, list(names), n=1, cutoff=cutoff):
+            return f" Did you mean {names[near]!r}?"
+    return ""
 
 
 def _take_renamed(data: dict[str, Any], renamed: Mapping[str, str]) -> list[tuple[str, Any]]:
@@ -173,7 +184,7 @@ def _take_renamed(data: dict[str, Any], renamed: Mapping[str, str]) -> list[tupl
 
 
 def _unknown(key: str, known: list[str]) -> RecipeError:
-    hint = did_you_mean(key, known)
+    hint = _key_meant(key, known)
     listing = "" if hint else f" Known: {', '.join(known)}."
     return RecipeError(f"unknown key {key!r}.{hint}{listing}")
 

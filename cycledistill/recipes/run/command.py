@@ -95,9 +95,9 @@ class Command:
         return self.run(self.parser().parse_args(argv))
 
     def parser(self) -> argparse.ArgumentParser:
-        """The command's arguments."""
+        """The command's arguments where it is started as a module; ``cycledistill train`` makes a parser of its own."""
         parser = argparse.ArgumentParser(
-            f"{self.package}.train", description=f"{self.help[:1].upper()}{self.help[1:]}."
+            f"python -m {self.package}.train", description=f"{self.help[:1].upper()}{self.help[1:]}."
         )
         self.add_arguments(parser)
         return parser
@@ -135,7 +135,7 @@ class Command:
         except ModuleNotFoundError as error:
             return _stop(2, f"error: {missing(error, self.package, self.requires)}")
         except KeyboardInterrupt:
-            return _stop(130, "stopped; --resume auto goes on from the last checkpoint")
+            return _stop(130, "stopped" if args.evaluate else "stopped; --resume auto goes on from the last checkpoint")
         if primary:
             sys.stdout.write(json.dumps(summary, indent=1) + "\n")
         return 0

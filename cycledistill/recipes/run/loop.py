@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -
 
     Returns:
         What the last evaluation returned, and ``step``, ``epoch``, ``finished``, ``skipped``, ``checkpoint`` (its
-        folder), ``best`` (that of the best evaluation) and ``seconds``.
+        folder), ``best`` (that of the best evaluation) and ``seconds``. A folder that is not there is None.
 
     Raises:
         RecipeError: The recipe does not fit the model or this machine, or ``run.output`` holds another run.
@@ -45,10 +46,15 @@ def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -
         "epoch": session.epoch,
         "finished": session.epoch >= recipe.schedule.epochs,
         "skipped": session.skipped,
-        "checkpoint": str(session.store.last()),
-        "best": str(session.store.best()),
+        "checkpoint": _folder(session.store.last()),
+        "best": _folder(session.store.best()),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def _folder(path: Path | None) -> str | None:
+    """A checkpoint's folder as a summary in JSON has it."""
+    return None if path is None else str(path)
 
 
 def _run_epoch(session: TrainingSession, began: float) -> None:
@@ -99,8 +105,8 @@ def _train_step(session: TrainingSession, batch: Any, logs: bool) -> dict[str, f
         raise NonFiniteLossError(
             f"the loss is {numbers['loss']} at {session.position}; not finite: {guilty or 'only their sum'}; "
             f"all terms: {numbers}. The weights were not updated by this step; the last checkpoint is "
-            f"{session.store.last()}. Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or fp32 instead of "
-            "fp16 helps."
+            f"{session.store.last() or 'none yet'}. Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or "
+            "fp32 instead of fp16 helps."
         )
     session.optimizer.zero_grad(set_to_none=True)
     session.accelerator.backward(terms["loss"])

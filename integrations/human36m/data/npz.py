@@ -145,7 +145,7 @@ def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(
-        "cycledistill.integrations.human36m.data.npz",
+        "python -m cycledistill.integrations.human36m.data.npz",
         description="Turn an npz file of pickled dictionaries into a plain one.",
     )
     parser.add_argument("source", type=Path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def test_a_joint_shows_where_its_part_is_painted() -> None:
     zoom = 2
     for number in range(20):
         figure = draw_figure(100.0, np.random.default_rng(number))
-        figure = figure.moved(np.array([150.0, 120.0]))
+        figure = replace(figure, joints=figure.joints + np.array([150.0, 120.0]))
         mask = np.zeros((240 * zoom, 300 * zoom), np.uint8)
         picture = np.zeros((*mask.shape, 3), np.uint8)
         paint(figure, 1, picture, mask, zoom)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
+from cycledistill.commands import frame
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
 from cycledistill.recipes.run.command import RUN_FLAGS, Command, _message
 
@@ -69,9 +70,38 @@ def test_the_module_is_the_command_too(name: str, monkeypatch: pytest.MonkeyPatc
     assert capsys.readouterr().err.startswith("error: config 'no_such_recipe' is neither a file nor")
 
 
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+def test_the_usage_can_be_typed(name: str, capsys: Lines) -> None:
+    command = command_of(name)
+    starts = {
+        f"cycledistill train {name}": lambda: frame.main(["train", name, "--help"]),
+        f"python -m {command.package}.train": lambda: command.main(["--help"]),
+    }
+    for typed, start in starts.items():
+        with pytest.raises(SystemExit) as stopped:
+            start()
+        words = ["usage:", *typed.split(), "[-h]"]
+        assert (stopped.value.code, capsys.readouterr().out.split()[: len(words)]) == (0, words)
+
+
 def test_none_is_a_scheme_that_can_be_asked_for() -> None:
     command = command_of("coco")
     assert command.recipe(command.parser().parse_args(["--distill", "none"])).cyclic.distill is None
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("run.foo", "unknown key 'run.foo'. Known: run.output, run.device"),
+        ("run.sede", "Did you mean 'run.seed'?"),
+        ("rnu.device", "Did you mean 'run.device'?"),
+        ("optim.rl", "Did you mean 'optim.lr'?"),
+        ("epochs", "Did you mean 'schedule.epochs'?"),
+    ],
+)
+def test_a_key_is_proposed_for_its_own_name_and_not_for_its_section(key: str, said: str, capsys: Lines) -> None:
+    assert command_of("coco").main(["--set", f"{key}=1"]) == 2
+    assert said in capsys.readouterr().err
 
 
 class Rehearsed:
@@ -128,12 +158,15 @@ def test_a_fault_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         Rehearsed(monkeypatch, work).command.main([])
 
 
-def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
+def test_ctrl_c_says_how_to_go_on_with_training(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
     def work() -> None:
         raise KeyboardInterrupt
 
-    assert Rehearsed(monkeypatch, work).command.main([]) == 130
+    main = Rehearsed(monkeypatch, work).command.main
+    assert main([]) == 130
     assert "--resume auto" in capsys.readouterr().err
+    assert main(["--evaluate", "w.safetensors"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:

@@ -47,6 +47,13 @@ def test_resume_is_bit_exact(tiny: ToyRecipe, tmp_path: Path, stop: int, workers
     assert rows(parts) == rows(whole)
 
 
+def test_a_summary_has_null_where_there_is_no_checkpoint(tiny: ToyRecipe) -> None:
+    summary = train(change(tiny, schedule__epochs=0))
+    assert (summary["step"], summary["checkpoint"], summary["best"]) == (0, None, None)
+    summary = train(tiny)  # the toy's store knows no figure to choose by
+    assert (summary["checkpoint"], summary["best"]) == (str(last(tiny)), None)
+
+
 def test_runs_depend_on_the_seed_and_on_nothing_else(tiny: ToyRecipe, tmp_path: Path) -> None:
     recipes = [change(tiny, run__output=str(tmp_path / str(i)), run__max_steps=3, run__seed=i // 2) for i in range(3)]
     for recipe in recipes:
@@ -107,6 +114,8 @@ class Poisoned(ToySession):
 
 
 def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights(tiny: ToyRecipe) -> None:
+    with pytest.raises(NonFiniteLossError, match="the last checkpoint is none yet"):
+        train(change(tiny, run__output=f"{tiny.run.output}-first"), session_class=Poisoned)
     train(change(tiny, run__max_steps=2))
     before = {file.name: file.read_bytes() for file in last(tiny).iterdir()}
     with pytest.raises(NonFiniteLossError, match=r"nan at step 2 \(epoch 0, batch 2\).*task.*step-00000002"):
