@@ -144,7 +144,8 @@ def _temporary(path: Path) -> Iterator[Path]:
         if beside.is_dir():
             shutil.rmtree(beside, ignore_errors=True)
         else:
-            beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # nothing is there, or the disk is read-only: the first error is said
+                beside.unlink()
 
 
 def _as_the_umask_says(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -164,3 +165,16 @@ def test_files_that_belong_together(tmp_path: Path) -> None:
         atomic_files(tmp_path, lambda folder: ((folder / "model.onnx").write_text("half"), int("no")))
     assert names(tmp_path) == ["model.onnx", "model.onnx.data"]
     assert (tmp_path / "model.onnx").read_text() == "graph"
+
+
+def test_of_a_read_only_disk_the_path_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, removing a file that is not there fails as well."""
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only") as error:
+        check_writable(tmp_path / "a.json")
+    assert error.value.filename == str(tmp_path / "a.json")
