@@ -176,16 +176,6 @@ def test_a_config_that_is_wrong(written: Path, fields: dict[str, Any], reason: s
     assert str(folder) in str(caught.value)
 
 
-def test_a_config_with_the_old_name_of_the_network_is_read(written: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(written, tmp_path / "hot"))
-    config = config_of(folder)
-    config["host"] = config.pop("network")
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    read, expected = Lifter.from_pretrained(folder), Lifter.from_pretrained(written)
-    assert read.config == expected.config
-    assert all(map(torch.equal, read.state_dict().values(), expected.state_dict().values()))
-
-
 def test_a_name_that_is_nowhere_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="'user/nowhere' is no folder here, and .* cannot be reached"):
