@@ -170,7 +170,7 @@ def test_another_clip_length_is_refused_or_resized(tiny: Recipe, tmp_path: Path)
     with pytest.raises(CheckpointError, match="temporal_pos"):
         train(longer)
     assert train(change(longer, model__resize=True))["step"] == 2
-    with pytest.raises(CheckpointError, match=r"temporal_pos \(1, 9, 16\) instead of \(1, 12, 16\).*model\.resize"):
+    with pytest.raises(CheckpointError, match=r"temporal_pos \(1, 9, 16\), expected \(1, 12, 16\).*model\.resize"):
         train(change(plain, data__frames=12), resume="auto")
 
 
