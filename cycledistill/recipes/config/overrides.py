@@ -160,6 +160,8 @@ def did_you_mean(word: str, known: list[str]) -> str:
 def _key_meant(key: str, known: list[str]) -> str:
     """``did_you_mean`` for a dotted key: its last name among those of its section."""
     section, _, last = key.rpartition(".")
+    if section in known:  # one name too many: a value has no keys
+        return f" Did you mean {section!r}?"
     sections = {name.rpartition(".")[0] for name in known}
     if section not in sections:  # a mistyped section
         section = next(iter(difflib.get_close_matches(section, sorted(sections), n=1, cutoff=0.5)), section)
