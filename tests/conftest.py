@@ -11,7 +11,8 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,28 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     config.option.numprocesses = min(cores, MOST_WORKERS) if cores > 1 else 0
     if config.option.dist == "no":
         config.option.dist = "worksteal"  # files stay whole but for the few that a worker without work takes over
+
+
+CUDA_QUERIES = ("is_current_stream_capturing", "current_stream", "current_device", "memory_allocated", "synchronize")
+"""What code may ask CUDA eagerly, and what no compiler can follow."""
+
+
+@pytest.fixture
+def cuda_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a GPU is in use, without one: CUDA counts as initialised, and nothing compiled may query it."""
+
+    def query(name: str) -> Callable[..., Any]:
+        def answer(*args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling():
+                raise AssertionError(f"torch.cuda.{name} was called while compiling")
+            return False if name == "is_current_stream_capturing" else real[name](*args, **kwargs)
+
+        return answer
+
+    real = {name: getattr(torch.cuda, name) for name in CUDA_QUERIES}
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    for name in CUDA_QUERIES:
+        monkeypatch.setattr(torch.cuda, name, query(name))
 
 
 @pytest.fixture(autouse=True)

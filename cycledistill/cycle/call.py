@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, is_eager, objects_with_hidden_tensors, plain
+from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, plain
+from cycledistill.plugin.running import has_autocast, is_eager
 from cycledistill.plugin.torch_private import AnyBatchNorm, tree_unflatten
 from cycledistill.stack.links import Links
 
@@ -148,7 +149,7 @@ def _run_frozen(block: nn.Module, frozen: FrozenStatistics, *args: Any, **kwargs
 def autocast_of(leaves: list[Any]) -> torch.dtype | bool:
     """The type that autocast works in for the device of these tensors, or ``False``."""
     kind = _device_of(leaves)
-    kind = kind if torch.amp.is_autocast_available(kind) else "cpu"
+    kind = kind if has_autocast(kind) else "cpu"
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else False
 
 

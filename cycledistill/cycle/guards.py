@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from cycledistill.cycle.call import EarlyCall, RecordedCall
-from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, is_eager, objects_with_hidden_tensors, same_value
+from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, same_value
 from cycledistill.errors import StackError
+from cycledistill.plugin.running import is_eager
 from cycledistill.plugin.torch_private import tree_flatten, tree_leaves_with_path
 
 

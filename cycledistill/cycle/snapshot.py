@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cycledistill.plugin.torch_private import is_tracing, tree_flatten, tree_leaves, tree_unflatten, versions
+from cycledistill.plugin.torch_private import tree_flatten, tree_leaves, tree_unflatten, versions
 
 MAX_DEPTH = 4
 """How many objects and closures are opened, one inside the other, to find tensors in an argument of a block.
@@ -44,12 +44,6 @@ class Snapshot:
         """Whether ``value`` holds the very same leaves, put together alike."""
         leaves, spec = tree_flatten(value)
         return spec == self.spec and all(a is b for a, b in zip(leaves, self.leaves, strict=True))
-
-
-def is_eager() -> bool:
-    """Whether values can be looked at: neither compiled, nor traced, nor captured in a CUDA graph."""
-    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
-    return not (torch.compiler.is_compiling() or is_tracing() or capturing)
 
 
 def plain(container: list[Any] | dict[Any, Any]) -> Any:

@@ -13,6 +13,7 @@ from cycledistill.errors import StackError
 from cycledistill.hourglass.kept_frames import KeptFrames, Pass, given_frames
 from cycledistill.hourglass.selection import full_precision, most_attended, motion, pool_frames, tpc, uniform
 from cycledistill.hourglass.settings import Settings
+from cycledistill.plugin.running import is_eager
 
 
 def choose_frames(
@@ -96,7 +97,7 @@ def _check_choice(local: Any, grid: Tensor, count: int, forced: Tensor | None) -
         given = f"a {local.dtype} tensor {tuple(local.shape)}" if isinstance(local, Tensor) else repr(local)
         raise StackError(f"select returned {given}; whole frame numbers of shape {expected} are expected")
     local = local.to(grid.device).long().sort(dim=1).values
-    if not torch.compiler.is_compiling() and not local.is_meta and local.numel():
+    if is_eager() and not local.is_meta and local.numel():
         if int(local.min()) < 0 or int(local.max()) >= grid.shape[1] or bool((local[:, 1:] == local[:, :-1]).any()):
             raise StackError(f"select returned a frame twice, or one outside the {grid.shape[1]} it was given")
         if forced is not None and not bool(forced.gather(1, local).any(dim=1).all()):

@@ -12,6 +12,7 @@ from torch import Tensor
 from cycledistill.cycle.modules import Recorder
 from cycledistill.errors import StackError
 from cycledistill.plugin.rows import flat_rows
+from cycledistill.plugin.running import is_eager
 
 
 @dataclass
@@ -85,7 +86,7 @@ def given_frames(index: Tensor, before: Tensor | None, grid: Tensor, count: int,
             f"model.hourglass.index is {tuple(index.shape)}, and this forward keeps {count} frames of {grid.shape[0]} "
             "clips: set an index of that shape, or model.hourglass.index = None to choose anew"
         )
-    if not torch.compiler.is_compiling() and int(index.max()) >= frames:
+    if is_eager() and int(index.max()) >= frames:
         raise StackError(f"model.hourglass.index names frame {int(index.max())}, and the clip has {frames} frames")
     index = index.to(grid.device).expand(grid.shape[0], -1)
     if before is None:

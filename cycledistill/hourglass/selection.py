@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cycledistill.plugin.running import has_autocast
+
 TIE_NOISE = 1e-6
 """Weight of the noise that the official code adds to densities."""
 
@@ -23,7 +25,7 @@ def full_precision(tensor: Tensor) -> Iterator[None]:
     """No gradients and no autocast: densities differ by less than 16-bit numbers can hold."""
     kind = tensor.device.type
     with torch.no_grad():
-        if torch.amp.is_autocast_available(kind):
+        if has_autocast(kind):
             with torch.autocast(kind, enabled=False):
                 yield
         else:

@@ -146,6 +146,7 @@ def test_a_prepared_model_and_a_size_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.usefixtures("cuda_in_use")
 def test_decoding_compiles_into_one_graph(method: Any) -> None:
     maps = torch.relu(torch.randn(3, 4, 32, 24) - 2.5)
     compiled = torch.compile(decode_heatmaps, backend="aot_eager", fullgraph=True)

@@ -206,6 +206,7 @@ def test_hugging_face_gradient_checkpointing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cuda_in_use")
 def test_checkpointing_compiles() -> None:
     model, plain = toys.make(CheckpointedViT, depth=2), toys.make(NotCheckpointedViT, depth=2)
     for each in (model, plain):

@@ -17,7 +17,7 @@ from tests import toys
 from tests.cycle.test_equality import task
 from tests.oracle import Truth, assert_same, assert_same_gradients, gradients
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.usefixtures("cuda_in_use")]
 
 
 def first_alone(names: Iterable[str]) -> list[Any]:

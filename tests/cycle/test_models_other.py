@@ -268,6 +268,7 @@ def test_torch_encoder(path: str, stack: str, pad: Tensor | None, nested: bool) 
 
 
 @pytest.mark.parametrize("build", [vit, torchvision_vit, open_clip_tower])
+@pytest.mark.usefixtures("cuda_in_use")
 def test_other_models_deepcopy_and_compile(build: Callable[[], nn.Module]) -> None:
     model = wrap_cyclic(built(Row(build, "")), 2, distill=None).train()
     twin = copy.deepcopy(model)

@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
     pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+    pytest.mark.usefixtures("cuda_in_use"),
 ]
 MODELS = {
     "toy": (toys.ToyViT, "auto"),

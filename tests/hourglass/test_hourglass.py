@@ -464,6 +464,7 @@ def test_the_model_as_a_whole_may_be_checkpointed() -> None:
 @pytest.mark.parametrize(
     ("kind", "recover"), [(FrameModel, True), (FrameModel, "linear"), (JointModel, True), (TupleModel, False)]
 )
+@pytest.mark.usefixtures("cuda_in_use")
 def test_compiles_whole(kind: type[nn.Module], recover: bool | str) -> None:
     model, x = wrap(build(kind), (1, 3), (8, 3), recover=recover), poses()
     eager = copy.deepcopy(model)
@@ -479,6 +480,7 @@ def test_compiles_whole(kind: type[nn.Module], recover: bool | str) -> None:
 
 
 @pytest.mark.parametrize("select", ["tpc", "uniform", "motion", "attention"])
+@pytest.mark.usefixtures("cuda_in_use")
 def test_exports(select: str) -> None:
     model, x = wrap(build(JointModel), select=select), poses()
     want = model(x)
@@ -490,6 +492,7 @@ def test_exports(select: str) -> None:
     assert index.shape == (2, 5)
 
 
+@pytest.mark.usefixtures("cuda_in_use")
 def test_exports_for_any_number_of_clips() -> None:
     model = awake(wrap(build(JointModel), (1, 3), (8, 3)))
     program = torch.export.export(model, (poses(),), dynamic_shapes={"poses": {0: torch.export.Dim("clips", min=2)}})
@@ -501,6 +504,7 @@ def test_exports_for_any_number_of_clips() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("recover", [True, "linear"])
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
+@pytest.mark.usefixtures("cuda_in_use")
 def test_runs_in_onnx(tmp_path: Path, recover: bool | str) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")

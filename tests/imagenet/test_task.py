@@ -97,6 +97,7 @@ def test_ema_and_plain_keys(batch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cuda_in_use")
 def test_compiled_task_equals_eager(batch):
     eager, compiled = (CyclicTask(tiny_vit(), verbose=False) for _ in range(2))
     torch._dynamo.reset()

@@ -123,7 +123,7 @@ def compiler_skips_side_effects() -> Iterator[None]:
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("learnable", [False, True])
-@pytest.mark.usefixtures("compiler_skips_side_effects")
+@pytest.mark.usefixtures("compiler_skips_side_effects", "cuda_in_use")
 def test_checkpointing_with_positions_and_cycles(learnable: bool, compiled: bool) -> None:
     plain, x = wrap_pruning(Model(False, learnable).double(), (1, 2), 0.5), torch.randn(2, TOKENS, WIDTH).double()
     wrap_cyclic(plain, 2, "exits")

@@ -138,6 +138,7 @@ def test_copies_keep_both(order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.usefixtures("cuda_in_use")
 def test_compiles_whole(order: str) -> None:
     model, x = wrap(vit(), order).train(), images()
     eager = copy.deepcopy(model)

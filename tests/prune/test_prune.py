@@ -152,6 +152,7 @@ def test_checkpointing_gives_the_same_gradients_after_two_forwards(reentrant: bo
     assert all(torch.equal(got[name], want[name]) for name in want)
 
 
+@pytest.mark.usefixtures("cuda_in_use")
 def test_compiles_whole_and_annealing_costs_three_graphs() -> None:
     model = wrap_pruning(vit(), (1, 2), 0.5)
     eager, x, graphs = copy.deepcopy(model), images(), []
@@ -169,6 +170,7 @@ def test_compiles_whole_and_annealing_costs_three_graphs() -> None:
     assert len(graphs) <= 3
 
 
+@pytest.mark.usefixtures("cuda_in_use")
 def test_compiled_training_step() -> None:
     model = wrap_pruning(vit(), (1, 2), 0.5).train()
     eager, x = copy.deepcopy(model), images()
@@ -180,6 +182,7 @@ def test_compiled_training_step() -> None:
 
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")  # the handle's index
 @pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.usefixtures("cuda_in_use")
 def test_exports(strict: bool) -> None:
     model, x = wrap_pruning(vit(), (1, 2), 0.5), images()
     program = torch.export.export(model, (x,), strict=strict)

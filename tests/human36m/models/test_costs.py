@@ -55,6 +55,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.usefixtures("cuda_in_use")
 def test_exported_lifters_give_the_same(name: str) -> None:
     model = create_lifter(name, **SMALL[name]).eval()
     config = model.config
@@ -67,6 +68,7 @@ def test_exported_lifters_give_the_same(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.usefixtures("cuda_in_use")
 def test_compiled_lifters_give_the_same(name: str) -> None:
     model = create_lifter(name, **SMALL[name], cycles=2, distill="exits").eval()
     config = model.config

@@ -191,6 +191,7 @@ def test_cycles_of_the_single_view_layers() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.usefixtures("cuda_in_use")
 def test_compiled_whole() -> None:
     model, views, places = made(ray_encoding=True), seen(2), looks(2)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
