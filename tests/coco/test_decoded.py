@@ -58,6 +58,7 @@ def run(path: Path, images: Tensor) -> dict[str, Tensor]:
     return dict(zip(names, map(torch.from_numpy, session.run(names, {"images": images.numpy()})), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), [("dark", "preds_noflip"), ("quarter", "preds_default")])
 def test_the_file_decodes_as_the_golden(method: str, name: str, fill: Any, tmp_path: Path) -> None:
     with np.load(GOLDEN / "decode.npz") as file:
@@ -69,6 +70,7 @@ def test_the_file_decodes_as_the_golden(method: str, name: str, fill: Any, tmp_p
     assert torch.equal(found["scores"], golden["maxvals_noflip"][..., 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_with_zeros_borders_and_nothing_at_all(method: Any, ending: str, tmp_path: Path) -> None:
@@ -84,6 +86,7 @@ def test_maps_with_zeros_borders_and_nothing_at_all(method: Any, ending: str, tm
     assert scores[0, 0] == 0 and positions.unique().numel() > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_dark_alone_needs_numbers_of_64_bits(method: Any, tmp_path: Path) -> None:
     import onnx

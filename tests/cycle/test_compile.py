@@ -54,6 +54,7 @@ def test_train_step_of_every_scheme_is_one_graph_equal_to_eager(scheme: str) -> 
     check_train_step(toys.make(depth=2), "auto", SCHEMES[scheme])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first_alone(MODELS))
 def test_train_step_of_every_kind_of_model_is_one_graph_equal_to_eager(name: str) -> None:
     cls, options, path = MODELS[name]
@@ -84,6 +85,7 @@ def check_train_step(model: nn.Module, path: str, scheme: Any) -> None:
     assert_same(dict(model.named_buffers()), dict(eager.named_buffers()), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_criterion_may_be_compiled_with_the_model() -> None:
     model = wrap_cyclic(toys.make(depth=2), 2, distill=Distill(token_weight=0.1))
     eager = copy.deepcopy(model)
@@ -114,6 +116,7 @@ def test_timm_train_step(name: str) -> None:
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_a_schedule_of_weights_costs_at_most_two_graphs() -> None:
     model = wrap_cyclic(toys.make(depth=2), 2, distill=Distill(token_weight=0.01, output_weight=0.5))
     eager = copy.deepcopy(model)
@@ -156,6 +159,7 @@ def test_weight_that_warms_up_from_zero() -> None:
     assert counter.frame_count <= 3, f"{counter.frame_count} graphs: one without the term, at most two with it"
 
 
+@pytest.mark.slow
 def test_random_student_needs_one_graph_whatever_is_drawn() -> None:
     model = wrap_cyclic(toys.make(depth=2), 4, distill="elt")
     fast, counter = compiled(model)
@@ -178,6 +182,7 @@ def test_cycles_change_with_one_graph_each() -> None:
     assert counter.frame_count == 3
 
 
+@pytest.mark.slow
 def test_eval_and_exits_compile_to_one_graph_each() -> None:
     model = toys.make(depth=2).eval()
     x, _ = toys.batch()
@@ -191,6 +196,7 @@ def test_eval_and_exits_compile_to_one_graph_each() -> None:
     assert counter.frame_count == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first_alone(["taps", "two_states", "batchnorm", "slicing"]))
 def test_exits_of_every_kind_of_model_compile(name: str) -> None:
     cls, options, path = MODELS[name]
@@ -204,6 +210,7 @@ def test_exits_of_every_kind_of_model_compile(name: str) -> None:
     assert counter.frame_count == 2
 
 
+@pytest.mark.slow
 def test_compiled_exit_runs_the_tail_once_in_the_graph() -> None:
     """The first tail of a compiled exit may be traced, but must not be in the graph that runs."""
     model = wrap_cyclic(toys.make(depth=2).eval(), 2)
@@ -227,6 +234,7 @@ def test_compiled_exit_runs_the_tail_once_in_the_graph() -> None:
     assert norms == 3 * 2 * 2 + 1, f"{norms} layer norms: 3 cycles x 2 blocks x 2, and one in the tail"
 
 
+@pytest.mark.slow
 def test_train_and_eval_alternate_without_recompiling() -> None:
     model = wrap_cyclic(toys.make(depth=2), 2)
     fast, counter = compiled(model)
@@ -239,6 +247,7 @@ def test_train_and_eval_alternate_without_recompiling() -> None:
     assert counter.frame_count == 2
 
 
+@pytest.mark.slow
 def test_compile_before_training_forward_in_place() -> None:
     model = toys.make(depth=2)
     x, target = toys.batch()

@@ -184,6 +184,7 @@ def _seeded(truth: Truth, times: int, x: torch.Tensor) -> Any:
     return truth(times, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", marked(AUTO))
 def test_bare_call_equals_the_truth(row: Row) -> None:
     check_against_truth(row, build(row), "auto")
@@ -192,11 +193,13 @@ def test_bare_call_equals_the_truth(row: Row) -> None:
 THREE = ("test_vit", "tnt_s_legacy_patch16_224", "xcit_nano_12_p16_224")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", marked([row for row in AUTO if row.name in THREE]))
 def test_three_cycles_equal_the_truth(row: Row) -> None:
     check_against_truth(row, build(row), "auto", cycles=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", marked(AUTO))
 def test_token_groups_follow_what_is_in_the_stack(row: Row) -> None:
     model = copy.deepcopy(on_meta(row.name))
@@ -300,6 +303,7 @@ def test_stack_report_on_meta(row: Row) -> None:
     assert stack.shape is not None and stack.shape[-1] > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", ["auto", "parallel_blocks"])
 def test_only_some_of_the_states_chain(blocks: str) -> None:
     """CoaT encodes positions between its parallel blocks: one state of four is handed on, so cycling would be wrong."""
@@ -311,6 +315,7 @@ def test_only_some_of_the_states_chain(blocks: str) -> None:
     assert snapshot(model) == before
 
 
+@pytest.mark.slow
 def test_serial_blocks_with_modules_shared_with_later_parts() -> None:
     """CoaT's serial blocks share position encodings with parts after them: no note may answer there."""
     row = Row("coat_tiny", "CoaT", "serial_blocks4", 2)

@@ -41,6 +41,7 @@ def prepared(name: str, exit: int) -> tuple[nn.Module, Tensor, Tensor]:
         return model, x, model(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exit", [1, 2, 3])
 @pytest.mark.parametrize("name", MODELS)
 def test_torch_export(name: str, exit: int) -> None:
@@ -80,6 +81,7 @@ def test_export_at_exit_two_holds_one_tail() -> None:
     assert len(norms) == 2 * 3 * 2 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exit", [1, 2])
 def test_onnx_gives_the_same_numbers(exit: int, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")

@@ -50,6 +50,7 @@ def made_up(**accuracy: list[list[float]]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+@pytest.mark.slow
 def test_with_no_data_it_prints_a_table_and_saves_a_picture(tmp_path: Path) -> None:
     figure = tmp_path / "figures" / "picture.png"
     done = run_script("--seeds", "2", "--steps", "6", "--output", tmp_path / "out", "--figure", figure)

@@ -198,6 +198,7 @@ def test_one_cycle_costs_what_the_plain_hourglass_does(order: str) -> None:
     assert cost(model.eval(), x).exits[0] == cost(alone.eval(), x, cycles=1).exits[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_noise_is_drawn_once_for_all_cycles(order: str) -> None:
     plain, x = build(), poses() * 1e-3

@@ -137,6 +137,7 @@ def test_copies_keep_both(order: str) -> None:
     assert torch.equal(model(x)[2], want[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.usefixtures("cuda_in_use")
 def test_compiles_whole(order: str) -> None:
@@ -153,6 +154,7 @@ def test_compiles_whole(order: str) -> None:
     torch.testing.assert_close(fast(x), eager(x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_costs_are_counted() -> None:
     model = wrap_pruning(vit(qk_norm=True), (1, 2), 0.5)
     report = cost(model, images(1), 2)
