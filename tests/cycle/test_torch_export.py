@@ -170,7 +170,7 @@ def test_jit_script_says_to_unwrap() -> None:
 
 
 def test_export_in_training_mode_has_every_cycle() -> None:
-    model = toys.make()
+    model = toys.make(depth=2)
     x, _ = toys.batch()
     want = Truth(model).cycles(2, x)
     wrap_cyclic(model, 2)
@@ -182,7 +182,7 @@ def test_export_in_training_mode_has_every_cycle() -> None:
 def test_feature_extractor_asks_for_the_plain_model() -> None:
     """torchvision's extractor traces the training mode too, in which a wrapped model's forward is no graph."""
     extraction = pytest.importorskip("torchvision.models.feature_extraction")
-    model = wrap_cyclic(toys.make(), 2, blocks="blocks").eval()
+    model = wrap_cyclic(toys.make(depth=2), 2, blocks="blocks").eval()
     with pytest.raises(StackError, match="unwrap_cyclic"):
         extraction.create_feature_extractor(model, ["norm"])
     unwrap_cyclic(model)

@@ -140,7 +140,7 @@ def test_copies_keep_both(order: str) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.usefixtures("cuda_in_use")
 def test_compiles_whole(order: str) -> None:
-    model, x = wrap(vit(), order).train(), images()
+    model, x = wrap(vit(depth=3), order, cycles=2).train(), images()
     eager = copy.deepcopy(model)
     fast = torch.compile(model, backend="aot_eager", fullgraph=True)
     got, want = step(model, fast(x)), step(eager, eager(x))
