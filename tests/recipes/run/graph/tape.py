@@ -16,8 +16,33 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cycledistill.recipes.errors import NotCapturableError
+from cycledistill.recipes.run.graph.capture import CudaCapture
 
 T = TypeVar("T")
+
+
+class CountedCapture(CudaCapture):
+    """Real graphs, counted as the tapes are."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cuda"))
+        self.captures = self.replays = self.warm_ups = 0
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        self.warm_ups += 1
+        with super().aside():
+            yield
+
+    def record(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
+        self.captures += 1
+        replay, result = super().record(work)
+
+        def counted() -> None:
+            self.replays += 1
+            replay()
+
+        return counted, result
 
 
 class TapeCapture:
