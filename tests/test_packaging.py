@@ -88,3 +88,11 @@ def test_hugging_face_transformers_is_not_shadowed() -> None:
     assert spec.origin is not None
     assert ROOT / "integrations" not in Path(spec.origin).parents
     assert ROOT / "tests" not in Path(spec.origin).parents
+
+
+def test_the_oldest_versions_that_are_tested_are_those_that_are_promised() -> None:
+    lines = [line.split("#")[0].strip() for line in (ROOT / "pyproject.toml").read_text().splitlines()]
+    extras = lines[lines.index("dependencies = [") : lines.index("dev = [")]
+    bounds = {tuple(line.strip('",').split(">=")) for line in extras if line.startswith('"') and "[" not in line}
+    pins = (ROOT / "constraints" / "floor.txt").read_text().splitlines()
+    assert {tuple(line.split("==")) for line in pins if not line.startswith("#")} == bounds

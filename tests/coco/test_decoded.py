@@ -99,8 +99,8 @@ def steady_images(model: nn.Module, method: Any, count: int) -> Tensor:
     """Images on which rounding decides about no joint's place, as it would on a plateau of its map.
 
     The maps of untrained models have plateaus, and there two right programs need not agree. So the place of every joint
-    stays where it is, to a hundredth of a pixel, when noise of 3e-6 of the largest value is added to its map: twice what
-    single precision leaves open (1.6e-6 against double).
+    stays where it is, to a hundredth of a pixel, when noise of 3e-6 of the largest value is added to its map: twice
+    what single precision leaves open (1.6e-6 against double).
     """
     generator, found = torch.Generator().manual_seed(1), []
     for _ in range(40):

@@ -224,7 +224,7 @@ def test_compiled_exit_runs_the_tail_once_in_the_graph() -> None:
         torch.compile(model, fullgraph=True, backend=backend)(toys.batch()[0])
     (names,) = ops
     norms = sum("native_layer_norm" in name for name in names)
-    assert norms == 3 * 2 * 3 + 1, f"{norms} layer norms: 3 cycles x 3 blocks x 2, and one in the tail"
+    assert norms == 3 * 2 * 2 + 1, f"{norms} layer norms: 3 cycles x 2 blocks x 2, and one in the tail"
 
 
 def test_train_and_eval_alternate_without_recompiling() -> None:

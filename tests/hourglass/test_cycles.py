@@ -280,7 +280,7 @@ def test_reentrant_checkpointing_is_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("blocks", "order"), zip(["auto", "levels[0:2]"], ORDERS, strict=True))
+@pytest.mark.parametrize(("blocks", "order"), list(zip(["auto", "levels[0:2]"], ORDERS, strict=True)))
 @pytest.mark.usefixtures("cuda_in_use")
 def test_compiles_whole(blocks: str, order: str) -> None:
     model, x = wrap(build(), order, cycles=2, blocks=blocks).train(), poses()
