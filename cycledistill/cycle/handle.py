@@ -242,18 +242,21 @@ class Cyclic(Handle):
         stop_at_last = stop_at_last and not (torch.compiler.is_compiling() or self._whole_first)
         recording = self._record(call, stop_at_last)
         frozen = FrozenStatistics(())
+        stopped, output = False, None
         try:
+            # What the stop went through is let go with it (in torch 2.11 that is what ends a block's checkpointing), so
+            # nothing more runs while it is handled.
             try:
                 output = call()
             except StackReached:
-                replay = self._replay(recording)
+                stopped = True
+            if not stopped and recording.entered == 0 and not call.whole:
+                return output  # this method does not go through the stack (a head on its own, say)
+            replay = self._replay(recording)
+            if stopped:
                 recording.run_last_block()
-            else:
-                if recording.entered == 0 and not call.whole:
-                    return output  # this method does not go through the stack (a head on its own, say)
-                replay = self._replay(recording)
-                if not recording.is_complete():  # the model caught the early stop, and went on without the last block
-                    return self.run_to_exit(call, stop_at_last=False)
+            elif not recording.is_complete():  # the model caught the early stop, and went on without the last block
+                return self.run_to_exit(call, stop_at_last=False)
             for _ in range(1, self.exit):
                 replay.run_cycle(frozen)
             return replay.run_tail(call, frozen)

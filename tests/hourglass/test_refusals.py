@@ -129,7 +129,7 @@ def test_models_in_other_hands() -> None:
         assert_refused(model, "of its own")
     with pytest.raises(StackError, match=r"torch\.nn\.Module"):
         wrap_hourglass("model")  # type: ignore[type-var]
-    with pytest.raises(StackError, match=r"jit\.script"), pytest.warns(FutureWarning):
+    with pytest.raises(StackError, match=r"jit\.script"), pytest.warns((FutureWarning, DeprecationWarning)):
         torch.jit.script(wrap_hourglass(build(), layer=2, keep=5).levels[2])
     assert_refused(build(SequenceFirst), r"levels", blocks="levels")
 

@@ -117,7 +117,7 @@ def test_models_in_other_hands() -> None:
     assert_refused(model, "attribute of its own", (1,))
     with pytest.raises(StackError, match=r"torch\.nn\.Module"):
         wrap_pruning("vit", (1,))  # type: ignore[type-var]
-    with pytest.raises(StackError, match=r"jit\.script"), pytest.warns(FutureWarning):
+    with pytest.raises(StackError, match=r"jit\.script"), pytest.warns((FutureWarning, DeprecationWarning)):
         torch.jit.script(wrap_pruning(vit(), (1,)))
 
 
