@@ -21,6 +21,7 @@ def numbers(text: str, row: str) -> list[float]:
     return [float(cell) for cell in line.removeprefix(row).split()]
 
 
+@pytest.mark.slow
 def test_report_of_deit_tiny(capsys: Lines, tmp_path: Path) -> None:
     file = tmp_path / "cost.json"
     assert cli.main(["report", "deit_tiny_patch16_224", "--cycles", "3", "--json", str(file)]) == 0
@@ -36,6 +37,7 @@ def test_report_of_deit_tiny(capsys: Lines, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["cost.json"]
 
 
+@pytest.mark.slow
 def test_report_times_on_request(capsys: Lines) -> None:
     assert cli.main(["report", "test_vit", "--img-size", "32", "--time", "--repeats", "1"]) == 0
     text = capsys.readouterr().out
@@ -44,16 +46,19 @@ def test_report_times_on_request(capsys: Lines) -> None:
     assert "training step, 2 cycles" in text
 
 
+@pytest.mark.slow
 def test_report_of_a_stage_by_path(capsys: Lines) -> None:
     assert cli.main(["report", "swin_tiny_patch4_window7_224", "--blocks", "layers.2.blocks"]) == 0
     assert "layers.2.blocks: 6 x SwinTransformerBlock" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_image_sizes_of_models_that_are_not_built_for_one(capsys: Lines) -> None:
     assert cli.main(["report", "levit_128s", "--blocks", "stages.2.blocks", "--img-size", "256"]) == 0
     assert "input 1 x 3 x 256 x 256" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "library", "path"),
     [("torchvision:vit_b_16", "torchvision", "encoder.layers"), ("hf:vit", "transformers", "vit.layers")],
@@ -146,6 +151,7 @@ def test_a_missing_library_is_named(capsys: Lines, monkeypatch: pytest.MonkeyPat
     assert "pip install timm" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "code"), [("test_vit", 0), ("no_such_model", 2)])
 def test_the_module_runs_as_a_program(model: str, code: int) -> None:
     root = str(Path(cli.__file__).parents[2])

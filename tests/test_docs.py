@@ -116,6 +116,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(torch._dynamo.config, DYNAMO_FLAG), reason="the pages speak of current PyTorch")
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -335,6 +336,7 @@ def test_every_field_and_preset_of_the_scheme_is_documented() -> None:
     assert [name for name in PRESETS if f'`"{name}"`' not in text] == []
 
 
+@pytest.mark.slow
 def test_the_cost_table_of_the_readme_is_what_the_report_counts() -> None:
     import timm
 

@@ -40,6 +40,7 @@ def installed_name(path: Path) -> str:
     return f"cycledistill/{inside}" if INTEGRATIONS in path.parents else inside
 
 
+@pytest.mark.slow
 def test_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
     modules = [*(ROOT / "cycledistill").rglob("*.py"), *INTEGRATIONS.rglob("*.py")]
     configs = [path for end in ("*.yaml", "*.yml", "*.json", "*.txt") for path in INTEGRATIONS.rglob(end)]
@@ -60,6 +61,7 @@ def test_wheel_states_version_licence_and_extras(wheel: Path) -> None:
     assert [line.split(">=")[0] for line in required] == ["Requires-Dist: torch"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("origin", ["checkout", "wheel"])
 def test_every_package_imports_the_same(origin: str, wheel: Path, tmp_path: Path) -> None:
     """With neither an editable install nor the repository's own folder to help (-S: no .pth file is read)."""
@@ -88,3 +90,11 @@ def test_hugging_face_transformers_is_not_shadowed() -> None:
     assert spec.origin is not None
     assert ROOT / "integrations" not in Path(spec.origin).parents
     assert ROOT / "tests" not in Path(spec.origin).parents
+
+
+def test_the_oldest_versions_that_are_tested_are_those_that_are_promised() -> None:
+    lines = [line.split("#")[0].strip() for line in (ROOT / "pyproject.toml").read_text().splitlines()]
+    extras = lines[lines.index("dependencies = [") : lines.index("dev = [")]
+    bounds = {tuple(line.strip('",').split(">=")) for line in extras if line.startswith('"') and "[" not in line}
+    pins = (ROOT / "constraints" / "floor.txt").read_text().splitlines()
+    assert {tuple(line.split("==")) for line in pins if not line.startswith("#")} == bounds

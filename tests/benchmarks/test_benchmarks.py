@@ -36,6 +36,7 @@ def overhead() -> ModuleType:
     return load("overhead")
 
 
+@pytest.mark.slow
 def test_sweep_sorts_names_by_what_happens(
     sweep: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +133,7 @@ def test_shards_cover_every_name_once(sweep: ModuleType, monkeypatch: pytest.Mon
     assert sorted(sweep.read(tmp_path / "x.json")) == sorted(seen)
 
 
+@pytest.mark.slow
 def test_overhead_compares_and_writes(overhead: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "overhead.json"
     call = ["--device", "cpu", "--models", "test_vit", "--batch", "1", "--cycles", "2", "--repeats", "2"]
@@ -188,6 +190,7 @@ def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_study_goes_on_where_it_stopped(study: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "study.json"
     arguments = ["generated", "--epochs", "1", "--work", str(tmp_path), "--out", str(out), "--seeds", "1", "--arms"]

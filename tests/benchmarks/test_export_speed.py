@@ -32,7 +32,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.slow
 def test_it_measures_and_writes(benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, threads = tmp_path / "speed.json", torch.get_num_threads()
-    call = ["--models", "sdpose_s_v1", "--batch", "2", "--repeats", "2", "--runners", "pt2", "onnx", "--out", str(out)]
+    call = ["--models", "sdpose_s_v1", "--batch", "2", "--repeats", "2", "--runners", "onnx", "--out", str(out)]
     try:
         assert benchmark.main(call) == 0
     finally:
@@ -45,6 +45,13 @@ def test_it_measures_and_writes(benchmark: ModuleType, tmp_path: Path, capsys: p
     assert rows["exit 1"]["nodes"] == rows["plain"]["nodes"] < rows["exit 2"]["nodes"]
     assert all(row["onnx over eager"] > 0 and "compiled over eager" not in row for row in rows.values())
     assert benchmark.table(record["rows"]) in capsys.readouterr().out
+
+
+def test_a_pytorch_program_answers_like_eager(benchmark: ModuleType, tmp_path: Path) -> None:
+    x = torch.randn(2, 4)
+    with torch.no_grad():
+        made, _ = benchmark.runners(torch.nn.Linear(4, 4).eval(), x, tmp_path, ["eager", "pt2"])
+        torch.testing.assert_close(made["pt2"](), made["eager"]())
 
 
 def test_a_runner_that_answers_otherwise_is_not_timed(

@@ -61,6 +61,7 @@ def call(study: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str | P
     return int(study.main())
 
 
+@pytest.mark.slow
 def test_it_runs_every_arm_and_goes_on_where_it_stopped(
     study: ModuleType,
     pictures: Path,
@@ -92,6 +93,7 @@ def test_it_runs_every_arm_and_goes_on_where_it_stopped(
     assert str(tmp_path) not in out.read_text()
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused(
     study: ModuleType, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

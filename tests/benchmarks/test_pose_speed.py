@@ -29,6 +29,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_it_measures_and_writes(benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, threads = tmp_path / "speed.json", torch.get_num_threads()
     call = ["--device", "cpu", "--models", "sdpose_t", "--batch", "1", "2", "--repeats", "2", "--out", str(out)]

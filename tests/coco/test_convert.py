@@ -200,6 +200,7 @@ def test_safetensors_files_tell_what_they_are_of(tmp_path: Path, small: TokenPos
     assert TokenPoseConfig(**json.loads(metadata["config"])) == small
 
 
+@pytest.mark.slow
 def test_a_training_checkpoint_of_the_published_code_loads(tmp_path: Path) -> None:
     model = create_pose_model("sdpose_t")
     theirs = to_official(create_pose_model("sdpose_t").state_dict(), model.config, "sdpose")
@@ -211,6 +212,7 @@ def test_a_training_checkpoint_of_the_published_code_loads(tmp_path: Path) -> No
     ])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_refused_file_leaves_the_model_alone(tmp_path: Path, small: TokenPoseConfig) -> None:
     model = TokenPose(small)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -285,6 +287,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         write_weights({"a": torch.ones(1)}, tmp_path / "sub" / "model.pth")
 
 
+@pytest.mark.slow
 def test_the_command_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     theirs = official("sdpose_b", "sdpose", num_keypoints=14, stage1_width=32)
     source, ours, again = tmp_path / "in.pth", tmp_path / "ours.safetensors", tmp_path / "again.pth"
@@ -334,6 +337,7 @@ def test_bad_input_to_the_command_ends_in_2(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_a_command(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "cycledistill.integrations.coco.convert"]
     done = subprocess.run(

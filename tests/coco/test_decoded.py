@@ -58,6 +58,7 @@ def run(path: Path, images: Tensor) -> dict[str, Tensor]:
     return dict(zip(names, map(torch.from_numpy, session.run(names, {"images": images.numpy()})), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "name"), [("dark", "preds_noflip"), ("quarter", "preds_default")])
 def test_the_file_decodes_as_the_golden(method: str, name: str, fill: Any, tmp_path: Path) -> None:
     with np.load(GOLDEN / "decode.npz") as file:
@@ -69,6 +70,7 @@ def test_the_file_decodes_as_the_golden(method: str, name: str, fill: Any, tmp_p
     assert torch.equal(found["scores"], golden["maxvals_noflip"][..., 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_with_zeros_borders_and_nothing_at_all(method: Any, ending: str, tmp_path: Path) -> None:
@@ -84,6 +86,7 @@ def test_maps_with_zeros_borders_and_nothing_at_all(method: Any, ending: str, tm
     assert scores[0, 0] == 0 and positions.unique().numel() > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_dark_alone_needs_numbers_of_64_bits(method: Any, tmp_path: Path) -> None:
     import onnx
@@ -93,6 +96,28 @@ def test_dark_alone_needs_numbers_of_64_bits(method: Any, tmp_path: Path) -> Non
     types |= {constant.data_type for constant in graph.initializer}
     assert (onnx.TensorProto.DOUBLE in types) == (method == "dark")
     assert onnx.TensorProto.FLOAT in types
+
+
+def steady_images(model: nn.Module, method: Any, count: int) -> Tensor:
+    """Images on which rounding decides about no joint's place, as it would on a plateau of its map.
+
+    The maps of untrained models have plateaus, and there two right programs need not agree. So the place of every joint
+    stays where it is, to a hundredth of a pixel, when noise of 3e-6 of the largest value is added to its map: twice
+    what single precision leaves open (1.6e-6 against double).
+    """
+    generator, found = torch.Generator().manual_seed(1), []
+    for _ in range(40):
+        images = torch.randn(count, 3, 64, 48, generator=generator)
+        maps = model(images)
+        if maps.ndim != 4:  # coordinates
+            return images
+        noise = [3e-6 * maps.abs().max() * torch.randn(maps.shape, generator=generator) for _ in range(3)]
+        places = decode_heatmaps(maps, method)[0]
+        moved = torch.stack([(decode_heatmaps(maps + each, method)[0] - places).abs() for each in noise])
+        found += [image for image, by in zip(images, moved.amax((0, 2, 3)), strict=True) if by < 0.01]
+        if len(found) >= count:
+            return torch.stack(found[:count])
+    raise AssertionError(f"{len(found)} of {40 * count} images are steady")
 
 
 @pytest.mark.slow
@@ -111,26 +136,21 @@ def test_dark_alone_needs_numbers_of_64_bits(method: Any, tmp_path: Path) -> Non
 def test_models_with_decoding_inside(name: str, method: Any, exit: int, ending: str, tmp_path: Path) -> None:
     pruned = {"prune_layers": (1,)} if "ppt" in name else {}
     model = trained_looking(name, depth=3, **pruned).eval()
-    images = torch.randn(5, 3, 64, 48, generator=torch.Generator().manual_seed(1))
-    done = export(DecodedPose(model, method), tmp_path / f"pose.{ending}", images[:2], exit=exit)
+    done = export(DecodedPose(model, method), tmp_path / f"pose.{ending}", torch.randn(2, 3, 64, 48), exit=exit)
     assert (done.exit, done.dynamic_batch) == (exit, True)
-    found = run(done.path, images)
     if exit > 1:
         model.cyclic.exit = exit
     with torch.no_grad():
+        images = steady_images(model, method, 5)
         predicted = model(images)
-    steady = torch.ones(predicted.shape[:2], dtype=torch.bool)
+    found = run(done.path, images)
     if predicted.ndim == 4:
         positions, scores = decode_heatmaps(predicted, method)
-        # Where rounding decides about a joint's place, as on a plateau of its map, two programs need not agree.
-        shaken, _ = decode_heatmaps(predicted + 1e-5 * predicted.abs().max() * torch.randn(predicted.shape), method)
-        steady = (shaken - positions).abs().amax(-1) < 0.01
         positions = positions * 4
     else:
         positions, scores = decode_coordinates(predicted)
         positions = positions * torch.tensor([48.0, 64.0])
-    assert steady.float().mean() > 0.8
-    torch.testing.assert_close(found["keypoints"][steady], positions[steady], rtol=1e-4, atol=0.01)  # pixels
+    torch.testing.assert_close(found["keypoints"], positions, rtol=1e-4, atol=0.01)  # pixels
     torch.testing.assert_close(found["scores"], scores, rtol=1e-4, atol=1e-5)
     assert float(positions.std()) > 1
 

@@ -43,6 +43,7 @@ def trained_looking(name: str, **options: Any) -> Any:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_pose_models())
 def test_every_model_answers_the_same_without_its_batch_norms(name: str) -> None:
     model = trained_looking(name, **({"heads": 3} if "l_d24" in name else {}))

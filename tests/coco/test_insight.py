@@ -47,6 +47,7 @@ def subject(opened: Any) -> Any:
     return opened("sdpose_s_v1")
 
 
+@pytest.mark.slow
 def test_a_plain_model_with_a_large_backbone(opened: Any, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "a.png"
@@ -55,6 +56,7 @@ def test_a_plain_model_with_a_large_backbone(opened: Any, tmp_path: Path) -> Non
     assert "none, a plain model" in page and "Attention of the nose token" in page
 
 
+@pytest.mark.slow
 def test_keypoint_tokens_over_the_picture(subject: Any, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = tmp_path / "a.png"

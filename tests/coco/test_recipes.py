@@ -25,6 +25,7 @@ from tests.coco.figures import write_dots
 CONFIGS = Path(__file__).parents[2] / "integrations" / "coco" / "configs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_recipes())
 def test_packaged_recipes_build_and_say_what_they_are(name: str) -> None:
     recipe = load_recipe(name)
@@ -190,6 +191,7 @@ def fails(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     return message
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_evaluates_in_detected_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_dots(tmp_path / "set")
     assert main(command(root)) == 0

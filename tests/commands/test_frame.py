@@ -91,6 +91,7 @@ print(json.dumps(shown))
     assert "cannot be loaded" not in "".join(shown.values())
 
 
+@pytest.mark.slow
 def test_what_an_extra_lacks_is_named_with_the_extra() -> None:
     code = f"""
 import contextlib, io, json, sys

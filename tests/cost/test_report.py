@@ -105,6 +105,7 @@ def check_by_hand(report: CostReport, cycles: int, batch: int = 1) -> None:
     assert report.training_step_ratio == pytest.approx(report.training_step[-1].total / report.training_step[0].total)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cycles", [1, 3])
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_toy_costs_what_is_worked_out_by_hand(toy: Toy, cycles: int, batch: int) -> None:
@@ -124,6 +125,7 @@ def test_parameters_are_counted(toy: Toy) -> None:
     assert report.stack.parameters == DEPTH * block
 
 
+@pytest.mark.slow
 def test_deit_tiny_has_the_known_costs() -> None:
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
@@ -139,6 +141,7 @@ def test_deit_tiny_has_the_known_costs() -> None:
     assert report.inputs == "1 x 3 x 224 x 224"
 
 
+@pytest.mark.slow
 def test_torchvision_publishes_the_same_cost() -> None:
     models = pytest.importorskip("torchvision.models")
     published = models.ViT_B_16_Weights.IMAGENET1K_V1.meta
@@ -148,6 +151,7 @@ def test_torchvision_publishes_the_same_cost() -> None:
     assert report.exits[0].total / 1e9 == pytest.approx(published["_ops"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_stage_is_counted_between_the_others() -> None:
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
@@ -193,6 +197,7 @@ def test_a_model_that_looks_at_its_data_is_counted_on_a_copy() -> None:
     assert not model.stem_norm.num_batches_tracked
 
 
+@pytest.mark.slow
 def test_wrapped_models_report_their_own_cycles(toy: Any) -> None:
     wrap_cyclic(toy, 3, "exits")
     toy.cyclic.exit = 2
@@ -203,6 +208,7 @@ def test_wrapped_models_report_their_own_cycles(toy: Any) -> None:
         cost(toy, image(), blocks="blocks")
 
 
+@pytest.mark.slow
 def test_weights_per_cycle_do_not_stand_in_the_way(toy: Toy) -> None:
     from cycledistill import Distill
 
@@ -217,6 +223,7 @@ def test_a_model_frozen_for_deployment_has_a_cost_too(toy: Toy) -> None:
     assert not any(p.requires_grad for p in toy.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_the_model_is_left_as_it_was(wrapped: bool, training: bool) -> None:
@@ -245,6 +252,7 @@ def test_the_model_is_left_as_it_was(wrapped: bool, training: bool) -> None:
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_time_is_measured_on_request(toy: Toy) -> None:
     report = cost(toy, image(2), 2, repeats=3)
     assert report.seconds is not None
@@ -294,6 +302,7 @@ def test_what_cannot_be_done_is_said(toy: Toy) -> None:
         cost(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), torch.zeros(1, 3, 8, 8))
 
 
+@pytest.mark.slow
 def test_rounds_are_interleaved_and_turned() -> None:
     order: list[str] = []
     calls = {name: lambda name=name: order.append(name) for name in "abc"}

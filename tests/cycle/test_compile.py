@@ -38,11 +38,11 @@ SCHEMES = {
     "callable": lambda out: (out.tokens[0] - out.tokens[1]).square().mean(),
 }
 MODELS = {
-    "toy": (toys.ToyViT, {}, "auto"),
-    "sequential": (toys.ToyViT, {"container": "sequential"}, "auto"),
-    "taps": (toys.TapViT, {}, "auto"),
+    "toy": (toys.ToyViT, {"depth": 2}, "auto"),
+    "sequential": (toys.ToyViT, {"container": "sequential", "depth": 2}, "auto"),
+    "taps": (toys.TapViT, {"depth": 2}, "auto"),
     "two_states": (toys.TwoStateViT, {}, "blocks"),
-    "arguments": (toys.ArgumentViT, {}, "blocks"),
+    "arguments": (toys.ArgumentViT, {"depth": 2}, "blocks"),
     "batchnorm": (toys.NormedViT, {}, "blocks"),
     "pair": (toys.PairViT, {}, "auto"),
     "slicing": (toys.SlicingViT, {}, "blocks"),
@@ -51,9 +51,10 @@ MODELS = {
 
 @pytest.mark.parametrize("scheme", first_alone(SCHEMES))
 def test_train_step_of_every_scheme_is_one_graph_equal_to_eager(scheme: str) -> None:
-    check_train_step(toys.make(), "auto", SCHEMES[scheme])
+    check_train_step(toys.make(depth=2), "auto", SCHEMES[scheme])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first_alone(MODELS))
 def test_train_step_of_every_kind_of_model_is_one_graph_equal_to_eager(name: str) -> None:
     cls, options, path = MODELS[name]
@@ -84,8 +85,9 @@ def check_train_step(model: nn.Module, path: str, scheme: Any) -> None:
     assert_same(dict(model.named_buffers()), dict(eager.named_buffers()), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_criterion_may_be_compiled_with_the_model() -> None:
-    model = wrap_cyclic(toys.make(), 2, distill=Distill(token_weight=0.1))
+    model = wrap_cyclic(toys.make(depth=2), 2, distill=Distill(token_weight=0.1))
     eager = copy.deepcopy(model)
     criterion = CycleLoss(nn.CrossEntropyLoss())
     x, target = toys.batch()
@@ -114,8 +116,9 @@ def test_timm_train_step(name: str) -> None:
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_a_schedule_of_weights_costs_at_most_two_graphs() -> None:
-    model = wrap_cyclic(toys.make(), 2, distill=Distill(token_weight=0.01, output_weight=0.5))
+    model = wrap_cyclic(toys.make(depth=2), 2, distill=Distill(token_weight=0.01, output_weight=0.5))
     eager = copy.deepcopy(model)
     fast, counter = compiled(model)
     x, _ = toys.batch()
@@ -130,7 +133,7 @@ def test_a_schedule_of_weights_costs_at_most_two_graphs() -> None:
 def test_a_schedule_of_group_weights_and_temperature_costs_at_most_two_graphs() -> None:
     groups = {"a": slice(0, 1), "b": slice(1, None)}
     start = Distill(token_weight={"a": 0.01, "b": 0.5}, output_weight=1.0)
-    model = wrap_cyclic(toys.make(), 2, distill=start, tokens=groups)
+    model = wrap_cyclic(toys.make(depth=2), 2, distill=start, tokens=groups)
     eager = copy.deepcopy(model)
     fast, counter = compiled(model)
     x, _ = toys.batch()
@@ -145,7 +148,7 @@ def test_a_schedule_of_group_weights_and_temperature_costs_at_most_two_graphs() 
 
 @pytest.mark.slow
 def test_weight_that_warms_up_from_zero() -> None:
-    model = wrap_cyclic(toys.make(), 2, distill=Distill(token_weight=0.0))
+    model = wrap_cyclic(toys.make(depth=2), 2, distill=Distill(token_weight=0.0))
     eager = copy.deepcopy(model)
     fast, counter = compiled(model)
     x, target = toys.batch()
@@ -156,8 +159,9 @@ def test_weight_that_warms_up_from_zero() -> None:
     assert counter.frame_count <= 3, f"{counter.frame_count} graphs: one without the term, at most two with it"
 
 
+@pytest.mark.slow
 def test_random_student_needs_one_graph_whatever_is_drawn() -> None:
-    model = wrap_cyclic(toys.make(), 4, distill="elt")
+    model = wrap_cyclic(toys.make(depth=2), 4, distill="elt")
     fast, counter = compiled(model)
     x, _ = toys.batch()
     drawn = {round(float(fast(x).losses["output"].detach()), 9) for _ in range(16)}
@@ -166,7 +170,7 @@ def test_random_student_needs_one_graph_whatever_is_drawn() -> None:
 
 @pytest.mark.slow
 def test_cycles_change_with_one_graph_each() -> None:
-    model = toys.make()
+    model = toys.make(depth=2)
     x, _ = toys.batch()
     want = Truth(model).cycles(3, x)
     fast, counter = compiled(wrap_cyclic(model, 2, distill="exits"))
@@ -178,8 +182,9 @@ def test_cycles_change_with_one_graph_each() -> None:
     assert counter.frame_count == 3
 
 
+@pytest.mark.slow
 def test_eval_and_exits_compile_to_one_graph_each() -> None:
-    model = toys.make().eval()
+    model = toys.make(depth=2).eval()
     x, _ = toys.batch()
     want = Truth(model).cycles(3, x)
     fast, counter = compiled(wrap_cyclic(model, 2))
@@ -191,6 +196,7 @@ def test_eval_and_exits_compile_to_one_graph_each() -> None:
     assert counter.frame_count == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", first_alone(["taps", "two_states", "batchnorm", "slicing"]))
 def test_exits_of_every_kind_of_model_compile(name: str) -> None:
     cls, options, path = MODELS[name]
@@ -204,9 +210,10 @@ def test_exits_of_every_kind_of_model_compile(name: str) -> None:
     assert counter.frame_count == 2
 
 
+@pytest.mark.slow
 def test_compiled_exit_runs_the_tail_once_in_the_graph() -> None:
     """The first tail of a compiled exit may be traced, but must not be in the graph that runs."""
-    model = wrap_cyclic(toys.make().eval(), 2)
+    model = wrap_cyclic(toys.make(depth=2).eval(), 2)
     model.cyclic.exit = 3
     ops: list[list[str]] = []
 
@@ -224,11 +231,12 @@ def test_compiled_exit_runs_the_tail_once_in_the_graph() -> None:
         torch.compile(model, fullgraph=True, backend=backend)(toys.batch()[0])
     (names,) = ops
     norms = sum("native_layer_norm" in name for name in names)
-    assert norms == 3 * 2 * 3 + 1, f"{norms} layer norms: 3 cycles x 3 blocks x 2, and one in the tail"
+    assert norms == 3 * 2 * 2 + 1, f"{norms} layer norms: 3 cycles x 2 blocks x 2, and one in the tail"
 
 
+@pytest.mark.slow
 def test_train_and_eval_alternate_without_recompiling() -> None:
-    model = wrap_cyclic(toys.make(), 2)
+    model = wrap_cyclic(toys.make(depth=2), 2)
     fast, counter = compiled(model)
     x, _ = toys.batch()
     for _ in range(3):
@@ -239,8 +247,9 @@ def test_train_and_eval_alternate_without_recompiling() -> None:
     assert counter.frame_count == 2
 
 
+@pytest.mark.slow
 def test_compile_before_training_forward_in_place() -> None:
-    model = toys.make()
+    model = toys.make(depth=2)
     x, target = toys.batch()
     want = Truth(model).cycles(2, x)
     wrap_cyclic(model, 2).compile(fullgraph=True, backend="aot_eager")
@@ -250,7 +259,7 @@ def test_compile_before_training_forward_in_place() -> None:
 
 
 def test_compile_of_each_block() -> None:
-    model = toys.make()
+    model = toys.make(depth=2)
     x, target = toys.batch()
     truth = Truth(model)
     want = truth.cycles(2, x)
@@ -265,7 +274,7 @@ def test_compile_of_each_block() -> None:
 
 
 def test_an_optimized_module_cannot_be_unwrapped_but_its_original_can() -> None:
-    model = wrap_cyclic(toys.make(), 2)
+    model = wrap_cyclic(toys.make(depth=2), 2)
     fast = torch.compile(model, backend="eager")
     with pytest.raises(StackError):
         wrap_cyclic(fast, 2)
@@ -275,7 +284,7 @@ def test_an_optimized_module_cannot_be_unwrapped_but_its_original_can() -> None:
 
 @pytest.mark.slow
 def test_dynamic_batch_size() -> None:
-    model = toys.make()
+    model = toys.make(depth=2)
     truth = Truth(model)
     counter = CompileCounterWithBackend("aot_eager")
     fast = torch.compile(wrap_cyclic(model, 2), fullgraph=True, backend=counter, dynamic=True)
@@ -288,7 +297,7 @@ def test_dynamic_batch_size() -> None:
 
 
 def test_a_refusal_inside_a_compiled_forward_is_still_a_refusal() -> None:
-    model = wrap_cyclic(toys.make(), 2)
+    model = wrap_cyclic(toys.make(depth=2), 2)
     model.blocks.append(toys.Block().double())
     with pytest.raises(Exception, match=r"(?s)edited|blocks"):
         compiled(model)[0](toys.batch()[0])

@@ -20,6 +20,7 @@ def flops(model: nn.Module, x: torch.Tensor) -> int:
     return counter.get_total_flops()
 
 
+@pytest.mark.slow
 def test_deit_tiny_counts_are_the_published_ones() -> None:
     """2 per multiply-add: 2.507, 4.957 and 7.406 G for 1, 2 and 3 cycles."""
     with torch.device("meta"):
@@ -33,6 +34,7 @@ def test_deit_tiny_counts_are_the_published_ones() -> None:
         assert flops(model, x) / 1e9 == pytest.approx(giga, abs=6e-4)
 
 
+@pytest.mark.slow
 def test_an_exit_costs_its_stacks_and_one_tail() -> None:
     with torch.device("meta"):
         model = timm.create_model("deit_tiny_patch16_224")

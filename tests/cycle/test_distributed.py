@@ -100,6 +100,7 @@ def ddp_steps() -> list[dict[str, Any]]:
     return run(all_ddp_steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DDP_CASES)
 def test_ddp_gradients_are_the_mean_of_the_shards(case: str, ddp_steps: list[dict[str, Any]]) -> None:
     name, _, _, cycles = DDP_CASES[case]
@@ -208,6 +209,7 @@ def fsdp_steps() -> list[dict[Any, Any]]:
     return run(all_fsdp_steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FSDP_CASES, ids=str)
 def test_fsdp2_equals_the_model_in_one_process(case: tuple[str, str, int], fsdp_steps: list[dict[Any, Any]]) -> None:
     order, _, cycles = case
@@ -249,6 +251,7 @@ def several(rank: int, world: int) -> list[float]:
     return changing_schedule(rank, world)
 
 
+@pytest.mark.slow
 def test_unused_head_refused_ddp_object_and_changing_schedule() -> None:
     """Each function above asserts what it says; the schedule must leave the ranks equal."""
     first, second = run(several)
@@ -260,6 +263,7 @@ def failing(rank: int, world: int) -> None:
         raise ValueError("only here")
 
 
+@pytest.mark.slow
 def test_the_harness_raises_a_rank_s_own_error() -> None:
     with pytest.raises(AssertionError, match=r"(?s)rank 1:.*ValueError: only here"):
         run(failing)

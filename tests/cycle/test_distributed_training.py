@@ -106,6 +106,7 @@ def ranks() -> list[dict[str, Any]]:
     return run(everything)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS)
 def test_weights_are_those_of_one_process_when_cycles_change_between_steps(
     options: str, ranks: list[dict[str, Any]]

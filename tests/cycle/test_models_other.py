@@ -267,6 +267,7 @@ def test_torch_encoder(path: str, stack: str, pad: Tensor | None, nested: bool) 
         assert_same(model(x, pad), late, rtol=1e-12, what="exit 2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [vit, torchvision_vit, open_clip_tower])
 @pytest.mark.usefixtures("cuda_in_use")
 def test_other_models_deepcopy_and_compile(build: Callable[[], nn.Module]) -> None:

@@ -37,6 +37,7 @@ class Row(NamedTuple):
     depth: int
     groups: tuple[str, ...] = ("prefix", "patch")
     size: int = SIZE  # of the test image; the model is built for it where it lets us
+    blocks: int = 0  # how many are run against the truth, of a wide model: fewer, and equal ones
 
 
 ALL = ("all",)
@@ -71,21 +72,21 @@ AUTO = [
     Row("deit3_small_patch16_224", "VisionTransformer", "blocks", 12),
     Row("vit_small_patch14_dinov2", "VisionTransformer", "blocks", 12, size=56),
     Row("vit_small_patch14_reg4_dinov2", "VisionTransformer", "blocks", 12, size=56),
-    Row("vit_base_patch16_siglip_224", "VisionTransformer", "blocks", 12, ALL),
-    Row("vit_base_patch16_clip_224", "VisionTransformer", "blocks", 12),
-    Row("vit_base_patch16_xp_224", "VisionTransformer", "blocks", 12),
+    Row("vit_base_patch16_siglip_224", "VisionTransformer", "blocks", 12, ALL, blocks=3),
+    Row("vit_base_patch16_clip_224", "VisionTransformer", "blocks", 12, blocks=3),
+    Row("vit_base_patch16_xp_224", "VisionTransformer", "blocks", 12, blocks=3),
     Row("vit_small_r26_s32_224", "VisionTransformer", "blocks", 12),
     Row("eva02_tiny_patch14_224", "Eva", "blocks", 12, size=56),
     Row("vit_small_patch16_rope_mixed_224", "Eva", "blocks", 12),
     Row("vit_small_patch16_dinov3", "Eva", "blocks", 12),
-    Row("beit_base_patch16_224", "Beit", "blocks", 12),
+    Row("beit_base_patch16_224", "Beit", "blocks", 12, blocks=3),
     Row("cait_xxs24_224", "Cait", "blocks", 24, ALL),
     Row("xcit_nano_12_p16_224", "Xcit", "blocks", 12, ALL),
     Row("vit_relpos_small_patch16_224", "VisionTransformerRelPos", "blocks", 12, ALL),
-    Row("naflexvit_base_patch16_gap", "NaFlexVit", "blocks", 12, ALL),  # declares no number of patches
-    Row("samvit_base_patch16", "VisionTransformerSAM", "blocks", 12, ALL),
-    Row("qwen3_vit_88m", "Qwen3VitClassifier", "encoder.blocks", 12, ALL),
-    Row("gemma4_vit_167m", "Gemma4VitClassifier", "encoder.blocks", 16, ALL),
+    Row("naflexvit_base_patch16_gap", "NaFlexVit", "blocks", 12, ALL, blocks=3),  # declares no number of patches
+    Row("samvit_base_patch16", "VisionTransformerSAM", "blocks", 12, ALL, blocks=3),
+    Row("qwen3_vit_88m", "Qwen3VitClassifier", "encoder.blocks", 12, ALL, blocks=3),
+    Row("gemma4_vit_167m", "Gemma4VitClassifier", "encoder.blocks", 16, ALL, blocks=3),
     Row("mixer_s16_224", "MlpMixer", "blocks", 8, ALL),
     Row("tnt_s_legacy_patch16_224", "TNT", "blocks", 12, ALL),
     Row("crossvit_tiny_240", "CrossVit", "blocks", 3, ALL, size=240),
@@ -117,10 +118,11 @@ REFUSED = [
 
 def build(row: Row) -> nn.Module:
     torch.manual_seed(0)
+    shallow = {"depth": row.blocks} if row.blocks else {}
     try:
-        model = timm.create_model(row.name, img_size=row.size, num_classes=7)
+        model = timm.create_model(row.name, img_size=row.size, num_classes=7, **shallow)
     except TypeError:  # convolutional stems take any size and no argument
-        model = timm.create_model(row.name, num_classes=7)
+        model = timm.create_model(row.name, num_classes=7, **shallow)
     return scramble(calm(model))
 
 
@@ -160,7 +162,7 @@ def check_against_truth(row: Row, model: nn.Module, blocks: str, cycles: int = 2
     truth.model.train()
     wrap_cyclic(model, cycles, distill="exits", blocks=blocks)
     assert type(model).__name__ == base_class.__name__ == row.cls
-    assert (model.cyclic.stack.path, model.cyclic.stack.depth) == (row.path, row.depth)
+    assert (model.cyclic.stack.path, model.cyclic.stack.depth) == (row.path, row.blocks or row.depth)
     assert list(model.state_dict()) == keys
     with torch.no_grad():
         assert_same(model(x), plain, what="eval")
@@ -182,6 +184,7 @@ def _seeded(truth: Truth, times: int, x: torch.Tensor) -> Any:
     return truth(times, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", marked(AUTO))
 def test_bare_call_equals_the_truth(row: Row) -> None:
     check_against_truth(row, build(row), "auto")
@@ -190,11 +193,13 @@ def test_bare_call_equals_the_truth(row: Row) -> None:
 THREE = ("test_vit", "tnt_s_legacy_patch16_224", "xcit_nano_12_p16_224")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", marked([row for row in AUTO if row.name in THREE]))
 def test_three_cycles_equal_the_truth(row: Row) -> None:
     check_against_truth(row, build(row), "auto", cycles=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", marked(AUTO))
 def test_token_groups_follow_what_is_in_the_stack(row: Row) -> None:
     model = copy.deepcopy(on_meta(row.name))
@@ -202,6 +207,7 @@ def test_token_groups_follow_what_is_in_the_stack(row: Row) -> None:
         wrap_cyclic(model, 2, distill="sdpose")
         side = model.pretrained_cfg["input_size"][-1]
         out = model(torch.randn(1, 3, side, side))
+    assert model.cyclic.stack.depth == row.depth
     assert list(out.losses) == [f"token_{group}" for group in row.groups]
     assert len(out) == 2 and not isinstance(out[0], list)
 
@@ -297,6 +303,7 @@ def test_stack_report_on_meta(row: Row) -> None:
     assert stack.shape is not None and stack.shape[-1] > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", ["auto", "parallel_blocks"])
 def test_only_some_of_the_states_chain(blocks: str) -> None:
     """CoaT encodes positions between its parallel blocks: one state of four is handed on, so cycling would be wrong."""
@@ -308,6 +315,7 @@ def test_only_some_of_the_states_chain(blocks: str) -> None:
     assert snapshot(model) == before
 
 
+@pytest.mark.slow
 def test_serial_blocks_with_modules_shared_with_later_parts() -> None:
     """CoaT's serial blocks share position encodings with parts after them: no note may answer there."""
     row = Row("coat_tiny", "CoaT", "serial_blocks4", 2)

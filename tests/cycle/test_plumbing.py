@@ -203,6 +203,7 @@ def test_weights_only_checkpoint_round_trip(tmp_path: Path) -> None:
     assert_same(plain.eval()(x), model.eval()(x))
 
 
+@pytest.mark.slow
 def test_no_tensor_of_a_forward_outlives_it() -> None:
     model = wrap_cyclic(toys.make(), 2)
     out = model(toys.batch()[0])
@@ -212,6 +213,7 @@ def test_no_tensor_of_a_forward_outlives_it() -> None:
     assert [ref() for ref in alive] == [None] * 4
 
 
+@pytest.mark.slow
 def test_no_tensor_outlives_a_failed_forward() -> None:
     model = wrap_cyclic(toys.make(), 2)
     alive: list[weakref.ref[Tensor]] = []

@@ -261,6 +261,7 @@ def test_compiled_models() -> None:
     refused(torch.compile(model, backend="eager"), "(?i)compile")
 
 
+@pytest.mark.slow
 def test_model_compiled_in_place_is_right_or_refused() -> None:
     """`model.compile()` keeps the class, and compiles when called: nothing need be wrong."""
     model = toys.make()
@@ -476,6 +477,7 @@ def test_every_candidate_in_a_refusal_works() -> None:
     assert all(works(model, path, toys.batch()[0]) for path in paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["swin_tiny_patch4_window7_224", "pit_ti_224", "pvt_v2_b0", "mvitv2_tiny", "convit_tiny", "hiera_tiny_224"]
 )
@@ -500,6 +502,7 @@ def test_the_call_proposed_for_a_convolutional_network_works(name: str) -> None:
     assert works(model, path, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "path"), [("convit_tiny", "blocks"), ("hiera_tiny_224", "blocks"), ("mvitv2_tiny", "stages.2.blocks")]
 )

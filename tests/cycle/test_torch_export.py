@@ -41,6 +41,7 @@ def prepared(name: str, exit: int) -> tuple[nn.Module, Tensor, Tensor]:
         return model, x, model(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exit", [1, 2, 3])
 @pytest.mark.parametrize("name", MODELS)
 def test_torch_export(name: str, exit: int) -> None:
@@ -80,6 +81,7 @@ def test_export_at_exit_two_holds_one_tail() -> None:
     assert len(norms) == 2 * 3 * 2 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exit", [1, 2])
 def test_onnx_gives_the_same_numbers(exit: int, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
@@ -170,7 +172,7 @@ def test_jit_script_says_to_unwrap() -> None:
 
 
 def test_export_in_training_mode_has_every_cycle() -> None:
-    model = toys.make()
+    model = toys.make(depth=2)
     x, _ = toys.batch()
     want = Truth(model).cycles(2, x)
     wrap_cyclic(model, 2)
@@ -182,7 +184,7 @@ def test_export_in_training_mode_has_every_cycle() -> None:
 def test_feature_extractor_asks_for_the_plain_model() -> None:
     """torchvision's extractor traces the training mode too, in which a wrapped model's forward is no graph."""
     extraction = pytest.importorskip("torchvision.models.feature_extraction")
-    model = wrap_cyclic(toys.make(), 2, blocks="blocks").eval()
+    model = wrap_cyclic(toys.make(depth=2), 2, blocks="blocks").eval()
     with pytest.raises(StackError, match="unwrap_cyclic"):
         extraction.create_feature_extractor(model, ["norm"])
     unwrap_cyclic(model)

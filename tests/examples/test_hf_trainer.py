@@ -12,6 +12,7 @@ pytest.importorskip("sklearn")
 SCRIPT = Path(__file__).parents[2] / "examples" / "hf_trainer.py"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")

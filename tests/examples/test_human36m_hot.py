@@ -53,6 +53,7 @@ def test_with_no_data_it_prints_a_table_and_saves_a_picture(tmp_path: Path) -> N
     assert "times fewer MACs than full" in done.stdout
 
 
+@pytest.mark.slow
 def test_arms_of_a_seed_start_from_the_same_weights_and_deploy_alike(example: ModuleType) -> None:
     states = {arm: example.build_model(arm, seed=3).state_dict() for arm in example.ARMS}
     for arm, state in states.items():

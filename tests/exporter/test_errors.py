@@ -143,6 +143,7 @@ def test_a_fixed_batch_size_is_advised_where_it_helps_alone(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_onnx_errors_are_plain_sentences(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxruntime")
 

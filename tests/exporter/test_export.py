@@ -31,6 +31,7 @@ def image(batch: int = 1) -> Tensor:
     return torch.randn(batch, 4, toys.FEATURES, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exit", [1, 2])
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 def test_files_give_the_exit_asked_for(ending: str, exit: int, tmp_path: Path) -> None:
@@ -62,6 +63,7 @@ def test_weights_are_those_of_the_plain_model(tmp_path: Path) -> None:
     assert done.max_difference == 0
 
 
+@pytest.mark.slow
 def test_postprocessing_is_in_the_file(tmp_path: Path) -> None:
     model = wrapped()
     done = export(model, tmp_path / "model.pt2", image(), postprocess=lambda out: out.softmax(-1))
@@ -69,6 +71,7 @@ def test_postprocessing_is_in_the_file(tmp_path: Path) -> None:
     torch.testing.assert_close(got.sum(-1), torch.ones(3))
 
 
+@pytest.mark.slow
 def test_a_declared_size_needs_no_inputs(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     done = export(timm.create_model("test_vit", img_size=32).eval(), tmp_path / "model.pt2")
@@ -129,6 +132,7 @@ class Named(nn.Module):
         return {"logits": image + 1, "parts": (image * 2, image * 3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("postprocess", "names"),
     [

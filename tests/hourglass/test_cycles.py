@@ -198,6 +198,7 @@ def test_one_cycle_costs_what_the_plain_hourglass_does(order: str) -> None:
     assert cost(model.eval(), x).exits[0] == cost(alone.eval(), x, cycles=1).exits[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_noise_is_drawn_once_for_all_cycles(order: str) -> None:
     plain, x = build(), poses() * 1e-3
@@ -280,8 +281,7 @@ def test_reentrant_checkpointing_is_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("blocks", ["auto", "levels[0:2]"])
+@pytest.mark.parametrize(("blocks", "order"), list(zip(["auto", "levels[0:2]"], ORDERS, strict=True)))
 @pytest.mark.usefixtures("cuda_in_use")
 def test_compiles_whole(blocks: str, order: str) -> None:
     model, x = wrap(build(), order, cycles=2, blocks=blocks).train(), poses()

@@ -479,6 +479,7 @@ def test_compiles_whole(kind: type[nn.Module], recover: bool | str) -> None:
         torch.testing.assert_close(got[name], want[name], rtol=1e-9, atol=1e-10, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("select", ["tpc", "uniform", "motion", "attention"])
 @pytest.mark.usefixtures("cuda_in_use")
 def test_exports(select: str) -> None:
@@ -492,6 +493,7 @@ def test_exports(select: str) -> None:
     assert index.shape == (2, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cuda_in_use")
 def test_exports_for_any_number_of_clips() -> None:
     model = awake(wrap(build(JointModel), (1, 3), (8, 3)))

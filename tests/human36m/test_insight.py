@@ -52,6 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("lifting") / "run")
 
 
+@pytest.mark.slow
 def test_attention_over_frames_and_over_joints_by_cycle(run: Path, tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("matplotlib")
     file, out = keypoints(tmp_path / "a.json", width=640, height=480), tmp_path / "page.html"
@@ -90,6 +91,7 @@ def test_the_window_is_around_the_middle_and_short_clips_are_filled(run: Path, t
     assert (short[:4] == short[3]).all() and (short[5:] == short[5]).all()
 
 
+@pytest.mark.slow
 def test_a_plain_run_and_one_with_an_hourglass(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     file = keypoints(tmp_path / "a.json", width=640, height=480)

@@ -65,6 +65,7 @@ def test_resume_is_bit_exact(tiny: Recipe, tmp_path: Path) -> None:
     assert [row for row in rows(parts, "eval") if row["step"] != 8] == rows(whole, "eval")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -89,6 +90,7 @@ def test_resume_of_every_host(tiny: Recipe, tmp_path: Path, overrides: dict[str,
     assert losses and all(map(math.isfinite, losses))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [pytest.param(None, marks=pytest.mark.slow), 1], ids=["full", "hourglass"])
 def test_the_error_falls_below_the_mean_poses(tiny: Recipe, layer: int | None) -> None:
     recipe = change(

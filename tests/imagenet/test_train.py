@@ -40,6 +40,7 @@ def test_resume_is_bit_exact(tiny, tmp_path):
     assert [row for row in rows(parts, "eval") if row["step"] != 7] == rows(whole, "eval")
 
 
+@pytest.mark.slow
 def test_resume_with_everything_else_on(tiny, tmp_path):
     """fp16 scaler, clipping, one random exit a step, early stochastic depth."""
     recipe = change(
@@ -90,6 +91,7 @@ def test_the_result_is_the_plain_model(tiny):
     assert load_recipe(stored["recipe"]) == tiny
 
 
+@pytest.mark.slow
 def test_training_learns(tiny):
     easy = change(
         tiny, augment__auto=None, augment__mixup=0.0, augment__cutmix=0.0, augment__erase=0.0, model__drop_path=0.0
@@ -215,6 +217,7 @@ def test_the_command(tiny, tmp_path, capsys):
     assert (code, json.loads(text)["exits"]) == (0, trained["exits"])
 
 
+@pytest.mark.slow
 def test_the_commands_errors(tiny, tmp_path, folder_dir, capsys):
     (tmp_path / "mine.yaml").write_text(json.dumps(tiny.to_dict()))
     common = ("--config", str(tmp_path / "mine.yaml"), "--output", str(tmp_path / "cli"))

@@ -70,6 +70,7 @@ def test_what_cannot_be_drawn() -> None:
         plots.plot_drift([])
 
 
+@pytest.mark.slow
 def test_every_attention_of_a_layer_has_its_picture() -> None:
     maps = [AttentionMap(1, layer, torch.rand(1, 1, 2, 5), part) for layer, part in ((0, 0), (1, 0), (1, 1))]
     figure = plots.plot_attention(maps)
@@ -197,6 +198,7 @@ def test_images_that_do_not_fit() -> None:
         insight_report(Subject("toy", one.model, wrong, (2, 2), slice(0, 1), ("x",)), [Path("a.jpg")])
 
 
+@pytest.mark.slow
 def test_a_classifier_trained_here(tmp_path: Path) -> None:
     """The integration's own subject, from a checkpoint it wrote."""
     image = pytest.importorskip("PIL.Image")

@@ -121,6 +121,7 @@ def compiler_skips_side_effects() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("learnable", [False, True])
 @pytest.mark.usefixtures("compiler_skips_side_effects", "cuda_in_use")

@@ -137,10 +137,11 @@ def test_copies_keep_both(order: str) -> None:
     assert torch.equal(model(x)[2], want[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.usefixtures("cuda_in_use")
 def test_compiles_whole(order: str) -> None:
-    model, x = wrap(vit(), order).train(), images()
+    model, x = wrap(vit(depth=3), order, cycles=2).train(), images()
     eager = copy.deepcopy(model)
     fast = torch.compile(model, backend="aot_eager", fullgraph=True)
     got, want = step(model, fast(x)), step(eager, eager(x))
@@ -153,6 +154,7 @@ def test_compiles_whole(order: str) -> None:
     torch.testing.assert_close(fast(x), eager(x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_costs_are_counted() -> None:
     model = wrap_pruning(vit(qk_norm=True), (1, 2), 0.5)
     report = cost(model, images(1), 2)

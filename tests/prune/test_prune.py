@@ -52,6 +52,7 @@ def test_equals_dropping_after_whole_layers(name: str, layers: tuple[int, ...]) 
         torch.testing.assert_close(got[parameter], want[parameter], rtol=1e-10, atol=1e-11, msg=parameter)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["deit_tiny_patch16_224", "deit3_small_patch16_224", "deit_tiny_distilled_patch16_224"]
 )
@@ -152,6 +153,7 @@ def test_checkpointing_gives_the_same_gradients_after_two_forwards(reentrant: bo
     assert all(torch.equal(got[name], want[name]) for name in want)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cuda_in_use")
 def test_compiles_whole_and_annealing_costs_three_graphs() -> None:
     model = wrap_pruning(vit(), (1, 2), 0.5)
@@ -170,6 +172,7 @@ def test_compiles_whole_and_annealing_costs_three_graphs() -> None:
     assert len(graphs) <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cuda_in_use")
 def test_compiled_training_step() -> None:
     model = wrap_pruning(vit(), (1, 2), 0.5).train()
@@ -180,6 +183,7 @@ def test_compiled_training_step() -> None:
         torch.testing.assert_close(got[name], want[name], rtol=1e-10, atol=1e-12, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")  # the handle's index
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.usefixtures("cuda_in_use")

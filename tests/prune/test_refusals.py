@@ -248,6 +248,7 @@ def test_causal_attention_is_refused() -> None:
     assert model(images()).shape == (3, 7)
 
 
+@pytest.mark.slow
 def test_maps_on_the_full_grid_are_refused_while_tokens_are_dropped() -> None:
     """Where the numbers divide, 64 kept tokens of 192 channels would fill a grid of 256 with scrambled maps."""
     plain, x = vit().eval(), images()

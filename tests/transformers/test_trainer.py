@@ -91,6 +91,7 @@ def arguments(folder: Path, **changes: Any) -> Any:
     return transformers.TrainingArguments(**{**options, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "blocks", "size"),
     [(vit, "auto", 16), (deit, "auto", 16), (dinov2, "auto", 16), (swin, "swin.encoder.layers.1.blocks", 32)],
@@ -134,6 +135,7 @@ def scrambled(model: nn.Module) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [vit, dinov2])
 def test_resuming_restores_the_weights(build: Any, tmp_path: Path) -> None:
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-2}
@@ -146,6 +148,7 @@ def test_resuming_restores_the_weights(build: Any, tmp_path: Path) -> None:
         assert torch.equal(one, two), name
 
 
+@pytest.mark.slow
 def test_the_best_model_is_restored(tmp_path: Path) -> None:
     data = Pictures()
     options = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 3}
@@ -184,6 +187,7 @@ def gradients_of_a_step(tmp_path: Path, batch: int, accumulation: int) -> dict[s
     return {name: before[name] - p.detach() for name, p in model.named_parameters()}
 
 
+@pytest.mark.slow
 def test_accumulated_steps_weigh_distillation_as_one_batch_does(tmp_path: Path) -> None:
     whole, parts = gradients_of_a_step(tmp_path, 8, 1), gradients_of_a_step(tmp_path, 4, 2)
     assert max(float(g.abs().max()) for g in whole.values()) > 1e-3
@@ -221,6 +225,7 @@ def test_checkpointing_inside_the_layers_is_exact(reentrant: bool) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_losses_that_trainer_computes_itself_are_refused(tmp_path: Path) -> None:
     for changes, more in (({"label_smoothing_factor": 0.1}, {}), ({}, {"compute_loss_func": lambda *_, **__: 0})):
         model = wrap_for_trainer(vit(), 2)

@@ -93,6 +93,7 @@ class PoseTrainer(transformers.Trainer):
         return criterion(model(**inputs), target)
 
 
+@pytest.mark.slow
 def test_training_under_trainer(tmp_path: Path) -> None:
     model = wrap_cyclic(vitpose(), 2)
     images = batch(1, count=8)["pixel_values"]

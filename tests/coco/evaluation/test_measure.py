@@ -115,6 +115,7 @@ def test_mean_oks_and_pck_by_hand() -> None:
     assert torso_pck(predicted, truth, 0 * visible, COCO) == 0
 
 
+@pytest.mark.slow
 def test_distilposes_loss_moves_every_number_towards_the_truth() -> None:
     loss = TokenRegLoss(MAP)
     target = torch.rand(2, 17, 2) * 0.8 + 0.1

@@ -116,6 +116,7 @@ def test_sdpose_reg_trains_model_and_flow_in_every_cycle() -> None:
     assert model.keypoint_token.grad.any()
 
 
+@pytest.mark.slow
 def test_rle_learns_where_points_are_and_how_sure_to_be() -> None:
     # One joint is certain, the other is spread: the deviations must tell, whatever the flow does.
     generator = torch.Generator().manual_seed(0)

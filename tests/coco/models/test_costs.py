@@ -55,6 +55,7 @@ def costs() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_counts_by_both_conventions(costs: ModuleType, name: str) -> None:
     mmcv, true, train = COUNTS[name]
@@ -64,6 +65,7 @@ def test_counts_by_both_conventions(costs: ModuleType, name: str) -> None:
     assert record["train"] == (train if train is None else pytest.approx(train, abs=5.1e-5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRUNED)
 def test_counts_of_pruned_models(costs: ModuleType, name: str) -> None:
     mmcv, true, left = PRUNED[name]
@@ -96,6 +98,7 @@ def test_transformer_alone(costs: ModuleType) -> None:
     assert costs.examine("ppt_s")["transformer"] == pytest.approx(0.896, abs=5e-4)
 
 
+@pytest.mark.slow
 def test_printed_figures_agree_where_they_should(costs: ModuleType) -> None:
     off = {}
     for name in costs.PRINTED:

@@ -126,6 +126,7 @@ def test_losses_of_the_sdpose_preset(fill: Any, images: torch.Tensor, target: An
     assert set(parts) == {*(f"task_{cycle}" for cycle in range(1, len(out) + 1)), "token_visual", "token_keypoint"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["heatmap", "tokens_nodetach", "tokens_detach"])
 @pytest.mark.parametrize("case", CYCLIC)
 def test_gradients(fill: Any, images: torch.Tensor, target: Any, case: str, kind: str) -> None:
@@ -151,6 +152,7 @@ def test_attached_and_detached_teachers_differ() -> None:
     assert want["grad_tokens_nodetach_keypoint_token_norm"] < 0.6 * want["grad_tokens_detach_keypoint_token_norm"]
 
 
+@pytest.mark.slow
 def test_unwrapped_model_is_the_plain_tokenpose(fill: Any, images: torch.Tensor) -> None:
     cyclic = filled_model(fill, "sdpose_s_v1", "sdpose_s_v1").eval()
     plain = create_pose_model("tokenpose_s_v1").eval()
@@ -162,6 +164,7 @@ def test_unwrapped_model_is_the_plain_tokenpose(fill: Any, images: torch.Tensor)
     assert list(cyclic.state_dict()) == list(plain.state_dict())
 
 
+@pytest.mark.slow
 def test_sdpose_with_ppt_prunes_in_the_first_cycle_alone(fill: Any, images: torch.Tensor) -> None:
     case = "ppt_s_sdpose_repo"
     model, want = filled_model(fill, case, "sdpose_s_v1_ppt"), golden(case)

@@ -44,6 +44,7 @@ def stage3_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return seen[0]
 
 
+@pytest.mark.slow
 def test_features_equal_those_of_timm(hrnet_w32: nn.Module, file: Path) -> None:
     model = create_pose_model("tokenpose_b", image_size=(128, 96)).eval()
     load_imagenet_backbone(model, file)
@@ -76,6 +77,7 @@ def test_another_width_is_refused(file: Path) -> None:
         load_imagenet_backbone(model, file)
 
 
+@pytest.mark.slow
 def test_nothing_is_skipped_but_by_name(hrnet_w32: nn.Module, tmp_path: Path) -> None:
     state = hrnet_w32.state_dict()
     model = create_pose_model("tokenpose_b", image_size=(128, 96))
@@ -88,6 +90,7 @@ def test_nothing_is_skipped_but_by_name(hrnet_w32: nn.Module, tmp_path: Path) ->
         load_imagenet_backbone(model, path)
 
 
+@pytest.mark.slow
 def test_old_files_may_lack_the_batch_counters(hrnet_w32: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "old.pth"
     state = {name: each for name, each in hrnet_w32.state_dict().items() if "num_batches" not in name}

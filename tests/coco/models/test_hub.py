@@ -105,6 +105,7 @@ def test_a_saved_model_is_loaded_as_it_was(
         assert torch.equal(model(picture), loaded(picture))
 
 
+@pytest.mark.slow
 def test_the_config_is_plain_data_with_the_registered_name(written: Path) -> None:
     network = dataclasses.asdict(small().config)
     expected = {
@@ -136,6 +137,7 @@ def test_a_scheme_of_ones_own_comes_back(tmp_path: Path) -> None:
     assert TokenPose.from_pretrained(tmp_path).cyclic.distill == scheme
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scheme", [lambda out: out.tokens[0].mean(), Distill(token_weight=1.0, token_loss=torch.nn.functional.l1_loss)]
 )
@@ -165,6 +167,7 @@ def test_models_stay_what_they_were_with_the_mixin(picture: torch.Tensor) -> Non
     assert type(unwrap_pruning(wrap_pruning(model, (1,), blocks="blocks", query="keypoint"))) is TokenPose
 
 
+@pytest.mark.slow
 def test_a_compiled_model_saves_the_plain_names(picture: torch.Tensor, tmp_path: Path) -> None:
     model = small(backbone="none", patch_size=(8, 8), depth=2)
     torch._dynamo.reset()
@@ -174,6 +177,7 @@ def test_a_compiled_model_saves_the_plain_names(picture: torch.Tensor, tmp_path:
     assert load_file(tmp_path / "model.safetensors").keys() == TokenPose(model.config).state_dict().keys()
 
 
+@pytest.mark.slow
 def test_what_no_config_describes_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     on_a_part = wrap_cyclic(small("tokenpose_s_v1"), 2, blocks="blocks[1:3]")
     by_others = wrap_pruning(small("tokenpose_s_v1"), (1,), blocks="blocks", query=slice(0, 3))
@@ -207,6 +211,7 @@ def test_what_no_config_describes_is_refused_before_anything_is_written(tmp_path
     assert TokenPose.from_pretrained(tmp_path / "advice").name == "tokenpose_s_v1"
 
 
+@pytest.mark.slow
 def test_the_card_states_counted_costs_and_given_results(tmp_path: Path) -> None:
     model = create_pose_model("sdpose_s_v1")
     report = cost(model, torch.zeros(1, 3, 256, 192))
@@ -289,6 +294,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     return found
 
 
+@pytest.mark.slow
 def test_push_uploads_weights_config_and_card(hub: Hub, tmp_path: Path) -> None:
     model = small()
     fields = {"results": {"AP": 0.5}, "license": "mit"}
@@ -308,6 +314,7 @@ def test_push_uploads_weights_config_and_card(hub: Hub, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_save_and_push_in_one_call(hub: Hub, tmp_path: Path) -> None:
     assert small().save_pretrained(tmp_path / "sdpose", push_to_hub=True, private=False)
     assert (tmp_path / "sdpose" / "model.safetensors").is_file()
@@ -443,6 +450,7 @@ def test_weights_of_another_model_are_named(folder: Path) -> None:
         TokenPose.from_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_a_run_fills_the_card(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("accelerate")
     pytest.importorskip("pycocotools")

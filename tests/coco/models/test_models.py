@@ -55,6 +55,7 @@ def test_every_listed_model_has_a_checked_size() -> None:
     assert list_pose_models() == sorted(PARAMETERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_counts(name: str) -> None:
     with torch.device("meta"):
@@ -64,6 +65,7 @@ def test_parameter_counts(name: str) -> None:
     assert (total, trainable, len(model.state_dict())) == PARAMETERS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"),
     [

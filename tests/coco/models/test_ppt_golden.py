@@ -79,6 +79,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tensor]]:
     return seen
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_scores_and_kept_sets_of_every_layer(
     plain: TokenPose, images: Tensor, want: dict[str, np.ndarray], scored: list[Tensor]
@@ -100,6 +101,7 @@ def test_scores_and_kept_sets_of_every_layer(
         before, before_golden = index, golden
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_one_cycle_and_the_positions_of_the_kept_tokens(
     plain: TokenPose, images: Tensor, want: dict[str, np.ndarray]
@@ -119,6 +121,7 @@ def test_one_cycle_and_the_positions_of_the_kept_tokens(
     assert_close(rows, want["comb_pos1_slice"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["prune first", "cycle first"])
 @torch.no_grad()
 def test_two_cycles_and_the_second_exit(

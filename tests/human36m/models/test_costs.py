@@ -21,6 +21,7 @@ def costs() -> ModuleType:
     return load_script("benchmarks/lifting_costs.py")
 
 
+@pytest.mark.slow
 def test_every_published_figure_agrees(costs: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert costs.main(["--out", str(tmp_path / "costs.json")]) == 0
     records = json.loads((tmp_path / "costs.json").read_text())["models"]

@@ -62,6 +62,7 @@ def error(got: torch.Tensor, want: torch.Tensor) -> float:
     return float((got - want).abs().max() / want.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NETWORKS)
 def test_hosts_give_the_published_output(fill: Any, case: str) -> None:
     want = golden(case)

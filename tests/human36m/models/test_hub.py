@@ -135,6 +135,7 @@ def test_an_hourglass_made_with_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.slow
 def test_options_replace_what_the_config_says(written: Path) -> None:
     assert not hasattr(Lifter.from_pretrained(written, cycles=None), "cyclic")
     other = MixSTE.from_pretrained(written, cycles=3, distill="exits", hourglass={"select": "uniform"})
@@ -182,6 +183,7 @@ def test_a_name_that_is_nowhere_offline(monkeypatch: pytest.MonkeyPatch, tmp_pat
         Lifter.from_pretrained("user/nowhere", cache_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_models_stay_what_they_were_with_the_mixin() -> None:
     model = small(cycles=2)
     assert isinstance(model, PyTorchModelHubMixin)
@@ -197,6 +199,7 @@ def test_models_stay_what_they_were_with_the_mixin() -> None:
         torch.testing.assert_close(compiled(clip_for(model)), model(clip_for(model)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hot_mixste", "motionbert"])
 def test_the_card_states_the_costs_of_the_published_size(name: str) -> None:
     with torch.device("meta"):
@@ -216,6 +219,7 @@ def test_the_card_states_the_costs_of_the_published_size(name: str) -> None:
     assert card.data.pipeline_tag is None  # the hub has no task of that kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -244,6 +248,7 @@ def test_multi_view_models_come_back(options: dict[str, Any], tmp_path: Path) ->
     assert "4 views of 64 x 64" in card and "from_pretrained" in card
 
 
+@pytest.mark.slow
 def test_a_run_fills_the_card(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     from cycledistill.integrations.human36m.recipe import load_recipe
@@ -288,6 +293,7 @@ def test_the_frame_that_is_always_kept_comes_back(centre: int | bool, tmp_path: 
     assert (type(again), again) == (type(centre), centre)
 
 
+@pytest.mark.slow
 def test_options_that_other_weights_would_need(tmp_path: Path) -> None:
     small().save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="or the options recover ask for another model"):

@@ -118,6 +118,7 @@ def test_one_view_is_the_single_view_model() -> None:
     assert not torch.allclose(both[0], fused([seen(2)[0]])[0], atol=1e-3)  # two views do see each other
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_view_is_the_single_view_ppt_of_the_pose_models() -> None:
     """Against another implementation in this project, which the published code's golden values have passed."""
@@ -190,6 +191,7 @@ def test_cycles_of_the_single_view_layers() -> None:
     unwrap_cyclic(model)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.usefixtures("cuda_in_use")
 def test_compiled_whole() -> None:

@@ -221,6 +221,7 @@ def shards(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:")  # webdataset's own
 def test_a_stream_can_be_entered_anywhere(tiny, shards):
     data = replace(

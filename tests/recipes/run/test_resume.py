@@ -33,6 +33,7 @@ def tiny(tmp_path: Path) -> ToyRecipe:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stop", [4, 2, 7], ids=["end of an epoch", "mid-epoch", "mid second epoch"])
 def test_resume_is_bit_exact(tiny: ToyRecipe, tmp_path: Path, stop: int, workers: int) -> None:

@@ -52,6 +52,7 @@ class Killed(BaseException):
     """Stands for the process's death: nothing may catch it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True], ids=["a new step", "the same step again"])
 def test_killed_at_any_moment_the_last_complete_one_loads(tmp_path, monkeypatch, again):
     """Die before each of the writer's calls in turn, then halfway through each file."""
