@@ -54,7 +54,7 @@ def test_training_with_a_scaler_and_clipping_learns(dtype: torch.dtype, device: 
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0], losses
     finite = sum(norm < float("inf") for norm in norms)
     assert finite >= 15, f"{20 - finite} of 20 steps were skipped: {norms}"
