@@ -15,6 +15,7 @@ from cycledistill.errors import StackError
 from cycledistill.hourglass.kept_frames import Pass, check_index
 from cycledistill.hourglass.settings import Settings, check_noise
 from cycledistill.plugin.handle import Handle
+from cycledistill.plugin.running import is_eager
 from cycledistill.stack.find import Stack
 
 Index = Tensor | tuple[Tensor, ...]
@@ -167,7 +168,8 @@ class Hourglass(Handle, Segmented):
         if index is None:
             raise StackError("no frames were chosen yet: run the model, then take the target's frames")
         index = index[-1] if isinstance(index, tuple) else index
-        other = target.ndim < 2 or len(index) not in (1, len(target)) or int(index.max()) >= target.shape[1]
+        other = target.ndim < 2 or len(index) not in (1, len(target))
+        other = other or (is_eager() and int(index.max()) >= target.shape[1])
         if other or (self._clip and self._clip != target.shape[1]):
             frames = self._clip or "F"
             raise StackError(

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from cycledistill.plugin.torch_private import is_tracing
+
+_hidden = 0
+
+
+@contextmanager
+def values_hidden() -> Iterator[None]:
+    """Forwards in the context look at no values, as while a CUDA graph is captured: for what runs before one."""
+    global _hidden
+    _hidden += 1
+    try:
+        yield
+    finally:
+        _hidden -= 1
 
 
 def is_eager() -> bool:
     """Whether values can be looked at: neither compiled, nor traced, nor captured in a CUDA graph."""
     if torch.compiler.is_compiling() or is_tracing():  # first: no compiler can follow what is asked next
         return False
-    return not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
+    return not _hidden and not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
 
 
 def has_autocast(kind: str) -> bool:

@@ -19,3 +19,7 @@ class PickledCodeError(CheckpointError):
 
 class NonFiniteLossError(RuntimeError):
     """The loss became nan or infinite; the step and the guilty terms are named."""
+
+
+class NotCapturableError(RuntimeError):
+    """A training step that no CUDA graph can hold; the message says why, and a run goes on without a graph."""

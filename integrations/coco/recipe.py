@@ -175,10 +175,10 @@ class Recipe(sections.BaseRecipe):
 
     def __post_init__(self) -> None:
         _check_augmentation(self.augment)
-        if self.run.compile and self.prune.anneal_epochs:
+        if self.run.compile != "none" and self.prune.anneal_epochs:
             raise RecipeError(
-                "prune.anneal_epochs with run.compile=true: the number of tokens would change at every step, and the "
-                "model be compiled anew. Set prune.anneal_epochs=0, or run.compile=false."
+                f"prune.anneal_epochs with run.compile={self.run.compile}: the number of tokens would change at every "
+                "step, and the model be compiled or captured anew. Set prune.anneal_epochs=0, or run.compile=none."
             )
 
 

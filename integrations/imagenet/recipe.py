@@ -169,10 +169,11 @@ class Recipe(sections.BaseRecipe):
         even = self.data.batch_size % 2 == 0
         check(even or not self.augment.mixes, "data.batch_size", self.data.batch_size, "an even number (mixup, cutmix)")
         moving = self.schedule.drop_path_epochs is not None and self.schedule.drop_path_shape == "linear"
-        if self.run.compile and moving:
+        if self.run.compile != "none" and moving:
             raise RecipeError(
-                "schedule.drop_path_shape='linear' changes the compiled model at every step: "
-                "set it to 'constant' (two graphs), or run.compile=false."
+                f"schedule.drop_path_shape='linear' with run.compile={self.run.compile}: drop path would change at "
+                "every step, and the model be compiled or captured anew. Set it to 'constant' (two graphs), or "
+                "run.compile=none."
             )
 
     @property

@@ -162,9 +162,11 @@ def test_recipes_that_no_model_can_follow(override: str, parts: list[str]) -> No
         assert part in str(error.value)
 
 
-def test_annealing_and_compile_exclude_each_other() -> None:
-    with pytest.raises(RecipeError, match=r"prune\.anneal_epochs.*run\.compile"):
-        load_recipe("ppt_s_original", ["run.compile=true"])
+@pytest.mark.parametrize("how", ["default", "graph"])
+def test_annealing_and_compile_exclude_each_other(how: str) -> None:
+    with pytest.raises(RecipeError, match=rf"prune\.anneal_epochs with run\.compile={how}.*run\.compile=none"):
+        load_recipe("ppt_s_original", [f"run.compile={how}"])
+    assert load_recipe("ppt_s_original", [f"run.compile={how}", "prune.anneal_epochs=0"]).run.compile == how
 
 
 SMALL = "model.options={image_size: [64, 32], backbone: none, patch_size: [8, 8], dim: 16, depth: 2, heads: 2}"

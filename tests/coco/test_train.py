@@ -22,7 +22,15 @@ from cycledistill.integrations.coco.trained import evaluate_trained, load_traine
 from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
 from cycledistill.recipes.weights.checkpoint import read_recipe, read_state
 from tests.coco.figures import SIZE, write_dots
-from tests.recipes.run_checks import assert_same_state, changing, last, launch, rows
+from tests.recipes.run_checks import (
+    assert_graphs_change_nothing,
+    assert_same_state,
+    changing,
+    in_graphs,
+    last,
+    launch,
+    rows,
+)
 
 
 @pytest.fixture(scope="session")
@@ -197,12 +205,32 @@ def test_a_checkpoint_is_a_plain_tokenposes(tiny: Recipe) -> None:
 @pytest.mark.slow
 def test_compiled_training_is_the_same(tiny: Recipe, tmp_path: Path) -> None:
     results = []
-    for name, compiled in (("eager", False), ("compiled", True)):
+    for name, compiled in (("eager", "none"), ("compiled", "default")):
         recipe = change(tiny, run__compile=compiled, run__compile_backend="aot_eager", run__max_steps=4)
         recipe = change(recipe, run__output=str(tmp_path / name), run__log_every=2)
         train(recipe)
         results.append([row["loss"] for row in rows(recipe)])
     assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        pytest.param(
+            {"model__name": "sdpose_reg", "optim__clip": 0.5, "run__precision": "bf16", "cyclic__cycles": 3,
+             "cyclic__distill": {"token_weight": 1e-3, "student": "random"}},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"model__name": "distilpose_s", "evaluate__exits": [1], "optim__name": "adamw"}, marks=pytest.mark.slow
+        ),
+        pytest.param({"model__name": "sdpose_s_v1_ppt", "prune__layers": [1]}, marks=pytest.mark.slow),
+    ],
+    ids=["SDPose", "RLE, a random exit, bf16", "DistilPose", "pruned"],
+)  # fmt: skip
+def test_graphs_change_nothing(tiny: Recipe, overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_graphs_change_nothing(train, change(tiny, **overrides), in_graphs(monkeypatch), stop=6)
 
 
 def test_nan_names_step_and_terms(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,15 @@ from cycledistill.integrations.human36m.train import train
 from cycledistill.integrations.human36m.trained import evaluate_trained, load_trained
 from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
 from cycledistill.recipes.weights.checkpoint import read_recipe
-from tests.recipes.run_checks import assert_same_state, changing, last, launch, rows
+from tests.recipes.run_checks import (
+    assert_graphs_change_nothing,
+    assert_same_state,
+    changing,
+    in_graphs,
+    last,
+    launch,
+    rows,
+)
 
 PLAIN = {"hourglass__layer": None, "hourglass__keep": None, "cyclic__cycles": None, "evaluate__exits": None}
 
@@ -65,19 +73,19 @@ def test_resume_is_bit_exact(tiny: Recipe, tmp_path: Path) -> None:
     assert [row for row in rows(parts, "eval") if row["step"] != 8] == rows(whole, "eval")
 
 
+HOSTS = [
+    {"model__name": "mixste", "model__options": {"dim": 16, "heads": 2, "depth": 3}, "run__precision": "bf16"},
+    {"model__name": "motionbert", "model__options": {"dim": 16, "heads": 2, "depth": 2, "dim_rep": 16},
+     "data__confidence": True, "loss__name": "motionbert", "cyclic__cycles": None, "evaluate__exits": None},
+    {"model__name": "mhformer", "model__options": {"dim": 16, "heads": 2, "hidden": 16, "depth": 3},
+     "hourglass__recover": False, "evaluate__mode": "centre", "loss__name": "mpjpe", "loss__border": "official",
+     "data__centred": True, "data__stride": 3, "data__views": 1, "optim__name": "amsgrad", "data__flip": "both"},
+]  # fmt: skip
+HOST_NAMES = ["MixSTE, HoT, cycles, bf16", "MotionBERT, HoT", "MHFormer, TPC, cycles, centre frames"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        {"model__name": "mixste", "model__options": {"dim": 16, "heads": 2, "depth": 3}, "run__precision": "bf16"},
-        {"model__name": "motionbert", "model__options": {"dim": 16, "heads": 2, "depth": 2, "dim_rep": 16},
-         "data__confidence": True, "loss__name": "motionbert", "cyclic__cycles": None, "evaluate__exits": None},
-        {"model__name": "mhformer", "model__options": {"dim": 16, "heads": 2, "hidden": 16, "depth": 3},
-         "hourglass__recover": False, "evaluate__mode": "centre", "loss__name": "mpjpe", "loss__border": "official",
-         "data__centred": True, "data__stride": 3, "data__views": 1, "optim__name": "amsgrad", "data__flip": "both"},
-    ],
-    ids=["MixSTE, HoT, cycles, bf16", "MotionBERT, HoT", "MHFormer, TPC, cycles, centre frames"],
-)  # fmt: skip
+@pytest.mark.parametrize("overrides", HOSTS, ids=HOST_NAMES)
 def test_resume_of_every_host(tiny: Recipe, tmp_path: Path, overrides: dict[str, Any]) -> None:
     recipe = change(tiny, **overrides)
     whole, parts = (change(recipe, run__output=str(tmp_path / name), run__max_steps=4) for name in ("whole", "parts"))
@@ -88,6 +96,17 @@ def test_resume_of_every_host(tiny: Recipe, tmp_path: Path, overrides: dict[str,
     assert all(math.isfinite(figures["mpjpe_frame_mean"]) for figures in found.values())
     losses = [row["loss"] for row in rows(whole)]
     assert losses and all(map(math.isfinite, losses))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{}, *(pytest.param(each, marks=pytest.mark.slow) for each in HOSTS)],
+    ids=["HoT, cycles", *HOST_NAMES],
+)
+def test_graphs_change_nothing(tiny: Recipe, overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of five batches is smaller."""
+    recipe = change(tiny, evaluate__every=2, **overrides)
+    assert_graphs_change_nothing(train, recipe, in_graphs(monkeypatch), stop=6)
 
 
 @pytest.mark.slow

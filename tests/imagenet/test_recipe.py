@@ -93,10 +93,13 @@ def test_bad_files(tmp_path: Path):
         load_recipe(code)
 
 
-def test_compile_refuses_a_drop_path_that_moves_every_step():
-    with pytest.raises(RecipeError, match="constant"):
-        load_recipe(None, ["run.compile=true", "schedule.drop_path_epochs=50"])
-    load_recipe(None, ["run.compile=true", "schedule.drop_path_epochs=50", "schedule.drop_path_shape=constant"])
+@pytest.mark.parametrize("how", ["default", "graph"])
+def test_compile_refuses_a_drop_path_that_moves_every_step(how):
+    moving = [f"run.compile={how}", "schedule.drop_path_epochs=50"]
+    with pytest.raises(RecipeError, match=f"run.compile={how}.*'constant'.*run.compile=none"):
+        load_recipe(None, moving)
+    assert load_recipe(None, [*moving, "schedule.drop_path_shape=constant"]).run.compile == how
+    load_recipe(None, [*moving, "run.compile=none"])
 
 
 def test_distill_as_plain_data():

@@ -20,7 +20,15 @@ from cycledistill.integrations.imagenet.training.optim import Schedule, create_o
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError
 from cycledistill.recipes.weights.checkpoint import read_recipe, read_state
 from tests.imagenet.pictures import SIZE
-from tests.recipes.run_checks import assert_same_state, changing, last, launch, rows
+from tests.recipes.run_checks import (
+    assert_graphs_change_nothing,
+    assert_same_state,
+    changing,
+    in_graphs,
+    last,
+    launch,
+    rows,
+)
 
 COMMAND = "cycledistill.integrations.imagenet.train"
 change = changing(load_recipe)
@@ -148,7 +156,7 @@ def test_a_compiled_run_leaves_the_same_files(tiny, tmp_path):
         change(tiny, run__output=str(tmp_path / n), evaluate__exits=[1, 2]) for n in ("eager", "compiled")
     )
     eager, compiled = (change(c, model__drop=0.0, model__drop_path=0.0, run__max_steps=4) for c in (eager, compiled))
-    results = [train(eager), train(change(compiled, run__compile=True, run__compile_backend="aot_eager"))]
+    results = [train(eager), train(change(compiled, run__compile="default", run__compile_backend="aot_eager"))]
     weights = [load_file(last(recipe) / "model.safetensors") for recipe in (eager, compiled)]
     assert list(weights[0]) == list(weights[1])
     for name, tensor in weights[0].items():
@@ -156,6 +164,30 @@ def test_a_compiled_run_leaves_the_same_files(tiny, tmp_path):
     for number, values in results[0]["exits"].items():
         assert results[1]["exits"][number]["loss"] == pytest.approx(values["loss"], abs=1e-3)
     assert train(change(compiled, run__max_steps=5), resume="auto")["step"] == 5  # an eager run goes on from it
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        pytest.param(
+            {
+                "cyclic__distill": "elt",
+                "cyclic__cycles": 3,
+                "optim__clip_mode": "agc",
+                "ema__warmup": True,
+                "schedule__drop_path_epochs": 1,
+                "schedule__drop_path_shape": "constant",
+                "run__precision": "bf16",
+            },
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["mixup", "everything else"],
+)
+def test_graphs_change_nothing(tiny, overrides, monkeypatch):
+    recipe = change(tiny, optim__clip=1.0, optim__lr=0.01, **overrides)
+    assert_graphs_change_nothing(train, recipe, in_graphs(monkeypatch), stop=6)
 
 
 def test_checkpoints_that_do_not_fit(tiny, tmp_path):

@@ -7,14 +7,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch.utils import _pytree as pytree
 
+from cycledistill.recipes.run.graph import start
 from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_state
+from tests.recipes.run.graph.tape import TapeCapture
 
 R = TypeVar("R")
 
@@ -52,6 +56,40 @@ def assert_same_state(a: Path, b: Path) -> None:
     assert str(flat[0][1]) == str(flat[1][1])
     for x, y in zip(flat[0][0], flat[1][0], strict=True):
         assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+
+
+def in_graphs(monkeypatch: pytest.MonkeyPatch) -> TapeCapture:
+    """Let runs with ``run.compile=graph`` have tapes for graphs; counts them."""
+    capture = TapeCapture()
+    monkeypatch.setattr(start, "open_capture", lambda accelerator: capture)
+    return capture
+
+
+def assert_graphs_change_nothing(
+    train: Callable[..., Any], recipe: Any, capture: TapeCapture, stop: int, tolerance: float = 1e-3
+) -> None:
+    """A run in graphs ends as an eager one does; stopped at a step and resumed, it ends in the same bits."""
+    folder, read = Path(recipe.run.output), type(recipe)
+    runs = {name: read(**{**vars(recipe), "run": replace(recipe.run, output=str(folder / name))}) for name in "abc"}
+    train(runs["a"])
+    for name in "bc":
+        runs[name].run.compile = "graph"
+    train(runs["b"])
+    assert capture.captures and capture.replays
+    runs["c"].run.max_steps = stop
+    train(runs["c"])
+    torch.manual_seed(123)  # a new process has other generators
+    runs["c"].run.max_steps = recipe.run.max_steps
+    train(runs["c"], resume="auto")
+    assert_same_state(last(runs["b"]), last(runs["c"]))
+    assert rows(runs["b"]) == rows(runs["c"])
+    for eager, graphed in zip(rows(runs["a"]), rows(runs["b"]), strict=True):
+        assert {**graphed, "kind": 0} == pytest.approx({**eager, "kind": 0}, rel=tolerance)
+    weights = [load_file(last(runs[name]) / "ema.safetensors") for name in "ab"]
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, atol=tolerance, rtol=tolerance)
+    groups = [read_state(last(runs[name]) / "state.pt")["optimizer"]["param_groups"] for name in "ab"]
+    assert [{**group, "lr": 0} for group in groups[0]] == [{**group, "lr": 0} for group in groups[1]]
 
 
 _SCRIPT = """\

@@ -136,14 +136,15 @@ class EmaSection:
 class RunSection:
     """Where and how the run happens. ``max_steps`` ends it early, with a checkpoint to go on from.
 
-    ``device``: ``auto`` (an accelerator where there is one), ``cpu``, ``cuda`` or ``mps``.
+    ``device``: ``auto`` (an accelerator where there is one), ``cpu``, ``cuda`` or ``mps``. ``compile``: ``default`` is
+    ``torch.compile`` with ``compile_backend``, ``graph`` captures whole steps in CUDA graphs.
     """
 
     output: str = "runs/run"
     device: str = "auto"
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    compile: bool = False
+    compile: Literal["none", "default", "graph"] | bool = "none"
     compile_backend: str = "inductor"
     max_steps: int | None = None
     save_every_steps: int | None = None
@@ -153,6 +154,8 @@ class RunSection:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        if isinstance(self.compile, bool):  # as stored recipes may have it
+            self.compile = "default" if self.compile else "none"
         for name in ("keep", "log_every"):
             check(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "at least 1")
         for name in ("max_steps", "save_every_steps"):

@@ -30,6 +30,8 @@ def open_accelerator(device: str, precision: str) -> Iterator[Any]:
     from accelerate.state import AcceleratorState, PartialState
 
     here = _check_device(device)
+    if precision == "bf16" and "cuda" in (device, here) and device != "cpu":
+        _check_bf16()
     found = bool(AcceleratorState._shared_state or PartialState._shared_state)
     grouped = dist.is_initialized()
     try:
@@ -66,8 +68,19 @@ def _check_device(device: str) -> str:
     found = torch.accelerator.current_accelerator(check_available=True)
     here = found.type if found is not None else "cpu"
     if device not in ("auto", "cpu", here):
-        raise RecipeError(f"run.device={device!r} is not here; there is: {', '.join(dict.fromkeys(('cpu', here)))}.")
+        without = device == "cuda" and not torch.backends.cuda.is_built()
+        why = f" (PyTorch {torch.__version__} is built without CUDA)" if without else ""
+        there = ", ".join(dict.fromkeys(("cpu", here)))
+        raise RecipeError(f"run.device={device!r} is not here{why}; there is: {there}.")
     return here
+
+
+def _check_bf16() -> None:
+    """Refuse a GPU that would emulate bf16, which takes longer than fp32."""
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise RecipeError(
+            f"run.precision='bf16': {torch.cuda.get_device_name()} has no bf16; set run.precision to fp16 or fp32."
+        )
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cycledistill.recipes.errors import NonFiniteLossError
 from cycledistill.recipes.run.accelerator import open_accelerator
+from cycledistill.recipes.run.graph.start import create_step
 from cycledistill.recipes.run.seeding import STEP, derive_seed, seed_all
 from cycledistill.recipes.run.session import TrainingSession
+from cycledistill.recipes.run.step import Step
 
 
 def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -> dict[str, Any]:
@@ -30,8 +30,9 @@ def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -
     began, measured = time.monotonic(), dict[str, Any]()
     with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
         session = kind.start(recipe, accelerator, resume)
+        step = create_step(session)
         while session.epoch < recipe.schedule.epochs and not session.stopped:
-            _run_epoch(session, began)
+            _run_epoch(session, step, began)
             ends = session.epoch == recipe.schedule.epochs or session.stopped
             if ends or session.epoch % recipe.evaluate.every == 0:
                 session.share_buffers()
@@ -57,7 +58,7 @@ def _folder(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _run_epoch(session: TrainingSession, began: float) -> None:
+def _run_epoch(session: TrainingSession, step: Step, began: float) -> None:
     """Train to the end of the epoch, or to ``run.max_steps``."""
     from tqdm import tqdm  # comes with the integrations
 
@@ -73,11 +74,10 @@ def _run_epoch(session: TrainingSession, began: float) -> None:
     )
     for batch in bar:
         rate, extra = session.prepare()
-        for group in session.optimizer.param_groups:
-            group["lr"] = rate
+        step.set_rate(rate)
         seed_all(derive_seed(run.seed, STEP, session.step, accelerator.process_index))
         logs = (session.step + 1) % run.log_every == 0
-        terms = _train_step(session, batch, logs)
+        terms = _train_step(session, step, batch, logs)
         measures = {name: terms.pop(name) for name in list(terms) if name.startswith(session.measures)}
         session.meter.add(terms)
         session.step, session.batch = session.step + 1, session.batch + 1
@@ -95,11 +95,9 @@ def _run_epoch(session: TrainingSession, began: float) -> None:
         session.epoch, session.batch = session.epoch + 1, 0
 
 
-def _train_step(session: TrainingSession, batch: Any, logs: bool) -> dict[str, float]:
+def _train_step(session: TrainingSession, step: Step, batch: Any, logs: bool) -> dict[str, float]:
     """One optimiser step, unless its loss is no number; returns the loss and its terms."""
-    terms = session.terms(batch, logs)
-    values = torch.stack([term.detach().float() for term in terms.values()]).tolist()  # one transfer from the device
-    numbers: dict[str, float] = dict(zip(terms, values, strict=True))
+    numbers = step.gradients(session.inputs(batch), logs).numbers()
     if not math.isfinite(numbers["loss"]):
         guilty = ", ".join(name for name, value in numbers.items() if not math.isfinite(value) and name != "loss")
         raise NonFiniteLossError(
@@ -108,10 +106,5 @@ def _train_step(session: TrainingSession, batch: Any, logs: bool) -> dict[str, f
             f"{session.store.last() or 'none yet'}. Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or "
             "fp32 instead of fp16 helps."
         )
-    session.optimizer.zero_grad(set_to_none=True)
-    session.accelerator.backward(terms["loss"])
-    session.clip_gradients()
-    session.optimizer.step()
-    if session.ema:
-        session.ema.update(session.model, step=session.step + 1)
+    step.update(session.step + 1)
     return numbers

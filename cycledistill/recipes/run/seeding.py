@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,3 +47,13 @@ def seeded(seed: int) -> Iterator[None]:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def generator_states() -> dict[str, Any]:
+    """The states of the generators on the CPU, to be compared: whose generator -> its state."""
+    kind, keys, *position = np.random.get_state()
+    return {
+        "Python": random.getstate(),
+        "numpy": (kind, np.asarray(keys).tobytes(), *position),
+        "torch": torch.get_rng_state().numpy().tobytes(),
+    }

@@ -16,8 +16,10 @@ from cycledistill.files import check_writable
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError, RecipeError
+from cycledistill.recipes.run.graph.optimizer import portable_state
 from cycledistill.recipes.run.logs import Meter, RunLog
 from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
+from cycledistill.recipes.run.step import Inputs
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import (
     CheckpointStore,
@@ -90,7 +92,7 @@ class TrainingSession:
             session.ema = ModelEmaV3(session.model, decay=ema.decay, use_warmup=ema.warmup)
         if checkpoint:
             session.load(checkpoint)
-        if run.compile:
+        if run.compile == "default":
             session.compile(run.compile_backend)
         session.wrapped = accelerator.prepare_model(session.task)
         if accelerator.is_main_process:
@@ -109,8 +111,15 @@ class TrainingSession:
         """Set all that is a function of the step; returns the learning rate and what else the log shall hold."""
         raise NotImplementedError
 
-    def terms(self, batch: Any, logs: bool) -> dict[str, Tensor]:
-        """The forward: ``loss`` and its terms, with measures where ``logs`` says that this step is logged."""
+    def inputs(self, batch: Any) -> Inputs:
+        """A batch as the forward takes it, on the device; what is counted or drawn on the CPU is done here."""
+        raise NotImplementedError
+
+    def terms(self, inputs: Inputs, logs: bool) -> dict[str, Tensor]:
+        """The forward: ``loss`` and its terms, with measures where ``logs`` says that this step is logged.
+
+        It must be a function of its inputs and of modules, for it may be captured in a CUDA graph.
+        """
         raise NotImplementedError
 
     def measure(self, model: Any) -> Figures:
@@ -200,7 +209,7 @@ class TrainingSession:
             return None
         scaler = self.accelerator.scaler
         state = {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": portable_state(self.optimizer),
             "scaler": scaler.state_dict() if scaler else None,
             "task_loss": self.task_state(),
             "position": {"step": self.step, "epoch": self.epoch, "batch": self.batch, "skipped": self.skipped},

@@ -33,14 +33,15 @@ def heatmap_targets(
     Source: Xiao et al., "Simple Baselines" (ECCV 2018), with the un-rounded centre of DARK (CVPR 2020), equation 12.
     """
     height, width = heatmap_size
-    stride = torch.tensor([image_size[1] / width, image_size[0] / height], dtype=torch.float32, device=joints.device)
-    centre = joints.to(torch.float32) / stride
+    strides = image_size[1] / width, image_size[0] / height
+    # numbers, and no tensors made of them: those would have to travel to the device, which no CUDA graph can do
+    centres = [joints[..., axis, None].to(torch.float32) / stride for axis, stride in enumerate(strides)]
     reach = 3 * sigma
-    limit = torch.tensor([width, height], dtype=torch.float32, device=joints.device)
-    on_map = ((centre - reach < limit) & (centre + reach + 1 >= 0)).all(-1)
+    near = [(c - reach < size) & (c + reach + 1 >= 0) for c, size in zip(centres, (width, height), strict=True)]
+    on_map = (near[0] & near[1])[..., 0]
     weights = ((visible > 0) & on_map).to(torch.float32)
     x = torch.arange(width, dtype=torch.float32, device=joints.device)
     y = torch.arange(height, dtype=torch.float32, device=joints.device)
-    across = torch.exp(-((x - centre[..., :1]) ** 2) / (2 * sigma**2))
-    down = torch.exp(-((y - centre[..., 1:]) ** 2) / (2 * sigma**2)) * weights[..., None]
+    across = torch.exp(-((x - centres[0]) ** 2) / (2 * sigma**2))
+    down = torch.exp(-((y - centres[1]) ** 2) / (2 * sigma**2)) * weights[..., None]
     return down[..., :, None] * across[..., None, :], weights

@@ -65,7 +65,7 @@ class TokenRegLoss(nn.Module):
         place, score, deviation = predicted.split([2, 1, 2], dim=-1)
         coordinates = (F.smooth_l1_loss(place, target, reduction="none") * weights[..., None]).mean()
         height, width = self.heatmap_size
-        size = place.new_tensor([width, height])
+        size = torch.cat([place.new_full((1,), width), place.new_full((1,), height)])
         # the map's value at the prediction says how good it is: what a score should tell
         distance = ((place - target) * size).square().sum(dim=-1)
         value = torch.exp(-distance / (2 * self.sigma**2)).detach() * weights

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.run.optim import create_optimizer
 from cycledistill.recipes.run.session import Figures, TrainingSession, wanted_exits
+from cycledistill.recipes.run.step import Inputs
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
 from ..data.dataset import Batch, PersonCrops, PictureBatches, crop_loader
@@ -81,13 +82,16 @@ class Session(TrainingSession):
             kept["keep"] = self.model.pruning.keep = keep_fraction(self.step, length, self.keep, recipe.prune)
         return learning_rate(self.step, length, recipe.optim.lr, recipe.schedule), kept
 
-    def terms(self, batch: Batch, logs: bool) -> dict[str, Tensor]:
-        """The loss of a batch and its terms; the persons of unreadable pictures are counted."""
+    def inputs(self, batch: Batch) -> Inputs:
+        """Images, joints and visibility; the persons of unreadable pictures are counted."""
         self.skipped += batch["skipped"]
         if not len(batch["person"]):  # the places of unreadable pictures are filled while any can be read
             raise PoseDataError(f"at {self.position} no picture at all could be read any more; check data.train_images")
-        self.task.measures = logs
-        terms: dict[str, Tensor] = self.wrapped(*to_device(batch, self.accelerator.device))
+        return to_device(batch, self.accelerator.device)
+
+    def terms(self, inputs: Inputs, logs: bool) -> dict[str, Tensor]:
+        """The loss of a batch and its terms."""
+        terms: dict[str, Tensor] = self.wrapped(*inputs, measures=logs)
         return terms
 
     def evaluate(self, **logged: Any) -> dict[str, Any]:

@@ -33,16 +33,15 @@ class PoseTask(nn.Module):
         self.scale, self.sigma = loss.scale, loss.sigma
         self.task_loss = _task_loss(model.config, loss.sigma)
         self.criterion = CycleLoss(self._scaled)
-        self.measures = False
-        """Whether the next forwards also return what :meth:`_measured` says; for a row of the log, now and then."""
 
-    def forward(self, images: Tensor, joints: Tensor, visible: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, joints: Tensor, visible: Tensor, measures: bool = False) -> dict[str, Tensor]:
         """Terms of the loss of a batch.
 
         Args:
             images: (B, 3, H, W), normalised.
             joints: (B, K, 2), in input pixels.
             visible: (B, K), above 0 where labelled.
+            measures: Also return what :meth:`_measured` says; for a row of the log, now and then.
 
         Returns:
             ``loss``, its terms (``task`` or ``task_1``, ``task_2``, ...; ``token_keypoint``, ``token_visual``), each a
@@ -52,7 +51,7 @@ class PoseTask(nn.Module):
         out = self.model(images)
         terms = self.criterion.parts(out, *target)
         result = {"loss": torch.stack(list(terms.values())).sum(), **terms}
-        if self.measures and isinstance(out, CycleOutput):
+        if measures and isinstance(out, CycleOutput):
             with torch.no_grad():
                 result |= self._measured(out, terms)
         return result
@@ -63,10 +62,10 @@ class PoseTask(nn.Module):
         if config.head == "heatmap":
             return heatmap_targets(joints, visible, config.image_size, config.heatmap_size, self.sigma)
         height, width = config.image_size
-        size = joints.new_tensor([width, height])
-        inside = ((joints >= 0) & (joints <= size - 1)).all(dim=-1)
+        x, y = joints[..., 0], joints[..., 1]
+        inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         weights = ((visible > 0) & inside).to(joints.dtype)
-        return (joints / size) * weights[..., None], weights
+        return torch.stack([x / width, y / height], dim=-1) * weights[..., None], weights
 
     def _scaled(self, predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         loss: Tensor = self.task_loss(predicted, target, weight)

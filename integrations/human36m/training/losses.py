@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 JOINT_WEIGHTS = (1.0, 1.0, 2.5, 2.5, 1.0, 2.5, 2.5, 1.0, 1.0, 1.0, 1.5, 1.5, 4.0, 4.0, 1.5, 4.0, 4.0)
 """MixSTE's weights of Human3.6M's 17 joints: limbs count more than the trunk."""
@@ -63,8 +63,12 @@ def n_mpjpe_loss(predicted: Tensor, target: Tensor, mask: Tensor | None = None) 
     return mpjpe_loss(scale[..., None, None] * predicted, target, mask)
 
 
-def mixste_total(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+def mixste_total(
+    predicted: Tensor, target: Tensor, mask: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
     """MixSTE's and HoT's loss: weighted MPJPE + 0.5 x temporal consistency + 2 x velocity, for 17 joints.
+
+    ``weights``: `JOINT_WEIGHTS` as a tensor where there is one already.
 
     Raises:
         ValueError: Another number of joints, for which there are no weights.
@@ -74,12 +78,27 @@ def mixste_total(predicted: Tensor, target: Tensor, mask: Tensor | None = None) 
             f"MixSTE's loss has weights for Human3.6M's 17 joints, the poses have {predicted.shape[-2]}: "
             "use the loss 'mpjpe' or 'motionbert'"
         )
-    weights = torch.tensor(JOINT_WEIGHTS, dtype=predicted.dtype, device=predicted.device)
+    if weights is None:
+        weights = torch.tensor(JOINT_WEIGHTS, dtype=predicted.dtype, device=predicted.device)
     position = weighted_mpjpe(predicted, target, weights, mask)
     if predicted.shape[1] < 2:
         return position
     smoothness = temporal_consistency(predicted, weights, mask)
     return position + 0.5 * smoothness + 2.0 * mean_velocity(predicted, target, mask)
+
+
+class MixSTELoss(nn.Module):
+    """:func:`mixste_total` with its weights on the device, where a step in a CUDA graph cannot bring them."""
+
+    weights: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.tensor(JOINT_WEIGHTS), persistent=False)
+
+    def forward(self, predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The loss of poses (B, F, 17, 3)."""
+        return mixste_total(predicted, target, mask, self.weights.to(predicted.dtype))
 
 
 def motionbert_total(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:

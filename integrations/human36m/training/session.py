@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cycledistill.recipes.run.optim import create_optimizer
 from cycledistill.recipes.run.session import Figures, TrainingSession, wanted_exits
+from cycledistill.recipes.run.step import Inputs
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
 from ..data.clips import Clip
@@ -77,9 +78,13 @@ class Session(TrainingSession):
         recipe = self.recipe
         return learning_rate(self.step, len(self.batches), recipe.optim.lr, recipe.schedule), {}
 
-    def terms(self, batch: Batch, logs: bool) -> dict[str, Tensor]:
+    def inputs(self, batch: Batch) -> Inputs:
+        """Keypoints, poses and the mask."""
+        return to_device(batch, self.accelerator.device)
+
+    def terms(self, inputs: Inputs, logs: bool) -> dict[str, Tensor]:
         """The loss of a batch and its terms."""
-        terms: dict[str, Tensor] = self.wrapped(*to_device(batch, self.accelerator.device))
+        terms: dict[str, Tensor] = self.wrapped(*inputs)
         return terms
 
     def measure(self, model: Any) -> Figures:

@@ -13,7 +13,7 @@ from cycledistill.plugin.install import handle_of
 from ..data.dataset import Batch
 from ..errors import LiftingDataError
 from ..recipe import LossSection
-from .losses import LOSSES
+from .losses import LOSSES, MixSTELoss
 
 
 class LiftTask(nn.Module):
@@ -28,7 +28,7 @@ class LiftTask(nn.Module):
         super().__init__()
         self.model = model
         self.masks = loss.border == "mask"
-        self.criterion = CycleLoss(LOSSES[loss.name])
+        self.criterion = CycleLoss(MixSTELoss() if loss.name == "mixste" else LOSSES[loss.name])
 
     def forward(self, inputs: Tensor, targets: Tensor, inside: Tensor) -> dict[str, Tensor]:
         """Terms of the loss of a batch.

@@ -11,6 +11,7 @@ from timm.utils.distributed import distribute_bn
 from torch import Tensor
 
 from cycledistill.recipes.run.session import Figures, TrainingSession, wanted_exits
+from cycledistill.recipes.run.step import Inputs
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
 from ..data.augment import create_mixup
@@ -97,12 +98,14 @@ class Session(TrainingSession):
         """Set drop path; it and the rate are functions of the step."""
         return self.schedule.set(self.epoch, self.batch), {}
 
-    def terms(self, batch: tuple[Tensor, Tensor], logs: bool) -> dict[str, Tensor]:
-        """The loss of a batch and its terms; mixup and cutmix happen here, on the device."""
+    def inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Images and targets on the device; mixup and cutmix happen here."""
         images, target = (tensor.to(self.accelerator.device, non_blocking=True) for tensor in batch)
-        if self.mixup is not None:
-            images, target = self.mixup(images, target)
-        terms: dict[str, Tensor] = self.wrapped(images, target)
+        return (images, target) if self.mixup is None else self.mixup(images, target)
+
+    def terms(self, inputs: Inputs, logs: bool) -> dict[str, Tensor]:
+        """The loss of a batch and its terms."""
+        terms: dict[str, Tensor] = self.wrapped(*inputs)
         return {name: term for name, term in terms.items() if name != "output"}
 
     def measure(self, model: Any) -> Figures:

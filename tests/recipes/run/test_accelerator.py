@@ -13,12 +13,15 @@ from cycledistill.recipes.run.accelerator import open_accelerator
 
 
 @pytest.mark.parametrize(("here", "there"), [(None, "cpu"), ("mps", "cpu, mps"), ("xpu", "cpu, xpu")])
+@pytest.mark.parametrize("built", [True, False])
 def test_a_device_that_is_not_here_is_refused_with_those_that_are(
-    monkeypatch: pytest.MonkeyPatch, here: str | None, there: str
+    monkeypatch: pytest.MonkeyPatch, here: str | None, there: str, built: bool
 ) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
     found = None if here is None else torch.device(here)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: found)
-    with pytest.raises(RecipeError, match=rf"run\.device='cuda' is not here; there is: {there}\."):
+    why = "" if built else r" \(PyTorch .* is built without CUDA\)"
+    with pytest.raises(RecipeError, match=rf"run\.device='cuda' is not here{why}; there is: {there}\.$"):
         with open_accelerator("cuda", "fp32"):
             pass
 
@@ -28,6 +31,18 @@ def test_the_cpu_is_taken_where_it_is_asked_for_or_alone(monkeypatch: pytest.Mon
         assert accelerator.device.type == "cpu"
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
     with open_accelerator("auto", "fp32") as accelerator:
+        assert accelerator.device.type == "cpu"
+
+
+def test_a_gpu_that_would_emulate_bf16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    for device in ("auto", "cuda"):
+        with pytest.raises(RecipeError, match="^run.precision='bf16': Tesla T4 has no bf16; set run.precision to fp16"):
+            with open_accelerator(device, "bf16"):
+                pass
+    with open_accelerator("cpu", "bf16") as accelerator:
         assert accelerator.device.type == "cpu"
 
 

@@ -18,6 +18,7 @@ pytest.importorskip("timm")
 
 from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
 from cycledistill.recipes.run.logs import RunLog
+from cycledistill.recipes.run.step import Inputs
 from tests.recipes.run.toy import ToyRecipe, ToySession, change, load_recipe, train
 from tests.recipes.run_checks import assert_same_state, last, rows
 
@@ -68,10 +69,10 @@ def test_runs_depend_on_the_seed_and_on_nothing_else(tiny: ToyRecipe, tmp_path: 
 class Killed(ToySession):
     """Dies in its eighth step."""
 
-    def terms(self, batch: Tensor, logs: bool) -> dict[str, Tensor]:
+    def terms(self, inputs: Inputs, logs: bool) -> dict[str, Tensor]:
         if self.step == 7:
             raise KeyboardInterrupt
-        return super().terms(batch, logs)
+        return super().terms(inputs, logs)
 
 
 def test_a_killed_run_goes_on_from_inside_an_epoch_and_repeats_no_row(tiny: ToyRecipe, tmp_path: Path) -> None:
@@ -110,8 +111,8 @@ def test_terms_are_means_over_the_steps_between_two_rows_and_measures_are_not(ti
 class Poisoned(ToySession):
     """Gets no number in its third step."""
 
-    def terms(self, batch: Tensor, logs: bool) -> dict[str, Tensor]:
-        return super().terms(batch * math.nan if self.step == 2 else batch, logs)
+    def inputs(self, batch: Tensor) -> Inputs:
+        return super().inputs(batch * math.nan if self.step == 2 else batch)
 
 
 def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights(tiny: ToyRecipe) -> None:

@@ -25,6 +25,7 @@ from cycledistill.recipes.run.loop import run_training
 from cycledistill.recipes.run.optim import create_optimizer
 from cycledistill.recipes.run.seeding import IMAGE, derive_seed
 from cycledistill.recipes.run.session import TrainingSession
+from cycledistill.recipes.run.step import Inputs
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 from tests.recipes.run_checks import changing
 
@@ -131,9 +132,12 @@ class ToySession(TrainingSession):
         rate = 0.01 / (1 + self.step)
         return rate, {"half": rate / 2}
 
-    def terms(self, batch: Tensor, logs: bool) -> dict[str, Tensor]:
-        terms: dict[str, Tensor] = self.wrapped(batch)
-        return {**terms, "rms": batch.square().mean().sqrt()} if logs else terms
+    def inputs(self, batch: Tensor) -> Inputs:
+        return (batch,)
+
+    def terms(self, inputs: Inputs, logs: bool) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = self.wrapped(*inputs)
+        return {**terms, "rms": inputs[0].square().mean().sqrt()} if logs else terms
 
     def evaluate(self, **logged: Any) -> dict[str, Any]:
         size = sum(float(parameter.detach().abs().sum()) for parameter in self.task.parameters())

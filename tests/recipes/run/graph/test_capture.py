@@ -1,0 +1,145 @@
+"""What is asked of CUDA, against a stand-in that writes it down; and where a run can have no graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from cycledistill.recipes.errors import NotCapturableError
+from cycledistill.recipes.run.graph.capture import CudaCapture, open_capture
+
+CUDA = torch.device("cuda", 0)
+
+
+class Stream:
+    def __init__(self, name: str, said: list[str]) -> None:
+        self.name, self.said = name, said
+
+    def wait_stream(self, other: Stream) -> None:
+        self.said.append(f"{self.name} waits for {other.name}")
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was asked, in order."""
+    said: list[str] = []
+
+    class Graph:
+        def replay(self) -> None:
+            said.append("replay")
+
+    @contextmanager
+    def stream(which: Stream) -> Iterator[None]:
+        said.append(f"on {which.name}")
+        try:
+            yield
+        finally:
+            said.append(f"off {which.name}")
+
+    @contextmanager
+    def graph(into: Graph, pool: str, stream: Stream, capture_error_mode: str) -> Iterator[None]:
+        said.append(f"capture on {stream.name} in {pool}, errors of {capture_error_mode}")
+        try:
+            yield
+        except BaseException as error:
+            # raised while that one is handled
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from error
+        said.append("captured")
+
+    fakes = {
+        "Stream": lambda device: Stream("side", said),
+        "current_stream": lambda device: Stream("main", said),
+        "graph_pool_handle": lambda: "pool",
+        "CUDAGraph": Graph,
+        "stream": stream,
+        "graph": graph,
+        "current_device": lambda: 0,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    return said
+
+
+def test_warm_ups_and_captures_share_a_stream_beside_the_main_one(said: list[str]) -> None:
+    capture = CudaCapture(torch.device("cuda"))
+    assert capture.device == CUDA
+    with capture.aside():
+        said.append("work")
+    assert said == ["side waits for main", "on side", "work", "off side", "main waits for side"]
+    said.clear()
+    replay, result = capture.record(lambda: 7)
+    replay()
+    assert (result, said) == (7, ["capture on side in pool, errors of thread_local", "captured", "replay"])
+
+
+def test_the_first_of_two_errors_is_the_reason(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A capture that was ended by an error ends in another one."""
+
+    def work() -> None:
+        raise RuntimeError("Cannot copy between CPU and CUDA tensors\nand how to go on")
+
+    generators: list[Any] = []
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: generators.append("asked"))
+    with pytest.raises(NotCapturableError, match="^the capture failed: Cannot copy between CPU and CUDA tensors$"):
+        CudaCapture(CUDA).record(work)
+    assert generators == ["asked"]
+
+
+def test_the_main_stream_waits_for_a_warm_up_that_fails(said: list[str]) -> None:
+    """What was changed is put back on it."""
+    with pytest.raises(NotCapturableError), CudaCapture(CUDA).aside():
+        raise NotCapturableError("no")
+    assert said[-1] == "main waits for side"
+
+
+def test_ctrl_c_is_no_reason(said: list[str]) -> None:
+    def work() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        CudaCapture(CUDA).record(work)
+
+
+def test_a_generator_that_still_counts_for_a_failed_capture_is_replaced(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Any] = []
+
+    def work() -> None:
+        raise RuntimeError("no")
+
+    def rand(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
+
+    monkeypatch.setattr(torch, "rand", rand)
+    monkeypatch.setattr(torch, "Generator", lambda device: f"new on {device}")
+    default = SimpleNamespace(graphsafe_set_state=taken.append)
+    monkeypatch.setattr(torch.cuda, "default_generators", (default,), raising=False)
+    with pytest.raises(NotCapturableError):
+        CudaCapture(CUDA).record(work)
+    assert taken == ["new on cuda:0"]
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "scaler", "reason"),
+    [
+        ("cpu", 1, None, "a graph needs a CUDA device, and the run is on 'cpu'"),
+        ("mps", 1, None, "a graph needs a CUDA device, and the run is on 'mps'"),
+        ("cuda", 2, None, "2 processes share the run, and graphs are for one alone"),
+        ("cuda", 1, object(), "run.precision=fp16 reads back in each step whether to skip it; bf16 does not"),
+    ],
+)
+def test_where_a_run_can_have_no_graphs(device: str, processes: int, scaler: Any, reason: str) -> None:
+    accelerator = SimpleNamespace(device=torch.device(device), num_processes=processes, scaler=scaler)
+    with pytest.raises(NotCapturableError, match=f"^{reason}$"):
+        open_capture(accelerator)
+
+
+def test_a_run_alone_on_a_gpu_has_them(said: list[str]) -> None:
+    accelerator = SimpleNamespace(device=CUDA, num_processes=1, scaler=None)
+    assert isinstance(open_capture(accelerator), CudaCapture)
