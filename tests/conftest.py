@@ -20,7 +20,8 @@ import torch
 
 MOST_WORKERS = 4  # each imports everything first
 TESTS = Path(__file__).parent
-GPU_TESTS = TESTS / "gpu"
+GPU_TESTS = (TESTS / "gpu", TESTS / "recipes" / "run" / "graph")
+"""The folders that hold tests marked ``gpu``."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,9 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """``-m gpu`` looks into ``tests/gpu`` alone: importing the others would take a large part of the time on a GPU."""
-    beside = collection_path.is_relative_to(TESTS) and not collection_path.is_relative_to(GPU_TESTS)
-    return True if config.option.markexpr == "gpu" and beside and collection_path != TESTS else None
+    """``-m gpu`` reads the folders of its tests alone: importing the others would take a large part of its minutes."""
+    if config.option.markexpr != "gpu" or not collection_path.is_relative_to(TESTS):
+        return None
+    inside = any(collection_path.is_relative_to(folder) for folder in GPU_TESTS)
+    above = collection_path.is_dir() and any(folder.is_relative_to(collection_path) for folder in GPU_TESTS)
+    return None if inside or above else True
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -50,6 +50,7 @@ def run(parts: Any, records: Any, jobs: list[Any], tmp_path: Path) -> list[dict[
     return rows
 
 
+@pytest.mark.slow
 def test_a_job_measures_what_its_benchmark_does(parts: Any, records: Any, tmp_path: Path) -> None:
     jobs = [parts.jobs.study_job(2, 2, False, depth=2, embed_dim=24), parts.jobs.decode_job(2)]
     step, decode = run(parts, records, jobs, tmp_path)
@@ -80,6 +81,7 @@ def test_jobs_of_the_other_benchmarks(parts: Any, records: Any, tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_compiled_jobs_compile(parts: Any, records: Any, tmp_path: Path) -> None:
     torch._dynamo.utils.counters.clear()
     (row,) = run(parts, records, [parts.jobs.study_job(1, 2, True, depth=2, embed_dim=24)], tmp_path)
@@ -167,6 +169,7 @@ def supervise(parts: Any, records: Any, names: list[str], **limits: float) -> li
     )
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_dies_or_hangs_costs_no_other(parts: Any, records: Any) -> None:
     names = ["first", "fails", "second", "dies", "third", "hangs", "fourth"]
     assert supervise(parts, records, names, job_seconds=2.0) == []
@@ -181,6 +184,7 @@ def test_a_job_that_fails_dies_or_hangs_costs_no_other(parts: Any, records: Any)
     assert records.read("overhead")["finished"] == [*record["finished"], "fifth"]
 
 
+@pytest.mark.slow
 def test_what_time_does_not_suffice_for_is_named_and_not_a_failure(parts: Any, records: Any) -> None:
     assert supervise(parts, records, ["first", "hangs", "second"], seconds=1.5) == ["hangs", "second"]
     assert records.read("overhead")["failed"] == {}

@@ -1,4 +1,4 @@
-"""The three recipes on a GPU, in bfloat16: stopped inside an epoch and gone on with, they end in the same bits."""
+"""The three recipes on a GPU, in bfloat16, eager and in graphs: stopped and gone on with, they end in the same bits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from tests.recipes.run_checks import assert_same_state, changing, last, rows
+from tests.recipes.run_checks import assert_same_state, changing, in_graphs, last, rows
 
 pytestmark = pytest.mark.gpu
 
@@ -88,14 +88,22 @@ def human36m(folder: Path) -> Run:
     )
 
 
+@pytest.mark.parametrize("step", ["none", "graph"])
 @pytest.mark.parametrize("kind", [imagenet, coco, human36m], ids=lambda kind: kind.__name__)
 def test_a_stopped_run_ends_as_one_that_was_not(
-    kind: Callable[[Path], Run], tmp_path: Path, device: torch.device
+    kind: Callable[[Path], Run],
+    step: str,
+    tmp_path: Path,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     pytest.importorskip("accelerate")
+    if device.type != "cuda":
+        in_graphs(monkeypatch)  # tapes stand in for them
     run = kind(tmp_path)
     change = changing(run.load)
-    general = {"device": device.type, "precision": "bf16", "log_every": 1, "progress": False}
+    general = {"device": device.type, "precision": "bf16", "compile": step, "log_every": 1, "progress": False}
     recipe = run.load({**run.recipe, "run": general})
     whole, parts = (change(recipe, run__output=str(tmp_path / name)) for name in ("whole", "parts"))
     assert run.train(whole)["finished"]
@@ -103,6 +111,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     assert run.train(change(parts, run__max_steps=stop))["step"] == stop
     torch.manual_seed(123)  # a new process has other generators
     run.train(parts, resume="auto")
+    assert "steps run eagerly" not in caplog.text  # a run that can have no graphs goes on without them
     assert_same_state(last(whole), last(parts))
     assert rows(parts) == rows(whole)
     assert [row for row in rows(parts, "eval") if row["step"] != stop] == rows(whole, "eval")
