@@ -18,6 +18,7 @@ CPU: one thread, process CPU time, float32. GPU: CUDA events, bfloat16 autocast,
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +42,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cycledistill.cost.timing import interleaved
 from cycledistill.hourglass.selection import full_precision, pool_frames, tpc
-from cycledistill.integrations.human36m import Lifter, build_lifter, lifter_config
+from cycledistill.integrations.human36m import build_lifter, lifter_config
 
 MODELS = ("hot_mixste", "hot_motionbert", "tpc_mhformer", "hot_frame_lifter")
 BAR, BAR_FRAMES = 0.85, 243
@@ -70,24 +71,30 @@ class Case:
                 tokens = level(tokens)
         return tokens
 
-    def calls(self, unfused: bool) -> dict[str, Callable[[], Any]]:
-        """What is timed."""
+    def calls(self, unfused: bool, form: Callable[[Any], Any] = lambda call: call) -> dict[str, Callable[[], Any]]:
+        """What is timed; ``form`` makes something else of each forward, such as a compiled one."""
         calls: dict[str, Callable[[], Any]] = {
-            "full": lambda: self._forward(self.full),
-            "pruned": lambda: self._forward(self.pruned),
-            "choice": self._choose,
+            "full": self._forward(form(self.full)),
+            "pruned": self._forward(form(self.pruned)),
+            "choice": form(self._choose),
         }
         if unfused:
-            calls["unfused"] = self._unfused
+            calls["unfused"] = self._unfused(calls["full"])
         return calls
 
-    def _forward(self, model: Lifter) -> Tensor:
-        with torch.no_grad(), precision(self.device):
-            return model(self.clips)
+    def _forward(self, model: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            with torch.no_grad(), precision(self.device):
+                return model(self.clips)
 
-    def _unfused(self) -> Tensor:
-        with sdpa_kernel(SDPBackend.MATH):
-            return self._forward(self.full)
+        return run
+
+    def _unfused(self, full: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            with sdpa_kernel(SDPBackend.MATH):
+                return full()
+
+        return run
 
     def _choose(self) -> Tensor:
         """What the prune point does, on its own tokens."""
@@ -96,22 +103,27 @@ class Case:
 
     def mac_ratio(self) -> float:
         """Multiply-accumulates of the full forward over those of the pruned one."""
+        full, pruned = (copy.deepcopy(model).to("meta") for model in (self.full, self.pruned))
         clips = self.clips.to("meta")
-        return macs(self.full.to("meta"), clips) / macs(self.pruned.to("meta"), clips)
+        return macs(full, clips) / macs(pruned, clips)
 
 
 def measure(name: str, frames: int, batch: int, device: torch.device, repeats: int) -> Row:
     """The row of one model, clip length and batch."""
     case = Case(name, frames, batch, device)
-    unfused = batch == 1
-    seconds = interleaved(case.calls(unfused), device, repeats)
+    seconds = interleaved(case.calls(unfused=batch == 1), device, repeats)
+    row: Row = {"model": name, "frames": frames, "batch": batch} | figures(case, seconds)
+    return row | {"bars": verdicts(row) if device.type == "cpu" else {}}
+
+
+def figures(case: Case, seconds: dict[str, list[float]]) -> Row:
+    """What the times of the calls say."""
     speedup, spread = paired_ratio(seconds, "full", "pruned")
     share, _ = paired_ratio(seconds, "choice", "pruned")
-    ratio = case.mac_ratio()  # moves the models to the meta device, so last
-    row: Row = {"model": name, "frames": frames, "batch": batch, "macs": ratio, "speed-up": speedup, "spread": spread}
-    row |= {"reached": speedup / ratio, "choice": share}
-    row["unfused"] = paired_ratio(seconds, "unfused", "full")[0] if unfused else None
-    return row | best(seconds) | {"bars": verdicts(row) if device.type == "cpu" else {}}
+    ratio = case.mac_ratio()
+    row = {"macs": ratio, "speed-up": speedup, "spread": spread, "reached": speedup / ratio, "choice": share}
+    row["unfused"] = paired_ratio(seconds, "unfused", "full")[0] if "unfused" in seconds else None
+    return row | best(seconds)
 
 
 def verdicts(row: Row) -> dict[str, bool]:

@@ -67,10 +67,10 @@ def by_hand(model: Any, images: Tensor, target: Tensor, cycles: int) -> Tensor:
 class Case:
     """One model, number of cycles and batch: the callables that are compared."""
 
-    def __init__(self, name: str, cycles: int, batch: int, device: torch.device) -> None:
+    def __init__(self, name: str, cycles: int, batch: int, device: torch.device, **options: Any) -> None:
         torch.manual_seed(0)
         self.device, self.cycles = device, cycles
-        self.bare: Any = timm.create_model(name).to(device)
+        self.bare: Any = timm.create_model(name, **options).to(device)
         self.wrapped: Any = wrap_cyclic(copy.deepcopy(self.bare), cycles, "exits")
         size = self.bare.patch_embed.img_size
         self.images = torch.randn(batch, 3, *size, device=device)
@@ -117,19 +117,18 @@ def measure(name: str, cycles: int, batch: int, device: torch.device, compiled: 
         "by hand": lambda: training_step(case.bare, losses["by hand"], device),
         "wrapped": lambda: training_step(case.wrapped, losses["wrapped"], device),
     }
-    rows = [_timed("training", steps, "wrapped", "by hand", device, repeats)]
+    seconds = interleaved(steps, device, repeats, warmup=2)
+    rows = [figures("training", seconds, "wrapped", "by hand")]
     if not compiled:
-        rows += _memory(case, losses, steps)
-        rows.append(_distillation(case, repeats))
+        rows += memory(case, losses, steps)
+        rows.append(distillation(case, repeats))
     if cycles == 2:  # eval runs one cycle, however many were trained
         rows.append(_evaluation(case, evaluations, repeats))
     return [setting | row for row in rows]
 
 
-def _timed(
-    what: str, calls: dict[str, Callable[[], Any]], name: str, over: str, device: torch.device, repeats: int
-) -> Row:
-    seconds = interleaved(calls, device, repeats, warmup=2)
+def figures(what: str, seconds: dict[str, list[float]], name: str, over: str) -> Row:
+    """The time of one call over that of another."""
     ratio, spread = paired_ratio(seconds, name, over)
     return {"what": what, "ratio": ratio, "spread": spread, **best(seconds)}
 
@@ -138,13 +137,14 @@ def _evaluation(case: Case, calls: dict[str, Callable[[], Any]], repeats: int) -
     case.bare.eval()
     case.wrapped.eval()
     with torch.no_grad(), precision(case.device):
-        row = _timed("eval", calls, "wrapped eval", "bare eval", case.device, 3 * repeats)
+        seconds = interleaved(calls, case.device, 3 * repeats, warmup=2)
     case.bare.train()
     case.wrapped.train()
-    return row
+    return figures("eval", seconds, "wrapped eval", "bare eval")
 
 
-def _distillation(case: Case, repeats: int) -> Row:
+def distillation(case: Case, repeats: int) -> Row:
+    """The wrapped step with distillation over the one without."""
     loss = case.losses()["wrapped"]
 
     def step(scheme: str) -> None:
@@ -152,10 +152,11 @@ def _distillation(case: Case, repeats: int) -> Row:
         training_step(case.wrapped, loss, case.device)
 
     calls = {"sdpose": lambda: step("sdpose"), "exits": lambda: step("exits")}
-    return _timed("sdpose", calls, "sdpose", "exits", case.device, repeats)
+    return figures("sdpose", interleaved(calls, case.device, repeats, warmup=2), "sdpose", "exits")
 
 
-def _memory(case: Case, losses: dict[str, Loss], steps: dict[str, Callable[[], Any]]) -> list[Row]:
+def memory(case: Case, losses: dict[str, Loss], steps: dict[str, Callable[[], Any]]) -> list[Row]:
+    """Bytes kept for the backward, and on a GPU the peak of the allocator, wrapped over hand-written."""
     saved = {}
     for name, model in (("by hand", case.bare), ("wrapped", case.wrapped)):
         with precision(case.device):

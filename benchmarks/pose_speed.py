@@ -44,10 +44,10 @@ from common import (  # beside this file
     verdict,
     write,
 )
+from on_gpu.forms import timed
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, unwrap_cyclic
-from cycledistill.cost.timing import interleaved
 from cycledistill.integrations.coco import create_pose_model, list_pose_models
 from cycledistill.integrations.coco.deploy import output_difference, prepare_for_inference
 from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps
@@ -120,12 +120,12 @@ def measure_training(case: Case, compiled: bool, repeats: int) -> Row:
     calls = {
         name: functools.partial(training_step, case.model_of(name), loss, case.device) for name, loss in losses.items()
     }
-    seconds = interleaved(calls, case.device, repeats, warmup=1)
+    seconds, busy = timed(calls, case.device, repeats, warmup=1)
     ratio, spread = paired_ratio(seconds, "wrapped", "by hand")
     over_one, _ = paired_ratio(seconds, "wrapped", "one cycle")
     rates = {f"images/s, {name}": case.batch / statistics.median(values) for name, values in seconds.items()}
     figures = {"ratio": ratio, "spread": spread, "over one cycle": over_one, "MACs over one cycle": case.mac_ratio()}
-    return {"what": "training", **figures, **rates}
+    return {"what": "training", **figures, **rates, **busy}
 
 
 def measure_inference(case: Case, compiled: bool, repeats: int) -> Row:
@@ -150,11 +150,11 @@ def measure_inference(case: Case, compiled: bool, repeats: int) -> Row:
             models[name](inputs.get(name, case.images))
 
     with torch.no_grad():
-        seconds = interleaved({name: functools.partial(run, name) for name in models}, case.device, repeats, warmup=2)
+        seconds, busy = timed({name: functools.partial(run, name) for name in models}, case.device, repeats)
     ratio, spread = paired_ratio(seconds, "wrapped", "plain")
     gains = {f"speed-up, {name}": paired_ratio(seconds, "plain", name)[0] for name in prepared}
     rates = {f"images/s, {name}": case.batch / statistics.median(values) for name, values in seconds.items()}
-    return {"what": "inference", "ratio": ratio, "spread": spread, **gains, **differs, **rates}
+    return {"what": "inference", "ratio": ratio, "spread": spread, **gains, **differs, **rates, **busy}
 
 
 def measure_decode(persons: int, device: torch.device, repeats: int) -> Row:
@@ -163,10 +163,12 @@ def measure_decode(persons: int, device: torch.device, repeats: int) -> Row:
     joints = torch.rand(persons, 17, 2, generator=generator) * torch.tensor([180.0, 240.0]) + 6
     maps = heatmap_targets(joints, torch.ones(persons, 17), (256, 192), (64, 48))[0]
     maps = (maps + 0.02 * torch.rand(maps.shape, generator=generator)).to(device)
-    seconds = interleaved({"dark": lambda: decode_heatmaps(maps)}, device, repeats, warmup=2)["dark"]
+    timings, busy = timed({"dark": lambda: decode_heatmaps(maps)}, device, repeats)
+    seconds = timings["dark"]
     low, _, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
     rate = persons / statistics.median(seconds)
-    return {"what": "decode", "batch": persons, "persons/s": rate, "spread": rate * (high - low) / (high + low)}
+    spread = rate * (high - low) / (high + low)
+    return {"what": "decode", "batch": persons, "persons/s": rate, "spread": spread, **busy}
 
 
 def judge(row: Row, device: torch.device) -> bool | None:

@@ -48,6 +48,7 @@ from cycledistill.integrations.coco import create_pose_model, list_pose_models
 
 MODELS = ("tokenpose_s_v1", "deit_tiny_patch16_224")
 LAYERS, KEEP, BAR, BAR_BATCH = (3, 6, 9), 0.7, 0.85, 32
+PARTS = ("stack forward", "stack training", "model forward", "model training")
 
 
 class Case:
@@ -84,21 +85,27 @@ class Case:
         out = model(self.images)
         return sum((each.float().square().mean() for each in out.outputs), start=sum(out.losses.values()))
 
-    def calls(self, what: str) -> dict[str, Callable[[], Any]]:
-        """What is timed: one callable a model."""
-        return {name: self._call(what, model) for name, model in self.models.items()}
+    def calls(self, what: str, form: Callable[[Any], Any] = lambda call: call) -> dict[str, Callable[[], Any]]:
+        """What is timed, one callable a model; ``form`` makes something else of its forward, such as a compiled one."""
+        for model in self.models.values():
+            model.train(what == "model training")
+        return {name: self._call(what, model, form) for name, model in self.models.items()}
 
-    def _call(self, what: str, model: Any) -> Callable[[], Any]:
+    def _call(self, what: str, model: Any, form: Callable[[Any], Any]) -> Callable[[], Any]:
         trains = what.endswith("training")
+
+        def forward() -> Tensor:
+            if what.startswith("stack"):
+                value = self.stack(model)
+                return value.float().square().mean() if trains else value
+            return self.loss(model) if trains else model(self.images)
+
+        formed = form(forward)
 
         def run() -> None:
             model.zero_grad(set_to_none=True)
             with precision(self.device), nullcontext() if trains else torch.no_grad():
-                if what.startswith("stack"):
-                    value = self.stack(model)
-                    value = value.float().square().mean() if trains else value
-                else:
-                    value = self.loss(model) if trains else model(self.images)
+                value = formed()
             if trains:
                 value.backward()
 
@@ -115,16 +122,15 @@ class Case:
 
 def measure(case: Case, repeats: int) -> list[Row]:
     """All rows of a case."""
-    rows = []
-    for what in ("stack forward", "stack training", "model forward", "model training"):
-        for model in case.models.values():
-            model.train(what == "model training")
-        ratio = case.mac_ratio(what)
-        seconds = interleaved(case.calls(what), case.device, repeats)
-        speedup, spread = paired_ratio(seconds, "plain", "pruned")
-        figures = {"macs": ratio, "speed-up": speedup, "spread": spread, "reached": speedup / ratio}
-        rows.append({"what": what, **figures, **best(seconds)})
-    return rows
+    return [figures(case, what, interleaved(case.calls(what), case.device, repeats)) for what in PARTS]
+
+
+def figures(case: Case, what: str, seconds: dict[str, list[float]]) -> Row:
+    """What the times of the calls say of one part."""
+    ratio = case.mac_ratio(what)
+    speedup, spread = paired_ratio(seconds, "plain", "pruned")
+    row = {"what": what, "macs": ratio, "speed-up": speedup, "spread": spread, "reached": speedup / ratio}
+    return row | best(seconds)
 
 
 def table(rows: list[Row]) -> str:

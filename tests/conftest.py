@@ -12,12 +12,34 @@ os.environ["MPLBACKEND"] = "Agg"
 import random
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 MOST_WORKERS = 4  # each imports everything first
+TESTS = Path(__file__).parent
+GPU_TESTS = (TESTS / "gpu", TESTS / "recipes" / "run" / "graph")
+"""The folders that hold tests marked ``gpu``."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--gpu-device",
+        choices=("auto", "cpu"),
+        default="auto",
+        help="where tests/gpu runs: on a CUDA device where there is one, or on the CPU, to see that the tests work",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """``-m gpu`` reads the folders of its tests alone: importing the others would take a large part of its minutes."""
+    if config.option.markexpr != "gpu" or not collection_path.is_relative_to(TESTS):
+        return None
+    inside = any(collection_path.is_relative_to(folder) for folder in GPU_TESTS)
+    above = collection_path.is_dir() and any(folder.is_relative_to(collection_path) for folder in GPU_TESTS)
+    return None if inside or above else True
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,7 +50,14 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """
     started_by_us = hasattr(config, "workerinput")
     named = all(".py" in argument for argument in config.args)
-    if started_by_us or named or config.getoption("numprocesses", 0) is not None or config.getoption("usepdb"):
+    skipped = config.option.markexpr == "gpu" and config.option.gpu_device == "auto" and not torch.cuda.is_available()
+    if (
+        started_by_us
+        or named
+        or skipped
+        or config.getoption("numprocesses", 0) is not None
+        or config.getoption("usepdb")
+    ):
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     config.option.numprocesses = min(cores, MOST_WORKERS) if cores > 1 else 0

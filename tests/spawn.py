@@ -1,4 +1,4 @@
-"""Runs a function in several gloo processes and raises each rank's traceback in the parent."""
+"""Runs a function in several processes, joined by gloo or NCCL, and raises each rank's traceback in the parent."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ import torch.multiprocessing as mp
 TIMEOUT = 120  # seconds; a rank that waits for a dead one must not hang the suite
 
 
-def _entry(rank: int, world: int, folder: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _entry(
+    rank: int, world: int, folder: str, backend: str, function: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
     from datetime import timedelta
 
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
     try:
+        if backend == "nccl":
+            torch.cuda.set_device(rank)  # each rank has a GPU of its own
         dist.init_process_group(
-            "gloo",
+            backend,
             store=dist.FileStore(str(Path(folder) / "store"), world),
             rank=rank,
             world_size=world,
@@ -38,7 +42,7 @@ def _entry(rank: int, world: int, folder: str, function: Callable[..., Any], arg
             dist.destroy_process_group()
 
 
-def run(function: Callable[..., Any], *args: Any, world: int = 2) -> list[Any]:
+def run(function: Callable[..., Any], *args: Any, world: int = 2, backend: str = "gloo") -> list[Any]:
     """What `function(rank, world, *args)` returned on each rank.
 
     Raises:
@@ -46,7 +50,9 @@ def run(function: Callable[..., Any], *args: Any, world: int = 2) -> list[Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         context = mp.get_context("spawn")
-        ranks = [context.Process(target=_entry, args=(rank, world, folder, function, args)) for rank in range(world)]
+        ranks = [
+            context.Process(target=_entry, args=(rank, world, folder, backend, function, args)) for rank in range(world)
+        ]
         for process in ranks:
             process.start()
         for process in ranks:

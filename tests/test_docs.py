@@ -7,6 +7,7 @@ are parsed; of others the file and the options must exist.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import functools
@@ -146,14 +147,28 @@ def test_command(command: str, shown: str | None, capsys: pytest.CaptureFixture[
         assert all((ROOT / word).exists() for word in words[3:]), command
     elif words[0] in ("python", "torchrun"):
         check_options(words)
+    elif words[0] == "pytest":
+        check_pytest(words[1:])
     else:
-        assert command == "pytest" or command.startswith(SKIPPED_COMMANDS), f"no check is known for {command!r}"
+        assert command.startswith(SKIPPED_COMMANDS), f"no check is known for {command!r}"
 
 
 def check_extras(command: str) -> None:
     extras = re.findall(r"\[([\w,]+)\]", command)
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert all(name in declared for extra in extras for name in extra.split(",")), command
+
+
+def check_pytest(words: list[str]) -> None:
+    """Markers and options that are declared, and paths that are there."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    markers = [each.split(":")[0] for each in settings["markers"]]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("paths", nargs="*")
+    parser.add_argument("-m", dest="marker", choices=markers)
+    parser.add_argument("--gpu-device", choices=["auto", "cpu"])  # of tests/conftest.py
+    given = parser.parse_args(words)
+    assert all((ROOT / path).exists() for path in given.paths), words
 
 
 def check_options(words: list[str]) -> None:
