@@ -12,15 +12,33 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 # Public: none; torch.export documents its inputs and outputs in terms of this module.
+from torch.utils._pytree import SequenceKey, TreeSpec
 from torch.utils._pytree import keystr as keystr
 from torch.utils._pytree import register_pytree_node as register_pytree_node
 from torch.utils._pytree import tree_flatten as tree_flatten
-from torch.utils._pytree import tree_flatten_with_path as tree_flatten_with_path
 from torch.utils._pytree import tree_leaves as tree_leaves
-from torch.utils._pytree import tree_leaves_with_path as tree_leaves_with_path
 from torch.utils._pytree import tree_map as tree_map
 from torch.utils._pytree import tree_map_only as tree_map_only
 from torch.utils._pytree import tree_unflatten as tree_unflatten
+
+
+def tree_flatten_with_path(tree: Any) -> tuple[list[tuple[Any, Any]], TreeSpec]:
+    """Leaves with their paths, and how they were put together.
+
+    Leaves are numbered where a class is registered without the names of its parts, as transformers does up to 5.12.
+    Public: none, as above.
+    """
+    try:
+        return torch.utils._pytree.tree_flatten_with_path(tree)
+    except ValueError:
+        leaves, spec = tree_flatten(tree)
+        return [((SequenceKey(number),), leaf) for number, leaf in enumerate(leaves)], spec
+
+
+def tree_leaves_with_path(tree: Any) -> list[tuple[Any, Any]]:
+    """Leaves with their paths, as `tree_flatten_with_path` gives them. Public: none, as above."""
+    return tree_flatten_with_path(tree)[0]
+
 
 # Public: the tuple (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), which misses classes that other
 # packages derive from this one.

@@ -94,14 +94,14 @@ def open_clip_tower() -> nn.Module:
 
 class Row(NamedTuple):
     build: Callable[[], nn.Module]
-    auto: str | tuple[str, ...]  # what the bare call takes, as the end of the path
+    auto: str  # what the bare call takes, as the end of the path
     depth: int = 3
 
 
 ROWS = [
-    Row(vit, ("layers", "encoder.layer")),  # as older releases of transformers 5 call it
-    Row(deit, ("layers", "encoder.layer")),
-    Row(deit_with_teacher, ("layers", "encoder.layer")),
+    Row(vit, "layers"),
+    Row(deit, "layers"),
+    Row(deit_with_teacher, "layers"),
     Row(dinov2, "layer"),
     Row(dinov2_registers, "layer"),
     Row(siglip, "layers"),

@@ -509,7 +509,8 @@ def test_exports_for_any_number_of_clips() -> None:
 @pytest.mark.usefixtures("cuda_in_use")
 def test_runs_in_onnx(tmp_path: Path, recover: bool | str) -> None:
     pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
+    # Up to 1.23 its optimizer fuses the products of 64-bit numbers into an operation it has for 32 bits alone.
+    runtime = pytest.importorskip("onnxruntime", minversion="1.24")
     model, x = wrap(build(), recover=recover).float(), poses().float()
     torch.onnx.export(model, (x,), tmp_path / "model.onnx", dynamo=True, verbose=False)
     session = runtime.InferenceSession(tmp_path / "model.onnx")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from torch import Tensor, nn
+
+from cycledistill.plugin import torch_private
 
 LIBRARY = Path(__file__).resolve().parents[2] / "cycledistill"
 HOME = LIBRARY / "plugin" / "torch_private.py"
@@ -82,3 +84,18 @@ def test_every_private_name_says_what_would_replace_it() -> None:
             assert any(line.startswith("# Public:") for line in comment), f"line {node.lineno}: {node.module}"
         elif isinstance(node, ast.FunctionDef):
             assert "Public:" in (ast.get_docstring(node) or ""), node.name
+
+
+def test_leaves_of_a_class_registered_without_names_are_numbered() -> None:
+    class Pair:
+        def __init__(self, one: int, two: int) -> None:
+            self.parts = [one, two]
+
+    def rebuild(parts: Iterable[int], _: None) -> Pair:
+        return Pair(*parts)
+
+    torch_private.register_pytree_node(Pair, lambda pair: (pair.parts, None), rebuild)
+    pairs = torch_private.tree_leaves_with_path({"a": Pair(3, 4)})
+    assert [(torch_private.keystr(path), leaf) for path, leaf in pairs] == [("[0]", 3), ("[1]", 4)]
+    pairs = torch_private.tree_leaves_with_path({"a": [3]})
+    assert [(torch_private.keystr(path), leaf) for path, leaf in pairs] == [("['a'][0]", 3)]
