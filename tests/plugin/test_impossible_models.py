@@ -26,7 +26,7 @@ from cycledistill import (
     wrap_hourglass,
     wrap_pruning,
 )
-from cycledistill.plugin.install import handle_of
+from cycledistill.plugin.handle import KINDS, handle_of
 from tests import toys
 from tests.oracle import snapshot
 from tests.prune.oracle import images, vit
@@ -198,7 +198,7 @@ def test_the_model_of_this_file_is_possible(verb: Verb) -> None:
 
 
 @each_verb
-@pytest.mark.parametrize("kind", ["cyclic", "pruning", "hourglass"])
+@pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("value", [2.5, "module", "inside"])
 def test_attributes_of_the_models_own_are_no_handles_of_other_verbs(verb: Verb, kind: str, value: Any) -> None:
     if kind == verb.kind and value != "inside":
