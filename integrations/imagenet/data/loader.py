@@ -25,6 +25,7 @@ from cycledistill.recipes.run.seeding import IMAGE, STREAM, derive_seed, seeded
 
 from .augment import Augmentation, train_transform
 from .splits import Images, ImageSets
+from .tensors import take_tensors
 
 _logger = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ class TrainLoader:
         if images.streams:
             self.loader = self._stream(img_size, workers)
         else:
+            if self.dataset.tensors:
+                take_tensors(self.transform)
             self.dataset.transform = self.transform
             self.order = SeededOrder(len(self.dataset), seed, repeats, rank, world_size)
             if len(self.order) < batch_size:
