@@ -3,9 +3,10 @@
     python benchmarks/image_rates.py                   # one core: Pillow, TorchCodec, and what else there is
     python benchmarks/image_rates.py --device cuda     # JPEGs decoded and cropped on a GPU instead
 
-Made JPEGs of 500x375, the augmentation of the recipe deit_tiny at 224 pixels. "Whole" is what ``data.decoder`` chooses:
-an image from its file to normalised numbers, and batches of them. Process CPU time on one thread, medians of interleaved
-rounds; on a GPU the clock on the wall. Cores are what the training steps in the committed records of a GPU would need.
+Made JPEGs of 500x375, the augmentation of the recipe deit_tiny at 224 pixels. "Whole" is what ``data.decoder`` chooses,
+what a worker does from files to a batch, of normalised numbers or of bytes. Process CPU time on one thread, medians of
+interleaved rounds; on a GPU the clock on the wall. Cores are what the training steps in the committed records of a GPU
+would need. Needs ``pip install cycledistill[imagenet,torchcodec]``.
 """
 
 from __future__ import annotations
@@ -25,17 +26,16 @@ import numpy as np
 import torch
 from common import RESULTS, Row, columns, conditions, progress, show, start, study_parser, versions, write
 from PIL import Image
-from timm.data.random_erasing import RandomErasing
-from timm.data.transforms import RandomResizedCropAndInterpolation
+from timm.data.transforms import MaybeToTensor, RandomResizedCropAndInterpolation
 from torch.utils.data import default_collate
 from torchcodec.decoders import decode_jpeg
-from torchvision.transforms import Normalize, v2
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from cycledistill.integrations.imagenet.data.augment import Augmentation, train_transform
 from cycledistill.integrations.imagenet.data.loader import SeededOrder
 from cycledistill.integrations.imagenet.data.splits import ImageSource, StrictImages, open_images
-from cycledistill.integrations.imagenet.data.tensors import PictureToTensor, TensorCrop, decode, take_tensors
+from cycledistill.integrations.imagenet.data.tensors import as_bytes, decode, leave_bytes
 
 PICTURE, SIZE, BATCH = (500, 375), 224, 64
 Work = dict[str, Callable[[], Any]]
@@ -92,12 +92,12 @@ def stages(decoder: str, files: list[bytes]) -> Work:
     transform = train_transform(Augmentation(), SIZE)
     read: Callable[[bytes], Any] = pillow
     if decoder == "torchcodec":
-        take_tensors(transform)
+        leave_bytes(transform)
         read = tensors
     crop, *others = transform.transforms
-    last = next(at for at, step in enumerate(others) if isinstance(step, (Normalize, PictureToTensor)))
-    first = last if decoder == "torchcodec" else last - 1  # timm makes numbers and normalises them in two steps
-    parts = {"crop": [crop], "flip, RandAugment": others[:first], "numbers, erasing": others[first:]}
+    first = next(at for at, step in enumerate(others) if step is as_bytes or isinstance(step, MaybeToTensor))
+    last = "bytes" if decoder == "torchcodec" else "numbers, erasing"
+    parts = {"crop": [crop], "flip, RandAugment": others[:first], last: others[first:]}
     work: Work = {"decode": lambda: [read(data) for data in files]}
     images = [read(data) for data in files]
     for name, steps in parts.items():
@@ -117,7 +117,8 @@ def others(files: list[bytes]) -> Work:
         "torchvision, RandAugment of tensors": lambda: [randaugment(crop) for crop in crops],
     }
     try:
-        from torchvision.io import ImageReadMode, decode_jpeg as older
+        from torchvision.io import ImageReadMode
+        from torchvision.io import decode_jpeg as older
     except ImportError:  # deprecated since torchvision 0.29
         return work
     encoded = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files]
@@ -209,7 +210,7 @@ def main() -> None:
                 images = open_images(ImageSource(dir=folder, val_split="val", decoder=decoder)).train
                 images.transform = train_transform(Augmentation(), SIZE)
                 if decoder == "torchcodec":
-                    take_tensors(images.transform)
+                    leave_bytes(images.transform)
                 work |= {f"{decoder}, whole": lambda images=images: whole(images, 0), **stages(decoder, files)}
             work |= others(files)
         rows = measure(work, len(files), options.repeats, device)

@@ -38,8 +38,8 @@ class ImageSource:
     ``dataset`` empty: found out from what lies under ``dir`` (Parquet files, class folders or tar files named after
     the split). Otherwise one of timm's names: ``hfds/...``, ``hfids/...``, ``wds/...``, ``tfds/...``.
     ``broken_images``: ``stop`` names the file and ends the run, ``skip`` takes the next image instead (timm's way).
-    ``decoder``: what decodes and crops training images; ``torchcodec`` gives the same images as ``pillow`` but for
-    rounding, in less time (see ``tensors.py``).
+    ``decoder``: what decodes and crops training images; ``torchcodec`` gives the crops and changes of ``pillow`` in
+    less time, and leaves normalising and erasing to the device (see ``tensors.py``).
     """
 
     dir: str | None = None
@@ -62,6 +62,11 @@ class ImageSets:
     def streams(self) -> bool:
         """Whether the images arrive as a stream (WebDataset, TFDS) and not by number."""
         return isinstance(self.train, IterableImageDataset)
+
+    @property
+    def tensors(self) -> bool:
+        """Whether the training images are decoded to tensors and not to pictures."""
+        return isinstance(self.train, StrictImages) and self.train.tensors
 
 
 class StrictImages(Dataset[Any]):

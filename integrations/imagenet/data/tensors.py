@@ -1,7 +1,11 @@
-"""Training images decoded and cropped as tensors: the pictures, crops and draws of the Pillow way, in less time.
+"""Training images as bytes: decoded and cropped as tensors, and made numbers of no earlier than on the device.
 
 TorchCodec decodes a JPEG to the very pixels Pillow does, and torchvision resizes bytes with vector instructions. What
-follows (flip, RandAugment, colour jitter) stays with timm and Pillow, which are faster at it than tensors.
+follows (flip, RandAugment, colour jitter) stays with timm and Pillow, which are faster at it than tensors. A batch of
+bytes is a quarter of one of numbers, which cost a worker time to make and to copy.
+
+Crops, flips and what follows draw the numbers that they draw the Pillow way; resized bytes differ by rounding, at most
+2 of 256 levels. Only erasing draws others, since it happens to the batch.
 """
 
 from __future__ import annotations
@@ -60,16 +64,17 @@ def decode(source: BinaryIO, image: Image.Image) -> Tensor:
         raise OSError(f"TorchCodec: {error}") from error
 
 
-def take_tensors(transform: Any) -> None:
-    """Let timm's transform of training pictures take bytes (3, H, W) instead of pictures.
+def leave_bytes(transform: Any) -> Finish:
+    """Let timm's transform of training pictures take bytes (3, H, W) and end in bytes (H, W, 3).
 
-    Every random number is drawn as before. The result differs by the rounding of resized bytes (at most 2 of 256 levels
-    before RandAugment) and of normalisation (1e-6).
+    Returns:
+        What is left to be done with a batch of them on its device.
     """
+    erase = next((step for step in transform.transforms if isinstance(step, RandomErasing)), None)
     *changes, normalise = (step for step in transform.transforms if not isinstance(step, RandomErasing | MaybeToTensor))
-    erase = [step for step in transform.transforms if isinstance(step, RandomErasing)]
     crop, *others = changes
-    transform.transforms = [TensorCrop(crop), *others, PictureToTensor(normalise.mean, normalise.std), *erase]
+    transform.transforms = [TensorCrop(crop), *others, as_bytes]
+    return Finish(normalise.mean, normalise.std, erase)
 
 
 class TensorCrop(RandomResizedCropAndInterpolation):
@@ -91,18 +96,33 @@ class TensorCrop(RandomResizedCropAndInterpolation):
         return Image.fromarray(crop.permute(1, 2, 0).contiguous().numpy())
 
 
-class PictureToTensor:
-    """From a picture to normalised numbers (3, H, W), in one pass over them.
+def as_bytes(picture: Image.Image) -> Tensor:
+    """A picture as bytes (H, W, 3)."""
+    return torch.from_numpy(np.array(picture))
+
+
+class Finish:
+    """Normalise a batch of bytes and erase places in it, on the device it is on.
+
+    Erasing draws from the generators as they are: in a run from the step's seed, and on a GPU from the GPU's generator.
 
     Args:
         mean: Of the three channels, as fractions of white.
         std: Their standard deviations.
+        erase: timm's random erasing, or nothing.
     """
 
-    def __init__(self, mean: Tensor, std: Tensor):
+    def __init__(self, mean: Tensor, std: Tensor, erase: RandomErasing | None):
         self.mean, self.factor = (255 * mean).view(3, 1, 1), (1 / (255 * std)).view(3, 1, 1)
+        self.erase = erase
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        """Convert one picture."""
-        values = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-        return torch.empty(values.shape).copy_(values).sub_(self.mean).mul_(self.factor)
+    def __call__(self, images: Tensor) -> Tensor:
+        """Bytes (B, H, W, 3) to numbers (B, 3, H, W)."""
+        if self.mean.device != images.device:  # once: a copy from the CPU would wait for the device at every step
+            self.mean, self.factor = self.mean.to(images.device), self.factor.to(images.device)
+        images = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        images = images.sub_(self.mean).mul_(self.factor)
+        if self.erase is None:
+            return images
+        self.erase.device = images.device
+        return self.erase(images)

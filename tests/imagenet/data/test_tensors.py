@@ -17,8 +17,8 @@ from PIL import Image
 from cycledistill.integrations.imagenet.data.augment import Augmentation, train_transform
 from cycledistill.integrations.imagenet.data.loader import TrainLoader
 from cycledistill.integrations.imagenet.data.splits import open_images
-from cycledistill.integrations.imagenet.data.tensors import decode, take_tensors
-from cycledistill.integrations.imagenet.recipe import Recipe
+from cycledistill.integrations.imagenet.data.tensors import decode, leave_bytes
+from cycledistill.integrations.imagenet.recipe import Recipe, RecipeError, load_recipe
 from cycledistill.recipes.errors import DataError
 from cycledistill.recipes.run.seeding import seeded
 from tests.imagenet.pictures import SIZE
@@ -80,9 +80,9 @@ def test_a_torn_jpeg_is_an_error_as_with_pillow():
 def both_ways(augment: Augmentation, picture: Image.Image, seed: int) -> list[tuple[torch.Tensor, object]]:
     """The transformed picture, by Pillow and by tensors, and where the generators were left."""
     pillow, tensors = train_transform(augment, 48), train_transform(augment, 48)
-    take_tensors(tensors)
+    finish = leave_bytes(tensors)
     found = []
-    for transform, image in ((pillow, picture), (tensors, as_tensor(picture))):
+    for transform, image in ((pillow, picture), (lambda image: finish(tensors(image)[None])[0], as_tensor(picture))):
         with seeded(seed):
             values = transform(image)
             left = random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
@@ -125,7 +125,7 @@ def batches(recipe: Recipe, epoch: int = 0, start: int = 0) -> list[tuple[torch.
         open_images(data), recipe.augment, SIZE, batch_size=data.batch_size, workers=data.workers, repeats=data.repeats
     )
     loader.epoch, loader.start = epoch, start
-    return list(loader)
+    return [(loader.finish(images), labels) for images, labels in loader]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -137,7 +137,8 @@ def test_batches_have_the_order_of_pillow_and_can_be_entered_anywhere(tiny, work
         assert torch.equal(labels, labels_)
         torch.testing.assert_close(images, images_, rtol=0, atol=2 / 255 / min(PLAIN.std) + 1e-5)
         assert not torch.equal(images, images_)  # the key has an effect
-    recipe.data.workers = workers
+    recipe = replace(recipe, augment=Augmentation(erase=0.0))
+    whole, recipe.data.workers = batches(recipe, epoch=1), workers
     for (images, labels), (images_, labels_) in zip(whole[2:], batches(recipe, 1, start=2), strict=True):
         assert torch.equal(labels, labels_)
         assert torch.equal(images, images_)
@@ -157,7 +158,9 @@ def test_a_broken_image_is_named(tiny, folder_dir):
 def test_evaluation_stays_with_pillow(tiny):
     pytest.importorskip("torchcodec")
     images = open_images(replace(tiny.data, decoder="torchcodec"))
-    assert (images.train.tensors, images.validation.tensors) == (True, False)
+    assert images.tensors
+    assert images.train.tensors
+    assert not images.validation.tensors
 
 
 def test_without_torchcodec_the_run_does_not_begin(tiny, monkeypatch):
@@ -165,3 +168,41 @@ def test_without_torchcodec_the_run_does_not_begin(tiny, monkeypatch):
     with pytest.raises(DataError, match=r"pip install cycledistill\[torchcodec\], or pass data.decoder=pillow"):
         open_images(replace(tiny.data, decoder="torchcodec"))
     open_images(tiny.data)
+
+
+@pytest.mark.filterwarnings("ignore:")  # webdataset's own
+def test_a_stream_stays_with_pillow(tiny, tmp_path):
+    pytest.importorskip("torchcodec")
+    pytest.importorskip("webdataset")
+    for split in ("train", "val"):
+        (tmp_path / f"{split}-0.tar").write_bytes(b"")
+    splits = {"train_split": "train-{0..0}.tar|16", "val_split": "val-{0..0}.tar|8"}
+    source = replace(tiny.data, dir=str(tmp_path), dataset="wds/x", decoder="torchcodec", **splits)
+    with pytest.raises(DataError, match=r"data\.dataset='wds/x' come as a stream.*data\.decoder=pillow"):
+        open_images(source)
+
+
+def test_another_decoder_is_refused():
+    with pytest.raises(RecipeError, match=r"data\.decoder.*gpu"):
+        load_recipe({"data": {"decoder": "gpu"}})
+
+
+def test_workers_send_bytes(tiny):
+    pytest.importorskip("torchcodec")
+    loader = TrainLoader(open_images(replace(tiny.data, decoder="torchcodec")), tiny.augment, SIZE, batch_size=4)
+    images, _ = next(iter(loader))
+    assert (images.dtype, images.shape) == (torch.uint8, (4, SIZE, SIZE, 3))
+
+
+def test_erasing_in_a_batch_has_the_share_and_the_noise_of_one_image():
+    transform = train_transform(Augmentation(erase=0.25), 48)
+    finish = leave_bytes(transform)
+    with seeded(5):
+        images = finish(torch.full((400, 48, 48, 3), 128, dtype=torch.uint8))
+    clear = images[:, :, :1, :1].mode(0).values
+    erased = (images != clear).any(1)
+    share = erased.flatten(1).any(1).float().mean()
+    assert 0.19 < share < 0.31  # 0.25 and three standard deviations
+    noise = images.permute(0, 2, 3, 1)[erased]
+    assert abs(noise.mean()) < 0.02
+    assert abs(noise.std() - 1) < 0.02
