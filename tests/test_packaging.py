@@ -28,6 +28,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "source"
     rubbish = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "outputs", "venv")
     shutil.copytree(ROOT, source, symlinks=True, ignore=rubbish)
+    link = source / "cycledistill" / "integrations"
+    link.unlink()
+    link.write_text("../integrations")  # what git leaves in its place on Windows: nothing is built from it
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -66,6 +69,8 @@ def test_wheel_states_version_licence_and_extras(wheel: Path) -> None:
 def test_every_package_imports_the_same(origin: str, wheel: Path, tmp_path: Path) -> None:
     """With neither an editable install nor the repository's own folder to help (-S: no .pth file is read)."""
     home = ROOT
+    if origin == "checkout" and not (ROOT / "cycledistill" / "integrations").is_dir():
+        pytest.skip("git made no link here: the integrations are there once installed, not in a bare checkout")
     if origin == "wheel":
         home = tmp_path / "site"
         zipfile.ZipFile(wheel).extractall(home)

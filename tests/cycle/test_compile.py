@@ -86,6 +86,25 @@ def check_train_step(model: nn.Module, path: str, scheme: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_train_step_under_autocast_is_one_graph_equal_to_eager() -> None:
+    eager = wrap_cyclic(toys.make(depth=2).float(), 2, distill="sdpose")
+    model, (x, target) = copy.deepcopy(eager), toys.batch()
+    fast, counter = compiled(model)
+    for run in (fast, eager):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = run(x.float())
+            assert out.outputs[0].dtype == torch.bfloat16
+            CycleLoss(task)(out, target).backward()
+    assert_same_gradients(gradients(model), gradients(eager), rtol=0.02)  # of 16 bits
+    assert counter.frame_count == 1
+    model.eval()
+    eager.eval()
+    model.cyclic.exit = eager.cyclic.exit = 2
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert_same(fast(x.float()), eager(x.float()), rtol=0.02)
+
+
 def test_criterion_may_be_compiled_with_the_model() -> None:
     model = wrap_cyclic(toys.make(depth=2), 2, distill=Distill(token_weight=0.1))
     eager = copy.deepcopy(model)

@@ -480,6 +480,18 @@ def test_compiles_whole(kind: type[nn.Module], recover: bool | str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("cuda_in_use")
+def test_compiles_whole_under_autocast() -> None:
+    model, x = wrap(build().float(), recover="linear"), poses().float()
+    fast = torch.compile(model, backend="aot_eager", fullgraph=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        want = model(x)
+        index = model.hourglass.index
+        torch.testing.assert_close(fast(x), want, rtol=0.05, atol=0.05)
+    assert torch.equal(model.hourglass.index, index)  # chosen in full precision
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("select", ["tpc", "uniform", "motion", "attention"])
 @pytest.mark.usefixtures("cuda_in_use")
 def test_exports(select: str) -> None:
