@@ -70,6 +70,21 @@ def test_the_pixels_are_those_of_pillow(make: Callable[[], io.BytesIO]):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: encoded(photograph().convert("CMYK")),
+        lambda: encoded(photograph(), exif=turned()),
+        lambda: encoded(photograph(), "PNG"),
+    ],
+    ids=["cmyk", "turned", "png"],
+)
+def test_what_is_no_plain_jpeg_is_left_to_pillow(make: Callable[[], io.BytesIO], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    with Image.open(make()) as image:
+        assert decode(io.BytesIO(), image).shape == (3, 75, 100)
+
+
 def test_a_torn_jpeg_is_an_error_as_with_pillow():
     pytest.importorskip("torchcodec")
     source = io.BytesIO(encoded(photograph()).getvalue()[:1500])
