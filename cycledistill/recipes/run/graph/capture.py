@@ -55,16 +55,19 @@ class CudaCapture:
     def record(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
         """See `Capture`."""
         graph = torch.cuda.CUDAGraph()
+        # of this thread alone: that of a loader pins memory meanwhile, which would end the capture
+        capturing = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
         try:
-            # of this thread alone: that of a loader pins memory meanwhile, which would end the capture
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            # a capture that cannot be ended leaves its stream entered; the outer context leaves it whatever happens
+            with torch.cuda.stream(self._stream), capturing:
                 result = work()
         except RuntimeError as error:
             first = _first(error)
             if not isinstance(first, Exception):  # Ctrl-C
                 raise first from None
+            self._pool = torch.cuda.graph_pool_handle()  # that of the failed one may still count it
             self._mend_generator()
-            raise NotCapturableError(f"the capture failed: {first_line(first)}") from error
+            raise NotCapturableError(f"the capture failed: {first_line(first)}{_aftermath()}") from error
         return graph.replay, result
 
     def _mend_generator(self) -> None:
@@ -89,6 +92,15 @@ def open_capture(accelerator: Any) -> Capture:
     if accelerator.scaler is not None:
         raise NotCapturableError("run.precision=fp16 reads back in each step whether to skip it; bf16 does not")
     return CudaCapture(device)
+
+
+def _aftermath() -> str:
+    """What else a failed capture may do. Before 2.12 the allocator may go on as if it were under way."""
+    return (
+        ""
+        if torch.__version__ >= (2, 12)
+        else "; before torch 2.12 later allocations may fail, too: go on in a new process"
+    )
 
 
 def _first(error: BaseException) -> BaseException:
