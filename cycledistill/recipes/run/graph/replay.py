@@ -108,14 +108,12 @@ class GraphedStep:
 
     def _graphs_for(self, inputs: Inputs, logs: bool) -> _Graphs | None:
         """The graphs of this shape and these settings; none where there can be none."""
-        if self._baked is None:
-            self._baked = BakedNumbers(self.eager.task, self.eager.optimizer)
-        numbers = self._baked.now()
-        key = (logs, tuple((each.shape, each.dtype) for each in inputs), numbers)
-        if key in self._graphs:
-            return self._graphs[key]
+        shapes = tuple((each.shape, each.dtype) for each in inputs)
+        numbers = self._baked.now() if self._baked else ()
+        if (logs, shapes, numbers) in self._graphs:
+            return self._graphs[logs, shapes, numbers]
         try:
-            if len(self._graphs) == MOST_GRAPHS:
+            if self._baked and len(self._graphs) == MOST_GRAPHS:
                 changed = self._baked.difference(self._last, numbers) or "the shapes of its batches"
                 raise NotCapturableError(f"it would need more than {MOST_GRAPHS} graphs: there changes {changed}")
             graphs = self._captured(inputs, logs)
@@ -125,7 +123,9 @@ class GraphedStep:
             _logger.warning("run.compile=graph: the steps run eagerly: %s", self.reason)
             return None
         if graphs is not None:
-            self._graphs[key], self._last = graphs, numbers
+            assert self._baked is not None
+            self._last = self._baked.now()  # what the warm-up began is among them
+            self._graphs[logs, shapes, self._last] = graphs
         return graphs
 
     def _captured(self, inputs: Inputs, logs: bool) -> _Graphs | None:
@@ -148,13 +148,18 @@ class GraphedStep:
 
     def _warm_up(self, own: Inputs, logs: bool) -> None:
         """Run the step as it will be captured, and look for what a graph could not hold."""
-        assert self._baked is not None
+        known = self._baked or BakedNumbers(self.eager.task, self.eager.optimizer)
+        begun = known.now()
         for number in range(_WARM_UPS):
-            before = self._baked.now()
             with watched(self.capture.device) if number == 0 else nullcontext():
                 self.eager.gradients(own, logs)
                 self._update_on_device()
-        changed = self._baked.difference(before, self._baked.now())
+            if number == 0:  # chosen after a step, which a run that goes on from a checkpoint has not done before
+                self._baked = self._baked or BakedNumbers(self.eager.task, self.eager.optimizer)
+                before = self._baked.now()
+        assert self._baked is not None
+        changed = known.difference(begun, known.now(), may_begin=True)
+        changed = changed or self._baked.difference(before, self._baked.now())
         if changed:
             raise NotCapturableError(f"the step itself changes a number, which a graph would keep: {changed}")
 

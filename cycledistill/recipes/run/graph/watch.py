@@ -20,7 +20,8 @@ _READ_BACK = set(
     "_local_scalar_dense allclose bincount embedding_renorm_ equal histc is_nonzero item masked_select nonzero "
     "repeat_interleave _unique _unique2 unique_consecutive unique_dim "
     # of linear algebra what looks for failure: the solvers do by the first one, the others inside
-    "_linalg_check_errors linalg_eig _linalg_eigh _linalg_eigvals linalg_lstsq linalg_matrix_exp linalg_pinv _linalg_svd".split()
+    "_linalg_check_errors linalg_eig _linalg_eigh _linalg_eigvals _linalg_svd linalg_lstsq linalg_matrix_exp "
+    "linalg_pinv".split()
 )
 """Operators whose result, its shape, or whether there is one, the CPU has to know."""
 _TAKE = {"index", "_unsafe_index"}

@@ -176,7 +176,7 @@ class Counts(nn.Linear):
     ("model", "reason"),
     [
         (Reads(3, 3), r"the step reads values back from the device \(.*test_watch\.py, line \d+\)"),
-        (Counts(), r"the step itself changes a number, which a graph would keep: seen, 3 -> 4"),
+        (Counts(), r"the step itself changes a number, which a graph would keep: seen, 1 -> 4"),
     ],
     ids=["reads", "counts"],
 )
