@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,14 @@ _logger = logging.getLogger(__name__)
 MOST_GRAPHS = 8
 """Shapes and settings a run may go through; more change too often for graphs to be of use."""
 _WARM_UPS = 3
+
+
+class _Key(NamedTuple):
+    """What a step's graphs are good for."""
+
+    logs: bool
+    shapes: tuple[Hashable, ...]
+    numbers: tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,7 @@ class GraphedStep:
         self.reason = ""
         """Why no graph is used any more; empty while they are."""
         self._baked: BakedNumbers | None = None
-        self._last: tuple[Hashable, ...] = ()
-        self._graphs: dict[Hashable, _Graphs] = {}
+        self._graphs: dict[_Key, _Graphs] = {}
         self._current: _Graphs | None = None
 
     def set_rate(self, rate: float) -> None:
@@ -109,12 +117,12 @@ class GraphedStep:
     def _graphs_for(self, inputs: Inputs, logs: bool) -> _Graphs | None:
         """The graphs of this shape and these settings; none where there can be none."""
         shapes = tuple((each.shape, each.dtype) for each in inputs)
-        numbers = self._baked.now() if self._baked else ()
-        if (logs, shapes, numbers) in self._graphs:
-            return self._graphs[logs, shapes, numbers]
+        key = _Key(logs, shapes, self._baked.now() if self._baked else ())
+        if key in self._graphs:
+            return self._graphs[key]
         try:
-            if self._baked and len(self._graphs) == MOST_GRAPHS:
-                changed = self._baked.difference(self._last, numbers) or "the shapes of its batches"
+            if len(self._graphs) == MOST_GRAPHS:
+                changed = self._difference(next(reversed(self._graphs)), key)
                 raise NotCapturableError(f"it would need more than {MOST_GRAPHS} graphs: there changes {changed}")
             graphs = self._captured(inputs, logs)
         except (NotCapturableError, torch.OutOfMemoryError) as error:
@@ -124,9 +132,15 @@ class GraphedStep:
             return None
         if graphs is not None:
             assert self._baked is not None
-            self._last = self._baked.now()  # what the warm-up began is among them
-            self._graphs[logs, shapes, self._last] = graphs
+            self._graphs[key._replace(numbers=self._baked.now())] = graphs  # what the warm-up began is among them
         return graphs
+
+    def _difference(self, before: _Key, after: _Key) -> str:
+        """In words, what another graph is needed for."""
+        assert self._baked is not None
+        if before.shapes != after.shapes:
+            return "the shapes of its batches"
+        return self._baked.difference(before.numbers, after.numbers) or "whether its measures are logged"
 
     def _captured(self, inputs: Inputs, logs: bool) -> _Graphs | None:
         """The graphs of a step on copies of these inputs; none while the optimiser's state is not yet complete."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.recipes.run.graph.optimizer import portable_state
-from cycledistill.recipes.run.graph.replay import GraphedStep
+from cycledistill.recipes.run.graph.replay import MOST_GRAPHS, GraphedStep
 from cycledistill.recipes.run.step import EagerStep
 from tests.recipes.run.graph.tape import TapeCapture
 
@@ -154,3 +154,15 @@ def test_of_what_changes_its_type_is_told_and_no_content(caplog: pytest.LogCaptu
         run(step, count)
     (said,) = caplog.messages
     assert said.endswith("a number, which a graph would keep: 0.value, list -> list")
+
+
+def test_that_it_is_the_logs_which_ask_for_one_graph_more_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    step = GraphedStep(step_of(Net(1.0, float)), TapeCapture())
+    for count in range(MOST_GRAPHS + 2):
+        step.eager.model.value = float(count)
+        run(step, count + 1)
+        if count == MOST_GRAPHS:
+            step.gradients((torch.zeros(2, 3),), logs=True)
+    assert [record.message.rpartition(": ")[2] for record in caplog.records] == [
+        "there changes whether its measures are logged"
+    ]

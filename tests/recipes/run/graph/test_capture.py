@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -89,13 +92,35 @@ def test_the_first_of_two_errors_is_the_reason(said: list[str], monkeypatch: pyt
     """A capture that was ended by an error ends in another one."""
 
     def work() -> None:
-        raise RuntimeError("Cannot copy between CPU and CUDA tensors\nand how to go on")
+        try:
+            {}["key"]
+        except KeyError:
+            raise RuntimeError("Cannot copy between CPU and CUDA tensors\nand how to go on") from None
 
     generators: list[Any] = []
     monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: generators.append("asked"))
     with pytest.raises(NotCapturableError, match="^the capture failed: Cannot copy between CPU and CUDA tensors$"):
         CudaCapture(CUDA).record(work)
     assert generators == ["asked"]
+
+
+def test_a_failed_capture_holds_nothing_of_its_step(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is short then, and nobody looks for cycles."""
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: None)
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def work() -> None:
+        activation = torch.zeros(3)
+        made.append(weakref.ref(activation))
+        raise RuntimeError("no")
+
+    gc.disable()
+    try:
+        with contextlib.suppress(NotCapturableError):
+            CudaCapture(CUDA).record(work)
+        assert made[0]() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("version", ["2.11.3", "2.12.0"])
