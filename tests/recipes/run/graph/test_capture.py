@@ -197,6 +197,7 @@ def test_a_run_alone_on_a_gpu_has_them(said: list[str]) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(torch.__version__ < (2, 12), reason="the allocator may end the process after it")
 def test_a_capture_that_was_invalidated_leaves_the_device_usable() -> None:
     """How many values a mask takes is read back, which ends the capture; its own end fails then."""
     if not torch.cuda.is_available():
