@@ -113,7 +113,11 @@ class Command:
         parser.add_argument(
             "--set", action="append", default=[], metavar="a.b=c", help="any key of the recipe; repeatable"
         )
-        parser.add_argument("--resume", metavar="PATH", help="a run, a checkpoint, or 'auto': the last in --output")
+        parser.add_argument(
+            "--resume",
+            metavar="PATH",
+            help="a run, a checkpoint, or 'auto': the last in --output; without --config by that run's own recipe",
+        )
         parser.add_argument(
             "--evaluate",
             metavar="PATH",
@@ -141,20 +145,35 @@ class Command:
         return 0
 
     def recipe(self, args: argparse.Namespace) -> Any:
-        """The recipe: what ``--config`` names, else with ``--evaluate`` that of the run; then flags, then ``--set``.
+        """The recipe: what ``--config`` names, else that of the run evaluated or resumed; then flags, then ``--set``.
 
         Raises:
             RecipeError: Unknown keys, wrong types or values, or ``--evaluate`` beside ``--resume``.
-            CheckpointError: What ``--evaluate`` names is no run and no checkpoint, and there is no ``--config``.
+            CheckpointError: What ``--evaluate`` or ``--resume`` names is no run and no checkpoint, and there is no
+                ``--config``.
         """
         if args.evaluate and args.resume:
             raise RecipeError("--evaluate and --resume exclude each other.")
-        source: Any = args.config
-        if args.evaluate and not args.config:
-            source = self._work("trained").stored_recipe(args.evaluate).to_dict()
         given = [(flag, getattr(args, flag.attribute)) for flag in self.flags]
         options = [(flag.key, flag.words.get(value, value)) for flag, value in given if value is not None]
-        return self._work("recipe").load_recipe(source, [*options, *args.set])
+        overrides = [*options, *args.set]
+        source: Any = args.config
+        if not source and args.evaluate:
+            source = self._work("trained").stored_recipe(args.evaluate).to_dict()
+        elif not source and args.resume:
+            source = self._resumed(args.resume, overrides)
+        return self._work("recipe").load_recipe(source, overrides)
+
+    def _resumed(self, resume: str, overrides: Sequence[str | tuple[str, Any]]) -> dict[str, Any] | None:
+        from cycledistill.recipes.run.trained import last_in, recipe_to_go_on  # they need PyTorch, and help does not
+
+        if resume == "auto":
+            output = [each for each in overrides if _key_of(each) == "run.output"]
+            checkpoint = last_in(self._work("recipe").load_recipe(None, output).run.output)
+            if checkpoint is None:
+                return None
+            resume = str(checkpoint)
+        return recipe_to_go_on(resume, self._work("trained").stored_recipe)
 
     def _summary(self, args: argparse.Namespace) -> dict[str, Any]:
         recipe = self.recipe(args)
@@ -164,6 +183,10 @@ class Command:
 
     def _work(self, module: str) -> Any:
         return importlib.import_module(f"{self.package}.{module}")
+
+
+def _key_of(override: str | tuple[str, Any]) -> str:
+    return override.partition("=")[0].strip() if isinstance(override, str) else override[0]
 
 
 def _message(error: Exception) -> str:
