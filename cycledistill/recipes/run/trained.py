@@ -45,7 +45,7 @@ def recipe_of_run(path: str | Path, load_recipe: Callable[[Mapping[str, Any]], R
     stored = read_recipe(folder, command)
     try:
         return load_recipe(stored["recipe"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
 
 

@@ -212,7 +212,7 @@ def test_what_is_evaluated_is_looked_at_and_not_guessed_by_its_name(name: str, t
     recipe = importlib.import_module(f"{command.package}.recipe").load_recipe(None, {"run.seed": 11})
     run = tmp_path / "r.pt"
     run.mkdir()
-    (run / "recipe.json").write_text(json.dumps({"recipe": recipe.to_dict()}))
+    (run / "recipe.json").write_text(json.dumps({"command": name, "recipe": recipe.to_dict()}))
     assert command.recipe(command.parser().parse_args(["--evaluate", str(run)])) == recipe
 
 
@@ -225,9 +225,14 @@ def test_a_run_of_another_command_is_said_to_be_one(name: str, tmp_path: Path, c
     (run / "recipe.json").write_text(json.dumps({"command": "other", "recipe": {"theirs": {}}}))
     assert command.main(["--evaluate", str(run)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {run} was trained by `cycledistill train other`, and is not")
-    (run / "recipe.json").write_text(json.dumps({"recipe": {"theirs": {}}}))  # from before it was recorded
+    (run / "recipe.json").write_text(json.dumps({"command": name, "recipe": {"theirs": {}}}))
     assert command.main(["--evaluate", str(run)]) == 2
     assert "is no recipe of this library: unknown key 'theirs'" in capsys.readouterr().err
+    for lacking, key in (({}, "command"), ({"command": name}, "recipe")):
+        (run / "recipe.json").write_text(json.dumps(lacking))
+        for flag in ("--evaluate", "--resume"):
+            assert command.main([flag, str(run)]) == 2
+            assert f"recipe.json is damaged, or of another program: the key '{key}' is missing." in capsys.readouterr().err
 
 
 class Broken:
