@@ -24,14 +24,15 @@ from cycledistill.recipes.weights.checkpoint import (
     read_state,
 )
 
-
 RECIPE: dict[str, object] = {"command": "toy", "recipe": {}}
 
 
 def save(store: CheckpointStore, step: int, top1: float | None = None) -> Path:
     weights = {"a": torch.full((3,), float(step)), "b": torch.ones(2)}
     metrics = {} if top1 is None else {"exits": {1: {"top1": top1}}}
-    return store.save(step, weights, {"a": weights["a"] / 2, "b": weights["b"]}, {"step": step}, RECIPE | {"metrics": metrics})
+    return store.save(
+        step, weights, {"a": weights["a"] / 2, "b": weights["b"]}, {"step": step}, RECIPE | {"metrics": metrics}
+    )
 
 
 def assert_whole(path: Path, step: int) -> None:
