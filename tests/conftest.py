@@ -50,7 +50,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     Files that are named run in one process: starting others takes longer than most files.
     """
     started_by_us = hasattr(config, "workerinput")
-    named = all(".py" in argument for argument in config.args)
+    named = all(argument.partition("::")[0].endswith(".py") for argument in config.args)
     skipped = config.option.markexpr == "gpu" and config.option.gpu_device == "auto" and not torch.cuda.is_available()
     if (
         started_by_us

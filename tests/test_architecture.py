@@ -112,7 +112,7 @@ THIRD_PARTY = {
 THIRD_PARTY_OF_INTEGRATIONS = {
     "coco": {"PIL", "cv2", "numpy", "pycocotools", "torchvision", "tqdm"},
     "human36m": {"matplotlib", "numpy", "tqdm"},
-    "imagenet": {"PIL", "pyarrow", "timm", "tqdm"},
+    "imagenet": {"PIL", "numpy", "pyarrow", "timm", "torchcodec", "torchvision", "tqdm"},
     "mmpose": {"mmengine", "mmpose", "pycocotools"},
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -41,3 +43,37 @@ def test_imports_of_every_form_become_arrows(draw: ModuleType, tmp_path: Path) -
 def test_a_circle_is_named(draw: ModuleType) -> None:
     with pytest.raises(ValueError, match="a -> b -> a"):
         draw.floors({"a": {"b"}, "b": {"a"}})
+
+
+def test_no_arrow_passes_behind_a_box(draw: ModuleType) -> None:
+    """Else one long arrow reads as two short ones."""
+    number = r"(-?[\d.]+)"
+    for name, content in draw.pictures().items():
+        boxes = [
+            tuple(map(float, found))
+            for found in re.findall(rf'"box" x="{number}" y="{number}" width="{number}" height="{number}"', content)
+        ]
+        ways = re.findall(r'class="arrow".* d="([^"]+)"', content)
+        assert boxes and ways
+        for way in ways:
+            for x, y in points(way):
+                behind = [box for box in boxes if box[0] < x < box[0] + box[2] and box[1] < y < box[1] + box[3]]
+                assert not behind, f"{name}: {way} at {x:.0f}, {y:.0f}"
+
+
+def points(way: str) -> Iterator[tuple[float, float]]:
+    """Places along a path of M, C and V commands, its two ends apart."""
+    at = (0.0, 0.0)
+    for command, numbers in re.findall(r"([MCV])([^MCV]+)", way):
+        values = [float(each) for each in numbers.split()]
+        if command == "C":
+            corners = [at, *zip(values[::2], values[1::2], strict=True)]
+            for part in (step / 50 for step in range(1, 50)):
+                weights = [(1 - part) ** 3, 3 * part * (1 - part) ** 2, 3 * part**2 * (1 - part), part**3]
+                yield (
+                    sum(weight * x for weight, (x, _) in zip(weights, corners, strict=True)),
+                    sum(weight * y for weight, (_, y) in zip(weights, corners, strict=True)),
+                )
+        elif command == "V":
+            yield at[0], (at[1] + values[0]) / 2
+        at = (at[0], values[0]) if command == "V" else (values[-2], values[-1])

@@ -14,6 +14,8 @@ import pruning
 import torch
 from common import Row, precision, training_step
 
+from cycledistill.recipes.run.graph.capture import CudaCapture
+
 from . import study
 from .forms import Call, Compile, as_it_is, clean_up, in_forms, timed
 
@@ -144,13 +146,17 @@ def decode_job(persons: int) -> Job:
 
 
 def study_job(cycles: int, batch: int, compiled: bool, **options: Any) -> Job:
-    """The whole training step of a small model."""
+    """The whole training step of a small model; last, where there are graphs, as the training commands capture it."""
 
     def measure(device: torch.device, repeats: int) -> Iterator[Row]:
         case = study.Case(cycles, batch, device, **options)
         for form, calls in in_forms(case.calls, device, compiled):
             seconds, busy = timed(calls, device, 3 * repeats, warmup=5)
             yield {"form": form, **case.figures(seconds), **busy}
+        if device.type == "cuda" and not compiled:
+            calls = study.Case(cycles, batch, device, **options).recipe_calls(CudaCapture(device))
+            seconds, busy = timed(calls, device, 3 * repeats, warmup=5)  # the first are eager, or captured
+            yield {"form": "recipe graph", **case.figures(seconds), **busy}
 
     return Job("study_speed", {"cycles": cycles, "batch": batch, "compiled": compiled}, measure)
 

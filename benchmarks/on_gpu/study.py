@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from typing import Any
 
@@ -11,6 +12,10 @@ from common import Row, precision  # in the folder above
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, wrap_cyclic
+from cycledistill.recipes.errors import NotCapturableError
+from cycledistill.recipes.run.graph.capture import Capture
+from cycledistill.recipes.run.graph.replay import GraphedStep
+from cycledistill.recipes.run.step import EagerStep, Inputs
 
 from .forms import Call, Compile
 
@@ -48,6 +53,29 @@ class Case:
             self.optimizer.step()
 
         return {"step": step}
+
+    def recipe_calls(self, capture: Capture) -> dict[str, Call]:
+        """The step that the training commands take with ``run.compile=graph``, as their loop takes it.
+
+        Its optimizer is made capturable: this case's other calls are for another one.
+        """
+
+        def losses(inputs: Inputs, logs: bool) -> dict[str, Tensor]:
+            images, labels = inputs
+            with precision(self.device):
+                return {"loss": self.criterion(self.model(images.float() / 127.5 - 1), labels)}
+
+        task = nn.ModuleList([self.model, self.criterion])
+        step, counts = GraphedStep(EagerStep(task, self.optimizer, losses), capture), itertools.count(1)
+
+        def call() -> None:
+            step.set_rate(1e-3)
+            step.gradients((self.images, self.labels)).numbers()
+            step.update(next(counts))
+            if step.reason:  # an eager step's time is no graph's
+                raise NotCapturableError(step.reason)
+
+        return {"step": call}
 
     def figures(self, seconds: dict[str, list[float]]) -> Row:
         """Images a second, at the median."""

@@ -11,13 +11,16 @@ import ast
 import sys
 from collections.abc import Iterator
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 Graph = dict[str, set[str]]
+Arrow = tuple[str, str]
+Slot = str | tuple[str, str, int]
 
-WIDTH, HEIGHT, GAP, ROW = 116, 34, 18, 92
+WIDTH, HEIGHT, GAP, ROW, LANE = 116, 34, 18, 92, 6
 STYLE = (
     ".box{fill:#eef3fb;stroke:#4a6fa5;stroke-width:1.3}.arrow{fill:none;stroke:#7a8798;stroke-width:1.2}"
     "text{font:13px sans-serif;fill:#1c2733;text-anchor:middle}"
@@ -89,23 +92,56 @@ def without_implied(graph: Graph) -> Graph:
     return {name: {each for each in out if not any(each in below(o) for o in out)} for name, out in graph.items()}
 
 
-def picture(graph: Graph, title: str) -> str:
-    """The graph as SVG, the highest floor on top."""
+def laid_out(graph: Graph, arrows: Graph) -> tuple[list[list[Slot]], dict[Arrow, list[Slot]]]:
+    """The slots of each row, the highest floor on top, and those that each arrow goes through.
+
+    A slot is a room, or a place kept free in a row that an arrow passes. Each row is sorted by what it hangs on, from
+    the top and then from the bottom, twice, so that few arrows cross.
+    """
     height = floors(graph)
-    arrows = without_implied(graph)
-    rows = [sorted(name for name in graph if height[name] == level) for level in range(max(height.values()), -1, -1)]
-    wide, tall = max(len(row) for row in rows) * (WIDTH + GAP) + GAP, (len(rows) - 1) * ROW + HEIGHT + 40
-    places: dict[str, tuple[float, float]] = {}
+    top = max(height.values())
+    rows: list[list[Slot]] = [sorted(name for name in graph if height[name] == level) for level in range(top, -1, -1)]
+    ways: dict[Arrow, list[Slot]] = {}
+    for name, out in sorted(arrows.items()):
+        for each in sorted(out):
+            passed = range(height[name] - 1, height[each], -1)
+            ways[name, each] = [name, *((name, each, level) for level in passed), each]
+            for level in passed:
+                rows[top - level].append((name, each, level))
+    links = [pair for way in ways.values() for pair in pairwise(way)]
 
-    def above(name: str) -> float:
-        importers = [places[each][0] for each in places if name in arrows[each]]
-        return sum(importers) / len(importers) if importers else wide
+    def sort(row: list[Slot], beside: list[Slot]) -> None:
+        place = {slot: (number + 1) / (len(beside) + 1) for number, slot in enumerate(beside)}
+        near: dict[Slot, list[float]] = {slot: [] for slot in row}
+        for ends in links:
+            for slot, other in (ends, ends[::-1]):
+                if slot in near and other in place:
+                    near[slot].append(place[other])
+        row.sort(key=lambda slot: sum(near[slot]) / len(near[slot]) if near[slot] else 1.0)
 
+    for _ in range(2):
+        for upper, lower in pairwise(rows):
+            sort(lower, upper)
+        for lower, upper in pairwise(rows[::-1]):
+            sort(upper, lower)
+    return rows, ways
+
+
+def picture(graph: Graph, title: str) -> str:
+    """The graph as SVG, the highest floor on top. No arrow passes behind a box."""
+    rows, ways = laid_out(graph, without_implied(graph))
+
+    def width(slot: Slot) -> int:
+        return WIDTH if isinstance(slot, str) else LANE
+
+    wide = max(sum(width(slot) + GAP for slot in row) for row in rows) + GAP
+    tall = (len(rows) - 1) * ROW + HEIGHT + 40
+    places: dict[Slot, tuple[float, float]] = {}  # the middle of a slot's upper edge
     for number, row in enumerate(rows):
-        row.sort(key=above)
-        left = (wide - len(row) * (WIDTH + GAP) + GAP) / 2
-        for column, name in enumerate(row):
-            places[name] = (left + column * (WIDTH + GAP), 20 + number * ROW)
+        left = (wide - sum(width(slot) + GAP for slot in row) + GAP) / 2
+        for slot in row:
+            places[slot] = (left + width(slot) / 2, 20 + number * ROW)
+            left += width(slot) + GAP
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{wide}" height="{tall}"',
         f'  viewBox="0 0 {wide} {tall}">',
@@ -114,16 +150,20 @@ def picture(graph: Graph, title: str) -> str:
         '<path d="M0 0 8 4 0 8z" fill="#7a8798"/></marker></defs>',
         f'<rect width="{wide}" height="{tall}" rx="6" fill="#fff"/>',
     ]
-    for name, out in sorted(arrows.items()):
-        x, y = places[name][0] + WIDTH / 2, places[name][1] + HEIGHT
-        for each in sorted(out):
-            to_x, to_y = places[each][0] + WIDTH / 2, places[each][1]
-            bend = (to_y - y) / 2
-            curve = f"M{x:g} {y:g} C{x:g} {y + bend:g} {to_x:g} {to_y - bend:g} {to_x:g} {to_y:g}"
-            lines.append(f'<path class="arrow" marker-end="url(#tip)" d="{curve}"/>')
-    for name, (x, y) in sorted(places.items()):
-        lines.append(f'<rect class="box" x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>')
-        lines.append(f'<text x="{x + WIDTH / 2:g}" y="{y + HEIGHT / 2 + 4.5:g}">{escape(name)}</text>')
+    for way in ways.values():
+        x, y = places[way[0]]
+        drawn = [f"M{x:g} {y + HEIGHT:g}"]
+        for slot in way[1:]:
+            (x, y), (to_x, to_y) = (x, y + HEIGHT), places[slot]
+            drawn.append(f"C{x:g} {(y + to_y) / 2:g} {to_x:g} {(y + to_y) / 2:g} {to_x:g} {to_y:g}")
+            if not isinstance(slot, str):
+                drawn.append(f"V{to_y + HEIGHT:g}")
+            x, y = to_x, to_y
+        lines.append(f'<path class="arrow" marker-end="url(#tip)" d="{" ".join(drawn)}"/>')
+    for name in sorted(graph):
+        x, y = places[name]
+        lines.append(f'<rect class="box" x="{x - WIDTH / 2:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>')
+        lines.append(f'<text x="{x:g}" y="{y + HEIGHT / 2 + 4.5:g}">{escape(name)}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 

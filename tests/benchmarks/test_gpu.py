@@ -16,6 +16,8 @@ from torch.autograd import DeviceType
 pytest.importorskip("timm")
 pytest.importorskip("pycocotools")
 
+from cycledistill.recipes.errors import NotCapturableError
+from tests.recipes.run.graph.tape import TapeCapture
 from tests.scripts import ROOT, exit_code, load_script
 
 CPU = torch.device("cpu")
@@ -62,6 +64,25 @@ def test_a_job_measures_what_its_benchmark_does(parts: Any, records: Any, tmp_pa
     shown = parts.tables.tables(parts.tables.read_records(tmp_path))
     assert shown.count("Some GPU (40 GB), torch 1") == 2
     assert f"| 2 | 2 | eager | {step['images/s']:,.0f} | - |" in shown
+
+
+def test_the_recipes_step_is_timed_in_graphs_or_not_at_all(gpu: ModuleType) -> None:
+    """Shown with tapes for graphs; the job itself leaves it out where there are none."""
+    case, capture = sys.modules["on_gpu.study"].Case(2, 2, CPU, depth=2, embed_dim=24), TapeCapture()
+    call = case.recipe_calls(capture)["step"]
+    for _ in range(3):
+        before = [parameter.clone() for parameter in case.model.parameters()]
+        call()
+        assert not all(torch.equal(*pair) for pair in zip(before, case.model.parameters(), strict=True))
+    assert (capture.captures, capture.replays) == (2, 4)
+    case.images, case.labels = case.images[:1], case.labels[:1]  # another shape, another graph
+    capture.record = lambda work: refuse()  # type: ignore[method-assign]
+    with pytest.raises(NotCapturableError, match="^no graph$"):
+        call()
+
+
+def refuse() -> Any:
+    raise NotCapturableError("no graph")
 
 
 @pytest.mark.slow

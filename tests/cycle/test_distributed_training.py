@@ -101,12 +101,14 @@ def everything(rank: int, world: int) -> dict[str, Any]:
     return {function.__name__: function(rank, world) for function in each}
 
 
+pytestmark = pytest.mark.slow  # all look at what the same two processes did
+
+
 @pytest.fixture(scope="module")
 def ranks() -> list[dict[str, Any]]:
     return run(everything)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS)
 def test_weights_are_those_of_one_process_when_cycles_change_between_steps(
     options: str, ranks: list[dict[str, Any]]

@@ -24,7 +24,7 @@ def test_a_step_in_every_form(device: torch.device, tmp_path: Path) -> None:
     assert ended == 0, kept.read("study_speed")["failed"]
     rows = kept.read("study_speed")["rows"]
     on_gpu = device.type == "cuda"
-    forms = ["eager", "graph", "compiled", "compiled graph"] if on_gpu else ["eager", "compiled"]
+    forms = ["eager", "graph", "recipe graph", "compiled", "compiled graph"] if on_gpu else ["eager", "compiled"]
     assert [row["form"] for row in rows] == forms
     assert all(row["images/s"] > 0 for row in rows)
     if on_gpu and any("busy, step" in row for row in rows):  # a container may keep the profiler from the counters

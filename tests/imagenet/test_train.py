@@ -34,8 +34,12 @@ COMMAND = "cycledistill.integrations.imagenet.train"
 change = changing(load_recipe)
 
 
-def test_resume_is_bit_exact(tiny, tmp_path):
+@pytest.mark.parametrize("decoder", ["pillow", pytest.param("torchcodec", marks=pytest.mark.slow)])
+def test_resume_is_bit_exact(tiny, tmp_path, decoder):
     """From inside the second epoch, with other workers; all other places: tests/recipes/run/test_resume.py."""
+    if decoder == "torchcodec":
+        pytest.importorskip("torchcodec")
+    tiny = change(tiny, data__decoder=decoder)
     whole = change(tiny, run__output=str(tmp_path / "whole"))
     parts = change(tiny, run__output=str(tmp_path / "parts"), data__workers=2)
     assert train(whole)["finished"]

@@ -162,6 +162,15 @@ def changed(before: dict[str, Any], after: dict[str, Any], path: str = "") -> li
     return lines
 
 
+def changed_since(stored: dict[str, Any], recipe: Any) -> list[str]:
+    """As `changed`, from a stored recipe to today's, whose words and defaults are read into the stored one."""
+    try:
+        stored = build(type(recipe), stored).to_dict()  # a recipe: type(recipe) is unknown here
+    except RecipeError:  # keys of another version: compared as they stand
+        pass
+    return changed(stored, recipe.to_dict())
+
+
 def did_you_mean(word: str, known: list[str]) -> str:
     """`` Did you mean ...?`` for the known word most like ``word``, else an empty string."""
     found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cycledistill.files import check_writable
 from cycledistill.plugin.install import handle_of
-from cycledistill.recipes.config.overrides import changed
+from cycledistill.recipes.config.overrides import changed_since
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.run.graph.optimizer import portable_state
 from cycledistill.recipes.run.logs import Meter, RunLog
@@ -227,7 +227,7 @@ class TrainingSession:
         """
         recipe, state = read_recipe(checkpoint, self.command), read_state(checkpoint / "state.pt")
         if self.accelerator.is_main_process:
-            for line in changed(recipe["recipe"], self.recipe.to_dict()):
+            for line in changed_since(recipe["recipe"], self.recipe):
                 _logger.warning("resuming with another recipe: %s", line)
         load_weights(self.model, read_weights(checkpoint / "model.safetensors"), checkpoint, self.advice)
         if self.ema:

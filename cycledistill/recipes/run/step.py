@@ -40,7 +40,8 @@ class EagerStep:
     """A step that runs as it is written.
 
     Args:
-        task: What is trained: all parameters and buffers that a step may change.
+        task: What is trained: all parameters and buffers that a step may change, and all modules whose numbers are set
+            from outside, a criterion's among them. Numbers elsewhere stay in a graph (`GraphedStep`) as they were.
         optimizer: Over the parameters of ``task``.
         losses: The forward: inputs, and whether measures for the log are wanted, to ``loss`` and its terms.
         backward: What is done with the loss.

@@ -4,7 +4,8 @@ The order of an epoch and each image's augmentation are functions of (seed, epoc
 mid-epoch resume costs nothing, and the number of loader workers changes no pixel. Streamed sets (WebDataset) have no
 positions: there the epoch's first batches are read again and dropped.
 
-As in DeiT, crops, RandAugment and random erasing happen in the workers, on one image, and mixup on the device.
+As in DeiT, crops, RandAugment and random erasing happen in the workers, on one image, and mixup on the device; with
+``data.decoder=torchcodec`` erasing happens on the device too (``tensors.py``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from cycledistill.recipes.run.seeding import IMAGE, STREAM, derive_seed, seeded
 
 from .augment import Augmentation, train_transform
 from .splits import Images, ImageSets
+from .tensors import Finish, leave_bytes
 
 _logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class SeededTransform:
 
 
 class TrainLoader:
-    """Training batches of one rank: images (B, 3, H, W) normalised, labels (B,).
+    """Training batches of one rank: images, which ``finish`` makes (B, 3, H, W) and normalised, and labels (B,).
 
     Iterating gives the batches of ``epoch`` from number ``start`` on; both are there to be set.
 
@@ -106,9 +108,12 @@ class TrainLoader:
         self.order: SeededOrder | None = None
         self.dataset: Any = images.train
         self.transform = train_transform(augment, img_size)
+        self._finish: Finish | None = None
         if images.streams:
             self.loader = self._stream(img_size, workers)
         else:
+            if images.tensors:
+                self._finish = leave_bytes(self.transform)
             self.dataset.transform = self.transform
             self.order = SeededOrder(len(self.dataset), seed, repeats, rank, world_size)
             if len(self.order) < batch_size:
@@ -152,6 +157,10 @@ class TrainLoader:
             yield batch
         if not found:
             raise DataError("the training images made no batch: lower data.batch_size.")
+
+    def finish(self, images: torch.Tensor) -> torch.Tensor:
+        """Do what is left to be done with the images of a batch on the device; nothing, where Pillow decodes."""
+        return images if self._finish is None else self._finish(images)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The batches of ``epoch`` from number ``start`` on."""

@@ -16,12 +16,14 @@ from typing import Any, Literal, TypeAlias
 from PIL import Image
 from timm.data.dataset import ImageDataset, IterableImageDataset
 from timm.data.dataset_factory import create_dataset
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from cycledistill.recipes.errors import DataError
 from cycledistill.recipes.run.seeding import seeded
 
 from .parquet import ParquetReader, find_parquet
+from .tensors import check_torchcodec, decode
 
 _logger = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ class ImageSource:
     ``dataset`` empty: found out from what lies under ``dir`` (Parquet files, class folders or tar files named after
     the split). Otherwise one of timm's names: ``hfds/...``, ``hfids/...``, ``wds/...``, ``tfds/...``.
     ``broken_images``: ``stop`` names the file and ends the run, ``skip`` takes the next image instead (timm's way).
+    ``decoder``: what decodes and crops training images; ``torchcodec`` gives the crops and changes of ``pillow`` in
+    less time, and leaves normalising and erasing to the device (see ``tensors.py``).
     """
 
     dir: str | None = None
@@ -43,6 +47,7 @@ class ImageSource:
     train_split: str = "train"
     val_split: str = "validation"
     broken_images: Literal["stop", "skip"] = "stop"
+    decoder: Literal["pillow", "torchcodec"] = "pillow"
 
 
 @dataclass
@@ -58,6 +63,11 @@ class ImageSets:
         """Whether the images arrive as a stream (WebDataset, TFDS) and not by number."""
         return isinstance(self.train, IterableImageDataset)
 
+    @property
+    def tensors(self) -> bool:
+        """Whether the training images are decoded to tensors and not to pictures."""
+        return isinstance(self.train, StrictImages) and self.train.tensors
+
 
 class StrictImages(Dataset[Any]):
     """A timm ``ImageDataset`` that names a broken image, and draws each image's augmentation from a seed of its own.
@@ -68,14 +78,16 @@ class StrictImages(Dataset[Any]):
     Args:
         dataset: timm's data set; its reader is used.
         on_broken: ``"stop"`` or ``"skip"``.
+        tensors: The transform gets bytes (3, H, W), decoded by TorchCodec, and not a picture.
 
     An item is asked for by its number (evaluation) or by ``(seed, number)`` (training).
     """
 
-    def __init__(self, dataset: ImageDataset, on_broken: str = "stop"):
+    def __init__(self, dataset: ImageDataset, on_broken: str = "stop", tensors: bool = False):
         self.reader = dataset.reader
         self.transform: Any = None
         self.on_broken = on_broken
+        self.tensors = tensors
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -86,13 +98,13 @@ class StrictImages(Dataset[Any]):
         with nullcontext() if seed is None else seeded(seed):
             return self.transform(image), target
 
-    def _read(self, index: int) -> tuple[Image.Image, int]:
+    def _read(self, index: int) -> tuple[Image.Image | Tensor, int]:
         for attempt in range(len(self)):
             position = (index + attempt) % len(self)
             try:
                 source, target, *_ = self.reader[position]
                 with source, Image.open(source) as image:
-                    return image.convert("RGB"), int(target)
+                    return decode(source, image) if self.tensors else image.convert("RGB"), int(target)
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
                 name = self.reader.filename(position, absolute=True)
                 if self.on_broken == "stop":
@@ -111,7 +123,7 @@ def open_images(source: ImageSource, *, batch_size: int = 1, eval_batch_size: in
 
     Raises:
         DataError: The folder is missing or empty, has no such split, the splits' classes differ, there is only one
-            class, or (later, when read) an image is broken.
+            class, the decoder is missing or cannot serve a stream, or (later, when read) an image is broken.
 
     Example:
         >>> images = open_images(ImageSource(dir="imagenette"))
@@ -122,7 +134,15 @@ def open_images(source: ImageSource, *, batch_size: int = 1, eval_batch_size: in
         source, source.val_split, VAL_NAMES, is_training=False, batch_size=eval_batch_size, seed=seed
     )
     classes = _check_classes(train, validation, source.dir or source.dataset)
-    return ImageSets(_images(train, source), _images(validation, source), classes)
+    tensors = source.decoder == "torchcodec"
+    if tensors:
+        check_torchcodec()
+        if isinstance(train, IterableImageDataset):
+            raise DataError(
+                f"data.decoder=torchcodec: the images of data.dataset={source.dataset!r} come as a stream, which timm "
+                "decodes with Pillow. Pass data.decoder=pillow."
+            )
+    return ImageSets(_images(train, source, tensors), _images(validation, source), classes)
 
 
 def open_validation(source: ImageSource, batch_size: int = 1) -> tuple[Images, list[str]]:
@@ -131,8 +151,9 @@ def open_validation(source: ImageSource, batch_size: int = 1) -> tuple[Images, l
     return _images(dataset, source), _class_names(dataset)
 
 
-def _images(dataset: Any, source: ImageSource) -> Images:
-    return dataset if isinstance(dataset, IterableImageDataset) else StrictImages(dataset, source.broken_images)
+def _images(dataset: Any, source: ImageSource, tensors: bool = False) -> Images:
+    streams = isinstance(dataset, IterableImageDataset)
+    return dataset if streams else StrictImages(dataset, source.broken_images, tensors)
 
 
 def _open_split(source: ImageSource, split: str, synonyms: Sequence[str], **kwargs: Any) -> Any:

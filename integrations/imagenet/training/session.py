@@ -99,8 +99,9 @@ class Session(TrainingSession):
         return self.schedule.set(self.epoch, self.batch), {}
 
     def inputs(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Images and targets on the device; mixup and cutmix happen here."""
+        """Images and targets on the device; mixup and cutmix happen here, and what the loader left to be done."""
         images, target = (tensor.to(self.accelerator.device, non_blocking=True) for tensor in batch)
+        images = self.loader.finish(images)
         return (images, target) if self.mixup is None else self.mixup(images, target)
 
     def terms(self, inputs: Inputs, logs: bool) -> dict[str, Tensor]:

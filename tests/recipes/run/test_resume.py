@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import json
 import math
 import os
 from pathlib import Path
@@ -200,3 +201,21 @@ def test_a_run_of_another_command_is_not_gone_on_from(tiny: ToyRecipe) -> None:
     with pytest.raises(CheckpointError, match="was trained by `cycledistill train other`"):
         train(tiny, resume="auto")
     assert train(tiny, resume="auto", session_class=OtherSession)["step"] == 8
+
+
+def test_a_recipe_in_the_words_of_an_earlier_version_is_no_other_one(
+    tiny: ToyRecipe, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(change(tiny, run__max_steps=2))
+    file = last(tiny) / "recipe.json"
+    stored = json.loads(file.read_text())
+    stored["recipe"]["run"]["compile"] = False
+    del stored["recipe"]["run"]["compile_backend"]
+    file.write_text(json.dumps(stored))
+    train(change(tiny, run__max_steps=3), resume="auto")
+    stored["recipe"]["run"]["gone"] = 1
+    file.write_text(json.dumps(stored))
+    train(change(tiny, run__output=str(file.parents[2]) + "-again", run__max_steps=3), resume=str(file.parent))
+    said = [message.partition(": ")[2] for message in caplog.messages if message.startswith("resuming with another")]
+    assert said[:1] == ["run.max_steps: 2 -> 3"]
+    assert "run.compile: False -> 'none'" in said[1:] and "run.gone: 1 -> None" in said

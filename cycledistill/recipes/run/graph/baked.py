@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
+from numbers import Number
 from typing import Any
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from cycledistill.plugin.install import handle_of
 
 _PLAIN = {bool, int, float, str, type(None)}
+_ONE = (Number, np.generic, str, type(None))
 _SETTINGS = {"cyclic": ("cycles", "distill"), "pruning": ("keep",), "hourglass": ("noise",)}
 """What a training loop may set on a handle: its kind -> names."""
 
@@ -21,8 +24,10 @@ _OWN = vars(nn.Module()).keys() - {"training"}
 class BakedNumbers:
     """Numbers, flags and words among the attributes of a task's modules, its handles' settings, and the optimiser's.
 
-    Rates of drop path, the fraction of tokens kept, weights of distillation: whatever a schedule may set. The learning
-    rate is a tensor, and so not among them.
+    Rates of drop path, the fraction of tokens kept, weights of distillation, which parameters are trained: whatever a
+    schedule may set, alone or in lists, dictionaries and arrays. The learning rate is a tensor, and so not among
+    them. Choose them after a step was run: an attribute that holds a tensor or a module then, as a kept activation, is
+    none.
 
     Args:
         task: What is trained.
@@ -38,31 +43,36 @@ class BakedNumbers:
             if (handle := handle_of(module, kind)) is not None
             for name in names
         ]
+        self._parameters = [(f"{name}.requires_grad", parameter) for name, parameter in task.named_parameters()]
 
     def now(self) -> tuple[Hashable, ...]:
         """All values as they are; equal tuples mean that one graph serves."""
         values = [holder.get(name) for _, holder, name in self._places]  # in every step: some hundreds of them
+        values = [None if isinstance(each, (Tensor, nn.Module)) else each for each in values]
         values += [getattr(handle, name) for _, handle, name in self._handles]
+        values += [parameter.requires_grad for _, parameter in self._parameters]
         return tuple([each if type(each) in _PLAIN else _hashable(each) for each in values])
 
-    def difference(self, before: tuple[Hashable, ...], after: tuple[Hashable, ...]) -> str:
-        """The first value that differs, in words; empty where none does."""
-        names = [path for path, _, _ in self._places + self._handles]
+    def difference(self, before: tuple[Hashable, ...], after: tuple[Hashable, ...], may_begin: bool = False) -> str:
+        """The first value that differs, in words; empty where none does. With ``may_begin`` None may become any."""
+        names = [each[0] for each in (*self._places, *self._handles, *self._parameters)]
         for name, old, new in zip(names, before, after, strict=True):
-            if old != new:
+            if old != new and not (may_begin and old is None):
                 return f"{name}, {old} -> {new}"
         return ""
 
 
 @dataclass(frozen=True)
 class _Compared:
-    """A value beside what it is compared by. It is kept, so that no other gets its place in memory."""
+    """A value that is told by its type, and compared by something else."""
 
-    value: Any = field(compare=False)
+    kind: str
     by: Hashable
+    value: Any = field(default=None, compare=False)
+    """What is compared by its place in memory is kept, so that no other gets that."""
 
     def __str__(self) -> str:
-        return str(self.value)
+        return self.kind
 
 
 def _places(task: nn.Module, optimizer: Any) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -78,15 +88,27 @@ def _places(task: nn.Module, optimizer: Any) -> Iterator[tuple[str, dict[str, An
 
 
 def _is_plain(value: Any) -> bool:
-    return type(value) in _PLAIN or (type(value) is tuple and all(type(each) in _PLAIN for each in value))
+    """Whether it is a number, a flag, a word or None, or holds nothing else."""
+    inside = _inside(value)
+    return isinstance(value, _ONE) if inside is None else all(_is_plain(each) for each in inside)
+
+
+def _inside(value: Any) -> list[Any] | None:
+    """What a value that holds several holds, keys as well; None for all else."""
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, np.ndarray):
+        return list(value.flat)
+    return list(value) if isinstance(value, (list, tuple, set, frozenset)) else None
 
 
 def _hashable(value: Any) -> Hashable:
-    """Plain data and dataclasses by what they hold, all else by what it is."""
-    if _is_plain(value):
+    """Plain data, dataclasses and what holds several by what they hold, all else by what it is."""
+    if isinstance(value, _ONE):
         return value
-    if isinstance(value, dict):
-        return _Compared(value, tuple((key, _hashable(each)) for key, each in value.items()))
-    if is_dataclass(value):
-        return _Compared(value, tuple(_hashable(getattr(value, each.name)) for each in fields(value)))
-    return _Compared(value, id(value))
+    kind, inside = type(value).__name__, _inside(value)
+    if inside is None and is_dataclass(value):
+        inside = [getattr(value, each.name) for each in fields(value)]
+    if inside is None:
+        return _Compared(kind, id(value), value)
+    return _Compared(kind, tuple(_hashable(each) for each in inside))

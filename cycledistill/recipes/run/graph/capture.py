@@ -55,16 +55,26 @@ class CudaCapture:
     def record(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
         """See `Capture`."""
         graph = torch.cuda.CUDAGraph()
+        # of this thread alone: that of a loader pins memory meanwhile, which would end the capture
+        capturing = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+        reason: BaseException | None = None  # the end of a capture fails, too, and hides what ended it
         try:
-            # of this thread alone: that of a loader pins memory meanwhile, which would end the capture
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                result = work()
+            # a capture that cannot be ended leaves its stream entered; the outer context leaves it whatever happens
+            with torch.cuda.stream(self._stream), capturing:
+                try:
+                    result = work()
+                except BaseException as error:
+                    reason = error
+                    raise
         except RuntimeError as error:
-            first = _first(error)
+            first = reason or error
             if not isinstance(first, Exception):  # Ctrl-C
                 raise first from None
+            self._pool = torch.cuda.graph_pool_handle()  # that of the failed one may still count it
             self._mend_generator()
-            raise NotCapturableError(f"the capture failed: {first_line(first)}") from error
+            raise NotCapturableError(f"the capture failed: {first_line(first)}{_aftermath()}") from error
+        finally:
+            reason = first = None  # they hold this frame, and all that the step has made
         return graph.replay, result
 
     def _mend_generator(self) -> None:
@@ -91,8 +101,10 @@ def open_capture(accelerator: Any) -> Capture:
     return CudaCapture(device)
 
 
-def _first(error: BaseException) -> BaseException:
-    """What went wrong first: the end of a capture fails, too, and hides what ended it."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return error
+def _aftermath() -> str:
+    """What else a failed capture may do. Before 2.12 the allocator may go on as if it were under way."""
+    return (
+        ""
+        if torch.__version__ >= (2, 12)
+        else "; before torch 2.12 later allocations may fail, too: go on in a new process"
+    )

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,14 @@ _logger = logging.getLogger(__name__)
 MOST_GRAPHS = 8
 """Shapes and settings a run may go through; more change too often for graphs to be of use."""
 _WARM_UPS = 3
+
+
+class _Key(NamedTuple):
+    """What a step's graphs are good for."""
+
+    logs: bool
+    shapes: tuple[Hashable, ...]
+    numbers: tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,7 @@ class GraphedStep:
         self.reason = ""
         """Why no graph is used any more; empty while they are."""
         self._baked: BakedNumbers | None = None
-        self._last: tuple[Hashable, ...] = ()
-        self._graphs: dict[Hashable, _Graphs] = {}
+        self._graphs: dict[_Key, _Graphs] = {}
         self._current: _Graphs | None = None
 
     def set_rate(self, rate: float) -> None:
@@ -108,15 +116,13 @@ class GraphedStep:
 
     def _graphs_for(self, inputs: Inputs, logs: bool) -> _Graphs | None:
         """The graphs of this shape and these settings; none where there can be none."""
-        if self._baked is None:
-            self._baked = BakedNumbers(self.eager.task, self.eager.optimizer)
-        numbers = self._baked.now()
-        key = (logs, tuple((each.shape, each.dtype) for each in inputs), numbers)
+        shapes = tuple((each.shape, each.dtype) for each in inputs)
+        key = _Key(logs, shapes, self._baked.now() if self._baked else ())
         if key in self._graphs:
             return self._graphs[key]
         try:
             if len(self._graphs) == MOST_GRAPHS:
-                changed = self._baked.difference(self._last, numbers) or "the shapes of its batches"
+                changed = self._difference(next(reversed(self._graphs)), key)
                 raise NotCapturableError(f"it would need more than {MOST_GRAPHS} graphs: there changes {changed}")
             graphs = self._captured(inputs, logs)
         except (NotCapturableError, torch.OutOfMemoryError) as error:
@@ -125,8 +131,16 @@ class GraphedStep:
             _logger.warning("run.compile=graph: the steps run eagerly: %s", self.reason)
             return None
         if graphs is not None:
-            self._graphs[key], self._last = graphs, numbers
+            assert self._baked is not None
+            self._graphs[key._replace(numbers=self._baked.now())] = graphs  # what the warm-up began is among them
         return graphs
+
+    def _difference(self, before: _Key, after: _Key) -> str:
+        """In words, what another graph is needed for."""
+        assert self._baked is not None
+        if before.shapes != after.shapes:
+            return "the shapes of its batches"
+        return self._baked.difference(before.numbers, after.numbers) or "whether its measures are logged"
 
     def _captured(self, inputs: Inputs, logs: bool) -> _Graphs | None:
         """The graphs of a step on copies of these inputs; none while the optimiser's state is not yet complete."""
@@ -148,13 +162,18 @@ class GraphedStep:
 
     def _warm_up(self, own: Inputs, logs: bool) -> None:
         """Run the step as it will be captured, and look for what a graph could not hold."""
-        assert self._baked is not None
+        known = self._baked or BakedNumbers(self.eager.task, self.eager.optimizer)
+        begun = known.now()
         for number in range(_WARM_UPS):
-            before = self._baked.now()
             with watched(self.capture.device) if number == 0 else nullcontext():
                 self.eager.gradients(own, logs)
                 self._update_on_device()
-        changed = self._baked.difference(before, self._baked.now())
+            if number == 0:  # chosen after a step, which a run that goes on from a checkpoint has not done before
+                self._baked = self._baked or BakedNumbers(self.eager.task, self.eager.optimizer)
+                before = self._baked.now()
+        assert self._baked is not None
+        changed = known.difference(begun, known.now(), may_begin=True)
+        changed = changed or self._baked.difference(before, self._baked.now())
         if changed:
             raise NotCapturableError(f"the step itself changes a number, which a graph would keep: {changed}")
 

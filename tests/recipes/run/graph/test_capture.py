@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 from cycledistill.recipes.errors import NotCapturableError
 from cycledistill.recipes.run.graph.capture import CudaCapture, open_capture
@@ -28,6 +32,8 @@ class Stream:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was asked, in order."""
     said: list[str] = []
+    entered = ["main"]
+    pools = iter(("pool", "another pool"))
 
     class Graph:
         def replay(self) -> None:
@@ -36,25 +42,29 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     @contextmanager
     def stream(which: Stream) -> Iterator[None]:
         said.append(f"on {which.name}")
+        before, entered[0] = entered[0], which.name
         try:
             yield
         finally:
+            entered[0] = before
             said.append(f"off {which.name}")
 
     @contextmanager
     def graph(into: Graph, pool: str, stream: Stream, capture_error_mode: str) -> Iterator[None]:
         said.append(f"capture on {stream.name} in {pool}, errors of {capture_error_mode}")
+        before, entered[0] = entered[0], stream.name
         try:
             yield
         except BaseException as error:
-            # raised while that one is handled
+            # raised while that one is handled; as PyTorch's, it leaves the stream entered
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from error
+        entered[0] = before
         said.append("captured")
 
     fakes = {
         "Stream": lambda device: Stream("side", said),
-        "current_stream": lambda device: Stream("main", said),
-        "graph_pool_handle": lambda: "pool",
+        "current_stream": lambda device: Stream(entered[0], said),
+        "graph_pool_handle": lambda: next(pools),
         "CUDAGraph": Graph,
         "stream": stream,
         "graph": graph,
@@ -74,20 +84,64 @@ def test_warm_ups_and_captures_share_a_stream_beside_the_main_one(said: list[str
     said.clear()
     replay, result = capture.record(lambda: 7)
     replay()
-    assert (result, said) == (7, ["capture on side in pool, errors of thread_local", "captured", "replay"])
+    captured = ["on side", "capture on side in pool, errors of thread_local", "captured", "off side"]
+    assert (result, said) == (7, [*captured, "replay"])
 
 
 def test_the_first_of_two_errors_is_the_reason(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A capture that was ended by an error ends in another one."""
 
     def work() -> None:
-        raise RuntimeError("Cannot copy between CPU and CUDA tensors\nand how to go on")
+        try:
+            {}["key"]
+        except KeyError:
+            raise RuntimeError("Cannot copy between CPU and CUDA tensors\nand how to go on") from None
 
     generators: list[Any] = []
     monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: generators.append("asked"))
     with pytest.raises(NotCapturableError, match="^the capture failed: Cannot copy between CPU and CUDA tensors$"):
         CudaCapture(CUDA).record(work)
     assert generators == ["asked"]
+
+
+def test_a_failed_capture_holds_nothing_of_its_step(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is short then, and nobody looks for cycles."""
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: None)
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def work() -> None:
+        activation = torch.zeros(3)
+        made.append(weakref.ref(activation))
+        raise RuntimeError("no")
+
+    gc.disable()
+    try:
+        with contextlib.suppress(NotCapturableError):
+            CudaCapture(CUDA).record(work)
+        assert made[0]() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("version", ["2.11.3", "2.12.0"])
+def test_after_a_failed_capture_the_run_is_on_its_stream_again(
+    said: list[str], monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """The next one has a pool of its own; and before torch 2.12 the reason says that memory may not be had any more."""
+    monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: None)
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    capture, reason = CudaCapture(CUDA), "the capture failed: no"
+    with pytest.raises(NotCapturableError) as caught:
+        capture.record(fail)
+    assert str(caught.value).startswith(reason) and (str(caught.value) == reason) == (version == "2.12.0")
+    assert torch.cuda.current_stream(CUDA).name == "main"  # type: ignore[attr-defined]
+    said.clear()
+    capture.record(lambda: 7)
+    assert said[1].startswith("capture on side in another pool")
+
+
+def fail() -> None:
+    raise RuntimeError("no")
 
 
 def test_the_main_stream_waits_for_a_warm_up_that_fails(said: list[str]) -> None:
@@ -110,9 +164,6 @@ def test_a_generator_that_still_counts_for_a_failed_capture_is_replaced(
 ) -> None:
     taken: list[Any] = []
 
-    def work() -> None:
-        raise RuntimeError("no")
-
     def rand(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("Offset increment outside graph capture encountered unexpectedly.")
 
@@ -121,7 +172,7 @@ def test_a_generator_that_still_counts_for_a_failed_capture_is_replaced(
     default = SimpleNamespace(graphsafe_set_state=taken.append)
     monkeypatch.setattr(torch.cuda, "default_generators", (default,), raising=False)
     with pytest.raises(NotCapturableError):
-        CudaCapture(CUDA).record(work)
+        CudaCapture(CUDA).record(fail)
     assert taken == ["new on cuda:0"]
 
 
@@ -143,3 +194,22 @@ def test_where_a_run_can_have_no_graphs(device: str, processes: int, scaler: Any
 def test_a_run_alone_on_a_gpu_has_them(said: list[str]) -> None:
     accelerator = SimpleNamespace(device=CUDA, num_processes=1, scaler=None)
     assert isinstance(open_capture(accelerator), CudaCapture)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.__version__ < (2, 12), reason="the allocator may end the process after it")
+def test_a_capture_that_was_invalidated_leaves_the_device_usable() -> None:
+    """How many values a mask takes is read back, which ends the capture; its own end fails then."""
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device here")
+    capture, before = CudaCapture(torch.device("cuda")), torch.cuda.current_stream()
+    x, some = torch.zeros(3, device="cuda"), torch.ones(2, device="cuda")
+    mask = torch.tensor([True, False, True], device="cuda")
+    with pytest.raises(NotCapturableError):
+        capture.record(lambda: x.__setitem__(mask, some))
+    assert torch.cuda.current_stream() == before
+    torch.cuda.empty_cache()
+    replay, result = capture.record(lambda: x + 1)
+    x.fill_(2)
+    replay()
+    assert result.tolist() == [3, 3, 3] and torch.rand(1, device="cuda").item() < 1

@@ -28,6 +28,7 @@ def step_of(model: nn.Module) -> GraphedStep:
 
 CPU = torch.device("cpu")
 X = torch.arange(6.0).reshape(2, 3)
+S = torch.eye(2)
 READS = "the step reads values back from the device"
 MAKES = "the step makes a tensor on the device from Python's numbers"
 
@@ -44,6 +45,19 @@ MAKES = "the step makes a tensor on the device from Python's numbers"
         (lambda: torch.equal(X, X), READS),
         (lambda: X.unique(), READS),
         (lambda: torch.repeat_interleave(X[0].long()), READS),
+        (lambda: X.clone().__setitem__(X > 2, torch.ones(3)), READS),
+        (lambda: X.clone().__setitem__((X[:, 0] > 2, X[0] > 0), 1.0), READS),
+        (lambda: X.index_put((X > 2,), torch.ones(3)), READS),
+        (lambda: X.index_put((X > 2,), torch.tensor(1.0), accumulate=True), READS),
+        (lambda: torch.allclose(X, X), READS),
+        (lambda: torch.linalg.inv(S), READS),
+        (lambda: torch.linalg.solve(S, S), READS),
+        (lambda: torch.linalg.cholesky(S), READS),
+        (lambda: torch.linalg.svd(S), READS),
+        (lambda: torch.linalg.eigh(S), READS),
+        (lambda: torch.linalg.eigvals(S), READS),
+        (lambda: torch.linalg.pinv(S), READS),
+        (lambda: torch.linalg.lstsq(S, S), READS),
         (lambda: torch.tensor([1.0, 2.0]), MAKES),
         (lambda: X.new_tensor([1.0, 2.0]), MAKES),
         (lambda: X[:, [0, 2]], MAKES),
@@ -61,6 +75,8 @@ def test_what_is_fine() -> None:
     with watched(CPU):
         y = X * mask + torch.full((2,), 3.0)[0] + torch.rand(()) + torch.zeros(3)
         y[mask] = 0
+        y[torch.arange(2)] = X
+        torch.linalg.inv_ex(torch.linalg.vector_norm(X) * torch.eye(2))
         torch.where(mask, X, y).index_select(1, torch.arange(2)).sort().values.gather(1, torch.zeros(2, 1).long())
 
 
@@ -85,18 +101,40 @@ def test_a_backward_is_watched_too() -> None:
         loss.backward()
 
 
+MIXES = "the step uses a tensor of the CPU beside those of the device"
+COPIES = "the step copies values to the device"
+FIRST = torch.zeros(3, dtype=torch.long)
+
+
 @pytest.mark.parametrize(
     ("work", "reason"),
     [
         (lambda x: x.to("cpu"), "the step copies values from the device"),
         (lambda x: torch.zeros(3).copy_(x), "the step copies values from the device"),
         (lambda x: torch.rand(3), "draws random numbers from torch's generator on the CPU"),
+        (lambda x: torch.zeros(3).to(x.device, non_blocking=True), COPIES),
+        (lambda x: torch.zeros(()).to(x.device), COPIES),
+        (lambda x: x.copy_(torch.zeros(3), non_blocking=True), COPIES),
+        (lambda x: torch._foreach_copy_([x], [torch.zeros(3)]), MIXES),
+        (lambda x: torch.ops.aten.add.Tensor(x, torch.zeros(3)), MIXES),
+        (lambda x: x[FIRST], MIXES),
+        (lambda x: x.index_put_((FIRST,), x), MIXES),
+        (lambda x: x.index_put_((x > 0,), x.sum()), READS),
+        (lambda x: torch.ops.aten.lift_fresh(x.sum()), MAKES),  # of torch.tensor(2.0, device=...)
     ],
 )
-def test_what_leaves_the_device_is_refused(work: Callable[[Tensor], Any], reason: str) -> None:
+def test_what_goes_between_the_device_and_the_cpu_is_refused(work: Callable[[Tensor], Any], reason: str) -> None:
     """The meta device is the one that is always there beside the CPU."""
     with pytest.raises(NotCapturableError, match=reason), watched(torch.device("meta")):
         work(torch.zeros(3, device="meta"))
+
+
+def test_numbers_of_the_cpu_and_work_there_are_fine() -> None:
+    x = torch.zeros(3, device="meta")
+    with watched(torch.device("meta")):
+        x * torch.tensor(2.0) + (torch.zeros(3) + torch.ones(3)).sum()
+        x.index_put_((x > 0,), torch.tensor(1.0))  # x[x > 0] = 1.0, on CUDA
+        x.to(torch.float64).copy_(x).to(x.device)
 
 
 class Looks(nn.Linear):
@@ -138,7 +176,7 @@ class Counts(nn.Linear):
     ("model", "reason"),
     [
         (Reads(3, 3), r"the step reads values back from the device \(.*test_watch\.py, line \d+\)"),
-        (Counts(), r"the step itself changes a number, which a graph would keep: seen, 3 -> 4"),
+        (Counts(), r"the step itself changes a number, which a graph would keep: seen, 1 -> 4"),
     ],
     ids=["reads", "counts"],
 )
