@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch.nn import functional as F
 
+from cycledistill.presets import SETTINGS
+
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Tokens = torch.Tensor | tuple[torch.Tensor, ...]
 
@@ -279,9 +281,4 @@ def _check_choice(value: object, choices: tuple[str, ...], name: str, or_callabl
     raise ValueError(f"{name}={value!r}: expected {allowed}")
 
 
-PRESETS: dict[str, Distill] = {
-    "sdpose": Distill(task_weights="all", token_weight=5e-6, token_loss="mse", teacher="next", detach=False),
-    "exits": Distill(task_weights="all"),
-    "elt": Distill(task_weights="all", output_weight=1.0, teacher="last", student="random", detach=True),
-    "mct": Distill(task_weights="last"),
-}
+PRESETS = {name: Distill(**settings) for name, settings in SETTINGS.items()}

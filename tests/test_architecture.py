@@ -40,7 +40,7 @@ def more(arrows: Arrows, extra: Arrows) -> Arrows:
 # The library. `__init__` is the face: names that are handed on, and nothing else.
 LIBRARY_ARROWS = more(
     layers(
-        {"plugin", "errors", "files", "lazy", "output", "distill", "loss"},
+        {"plugin", "errors", "files", "lazy", "output", "presets", "distill", "loss"},
         {"stack"},
         {"cycle", "prune", "insight", "inputs"},
         {"hourglass", "cost", "exporter"},
@@ -51,6 +51,7 @@ LIBRARY_ARROWS = more(
         "plugin": {"errors"},
         "output": {"plugin"},  # private names of torch stand there
         "loss": {"output"},
+        "distill": {"presets"},  # without torch, for the help of commands
         "insight": {"cycle"},  # it runs models at an exit
         "commands": {"__init__"},
         "__main__": {"__init__", "commands"},

@@ -86,7 +86,7 @@ def _library(name: str) -> ModuleType:
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     hint = f"; nearest: {', '.join(near)}" if near else ""
     return f"{name!r} is no {what}{hint}"
 

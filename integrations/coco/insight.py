@@ -31,7 +31,7 @@ def open_checkpoint(path: Path) -> Subject | None:
     """
     folder = find_checkpoint(path)
     stored = read_recipe(folder)
-    if "prune" not in (stored.get("recipe") or {}):  # a section that recipes of poses alone have
+    if stored["command"] != "coco":
         return None
     recipe = stored_recipe(folder)
     model = load_trained(folder)

@@ -31,7 +31,7 @@ def open_checkpoint(path: Path) -> Subject | None:
     """
     folder = find_checkpoint(path)
     stored = read_recipe(folder)
-    if "hourglass" not in (stored.get("recipe") or {}):  # a section that recipes of lifting alone have
+    if stored["command"] != "human36m":
         return None
     recipe = stored_recipe(folder)
     model, frames, confidence = load_trained(folder), recipe.data.frames, recipe.data.confidence

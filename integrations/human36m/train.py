@@ -55,7 +55,13 @@ COMMAND = Command(
     help="train or evaluate a model that lifts 2D keypoints to 3D poses",
     requires="cycledistill[human36m]",
     data=(
-        Flag("--data", "data.source", "where motion comes from: generated, cmu or h36m", old=["--source"]),
+        Flag(
+            "--data",
+            "data.source",
+            "where motion comes from: generated, cmu or h36m",
+            old=["--source"],
+            advice="Files have flags of their own: --motion (cmu), or --pose-3d, --pose-2d and --cameras (h36m).",
+        ),
         Flag("--pose-3d", "data.pose_3d", "npz of 3D poses, Human3.6M"),
         Flag("--pose-2d", "data.pose_2d", "npz of 2D keypoints, Human3.6M"),
         Flag("--cameras", "data.cameras", "JSON of cameras, Human3.6M"),

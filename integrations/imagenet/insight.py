@@ -24,7 +24,7 @@ def open_checkpoint(path: Path) -> Subject | None:
     """
     folder = find_checkpoint(path)
     stored = read_recipe(folder)
-    if "classes" not in stored:  # which classifiers alone have
+    if stored["command"] != "imagenet":
         return None
     recipe = stored_recipe(folder)
     model = load_trained(folder)

@@ -59,5 +59,6 @@ def config_path(name: str | Path) -> Path:
     packaged = _CONFIGS / f"{name}.py"
     if str(name) in list_configs():
         return packaged
-    near = difflib.get_close_matches(str(name), list_configs(), n=1, cutoff=0.0)[0]
-    raise FileNotFoundError(f"{name}: no such file, nor a packaged config; the nearest of those is {near!r}")
+    near = difflib.get_close_matches(str(name), list_configs(), n=1, cutoff=0.6)
+    hint = f"the nearest of those is {near[0]!r}" if near else f"those are {', '.join(list_configs())}"
+    raise FileNotFoundError(f"{name}: no such file, nor a packaged config; {hint}")

@@ -32,7 +32,7 @@ def opened(tmp_path: Path, monkeypatch: Any) -> Any:
         model = create_model(recipe).eval()
         folder = tmp_path / "run" / "checkpoints" / "step-1"
         exits = {"1": {"AP": 0.5, "AR": 0.6}, "2": {"AP": 0.625, "AR": 0.7}}
-        stored = {"step": 5, "recipe": recipe.to_dict(), "metrics": {"exits": exits}}
+        stored = {"step": 5, "command": "coco", "recipe": recipe.to_dict(), "metrics": {"exits": exits}}
         monkeypatch.setattr(insight, "find_checkpoint", lambda path: folder)
         monkeypatch.setattr(insight, "stored_recipe", lambda path: recipe)
         monkeypatch.setattr(insight, "load_trained", lambda path: model)
@@ -79,14 +79,14 @@ def test_keypoint_tokens_over_the_picture(subject: Any, tmp_path: Path) -> None:
 
 def test_a_damaged_run_is_told_from_one_of_another_integration(tmp_path: Path) -> None:
     recipe, file = load_recipe("sdpose_s_v1").to_dict(), tmp_path / "recipe.json"
-    file.write_text(json.dumps({"recipe": {"model": {"name": "test_vit"}}, "classes": []}))
+    file.write_text(json.dumps({"command": "imagenet", "recipe": {"model": {"name": "test_vit"}}, "classes": []}))
     assert insight.open_checkpoint(tmp_path) is None
     for config, said in (
         (recipe | {"optim": {"lr": -1}}, "optim.lr"),
         (recipe | {"typo": 1}, "typo"),
         (recipe, "model.safetensors: there is no such file"),
     ):
-        file.write_text(json.dumps({"recipe": config, "network": {}}))
+        file.write_text(json.dumps({"command": "coco", "recipe": config, "network": {}}))
         with pytest.raises(CheckpointError, match=said):
             insight.open_checkpoint(tmp_path)
     file.write_text('{"recipe": {"prune"')

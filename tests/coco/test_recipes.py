@@ -221,7 +221,10 @@ def test_no_detections_give_zero(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("extra", "parts"),
     [
-        (["--data", "/absent"], ["data.root", "/absent", "does not exist"]),
+        (
+            ["--data", "/absent"],
+            ["data.root", "/absent does not exist: give the folder or zip file of the data set by --data"],
+        ),
         (["--set", "data.train_annotations=absent.json"], ["data.train_annotations", "absent.json"]),
         (["--set", "data.val_images=absent"], ["data.val_images", "absent", "no folder"]),
         (["--set", "data.train_images=annotations"], ["1.png", "cannot be read"]),

@@ -109,8 +109,10 @@ def test_what_cannot_be_shown(run: Path, tmp_path: Path) -> None:
         found.prepare(keypoints(tmp_path / "a.json"))
     with pytest.raises(LiftingDataError, match="file of keypoints is expected"):
         found.prepare(tmp_path / "photo.jpg")
-    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": {"model": {"name": "test_vit"}}}))
+    stored = {"command": "imagenet", "recipe": {"model": {"name": "test_vit"}}}
+    (tmp_path / "recipe.json").write_text(json.dumps(stored))
     assert open_checkpoint(tmp_path) is None
-    (tmp_path / "recipe.json").write_text(json.dumps({"recipe": {"hourglass": {"layer": "first"}}}))
+    stored = {"command": "human36m", "recipe": {"hourglass": {"layer": "first"}}}
+    (tmp_path / "recipe.json").write_text(json.dumps(stored))
     with pytest.raises(CheckpointError, match="no recipe of this library"):
         open_checkpoint(tmp_path)

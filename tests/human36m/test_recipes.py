@@ -125,6 +125,11 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
         (["--config", "hot_mixst"], "neither a file nor one of the packaged recipes"),
         (["--config", "mixste", "--output", str(tmp_path / "a")], "data.pose_3d is not set"),
         (["--set", "optim.rl=1"], "unknown key 'optim.rl'. Did you mean 'optim.lr'"),
+        (
+            ["--data", "/absent"],
+            "error: --data: data.source: got '/absent' (str), expected one of 'generated', 'cmu', 'h36m'.",
+        ),
+        (["--data", "/absent"], " --motion (cmu), or --pose-3d, --pose-2d and --cameras (h36m).\n"),
         (["--evaluate", str(tmp_path)], "holds no complete checkpoint"),
         (["--evaluate", "x", "--resume", "y"], "exclude each other"),
     ):

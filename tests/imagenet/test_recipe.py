@@ -51,7 +51,7 @@ def test_file_then_overrides(tmp_path: Path):
         ("lr=1", ["'lr'", "'optim.lr'"]),
         ("optm.lr=1", ["'optm.lr'", "'optim.lr'"]),
         ("optim.lr.x=1", ["'optim.lr.x'", "'optim.lr'"]),
-        ("optim=3", ["'optim'"]),
+        ("optim=3", ["optim is a section", "such as optim.name"]),
         ("optim.lr=fast", ["optim.lr", "'fast'", "a number"]),
         ("optim.lr=true", ["optim.lr", "True (bool)", "a number"]),
         ("data.batch_size=3.5", ["data.batch_size", "3.5 (float)", "a whole number"]),

@@ -143,6 +143,8 @@ def test_an_unknown_config_names_the_nearest() -> None:
     assert all(config_path(name).is_file() for name in list_configs())
     with pytest.raises(FileNotFoundError, match="'sdpose_s_v1'"):
         config_path("sdpose_s1")
+    with pytest.raises(FileNotFoundError, match="those are sdpose_b, sdpose_s_v1, sdpose_s_v2, sdpose_t"):
+        config_path("xyzzy")
 
 
 @pytest.fixture

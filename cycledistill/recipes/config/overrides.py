@@ -84,7 +84,7 @@ def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"config {source} is not plain YAML (no code, no tags): {error}") from error
+        raise RecipeError(f"config {source} is not plain YAML (no code, no tags): {_in_a_line(error)}") from error
     if data is not None and not isinstance(data, dict):
         raise RecipeError(f"config {source}: expected sections such as 'optim:', got {type(data).__name__}.")
     return data or {}
@@ -98,7 +98,15 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {text!r}: the value is not plain YAML: {error}") from error
+        raise RecipeError(f"--set {text!r}: the value is not plain YAML: {_in_a_line(error)}") from error
+
+
+def _in_a_line(error: yaml.YAMLError) -> str:
+    """What the parser says over several lines, and where: lines and columns as editors count them."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
 
 def merge(data: dict[str, Any], key: str, value: Any, cls: Any, path: str = "") -> None:
@@ -111,7 +119,10 @@ def merge(data: dict[str, Any], key: str, value: Any, cls: Any, path: str = "") 
         if not isinstance(inner, dict):
             raise RecipeError(f"{path}{name}: got {inner!r}, expected a section with keys.")
         merge(inner, rest, value, hint, f"{path}{name}.")
-    elif hint is None or dataclasses.is_dataclass(hint) or (rest and not mapping):
+    elif dataclasses.is_dataclass(hint):
+        first = next(_leaves(hint, f"{path}{name}."))
+        raise RecipeError(f"{path}{name} is a section: set one of its keys, such as {first}.")
+    elif hint is None or (rest and not mapping):
         raise _unknown(f"{path}{key}", list(_leaves(cls, path)))
     elif rest:  # a field inside a mapping, such as cyclic.distill.token_weight: a preset's name becomes a mapping first
         current = data.get(name, getattr(cls(), name))
@@ -162,7 +173,7 @@ def changed_since(stored: dict[str, Any], recipe: Any) -> list[str]:
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """`` Did you mean ...?`` for the known word most like ``word``, else an empty string."""
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
@@ -196,8 +207,17 @@ def _take_renamed(data: dict[str, Any], renamed: Mapping[str, str]) -> list[tupl
 
 def _unknown(key: str, known: list[str]) -> RecipeError:
     hint = _key_meant(key, known)
-    listing = "" if hint else f" Known: {', '.join(known)}."
+    listing = "" if hint else _listing(key, known)
     return RecipeError(f"unknown key {key!r}.{hint}{listing}")
+
+
+def _listing(key: str, known: list[str]) -> str:
+    """The keys of the section that a key names; all sections, where it names none."""
+    section = key.rpartition(".")[0]
+    within = [name for name in known if section and name.rpartition(".")[0] == section]
+    if within:
+        return f" Known: {', '.join(within)}."
+    return f" Sections: {', '.join(dict.fromkeys(name.partition('.')[0] for name in known))}."
 
 
 def _leaves(cls: Any, path: str = "") -> Iterator[str]:

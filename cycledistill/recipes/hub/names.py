@@ -17,7 +17,7 @@ def published(models: Mapping[str, C], name: str, kind: str, listing: str) -> C:
         ValueError: An unknown name, with the nearest known ones.
     """
     if name not in models:
-        near = difflib.get_close_matches(name.lower().replace("-", "_"), models, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name.lower().replace("-", "_"), models, n=3, cutoff=0.6)
         hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(sorted(models))}"
         raise ValueError(f"{name!r} is no {kind}; {hint} ({listing}() names them all)")
     return models[name]
@@ -28,8 +28,9 @@ def check_options(options: Iterable[str], known: Iterable[str], who: str) -> Non
     known = set(known)
     for option in options:
         if option not in known:
-            near = difflib.get_close_matches(option, sorted(known), n=1, cutoff=0.0)
-            raise ValueError(f"{who} has no option {option!r}; the nearest is {near[0]!r}")
+            near = difflib.get_close_matches(option, sorted(known), n=1, cutoff=0.6)
+            hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(sorted(known))}"
+            raise ValueError(f"{who} has no option {option!r}; {hint}")
 
 
 def split_options(config: Any, options: Mapping[str, Any], who: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,12 +7,14 @@ import importlib
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cycledistill.lazy import missing
+from cycledistill.presets import SETTINGS
 from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
 
@@ -28,6 +30,10 @@ class Flag:
         kind: The type of the value.
         old: Names it had; they work, and help does not show them.
         words: Values that are typed otherwise than the recipe has them, such as ``none``.
+        advice: What to do about a value that is refused, where the recipe's own error does not say it.
+
+    Raises:
+        ValueError: ``kind`` is bool.
     """
 
     name: str
@@ -36,6 +42,14 @@ class Flag:
     kind: type[Any] = str
     old: Sequence[str] = ()
     words: Mapping[str, Any] = field(default_factory=dict)
+    advice: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind is bool:  # of a text: all but the empty one are true
+            raise ValueError(
+                f"{self.name}: kind=bool would take every word for true, 'false' too; leave kind out: the recipe "
+                "reads the words in words={'true': True, 'false': False}."
+            )
 
     @property
     def attribute(self) -> str:
@@ -47,7 +61,7 @@ RUN_FLAGS = (
     Flag("--output", "run.output", "folder for logs and checkpoints"),
     Flag("--model", "model.name", "name of the model"),
     Flag("--cycles", "cyclic.cycles", "cycles while training (1: the plain model)", int),
-    Flag("--distill", "cyclic.distill", "preset: sdpose, exits, elt, mct, or none", words={"none": None}),
+    Flag("--distill", "cyclic.distill", f"preset: {', '.join(SETTINGS)}, or none", words={"none": None}),
     Flag("--device", "run.device", "auto, cpu, cuda or mps"),
     Flag("--epochs", "schedule.epochs", "length of the schedule", int),
     Flag("--batch-size", "data.batch_size", "samples a process and step", int),
@@ -113,7 +127,11 @@ class Command:
         parser.add_argument(
             "--set", action="append", default=[], metavar="a.b=c", help="any key of the recipe; repeatable"
         )
-        parser.add_argument("--resume", metavar="PATH", help="a run, a checkpoint, or 'auto': the last in --output")
+        parser.add_argument(
+            "--resume",
+            metavar="PATH",
+            help="a run, a checkpoint, or 'auto': the last in --output; without --config by that run's own recipe",
+        )
         parser.add_argument(
             "--evaluate",
             metavar="PATH",
@@ -141,20 +159,38 @@ class Command:
         return 0
 
     def recipe(self, args: argparse.Namespace) -> Any:
-        """The recipe: what ``--config`` names, else with ``--evaluate`` that of the run; then flags, then ``--set``.
+        """The recipe: what ``--config`` names, else that of the run evaluated or resumed; then flags, then ``--set``.
 
         Raises:
             RecipeError: Unknown keys, wrong types or values, or ``--evaluate`` beside ``--resume``.
-            CheckpointError: What ``--evaluate`` names is no run and no checkpoint, and there is no ``--config``.
+            CheckpointError: What ``--evaluate`` or ``--resume`` names is no run and no checkpoint, and there is no
+                ``--config``.
         """
         if args.evaluate and args.resume:
             raise RecipeError("--evaluate and --resume exclude each other.")
-        source: Any = args.config
-        if args.evaluate and not args.config:
-            source = self._work("trained").stored_recipe(args.evaluate).to_dict()
         given = [(flag, getattr(args, flag.attribute)) for flag in self.flags]
         options = [(flag.key, flag.words.get(value, value)) for flag, value in given if value is not None]
-        return self._work("recipe").load_recipe(source, [*options, *args.set])
+        overrides = [*options, *args.set]
+        source: Any = args.config
+        if not source and args.evaluate:
+            source = self._work("trained").stored_recipe(args.evaluate).to_dict()
+        elif not source and args.resume:
+            source = self._resumed(args.resume, overrides)
+        try:
+            return self._work("recipe").load_recipe(source, overrides)
+        except RecipeError as error:
+            raise RecipeError(_by_flags(str(error), [flag for flag, value in given if value is not None])) from error
+
+    def _resumed(self, resume: str, overrides: Sequence[str | tuple[str, Any]]) -> dict[str, Any] | None:
+        from cycledistill.recipes.run.trained import last_in, recipe_to_go_on  # they need PyTorch, and help does not
+
+        if resume == "auto":
+            output = [each for each in overrides if _key_of(each) == "run.output"]
+            checkpoint = last_in(self._work("recipe").load_recipe(None, output).run.output)
+            if checkpoint is None:
+                return None
+            resume = str(checkpoint)
+        return recipe_to_go_on(resume, self._work("trained").stored_recipe)
 
     def _summary(self, args: argparse.Namespace) -> dict[str, Any]:
         recipe = self.recipe(args)
@@ -164,6 +200,19 @@ class Command:
 
     def _work(self, module: str) -> Any:
         return importlib.import_module(f"{self.package}.{module}")
+
+
+def _key_of(override: str | tuple[str, Any]) -> str:
+    return override.partition("=")[0].strip() if isinstance(override, str) else override[0]
+
+
+def _by_flags(message: str, typed: Sequence[Flag]) -> str:
+    """An error about a key of the recipe, with the flag that it was typed by, and what else that takes."""
+    for flag in typed:
+        if re.match(rf"{re.escape(flag.key)}\b(?!\.)", message):
+            words = f" Or {', '.join(map(repr, flag.words))}." if flag.words else ""
+            return f"{flag.name}: {message}{words}{flag.advice and ' '}{flag.advice}"
+    return message
 
 
 def _message(error: Exception) -> str:

@@ -227,7 +227,7 @@ class TrainingSession:
         """
         recipe, state = read_recipe(checkpoint, self.command), read_state(checkpoint / "state.pt")
         if self.accelerator.is_main_process:
-            for line in changed_since(recipe.get("recipe", {}), self.recipe):
+            for line in changed_since(recipe["recipe"], self.recipe):
                 _logger.warning("resuming with another recipe: %s", line)
         load_weights(self.model, read_weights(checkpoint / "model.safetensors"), checkpoint, self.advice)
         if self.ema:
@@ -273,11 +273,13 @@ class TrainingSession:
 
 
 def _find_start(output: str, store: CheckpointStore, resume: str | None, writes: bool) -> Path | None:
-    """The checkpoint to go on from, if any; the folder is made, and found writable by the process that ``writes``."""
+    """The checkpoint to go on from, if any; the process that ``writes`` finds the folder writable, and makes none yet.
+
+    The log makes it: a run that is refused before leaves nothing behind.
+    """
     try:
-        Path(output).mkdir(parents=True, exist_ok=True)
         if writes:
-            check_writable(Path(output) / "log.jsonl")
+            check_writable(Path(output) / "log.jsonl", parents=True)
     except OSError as error:
         raise RecipeError(f"run.output={output!r} cannot be written to: {error}") from error
     checkpoint = store.last() if resume == "auto" else find_checkpoint(resume) if resume else None

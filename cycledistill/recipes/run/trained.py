@@ -1,4 +1,4 @@
-"""What a run left behind: its recipe and its weights, to load or to measure."""
+"""What a run left behind: its recipe and its weights, to load, to measure or to go on from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.run.accelerator import open_accelerator
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.weights.checkpoint import CheckpointStore, find_checkpoint, read_recipe
 
 _logger = logging.getLogger(__name__)
 
@@ -45,8 +45,35 @@ def recipe_of_run(path: str | Path, load_recipe: Callable[[Mapping[str, Any]], R
     stored = read_recipe(folder, command)
     try:
         return load_recipe(stored["recipe"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
+
+
+def last_in(output: str | Path) -> Path | None:
+    """The latest complete checkpoint of the run in a folder, if there is one."""
+    return CheckpointStore(Path(output) / "checkpoints").last()
+
+
+def recipe_to_go_on(path: str | Path, stored_recipe: Callable[[Path], Any]) -> dict[str, Any]:
+    """The recipe by which a run goes on when nothing else is said: its own, in the folder where it lies now.
+
+    ``run.max_steps`` is left out where the checkpoint has reached it: a run that goes on would stop at once.
+
+    Args:
+        path: A run's folder or a checkpoint.
+        stored_recipe: The command's own.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or it holds no recipe of this command.
+    """
+    checkpoint = find_checkpoint(path)
+    recipe: dict[str, Any] = stored_recipe(checkpoint).to_dict()
+    run, step = recipe["run"], read_recipe(checkpoint).get("step")
+    if checkpoint.parent.name == "checkpoints":  # it may have been moved, or named from another folder
+        run["output"] = str(checkpoint.parent.parent)
+    if run["max_steps"] is not None and isinstance(step, int) and step >= run["max_steps"]:
+        run["max_steps"] = None
+    return recipe
 
 
 def measure_trained(

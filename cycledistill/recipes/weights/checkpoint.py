@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -24,6 +26,8 @@ from cycledistill.files import atomic_folder
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import read_torch, write_weights
 from cycledistill.recipes.weights.fitting import mismatch
+
+_logger = logging.getLogger(__name__)
 
 Weights = Mapping[str, Tensor]
 
@@ -76,16 +80,25 @@ class CheckpointStore:
         return next(reversed(self.complete()), None)
 
     def best(self) -> Path | None:
-        """The complete checkpoint with the highest number under ``best_by``, if one was evaluated."""
-        scored = [(self._score(read_recipe(path)), path) for path in self.complete()]
+        """The complete checkpoint with the highest number under ``best_by``, if one was evaluated.
+
+        One that cannot be read, or has no finite number there, is not it; of the former a warning tells.
+        """
+        if not self.best_by:
+            return None
+        scored = [(self._score(path), path) for path in self.complete()]
         found = [(score, path) for score, path in scored if score is not None]
         return max(found)[1] if found else None
 
-    def _score(self, recipe: dict[str, Any]) -> float | None:
-        found: Any = recipe.get("metrics")
+    def _score(self, path: Path) -> float | None:
+        try:
+            found: Any = read_recipe(path).get("metrics")
+        except CheckpointError as error:  # a damaged one must not end a run that does not need it
+            _logger.warning("not considered for the best checkpoint: %s", error)
+            return None
         for key in self.best_by:
             found = found.get(key) if isinstance(found, dict) else None
-        return float(found) if isinstance(found, (int, float)) else None
+        return float(found) if isinstance(found, (int, float)) and math.isfinite(found) else None
 
     def _prune(self) -> None:
         kept = {*self.complete()[-self.keep :], self.best()}
@@ -121,11 +134,11 @@ def read_recipe(checkpoint: Path, command: str | None = None) -> dict[str, Any]:
 
     Args:
         checkpoint: A checkpoint's folder.
-        command: Which training command's it must be (``"coco"``), if it says that.
+        command: Which training command's it must be (``"coco"``), if that matters.
 
     Raises:
-        CheckpointError: It is missing, cut off, holds something else where an object or a list belongs, or is of
-            another command.
+        CheckpointError: It is missing, cut off, lacks the command or the recipe, holds something else where an object
+            or a list belongs, or is of another command.
     """
     file = checkpoint / "recipe.json"
     try:
@@ -134,7 +147,10 @@ def read_recipe(checkpoint: Path, command: str | None = None) -> dict[str, Any]:
         raise CheckpointError(f"{file} is missing or cut off: {error}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{file} holds no recipe.")
-    trained_by = found.get("command", command)
+    for name in ("command", "recipe"):
+        if name not in found:
+            raise CheckpointError(f"{file} is damaged, or of another program: the key {name!r} is missing.")
+    trained_by = found["command"]
     if command is not None and trained_by != command:
         raise CheckpointError(
             f"{checkpoint} was trained by `cycledistill train {trained_by}`, and is not for `cycledistill train "

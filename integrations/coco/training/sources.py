@@ -108,7 +108,7 @@ def _root(data: DataSection) -> Path:
         raise PoseDataError("data.root is not set: give the folder or zip file of the data set by --data")
     root = Path(data.root)
     if not root.exists():
-        raise PoseDataError(f"data.root: {root} does not exist")
+        raise PoseDataError(f"data.root: {root} does not exist: give the folder or zip file of the data set by --data")
     return root
 
 

@@ -175,7 +175,8 @@ def _open_folder(source: ImageSource, split: str, synonyms: Sequence[str]) -> Im
         raise DataError("no images: pass --data (class folders, tar or Parquet files) or set data.dataset.")
     folder = Path(source.dir)
     if not folder.is_dir():
-        raise DataError(f"data folder {folder} {'is a file' if folder.exists() else 'does not exist'}.")
+        wrong = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"data folder {folder} {wrong}: give the folder that holds the splits by --data.")
     names = [split, *(name for name in synonyms if split in synonyms and name != split)]
     for name in names:
         files = find_parquet(folder, name)

@@ -116,6 +116,10 @@ def test_unknown_names_come_with_the_nearest(name: str, near: str) -> None:
 def test_unknown_options_come_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="no option 'stage_width'; the nearest is 'stage1_width'"):
         create_pose_model("sdpose_b", stage_width=32)
+    with pytest.raises(ValueError, match="no option 'xyzzy'; it has .*depth"):
+        create_pose_model("sdpose_b", xyzzy=32)
+    with pytest.raises(ValueError, match="'xyzzy' is no pose model; known: .*sdpose_b"):
+        create_pose_model("xyzzy")
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def refused(match: str, **data) -> None:
 
 def test_missing_and_empty_folders(tmp_path, folder_dir):
     refused("pass --data ")
-    refused("does not exist", dir=str(tmp_path / "nowhere"))
+    refused("does not exist: give the folder .* by --data", dir=str(tmp_path / "nowhere"))
     (tmp_path / "file").write_text("")
     refused("is a file", dir=str(tmp_path / "file"))
     (tmp_path / "empty").mkdir()

@@ -15,8 +15,10 @@ import pytest
 from torch.utils.data import DataLoader
 
 from cycledistill.commands import frame
+from cycledistill.distill import PRESETS
+from cycledistill.recipes.config.overrides import did_you_mean
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
-from cycledistill.recipes.run.command import RUN_FLAGS, Command, _message
+from cycledistill.recipes.run.command import RUN_FLAGS, Command, Flag, _message
 
 Lines = pytest.CaptureFixture[str]
 SHARED = ["--config", "--data", *(flag.name for flag in RUN_FLAGS), "--set", "--resume", "--evaluate"]
@@ -97,11 +99,71 @@ def test_none_is_a_scheme_that_can_be_asked_for() -> None:
         ("rnu.device", "Did you mean 'run.device'?"),
         ("optim.rl", "Did you mean 'optim.lr'?"),
         ("epochs", "Did you mean 'schedule.epochs'?"),
+        ("foo.bar", "unknown key 'foo.bar'. Sections: model, cyclic, prune, data, "),
+        ("xyzzy", "unknown key 'xyzzy'. Sections: model, cyclic, prune, data, "),
     ],
 )
 def test_a_key_is_proposed_for_its_own_name_and_not_for_its_section(key: str, said: str, capsys: Lines) -> None:
     assert command_of("coco").main(["--set", f"{key}=1"]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+def test_a_section_that_is_set_is_said_to_be_one(name: str, capsys: Lines) -> None:
+    assert command_of(name).main(["--set", "optim=3"]) == 2
+    assert capsys.readouterr().err == "error: optim is a section: set one of its keys, such as optim.name.\n"
+
+
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+def test_what_a_flag_does_not_take_is_said_of_the_flag(name: str, capsys: Lines) -> None:
+    for flag, value, said in (
+        ("--distill", "sdpos", "error: --distill: cyclic.distill='sdpos': unknown preset; the presets are 'sdpose', "),
+        ("--distill", "sdpos", " Or 'none'.\n"),
+        ("--device", "gpu", "error: --device: run.device='gpu': expected one of"),
+        ("--epochs", "-1", "error: --epochs: schedule.epochs=-1: expected"),
+    ):
+        assert command_of(name).main([flag, value]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_help_names_every_preset() -> None:
+    (flag,) = (flag for flag in RUN_FLAGS if flag.name == "--distill")
+    assert flag.help == f"preset: {', '.join(PRESETS)}, or none"
+
+
+def test_a_flag_that_would_take_false_for_true_is_refused() -> None:
+    with pytest.raises(ValueError, match="--tb: kind=bool would take every word for true"):
+        Flag("--tb", "run.tensorboard", "TensorBoard", bool)
+    words = Flag("--tb", "run.tensorboard", "TensorBoard", words={"true": True, "false": False})
+    command = replace(command_of("coco"), data=[words])
+    for word, value in words.words.items():
+        assert command.recipe(command.parser().parse_args(["--tb", word])).run.tensorboard is value
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("optim: {lr: 1", "line 1, column 14: expected ',' or '}', but got '<stream end>'"),
+        ('{"optim": {"lr": 1},\n "run"', "line 2, column 7: "),
+        ("optim:\n  lr: !!python/name:os.system x", "line 2, column 7: could not determine a constructor"),
+        ("run: \x00", "special characters are not allowed"),
+    ],
+)
+def test_a_recipe_that_is_cut_is_said_in_one_line_with_the_place(
+    tmp_path: Path, capsys: Lines, text: str, where: str
+) -> None:
+    (tmp_path / "cut.yaml").write_text(text)
+    assert command_of("coco").main(["--config", str(tmp_path / "cut.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: config {tmp_path / 'cut.yaml'} is not plain YAML (no code, no tags): ")
+    assert where in said and said.count("\n") == 1
+    assert command_of("coco").main(["--set", "optim.lr=[1"]) == 2
+    assert "the value is not plain YAML: line 1, column 3: " in capsys.readouterr().err
+
+
+def test_what_is_not_alike_is_not_proposed() -> None:
+    assert did_you_mean("nomodel", ["iformer_l", "vit_tiny"]) == ""
+    assert did_you_mean("vit_tin", ["iformer_l", "vit_tiny"]) == " Did you mean 'vit_tiny'?"
 
 
 class Rehearsed:
@@ -212,7 +274,7 @@ def test_what_is_evaluated_is_looked_at_and_not_guessed_by_its_name(name: str, t
     recipe = importlib.import_module(f"{command.package}.recipe").load_recipe(None, {"run.seed": 11})
     run = tmp_path / "r.pt"
     run.mkdir()
-    (run / "recipe.json").write_text(json.dumps({"recipe": recipe.to_dict()}))
+    (run / "recipe.json").write_text(json.dumps({"command": name, "recipe": recipe.to_dict()}))
     assert command.recipe(command.parser().parse_args(["--evaluate", str(run)])) == recipe
 
 
@@ -225,9 +287,16 @@ def test_a_run_of_another_command_is_said_to_be_one(name: str, tmp_path: Path, c
     (run / "recipe.json").write_text(json.dumps({"command": "other", "recipe": {"theirs": {}}}))
     assert command.main(["--evaluate", str(run)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {run} was trained by `cycledistill train other`, and is not")
-    (run / "recipe.json").write_text(json.dumps({"recipe": {"theirs": {}}}))  # from before it was recorded
+    (run / "recipe.json").write_text(json.dumps({"command": name, "recipe": {"theirs": {}}}))
     assert command.main(["--evaluate", str(run)]) == 2
     assert "is no recipe of this library: unknown key 'theirs'" in capsys.readouterr().err
+    for lacking, key in (({}, "command"), ({"command": name}, "recipe")):
+        (run / "recipe.json").write_text(json.dumps(lacking))
+        for flag in ("--evaluate", "--resume"):
+            assert command.main([flag, str(run)]) == 2
+            assert (
+                f"recipe.json is damaged, or of another program: the key '{key}' is missing." in capsys.readouterr().err
+            )
 
 
 class Broken:

@@ -145,10 +145,10 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_built(
 ) -> None:
     """Simulated: permission bits do not bind root."""
     monkeypatch.setattr(ToySession, "assemble", lambda *_, **__: pytest.fail("the run was put together"))
-    touch = Path.touch
+    touch, place = Path.touch, Path(tiny.run.output).parent
 
     def read_only(path: Path, *args: Any, **kwargs: Any) -> None:
-        if path.is_relative_to(tiny.run.output):
+        if path.is_relative_to(place):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         touch(path, *args, **kwargs)
 
@@ -156,9 +156,25 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_is_built(
         patched.setattr(Path, "touch", read_only)
         train(tiny)
     assert str(error.value).startswith(f"run.output={tiny.run.output!r} cannot be written to: [Errno 13]")
-    (Path(tiny.run.output) / "log.jsonl").mkdir()
+    (Path(tiny.run.output) / "log.jsonl").mkdir(parents=True)
     with pytest.raises(RecipeError, match=r"cannot be written to: .*log\.jsonl"):
         train(tiny)
+
+
+class Refused(ToySession):
+    @classmethod
+    def assemble(cls, *args: Any, **kwargs: Any) -> Any:
+        raise RecipeError("it does not fit")
+
+
+def test_a_refused_run_leaves_no_folder_behind(tiny: ToyRecipe, tmp_path: Path) -> None:
+    nested = change(tiny, run__output=str(tmp_path / "a" / "b"))
+    with pytest.raises(RecipeError, match="it does not fit"):
+        train(nested, session_class=Refused)
+    with pytest.raises(CheckpointError, match="does not exist"):
+        train(nested, resume=str(tmp_path / "absent"))
+    assert list(tmp_path.iterdir()) == []
+    assert train(change(nested, run__max_steps=1))["step"] == 1
 
 
 def test_a_log_that_cannot_be_written_says_how_to_go_on(tmp_path: Path) -> None:

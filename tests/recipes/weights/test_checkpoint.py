@@ -24,11 +24,15 @@ from cycledistill.recipes.weights.checkpoint import (
     read_state,
 )
 
+RECIPE: dict[str, object] = {"command": "toy", "recipe": {}}
+
 
 def save(store: CheckpointStore, step: int, top1: float | None = None) -> Path:
     weights = {"a": torch.full((3,), float(step)), "b": torch.ones(2)}
     metrics = {} if top1 is None else {"exits": {1: {"top1": top1}}}
-    return store.save(step, weights, {"a": weights["a"] / 2, "b": weights["b"]}, {"step": step}, {"metrics": metrics})
+    return store.save(
+        step, weights, {"a": weights["a"] / 2, "b": weights["b"]}, {"step": step}, RECIPE | {"metrics": metrics}
+    )
 
 
 def assert_whole(path: Path, step: int) -> None:
@@ -229,12 +233,44 @@ def test_another_models_weights_change_nothing(tmp_path):
 )
 def test_what_is_no_object_or_list_where_one_belongs_is_named(tmp_path, damaged, name):
     path = save(CheckpointStore(tmp_path), 1)
-    whole = {"recipe": {}, "network": {}, "classes": [], "metrics": {"exits": {"1": {"AP": 0.5}}}}
+    whole = RECIPE | {"network": {}, "classes": [], "metrics": {"exits": {"1": {"AP": 0.5}}}}
     (path / "recipe.json").write_text(json.dumps(whole))
     assert read_recipe(path) == whole
     (path / "recipe.json").write_text(json.dumps(whole | damaged))
     with pytest.raises(CheckpointError, match=rf"recipe\.json is damaged: '{name}' is .*is expected"):
         read_recipe(path)
+
+
+@pytest.mark.parametrize("key", ["command", "recipe"])
+def test_what_lacks_the_command_or_the_recipe_is_no_checkpoint_of_ours(tmp_path, key):
+    path = save(CheckpointStore(tmp_path), 1)
+    (path / "recipe.json").write_text(json.dumps({name: value for name, value in RECIPE.items() if name != key}))
+    for command in (None, "toy"):
+        with pytest.raises(CheckpointError, match=rf"recipe\.json .*the key '{key}' is missing"):
+            read_recipe(path, command)
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"command": "toy", "recipe": {}, "metrics": 5}'])
+def test_a_damaged_checkpoint_ends_no_run_and_is_not_the_best(tmp_path, caplog, damage):
+    store = CheckpointStore(tmp_path, keep=3, best_by=("exits", "1", "top1"))
+    damaged = save(store, 1, 90.0)
+    (damaged / "recipe.json").write_text(damage)
+    best = save(store, 2, 50.0)
+    assert store.best() == best
+    assert str(damaged) in caplog.text
+    for step in (3, 4, 5):
+        save(store, step, 10.0)
+    assert store.complete()[0] == best
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_not_finite_is_not_the_best(tmp_path, score):
+    store = CheckpointStore(tmp_path, keep=1, best_by=("exits", "1", "top1"))
+    save(store, 1, score)
+    assert store.best() is None
+    best = save(store, 2, 0.9)
+    save(store, 3, score)
+    assert store.best() == best
 
 
 def test_finding_checkpoints(tmp_path):
@@ -246,4 +282,4 @@ def test_finding_checkpoints(tmp_path):
     assert find_checkpoint(tmp_path) == find_checkpoint(store.folder) == find_checkpoint(path) == path
     (tmp_path / "checkpoints" / "step-00000009").mkdir()  # not one of ours: no recipe
     assert store.last() == path
-    assert json.loads((path / "recipe.json").read_text()) == {"metrics": {}}
+    assert json.loads((path / "recipe.json").read_text()) == RECIPE | {"metrics": {}}
