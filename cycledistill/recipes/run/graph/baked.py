@@ -43,18 +43,18 @@ class BakedNumbers:
             if (handle := handle_of(module, kind)) is not None
             for name in names
         ]
-        self._parameters = [(f"{name}.requires_grad", parameter) for name, parameter in task.named_parameters()]
+        self._trained = [(f"{name}.requires_grad", parameter) for name, parameter in task.named_parameters()]
 
     def now(self) -> tuple[Hashable, ...]:
         """All values as they are; equal tuples mean that one graph serves."""
         values = [holder.get(name) for _, holder, name in self._places]  # in every step: some hundreds of them
         found = [each if type(each) in _PLAIN else _hashable(each) for each in values]
         found += [_hashable(getattr(handle, name), kept=True) for _, handle, name in self._handles]
-        return (*found, *[parameter.requires_grad for _, parameter in self._parameters])
+        return (*found, *[parameter.requires_grad for _, parameter in self._trained])
 
     def difference(self, before: tuple[Hashable, ...], after: tuple[Hashable, ...], may_begin: bool = False) -> str:
         """The first value that differs, in words; empty where none does. With ``may_begin`` None may become any."""
-        names = [each[0] for each in (*self._places, *self._handles, *self._parameters)]
+        names = [each[0] for each in (*self._places, *self._handles, *self._trained)]
         for name, old, new in zip(names, before, after, strict=True):
             if old != new and not (may_begin and old is None):
                 return f"{name}, {old} -> {new}"
