@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,8 +12,12 @@ import torch
 import torch.distributed as dist
 
 from cycledistill.recipes.errors import RecipeError
+from cycledistill.recipes.run.precision import has_units
+
+_logger = logging.getLogger(__name__)
 
 _PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextmanager
@@ -42,6 +47,7 @@ def open_accelerator(device: str, precision: str) -> Iterator[Any]:
         if precision == "fp16" and accelerator.device.type == "cpu":
             # Accelerate would train in fp32 there, without a word
             accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
+        _check_precision(accelerator.device, precision)
         announced = int(os.environ.get("WORLD_SIZE", "1"))
         if accelerator.num_processes != announced:
             raise RecipeError(
@@ -70,8 +76,20 @@ def _check_device(device: str) -> str:
     return here
 
 
+def _check_precision(device: torch.device, precision: str) -> None:
+    """Refuse, or on a CPU warn of, a precision that the device would only emulate."""
+    if has_units(device, _TYPES[precision]):
+        return
+    if device.type != "cpu":
+        raise RecipeError(f"run.precision={precision!r}: {device} has no units for it; set fp16 or fp32.")
+    _logger.warning(
+        "run.precision=%s: this processor has no units for it, and emulating it is several times slower than fp32",
+        precision,
+    )
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Mixed precision for ``"bf16"`` and ``"fp16"``, nothing for ``"fp32"``."""
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+    return torch.autocast(device.type, dtype=_TYPES[precision])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 pytest.importorskip("accelerate")
 
 from cycledistill.recipes.errors import RecipeError
+from cycledistill.recipes.run import accelerator as accelerator_module
 from cycledistill.recipes.run.accelerator import open_accelerator
 
 
@@ -54,6 +57,25 @@ def test_the_cpu_computes_in_the_precision_asked_for(precision: str, dtype: torc
         inputs = torch.ones(4, 3)
         assert model(inputs).dtype == torch.float32
         assert model.seen == [dtype]
+
+
+def test_a_processor_that_emulates_the_precision_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for features, warned in (({"avx512_bf16": True}, False), ({"avx512_bf16": False}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=features: found)
+        with caplog.at_level(logging.WARNING), open_accelerator("cpu", "bf16"):
+            assert ("run.precision=bf16: this processor has no units for it" in caplog.text) is warned
+    caplog.clear()
+    with open_accelerator("cpu", "fp32"):
+        assert not caplog.records
+
+
+def test_a_gpu_without_the_precision_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerator_module, "has_units", lambda device, dtype: dtype is not torch.bfloat16)
+    accelerator_module._check_precision(torch.device("cuda"), "fp16")
+    with pytest.raises(RecipeError, match=r"run\.precision='bf16': cuda has no units for it; set fp16 or fp32"):
+        accelerator_module._check_precision(torch.device("cuda"), "bf16")
 
 
 def test_fp16_scales_the_loss_and_the_gradients_back() -> None:
