@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from cycledistill.recipes.errors import RecipeError
 from cycledistill.recipes.run.precision import has_units
+from cycledistill.versions import require
 
 _logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def open_accelerator(device: str, precision: str) -> Iterator[Any]:
     Raises:
         RecipeError: The device is not there, or does not have the precision.
     """
+    require("accelerate")
     # imported late: recipes are read where Accelerate is not installed
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
