@@ -133,7 +133,7 @@ def measure_inference(case: Case, compiled: bool, repeats: int) -> Row:
     case.plain.eval()
     case.wrapped.eval()
     prepared = {
-        "prepared": prepare_for_inference(case.wrapped, case.images[:2]),
+        "prepared": prepare_for_inference(case.wrapped, case.images[:2], dtype=torch.float32),
         "prepared bf16": prepare_for_inference(case.wrapped, case.images[:2], dtype=torch.bfloat16, tolerance=1.0),
     }
     differs = {f"{name} differs by": output_difference(model, case.plain, case.images[:2])

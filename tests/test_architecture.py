@@ -40,7 +40,7 @@ def more(arrows: Arrows, extra: Arrows) -> Arrows:
 # The library. `__init__` is the face: names that are handed on, and nothing else.
 LIBRARY_ARROWS = more(
     layers(
-        {"plugin", "errors", "files", "lazy", "output", "presets", "distill", "loss"},
+        {"plugin", "errors", "files", "lazy", "versions", "output", "presets", "distill", "loss"},
         {"stack"},
         {"cycle", "prune", "insight", "inputs"},
         {"hourglass", "cost", "exporter"},
@@ -48,7 +48,7 @@ LIBRARY_ARROWS = more(
         {"recipes"},
     ),
     {
-        "plugin": {"errors"},
+        "plugin": {"errors", "versions"},
         "output": {"plugin"},  # private names of torch stand there
         "loss": {"output"},
         "distill": {"presets"},  # without torch, for the help of commands

@@ -21,6 +21,7 @@ from typing import Any, NoReturn, Protocol
 
 import cycledistill
 from cycledistill.lazy import missing
+from cycledistill.versions import VersionError
 
 PROGRAM = "cycledistill"
 GROUP = "cycledistill.commands"
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(args)
     except ModuleNotFoundError as error:
         return _refuse(_missing(error, entry, getattr(command, "requires", None)))
-    except ValueError as error:  # StackError is one
+    except (ValueError, VersionError) as error:  # StackError is a ValueError
         return _refuse(str(error))
     except KeyboardInterrupt:
         sys.stderr.write(f"{PROGRAM}: stopped\n")
@@ -123,6 +124,8 @@ def _load(entry: EntryPoint) -> Any:
         return entry.load()
     except ModuleNotFoundError as error:
         return _missing(error, entry, None)
+    except VersionError as error:
+        return str(error)
     except Exception as error:  # another package's fault must not take the other commands away
         return f"{entry.value} of {_distribution(entry)} cannot be loaded: {type(error).__name__}: {error}"
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.commands.arguments import check_positive
+from cycledistill.versions import require
 
 
 def build(name: str, size: int | None, device: str) -> tuple[nn.Module, Tensor | None]:
@@ -76,6 +77,7 @@ def _hugging_face(name: str, size: int | None) -> nn.Module:
 
 
 def _library(name: str) -> ModuleType:
+    require(name)
     try:
         return importlib.import_module(name)
     except ImportError as error:

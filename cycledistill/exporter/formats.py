@@ -13,6 +13,7 @@ from cycledistill.exporter.compare import Run, batched
 from cycledistill.exporter.errors import ExportError, in_words, not_converted, not_loaded, not_traced, quiet
 from cycledistill.inputs import Call
 from cycledistill.plugin.torch_private import tree_flatten_with_path, tree_leaves, tree_unflatten
+from cycledistill.versions import require
 
 INLINE = 1_900_000_000
 """Bytes of weights up to which an ONNX file holds them itself; protobuf ends at 2 GiB."""
@@ -24,6 +25,7 @@ def write_graph(kind: str, model: nn.Module, call: Call, path: Path, dynamic: bo
     with torch.no_grad(), quiet():
         if kind == "pt2":
             return _program(name, _traced(model, call, dynamic)[0], path)
+        require("onnx", "onnxscript", "onnxruntime")
         try:
             import onnxruntime  # noqa: F401  (before minutes of work)
             import onnxscript  # noqa: F401  (torch's exporter says less clearly that it is missing)
@@ -70,6 +72,7 @@ def _fixed(model: nn.Module, call: Call) -> bool:
 
 def write_state_dict(model: nn.Module, path: Path) -> float:
     """Write the state dict as safetensors, under the plain model's keys, and check it as it is read back."""
+    require("safetensors")
     try:
         from safetensors.torch import load_file, save_file
     except ImportError as error:

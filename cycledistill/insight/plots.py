@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cycledistill.insight.measures import AttentionMap, Drift, ParameterProfile
+from cycledistill.versions import require
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, told apart with impaired colour vision."""
@@ -202,6 +203,7 @@ def _styles(count: int) -> list[dict[str, str]]:
 
 
 def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+    require("matplotlib")
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

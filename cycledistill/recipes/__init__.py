@@ -4,3 +4,7 @@ Knows nothing about any task or model, and nothing of the library needs it: only
 safetensors, NumPy and, in ``hub*.py``, huggingface_hub, which come with the extras of the integrations
 (``pip install 'cycledistill[imagenet]'``).
 """
+
+from cycledistill.versions import require
+
+require("huggingface_hub", "numpy", "pyyaml", "safetensors")

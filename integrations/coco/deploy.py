@@ -12,12 +12,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cycledistill import unwrap_cyclic, wrap_cyclic
 from cycledistill.plugin.install import handle_of
+from cycledistill.recipes.run.precision import fast_half, has_units
 
 from .models.tokenpose import TokenPose
 
 _logger = logging.getLogger(__name__)
 
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 
 
 class InferenceError(RuntimeError):
@@ -42,26 +43,27 @@ def prepare_for_inference(
         model: A pose model, wrapped or not; untouched.
         example: Images (B, 3, H, W) to compare the two on, normalised; default: two of random pixels. With real images
             the comparison says more.
-        dtype: ``torch.bfloat16`` converts weights and arithmetic; images must then be of that type (`predict` sees to
-            it). Default: as it is.
+        dtype: The type of weights and arithmetic, which images must then have (`predict` sees to it):
+            ``torch.float32``, ``torch.bfloat16`` or ``torch.float16``. Default: on a CUDA device bfloat16, or float16
+            where it has no units for bfloat16; elsewhere, and for a model that is in half precision, as it is. A
+            processor that emulates the type answers right but several times slower; a warning says so.
         channels_last: Convolutions in that memory layout, the faster one on most CPUs and GPUs.
         tolerance: Largest difference of the two models' outputs that is accepted, in units of the largest output;
-            default 1e-3, and 0.1 in bfloat16.
+            default 1e-3, in float16 0.02 and in bfloat16 0.1.
 
     Returns:
         The copy, in eval mode, on the model's device. The log says by how much the outputs differ.
 
     Raises:
         InferenceError: The outputs differ by more, or are not finite.
-        ValueError: Another ``dtype``.
+        ValueError: Another ``dtype``, or bfloat16 on a GPU without it.
 
     Example:
         >>> fast = prepare_for_inference(model, images, dtype=torch.bfloat16)
         >>> heatmaps = fast(images.bfloat16()).float()
     """
-    if dtype not in (None, torch.float32, torch.bfloat16):
-        raise ValueError(f"dtype={dtype}: torch.bfloat16, torch.float32 or None is expected")
     weight = next(model.parameters())
+    dtype = _type_for(weight, dtype)
     prepared = copy.deepcopy(model).eval()
     handle = handle_of(prepared, "cyclic")
     exit = handle.exit if handle is not None else 1
@@ -72,21 +74,40 @@ def prepare_for_inference(
         again: Any = wrap_cyclic(prepared, exit, None, blocks="blocks")
         again.cyclic.exit = exit
     prepared.requires_grad_(False)
-    prepared.to(dtype=dtype or weight.dtype)
+    prepared.to(dtype=dtype)
     if channels_last:
         prepared.to(memory_format=torch.channels_last)
     if example is None:
         generator = torch.Generator().manual_seed(0)
         example = torch.randn(2, 3, *model.config.image_size, generator=generator)
     difference = output_difference(prepared, model, example.to(weight.device))
-    allowed = tolerance if tolerance is not None else _TOLERANCE[dtype or torch.float32]
+    allowed = tolerance if tolerance is not None else _TOLERANCE.get(dtype, _TOLERANCE[torch.float32])
     if not difference <= allowed:
         raise InferenceError(
             f"the prepared model's outputs differ by {difference:.2g} of the largest output, more than {allowed:g}: "
-            f"{'use float32, or ' if dtype is torch.bfloat16 else ''}pass tolerance= if that is close enough"
+            f"{'' if dtype.itemsize > 2 else 'use dtype=torch.float32, or '}pass tolerance= if that is close enough"
         )
-    _logger.info("%d BatchNorms folded; outputs differ by %.2g of the largest output", folded, difference)
+    _logger.info("%s, %d BatchNorms folded; outputs differ by %.2g of the largest output", dtype, folded, difference)
     return prepared
+
+
+def _type_for(weight: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """The type to prepare a model in whose parameters are like ``weight``."""
+    if dtype not in (None, *_TOLERANCE):
+        raise ValueError(f"dtype={dtype}: torch.bfloat16, torch.float16, torch.float32 or None is expected")
+    if dtype is None:
+        half = fast_half(weight.device) if weight.dtype is torch.float32 else None
+        return half or weight.dtype
+    if not has_units(weight.device, dtype):
+        if weight.device.type != "cpu":
+            raise ValueError(f"dtype={dtype}: {weight.device} has no units for it; use torch.float16 or None")
+        # Not refused: the answers are right, and someone may want them from this machine.
+        _logger.warning(
+            "dtype=%s: this processor has no units for it, and emulating it is several times slower than float32; for "
+            "speed leave dtype out",
+            dtype,
+        )
+    return dtype
 
 
 @torch.no_grad()

@@ -11,9 +11,13 @@ import torch
 import torchvision
 from torch import nn
 
+from cycledistill.versions import require
+
 from .data.detections import Detected
 from .data.images import PoseDataError
 from .data.pictures import GivenPictures, Picture
+
+require("torchvision")
 
 DETECTORS = (
     "keypointrcnn_resnet50_fpn",

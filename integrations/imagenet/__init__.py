@@ -7,7 +7,9 @@ The command is ``cycledistill train imagenet --help`` (through ``torchrun`` and 
 
 import typing
 
-from cycledistill import lazy
+from cycledistill import lazy, versions
+
+versions.require("timm")
 
 if typing.TYPE_CHECKING:
     from cycledistill.recipes.errors import RecipeError as RecipeError

@@ -13,6 +13,9 @@ from torch import nn
 from cycledistill import CycleLoss, CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.swap import Swapped, recipe_of, swap, swapped_since, unswap
+from cycledistill.versions import require
+
+require("transformers", "accelerate")
 
 Model = TypeVar("Model", bound=nn.Module)
 

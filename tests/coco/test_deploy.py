@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,9 +108,52 @@ def test_a_copy_that_answers_otherwise_is_refused(monkeypatch: pytest.MonkeyPatc
         prepare_for_inference(model, tolerance=1e6)
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_a_gpu_gets_its_half_precision(half: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+
+    def of_a_gpu(device: torch.device) -> torch.dtype:
+        asked.append(device)
+        return half
+
+    monkeypatch.setattr(deploy, "fast_half", of_a_gpu)
+    model = trained_looking("tokenpose_s_v1", depth=1)
+    assert next(prepare_for_inference(model).parameters()).dtype is half
+    assert asked == [torch.device("cpu")]
+    assert next(prepare_for_inference(model, dtype=torch.float32).parameters()).dtype is torch.float32
+    other = torch.float16 if half is torch.bfloat16 else torch.bfloat16
+    in_half = model.to(other)  # was given this type by someone who knew why
+    assert next(prepare_for_inference(in_half, tolerance=0.2).parameters()).dtype is other
+
+
+def test_a_processor_keeps_the_type_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "avx512_fp16": True})
+    assert next(prepare_for_inference(trained_looking("tokenpose_s_v1", depth=1)).parameters()).dtype is torch.float32
+
+
+@pytest.mark.parametrize(("features", "warned"), [({"avx512_bf16": True}, False), ({"avx2": True}, True)])
+def test_a_processor_that_emulates_bfloat16_is_warned_of(
+    features: dict[str, bool], warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    model = trained_looking("tokenpose_s_v1", depth=1)
+    prepared = prepare_for_inference(model, dtype=torch.bfloat16)
+    assert next(prepared.parameters()).dtype is torch.bfloat16
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert ["dtype=torch.bfloat16: this processor has no units for it" in each for each in warnings] == [True] * warned
+
+
+def test_a_gpu_without_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploy, "has_units", lambda device, dtype: dtype is not torch.bfloat16)
+    on_a_gpu: Any = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"dtype=torch.bfloat16: cuda has no units for it; use torch.float16"):
+        deploy._type_for(on_a_gpu, torch.bfloat16)
+    assert deploy._type_for(on_a_gpu, torch.float16) is torch.float16
+
+
 def test_other_types_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"torch.float16: torch.bfloat16, torch.float32 or None"):
-        prepare_for_inference(trained_looking("tokenpose_s_v1", depth=1), dtype=torch.float16)
+    with pytest.raises(ValueError, match=r"torch.float64: torch.bfloat16, torch.float16, torch.float32 or None"):
+        prepare_for_inference(trained_looking("tokenpose_s_v1", depth=1), dtype=torch.float64)
 
 
 class Shared(nn.Module):

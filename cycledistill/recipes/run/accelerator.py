@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,8 +12,13 @@ import torch
 import torch.distributed as dist
 
 from cycledistill.recipes.errors import RecipeError
+from cycledistill.recipes.run.precision import has_units
+from cycledistill.versions import require
+
+_logger = logging.getLogger(__name__)
 
 _PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextmanager
@@ -25,13 +31,12 @@ def open_accelerator(device: str, precision: str) -> Iterator[Any]:
     Raises:
         RecipeError: The device is not there, or does not have the precision.
     """
+    require("accelerate")
     # imported late: recipes are read where Accelerate is not installed
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
 
     here = _check_device(device)
-    if precision == "bf16" and "cuda" in (device, here) and device != "cpu":
-        _check_bf16()
     found = bool(AcceleratorState._shared_state or PartialState._shared_state)
     grouped = dist.is_initialized()
     try:
@@ -44,6 +49,7 @@ def open_accelerator(device: str, precision: str) -> Iterator[Any]:
         if precision == "fp16" and accelerator.device.type == "cpu":
             # Accelerate would train in fp32 there, without a word
             accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
+        _check_precision(accelerator.device, precision)
         announced = int(os.environ.get("WORLD_SIZE", "1"))
         if accelerator.num_processes != announced:
             raise RecipeError(
@@ -75,16 +81,20 @@ def _check_device(device: str) -> str:
     return here
 
 
-def _check_bf16() -> None:
-    """Refuse a GPU that would emulate bf16, which takes longer than fp32."""
-    if not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise RecipeError(
-            f"run.precision='bf16': {torch.cuda.get_device_name()} has no bf16; set run.precision to fp16 or fp32."
-        )
+def _check_precision(device: torch.device, precision: str) -> None:
+    """Refuse, or on a CPU warn of, a precision that the device would only emulate."""
+    if has_units(device, _TYPES[precision]):
+        return
+    if device.type != "cpu":
+        raise RecipeError(f"run.precision={precision!r}: {device} has no units for it; set fp16 or fp32.")
+    _logger.warning(
+        "run.precision=%s: this processor has no units for it, and emulating it is several times slower than fp32",
+        precision,
+    )
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Mixed precision for ``"bf16"`` and ``"fp16"``, nothing for ``"fp32"``."""
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+    return torch.autocast(device.type, dtype=_TYPES[precision])

@@ -17,6 +17,7 @@ from cycledistill.lazy import missing
 from cycledistill.presets import SETTINGS
 from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
+from cycledistill.versions import VersionError
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class Command:
         logging.basicConfig(level=logging.INFO if primary else logging.ERROR, format="%(name)s: %(message)s")
         try:
             summary = self._summary(args)
-        except (RecipeError, DataError, CheckpointError, NonFiniteLossError) as error:
+        except (RecipeError, DataError, CheckpointError, NonFiniteLossError, VersionError) as error:
             return _stop(2, f"error: {_message(error)}")
         except ModuleNotFoundError as error:
             return _stop(2, f"error: {missing(error, self.package, self.requires)}")

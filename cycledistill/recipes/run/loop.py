@@ -13,6 +13,7 @@ from cycledistill.recipes.run.graph.start import create_step
 from cycledistill.recipes.run.seeding import STEP, derive_seed, seed_all
 from cycledistill.recipes.run.session import TrainingSession
 from cycledistill.recipes.run.step import Step
+from cycledistill.versions import require
 
 
 def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -> dict[str, Any]:
@@ -60,6 +61,7 @@ def _folder(path: Path | None) -> str | None:
 
 def _run_epoch(session: TrainingSession, step: Step, began: float) -> None:
     """Train to the end of the epoch, or to ``run.max_steps``."""
+    require("tqdm")
     from tqdm import tqdm  # comes with the integrations
 
     run, accelerator, length = session.recipe.run, session.accelerator, len(session.batches)

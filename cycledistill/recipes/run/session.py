@@ -28,6 +28,7 @@ from cycledistill.recipes.weights.checkpoint import (
     read_recipe,
     read_state,
 )
+from cycledistill.versions import require
 
 _logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class TrainingSession:
         seed_all(derive_seed(run.seed, INIT))  # the same on every process: the same weights
         session = cls.assemble(recipe, accelerator, store, fresh=checkpoint is None)
         if ema.enabled:
+            require("timm")
             from timm.utils.model_ema import ModelEmaV3  # comes with the integrations
 
             session.ema = ModelEmaV3(session.model, decay=ema.decay, use_warmup=ema.warmup)

@@ -2,7 +2,9 @@
 
 import typing
 
-from cycledistill import lazy
+from cycledistill import lazy, versions
+
+versions.require("opencv-python-headless", "pillow")
 
 if typing.TYPE_CHECKING:
     from .annotations import Person as Person

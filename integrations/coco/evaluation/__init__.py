@@ -2,7 +2,9 @@
 
 import typing
 
-from cycledistill import lazy
+from cycledistill import lazy, versions
+
+versions.require("pycocotools", "tqdm")
 
 if typing.TYPE_CHECKING:
     from .accuracy import mean_oks as mean_oks

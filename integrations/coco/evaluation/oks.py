@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+_PAIRS = 2**14
+"""Pairs of joints compared at once: all of a picture with up to 30 persons; more would leave the processor's cache."""
+
 
 def joint_similarity(
     squared: NDArray[np.floating], area: NDArray[np.floating], sigmas: Sequence[float]
@@ -14,40 +17,40 @@ def joint_similarity(
     """How near joints are to others, by the rule of OKS: 1 at the same place.
 
     Args:
-        squared: (N, K) squared distances in pixels.
-        area: (N,) in square pixels.
+        squared: (..., K) squared distances in pixels.
+        area: (...) in square pixels.
         sigmas: Per-joint standard deviations.
 
     Returns:
-        (N, K), in [0, 1]; the OKS of a pair is its mean over the joints that count.
+        (..., K), in [0, 1]; the OKS of a pair is its mean over the joints that count.
 
     Source: COCO keypoint evaluation, "Object Keypoint Similarity".
     """
     variances = (2 * np.asarray(sigmas, dtype=np.float64)) ** 2
-    return np.exp(-squared / variances / (area[:, None] + np.spacing(1)) / 2)
+    return np.exp(-squared / variances / (area[..., None] + np.spacing(1)) / 2)
 
 
 def oks(
-    pose: NDArray[np.floating],
+    poses: NDArray[np.floating],
     others: NDArray[np.floating],
-    area: float,
     areas: NDArray[np.floating],
+    other_areas: NDArray[np.floating],
     sigmas: Sequence[float],
 ) -> NDArray[np.float64]:
-    """OKS of one pose with others, each pair judged on the mean of its two areas.
+    """OKS of poses with others, each pair judged on the mean of its two areas.
 
     Args:
-        pose: (K, 2) joints in pixels.
+        poses: (M, K, 2) joints in pixels.
         others: (N, K, 2).
-        area: Area of the first in square pixels.
-        areas: (N,) areas of the others.
+        areas: (M,) areas of the first in square pixels.
+        other_areas: (N,) areas of the others.
         sigmas: Per-joint standard deviations.
 
     Returns:
-        (N,) similarities in [0, 1].
+        (M, N) similarities in [0, 1].
     """
-    squared = ((others.astype(np.float64) - pose) ** 2).sum(-1)
-    return joint_similarity(squared, (area + areas.astype(np.float64)) / 2, sigmas).mean(-1)
+    squared = ((others.astype(np.float64) - poses[:, None]) ** 2).sum(-1)
+    return joint_similarity(squared, (areas[:, None] + other_areas.astype(np.float64)) / 2, sigmas).mean(-1)
 
 
 def oks_nms(
@@ -68,14 +71,19 @@ def oks_nms(
 
     Ties of score are broken by the poses' coordinates, so the result does not depend on the order they came in.
     """
+    if len(poses) < 2:
+        return list(range(len(poses)))
     flat = poses.reshape(len(poses), -1)
-    keys = (*flat.T[::-1], -scores) if flat.size else (-scores,)
-    order = list(np.lexsort(keys))
+    order = np.lexsort((*flat.T[::-1], -scores))
+    poses, areas = poses[order], areas[order]
+    dropped = np.zeros(len(order), dtype=bool)
     kept: list[int] = []
-    while order:
-        best = order.pop(0)
-        kept.append(int(best))
-        if order:
-            similar = oks(poses[best], poses[order], float(areas[best]), areas[order], sigmas) > threshold
-            order = [index for index, drop in zip(order, similar, strict=True) if not drop]
+    rows = max(1, _PAIRS // (len(poses) * poses.shape[1]))
+    for start in range(0, len(order), rows):
+        block, rest = slice(start, start + rows), slice(start, None)
+        similar = oks(poses[block], poses[rest], areas[block], areas[rest], sigmas) > threshold
+        for place, near in enumerate(similar, start):
+            if not dropped[place]:
+                kept.append(int(order[place]))
+                dropped[rest] |= near
     return kept

@@ -2,7 +2,9 @@
 
 import typing
 
-from cycledistill import lazy
+from cycledistill import lazy, versions
+
+versions.require("tqdm")
 
 if typing.TYPE_CHECKING:
     from .measure import EvalSettings as EvalSettings

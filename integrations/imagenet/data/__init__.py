@@ -1,1 +1,5 @@
 """Images."""
+
+from cycledistill.versions import require
+
+require("pillow", "pyarrow", "torchvision")

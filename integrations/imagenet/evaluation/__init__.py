@@ -1,1 +1,5 @@
 """From logits to accuracy."""
+
+from cycledistill.versions import require
+
+require("tqdm")

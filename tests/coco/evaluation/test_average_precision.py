@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE, JointSet
+from cycledistill.integrations.coco.evaluation import oks as oks_module
 from cycledistill.integrations.coco.evaluation.average_precision import (
     PosePrediction,
     evaluate_poses,
@@ -145,13 +146,53 @@ def test_oks_by_hand() -> None:
     moved = np.zeros((1, 17, 2))
     moved[0, 0, 0] = 3.0
     want = (16 + np.exp(-(9.0 / (2 * 0.026) ** 2) / 400.0 / 2)) / 17
-    assert oks(pose, moved, 400.0, np.array([400.0]), COCO.sigmas)[0] == pytest.approx(want)
+    areas = np.array([300.0, 500.0])
+    assert oks(pose[None], np.stack([pose, *moved]), areas[:1], areas, COCO.sigmas).tolist() == [
+        [1.0, pytest.approx(want)]
+    ]
 
 
 def test_nms_keeps_the_better_of_two_and_a_stranger() -> None:
     poses = np.zeros((3, 17, 2))
     poses[2] += 500.0
     assert oks_nms(poses, np.array([0.2, 0.9, 0.5]), np.full(3, 1e4), COCO.sigmas) == [1, 2]
+
+
+def nms_by_hand(poses: Any, scores: Any, areas: Any, threshold: float) -> list[int]:
+    """One pose after the other, each against those still there."""
+    order = sorted(range(len(poses)), key=lambda index: (-scores[index], *poses[index].ravel()))
+    kept = []
+    while order:
+        best = order.pop(0)
+        kept.append(best)
+        left = []
+        for index in order:
+            squared = ((poses[index].astype(np.float64) - poses[best]) ** 2).sum(-1)
+            area = (float(areas[best]) + float(areas[index])) / 2 + np.spacing(1)
+            near = np.exp(-squared / (2 * np.asarray(COCO.sigmas)) ** 2 / area / 2).mean()
+            if near <= threshold:
+                left.append(index)
+        order = left
+    return kept
+
+
+@pytest.mark.parametrize("pairs", [oks_module._PAIRS, 17, 17 * 50], ids=["one matrix", "row by row", "blocks"])
+def test_nms_keeps_what_a_loop_keeps(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oks_module, "_PAIRS", pairs)
+    random_numbers = np.random.default_rng(0)
+    dropped = 0
+    for number in (0, 1, 2, 5, 23, 23, 23):
+        true = random_numbers.uniform(0, 640, (max(1, number // 3), 17, 2))
+        poses = true[random_numbers.integers(len(true), size=number)] + random_numbers.normal(0, 2, (number, 17, 2))
+        poses = poses.astype(np.float32)
+        poses[number // 2 :: 4] = poses[: len(poses[number // 2 :: 4])]  # some are one pose twice
+        scores = random_numbers.integers(0, 3, number) / 2  # ties
+        areas = random_numbers.uniform(5e3, 2e4, number).astype(np.float32)
+        for threshold in (0.5, 0.9):
+            want = nms_by_hand(poses, scores, areas, threshold)
+            assert oks_nms(poses, scores, areas, COCO.sigmas, threshold) == want
+            dropped += number - len(want)
+    assert dropped > 20
 
 
 def test_score_counts_only_joints_above_the_threshold() -> None:
