@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch.nn import functional as F
@@ -15,8 +15,18 @@ from cycledistill.presets import SETTINGS
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Tokens = torch.Tensor | tuple[torch.Tensor, ...]
 
-_TOKEN_LOSSES = ("mse", "smooth_l1", "cosine")
-_OUTPUT_LOSSES = ("kl", "mse")
+Weighted = Literal["all", "last"]
+Teacher = Literal["next", "last"]
+Student = Literal["all", "random"]
+
+
+def _cosine(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    return 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
+
+
+_TOKEN_LOSSES: dict[str, Loss] = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss, "cosine": _cosine}
+_OUTPUT_LOSSES: dict[str, Loss] = {"mse": F.mse_loss}
+"""By name, beside ``"kl"``, which takes the temperature as well."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +61,15 @@ class Distill:
     for the deepest cycle teaching one random exit.
     """
 
-    task_weights: Literal["all", "last"] | tuple[float, ...] = "all"
+    task_weights: Weighted | tuple[float, ...] = "all"
     token_weight: float | Mapping[str, float] = 0.0
     token_loss: str | Loss = "mse"
     normalize: bool = False
     output_weight: float = 0.0
     output_loss: str | Loss = "kl"
     temperature: float = 1.0
-    teacher: Literal["next", "last"] = "next"
-    student: Literal["all", "random"] = "all"
+    teacher: Teacher = "next"
+    student: Student = "all"
     detach: bool = False
     select: Callable[[Any], Any] | None = None
 
@@ -76,10 +86,10 @@ class Distill:
         for name, weight in weights.items():
             _check_weight(weight, name if name == "token_weight" else f"token_weight[{name!r}]")
         _check_weight(self.output_weight, "output_weight")
-        _check_choice(self.token_loss, _TOKEN_LOSSES, "token_loss", or_callable=True)
-        _check_choice(self.output_loss, _OUTPUT_LOSSES, "output_loss", or_callable=True)
-        _check_choice(self.teacher, ("next", "last"), "teacher")
-        _check_choice(self.student, ("all", "random"), "student")
+        _check_choice(self.token_loss, tuple(_TOKEN_LOSSES), "token_loss", or_callable=True)
+        _check_choice(self.output_loss, ("kl", *_OUTPUT_LOSSES), "output_loss", or_callable=True)
+        _check_choice(self.teacher, get_args(Teacher), "teacher")
+        _check_choice(self.student, get_args(Student), "student")
         if not _is_number(self.temperature) or not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature={self.temperature!r}: a positive number is expected")
         if self.select is not None and not callable(self.select):
@@ -94,7 +104,7 @@ class Distill:
     def _check_task_weights(self) -> None:
         weights = self.task_weights
         if isinstance(weights, str):
-            _check_choice(weights, ("all", "last"), "task_weights")
+            _check_choice(weights, get_args(Weighted), "task_weights")
             return
         if not isinstance(weights, tuple) or not weights:
             raise ValueError(f'task_weights={weights!r}: "all", "last", or one number a cycle is expected')
@@ -188,13 +198,13 @@ class Distill:
     def _token_term(self, student: Tokens, teacher: Tokens, group: slice) -> torch.Tensor:
         students = student if isinstance(student, tuple) else (student,)
         teachers = teacher if isinstance(teacher, tuple) else (teacher,)
-        everything = group == slice(None)
+        everything, loss = group == slice(None), _loss_named(self.token_loss, _TOKEN_LOSSES)
         parts = []
         for s, t in zip(students, teachers, strict=True):
             s, t = self._pair(s, t) if everything else self._pair(s[:, group], t[:, group])
             if self.normalize:
                 s, t = F.layer_norm(s, s.shape[-1:]), F.layer_norm(t, t.shape[-1:])
-            parts.append(_loss_between(self.token_loss, s, t))
+            parts.append(loss(s, t))
         return sum(parts[1:], parts[0])
 
     def _output_term(self, student: Any, teacher: Any) -> torch.Tensor:
@@ -202,7 +212,7 @@ class Distill:
         for pair in zip(self._selected(student), self._selected(teacher), strict=True):
             s, t = self._pair(*pair)
             kl = self.output_loss == "kl"
-            parts.append(_kl(s, t, self.temperature) if kl else _loss_between(self.output_loss, s, t))
+            parts.append(_kl(s, t, self.temperature) if kl else _loss_named(self.output_loss, _OUTPUT_LOSSES)(s, t))
         return sum(parts[1:], parts[0])
 
     def _pair(self, student: torch.Tensor, teacher: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -229,14 +239,8 @@ class Distill:
         )
 
 
-def _loss_between(kind: str | Loss, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    if callable(kind):
-        return kind(student, teacher)
-    if kind == "mse":
-        return F.mse_loss(student, teacher)
-    if kind == "smooth_l1":
-        return F.smooth_l1_loss(student, teacher)
-    return 1 - F.cosine_similarity(student, teacher, dim=-1).mean()
+def _loss_named(kind: str | Loss, known: Mapping[str, Loss]) -> Loss:
+    return known[kind] if isinstance(kind, str) else kind
 
 
 def _full_precision(tensor: torch.Tensor) -> torch.Tensor:

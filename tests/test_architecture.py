@@ -101,6 +101,7 @@ THIRD_PARTY = {
     "recipes/hub/model.py": {"huggingface_hub"},
     "recipes/run/accelerator.py": {"accelerate"},
     "recipes/run/batches.py": {"numpy"},
+    "recipes/run/graph/baked.py": {"numpy"},
     "recipes/run/loop.py": {"tqdm"},
     "recipes/run/seeding.py": {"numpy"},
     "recipes/run/session.py": {"timm"},

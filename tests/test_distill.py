@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cycledistill import CycleLoss, CycleOutput, Distill, StackError, wrap_cyclic
+from cycledistill import CycleLoss, CycleOutput, Distill, StackError, distill, wrap_cyclic
 from tests import toys
 from tests.oracle import assert_same, assert_same_gradients, gradients
 
@@ -333,6 +333,17 @@ def test_schedule_of_weights_scales_the_term() -> None:
             assert_same(losses["token_all"], weight * one, rtol=1e-15)
         else:
             assert all(float(value.detach()) == 0.0 for value in losses.values())
+
+
+def test_a_loss_between_tokens_is_added_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not among the losses is no loss: once, any name but two was the cosine."""
+    monkeypatch.setitem(distill._TOKEN_LOSSES, "l1", F.l1_loss)
+    monkeypatch.setitem(distill._OUTPUT_LOSSES, "l1", F.l1_loss)
+    first, second = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    scheme = Distill(token_weight=1.0, token_loss="l1", output_weight=2.0, output_loss="l1")
+    losses = scheme.losses((first, second), (first, second), {"all": slice(None)})
+    assert_same(losses["token_all"], (first - second).abs().mean())
+    assert_same(losses["output"], 2 * (first - second).abs().mean())
 
 
 BAD = {

@@ -125,7 +125,11 @@ class FrozenStatistics:
     """Keeps the running statistics of BatchNorm still while extra cycles run: they belong to the first cycle."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.norms = [module for module in modules if isinstance(module, AnyBatchNorm) and module.track_running_stats]
+        self.norms = [
+            module
+            for module in modules
+            if isinstance(module, AnyBatchNorm) and module.training and module.track_running_stats
+        ]
 
     @contextmanager
     def hold(self) -> Iterator[None]:

@@ -22,6 +22,11 @@ from cycledistill.errors import StackError
 from cycledistill.plugin.running import is_eager
 from cycledistill.plugin.torch_private import tree_flatten, tree_leaves_with_path
 
+_PART = (
+    "A later exit runs the whole stack again: call a method that runs all of it (without stop_early=True, say), or "
+    "call this one at exit 1: with at_exit(model, 1)"
+)
+
 
 class Comparisons:
     """Picks the forwards that compare the blocks' arguments between cycles: the 1st, 2nd, 4th, 8th, ... in each mode.
@@ -41,8 +46,15 @@ class Comparisons:
         return count & (count - 1) == 0
 
 
-def check_order(path: str, index: int, due: int) -> None:
-    """Refuse a forward that enters another block than the one that is due: cycles run each block once, in order."""
+def check_order(path: str, index: int, due: int, whole: bool = True) -> None:
+    """Refuse a forward that enters another block than the one that is due: cycles run each block once, in order.
+
+    ``whole`` here and below: it is the forward of the wrapped model itself, and no method that may run some blocks.
+    """
+    if index != due and not whole:
+        raise StackError(
+            f'blocks="{path}": the method that was called entered block {index} where block {due} was due. {_PART}'
+        )
     if index != due:
         raise StackError(
             f'blocks="{path}": block {index} was entered where block {due} was due. Every block must '
@@ -52,8 +64,12 @@ def check_order(path: str, index: int, due: int) -> None:
         )
 
 
-def check_all_ran(path: str, depth: int, entered: int) -> None:
+def check_all_ran(path: str, depth: int, entered: int, whole: bool) -> None:
     """Refuse a first pass that left blocks out."""
+    if entered != depth and not whole:
+        raise StackError(
+            f'blocks="{path}": the method that was called stopped after {entered} of {depth} blocks. {_PART}'
+        )
     if entered != depth:
         raise StackError(
             f'blocks="{path}": the forward entered {entered} of {depth} blocks; the model was '

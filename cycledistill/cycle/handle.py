@@ -197,9 +197,13 @@ class Cyclic(Handle):
         """Begin a forward: what runs from now on is its first pass."""
         compare = self._comparisons.due(call.model.training)
         given = (call.args, call.kwargs)
-        recording = Recording(self._stack.path, self._stack.depth, given, stop_at_last, compare)
+        recording = Recording(self._stack.path, self._stack.depth, given, stop_at_last, compare, call.whole)
         self._recorder.running = recording
         return recording
+
+    def _frozen(self, model: nn.Module) -> FrozenStatistics:
+        """The statistics that belong to cycle 1 alone; none where every cycle moves them."""
+        return FrozenStatistics(model.modules() if self._freeze_batch_norm else ())
 
     def _replay(self, recording: Recording) -> Replay:
         """End the first pass: what runs from now on are further cycles, and replays."""
@@ -213,7 +217,7 @@ class Cyclic(Handle):
         if torch.is_grad_enabled() and self._cycles > 1:
             check_trainable(self._stack, model)
         weights = self._task_weights()
-        frozen = FrozenStatistics(model.modules() if self._freeze_batch_norm else ())
+        frozen = self._frozen(model)
         recording = self._record(call, stop_at_last=False)
         try:
             outputs = [call()]
@@ -238,11 +242,11 @@ class Cyclic(Handle):
 
         With ``stop_at_last`` the first pass may end in front of the last block, so that its tail does not run.
         """
+        frozen = self._frozen(call.model)  # of a BatchNorm that is left in training: the first tail moves it too
         # Compilers and exporters cannot follow the early stop; the unused first tail is dead code, which they remove.
-        stop_at_last = stop_at_last and not (torch.compiler.is_compiling() or self._whole_first)
+        stop_at_last = stop_at_last and not (torch.compiler.is_compiling() or self._whole_first or frozen.norms)
         recording = self._record(call, stop_at_last)
-        frozen = FrozenStatistics(())
-        stopped, output = False, None
+        stopped, translated, output = False, False, None
         try:
             # What the stop went through is let go with it (in torch 2.11 that is what ends a block's checkpointing), so
             # nothing more runs while it is handled.
@@ -250,6 +254,12 @@ class Cyclic(Handle):
                 output = call()
             except StackReached:
                 stopped = True
+            except Exception:
+                if not recording.stopped:
+                    raise
+                translated = True  # the model made an error of its own of the early stop
+            if translated:
+                return self.run_to_exit(call, stop_at_last=False)
             if not stopped and recording.entered == 0 and not call.whole:
                 return output  # this method does not go through the stack (a head on its own, say)
             replay = self._replay(recording)

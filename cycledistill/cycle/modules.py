@@ -12,7 +12,7 @@ from torch import nn
 from cycledistill.cycle.call import EarlyArguments
 from cycledistill.cycle.recording import Phase, Recording
 from cycledistill.cycle.replay import Replay
-from cycledistill.plugin.handle import CYCLE_STATE
+from cycledistill.plugin.handle import CYCLE_STATE, KINDS
 from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import forward_hooks, recomputing
 
@@ -82,7 +82,7 @@ class EarlyState:
 class CycledBlock(Swapped):
     """A block of the stack. Recording happens in ``__call__``, outside all hooks: some replace tensors (FSDP2's do)."""
 
-    swap_order = 10
+    swap_order = KINDS["cyclic"].swap_order
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, record or answer, as the phase of the forward asks."""
@@ -105,7 +105,7 @@ class CycledBlock(Swapped):
 class EarlyModule(Swapped):
     """A module outside the stack. Called before it, its output is recorded once, and is its answer in replays."""
 
-    swap_order = 10
+    swap_order = KINDS["cyclic"].swap_order
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, record or answer, as the phase of the forward asks."""

@@ -43,15 +43,19 @@ class Recording:
     """The first pass of one forward. It lives as long as that forward.
 
     With ``stop_at_last`` it ends in front of the last block, by `StackReached`; with ``compare`` this forward compares
-    arguments, see `cycledistill.cycle.guards`. ``path`` and ``depth`` are those of the stack.
+    arguments, see `cycledistill.cycle.guards`. ``path`` and ``depth`` are those of the stack; ``whole`` is that of the
+    `ModelCall`.
     """
 
     phase = Phase.RECORD
 
-    def __init__(self, path: str, depth: int, inputs: Any, stop_at_last: bool, compare: bool = False) -> None:
+    def __init__(self, path: str, depth: int, inputs: Any, stop_at_last: bool, compare: bool, whole: bool) -> None:
         self.path = path
         self.depth = depth
         self.stop_at_last = stop_at_last
+        self.stopped = False
+        """Whether it was ended in front of the last block, whatever the model made of that."""
+        self.whole = whole
         self.compare = compare
         self.inputs = Snapshot(inputs)
         self.calls: list[RecordedCall] = []
@@ -83,7 +87,7 @@ class Recording:
 
     def record_call(self, block: nn.Module, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record that block ``index`` is about to run with these arguments."""
-        guards.check_order(self.path, index, self.entered)
+        guards.check_order(self.path, index, self.entered, self.whole)
         self.entered += 1
         guards.check_checkpointing(self.path, index, self.grad_enabled)
         call = RecordedCall(block, Snapshot((args, kwargs)), saving_hooks() is not self.saving_hooks)
@@ -97,6 +101,7 @@ class Recording:
             guards.check_before_stack(self.inputs, self.early)
         self.calls.append(call)
         if self.stop_at_last and index == self.depth - 1:
+            self.stopped = True
             raise StackReached
 
     def record_output(self, output: Any) -> None:
@@ -113,7 +118,7 @@ class Recording:
 
         After a first pass that stopped at the last block the fit is checked when that block has run.
         """
-        guards.check_all_ran(self.path, self.depth, self.entered)
+        guards.check_all_ran(self.path, self.depth, self.entered, self.whole)
         guards.check_before_stack(self.inputs, self.early)
         if self.depth > 1:
             self.calls[0].links = self._links_to_first()

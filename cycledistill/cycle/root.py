@@ -14,7 +14,7 @@ from torch.fx import Proxy
 from cycledistill.cycle.handle import Cyclic, ModelCall, Route
 from cycledistill.cycle.modules import Recorder
 from cycledistill.errors import StackError
-from cycledistill.plugin.handle import CYCLE_STATE
+from cycledistill.plugin.handle import CYCLE_STATE, KINDS
 from cycledistill.plugin.install import refuse_replica
 from cycledistill.plugin.swap import Swapped
 
@@ -22,7 +22,7 @@ from cycledistill.plugin.swap import Swapped
 class CycledRoot(Swapped):
     """The wrapped model, and the modules between it and its stack: where a forward that may cycle begins."""
 
-    swap_order = 10
+    swap_order = KINDS["cyclic"].swap_order
 
     @classmethod
     def namespace(cls, below: type) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from cycledistill.errors import StackError
 from cycledistill.hourglass.frames import HourglassState, check_returned, drop_frames, recover_frames
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.kept_frames import Pass
-from cycledistill.plugin.handle import CYCLE_STATE, HOURGLASS_STATE
+from cycledistill.plugin.handle import CYCLE_STATE, HOURGLASS_STATE, KINDS
 from cycledistill.plugin.install import ON_THE_FULL_GRID, refuse_replica
 from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import recomputing
@@ -51,7 +51,7 @@ from cycledistill.plugin.torch_private import recomputing
 class HourglassBlock(Swapped):
     """A block in front of which frames are dropped, the last block, or the module after which frames return."""
 
-    swap_order = 5
+    swap_order = KINDS["hourglass"].swap_order
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Drop frames, run, recover frames, as the state asks."""
@@ -89,7 +89,7 @@ class QkvState:
 class QkvRecorder(Swapped):
     """The projection to queries, keys and values of an attention in front of a prune point: records its output."""
 
-    swap_order = 5
+    swap_order = KINDS["hourglass"].swap_order
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Project, and record the result for ``select="attention"``."""
@@ -104,7 +104,7 @@ class QkvRecorder(Swapped):
 class HourglassRoot(Swapped):
     """The wrapped model, and the modules between it and its blocks: where a forward begins and ends."""
 
-    swap_order = 5
+    swap_order = KINDS["hourglass"].swap_order
 
     @classmethod
     def namespace(cls, below: type) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from cycledistill.hourglass.layout import Layout, resolve_layout
 from cycledistill.hourglass.modules import HourglassBlock, HourglassRoot, QkvRecorder, QkvState
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
 from cycledistill.hourglass.settings import Select, Settings, check_noise
-from cycledistill.plugin.handle import HOURGLASS_STATE, PRUNE_STATE
+from cycledistill.plugin.handle import HOURGLASS_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
 from cycledistill.stack.find import Stack, choose_stack
 from cycledistill.stack.probe import has_forward
@@ -305,7 +305,7 @@ def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:
 
 def _choose_stack(model: nn.Module, blocks: str) -> Stack:
     stack = choose_stack(model, blocks, PLUGIN.verb)
-    if is_taken(model, stack, "pruning", PRUNE_STATE):
+    if is_taken(model, stack, "pruning"):
         raise StackError(
             f'blocks="{blocks}": wrap_pruning drops tokens in these blocks; one of the two can act on a stack'
         )

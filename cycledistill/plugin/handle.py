@@ -1,22 +1,48 @@
-"""What a plug-in leaves on a model: its handle, and the key under which a swapped module finds its state."""
+"""The kinds of plug-ins, and what one leaves on a model: its handle, and states under a key in swapped modules."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import nn
 
 from cycledistill.plugin.torch_private import compiled_from
 
-CYCLE_STATE, PRUNE_STATE, HOURGLASS_STATE = "_cycle_state", "_prune_state", "_hourglass_state"
-"""Keys in the ``__dict__`` of swapped modules."""
+
+@dataclass(frozen=True)
+class Kind:
+    """What is settled for all plug-ins in one place, since they share modules and do not know each other."""
+
+    state: str
+    """The key in the ``__dict__`` of swapped modules."""
+    swap_order: int
+    """How the classes nest on one module: the lowest number is outermost. ``cycle/README.md`` says why."""
+
+
+KINDS = {
+    "cyclic": Kind("_cycle_state", 10),
+    "pruning": Kind("_prune_state", 20),
+    "hourglass": Kind("_hourglass_state", 5),
+}
+"""Every kind of handle, by the attribute of the model that holds it."""
+
+CYCLE_STATE, PRUNE_STATE, HOURGLASS_STATE = (KINDS[kind].state for kind in ("cyclic", "pruning", "hourglass"))
 
 
 class Handle:
     """Base of ``model.cyclic``, ``.pruning`` and ``.hourglass``. A handle holds no parameters and no module."""
 
     kind: ClassVar[str]
-    """The attribute of the model that holds it: ``"cyclic"``, ``"pruning"`` or ``"hourglass"``."""
+    """The attribute of the model that holds it, one of `KINDS`."""
+
+    def __init_subclass__(cls) -> None:
+        kind = getattr(cls, "kind", None)
+        if kind not in KINDS:
+            raise TypeError(
+                f"{cls.__name__}.kind={kind!r}: one of {', '.join(map(repr, KINDS))} is expected; a new kind is added "
+                "to KINDS in cycledistill/plugin/handle.py"
+            )
 
     def owns(self, state: Any) -> bool:
         """Whether the state of a swapped module belongs to this handle."""
@@ -31,7 +57,7 @@ def handle_of(model: nn.Module, kind: str) -> Any:
 
     Args:
         model: Any module.
-        kind: ``"cyclic"``, ``"pruning"`` or ``"hourglass"``.
+        kind: One of `KINDS`, such as ``"cyclic"``.
 
     Example:
         >>> handle_of(wrap_cyclic(vit, cycles=3), "cyclic").cycles

@@ -130,15 +130,20 @@ def install(model: nn.Module, plugin: Plugin, handle: Handle, roles: Iterable[Ro
     all_roles = list(roles)  # before anything is changed: finding them may fail too
     try:
         for module, behaviour, state in all_roles:
-            swap(module, behaviour)
+            _change_class(module, behaviour, model, plugin)
             done.append(module)
             setattr(module, plugin.key, state)
         setattr(model, plugin.kind, handle)
-    except BaseException as error:
+    except BaseException:
         for each in done:
             _take_off(each, plugin)
-        if not isinstance(error, TypeError):
-            raise
+        raise
+
+
+def _change_class(module: nn.Module, behaviour: type[Swapped], model: nn.Module, plugin: Plugin) -> None:
+    try:
+        swap(module, behaviour)
+    except TypeError as error:
         raise StackError(
             f"Python cannot change the class of a {type(module).__name__} in this {type(model).__name__}, as "
             f"{plugin.verb} would: {error}. Put a plain Python module in its place"

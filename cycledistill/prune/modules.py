@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
-from cycledistill.plugin.handle import PRUNE_STATE
+from cycledistill.plugin.handle import KINDS, PRUNE_STATE
 from cycledistill.plugin.install import ON_THE_FULL_GRID, refuse_replica
 from cycledistill.plugin.rows import flat_rows, put_rows, take_rows, with_first
 from cycledistill.plugin.swap import Swapped
@@ -104,7 +104,7 @@ class PruneCall:
 class PrunedBlock(Swapped):
     """A block of a pruned stack: takes its arguments for the kept tokens, and drops some if it is its turn."""
 
-    swap_order = 20
+    swap_order = KINDS["pruning"].swap_order
     drops_tokens = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -170,7 +170,7 @@ class PrunedBlock(Swapped):
 class PrunedQkv(Swapped):
     """The projection to queries, keys and values: keeps its output for the scores."""
 
-    swap_order = 20
+    swap_order = KINDS["pruning"].swap_order
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Project, and keep the result where the block drops tokens."""
@@ -184,7 +184,7 @@ class PrunedQkv(Swapped):
 class PrunedNorm(Swapped):
     """The norm before the MLP: chooses the kept tokens and normalises these alone."""
 
-    swap_order = 20
+    swap_order = KINDS["pruning"].swap_order
 
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Normalise the kept tokens (B, first + k, C) of ``x`` (B, N, C)."""
@@ -206,7 +206,7 @@ class PrunedNorm(Swapped):
 class PrunedMlp(Swapped):
     """The MLP: runs on the kept tokens and returns its result among zeros."""
 
-    swap_order = 20
+    swap_order = KINDS["pruning"].swap_order
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run on (B, first + k, C), and return (B, N, C)."""
@@ -224,7 +224,7 @@ class PrunedMlp(Swapped):
 class PrunedModel(Swapped):
     """The whole model: refuses blocks that are pruned no more, and what would put kept tokens back on the full grid."""
 
-    swap_order = 20
+    swap_order = KINDS["pruning"].swap_order
 
     @classmethod
     def namespace(cls, below: type) -> dict[str, Any]:

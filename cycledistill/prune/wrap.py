@@ -8,7 +8,7 @@ from typing import TypeVar
 from torch import nn
 
 from cycledistill.errors import StackError
-from cycledistill.plugin.handle import HOURGLASS_STATE, PRUNE_STATE
+from cycledistill.plugin.handle import PRUNE_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
 from cycledistill.prune.checks import PARTS, check_block, check_layers, check_parts, trial
 from cycledistill.prune.handle import Pruning
@@ -73,7 +73,7 @@ def wrap_pruning(
     """
     refuse(model, PLUGIN)
     stack = choose_stack(model, blocks, PLUGIN.verb)
-    if is_taken(model, stack, "hourglass", HOURGLASS_STATE):
+    if is_taken(model, stack, "hourglass"):
         raise StackError(
             f'blocks="{blocks}": an hourglass drops frames in these blocks; one of the two can act on a stack'
         )

@@ -79,12 +79,16 @@ class Stack:
 def find_stacks(model: nn.Module) -> list[Stack]:
     """All runs of at least two same-class siblings that keep their input's shape, most parameters first.
 
-    Runs inside a block of another run are left out.
+    Left out are runs inside a block of another run, and those in the model itself, which no path names.
 
     Example:
         >>> [stack.path for stack in find_stacks(timm.create_model("swin_tiny_patch4_window7_224"))]
         ['layers.2.blocks', 'layers.3.blocks', 'layers.1.blocks', 'layers.0.blocks']
     """
+    return [run for run in _outermost_runs(model) if not _is_in_model_itself(run.path)]
+
+
+def _outermost_runs(model: nn.Module) -> list[Stack]:
     containers = {
         name: list(module.named_children()) for name, module in model.named_modules() if _is_container(module)
     }
@@ -116,10 +120,15 @@ def choose_stack(model: nn.Module, blocks: str = "auto", verb: str = "wrap_cycli
 
 
 def _automatic(model: nn.Module, verb: str) -> Stack:
-    stacks = find_stacks(model)
-    whole = [stack for stack in stacks if stack.whole and not _is_convolutional(stack, model)]
-    if whole and whole[0].share >= 0.25 and sum(stack.block == whole[0].block for stack in stacks) == 1:
-        return whole[0]
+    runs = _outermost_runs(model)
+    stacks = [run for run in runs if not _is_in_model_itself(run.path)]
+    whole = [run for run in runs if run.whole and (run not in stacks or not _is_convolutional(run, model))]
+    if whole and whole[0].share >= 0.25 and sum(run.block == whole[0].block for run in runs) == 1:
+        if whole[0] in stacks:
+            return whole[0]
+        raise _no_path(model)
+    if runs and runs[0] not in stacks:
+        raise _no_path(model)
     name = type(model).__name__
     attention = [stack for stack in stacks if stack.attention]
     if not stacks:
@@ -215,6 +224,8 @@ def _inside(run: Stack, other: Stack) -> bool:
 
 
 def _named_blocks(model: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
+    if _is_in_model_itself(path) and _is_container(model):
+        raise _no_path(model)
     parsed = _PATH.match(path)
     if parsed is None:
         raise StackError(f'blocks="{path}": a path such as "encoder.layers" or "blocks[0:10]" is expected')
@@ -244,6 +255,18 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         hint = f"; near it: {', '.join(map(repr, near))}" if near else ""
         raise StackError(f'blocks="{name}": {type(model).__name__} has no module of this path{hint}') from None
+
+
+def _is_in_model_itself(path: str) -> bool:
+    return path.split("[")[0] == ""
+
+
+def _no_path(model: nn.Module) -> StackError:
+    called = "nn.Sequential(model), say" if isinstance(model, nn.Sequential) else "one whose forward calls them"
+    return StackError(
+        f"the blocks stand in the {type(model).__name__} itself, and no path names them: put it into a module "
+        f"({called}) and wrap that"
+    )
 
 
 def _is_container(module: nn.Module) -> bool:

@@ -109,6 +109,25 @@ def test_timm_statistics_equal_an_unwrapped_step(name: str, path: str) -> None:
     assert_step_moves_statistics_as_the_base_does(model, path, torch.randn(2, 3, 64, 64), steps=1)
 
 
+@pytest.mark.parametrize("batch_norm", ["freeze", "update"])
+@pytest.mark.parametrize("where", ["stem_bn", "blocks.0.bn", "tail_bn"])
+def test_a_norm_left_in_training_moves_at_exits_as_in_training(where: str, batch_norm: str) -> None:
+    """As where norms adapt to new data while the rest of a model stands still."""
+    model, (x, _) = toys.make(toys.NormedViT).eval(), toys.batch()
+    model.get_submodule(where).train()
+    once = copy.deepcopy(model)
+    once(x)
+    wrap_cyclic(model, 2, batch_norm=batch_norm, blocks="blocks")
+    model.cyclic.exit = 3
+    got = model(x)
+    if batch_norm == "freeze":
+        assert_same(recorded(model), recorded(once))
+        assert model.get_submodule(where).track_running_stats
+    else:
+        assert model.get_submodule(where).num_batches_tracked == {"stem_bn": 1, "blocks.0.bn": 3, "tail_bn": 1}[where]
+    assert_differ(got, once(x))
+
+
 def test_batchnorm_argument_is_checked() -> None:
     model = toys.make(toys.NormedViT)
     with pytest.raises(ValueError, match="(?s)'sync'.*freeze"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -348,6 +349,25 @@ def swallowing(m: Any, x: Tensor) -> Tensor:
     return read(m, h)
 
 
+def translating(m: Any, x: Tensor) -> Tensor:
+    h = m.embed(x)
+    try:
+        for block in m.blocks:
+            h = block(h)
+    except BaseException as error:  # as a framework that names the layer at fault does
+        raise RuntimeError("a layer failed") from error
+    return read(m, h)
+
+
+def forgetting(m: Any, x: Tensor) -> Tensor:
+    h, kept = m.embed(x), []
+    with suppress(BaseException):
+        for block in m.blocks:
+            h = block(h)
+            kept.append(h)
+    return read(m, kept[len(m.blocks) - 1])
+
+
 class Fills(nn.Linear):
     """Puts a tensor into a list it is given, as a stem keeps its scales."""
 
@@ -406,6 +426,8 @@ SERVED = {
     "a list that a module before the stack fills": (filled, Mix, Fills),
     "a memory handed on, and a bias made of it": (with_memory, Passes, None),
     "an early end that the model catches": (swallowing, Mix, None),
+    "an early end that the model makes an error of": (translating, Mix, None),
+    "an early end that the model fails over": (forgetting, Mix, None),
 }
 
 

@@ -15,7 +15,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from cycledistill import CycleLoss, CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
 from tests import toys
 from tests.cycle.test_equality import task
-from tests.oracle import Truth, assert_same, assert_same_gradients, gradients
+from tests.oracle import Truth, assert_same, assert_same_gradients, gradients, statistics
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.usefixtures("cuda_in_use")]
 
@@ -227,6 +227,19 @@ def test_exits_of_every_kind_of_model_compile(name: str) -> None:
         model.cyclic.exit = eager.cyclic.exit = k
         assert_same(fast(x), eager(x), rtol=1e-12)
     assert counter.frame_count == 2
+
+
+@pytest.mark.slow
+def test_an_exit_with_a_norm_left_in_training_is_one_graph() -> None:
+    model, (x, _) = toys.make(toys.NormedViT).eval(), toys.batch()
+    model.blocks[0].bn.train()
+    eager = wrap_cyclic(copy.deepcopy(model), 2, blocks="blocks")
+    fast, counter = compiled(wrap_cyclic(model, 2, blocks="blocks"))
+    model.cyclic.exit = eager.cyclic.exit = 3
+    for _ in range(2):
+        assert_same(fast(x), eager(x))
+    assert counter.frame_count == 1
+    assert_same(statistics(model), statistics(eager))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cycledistill import CycleLoss, CycleOutput, StackError, wrap_cyclic
+from cycledistill import CycleLoss, CycleOutput, StackError, at_exit, wrap_cyclic
 from tests import toys
 from tests.cycle.test_equality import TOYS, inputs
 from tests.oracle import Truth, assert_differ, assert_same
@@ -240,3 +240,34 @@ def test_training_of_a_stack_that_cannot_cycle_is_refused() -> None:
     model = wrap_cyclic(toys.make(Resetting), 2, blocks="blocks")
     with pytest.raises(StackError, match="block 2 .*block 1"):
         CycleLoss(nn.CrossEntropyLoss())(model(toys.batch()[0]), toys.batch()[1])
+
+
+class InPart(toys.ToyViT):
+    """A method runs some of the blocks, as `forward_intermediates` with `stop_early` does."""
+
+    def forward_part(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        x = self.embed(x)
+        for block in self.blocks[start:stop]:
+            x = block(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [
+        ({"stop": 2}, r"stopped after 2 of 3 blocks.*stop_early=True"),
+        ({"start": 1}, r"entered block 1 where block 0 was due"),
+    ],
+)
+def test_a_method_that_runs_some_of_the_blocks_is_said_to(part: dict[str, int], what: str) -> None:
+    """Nothing was edited, and unwrapping would not help; what is advised does."""
+    model, (x, _) = toys.make(InPart).eval(), toys.batch()
+    want = [model.forward_part(x, **part), Truth(model)(2, x, method="forward_part")]
+    wrap_cyclic(model, 2)
+    model.cyclic.exit = 2
+    with pytest.raises(StackError, match=what + r".*at_exit\(model, 1\)") as caught:
+        model.forward_part(x, **part)
+    assert "unwrap_cyclic" not in str(caught.value)
+    with at_exit(model, 1):
+        assert_same(model.forward_part(x, **part), want[0])
+    assert_same(model.forward_part(x), want[1])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
+from cycledistill.stack.find import find_stacks
 from tests import toys
 from tests.oracle import Truth, assert_same, snapshot
 
@@ -173,6 +174,24 @@ def test_two_stages_of_one_block_class() -> None:
 
 def test_convolutional_network() -> None:
     refused(toys.make(toys.ConvNet), "no attention stack")
+
+
+@pytest.mark.parametrize("more", [0, 1], ids=["all of it", "a part of it"])
+@pytest.mark.parametrize("path", ["auto", "", "[0:3]"])
+def test_a_model_that_is_itself_the_stack(path: str, more: int) -> None:
+    model = nn.Sequential(*toys.make().blocks, *(nn.Identity() for _ in range(more)))
+    assert find_stacks(model) == [], "no path names that run"
+    refused(model, r"^the blocks stand in the Sequential itself.*nn.Sequential\(model\)", blocks=path)
+    inside = nn.Sequential(model)
+    wrap_cyclic(inside, 2, blocks=find_stacks(inside)[0].path)
+    assert len(inside(torch.randn(2, 4, toys.DIM, dtype=torch.float64)).outputs) == 2
+
+
+def test_a_stack_of_its_own_path_is_taken_beside_a_run_in_the_model_itself() -> None:
+    """As behind a stem of convolutions: what cannot be taken is in nobody's way."""
+    convolutions = [nn.Conv2d(3, 3, 3, padding=1) for _ in range(2)]
+    model = nn.Sequential(*convolutions, toys.make())
+    assert wrap_cyclic(model, 2).cyclic.stack.path == "2.blocks"
 
 
 def test_wrapping_twice() -> None:

@@ -26,7 +26,7 @@ from cycledistill import (
     wrap_hourglass,
     wrap_pruning,
 )
-from cycledistill.plugin.install import handle_of
+from cycledistill.plugin.handle import KINDS, handle_of
 from tests import toys
 from tests.oracle import snapshot
 from tests.prune.oracle import images, vit
@@ -156,6 +156,16 @@ IMPOSSIBLE: dict[str, tuple[Callable[[Verb], Any], str, str]] = {
         "something in this .* is already wrapped by {verb}, or was taken from a wrapped model",
         "unwrap_{kind} on it",
     ),
+    "the stack itself": (
+        lambda verb: nn.Sequential(*vit().blocks),
+        "the blocks stand in the Sequential itself, and no path names them",
+        "put it into a module (nn.Sequential(model), say) and wrap that",
+    ),
+    "a list of blocks": (
+        lambda verb: nn.ModuleList(vit().blocks),
+        "the blocks stand in the ModuleList itself, and no path names them",
+        "put it into a module (one whose forward calls them) and wrap that",
+    ),
     "own attribute": (own_attribute, "attribute of its own called '{kind}'", "rename it"),
     "own module": (own_module, "attribute of its own called '{kind}'", "rename it"),
 }
@@ -168,7 +178,7 @@ def test_it_says_what_it_was_given_and_what_to_do_and_changes_nothing(name: str,
     model = make(verb)
     before = seen(model)
     with pytest.raises(StackError, match=given.format(verb=verb.name, kind=verb.kind)) as caught:
-        verb(model)
+        verb(model, **({"blocks": "auto"} if "itself" in given else {}))
     assert advice.format(verb=verb.name, kind=verb.kind) in str(caught.value)
     others = {other.name for other in VERBS} - {verb.name}
     assert not any(other in str(caught.value) for other in others), "advice on another verb"
@@ -188,7 +198,7 @@ def test_the_model_of_this_file_is_possible(verb: Verb) -> None:
 
 
 @each_verb
-@pytest.mark.parametrize("kind", ["cyclic", "pruning", "hourglass"])
+@pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("value", [2.5, "module", "inside"])
 def test_attributes_of_the_models_own_are_no_handles_of_other_verbs(verb: Verb, kind: str, value: Any) -> None:
     if kind == verb.kind and value != "inside":

@@ -92,6 +92,36 @@ class Stateless(Block):
         super().__setattr__(name, value)
 
 
+class Typed(VisionTransformer):
+    """Takes attributes of some types alone, and says so as Python does."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("cyclic", "pruning", "hourglass"):
+            raise TypeError(f"{name} is no number")
+        super().__setattr__(name, value)
+
+
+class TypedBlock(Block):
+    """A block that refuses a state by its type."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.endswith("_state"):
+            raise TypeError(f"{name} is no number")
+        super().__setattr__(name, value)
+
+
+@each_verb
+@pytest.mark.parametrize("obstacle", [Typed, TypedBlock])
+def test_a_type_error_of_the_models_own_is_shown_as_it_is(verb: Verb, obstacle: type[nn.Module]) -> None:
+    model = vit()
+    part = model if obstacle is Typed else model.blocks[1]
+    part.__class__ = obstacle
+    before = snapshot(model)
+    with pytest.raises(TypeError, match="is no number"):
+        verb(model)
+    assert snapshot(model) == before
+
+
 @each_verb
 @pytest.mark.parametrize("obstacle", [Registered, Stateless, Closed])
 def test_whatever_fails_the_model_is_as_it_was(verb: Verb, obstacle: type[nn.Module]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from cycledistill.cycle.groups import ALL
-from cycledistill.plugin.install import handle_of
+from cycledistill.plugin.handle import KINDS, handle_of
 from cycledistill.recipes.config.distillation import plain_distill, read_distill
 from cycledistill.recipes.config.overrides import did_you_mean
 from cycledistill.recipes.errors import RecipeError
@@ -82,7 +82,7 @@ def scheme_of(value: Any) -> Any:
 
 def describe(model: nn.Module) -> dict[str, Any]:
     """What a config must be able to say of a model, as sentences and how they end: plug-ins and weights."""
-    said = {f"model.{name} acts on": _place(handle_of(model, name)) for name in ("cyclic", "pruning", "hourglass")}
+    said = {f"model.{name} acts on": _place(handle_of(model, name)) for name in KINDS}
     groups = getattr(handle_of(model, "cyclic"), "groups", None)
     shapes = {f"{name} is": tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return said | {"model.cyclic distils the tokens": dict(groups or ALL)} | shapes

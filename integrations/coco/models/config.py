@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Size = tuple[int, int]
 """Height and width."""
@@ -11,6 +11,7 @@ Size = tuple[int, int]
 Backbone = Literal["stem", "hrnet_w32", "hrnet_w48", "none"]
 Position = Literal["sine-full", "sine", "learnable"]
 Head = Literal["heatmap", "token_reg", "rle"]
+Scale = Literal["head_dim", "dim"]
 
 BACKBONE_STRIDE = 4
 """Pixels of the image per pixel of a backbone's features, and per pixel of the heatmap."""
@@ -19,9 +20,9 @@ _CHANNELS = {"hrnet_w32": 32, "hrnet_w48": 48, "none": 3}
 _STEM_CHANNELS = 4
 """Channels of the stem's features per middle channel of its bottlenecks."""
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "backbone": ("stem", *_CHANNELS),
-    "position": ("sine-full", "sine", "learnable"),
-    "head": ("heatmap", "token_reg", "rle"),
+    "backbone": get_args(Backbone),
+    "position": get_args(Position),
+    "head": get_args(Head),
 }
 
 
@@ -73,7 +74,7 @@ class TokenPoseConfig:
     depth: int = 12
     heads: int = 8
     mlp_ratio: int = 3
-    scale: Literal["head_dim", "dim"] | float = "head_dim"
+    scale: Scale | float = "head_dim"
     position: Position = "sine-full"
     readouts: int = 1
     head: Head = "heatmap"
@@ -99,8 +100,9 @@ class TokenPoseConfig:
     def _check_scale(self) -> None:
         scale = self.scale
         is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool) and scale > 0
-        if scale not in ("head_dim", "dim") and not is_number:
-            raise ValueError(f'scale={scale!r}: "head_dim", "dim" or a number above 0 is expected')
+        if scale not in get_args(Scale) and not is_number:
+            choices = ", ".join(f'"{each}"' for each in get_args(Scale))
+            raise ValueError(f"scale={scale!r}: {choices} or a number above 0 is expected")
 
     def _check_sizes(self) -> None:
         stride = 1 if self.backbone == "none" else BACKBONE_STRIDE

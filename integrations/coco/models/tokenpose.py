@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cycledistill.plugin.install import handle_of
+from cycledistill.plugin.handle import KINDS, handle_of
 
 from .backbones.hrnet import HRNet
 from .backbones.stemnet import StemNet
@@ -110,7 +110,7 @@ class TokenPose(PoseHubModel):
         """
         if isinstance(self.backbone, nn.Identity):
             raise ValueError("this model has no backbone to take off: its tokens are patches of what it is given")
-        if any(handle_of(self, kind) for kind in ("cyclic", "pruning")):
+        if any(handle_of(self, kind) for kind in KINDS):
             raise ValueError("this model is wrapped: unwrap it, take its backbone off, and wrap it again")
         backbone, self.backbone = self.backbone, nn.Identity()
         self._takes = (self.config.channels, *self.config.heatmap_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -49,6 +49,18 @@ PARAMETERS = {
     "ppt_b_narrow": (13_195_136, 13_145_984, 1074),
     "ppt_l_d6": (20_349_216, 20_300_064, 1008),
 }
+
+
+@pytest.mark.parametrize("field", ["backbone", "position", "head", "scale"])
+def test_a_choice_is_taken_where_its_type_has_it(field: str) -> None:
+    """The types are what type checkers, recipes and the checks go by: one list, not two that drift apart."""
+    hint = get_type_hints(TokenPoseConfig)[field]
+    choices = get_args(hint) if get_origin(hint) is Literal else get_args(get_args(hint)[0])
+    assert len(choices) >= 2
+    for choice in choices:
+        assert getattr(TokenPoseConfig(**{field: choice}), field) == choice
+    with pytest.raises(ValueError, match=".*".join([f"{field}='other'", *choices])):
+        TokenPoseConfig(**{field: "other"})
 
 
 def test_every_listed_model_has_a_checked_size() -> None:

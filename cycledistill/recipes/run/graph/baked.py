@@ -48,10 +48,9 @@ class BakedNumbers:
     def now(self) -> tuple[Hashable, ...]:
         """All values as they are; equal tuples mean that one graph serves."""
         values = [holder.get(name) for _, holder, name in self._places]  # in every step: some hundreds of them
-        values = [None if isinstance(each, (Tensor, nn.Module)) else each for each in values]
-        values += [getattr(handle, name) for _, handle, name in self._handles]
-        values += [parameter.requires_grad for _, parameter in self._parameters]
-        return tuple([each if type(each) in _PLAIN else _hashable(each) for each in values])
+        found = [each if type(each) in _PLAIN else _hashable(each) for each in values]
+        found += [_hashable(getattr(handle, name), kept=True) for _, handle, name in self._handles]
+        return (*found, *[parameter.requires_grad for _, parameter in self._parameters])
 
     def difference(self, before: tuple[Hashable, ...], after: tuple[Hashable, ...], may_begin: bool = False) -> str:
         """The first value that differs, in words; empty where none does. With ``may_begin`` None may become any."""
@@ -102,13 +101,18 @@ def _inside(value: Any) -> list[Any] | None:
     return list(value) if isinstance(value, (list, tuple, set, frozenset)) else None
 
 
-def _hashable(value: Any) -> Hashable:
-    """Plain data, dataclasses and what holds several by what they hold, all else by what it is."""
-    if isinstance(value, _ONE):
+def _hashable(value: Any, kept: bool = False) -> Hashable:
+    """Plain data, dataclasses and what holds several by what they hold, all else by what it is.
+
+    A tensor or a module is None, unless it is ``kept``.
+    """
+    if isinstance(value, _ONE) or (type(value) is tuple and all(type(each) in _PLAIN for each in value)):
         return value
+    if isinstance(value, (Tensor, nn.Module)) and not kept:
+        return None
     kind, inside = type(value).__name__, _inside(value)
     if inside is None and is_dataclass(value):
         inside = [getattr(value, each.name) for each in fields(value)]
     if inside is None:
         return _Compared(kind, id(value), value)
-    return _Compared(kind, tuple(_hashable(each) for each in inside))
+    return _Compared(kind, tuple(_hashable(each, kept) for each in inside))

@@ -67,14 +67,14 @@ class CudaCapture:
                     reason = error
                     raise
         except RuntimeError as error:
-            first = reason or error
-            if not isinstance(first, Exception):  # Ctrl-C
-                raise first from None
+            reason = reason or error
+            if not isinstance(reason, Exception):  # Ctrl-C
+                raise reason from None
             self._pool = torch.cuda.graph_pool_handle()  # that of the failed one may still count it
             self._mend_generator()
-            raise NotCapturableError(f"the capture failed: {first_line(first)}{_aftermath()}") from error
+            raise NotCapturableError(f"the capture failed: {first_line(reason)}{_aftermath()}") from error
         finally:
-            reason = first = None  # they hold this frame, and all that the step has made
+            reason = None  # it holds this frame, and all that the step has made
         return graph.replay, result
 
     def _mend_generator(self) -> None:
@@ -103,8 +103,5 @@ def open_capture(accelerator: Any) -> Capture:
 
 def _aftermath() -> str:
     """What else a failed capture may do. Before 2.12 the allocator may go on as if it were under way."""
-    return (
-        ""
-        if torch.__version__ >= (2, 12)
-        else "; before torch 2.12 later allocations may fail, too: go on in a new process"
-    )
+    leaks = torch.__version__ < "2.12"  # compared as versions
+    return "; before torch 2.12 later allocations may fail, too: go on in a new process" if leaks else ""

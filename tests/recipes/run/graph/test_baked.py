@@ -19,6 +19,8 @@ from tests.recipes.run.graph.tape import TapeCapture
 class Net(nn.Module):
     """Scales by a value of any kind."""
 
+    value: Any
+
     def __init__(self, value: Any, read: Callable[[Any], float]) -> None:
         super().__init__()
         torch.manual_seed(0)
@@ -77,7 +79,7 @@ def test_values_of_every_kind_are_captured_anew(kind: str) -> None:
 
 def test_layers_that_are_frozen_on_the_way_are_captured_anew() -> None:
     def freeze(step: EagerStep, late: bool) -> None:
-        step.model.layers[0].requires_grad_(not late)  # type: ignore[index, union-attr, operator]
+        step.model.layers[0].requires_grad_(not late)  # type: ignore[index]
 
     assert_follows(lambda: step_of(Net(1.0, float)), freeze)
 
@@ -137,7 +139,7 @@ def test_a_flag_that_a_step_uses_up_is_seen_at_the_first_capture(caplog: pytest.
 
     step = GraphedStep(step_of(Once(True, float)), TapeCapture())
     for count in range(1, 5):
-        step.eager.model.value = True
+        step.eager.model.value = True  # type: ignore[assignment]
         run(step, count)
     (said,) = caplog.messages
     assert said.endswith("a number, which a graph would keep: 0.value, True -> False")
@@ -159,7 +161,7 @@ def test_of_what_changes_its_type_is_told_and_no_content(caplog: pytest.LogCaptu
 def test_that_it_is_the_logs_which_ask_for_one_graph_more_is_said(caplog: pytest.LogCaptureFixture) -> None:
     step = GraphedStep(step_of(Net(1.0, float)), TapeCapture())
     for count in range(MOST_GRAPHS + 2):
-        step.eager.model.value = float(count)
+        step.eager.model.value = float(count)  # type: ignore[assignment]
         run(step, count + 1)
         if count == MOST_GRAPHS:
             step.gradients((torch.zeros(2, 3),), logs=True)

@@ -93,7 +93,7 @@ def test_the_first_of_two_errors_is_the_reason(said: list[str], monkeypatch: pyt
 
     def work() -> None:
         try:
-            {}["key"]
+            dict[str, int]()["key"]
         except KeyError:
             raise RuntimeError("Cannot copy between CPU and CUDA tensors\nand how to go on") from None
 
@@ -197,7 +197,7 @@ def test_a_run_alone_on_a_gpu_has_them(said: list[str]) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(torch.__version__ < (2, 12), reason="the allocator may end the process after it")
+@pytest.mark.skipif(torch.__version__ < "2.12", reason="the allocator may end the process after it")
 def test_a_capture_that_was_invalidated_leaves_the_device_usable() -> None:
     """How many values a mask takes is read back, which ends the capture; its own end fails then."""
     if not torch.cuda.is_available():
