@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cycledistill.recipes.errors import RecipeError
+from cycledistill.versions import require
 
 from .data.skeleton import BONES, LEFT, RIGHT
 
@@ -37,6 +38,7 @@ def draw_sequences(
     """
     if not poses:
         raise ValueError("no poses to draw")
+    require("matplotlib")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:  # it comes with the examples, not with this integration

@@ -4,7 +4,7 @@ import typing
 
 from cycledistill import lazy, versions
 
-versions.require("opencv-python-headless", "pillow")
+versions.require("numpy", "opencv-python-headless", "pillow")
 
 if typing.TYPE_CHECKING:
     from .annotations import Person as Person
