@@ -265,14 +265,14 @@ def test_the_commands_errors(tiny, tmp_path, folder_dir, capsys):
     train(change(tiny, run__max_steps=1))
     for argv, expected in (
         (("--set", "optim.lrr=1"), "error: unknown key 'optim.lrr'. Did you mean 'optim.lr'?\n"),
-        (("--cycles", "0"), "error: cyclic.cycles=0: expected"),
+        (("--cycles", "0"), "error: --cycles: cyclic.cycles=0: expected"),
         (("--data", str(tmp_path / "absent")), "error: data folder"),
         (("--data", str(folder_dir), "--workers", "1"), f"error: broken image {broken}"),
         (("--resume", str(tmp_path / "absent")), "does not exist"),
         (("--set", "optim.lr=1e30", "--set", "schedule.warmup_epochs=0"), "error: the loss is"),
         (("--device", "cuda"), "error: run.device='cuda'"),
         (("--output", str(tmp_path / "mine.yaml")), "cannot be written to"),
-        (("--device", "gpu"), "error: run.device='gpu'"),
+        (("--device", "gpu"), "error: --device: run.device='gpu'"),
         (("--evaluate", tiny.run.output, "--data", str(tmp_path / "other")), "would mean nothing"),
     ):
         if argv == ("--device", "cuda") and torch.cuda.is_available():

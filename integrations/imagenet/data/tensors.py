@@ -22,6 +22,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from cycledistill.recipes.errors import DataError
+from cycledistill.versions import require
 
 ORIENTATION = 0x0112  # the Exif tag; TorchCodec turns pictures by it, timm's readers do not
 
@@ -32,6 +33,7 @@ def check_torchcodec() -> None:
     Raises:
         DataError: It is not installed, or does not load beside this PyTorch.
     """
+    require("torchcodec")
     try:
         from torchcodec.decoders import decode_jpeg  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:  # the last two: libraries that do not load
