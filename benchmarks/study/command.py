@@ -1,0 +1,155 @@
+"""``python benchmarks/study``: run registered studies, say how far they are, report them.
+
+    python benchmarks/study run mazes                                # until all is done; repeat, or start several
+    python benchmarks/study run parameters-96 --data DATA --minutes 9
+    python benchmarks/study status
+    python benchmarks/study report mazes
+
+Studies are YAML files in benchmarks/study/plans, registered before they run. A run is an arm from a seed; finished ones
+are lines of benchmarks/results/study/NAME.jsonl, and what was stopped goes on where it was. --data is the folder that
+holds sets of pictures (cifar10/train.parquet and so on).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from common import RESULTS
+
+from .costs import ArmCost, arm_costs
+from .errors import StudyError
+from .plan import PLANS, Plan, load_plan
+from .report import write_report
+from .results import Results
+from .tasks import open_task
+from .tasks.task import Task
+from .train import Run
+
+_logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        plans = [load_plan(name) for name in options.studies or sorted(each.stem for each in PLANS.glob("*.yaml"))]
+        _check_names(plans)
+        for plan in plans:
+            options.do(plan, options)
+    except StudyError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="study", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    for name, do, text in (
+        ("run", _run, "train what is missing"),
+        ("status", _status, "how far they are"),
+        ("report", _report, "write what they say"),
+    ):
+        command = commands.add_parser(name, help=text)
+        _common(command, do)
+    run = commands.choices["run"]
+    run.add_argument("--data", type=Path, help="folder of the sets of pictures")
+    run.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    run.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, and keep what is unfinished")
+    run.add_argument("--seeds", type=int, nargs="+", help="only these")
+    run.add_argument("--arms", nargs="+", help="only these")
+    run.add_argument("--threads", type=int, default=1, help="of a CPU (default: 1)")
+    return parser
+
+
+def _common(command: argparse.ArgumentParser, do: object) -> None:
+    command.add_argument("studies", nargs="*", help="names or files (default: all that are registered)")
+    command.add_argument("--results", type=Path, default=RESULTS / "study", help="folder of the finished runs")
+    command.add_argument("--work", type=Path, help="folder of what is unfinished (default: .work in --results)")
+    command.set_defaults(do=do)
+
+
+def _check_names(plans: Sequence[Plan]) -> None:
+    seen: dict[str, str] = {}
+    for plan in plans:
+        if seen.setdefault(plan.name, plan.digest) != plan.digest:
+            raise StudyError(f"two studies are called {plan.name} and have other content: name one of them anew")
+
+
+def _results(plan: Plan, options: argparse.Namespace) -> Results:
+    return Results(plan, options.results, options.work or options.results / ".work")
+
+
+def _run(plan: Plan, options: argparse.Namespace) -> None:
+    deadline = time.monotonic() + 60 * options.minutes
+    if unknown := set(options.arms or ()) - set(plan.arms):
+        raise StudyError(f"--arms {unknown.pop()}: {plan.name} has {', '.join(plan.arms)}")
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise StudyError("--device cuda: torch sees no GPU here")
+    torch.set_num_threads(options.threads)
+    results = _results(plan, options)
+    results.read()  # refuses results of another content before anything is trained
+    task = open_task(plan.task, options.data, device)
+    costs = arm_costs(plan, task)
+    for seed in options.seeds or plan.seeds:
+        for arm in options.arms or plan.arms:
+            if time.monotonic() < deadline:
+                _one(plan, task, costs, results, arm, seed, device, deadline)
+
+
+def _one(
+    plan: Plan,
+    task: Task,
+    costs: dict[str, ArmCost],
+    results: Results,
+    arm: str,
+    seed: int,
+    device: torch.device,
+    deadline: float,
+) -> None:
+    with results.claim(arm, seed) as mine:
+        if not mine or any((run["arm"], run["seed"]) == (arm, seed) for run in results.read()):
+            return
+        start = plan.arms[arm].start_from
+        if start is not None and not (results.work / f"{start}-{seed}.safetensors").is_file():
+            _logger.info("%s: %s, seed %d waits for the weights of %s", plan.name, arm, seed, start)
+            return
+        record = Run(plan, task, arm, seed, costs[arm], results.work, device).go(deadline)
+        if record is None:
+            _logger.info("%s: %s, seed %d was stopped, and goes on next time", plan.name, arm, seed)
+            return
+        results.add(record)
+        first = record["metrics"].get(plan.metrics[0], "diverged")
+        _logger.info("%s: %s, seed %d, %.0f s: %s", plan.name, arm, seed, record["seconds"], first)
+
+
+def _status(plan: Plan, options: argparse.Namespace) -> None:
+    results = _results(plan, options)
+    runs = results.read()
+    done = {(run["arm"], run["seed"]) for run in runs}
+    wanted = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
+    missing = [f"{arm} {seed}" for arm, seed in wanted if (arm, seed) not in done]
+    seconds = sum(run["seconds"] for run in runs)
+    line = f"{plan.name}: {len(wanted) - len(missing)} of {len(wanted)} runs, {seconds / 60:.0f} minutes"
+    bad = [f"{run['arm']} {run['seed']}" for run in runs if run["diverged"]]
+    sys.stdout.write(line + (f"; diverged: {', '.join(bad)}" if bad else "") + "\n")
+    if missing:
+        sys.stdout.write(f"  missing: {', '.join(missing)}\n")
+
+
+def _report(plan: Plan, options: argparse.Namespace) -> None:
+    runs = _results(plan, options).read()
+    if not runs and not options.studies:
+        return  # all were asked for, and this one has not begun
+    sys.stdout.write(f"{write_report(plan, runs, options.results)}\n")

@@ -1,0 +1,277 @@
+"""A study as it is registered: what is compared, on what, from how many seeds, and what would count as success."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from cycledistill import Distill
+from cycledistill.recipes.config.overrides import build
+from cycledistill.recipes.errors import RecipeError
+
+from .errors import StudyError
+
+PLANS = Path(__file__).parent / "plans"
+BASELINES = ("plain", "equal training", "deeper", "narrower")
+"""What stands beside every arm with cycles: the same steps, the same training compute, as many blocks of their own as
+cycles run, and as many but narrower, of the same number of weights."""
+Schedule = Literal["constant", "late", "early", "growing", "random"]
+Link = Literal["plain", "input", "cut"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Size of the model; an arm may have another.
+
+    Attributes:
+        width: Of a token.
+        depth: Blocks of the stack.
+        heads: Of the attention.
+        drop_path: Rate of stochastic depth; it grows over the blocks up to this.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    drop_path: float = 0.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """AdamW with a linear warm-up and a cosine to zero; the same for all arms.
+
+    Attributes:
+        steps: Of an arm that does not say ``equal_training``.
+        batch: Samples a step.
+        rate: The highest learning rate.
+        weight_decay: On matrices.
+        warmup: Share of the steps.
+        clip: Largest norm of the gradients; 0 for none.
+        precision: ``bf16`` is autocast.
+    """
+
+    steps: int
+    batch: int
+    rate: float
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    clip: float = 1.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        cycles: While training; 1 is plain training.
+        distill: A preset, or fields of ``Distill``; nothing for the task loss of all cycles.
+        equal_training: Name of an arm: as many steps as cost what that arm's training costs, in multiply-accumulates.
+        width, depth, heads: Where they are not the study's.
+        drop_path: Likewise.
+        drop_path_until: Share of the steps after which there is no stochastic depth ("early", arXiv 2303.01500).
+        schedule: How many cycles a step runs. ``constant``: all; ``late`` and ``early``: one before, or after,
+            ``turn``; ``growing``: 1 to ``cycles`` in equal parts; ``random``: drawn from 1 to ``cycles`` for each step.
+        turn: Share of the steps at which ``late`` and ``early`` change.
+        link: What a further cycle starts from. ``plain``: the tokens of the cycle before; ``input``: the stack's own
+            input added to them; ``cut``: without gradient into the cycle before.
+        start_from: Name of an arm: its trained weights of the same seed are trained on.
+        without: Baselines that are left out, each with the reason.
+        says: The arm in words, for the report.
+    """
+
+    cycles: int = 1
+    distill: str | dict[str, Any] | None = None
+    equal_training: str | None = None
+    width: int | None = None
+    depth: int | None = None
+    heads: int | None = None
+    drop_path: float | None = None
+    drop_path_until: float = 1.0
+    schedule: Schedule = "constant"
+    turn: float = 0.5
+    link: Link = "plain"
+    start_from: str | None = None
+    without: dict[str, str] = field(default_factory=dict)
+    says: str = ""
+
+    @property
+    def scheme(self) -> Distill | None:
+        """What ``wrap_cyclic`` is given."""
+        if isinstance(self.distill, str):
+            return Distill.preset(self.distill)
+        return None if self.distill is None else Distill(**self.distill)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference that is looked at, and its place in the argument.
+
+    Attributes:
+        left, right: An arm and a number of cycles, ``exits@2``.
+        claim: What is shown if the left one is higher.
+        metric: Which number; default, the study's first.
+    """
+
+    left: str
+    right: str
+    claim: str
+    metric: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A registered study.
+
+    Attributes:
+        name: Of its files; letters, digits and dashes.
+        question: What it is to answer.
+        success: What would count as a yes.
+        task: Kind and settings of the task, see `study.tasks`.
+        network: The model.
+        training: How all arms are trained.
+        seeds: One fixes first weights, order and augmentation of the data for every arm.
+        exits: Numbers of cycles at which every arm is read.
+        metrics: Those that are reported, the first decides.
+        arms: By name.
+        comparisons: In the order of the argument; their p values are corrected for their number.
+    """
+
+    name: str
+    question: str
+    success: str
+    task: dict[str, Any]
+    network: Network
+    training: Training
+    seeds: list[int]
+    exits: list[int]
+    metrics: list[str]
+    arms: dict[str, Arm]
+    comparisons: list[Comparison]
+
+    @property
+    def digest(self) -> str:
+        """Of everything but the seeds, which may be added to: results of one name are of one content."""
+        content = dataclasses.asdict(self)
+        del content["seeds"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def network_of(self, arm: str) -> Network:
+        """The size of an arm's model."""
+        own = self.arms[arm]
+        changes = {name: getattr(own, name) for name in ("width", "depth", "heads", "drop_path")}
+        return dataclasses.replace(self.network, **{name: it for name, it in changes.items() if it is not None})
+
+    def baselines(self, arm: str) -> dict[str, str]:
+        """Which arms stand beside one with cycles, by what they keep equal; those that are there."""
+        cycles, found = self.arms[arm].cycles, {}
+        size = self.network_of(arm)
+        for name, other in self.arms.items():
+            network = self.network_of(name)
+            if other.cycles > 1 or other.start_from != self.arms[arm].start_from:
+                continue
+            if network.depth == size.depth * cycles:
+                found["deeper" if network.width == size.width else "narrower"] = name
+            elif network == size and other.equal_training is None:
+                found["plain"] = name
+            elif network == size and self._costs_as_much(str(other.equal_training), arm):
+                found["equal training"] = name
+        return found
+
+    def _costs_as_much(self, other: str, arm: str) -> bool:
+        """Whether training ``other`` runs at least as many cycles as training ``arm``."""
+        one, two = self.arms[other], self.arms[arm]
+        return other == arm or (one.cycles >= two.cycles and one.schedule in ("constant", two.schedule))
+
+
+def load_plan(source: str | Path) -> Plan:
+    """Read a plan: a YAML file, or the name of one in ``plans``.
+
+    Raises:
+        StudyError: It is not there or not YAML, has an unknown key or a value out of range, compares what it does not
+            train, or leaves out a baseline of an arm with cycles without saying why.
+
+    Example:
+        >>> load_plan("mazes").arms["exits"].cycles
+        4
+    """
+    path = Path(source)
+    path = path if path.is_file() else PLANS / f"{source}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in PLANS.glob("*.yaml")))
+        raise StudyError(f"{source}: neither a file nor a registered study ({known})")
+    try:
+        data = _mapping(yaml.safe_load(path.read_text(encoding="utf-8")), "the file")
+        arms = _mapping(data.pop("arms", {}), "arms")
+        comparisons = data.pop("comparisons", [])
+        named = {name: build(Arm, _mapping(fields, f"arms.{name}")) for name, fields in arms.items()}
+        listed = [build(Comparison, _mapping(each, "comparisons")) for each in comparisons]
+        plan: Plan = dataclasses.replace(
+            build(Plan, data | {"arms": {}, "comparisons": []}), arms=named, comparisons=listed
+        )
+        _check(plan)
+    except (RecipeError, yaml.YAMLError, ValueError, TypeError) as error:
+        raise StudyError(f"{path.name}: {error}") from error
+    return plan
+
+
+def split_side(side: str) -> tuple[str, int]:
+    """``exits@2`` as an arm and a number of cycles."""
+    arm, found, cycles = side.rpartition("@")
+    if not found or not cycles.isdigit():
+        raise StudyError(f"{side!r}: an arm and a number of cycles are expected, such as exits@2")
+    return arm, int(cycles)
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise StudyError(f"{where}: a mapping of keys to values is expected, not {type(value).__name__}")
+    return dict(value)
+
+
+def _check(plan: Plan) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9-]+", plan.name):
+        raise StudyError(f"name: {plan.name!r}: letters, digits and dashes are expected, for files are named by it")
+    if not plan.arms or not plan.seeds or not plan.metrics or min(plan.exits, default=0) < 1:
+        raise StudyError("arms, seeds, metrics and exits must each have an entry, and exits count from 1")
+    if len(set(plan.seeds)) != len(plan.seeds):
+        raise StudyError(f"seeds {plan.seeds}: each is expected once")
+    for name, arm in plan.arms.items():
+        _check_arm(plan, name, arm)
+    for name, arm in plan.arms.items():
+        missing = [each for each in BASELINES if each not in {**plan.baselines(name), **arm.without}]
+        if arm.cycles > 1 and missing:
+            raise StudyError(
+                f"arms.{name}: no baseline for {', '.join(missing)}; add an arm, or say why not under `without`"
+            )
+    for comparison in plan.comparisons:
+        for side in (comparison.left, comparison.right):
+            arm_name, cycles = split_side(side)
+            if arm_name not in plan.arms or cycles not in plan.exits:
+                raise StudyError(f"comparison of {side}: arms are {', '.join(plan.arms)}, read at {plan.exits}")
+        if comparison.metric not in (None, *plan.metrics):
+            raise StudyError(f"comparison of {comparison.metric!r}: the metrics are {', '.join(plan.metrics)}")
+
+
+def _check_arm(plan: Plan, name: str, arm: Arm) -> None:
+    scheme = arm.scheme
+    if scheme is not None and isinstance(scheme.task_weights, tuple):
+        scheme.weights(arm.cycles)
+        if arm.schedule != "constant":
+            raise StudyError(f"arms.{name}: a weight a cycle is for one number of cycles, not schedule: {arm.schedule}")
+    if arm.cycles < 1 or not 0 <= arm.turn <= 1 or not 0 <= arm.drop_path_until <= 1:
+        raise StudyError(f"arms.{name}: cycles count from 1; turn and drop_path_until are shares of the steps, 0 to 1")
+    for key in ("equal_training", "start_from"):
+        other = getattr(arm, key)
+        if other is not None and (other not in plan.arms or other == name):
+            raise StudyError(f"arms.{name}.{key}: {other!r} is no other arm; there are {', '.join(plan.arms)}")
+    if unknown := set(arm.without) - set(BASELINES):
+        raise StudyError(f"arms.{name}.without: {unknown.pop()!r} is no baseline; they are {', '.join(BASELINES)}")

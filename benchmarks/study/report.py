@@ -1,0 +1,170 @@
+"""A study as Markdown, HTML and a picture: table, differences, and what they say in words, all made from the runs."""
+
+from __future__ import annotations
+
+import html
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
+
+from cycledistill.files import atomic_write
+
+from .analysis import Difference, differences, readings
+from .errors import StudyError
+from .plan import Plan
+from .results import Record
+
+_STYLE = """body { font: 16px/1.5 sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; margin: 1em 0 } td, th { border-bottom: 1px solid #ccc; padding: .2em .7em }
+img { max-width: 100% }"""
+
+
+def write_report(plan: Plan, runs: Sequence[Record], folder: Path) -> Path:
+    """Write NAME.md, NAME.html and NAME.svg beside the runs; the Markdown file's path.
+
+    Raises:
+        StudyError: There are no runs.
+    """
+    if not runs:
+        raise StudyError(f"{plan.name} has no runs yet: python benchmarks/study run {plan.name}")
+    text = markdown(plan, runs)
+    page = MarkdownIt("commonmark").enable("table").render(text)
+    title = f"<title>{html.escape(plan.name)}</title>"
+    page = f'<!doctype html><html lang="en"><meta charset="utf-8">{title}<style>{_STYLE}</style>\n{page}</html>\n'
+    picture = folder / f"{plan.name}.svg"
+    atomic_write(picture, lambda file: draw(plan, runs).savefig(file, metadata={"Date": None}))
+    atomic_write(folder / f"{plan.name}.html", lambda file: file.write_text(page, encoding="utf-8"))
+    atomic_write(folder / f"{plan.name}.md", lambda file: file.write_text(text, encoding="utf-8"))
+    return folder / f"{plan.name}.md"
+
+
+def markdown(plan: Plan, runs: Sequence[Record]) -> str:
+    """The report's text."""
+    by_arm = {arm: [run for run in runs if run["arm"] == arm] for arm in plan.arms}
+    seeds = len({run["seed"] for run in runs})
+    training = plan.training
+    parts = [
+        f"# {plan.name}",
+        plan.question.strip(),
+        f"**What would count as a yes**, written down before the runs: {plan.success.strip()}",
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'}; {training.steps} steps of {training.batch}, AdamW at "
+        f"{training.rate:g}; {'; '.join(sorted({run['device'] for run in runs}))}.",
+        *_state(plan, runs),
+        "## What was found",
+        *([words(each) for each in differences(plan, runs)] or ["Nothing yet: at least two seeds are needed."]),
+        "## Arms",
+        _arms_table(plan, by_arm),
+    ]
+    for metric in plan.metrics:
+        parts += [f"## {metric}, % by cycles", _metric_table(plan, by_arm, metric)]
+    parts += [f"![{', '.join(plan.metrics)} against the cost of an answer]({plan.name}.svg)", "## Differences"]
+    parts += [_differences_table(differences(plan, runs))]
+    parts += [
+        "Differences are paired by seed; intervals are of 95 % (t distribution), not corrected; p is corrected after "
+        "Holm for the number of comparisons in this table, and verdicts go by it (below .05). Costs are "
+        "multiply-accumulates, attention's products included."
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def words(found: Difference) -> str:
+    """A difference as a sentence."""
+    claim = found.comparison.claim[0].upper() + found.comparison.claim[1:]
+    answer = {"yes": "**yes**", "no": "**no**, the other is higher"}.get(found.verdict, "not told apart")
+    return (
+        f"- {claim}: {answer}. `{found.comparison.left}` less `{found.comparison.right}`: {found.mean:+.1f} points "
+        f"({found.low:+.1f} to {found.high:+.1f}), higher in {found.wins} of {len(found.values)} seeds."
+    )
+
+
+def _state(plan: Plan, runs: Sequence[Record]) -> list[str]:
+    """What is missing or went wrong; nothing where all is well."""
+    done = {(run["arm"], run["seed"]) for run in runs}
+    missing = [f"{arm} of seed {seed}" for seed in plan.seeds for arm in plan.arms if (arm, seed) not in done]
+    diverged = [f"{run['arm']} of seed {run['seed']}" for run in runs if run["diverged"]]
+    unequal = [f"{run['arm']} of seed {run['seed']}" for run in runs if run["deployed_equal"] is False]
+    lines = {"Diverged": diverged, "Deployed model not bit-equal": unequal}
+    said = [f"{what}: {', '.join(which)}." for what, which in lines.items() if which]
+    wanted = len(plan.seeds) * len(plan.arms)
+    return ([f"Not finished: {len(missing)} of {wanted} runs are missing."] if missing else []) + said
+
+
+def _arms_table(plan: Plan, by_arm: Mapping[str, Sequence[Record]]) -> str:
+    rows = [("arm", "", "weights", "steps", "training cost", "training time")]
+    base = next((runs[0] for runs in by_arm.values() if runs), None)
+    for arm, runs in by_arm.items():
+        if runs and base is not None:
+            cost = runs[0]["training_macs"] / base["training_macs"]
+            first = {run["seed"]: run["seconds"] for run in by_arm[base["arm"]]}
+            ratios = [run["seconds"] / first[run["seed"]] for run in runs if first.get(run["seed"])]
+            time = f"{statistics.median(ratios):.2f}" if ratios else ""
+            size = f"{runs[0]['parameters']:,}", str(runs[0]["steps"])
+            rows.append((f"`{arm}`", plan.arms[arm].says, *size, f"{cost:.2f}", time))
+    return _table(rows)
+
+
+def _metric_table(plan: Plan, by_arm: Mapping[str, Sequence[Record]], metric: str) -> str:
+    rows = [("arm", *(f"@{exit}" for exit in plan.exits), "MMACs @1")]
+    for arm, runs in by_arm.items():
+        if not runs:
+            continue
+        cells = [_spread(list(readings(runs, arm, exit, metric).values())) for exit in plan.exits]
+        rows.append((f"`{arm}`", *cells, f"{runs[0]['exit_macs'][0] / 1e6:.2f}"))
+    return _table(rows)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "diverged"
+    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _differences_table(found: Sequence[Difference]) -> str:
+    rows = [("left", "right", "of", "points", "95 % interval", "higher in", "p, corrected", "verdict")]
+    for each in found:
+        rows.append((
+            f"`{each.comparison.left}`", f"`{each.comparison.right}`", each.metric, f"{each.mean:+.2f}",
+            f"{each.low:+.2f} to {each.high:+.2f}", f"{each.wins} of {len(each.values)}", _p(each.corrected),
+            each.verdict,
+        ))  # fmt: skip
+    return _table(rows)
+
+
+def _p(value: float) -> str:
+    return "< .0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
+
+
+def draw(plan: Plan, runs: Sequence[Record]) -> Figure:
+    """Each metric against the cost of an answer: a line an arm through its exits, with the deviation over seeds."""
+    columns = min(3, len(plan.metrics))
+    lines = -(-len(plan.metrics) // columns)
+    figure = Figure(figsize=(5 * columns, 3.8 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).flat
+    for metric, axis in zip(plan.metrics, axes, strict=False):
+        for arm in plan.arms:
+            own = [run for run in runs if run["arm"] == arm and not run["diverged"]]
+            if not own:
+                continue
+            values = [list(readings(own, arm, exit, metric).values()) for exit in plan.exits]
+            means = [statistics.fmean(each) for each in values]
+            spread = [statistics.stdev(each) if len(each) > 1 else 0.0 for each in values]
+            cost = [macs / 1e6 for macs in own[0]["exit_macs"]]
+            cycled = plan.arms[arm].cycles > 1
+            axis.errorbar(
+                cost, means, spread, label=arm, capsize=2, marker="o" if cycled else "s", markersize=4,
+                linestyle="-" if cycled else ":",
+            )  # fmt: skip
+        axis.set(title=metric, xlabel="million MACs an answer", ylabel="%")
+        axis.grid(alpha=0.3)
+    for axis in list(axes)[len(plan.metrics) :]:
+        axis.set_axis_off()
+    figure.axes[0].legend(fontsize="small")
+    return figure

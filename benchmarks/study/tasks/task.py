@@ -1,0 +1,51 @@
+"""What a study asks of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..plan import Network
+
+Inputs = tuple[Tensor, ...]
+
+
+class Task(Protocol):
+    """Data, a network for it, a loss, and measures.
+
+    Every batch is a function of the seed and the number of the step: all arms of a seed see the same, and a run that
+    was stopped goes on with the next.
+    """
+
+    blocks: str
+    """The stack of the network, as ``wrap_cyclic`` is told."""
+    example: tuple[Any, ...]
+    """Arguments of the network for one sample, by which its cost is counted."""
+
+    def __init__(self, **settings: Any) -> None: ...
+
+    def network(self, size: Network) -> nn.Module:
+        """A new network, its weights drawn by torch's generator."""
+
+    def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Inputs]:
+        """What the network and what the loss are given at a step."""
+
+    def loss(self, output: Tensor, *target: Tensor) -> Tensor:
+        """Of one cycle's output."""
+
+    def test(self) -> Iterator[tuple[str, Tensor, Inputs]]:
+        """Test data in batches: name of the set, what the network is given, what is compared with its answer."""
+
+    def right(self, output: Tensor, *target: Tensor) -> dict[str, Tensor]:
+        """Measures of every sample (B,) by their names; their means over a set are reported, times 100."""
+
+
+def draw(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for a few whole numbers, such as a seed and a step."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed * 1_000_003 + number + 1) % (2**61 - 1)
+    return torch.Generator(device).manual_seed(mixed)

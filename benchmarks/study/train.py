@@ -1,0 +1,230 @@
+"""One run: an arm from a seed, trained, read at every exit, and taken back to the plain model."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import hardware, versions
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cycledistill import CycleLoss, __version__, at_exit, unwrap_cyclic, wrap_cyclic
+from cycledistill.files import atomic_write
+from cycledistill.recipes.errors import NotCapturableError
+from cycledistill.recipes.run.graph.capture import CudaCapture
+from cycledistill.recipes.run.graph.replay import GraphedStep
+from cycledistill.recipes.run.step import EagerStep, Step
+
+from .costs import ArmCost
+from .errors import StudyError
+from .plan import Plan
+from .results import Record
+from .schedules import EarlyDropPath, cycles_at, link_cycles
+from .tasks.task import Inputs, Task
+
+_logger = logging.getLogger(__name__)
+
+_LOOKS = 20
+"""How often in a run the loss is read back; a loss that is no number ends the run then."""
+_SAVED_EVERY = 120.0
+"""Seconds between two states of an unfinished run on the disk."""
+
+
+class Run:
+    """A run that can be stopped and gone on with.
+
+    Args:
+        plan: The study.
+        task: Its data.
+        arm: Which.
+        seed: Which.
+        cost: Of the arm, which says how many steps it trains.
+        work: Where its unfinished state and its weights are kept.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self, plan: Plan, task: Task, arm: str, seed: int, cost: ArmCost, work: Path, device: torch.device
+    ) -> None:
+        self.plan, self.task, self.name, self.arm, self.seed, self.cost = plan, task, arm, plan.arms[arm], seed, cost
+        self.work, self.device = work, device
+        self.state_file = work / f"{arm}-{seed}.state"
+        torch.manual_seed(seed)
+        self.model: Any = task.network(plan.network_of(arm)).to(device)
+        if self.arm.start_from is not None:
+            self.model.load_state_dict(load_file(self._weights(self.arm.start_from)))
+        self.drop_path = EarlyDropPath(self.model, self.arm.drop_path_until)
+        wrap_cyclic(self.model, self.arm.cycles, self.arm.scheme, blocks=task.blocks)
+        link_cycles(self.model, self.model.cyclic.stack.modules(self.model)[0], self.arm.link)
+        self.optimizer = _optimizer(self.model, plan)
+        self.step, self.seconds, self.looks = 0, 0.0, dict[str, list[Any]]()
+        if self.state_file.is_file():
+            self._load()
+
+    def go(self, deadline: float) -> Record | None:
+        """Train and measure; nothing where ``deadline`` (of ``time.monotonic``) comes before the end."""
+        if not self._train(deadline):
+            return None
+        diverged = not all(map(math.isfinite, self.looks.get("loss", [])))
+        metrics = {} if diverged else self._measure()
+        record = {
+            "plan": self.plan.digest,
+            "arm": self.name,
+            "seed": self.seed,
+            "steps": self.cost.steps,
+            "parameters": self.cost.parameters,
+            "exit_macs": self.cost.exits,
+            "training_macs": self.cost.training * self.plan.training.batch,
+            "seconds": round(self.seconds, 1),
+            "diverged": diverged,
+            "deployed_equal": None if diverged else self._deployed_equal(),
+            "metrics": metrics,
+            "looks": {name: [_short(value) for value in values] for name, values in self.looks.items()},
+            "device": hardware(self.device.type, f"{torch.get_num_threads()} thread(s)"),
+            "versions": versions("timm") | {"cycledistill": __version__},
+        }
+        save_file(self.model.state_dict(), self._weights(self.name))
+        self.state_file.unlink(missing_ok=True)
+        return record
+
+    def _weights(self, arm: str) -> Path:
+        return self.work / f"{arm}-{self.seed}.safetensors"
+
+    def _train(self, deadline: float) -> bool:
+        """Whether it came to its end: the last step, or a loss that is no number."""
+        step = self._step()
+        self.model.train()
+        steps, batch = self.cost.steps, self.plan.training.batch
+        look_every = max(1, steps // _LOOKS)
+        began, saved = _clock(self.device), time.monotonic()
+        while self.step < steps:
+            self.model.cyclic.cycles = cycles_at(self.arm, self.step, steps, self.seed)
+            self.drop_path.set(self.step, steps)
+            step.set_rate(self._rate(self.step))
+            torch.manual_seed(hash((self.seed, self.step)))  # what a forward draws is the step's, also after a stop
+            given, target = self.task.batch(self.seed, self.step, batch)
+            looked = self.step % look_every == 0 or self.step == steps - 1
+            terms = step.gradients((given, *target))
+            if looked:
+                self._look(terms.numbers())
+                if not math.isfinite(self.looks["loss"][-1]):
+                    break
+            step.update(self.step + 1)
+            self.step += 1
+            now = time.monotonic()
+            if now > deadline or now > saved + _SAVED_EVERY:
+                self.seconds, began, saved = self.seconds + _clock(self.device) - began, _clock(self.device), now
+                if self.step < steps:
+                    self._save()
+                if now > deadline and self.step < steps:
+                    return False
+        self.seconds += _clock(self.device) - began
+        return True
+
+    def _step(self) -> Step:
+        criterion = CycleLoss(self.task.loss)
+        bf16 = self.plan.training.precision == "bf16"
+
+        def losses(inputs: Inputs, logs: bool) -> dict[str, Tensor]:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                out = self.model(inputs[0])
+                terms = criterion.parts(out, *inputs[1:])
+            rms = {f"rms_{n}": tokens.detach().float().square().mean().sqrt() for n, tokens in enumerate(out.tokens, 1)}
+            return {"loss": torch.stack(list(terms.values())).sum(), **terms, **rms}
+
+        clip = self.plan.training.clip
+        limit = (lambda: nn.utils.clip_grad_norm_(self.model.parameters(), clip) and None) if clip else None
+        eager = EagerStep(nn.ModuleList([self.model, criterion]), self.optimizer, losses, clip=limit)
+        if self.device.type != "cuda":
+            return eager
+        try:
+            return GraphedStep(eager, CudaCapture(self.device))
+        except NotCapturableError as error:
+            _logger.warning("%s: the steps run eagerly: %s", self.name, error)
+            return eager
+
+    def _rate(self, step: int) -> float:
+        steps, plan = self.cost.steps, self.plan.training
+        return plan.rate * min((step + 1) / max(1, plan.warmup * steps), (1 + math.cos(math.pi * step / steps)) / 2)
+
+    def _look(self, numbers: dict[str, float]) -> None:
+        self.looks.setdefault("step", []).append(self.step)
+        for name, value in numbers.items():
+            self.looks.setdefault(name, []).append(value)
+
+    @torch.no_grad()
+    def _measure(self) -> dict[str, dict[str, float]]:
+        """Metric -> exit -> percent."""
+        self.model.eval()
+        found: dict[str, dict[str, float]] = {}
+        for exit in self.plan.exits:
+            sums: dict[str, list[Tensor]] = {}
+            with at_exit(self.model, exit):
+                for name, given, target in self.task.test():
+                    with torch.autocast(
+                        self.device.type, torch.bfloat16, enabled=self.plan.training.precision == "bf16"
+                    ):
+                        output = self.model(given)
+                    for measure, values in self.task.right(output, *target).items():
+                        sums.setdefault(f"{measure} {name}".strip(), []).append(values.double())
+            for metric, parts in sums.items():
+                found.setdefault(metric, {})[str(exit)] = round(100 * torch.cat(parts).mean().item(), 3)
+        if missing := set(self.plan.metrics) - set(found):
+            raise StudyError(f"metrics: the task has no {missing.pop()!r}; it has {', '.join(map(repr, found))}")
+        return found
+
+    @torch.no_grad()
+    def _deployed_equal(self) -> bool:
+        """Whether the plain model that is taken back answers bit for bit like the wrapped one at one cycle."""
+        _, given, _ = next(iter(self.task.test()))
+        wrapped = self.model.eval()(given)
+        plain: Tensor = unwrap_cyclic(self.model)(given)
+        return torch.equal(wrapped, plain)
+
+    def _save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "looks": self.looks,
+            "plan": self.plan.digest,
+        }
+        atomic_write(self.state_file, lambda file: torch.save(state, file))
+
+    def _load(self) -> None:
+        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        if state["plan"] != self.plan.digest:
+            raise StudyError(f"{self.state_file} is of a study of other content: remove it, or name the study anew")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds, self.looks = state["step"], state["seconds"], state["looks"]
+
+
+def _optimizer(model: nn.Module, plan: Plan) -> torch.optim.AdamW:
+    """AdamW, with weight decay on matrices alone."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    on_gpu = next(model.parameters()).is_cuda
+    return torch.optim.AdamW(
+        groups, lr=plan.training.rate, weight_decay=plan.training.weight_decay, fused=True, capturable=on_gpu
+    )
+
+
+def _clock(device: torch.device) -> float:
+    """Seconds: of the process on a CPU, of the wall with the GPU's queue drained on CUDA."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def _short(value: float) -> float | None:
+    """Four digits; nothing for what is no number, which JSON has no word for."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None

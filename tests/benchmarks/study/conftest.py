@@ -1,0 +1,59 @@
+"""A study that takes a second, and its packages to import."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tests.scripts import ROOT
+
+sys.path.append(str(ROOT / "benchmarks"))  # where its files import each other from
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "question": "Does it run?",
+    "success": "It does.",
+    "task": {"kind": "mazes", "side": 4, "walls": 0.3, "sides": [4, 5], "test_boards": 40},
+    "network": {"width": 16, "depth": 1, "heads": 2},
+    "training": {"steps": 4, "batch": 8, "rate": 1e-2},
+    "seeds": [0, 1],
+    "exits": [1, 2, 3],
+    "metrics": ["cells 4x4", "solved 5x5"],
+    "arms": {
+        "base": {},
+        "exits": {"cycles": 2, "distill": "exits"},
+        "base_eq": {"equal_training": "exits"},
+        "deep": {"depth": 2},
+        "narrow": {"depth": 2, "width": 11, "heads": 1},
+    },
+    "comparisons": [{"left": "exits@2", "right": "base@1", "claim": "cycles help"}],
+}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a plan: the tiny one with sections replaced, ``arms`` and ``task`` added to."""
+
+    def write(name: str = "tiny", **sections: Any) -> Path:
+        plan = {**TINY, "name": name, **sections}
+        for key in ("arms", "task"):
+            plan[key] = {**TINY[key], **sections.get(key, {})}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """The command sets the number of threads; it is put back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,95 @@
+"""Intervals, corrections and verdicts against other code, and words that follow the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+pytest.importorskip("timm")
+pytest.importorskip("sklearn")
+pytest.importorskip("markdown_it")
+
+from scipy import stats
+from study.analysis import differences, holm, interval
+from study.plan import load_plan
+from study.report import markdown, words
+
+from tests.scripts import ROOT
+
+Written = Callable[..., Path]
+
+
+def record(plan: str, arm: str, seed: int, value: float) -> dict[str, Any]:
+    return {
+        "plan": plan, "arm": arm, "seed": seed, "steps": 4, "parameters": 10, "exit_macs": [1000, 2000, 3000],
+        "training_macs": 12000, "seconds": 1.0, "diverged": False, "deployed_equal": True, "device": "a CPU",
+        "metrics": {name: {"1": value, "2": value + 1, "3": value} for name in ("cells 4x4", "solved 5x5")},
+    }  # fmt: skip
+
+
+def test_the_interval_is_that_of_scipy() -> None:
+    values = [1.0, 3.0, 2.5, 4.0]
+    low, high, p = interval(values)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+    assert p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert interval([2.0, 2.0]) == (2.0, 2.0, 0.0)
+    assert interval([0.0, 0.0]) == (0.0, 0.0, 1.0)
+
+
+def test_holm_by_hand() -> None:
+    # Sorted: .001 x 4, .01 x 3, .02 x 2, .5 x 1.
+    assert holm([0.02, 0.001, 0.5, 0.01]) == pytest.approx([0.04, 0.004, 0.5, 0.03])
+    assert holm([0.03, 0.02, 0.025]) == pytest.approx([0.06, 0.06, 0.06])  # never less than one before it
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict", "says"),
+    [
+        ([5.0, 5.2, 4.9, 5.1], "yes", "Cycles help: **yes**. `exits@2` less `base@1`: +6.1 points"),
+        ([-5.0, -5.2, -4.9, -5.1], "no", "Cycles help: **no**, the other is higher."),
+        ([5.0, -5.2, 4.0, -3.0], "not told apart", "Cycles help: not told apart."),
+    ],
+)
+def test_verdicts_are_made_from_the_numbers(written: Written, gains: list[float], verdict: str, says: str) -> None:
+    plan = load_plan(written(seeds=[0, 1, 2, 3]))
+    runs = [record(plan.digest, "base", seed, 50.0) for seed in range(4)]
+    runs += [record(plan.digest, "exits", seed, 50.0 + gain) for seed, gain in enumerate(gains)]
+    (found,) = differences(plan, runs)
+    assert found.values == pytest.approx([gain + 1 for gain in gains])
+    assert found.verdict == verdict
+    assert says in words(found)
+    assert says in markdown(plan, runs)
+
+
+def test_only_seeds_of_both_sides_are_compared(written: Written) -> None:
+    plan = load_plan(written(seeds=[0, 1, 2, 3]))
+    runs = [record(plan.digest, "base", seed, 50.0) for seed in (0, 1, 2)]
+    runs += [record(plan.digest, "exits", seed, 50.0 + seed) for seed in (3, 2, 1)]
+    runs[-1]["diverged"] = True
+    assert differences(plan, runs) == []  # seed 2 alone is left
+    runs[-1]["diverged"] = False
+    (found,) = differences(plan, runs)
+    assert found.values == pytest.approx([2.0, 3.0])
+    text = markdown(plan, runs)
+    assert "Not finished: 14 of 20 runs are missing." in text
+    assert np.isclose(found.mean, 2.5)
+
+
+RESULTS = ROOT / "benchmarks" / "results" / "study"
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*.jsonl")), ids=lambda file: file.stem)
+def test_committed_reports_are_those_of_the_committed_runs(file: Path, tmp_path: Path) -> None:
+    from study.results import Results
+
+    plan = load_plan(file.stem)
+    runs = Results(plan, RESULTS, tmp_path).read()
+    assert (RESULTS / f"{plan.name}.md").read_text(encoding="utf-8") == markdown(plan, runs)

@@ -1,0 +1,105 @@
+"""Plans are read strictly, and every arm with cycles has its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("timm")
+pytest.importorskip("sklearn")
+pytest.importorskip("markdown_it")
+
+from study.errors import StudyError
+from study.plan import PLANS, load_plan
+
+Written = Callable[..., Path]
+
+
+@pytest.mark.parametrize("name", sorted(each.stem for each in PLANS.glob("*.yaml")))
+def test_registered_plans_are_valid_and_called_as_their_files(name: str) -> None:
+    assert load_plan(name).name == name
+
+
+def test_baselines_are_known_by_what_they_keep_equal(written: Written) -> None:
+    plan = load_plan(written())
+    assert plan.baselines("exits") == {
+        "plain": "base", "equal training": "base_eq", "deeper": "deep", "narrower": "narrow"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("arm", ["base", "base_eq", "deep", "narrow"])
+def test_an_arm_without_a_baseline_is_refused_unless_it_says_why(written: Written, arm: str) -> None:
+    kind = {"base": "plain", "base_eq": "equal training", "deep": "deeper", "narrow": "narrower"}[arm]
+    path = written(comparisons=[])
+    plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    arms = plan["arms"] = {name: fields for name, fields in plan["arms"].items() if name != arm}
+    path.write_text(yaml.safe_dump(plan), encoding="utf-8")
+    with pytest.raises(StudyError, match=f"no baseline for {kind}; add an arm, or say why not under `without`"):
+        load_plan(path)
+    plan["arms"] = {**arms, "exits": {**arms["exits"], "without": {kind: "not asked here"}}}
+    path.write_text(yaml.safe_dump(plan), encoding="utf-8")
+    assert kind not in load_plan(path).baselines("exits")
+
+
+def test_an_arm_that_trains_longer_is_no_equal_baseline_for_more_cycles(written: Written) -> None:
+    arms = {"more": {"cycles": 3, "distill": "exits"}}
+    with pytest.raises(StudyError, match="arms.more: no baseline for equal training, deeper, narrower"):
+        load_plan(written(arms=arms))
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"sees": [1]}, r"tiny\.yaml: unknown key 'sees'\. Did you mean 'seeds'\?"),
+        ({"arms": {"odd": {"cycels": 2}}}, r"unknown key 'cycels'"),
+        ({"arms": {"odd": 3}}, r"arms\.odd: a mapping of keys to values is expected, not int"),
+        ({"arms": {"odd": {"equal_training": "nothing"}}}, r"equal_training: 'nothing' is no other arm"),
+        ({"arms": {"odd": {"distill": {"temperature": -1}}}}, r"temperature=-1"),
+        ({"arms": {"odd": {"distill": "sdposs"}}}, r"unknown preset"),
+        ({"arms": {"odd": {"without": {"deepest": "x"}}}}, r"'deepest' is no baseline"),
+        ({"arms": {"odd": {"turn": 2}}}, r"shares of the steps"),
+        (
+            {"arms": {"odd": {"cycles": 2, "schedule": "late", "distill": {"task_weights": [1, 2]}}}},
+            r"a weight a cycle",
+        ),
+        ({"seeds": [0, 0]}, r"each is expected once"),
+        ({"seeds": []}, r"must each have an entry"),
+        ({"exits": [0, 1]}, r"exits count from 1"),
+        ({"seeds": "all"}, r"seeds: got 'all'"),
+        ({"comparisons": [{"left": "exits@9", "right": "base@1", "claim": "x"}]}, r"comparison of exits@9: arms are"),
+        ({"comparisons": [{"left": "exits", "right": "base@1", "claim": "x"}]}, r"'exits': an arm and a number"),
+        ({"comparisons": [{"left": "exits@1", "right": "base@1", "claim": "x", "metric": "y"}]}, r"of 'y'"),
+        ({"name": "a/b"}, r"letters, digits and dashes"),
+    ],
+)
+def test_what_cannot_be_gone_by_is_named(
+    written: Written, sections: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    name = sections.pop("name", "tiny")
+    path = written(**sections)
+    if name != "tiny":
+        path.write_text(path.read_text(encoding="utf-8").replace("name: tiny", f"name: {name}"), encoding="utf-8")
+    with pytest.raises(StudyError, match=message):
+        load_plan(path)
+
+
+def test_a_file_that_is_not_there_or_no_yaml(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"nothing: neither a file nor a registered study \(.*mazes"):
+        load_plan("nothing")
+    (tmp_path / "bad.yaml").write_text("a: [", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"bad\.yaml: while parsing"):
+        load_plan(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- a", encoding="utf-8")
+    with pytest.raises(StudyError, match="the file: a mapping of keys to values is expected, not list"):
+        load_plan(tmp_path / "list.yaml")
+
+
+def test_the_digest_is_of_all_but_the_seeds(written: Written) -> None:
+    plan = load_plan(written())
+    assert load_plan(written(seeds=[5, 6, 7])).digest == plan.digest
+    assert load_plan(written(success="Something else.")).digest != plan.digest
+    assert load_plan(written(arms={"deep": {"depth": 2, "says": "x"}})).digest != plan.digest

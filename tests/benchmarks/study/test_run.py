@@ -1,0 +1,316 @@
+"""Runs of a study: paired by seed, the same after a stop, in one file for several processes, and told as they are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+pytest.importorskip("timm")
+pytest.importorskip("sklearn")
+pytest.importorskip("markdown_it")
+
+from study.command import main
+from study.costs import arm_costs
+from study.errors import StudyError
+from study.plan import load_plan
+from study.results import Results
+from study.schedules import cycles_at
+from study.tasks import open_task
+from study.tasks.mazes import Mazes
+from study.train import Run
+
+Written = Callable[..., Path]
+CPU = torch.device("cpu")
+
+
+def lines(folder: Path, name: str = "tiny") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def run_of(path: Path, arm: str, work: Path, seed: int = 0) -> Run:
+    plan = load_plan(path)
+    task = open_task(plan.task, None, CPU)
+    work.mkdir(exist_ok=True)
+    return Run(plan, task, arm, seed, arm_costs(plan, task)[arm], work, CPU)
+
+
+def without_times(record: dict[str, Any] | None) -> dict[str, Any]:
+    assert record is not None
+    return {key: value for key, value in record.items() if key != "seconds"}
+
+
+@pytest.mark.slow
+def test_a_study_from_its_plan_to_its_report(written: Written, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path, results = str(written()), tmp_path / "results"
+    assert main(["status", path, "--results", str(results)]) == 0
+    assert "tiny: 0 of 10 runs" in capsys.readouterr().out
+    assert main(["run", path, "--results", str(results), "--device", "cpu"]) == 0
+    runs = lines(results)
+    assert [(run["arm"], run["seed"]) for run in runs] == [
+        (arm, seed) for seed in (0, 1) for arm in ("base", "exits", "base_eq", "deep", "narrow")
+    ]
+    assert all(run["deployed_equal"] and not run["diverged"] for run in runs)
+    assert all(set(run["metrics"]["cells 4x4"]) == {"1", "2", "3"} for run in runs)
+    capsys.readouterr()
+    assert main(["run", path, "--results", str(results), "--device", "cpu"]) == 0  # nothing is left to do
+    assert lines(results) == runs
+    assert main(["status", path, "--results", str(results)]) == 0
+    assert "tiny: 10 of 10 runs" in capsys.readouterr().out
+    assert main(["report", path, "--results", str(results)]) == 0
+    report = (results / "tiny.md").read_text(encoding="utf-8")
+    assert "| `exits@2` | `base@1` | cells 4x4 |" in report
+    assert "<table>" in (results / "tiny.html").read_text(encoding="utf-8")
+    assert (results / "tiny.svg").read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_equal_training_is_equal_in_multiply_accumulates(written: Written) -> None:
+    plan = load_plan(written(training={"steps": 100, "batch": 8, "rate": 1e-2}))
+    costs = arm_costs(plan, open_task(plan.task, None, CPU))
+    assert costs["base_eq"].training == pytest.approx(costs["exits"].training, rel=0.01)
+    assert costs["base_eq"].steps == pytest.approx(200, abs=1)  # the head alone is not of the stack, and small
+    one, two, three = costs["exits"].exits
+    assert two - one == three - two > 0.9 * one
+    assert costs["deep"].exits[0] == two
+
+
+def test_a_narrower_stack_has_as_many_weights_or_is_refused(written: Written) -> None:
+    plan = load_plan(written(arms={"narrow": {"depth": 2, "width": 12, "heads": 1}}))
+    with pytest.raises(StudyError, match=r"arms\.narrow has 1\.\d\d of the weights of exits"):
+        arm_costs(plan, open_task(plan.task, None, CPU))
+
+
+def test_a_circle_of_equal_training_is_named(written: Written) -> None:
+    plan = load_plan(written(arms={"a": {"equal_training": "b"}, "b": {"equal_training": "a"}}))
+    with pytest.raises(StudyError, match="in a circle: a -> b -> a"):
+        arm_costs(plan, open_task(plan.task, None, CPU))
+
+
+def test_one_cycle_trains_as_a_loop_by_hand(written: Written, tmp_path: Path) -> None:
+    """The oracle: the same network in a loop that knows nothing of studies and cycles."""
+    run = run_of(written(), "base", tmp_path / "work")
+    task, plan = run.task, run.plan
+    torch.manual_seed(0)
+    model = task.network(plan.network)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim > 1]},
+            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        weight_decay=0.05,
+        fused=True,
+    )
+    for step in range(4):
+        given, target = task.batch(0, step, 8)
+        rate = 1e-2 * min((step + 1) / 1, (1 + math.cos(math.pi * step / 4)) / 2)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        task.loss(model(given), *target).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    assert run.go(math.inf) is not None
+    for name, value in model.state_dict().items():
+        assert torch.equal(run.model.state_dict()[name], value), name
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(arms={"exits": {"cycles": 2, "distill": "exits", "schedule": "random"}})
+    whole = run_of(path, "exits", tmp_path / "a").go(math.inf)
+    run = run_of(path, "exits", tmp_path / "b")
+    assert run.go(-math.inf) is None  # stops after a step
+    assert run.step == 1
+    again = run_of(path, "exits", tmp_path / "b")
+    assert again.step == 1
+    assert without_times(again.go(math.inf)) == without_times(whole)
+    assert [file.suffix for file in sorted((tmp_path / "b").iterdir())] == [".safetensors"]
+
+
+def test_a_state_of_another_study_is_not_gone_on_with(written: Written, tmp_path: Path) -> None:
+    run_of(written(), "base", tmp_path / "work").go(-math.inf)
+    other = written(training={"steps": 5, "batch": 8, "rate": 1e-2})
+    with pytest.raises(StudyError, match="is of a study of other content"):
+        run_of(other, "base", tmp_path / "work")
+
+
+def test_arms_of_a_seed_see_the_same_and_start_alike(written: Written, tmp_path: Path) -> None:
+    base, exits = (run_of(written(), arm, tmp_path / arm) for arm in ("base", "exits"))
+    for name, value in base.model.state_dict().items():
+        assert torch.equal(exits.model.state_dict()[name], value)
+    for step in (0, 40):
+        one, two = (run.task.batch(0, step, 8)[0] for run in (base, exits))
+        assert torch.equal(one, two)
+    assert not torch.equal(base.task.batch(0, 0, 8)[0], base.task.batch(1, 0, 8)[0])
+    assert not torch.equal(base.task.batch(0, 0, 8)[0], base.task.batch(0, 1, 8)[0])
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_not_the_study(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path, results = str(written()), str(tmp_path / "results")
+    loss = Mazes.loss
+
+    def broken(self: Mazes, output: Tensor, *target: Tensor) -> Tensor:
+        return loss(self, output, *target) * (math.nan if broken.on else 1)  # type: ignore[attr-defined]
+
+    broken.on = True  # type: ignore[attr-defined]
+    monkeypatch.setattr(Mazes, "loss", broken)
+    assert main(["run", path, "--results", results, "--arms", "base", "--seeds", "0", "--device", "cpu"]) == 0
+    broken.on = False  # type: ignore[attr-defined]
+    assert main(["run", path, "--results", results, "--device", "cpu"]) == 0
+    first, *others = lines(tmp_path / "results")
+    assert first["diverged"] and first["metrics"] == {} and first["looks"]["loss"] == [None]
+    assert len(others) == 9 and not any(run["diverged"] for run in others)
+    main(["status", path, "--results", results])
+    assert "diverged: base 0" in capsys.readouterr().out
+    assert main(["report", path, "--results", results]) == 0
+    assert "Diverged: base of seed 0." in (tmp_path / "results" / "tiny.md").read_text(encoding="utf-8")
+
+
+def test_a_torn_last_line_is_cut_off_and_said(
+    written: Written, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = load_plan(written())
+    results = Results(plan, tmp_path, tmp_path / "work")
+    record = {"plan": plan.digest, "arm": "base", "seed": 0, "metrics": {}}
+    results.add(record)
+    whole = results.path.read_text(encoding="utf-8")
+    results.path.write_text(whole + '{"plan": "', encoding="utf-8")
+    assert results.read() == [record]
+    assert "its last line was torn (10 letters) and is cut off" in caplog.text
+    assert results.path.read_text(encoding="utf-8") == whole
+    results.path.write_text(whole.rstrip("\n"), encoding="utf-8")  # only the end of the line is missing
+    assert results.read() == [record]
+    assert results.path.read_text(encoding="utf-8") == whole
+
+
+def test_lines_that_are_no_records_are_named(written: Written, tmp_path: Path) -> None:
+    results = Results(load_plan(written()), tmp_path, tmp_path / "work")
+    results.path.write_text("[]\n", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"tiny\.jsonl, line 1: no record of a run"):
+        results.read()
+
+
+def test_results_of_another_content_are_refused(written: Written, tmp_path: Path) -> None:
+    plan = load_plan(written())
+    Results(plan, tmp_path, tmp_path / "work").add({"plan": "other", "arm": "base", "seed": 0, "metrics": {}})
+    with pytest.raises(StudyError, match="also called tiny and has other content"):
+        Results(plan, tmp_path, tmp_path / "work").read()
+
+
+def test_two_studies_of_one_name_are_refused(written: Written, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    first = written()
+    second = first.with_name("second.yaml")
+    second.write_text(first.read_text(encoding="utf-8").replace("It does.", "It must."), encoding="utf-8")
+    assert main(["status", str(first), str(second), "--results", str(tmp_path)]) == 2
+    assert "two studies are called tiny and have other content" in capsys.readouterr().err
+
+
+def test_a_run_is_done_by_one_process_and_kept_once(
+    written: Written, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = load_plan(written())
+    one, two = (Results(plan, tmp_path, tmp_path / "work") for _ in range(2))
+    with one.claim("base", 0) as mine, two.claim("base", 0) as theirs, two.claim("base", 1) as other:
+        assert (mine, theirs, other) == (True, False, True)
+    with two.claim("base", 0) as theirs:
+        assert theirs
+    record = {"plan": plan.digest, "arm": "base", "seed": 0, "metrics": {}}
+    one.add(record)
+    two.add(record)
+    assert len(one.read()) == 1
+    assert "was there already" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--arms", "nothing"], "--arms nothing: tiny has base, exits"),
+        (["--device", "cuda"], "--device cuda: torch sees no GPU here"),
+    ],
+)
+def test_bad_options(
+    written: Written, tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str], message: str
+) -> None:
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert main(["run", str(written()), "--results", str(tmp_path), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_pictures_without_their_files(tmp_path: Path) -> None:
+    settings = {
+        "kind": "pictures", "set": "cifar10", "size": 32, "patch": 8, "shift": 4, "flip": True, "smoothing": 0.1
+    }  # fmt: skip
+    with pytest.raises(StudyError, match="give --data, the folder that holds cifar10/"):
+        open_task(settings, None, CPU)
+    with pytest.raises(StudyError, match=r"cifar10 holds no train\.parquet"):
+        open_task(settings, tmp_path, CPU)
+    with pytest.raises(StudyError, match="one of mazes, curves, pictures"):
+        open_task({"kind": "sounds"}, None, CPU)
+    with pytest.raises(StudyError, match="task of kind pictures: .*'colour'"):
+        open_task({**settings, "colour": True}, None, CPU)
+
+
+def test_cycles_of_each_schedule(written: Written) -> None:
+    def at(schedule: str, **more: Any) -> list[int]:
+        path = written(arms={"exits": {"cycles": 3, "distill": "exits", "schedule": schedule, **more}, **WITHOUT})
+        arm = load_plan(path).arms["exits"]
+        return [cycles_at(arm, step, 12, seed=0) for step in range(12)]
+
+    reasons = dict.fromkeys(("equal training", "deeper", "narrower"), "not asked")
+    assert at("constant", without=reasons) == [3] * 12
+    assert at("late", turn=0.75, without=reasons) == [1] * 9 + [3] * 3
+    assert at("early", without=reasons) == [3] * 6 + [1] * 6
+    assert at("growing", without=reasons) == [1] * 4 + [2] * 4 + [3] * 4
+    drawn = at("random", without=reasons)
+    assert set(drawn) == {1, 2, 3}
+    assert drawn == at("random", without=reasons)
+
+
+WITHOUT: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize("link", ["input", "cut"])
+def test_links_are_what_they_say(written: Written, tmp_path: Path, link: str) -> None:
+    """The oracle: two passes by hand."""
+    arms = {"exits": {"cycles": 2, "distill": "exits", "link": link}}
+    run = run_of(written(arms=arms), "exits", tmp_path / "work")
+    cells, target = run.task.batch(0, 0, 8)
+    out = run.model.train()(cells)
+    plain = run_of(written(), "base", tmp_path / "plain").model.eval()
+    block, entry = plain.blocks[0], plain.embed(cells)
+    first = block(entry)
+    second = block(first + entry if link == "input" else first.detach())
+    expected = torch.movedim(plain.head(plain.norm(second)), -1, 1)
+    torch.testing.assert_close(out.outputs[1], expected)
+    run.task.loss(out.outputs[1], *target).backward()
+    run.task.loss(expected, *target).backward()
+    torch.testing.assert_close(run.model.embed.weight.grad, plain.embed.weight.grad)
+
+
+def test_a_run_starts_from_the_weights_of_another(
+    written: Written, tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    arms = {"tuned": {"cycles": 2, "distill": "exits", "start_from": "base", "without": {
+        "plain": "base itself", "equal training": "not asked", "deeper": "not asked", "narrower": "not asked"
+    }}}  # fmt: skip
+    path, results = str(written(arms=arms)), str(tmp_path / "results")
+    caplog.set_level("INFO")
+    main(["run", path, "--results", results, "--seeds", "0", "--arms", "tuned", "--device", "cpu"])
+    assert "waits for the weights of base" in caplog.text
+    main(["run", path, "--results", results, "--seeds", "0", "--arms", "base", "tuned", "--device", "cpu"])
+    assert [run["arm"] for run in lines(tmp_path / "results")] == ["base", "tuned"]
+    work = tmp_path / "results" / ".work" / "tiny"
+    run = run_of(Path(path), "tuned", work)
+    trained = run_of(Path(path), "base", tmp_path / "again")
+    trained.go(math.inf)
+    assert torch.equal(run.model.head.weight, trained.model.head.weight)
