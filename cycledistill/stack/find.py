@@ -132,10 +132,12 @@ def _automatic(model: nn.Module, verb: str) -> Stack:
     name = type(model).__name__
     attention = [stack for stack in stacks if stack.attention]
     if not stacks:
+        single = _container_of_one(model)
+        candidate = "" if single is None else f' Here "{single}" holds one block, which can be a stack if it is named.'
         raise StackError(
             f"{name} has no stack: no container holds two or more blocks of one class that keep their input's shape. "
             "Name the container of the blocks, or one module that maps tokens to tokens of the same shape: "
-            f'{verb}(model, blocks="path.to.module")'
+            f'{verb}(model, blocks="{single or "path.to.module"}").{candidate}'
         )
     if not attention:
         raise StackError(
@@ -147,6 +149,16 @@ def _automatic(model: nn.Module, verb: str) -> Stack:
         f"{name} has no single stack to take: no chain that fills its container holds a quarter of the parameters "
         f"and has a block class of its own.{_listing(attention, verb)}"
     )
+
+
+def _container_of_one(model: nn.Module) -> str | None:
+    """The outermost container that holds a single block, and in it attention; as in a stack that is one block deep."""
+    for name, module in model.named_modules():
+        blocks = list(module.children()) if name and _is_container(module) else []
+        if len(blocks) == 1 and _can_run(blocks[0]):
+            if any(_ATTENTION.search(type(each).__name__) for each in blocks[0].modules()):
+                return name
+    return None
 
 
 def advice(model: nn.Module, refused: str, verb: str = "wrap_cyclic") -> str:

@@ -309,12 +309,13 @@ class Widening(nn.Module):
 @pytest.mark.parametrize(
     ("make", "blocks", "match"),
     [
-        (lambda: toys.make(depth=0), "auto", "has no stack"),
+        (lambda: toys.make(depth=0), "auto", r'has no stack.*blocks="path\.to\.module"\)\.$'),
+        (lambda: toys.make(depth=1), "auto", r'has no stack.*blocks="blocks"\)\. Here "blocks" holds one block'),
         (lambda: toys.make(toys.ConvNet), "auto", "no attention stack"),
         (lambda: toys.make(toys.TwoStageViT), "auto", "no single stack"),
         (Widening, "blocks", r"\(1, 4, 8\) to \(1, 4, 16\)"),
     ],
-    ids=["none", "convolutions", "several", "widening"],
+    ids=["none", "one", "convolutions", "several", "widening"],
 )
 def test_advice_is_on_the_verb_that_was_called(
     verb: Verb, make: Callable[[], nn.Module], blocks: str, match: str
