@@ -50,7 +50,7 @@ def arm_costs(plan: Plan, task: Task) -> dict[str, ArmCost]:
             arm, report = plan.arms[name], reports[plan.network_of(name)]
             step = [macs.total for macs in report.training_step]
             if arm.equal_training is None:
-                steps = plan.training.steps
+                steps = round(plan.training.steps * arm.steps)
                 training = sum(step[cycles_at(arm, at, steps, seed=0) - 1] for at in range(steps))
             else:
                 steps = round(settle(arm.equal_training, (*asking, name)).training / step[arm.cycles - 1])

@@ -74,6 +74,8 @@ class Arm:
     Attributes:
         cycles: While training; 1 is plain training.
         distill: A preset, or fields of ``Distill``; nothing for the task loss of all cycles.
+        steps: As a share of the study's.
+        rate: Likewise.
         equal_training: Name of an arm: as many steps as cost what that arm's training costs, in multiply-accumulates.
         width, depth, heads: Where they are not the study's.
         drop_path: Likewise.
@@ -90,6 +92,8 @@ class Arm:
 
     cycles: int = 1
     distill: str | dict[str, Any] | None = None
+    steps: float = 1.0
+    rate: float = 1.0
     equal_training: str | None = None
     width: int | None = None
     depth: int | None = None
@@ -160,7 +164,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """Of everything but the seeds, which may be added to: results of one name are of one content."""
-        content = dataclasses.asdict(self)
+        content = _stated(self)
         del content["seeds"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -180,7 +184,7 @@ class Plan:
                 continue
             if network.depth == size.depth * cycles:
                 found["deeper" if network.width == size.width else "narrower"] = name
-            elif network == size and other.equal_training is None:
+            elif network == size and other.equal_training is None and other.steps == self.arms[arm].steps:
                 found["plain"] = name
             elif network == size and self._costs_as_much(str(other.equal_training), arm):
                 found["equal training"] = name
@@ -231,6 +235,19 @@ def split_side(side: str) -> tuple[str, int]:
     return arm, int(cycles)
 
 
+def _stated(value: Any) -> Any:
+    """A dataclass as plain data, without what is at its default: a key that is new changes no plan without it."""
+    if isinstance(value, (list, tuple)):
+        return [_stated(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _stated(each) for key, each in value.items()}
+    if not dataclasses.is_dataclass(value):
+        return value
+    fields = {each.name: each.default for each in dataclasses.fields(value)}
+    given = {name: getattr(value, name) for name in fields}
+    return {name: _stated(each) for name, each in given.items() if each != fields[name] and each != {}}
+
+
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise StudyError(f"{where}: a mapping of keys to values is expected, not {type(value).__name__}")
@@ -267,8 +284,13 @@ def _check_arm(plan: Plan, name: str, arm: Arm) -> None:
         scheme.weights(arm.cycles)
         if arm.schedule != "constant":
             raise StudyError(f"arms.{name}: a weight a cycle is for one number of cycles, not schedule: {arm.schedule}")
-    if arm.cycles < 1 or not 0 <= arm.turn <= 1 or not 0 <= arm.drop_path_until <= 1:
-        raise StudyError(f"arms.{name}: cycles count from 1; turn and drop_path_until are shares of the steps, 0 to 1")
+    if arm.cycles < 1 or min(arm.steps, arm.rate) <= 0 or not 0 <= arm.turn <= 1 or not 0 <= arm.drop_path_until <= 1:
+        raise StudyError(
+            f"arms.{name}: cycles count from 1, steps and rate are above 0, and turn and drop_path_until are shares of "
+            "the steps, 0 to 1"
+        )
+    if arm.equal_training is not None and arm.steps != 1:
+        raise StudyError(f"arms.{name}: its steps follow from equal_training: leave out steps")
     for key in ("equal_training", "start_from"):
         other = getattr(arm, key)
         if other is not None and (other not in plan.arms or other == name):

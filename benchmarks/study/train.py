@@ -150,7 +150,11 @@ class Run:
 
     def _rate(self, step: int) -> float:
         steps, plan = self.cost.steps, self.plan.training
-        return plan.rate * min((step + 1) / max(1, plan.warmup * steps), (1 + math.cos(math.pi * step / steps)) / 2)
+        return (
+            self.arm.rate
+            * plan.rate
+            * min((step + 1) / max(1, plan.warmup * steps), (1 + math.cos(math.pi * step / steps)) / 2)
+        )
 
     def _look(self, numbers: dict[str, float]) -> None:
         self.looks.setdefault("step", []).append(self.step)

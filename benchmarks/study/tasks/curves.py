@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from mazes import GridNetwork  # in examples/
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..plan import Network
-from .grid import GridNetwork
 from .task import Inputs, draw
 
 _CHUNK = 32
@@ -100,7 +100,7 @@ class Curves:
 
     def network(self, size: Network) -> nn.Module:
         """See `Task`."""
-        return GridNetwork(nn.Linear(2, size.width), size, outputs=2)
+        return GridNetwork(nn.Linear(2, size.width), size.width, size.depth, size.heads)
 
     def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Inputs]:
         """See `Task`."""

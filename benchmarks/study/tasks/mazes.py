@@ -6,39 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from mazes import GridNetwork, boards, maze_loss, share_right  # in examples/
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..plan import Network
-from .grid import GridNetwork
 from .task import Inputs, draw
 
-FREE, WALL, START = 0, 1, 2
 _CHUNK = 32  # batches that are made at once
 _TEST_SEED = 1_000_000_007  # no seed of a study
-
-
-def boards(count: int, side: int, walls: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Boards (count, side, side) of FREE, WALL and one START, and which free cells can be reached from it."""
-    device = generator.device
-    wall = torch.rand(count, side, side, generator=generator, device=device) < walls
-    start = torch.randint(side * side, (count,), generator=generator, device=device)
-    rows = torch.arange(count, device=device)
-    wall.view(count, -1)[rows, start] = False
-    cells = wall.long() * WALL
-    cells.view(count, -1)[rows, start] = START
-    return cells, flood(cells == START, ~wall)
-
-
-def flood(start: Tensor, free: Tensor) -> Tensor:
-    """The free cells (B, H, W) that are joined to the start by free cells side by side."""
-    steps = torch.tensor([[0.0, 1, 0], [1, 1, 1], [0, 1, 0]], device=start.device)[None, None]
-    reached, open_cells = start[:, None].float(), free[:, None].float()
-    while True:
-        further = (F.conv2d(reached, steps, padding=1) > 0).float() * open_cells
-        if torch.equal(further, reached):
-            return reached[:, 0] > 0
-        reached = further
 
 
 class Mazes:
@@ -63,7 +38,7 @@ class Mazes:
 
     def network(self, size: Network) -> nn.Module:
         """See `Task`."""
-        return GridNetwork(nn.Embedding(3, size.width), size, outputs=2)
+        return GridNetwork(nn.Embedding(3, size.width), size.width, size.depth, size.heads)
 
     def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Inputs]:
         """See `Task`."""
@@ -77,10 +52,7 @@ class Mazes:
 
     def loss(self, output: Tensor, *target: Tensor) -> Tensor:
         """Cross-entropy over the free cells."""
-        cells, reached = target
-        each = F.cross_entropy(output.float(), reached.long(), reduction="none")
-        free = (cells != WALL).float()
-        return (each * free).sum() / free.sum()
+        return maze_loss(output, *target)
 
     def test(self) -> Iterator[tuple[str, Tensor, Inputs]]:
         """See `Task`; a set is named by its side."""
@@ -91,8 +63,5 @@ class Mazes:
 
     def right(self, output: Tensor, *target: Tensor) -> dict[str, Tensor]:
         """Whether all free cells of a board are told right (``solved``), and which share (``cells``)."""
-        cells, reached = target
-        free = cells != WALL
-        good = (output.argmax(dim=1) == reached.long()) & free
-        shares = good.flatten(1).sum(1) / free.flatten(1).sum(1)
+        shares = share_right(output, *target)
         return {"solved": (shares == 1).float(), "cells": shares}
