@@ -3,7 +3,7 @@
     python benchmarks/study run mazes                                # until all is done; repeat, or start several
     python benchmarks/study run parameters-96 --data DATA --minutes 9
     python benchmarks/study status
-    python benchmarks/study report mazes
+    python benchmarks/study report mazes --into docs/when.md
 
 Studies are YAML files in benchmarks/study/plans, registered before they run. A run is an arm from a seed; finished ones
 are lines of benchmarks/results/study/NAME.jsonl, and what was stopped goes on where it was. --data is the folder that
@@ -23,10 +23,12 @@ from pathlib import Path
 import torch
 from common import RESULTS
 
+from cycledistill.files import atomic_write
+
 from .costs import ArmCost, arm_costs
 from .errors import StudyError
 from .plan import PLANS, Plan, load_plan
-from .report import write_report
+from .report import excerpt, fill, write_report
 from .results import Results
 from .tasks import open_task
 from .tasks.task import Task
@@ -68,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, and keep what is unfinished")
     run.add_argument("--seeds", type=int, nargs="+", help="only these")
     run.add_argument("--arms", nargs="+", help="only these")
+    commands.choices["report"].add_argument("--into", type=Path, help="a page whose excerpts are written anew")
     run.add_argument("--threads", type=int, default=1, help="of a CPU (default: 1)")
     return parser
 
@@ -153,3 +156,6 @@ def _report(plan: Plan, options: argparse.Namespace) -> None:
     if not runs and not options.studies:
         return  # all were asked for, and this one has not begun
     sys.stdout.write(f"{write_report(plan, runs, options.results)}\n")
+    if options.into is not None:
+        page = fill(options.into.read_text(encoding="utf-8"), {plan.name: excerpt(plan, runs)})
+        atomic_write(options.into, lambda file: file.write_text(page, encoding="utf-8"))

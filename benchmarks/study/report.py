@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def markdown(plan: Plan, runs: Sequence[Record]) -> str:
         f"{training.rate:g}; {'; '.join(sorted({run['device'] for run in runs}))}.",
         *_state(plan, runs),
         "## What was found",
-        *([words(each) for each in differences(plan, runs)] or ["Nothing yet: at least two seeds are needed."]),
+        "\n".join(map(words, differences(plan, runs))) or "Nothing yet: at least two seeds are needed.",
         "## Arms",
         _arms_table(plan, by_arm),
     ]
@@ -68,6 +69,37 @@ def markdown(plan: Plan, runs: Sequence[Record]) -> str:
         "multiply-accumulates, attention's products included."
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def excerpt(plan: Plan, runs: Sequence[Record]) -> str:
+    """For a page: what is missing, the first metric of every arm, and what was found."""
+    by_arm = {arm: [run for run in runs if run["arm"] == arm] for arm in plan.arms}
+    base = next(runs[0] for runs in by_arm.values() if runs)
+    rows = [("arm", "weights", "training cost", *(f"@{exit}" for exit in plan.exits))]
+    for arm, own in by_arm.items():
+        if own:
+            cells = [_spread(list(readings(own, arm, exit, plan.metrics[0]).values())) for exit in plan.exits]
+            says = f"{plan.arms[arm].says} (`{arm}`)"
+            cost = own[0]["training_macs"] / base["training_macs"]
+            rows.append((says, f"{own[0]['parameters']:,}", f"{cost:.2f}", *cells))
+    seeds = len({run["seed"] for run in runs})
+    title = f"{plan.metrics[0]}, % by cycles at inference, mean ± standard deviation over {seeds} seeds:"
+    found = [words(each) for each in differences(plan, runs)]
+    return "\n\n".join([*_state(plan, runs), title, _table(rows), "\n".join(found)])
+
+
+def fill(page: str, reports: Mapping[str, str]) -> str:
+    """A page with the excerpts in their places: from ``<!-- study NAME -->`` to ``<!-- end -->``.
+
+    Raises:
+        StudyError: It has no place for one of them.
+    """
+    for name, text in reports.items():
+        place = re.compile(rf"(<!-- study {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+        page, count = place.subn(lambda found, text=text: f"{found[1]}\n{text}\n\n{found[2]}", page)  # type: ignore[misc]
+        if count != 1:
+            raise StudyError(f"the page has {count} places for {name}: `<!-- study {name} -->` ... `<!-- end -->`")
+    return page
 
 
 def words(found: Difference) -> str:

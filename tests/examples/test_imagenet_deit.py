@@ -20,8 +20,8 @@ from tests.scripts import exit_code, load_script
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "imagenet_deit.py"
 SENTENCE = re.compile(
-    r"  (\w+) at (\d) cycles? is (ahead of|behind|not told apart from) (\w+) at (\d) cycles?: ([+-][\d.]+) points "
-    r"\[([+-][\d.]+), ([+-][\d.]+)\], higher in (\d+) of (\d+) seeds\."
+    r"  (\w+) at (\d) cycles? is (ahead of|behind|not told apart from) (\w+) at (\d) cycles?( on 9 x 9)?: "
+    r"([+-][\d.]+) points \[([+-][\d.]+), ([+-][\d.]+)\], higher in (\d+) of (\d+) seeds\."
 )
 
 
@@ -37,16 +37,21 @@ def run_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
-def made_up(**accuracy: list[list[float]]) -> dict[str, list[dict[str, Any]]]:
-    """Runs of every arm; arms that are not given equal base."""
-    arms = ("base", "base_eq", "mct", "exits", "sdpose")
-    cost = {"base": 1.0, "base_eq": 1.9}
+def made_up(**solved: list[list[float]]) -> dict[str, list[dict[str, Any]]]:
+    """Runs of every arm; arms that are not given equal base. On larger boards, half of it is solved."""
+    cost = {"base": 1.0, "base_eq": 2.9}
     return {
         arm: [
-            {"seed": seed, "steps": 10, "cpu_seconds": cost.get(arm, 1.8), "accuracy": values}
-            for seed, values in enumerate(accuracy.get(arm, accuracy["base"]))
+            {
+                "seed": seed,
+                "steps": 10,
+                "cpu_seconds": cost.get(arm, 2.8),
+                "solved": values,
+                "solved_larger": [value / 2 for value in values],
+            }
+            for seed, values in enumerate(solved.get(arm, solved["base"]))
         ]
-        for arm in arms
+        for arm in ("base", "base_eq", "mct", "exits", "deep")
     }
 
 
@@ -61,13 +66,14 @@ def test_with_no_data_it_prints_a_table_and_saves_a_picture(tmp_path: Path) -> N
         assert min(picture.size) > 400
     assert str(figure) in done.stdout
     assert "answer bit for bit" in done.stdout
+    rows = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()]
     for arm, runs in record["runs"].items():
-        row = next(line for line in done.stdout.splitlines() if line.startswith(f"{arm} "))
-        accuracy = np.array([run["accuracy"] for run in runs])
-        assert accuracy.shape == (2, 3)
-        shown = [f"{mean:.1f} ± {std:.1f}" for mean, std in zip(accuracy.mean(0), accuracy.std(0, ddof=1), strict=True)]
-        cells = [str(runs[0]["steps"]), f"{record['training_cost'][arm]:.2f}", *shown]
-        assert re.split(r"\s{2,}", row.strip()) == [arm, *cells]
+        shown = [row for row in rows if row[0] == arm]
+        for row, key in zip(shown, ("solved", "solved_larger"), strict=True):
+            solved = np.array([run[key] for run in runs])
+            assert solved.shape == (2, 5)
+            cells = [f"{mean:.1f} ± {std:.1f}" for mean, std in zip(solved.mean(0), solved.std(0, ddof=1), strict=True)]
+            assert row[2:] == [str(runs[0]["steps"]), f"{record['training_cost'][arm]:.2f}", *cells]
     assert record["runs"]["base_eq"][0]["steps"] > 6
     assert len(SENTENCE.findall(done.stdout)) == len(record["comparisons"])
 
@@ -75,19 +81,21 @@ def test_with_no_data_it_prints_a_table_and_saves_a_picture(tmp_path: Path) -> N
 def test_every_sentence_agrees_with_scipys_paired_test(example: ModuleType) -> None:
     draw = np.random.default_rng(0)
     level = {
-        "base": [88, 80, 63],
-        "base_eq": [90, 82, 60],
-        "mct": [79, 89, 87],
-        "exits": [88, 88, 87],
-        "sdpose": [87, 88, 86],
+        "base": [44, 24, 17, 15, 12],
+        "base_eq": [51, 17, 15, 15, 15],
+        "mct": [10, 50, 72, 71, 64],
+        "exits": [44, 59, 65, 66, 61],
+        "deep": [70, 65, 52, 45, 37],
     }
-    runs = made_up(**{arm: (np.array(means) + draw.normal(0, 2, (6, 3))).tolist() for arm, means in level.items()})
+    runs = made_up(**{arm: (np.array(means) + draw.normal(0, 4, (6, 5))).tolist() for arm, means in level.items()})
     sentences = SENTENCE.findall(example.explain(runs))
     assert len(sentences) == sum(map(len, example.QUESTIONS.values()))
+    assert sum(bool(sentence[5]) for sentence in sentences) == 1
     verdicts = set()
-    for left, exit, verdict, right, other, mean, low, high, wins, seeds in sentences:
-        one = np.array([run["accuracy"][int(exit) - 1] for run in runs[left]])
-        two = np.array([run["accuracy"][int(other) - 1] for run in runs[right]])
+    for left, exit, verdict, right, other, larger, mean, low, high, wins, seeds in sentences:
+        key = "solved_larger" if larger else "solved"
+        one = np.array([run[key][example.EXITS.index(int(exit))] for run in runs[left]])
+        two = np.array([run[key][example.EXITS.index(int(other))] for run in runs[right]])
         interval = stats.ttest_rel(one, two).confidence_interval(0.95)
         assert float(mean) == pytest.approx((one - two).mean(), abs=0.051)
         assert (float(low), float(high)) == pytest.approx((interval.low, interval.high), abs=0.051)
@@ -103,59 +111,66 @@ def test_every_sentence_agrees_with_scipys_paired_test(example: ModuleType) -> N
     [([3.0, 4.0, 5.0], "ahead of"), ([-3.0, -4.0, -5.0], "behind"), ([-3.0, 4.0, 0.5], "not told apart from")],
 )
 def test_the_text_claims_no_more_than_the_interval(example: ModuleType, difference: list[float], verdict: str) -> None:
-    base = [[80.0, 70.0, 60.0]] * 3
-    sdpose = [[80.0 + gain, 70.0, 60.0] for gain in difference]
-    text = example.explain(made_up(base=base, sdpose=sdpose))
-    assert f"sdpose at 1 cycle is {verdict} base at 1 cycle" in text
-    assert f"sdpose at 1 cycle is {verdict} base_eq at 1 cycle" in text
-    assert "exits at 1 cycle is not told apart from base at 1 cycle: +0.0 points [+0.0, +0.0]" in text
+    base = [[80.0, 70.0, 60.0, 50.0, 40.0]] * 3
+    exits = [[80.0 + gain, 70.0, 60.0, 50.0, 40.0] for gain in difference]
+    text = example.explain(made_up(base=base, exits=exits))
+    assert f"exits at 1 cycle is {verdict} base at 1 cycle" in text
+    assert f"exits at 1 cycle is {verdict} base_eq at 1 cycle" in text
+    assert "exits at 3 cycles is behind base_eq at 1 cycle: -20.0 points [-20.0, -20.0]" in text
 
 
-def test_arms_of_a_seed_start_from_the_same_weights_and_see_the_same_batches(example: ModuleType) -> None:
-    (images, labels), (test_images, _) = example.load_data()
-    assert len(images) == 300
-    assert len(test_images) == 1497
+def test_arms_of_a_seed_start_from_the_same_weights_and_see_the_same_boards(example: ModuleType) -> None:
     seen: dict[str, list[torch.Tensor]] = {}
-    for arm in ("base", "sdpose"):
-        model = example.build_model(seed=3)
+    for arm in ("base", "exits"):
+        model = example.build_model(depth=1, seed=3)
         start = next(model.parameters()).clone()
-        if example.ARMS[arm]:
-            example.wrap_cyclic(model, cycles=example.CYCLES, distill=example.ARMS[arm])
+        if example.ARMS[arm][1]:
+            example.wrap_cyclic(model, cycles=example.CYCLES, distill=example.ARMS[arm][1], blocks="blocks")
         seen[arm] = [start]
-        model.patch_embed.register_forward_pre_hook(lambda _, inputs, kept=seen[arm]: kept.append(inputs[0].clone()))
-        example.train(model, (images, labels), steps=3, seed=3)
+        model.embed.register_forward_pre_hook(lambda _, inputs, kept=seen[arm]: kept.append(inputs[0].clone()))
+        example.train(model, steps=3, seed=3)
     assert len(seen["base"]) == 4
-    assert all(torch.equal(*pair) for pair in zip(seen["base"], seen["sdpose"], strict=True))
+    assert all(torch.equal(*pair) for pair in zip(seen["base"], seen["exits"], strict=True))
 
 
-def test_equal_compute_stretches_the_steps_by_the_measured_cost(
+def test_models_are_read_on_boards_that_none_was_trained_on(example: ModuleType) -> None:
+    cells, _ = example.held_out(example.SIDE)
+    draws = [torch.Generator().manual_seed(seed) for seed in range(6)]
+    trained = torch.cat([example.boards(1280, example.SIDE, example.WALLS, draw)[0] for draw in draws])
+    both = torch.cat([cells, trained]).flatten(1).unique(dim=0)
+    assert len(both) == len(cells.flatten(1).unique(dim=0)) + len(trained.flatten(1).unique(dim=0))
+
+
+def test_equal_compute_stretches_the_steps_by_the_counted_cost(
     example: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fake(arm: str, seed: int, steps: int, *_: object) -> dict[str, Any]:
-        return {"seed": seed, "steps": steps, "cpu_seconds": steps * (1 + seed), "accuracy": [1.0, 1.0, 1.0]}
+    def fake(arm: str, seed: int, steps: int) -> dict[str, Any]:
+        return {"seed": seed, "steps": steps, "cpu_seconds": steps * (1.0 + seed), "solved": [1.0] * 5}
 
     monkeypatch.setattr(example, "run_arm", fake)
-    monkeypatch.setattr(example, "measure_cost", lambda data: 2.1)
     runs = example.run_study(seeds=3, steps=100)
+    longer = runs["base_eq"][0]["steps"]
+    assert longer == pytest.approx(300, abs=1)  # the head is not of the stack, and small
     assert {arm: [run["steps"] for run in runs[arm]] for arm in runs} == {
-        arm: [210 if arm == "base_eq" else 100] * 3 for arm in example.ARMS
+        arm: [longer if arm == "base_eq" else 100] * 3 for arm in example.ARMS
     }
-    assert example.training_cost(runs, "base_eq") == pytest.approx(2.1)
+    assert example.training_cost(runs, "base_eq") == pytest.approx(longer / 100)
 
 
 def test_a_deployed_model_that_differs_is_noticed(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = example.wrap_cyclic(example.build_model(seed=0), cycles=2)
-    images = torch.zeros(2, 1, 8, 8)
-    example.check_deployed(example.wrap_cyclic(example.build_model(seed=1), cycles=2), images)
+    def wrapped(seed: int) -> Any:
+        return example.wrap_cyclic(example.build_model(1, seed), cycles=2, blocks="blocks")
 
-    def unwrap_and_spoil(wrapped: Any) -> None:
-        example_unwrap(wrapped)
-        wrapped.head.bias.add_(1)
+    example.check_deployed(wrapped(1), depth=1)
+
+    def unwrap_and_spoil(model: Any) -> None:
+        example_unwrap(model)
+        model.head.bias.add_(1)
 
     example_unwrap = example.unwrap_cyclic
     monkeypatch.setattr(example, "unwrap_cyclic", unwrap_and_spoil)
     with pytest.raises(AssertionError, match="does not answer like"):
-        example.check_deployed(model, images)
+        example.check_deployed(wrapped(0), depth=1)
 
 
 @pytest.mark.parametrize(

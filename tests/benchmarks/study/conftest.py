@@ -13,7 +13,7 @@ import yaml
 
 from tests.scripts import ROOT
 
-sys.path.append(str(ROOT / "benchmarks"))  # where its files import each other from
+sys.path += [str(ROOT / "benchmarks"), str(ROOT / "examples")]  # as benchmarks/study/__main__.py has it
 
 TINY: dict[str, Any] = {
     "name": "tiny",

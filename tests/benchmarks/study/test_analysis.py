@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ pytest.importorskip("markdown_it")
 
 from scipy import stats
 from study.analysis import differences, holm, interval
+from study.errors import StudyError
 from study.plan import load_plan
-from study.report import markdown, words
+from study.report import excerpt, fill, markdown, words
 
 from tests.scripts import ROOT
 
@@ -93,3 +95,26 @@ def test_committed_reports_are_those_of_the_committed_runs(file: Path, tmp_path:
     plan = load_plan(file.stem)
     runs = Results(plan, RESULTS, tmp_path).read()
     assert (RESULTS / f"{plan.name}.md").read_text(encoding="utf-8") == markdown(plan, runs)
+
+
+def test_excerpts_go_into_their_places_alone() -> None:
+    page = "a\n<!-- study one -->\nold\n<!-- end -->\nb\n<!-- study two -->\n<!-- end -->\n"
+    filled = fill(page, {"one": r"new \1"})
+    assert filled == "a\n<!-- study one -->\n\nnew \\1\n\n<!-- end -->\nb\n<!-- study two -->\n<!-- end -->\n"
+    assert fill(filled, {"one": r"new \1"}) == filled
+    with pytest.raises(StudyError, match="the page has 0 places for three"):
+        fill(page, {"three": "x"})
+
+
+def test_the_guide_shows_what_the_committed_runs_say(tmp_path: Path) -> None:
+    from study.results import Results
+
+    page = (ROOT / "docs" / "when.md").read_text(encoding="utf-8")
+    named = re.findall(r"<!-- study (\S+) -->", page)
+    assert named
+    for name in named:
+        plan = load_plan(name)
+        runs = Results(plan, RESULTS, tmp_path).read()
+        assert fill(page, {name: excerpt(plan, runs)}) == page, (
+            f"python benchmarks/study report {name} --into docs/when.md"
+        )

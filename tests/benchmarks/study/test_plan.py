@@ -62,6 +62,8 @@ def test_an_arm_that_trains_longer_is_no_equal_baseline_for_more_cycles(written:
         ({"arms": {"odd": {"distill": "sdposs"}}}, r"unknown preset"),
         ({"arms": {"odd": {"without": {"deepest": "x"}}}}, r"'deepest' is no baseline"),
         ({"arms": {"odd": {"turn": 2}}}, r"shares of the steps"),
+        ({"arms": {"odd": {"steps": 0}}}, r"steps and rate are above 0"),
+        ({"arms": {"odd": {"steps": 2, "equal_training": "deep"}}}, r"its steps follow from equal_training"),
         (
             {"arms": {"odd": {"cycles": 2, "schedule": "late", "distill": {"task_weights": [1, 2]}}}},
             r"a weight a cycle",
@@ -103,3 +105,5 @@ def test_the_digest_is_of_all_but_the_seeds(written: Written) -> None:
     assert load_plan(written(seeds=[5, 6, 7])).digest == plan.digest
     assert load_plan(written(success="Something else.")).digest != plan.digest
     assert load_plan(written(arms={"deep": {"depth": 2, "says": "x"}})).digest != plan.digest
+    # What is said at its default is not said: a key that is added to plans changes none of them.
+    assert load_plan(written(arms={"deep": {"depth": 2, "steps": 1.0, "schedule": "constant"}})).digest == plan.digest

@@ -10,10 +10,10 @@ import torch
 pytest.importorskip("timm")
 pytest.importorskip("sklearn")
 
+from mazes import START, WALL, boards
 from study.plan import Network
 from study.tasks import open_task
 from study.tasks.curves import pictures
-from study.tasks.mazes import START, WALL, boards
 
 CPU = torch.device("cpu")
 MAZES = {"kind": "mazes", "side": 5, "walls": 0.35, "sides": [5, 7], "test_boards": 300}
