@@ -1,4 +1,4 @@
-"""What studies train on: pictures from files, mazes and curves that are drawn; each has its network and measures."""
+"""What studies train on: pictures from files, and mazes, curves and figures that are drawn."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import torch
 
 from ..errors import StudyError
 from .curves import Curves
+from .figures import Figures
 from .mazes import Mazes
 from .pictures import Pictures
 from .task import Task
 
-KINDS: dict[str, type[Task]] = {"mazes": Mazes, "curves": Curves, "pictures": Pictures}
+KINDS: dict[str, type[Task]] = {
+    "mazes": Mazes,
+    "curves": Curves,
+    "pictures": Pictures,
+    "figures": Figures,
+}
 
 
 def open_task(settings: dict[str, Any], data: Path | None, device: torch.device) -> Task:

@@ -14,10 +14,12 @@ from mazes import START, WALL, boards
 from study.plan import Network
 from study.tasks import open_task
 from study.tasks.curves import pictures
+from study.tasks.figures import figures, heatmaps
 
 CPU = torch.device("cpu")
 MAZES = {"kind": "mazes", "side": 5, "walls": 0.35, "sides": [5, 7], "test_boards": 300}
 CURVES = {"kind": "curves", "side": 9, "length": 1.5, "sides": [9], "test_pictures": 300}
+FIGURES = {"kind": "figures", "loss": "mse", "test_figures": 300}
 DIGITS = {"kind": "pictures", "set": "digits", "size": 8, "patch": 2, "shift": 1, "flip": False, "smoothing": 0.1}
 
 
@@ -74,7 +76,7 @@ def test_two_curves_do_not_touch_and_marks_are_at_their_ends() -> None:
     assert 0.4 < same.float().mean() < 0.6
 
 
-@pytest.mark.parametrize("settings", [MAZES, CURVES, DIGITS], ids=lambda settings: settings["kind"])
+@pytest.mark.parametrize("settings", [MAZES, CURVES, DIGITS, FIGURES], ids=lambda settings: settings["kind"])
 def test_a_task_hangs_together(settings: dict[str, object]) -> None:
     task = open_task(settings, None, CPU)
     torch.manual_seed(0)
@@ -105,3 +107,16 @@ def test_pictures_are_shifted_copies_and_an_epoch_shows_each_once() -> None:
 def test_held_out_pictures_are_trained_on_by_no_step() -> None:
     task = open_task({**DIGITS, "held_out": 200}, None, CPU)
     assert len(task.tested[1]) == 200 and len(task.train[1]) == 800
+
+
+def test_heatmaps_are_found_again_and_figures_have_two_sides() -> None:
+    shown, joints = figures(200, torch.Generator().manual_seed(0))
+    assert shown.shape == (200, 1, 32, 32) and shown.min() >= 0 and shown.max() <= 1
+    task = open_task(FIGURES, None, CPU)
+    right = task.right(heatmaps(joints), joints)
+    assert right["pck"].eq(1).all()
+    assert right["oks"].min() > 0.75  # half a pixel of the map is one of the picture, on each axis
+    assert task.right(heatmaps(joints.flip(0)), joints)["pck"].mean() < 0.3
+    assert task.loss(heatmaps(joints), joints) == 0
+    # By their places alone the two elbows cannot be told apart: each is the left one in half of the figures.
+    assert 0.3 < (joints[:, 2, 0] < joints[:, 4, 0]).float().mean() < 0.7

@@ -1,0 +1,152 @@
+"""Keypoints of drawn figures, by a small transformer with a token a joint, as TokenPose has it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from timm.models.vision_transformer import Block  # type: ignore[attr-defined]
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..plan import Network
+from .task import Inputs, draw
+
+PARENTS = (-1, 0, 1, 2, 1, 4, 0, 6, 0, 8, 1)
+"""Hip, neck, elbow and hand of one side, of the other, knee and foot of one side, of the other, head."""
+LENGTHS = (0.0, 0.22, 0.14, 0.13, 0.14, 0.13, 0.16, 0.15, 0.16, 0.15, 0.1)
+"""Of the limb that ends in a joint, as a share of the picture's side."""
+SIZE, PATCH, MAP = 32, 8, 16
+_CHUNK = 32
+_TEST_SEED = 1_000_000_021
+
+
+def figures(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures (count, 1, 32, 32) in [0, 1] and the joints in them, (count, 11, 2), x and y in pixels.
+
+    Both sides are drawn alike. Which is which follows from a mark beside the head: figures that look left and right are
+    mirror images. Strokes that belong to nobody and a grey box over a part are added.
+    """
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(count, *shape, generator=generator, device=generator.device)
+
+    looks = torch.where(random() < 0.5, -1.0, 1.0)
+    lean = 0.5 * (random(1) - 0.5)
+    swing = (random(len(PARENTS)) - 0.5) * torch.tensor([0, 0.4, 2.2, 2.6, 2.2, 2.6, 1.6, 1.2, 1.6, 1.2, 0.5]).to(lean)
+    towards = torch.tensor([0, -1.0, 1, 1, 1, 1, 1, 1, 1, 1, -1.0]).to(lean) * math.pi / 2
+    apart = torch.tensor([0, 0, 0.6, 0.3, -0.6, -0.3, 0.3, 0.0, -0.3, 0.0, 0]).to(lean)
+    angle = towards - apart * looks[:, None] + swing + lean
+    reach = torch.tensor(LENGTHS).to(lean) * SIZE * (0.8 + 0.4 * random(1))
+    step = torch.stack([reach * angle.cos(), reach * angle.sin()], dim=-1)
+    joints = [SIZE * (0.35 + 0.3 * random(2))]
+    for joint, parent in enumerate(PARENTS[1:], 1):
+        joints.append(joints[parent] + step[:, joint])
+    placed = torch.stack(joints, dim=1).clamp(1, SIZE - 2)
+    mark = placed[:, 10] + torch.stack([2.5 * looks, torch.zeros_like(looks)], dim=-1)
+    clutter = SIZE * random(3, 2, 2)
+    clutter[:, :, 1] = clutter[:, :, 0] + (clutter[:, :, 1] - clutter[:, :, 0]) * 0.3
+    starts = torch.cat([placed[:, list(PARENTS[1:])], mark[:, None], clutter[:, :, 0]], dim=1)
+    ends = torch.cat([placed[:, 1:], mark[:, None] + 0.5, clutter[:, :, 1]], dim=1)
+    pictures = _strokes(starts, ends)
+    corner, side = SIZE * random(2), SIZE * (0.1 + 0.2 * random(2))
+    grid = torch.arange(SIZE, device=generator.device) + 0.5
+    hidden = [(grid > corner[:, i, None]) & (grid < (corner + side)[:, i, None]) for i in (0, 1)]
+    pictures = torch.where(hidden[1][:, :, None] & hidden[0][:, None, :], 0.5, pictures)
+    return pictures[:, None], placed
+
+
+def _strokes(starts: Tensor, ends: Tensor) -> Tensor:
+    """Lines of soft edges between points (B, L, 2), the brightest of which is seen; (B, 32, 32)."""
+    grid = torch.arange(SIZE, device=starts.device) + 0.5
+    points = torch.stack(torch.meshgrid(grid, grid, indexing="xy"), dim=-1).flatten(0, 1)
+    along = ends - starts
+    offset = points - starts[:, :, None]
+    share = (offset * along[:, :, None]).sum(-1) / along.square().sum(-1, keepdim=True).clamp(min=1e-6)
+    distance = (offset - share.clamp(0, 1)[..., None] * along[:, :, None]).square().sum(-1)
+    return torch.exp(-distance / 0.8).amax(1).view(-1, SIZE, SIZE)
+
+
+class FigureNetwork(nn.Module):
+    """Patches and a token a joint through one stack; each joint's token gives its heatmap."""
+
+    def __init__(self, size: Network) -> None:
+        super().__init__()
+        patches = (SIZE // PATCH) ** 2
+        self.patch_embed = nn.Conv2d(1, size.width, PATCH, PATCH)
+        self.positions = nn.Parameter(0.3 * torch.randn(1, patches, size.width))
+        self.joint_tokens = nn.Parameter(0.3 * torch.randn(1, len(PARENTS), size.width))
+        self.blocks = nn.Sequential(*(Block(size.width, size.heads, 3.0, qkv_bias=True) for _ in range(size.depth)))
+        self.norm, self.head = nn.LayerNorm(size.width), nn.Linear(size.width, MAP * MAP)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures (B, 1, 32, 32) to heatmaps (B, 11, 16, 16)."""
+        patches = self.patch_embed(pictures).flatten(2).mT + self.positions
+        x = torch.cat([self.joint_tokens.expand(len(pictures), -1, -1), patches], dim=1)
+        x = self.blocks(x)
+        maps: Tensor = self.head(self.norm(x[:, : len(PARENTS)]))
+        return maps.unflatten(-1, (MAP, MAP))
+
+
+class Figures:
+    """Endless figures; a joint is found where its heatmap is highest.
+
+    Args:
+        loss: ``mse`` of heatmaps with a Gaussian of one pixel, as in the papers, or ``ce``, cross-entropy with it.
+        test_figures: How many are read.
+    """
+
+    blocks = "blocks"
+
+    def __init__(self, *, loss: str, test_figures: int, data: Path | None, device: torch.device) -> None:
+        if loss not in ("mse", "ce"):
+            raise TypeError(f"loss: {loss!r}: mse or ce is expected")
+        self.kind, self.test_figures, self.device = loss, test_figures, device
+        self.example = (torch.zeros(1, 1, SIZE, SIZE),)
+        self._made: tuple[tuple[int, int, int], tuple[Tensor, Tensor]] | None = None
+
+    def network(self, size: Network) -> nn.Module:
+        """See `Task`."""
+        return FigureNetwork(size)
+
+    def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Inputs]:
+        """See `Task`."""
+        key = (seed, step // _CHUNK, size)
+        if self._made is None or self._made[0] != key:
+            self._made = key, figures(_CHUNK * size, draw(seed, step // _CHUNK, device=self.device))
+        part = slice(step % _CHUNK * size, (step % _CHUNK + 1) * size)
+        shown, joints = (each[part] for each in self._made[1])
+        return shown, (joints,)
+
+    def loss(self, output: Tensor, *target: Tensor) -> Tensor:
+        """Of the heatmaps."""
+        wanted = heatmaps(target[0])
+        if self.kind == "mse":
+            return F.mse_loss(output.float(), wanted)
+        shares = wanted.flatten(2) / wanted.flatten(2).sum(-1, keepdim=True)
+        return -(shares * output.float().flatten(2).log_softmax(-1)).sum(-1).mean()
+
+    def test(self) -> Iterator[tuple[str, Tensor, Inputs]]:
+        """See `Task`."""
+        made = figures(self.test_figures, draw(_TEST_SEED, device=self.device))
+        for shown, joints in zip(*(each.split(250) for each in made), strict=True):
+            yield "", shown, (joints,)
+
+    def right(self, output: Tensor, *target: Tensor) -> dict[str, Tensor]:
+        """The share of a figure's joints found within 2 pixels (``pck``), and their object keypoint similarity.
+
+        ``oks``: COCO's exp(-d²/2k²) with k of 2 pixels for every joint, its mean over them.
+        """
+        best = output.flatten(2).argmax(-1)
+        found = torch.stack([best % MAP, best // MAP], dim=-1) * (SIZE / MAP) + SIZE / MAP / 2
+        distance = (found - target[0]).square().sum(-1)
+        return {"pck": (distance < 4).float().mean(1), "oks": torch.exp(-distance / 8).mean(1)}
+
+
+def heatmaps(joints: Tensor) -> Tensor:
+    """Gaussians (B, 11, 16, 16) of one pixel of the map around joints (B, 11, 2) in pixels of the picture."""
+    grid = (torch.arange(MAP, device=joints.device) + 0.5) * (SIZE / MAP)
+    distance = (grid - joints[..., :1])[..., None, :].square() + (grid - joints[..., 1:])[..., None].square()
+    return torch.exp(-distance / (2 * (SIZE / MAP) ** 2))
