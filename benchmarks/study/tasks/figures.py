@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,14 @@ def _strokes(starts: Tensor, ends: Tensor) -> Tensor:
     return torch.exp(-distance / 0.8).amax(1).view(-1, SIZE, SIZE)
 
 
+@functools.lru_cache(
+    maxsize=128
+)  # drawing costs more than a step: what one arm of a seed has seen is kept for the next
+def _chunk(seed: int, chunk: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    pictures, joints = figures(count, draw(seed, chunk, device=device))
+    return (255 * pictures).round().to(torch.uint8), joints
+
+
 class FigureNetwork(nn.Module):
     """Patches and a token a joint through one stack; each joint's token gives its heatmap."""
 
@@ -105,7 +114,6 @@ class Figures:
             raise TypeError(f"loss: {loss!r}: mse or ce is expected")
         self.kind, self.test_figures, self.device = loss, test_figures, device
         self.example = (torch.zeros(1, 1, SIZE, SIZE),)
-        self._made: tuple[tuple[int, int, int], tuple[Tensor, Tensor]] | None = None
 
     def network(self, size: Network) -> nn.Module:
         """See `Task`."""
@@ -113,12 +121,9 @@ class Figures:
 
     def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Inputs]:
         """See `Task`."""
-        key = (seed, step // _CHUNK, size)
-        if self._made is None or self._made[0] != key:
-            self._made = key, figures(_CHUNK * size, draw(seed, step // _CHUNK, device=self.device))
         part = slice(step % _CHUNK * size, (step % _CHUNK + 1) * size)
-        shown, joints = (each[part] for each in self._made[1])
-        return shown, (joints,)
+        shown, joints = (each[part] for each in _chunk(seed, step // _CHUNK, _CHUNK * size, self.device))
+        return shown.float() / 255, (joints,)
 
     def loss(self, output: Tensor, *target: Tensor) -> Tensor:
         """Of the heatmaps."""
