@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Pictures:
         size: Pixels of a side.
         patch: Pixels of a patch's side.
         shift: Pixels by which pictures are shifted at random.
+        area: Least share of a picture that a random resized crop takes; 1 for none.
         flip: Whether they are mirrored at random.
         smoothing: Of the labels.
         held_out: Training pictures that are tested instead of the test set, for choosing settings.
@@ -48,11 +50,13 @@ class Pictures:
         shift: int,
         flip: bool,
         smoothing: float,
+        area: float = 1.0,
         held_out: int = 0,
         data: Path | None,
         device: torch.device,
     ) -> None:
         self.size, self.patch, self.shift, self.flip, self.smoothing = size, patch, shift, flip, smoothing
+        self.area = area
         train, test = digits() if set == "digits" else parquet(set, data)
         if train[0].shape[-1] != size:
             raise StudyError(f"{set}: pictures of {train[0].shape[-1]} pixels; the plan says size: {size}")
@@ -90,7 +94,10 @@ class Pictures:
             columns = torch.where(random(2, (len(index), 1)) == 1, columns.flip(1), columns)
         channels = torch.arange(self.channels, device=self.device)
         at = index[:, None, None, None], channels[None, :, None, None], rows[:, None, :, None], columns[:, None, None]
-        return normalised(images[at]), (labels[index],)
+        pictures = normalised(images[at])
+        if self.area < 1:
+            pictures = resized_crops(pictures, self.area, generator)
+        return pictures, (labels[index],)
 
     def loss(self, output: Tensor, *target: Tensor) -> Tensor:
         """Cross-entropy with smoothed labels."""
@@ -109,6 +116,18 @@ class Pictures:
 def normalised(images: Tensor) -> Tensor:
     """Bytes to numbers in [-1, 1]."""
     return images.float() / 127.5 - 1
+
+
+def resized_crops(images: Tensor, least: float, generator: torch.Generator) -> Tensor:
+    """A box of at least that share of the area, at 3/4 to 4/3 of the sides' ratio, of every image (B, C, S, S)."""
+    area, ratio, x, y = torch.rand(4, len(images), generator=generator, device=images.device)
+    area, ratio = least + (1 - least) * area, torch.exp((2 * ratio - 1) * math.log(4 / 3))
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    theta = torch.zeros(len(images), 2, 3, device=images.device)
+    theta[:, 0, 0], theta[:, 1, 1] = width, height
+    theta[:, 0, 2], theta[:, 1, 2] = (2 * x - 1) * (1 - width), (2 * y - 1) * (1 - height)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
 @functools.lru_cache(maxsize=2)

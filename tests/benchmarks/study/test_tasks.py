@@ -15,6 +15,7 @@ from study.plan import Network
 from study.tasks import open_task
 from study.tasks.curves import pictures
 from study.tasks.figures import figures, heatmaps
+from study.tasks.pictures import resized_crops
 
 CPU = torch.device("cpu")
 MAZES = {"kind": "mazes", "side": 5, "walls": 0.35, "sides": [5, 7], "test_boards": 300}
@@ -120,3 +121,14 @@ def test_heatmaps_are_found_again_and_figures_have_two_sides() -> None:
     assert task.loss(heatmaps(joints), joints) == 0
     # By their places alone the two elbows cannot be told apart: each is the left one in half of the figures.
     assert 0.3 < (joints[:, 2, 0] < joints[:, 4, 0]).float().mean() < 0.7
+
+
+def test_a_crop_shows_a_part_of_its_picture() -> None:
+    ramp = torch.linspace(-1, 1, 16).expand(40, 1, 16, 16)
+    crops = resized_crops(ramp, 0.3, torch.Generator().manual_seed(0))
+    widths = (crops[:, 0, 8, -1] - crops[:, 0, 8, 0]) / 2  # of the ramp's 2: the share of the width that is shown
+    assert 0.3 < widths.min() < 0.7 and widths.max() <= 1
+    assert torch.equal(resized_crops(ramp, 0.3, torch.Generator().manual_seed(0)), crops)
+    torch.testing.assert_close(
+        resized_crops(ramp, 1.0, torch.Generator())[:, :, :, 8], ramp[:, :, :, 8], atol=0.3, rtol=0
+    )
