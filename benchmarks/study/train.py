@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cycledistill import CycleLoss, __version__, at_exit, unwrap_cyclic, wrap_cyclic
 from cycledistill.files import atomic_write
 from cycledistill.recipes.errors import NotCapturableError
-from cycledistill.recipes.run.graph.capture import CudaCapture
+from cycledistill.recipes.run.graph.capture import Capture, CudaCapture
 from cycledistill.recipes.run.graph.replay import GraphedStep
 from cycledistill.recipes.run.step import EagerStep, Step
 
@@ -137,13 +137,16 @@ class Run:
             rms = {f"rms_{n}": tokens.detach().float().square().mean().sqrt() for n, tokens in enumerate(out.tokens, 1)}
             return {"loss": torch.stack(list(terms.values())).sum(), **terms, **rms}
 
-        clip = self.plan.training.clip
-        limit = (lambda: nn.utils.clip_grad_norm_(self.model.parameters(), clip) and None) if clip else None
-        eager = EagerStep(nn.ModuleList([self.model, criterion]), self.optimizer, losses, clip=limit)
-        if self.device.type != "cuda":
+        def clip() -> None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.training.clip)
+
+        task = nn.ModuleList([self.model, criterion])
+        eager = EagerStep(task, self.optimizer, losses, clip=clip if self.plan.training.clip else None)
+        capture = capture_on(self.device)
+        if capture is None:
             return eager
         try:
-            return GraphedStep(eager, CudaCapture(self.device))
+            return GraphedStep(eager, capture)
         except NotCapturableError as error:
             _logger.warning("%s: the steps run eagerly: %s", self.name, error)
             return eager
@@ -208,6 +211,11 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.looks = state["step"], state["seconds"], state["looks"]
+
+
+def capture_on(device: torch.device) -> Capture | None:
+    """What makes graphs of a device's steps; a small model on a large GPU is bound by launches without them."""
+    return CudaCapture(device) if device.type == "cuda" else None
 
 
 def _optimizer(model: nn.Module, plan: Plan) -> torch.optim.AdamW:

@@ -17,7 +17,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("markdown_it")
 
 from study.command import main
-from study.costs import arm_costs
+from study.costs import ArmCost, arm_costs
 from study.errors import StudyError
 from study.plan import load_plan
 from study.results import Results
@@ -26,8 +26,11 @@ from study.tasks import open_task
 from study.tasks.mazes import Mazes
 from study.train import Run
 
+from tests.recipes.run.graph.tape import TapeCapture
+
 Written = Callable[..., Path]
 CPU = torch.device("cpu")
+COSTS: dict[str, dict[str, ArmCost]] = {}  # by the plan, for counting takes most of a short run's time
 
 
 def lines(folder: Path, name: str = "tiny") -> list[dict[str, Any]]:
@@ -38,7 +41,8 @@ def run_of(path: Path, arm: str, work: Path, seed: int = 0) -> Run:
     plan = load_plan(path)
     task = open_task(plan.task, None, CPU)
     work.mkdir(exist_ok=True)
-    return Run(plan, task, arm, seed, arm_costs(plan, task)[arm], work, CPU)
+    costs = COSTS.get(plan.digest) or COSTS.setdefault(plan.digest, arm_costs(plan, task))
+    return Run(plan, task, arm, seed, costs[arm], work, CPU)
 
 
 def without_times(record: dict[str, Any] | None) -> dict[str, Any]:
@@ -120,6 +124,22 @@ def test_one_cycle_trains_as_a_loop_by_hand(written: Written, tmp_path: Path) ->
         assert torch.equal(run.model.state_dict()[name], value), name
 
 
+@pytest.mark.slow
+def test_graphed_steps_end_as_eager_ones(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a stand-in for CUDA's graphs; changes of the number of cycles are graphs of their own."""
+    arms = {"exits": {"cycles": 2, "distill": "exits", "schedule": "late", "link": "input"}}
+    path = written(training={"steps": 12, "batch": 8, "rate": 1e-2}, arms=arms)
+    eager = run_of(path, "exits", tmp_path / "eager").go(math.inf)
+    captures = []
+    monkeypatch.setattr("study.train.capture_on", lambda device: captures.append(TapeCapture()) or captures[0])
+    run = run_of(path, "exits", tmp_path / "graphed")
+    assert without_times(run.go(math.inf)) == without_times(eager)
+    assert captures[0].captures >= 2 and captures[0].replays > 0
+    assert "run eagerly" not in caplog.text
+
+
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +172,7 @@ def test_arms_of_a_seed_see_the_same_and_start_alike(written: Written, tmp_path:
     assert not torch.equal(base.task.batch(0, 0, 8)[0], base.task.batch(0, 1, 8)[0])
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_and_not_the_study(
     written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -297,6 +318,7 @@ def test_links_are_what_they_say(written: Written, tmp_path: Path, link: str) ->
     torch.testing.assert_close(run.model.embed.weight.grad, plain.embed.weight.grad)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_another(
     written: Written, tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
