@@ -94,8 +94,8 @@ def prepare_for_inference(
         unwrap_cyclic(prepared)
     folded = fold_batch_norm(prepared.backbone)
     if type(prepared) is TokenPose:  # else it is wrapped: the class is the plug-in's
-        prepared.__class__ = PreparedPose
-        prepared.sub_batch = sub_batch
+        plain: Any = prepared
+        plain.__class__, plain.sub_batch = PreparedPose, sub_batch
     if exit > 1:
         again: Any = wrap_cyclic(prepared, exit, None, blocks="blocks")
         again.cyclic.exit = exit

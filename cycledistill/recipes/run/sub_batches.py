@@ -1,8 +1,7 @@
 """On a CPU a large batch runs in parts: the C library gives a whole one's buffers back to the kernel at every call.
 
 glibc's ``malloc`` maps every buffer above 32 MiB anew, and trims its heap when that much is free at its end; the kernel
-then hands out the pages again one fault at a time. ``benchmarks/sub_batches.py`` measures what that costs, and where
-parts pay: on convolutions over images, not in a plain vision transformer or a lifting model.
+then hands out the pages again one fault at a time. ``benchmarks/sub_batches.py`` measures what that costs and where parts pay.
 """
 
 from __future__ import annotations
