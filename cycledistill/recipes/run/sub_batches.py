@@ -1,7 +1,8 @@
 """On a CPU a large batch runs in parts: the C library gives a whole one's buffers back to the kernel at every call.
 
 glibc's ``malloc`` maps every buffer above 32 MiB anew, and trims its heap when that much is free at its end; the kernel
-then hands out the pages again one fault at a time. ``benchmarks/sub_batches.py`` measures what that costs and where parts pay.
+then hands out the pages again one fault at a time. ``benchmarks/sub_batches.py`` measures what that costs and where
+parts pay.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from cycledistill.plugin.torch_private import (
 T = TypeVar("T")
 
 SUB_BATCH = 4
-"""Samples a part: so few that a pose model's largest buffer at 256x192, 12 MiB, stays in the heap; and enough that
+"""Samples a part: so few that a pose model's largest buffer at 256x192, 12 MiB, is well below that; and enough that
 several threads still have work in each of its layers."""
 
 
