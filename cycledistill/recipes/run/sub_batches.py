@@ -27,7 +27,7 @@ from cycledistill.plugin.torch_private import (
 T = TypeVar("T")
 
 SUB_BATCH = 4
-"""Samples a part: so few that a pose model's largest buffer at 256x192, 12 MiB, is well below that; and enough that
+"""Samples a part: so few that a pose model's largest buffer at 256x192, 12 MiB, is below those 32; and enough that
 several threads still have work in each of its layers."""
 
 
