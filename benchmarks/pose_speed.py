@@ -7,7 +7,8 @@ Random weights and images of 256x192, in one process, in interleaved rounds whos
 median over the rounds of the ratio within a round, a rate the images over the median time.
 
 - inference   eval forward, without flip test: the plain model, the wrapped one at one cycle (bar 1.02 of the plain
-              one), and the prepared one (``prepare_for_inference``), in float32 and in bfloat16.
+              one), and the prepared one (``prepare_for_inference``), in float32 and in bfloat16. Whole batches:
+              `sub_batches.py` measures what parts add.
 - training    forward, mean squared error of every cycle, backward; no optimizer: wrapped (distillation off) over a
               hand-written loop of as many cycles (bar 1.03), and over one cycle, beside the ratio of counted
               multiply-accumulates of the forwards. Loss and gradients are compared with the loop's first.
@@ -132,9 +133,10 @@ def measure_inference(case: Case, compiled: bool, repeats: int) -> Row:
     """The wrapped model over the plain one, and what preparation gains."""
     case.plain.eval()
     case.wrapped.eval()
+    prepare = functools.partial(prepare_for_inference, case.wrapped, case.images[:2], sub_batch=None)
     prepared = {
-        "prepared": prepare_for_inference(case.wrapped, case.images[:2], dtype=torch.float32),
-        "prepared bf16": prepare_for_inference(case.wrapped, case.images[:2], dtype=torch.bfloat16, tolerance=1.0),
+        "prepared": prepare(dtype=torch.float32),
+        "prepared bf16": prepare(dtype=torch.bfloat16, tolerance=1.0),
     }
     differs = {f"{name} differs by": output_difference(model, case.plain, case.images[:2])
                for name, model in prepared.items()}  # fmt: skip

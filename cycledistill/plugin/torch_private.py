@@ -95,6 +95,11 @@ def forward_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
     return module._forward_hooks
 
 
+def forward_pre_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
+    """The hooks that run before a module's forward, as `forward_hooks`. Public: none."""
+    return module._forward_pre_hooks
+
+
 def is_replica(module: Any) -> bool:
     """Whether ``torch.nn.DataParallel`` made this module, as a shallow copy that runs in a thread. Public: none."""
     return bool(getattr(module, "_is_replica", False))

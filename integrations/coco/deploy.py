@@ -11,8 +11,9 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cycledistill import unwrap_cyclic, wrap_cyclic
-from cycledistill.plugin.install import handle_of
+from cycledistill.plugin.handle import KINDS, handle_of
 from cycledistill.recipes.run.precision import fast_half, has_units
+from cycledistill.recipes.run.sub_batches import SUB_BATCH, check_size, in_sub_batches
 
 from .models.tokenpose import TokenPose
 
@@ -25,6 +26,23 @@ class InferenceError(RuntimeError):
     """The prepared model does not answer like the original."""
 
 
+class PreparedPose(TokenPose):
+    """What `prepare_for_inference` makes of a model that it leaves without plug-ins: larger batches run in parts.
+
+    Attributes:
+        sub_batch: On a CPU, the most images that go through the network at once; ``None``: all of a batch. Settable.
+    """
+
+    sub_batch: int | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As `TokenPose`. Wrapped since, it runs whole: a plug-in follows one forward."""
+        if torch.compiler.is_compiling() or any(handle_of(self, kind) is not None for kind in KINDS):
+            return super().forward(images)
+        self._check_images(images)  # an error is to show the shape that was given
+        return in_sub_batches(self, images, size=self.sub_batch, call=super().forward)
+
+
 def prepare_for_inference(
     model: TokenPose,
     example: Tensor | None = None,
@@ -32,6 +50,7 @@ def prepare_for_inference(
     dtype: torch.dtype | None = None,
     channels_last: bool = True,
     tolerance: float | None = None,
+    sub_batch: int | None = SUB_BATCH,
 ) -> TokenPose:
     """A copy of a pose model for inference: plain, BatchNorm folded into the convolutions, channels last.
 
@@ -50,18 +69,22 @@ def prepare_for_inference(
         channels_last: Convolutions in that memory layout, the faster one on most CPUs and GPUs.
         tolerance: Largest difference of the two models' outputs that is accepted, in units of the largest output;
             default 1e-3, in float16 0.02 and in bfloat16 0.1.
+        sub_batch: On a CPU a batch of more images goes through the network in parts of so many, and the outputs are
+            joined; ``None``: as one. A batch as one where something compiles or exports the copy, with token pruning,
+            with an exit beyond 1, and with hooks inside; see `in_sub_batches`. ``prepared.sub_batch`` changes it.
 
     Returns:
         The copy, in eval mode, on the model's device. The log says by how much the outputs differ.
 
     Raises:
         InferenceError: The outputs differ by more, or are not finite.
-        ValueError: Another ``dtype``, or bfloat16 on a GPU without it.
+        ValueError: Another ``dtype``, or bfloat16 on a GPU without it; a ``sub_batch`` below 1.
 
     Example:
         >>> fast = prepare_for_inference(model, images, dtype=torch.bfloat16)
         >>> heatmaps = fast(images.bfloat16()).float()
     """
+    check_size(sub_batch, "sub_batch")
     weight = next(model.parameters())
     dtype = _type_for(weight, dtype)
     prepared = copy.deepcopy(model).eval()
@@ -70,10 +93,13 @@ def prepare_for_inference(
     if handle is not None:
         unwrap_cyclic(prepared)
     folded = fold_batch_norm(prepared.backbone)
+    if type(prepared) is TokenPose:  # else it is wrapped: the class is the plug-in's
+        plain: Any = prepared
+        plain.__class__, plain.sub_batch = PreparedPose, sub_batch
     if exit > 1:
         again: Any = wrap_cyclic(prepared, exit, None, blocks="blocks")
         again.cyclic.exit = exit
-    prepared.requires_grad_(False)
+    prepared.requires_grad_(False).eval()  # what stands in for a BatchNorm is new
     prepared.to(dtype=dtype)
     if channels_last:
         prepared.to(memory_format=torch.channels_last)

@@ -13,7 +13,9 @@ from torch import nn
 
 pytest.importorskip("pycocotools")
 
+from cycledistill import unwrap_cyclic, wrap_cyclic
 from cycledistill.integrations.coco import deploy
+from cycledistill.integrations.coco.decoded import DecodedPose
 from cycledistill.integrations.coco.deploy import (
     InferenceError,
     fold_batch_norm,
@@ -22,7 +24,9 @@ from cycledistill.integrations.coco.deploy import (
 )
 from cycledistill.integrations.coco.evaluation.measure import EvalSettings
 from cycledistill.integrations.coco.models.registry import create_pose_model, list_pose_models
+from cycledistill.integrations.coco.models.tokenpose import TokenPose
 from cycledistill.integrations.coco.predict import predict
+from cycledistill.recipes.run.sub_batches import SUB_BATCH
 
 SMALL = {"image_size": (64, 48), "dim": 24, "heads": 2, "patch_size": (4, 3)}
 
@@ -156,6 +160,19 @@ def test_other_types_are_refused() -> None:
         prepare_for_inference(trained_looking("tokenpose_s_v1", depth=1), dtype=torch.float64)
 
 
+def batches_of(model: Any) -> list[int]:
+    """How many images enter the network at a time, from now on."""
+    ran: list[int] = []
+    embed = model.embed
+
+    def noting(images: torch.Tensor) -> Any:
+        ran.append(images.shape[0])
+        return embed(images)
+
+    model.embed = noting
+    return ran
+
+
 class Shared(nn.Module):
     """A convolution that two layers read: folding one BatchNorm into it would change the other's input."""
 
@@ -175,3 +192,61 @@ def test_only_a_norm_directly_behind_its_convolution_is_folded() -> None:
     assert fold_batch_norm(module) == 0
     x = torch.randn(2, 3, 5, 5)
     assert torch.equal(module(x), kept(x))
+
+
+def test_a_large_batch_runs_in_parts_and_answers_the_same() -> None:
+    model, images = trained_looking("sdpose_s_v1", depth=2), torch.randn(5, 3, 64, 48)
+    prepared: Any = prepare_for_inference(model, images[:2], sub_batch=2)
+    whole: Any = prepare_for_inference(model, images[:2], sub_batch=None)
+    assert isinstance(prepared, TokenPose) and prepare_for_inference(model, images[:2]).sub_batch == SUB_BATCH
+    expected = whole(images)
+    ran = batches_of(prepared)
+    # Not equal to the bit on every processor: a convolution's kernel is chosen by the batch too.
+    torch.testing.assert_close(prepared(images), expected, rtol=1e-5, atol=1e-5)
+    assert ran == [2, 2, 1]
+    joints = DecodedPose(prepared)(images)
+    torch.testing.assert_close(joints["keypoints"], DecodedPose(whole)(images)["keypoints"], rtol=1e-3, atol=1e-3)
+    ran.clear()
+    assert prepared(images[:0]).shape == (0, *expected.shape[1:]) and ran == [0]
+    prepared.sub_batch = None
+    ran.clear()
+    prepared(images)
+    assert ran == [5]
+    assert copy.deepcopy(whole).sub_batch is None
+
+
+def test_the_error_of_other_images_shows_those_given() -> None:
+    prepared = prepare_for_inference(trained_looking("sdpose_s_v1", depth=1))
+    with pytest.raises(ValueError, match=r"images of shape \(9, 3, 48, 64\): \(B, 3, 64, 48\) is expected"):
+        prepared(torch.zeros(9, 3, 48, 64))
+    with pytest.raises(ValueError, match="sub_batch=0: a whole number of at least 1, or None for whole batches"):
+        prepare_for_inference(prepared, sub_batch=0)
+
+
+def test_what_follows_one_forward_sees_one() -> None:
+    images = torch.randn(6, 3, 64, 48)
+    pruned: Any = prepare_for_inference(trained_looking("sdpose_s_v1_ppt"))
+    with torch.no_grad():
+        pruned(images)
+    assert len(pruned.pruning.index) == 6
+    model = trained_looking("sdpose_s_v1", depth=2)
+    model.cyclic.exit = 2
+    later: Any = prepare_for_inference(model)
+    assert torch.equal(later(images), later(images)) and not hasattr(later, "pruning")
+    plain: Any = prepare_for_inference(trained_looking("tokenpose_s_v1", depth=2), sub_batch=2)
+    wrapped: Any = wrap_cyclic(plain.requires_grad_(), 2, None, blocks="blocks")  # since
+    wrapped.cyclic.exit = 2
+    assert wrapped(images).shape == (6, 17, 16, 12)
+    assert unwrap_cyclic(wrapped)(images).shape == (6, 17, 16, 12)
+
+
+@pytest.mark.slow
+def test_a_prepared_model_is_exported_for_any_batch() -> None:
+    prepared = prepare_for_inference(trained_looking("tokenpose_s_v1", depth=1), sub_batch=2)
+    images = torch.randn(7, 3, 64, 48)
+    dynamic = {"images": {0: torch.export.Dim("batch", min=1)}}
+    exported = torch.export.export(prepared, (images[:3],), dynamic_shapes=dynamic)
+    torch.testing.assert_close(exported.module()(images), prepared(images), rtol=1e-4, atol=1e-4)
+    meta = copy.deepcopy(prepared).to("meta")
+    ran = batches_of(meta)
+    assert meta(images.to("meta")).shape == (7, 17, 16, 12) and ran == [7]

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from cycledistill.cycle.exits import at_exit
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.run.accelerator import autocast, shared
+from cycledistill.recipes.run.sub_batches import in_sub_batches
 
 from ..data.annotations import PADDING, Person
 from ..data.dataset import PersonCrops, PictureBatches, crop_loader, prepare_images
@@ -182,8 +183,8 @@ def _predict(
     config: Any = model.config
     is_heatmap = config.head == "heatmap"
     with autocast(images.device, settings.precision):  # decoding is in full precision
-        predicted = model(images)
-        mirrored = model(images.flip(3)) if settings.flip else None
+        predicted: Tensor = in_sub_batches(model, images)
+        mirrored: Tensor | None = in_sub_batches(model, images.flip(3)) if settings.flip else None
     predicted = predicted.float()
     if mirrored is not None:
         back = flip_back if is_heatmap else flip_back_coordinates

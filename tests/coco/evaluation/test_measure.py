@@ -68,9 +68,9 @@ def test_perfect_predictions_have_ap_one(dots: Path, head: str) -> None:
     annotations = json.loads((dots / "annotations" / "val.json").read_text())
     persons = annotated_persons(annotations, COCO, SIZE)
     images = ImageStore(dots / "pictures")
-    model = Oracle(PersonCrops(persons, images, COCO, SIZE), 5, COCO, head)
+    model = Oracle(PersonCrops(persons, images, COCO, SIZE), 4, COCO, head)  # it counts its calls: no batch in parts
     truth = load_ground_truth(annotations, COCO)
-    found = evaluate(model, persons, images, COCO, truth, settings=EvalSettings(nms=None, batch_size=5))[1]
+    found = evaluate(model, persons, images, COCO, truth, settings=EvalSettings(nms=None, batch_size=4))[1]
     assert found["AP"] == found["AP75"] == found["AR"] == pytest.approx(1.0)
     assert found["oks"] > 0.99 and found["pck"] == 1.0
 
@@ -93,6 +93,23 @@ def test_every_exit_is_the_models_own(dots: Path) -> None:
         predict_persons(model, persons, images, CROWDPOSE)
     with pytest.raises(ValueError, match="not wrapped"):
         predict_persons(create_pose_model("tokenpose_t"), persons, images, COCO, exits=(2,))
+
+
+def test_large_batches_run_in_parts_on_a_cpu(dots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    options = {"backbone": "none", "patch_size": (16, 12), "dim": 16, "depth": 1, "heads": 2, "cycles": 2}
+    model: Any = create_pose_model("sdpose_s_v1", **options)
+    annotations = json.loads((dots / "annotations" / "val.json").read_text())
+    persons = annotated_persons(annotations, COCO, SIZE)[:5]
+    assert len(persons) == 5
+    embed, ran = model.embed, []
+    monkeypatch.setattr(model, "embed", lambda images: (ran.append(len(images)), embed(images))[1], raising=False)
+    pictures = ImageStore(dots / "pictures")
+    found = predict_persons(model, persons, pictures, COCO, settings=EvalSettings(batch_size=5))[1]
+    assert ran == [4, 1, 4, 1]  # the mirrored pictures too
+    alone = predict_persons(model, persons, pictures, COCO, settings=EvalSettings(batch_size=1))[1]
+    for index, placed in found.items():
+        np.testing.assert_allclose(placed, alone[index], rtol=1e-3, atol=1e-3)
 
 
 def test_mean_oks_and_pck_by_hand() -> None:
