@@ -29,13 +29,12 @@ from functools import wraps
 from itertools import zip_longest
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import KINDS, PRUNE_STATE
 from cycledistill.plugin.install import ON_THE_FULL_GRID, refuse_replica
-from cycledistill.plugin.rows import flat_rows, put_rows, take_rows, with_first
+from cycledistill.plugin.rows import put_rows, rows_that_stay, take_rows
 from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import recomputing
 from cycledistill.prune.handle import Pruning
@@ -152,10 +151,10 @@ class PrunedBlock(Swapped):
             raise _refusal(
                 state, "did not run attn.qkv, norm2 and mlp in this order, one call each; it cannot be pruned"
             )
-        if kept is None:
-            index = torch.arange(entered - handle.first, device=tokens.device).expand(tokens.shape[0], -1)
-            kept = KeptTokens(index, handle.first, entered, state.block)
-        kept = kept.then(call.local, state.block)
+        if kept is None:  # what entered is the full grid
+            kept = KeptTokens(call.local, handle.first, entered, state.block)
+        else:
+            kept = kept.then(call.local, state.block)
         if not recomputing():
             handle.show(kept.index)
         return take_rows(output, call.rows), kept
@@ -199,7 +198,7 @@ class PrunedNorm(Swapped):
                 "in windows, with a functional projection or in parallel with the MLP is not served",
             )
         call.local = _choose(state, call)
-        call.rows = flat_rows(with_first(call.local, state.handle.first), call.entered)
+        call.rows = rows_that_stay(call.local, state.handle.first, call.entered)
         return super().__call__(take_rows(x, call.rows), *args, **kwargs)  # type: ignore[misc]
 
 

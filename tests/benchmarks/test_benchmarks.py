@@ -225,3 +225,27 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert ratio == pytest.approx(2.1)
     assert spread == pytest.approx((2.25 - 2.0) / 2)
     assert common.paired_ratio({"a": [3.0], "b": [2.0]}, "a", "b") == (1.5, 0.0)
+
+
+def test_kernels_and_bytes_of_ops_are_counted_by_hand() -> None:
+    kernels = load("pruning_kernels")
+    x, rows = torch.randn(1, 6, 4), torch.tensor([0, 5, 2])
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        picked = x.view(6, 4).index_select(0, rows)  # 3 rows of 16 bytes in and out, 3 numbers of 8
+        spread = x.new_zeros(6, 4).index_copy_(0, rows, picked)  # 96 bytes of zeros; the same rows and numbers again
+        return x + spread  # three times 96
+
+    count = kernels.eager(call, x)
+    assert (count.kernels, count.bytes) == (4, 2 * (3 * 16 * 2 + 3 * 8) + 96 + 3 * 96)
+
+
+@pytest.mark.slow
+def test_a_pruning_block_runs_no_kernel_more_than_by_hand_but_for_putting_rows_back() -> None:
+    kernels = load("pruning_kernels")
+    case = kernels.Case("test_vit", layers=(1,))  # its outputs are compared there
+    plain, pruned, hand = (
+        kernels.eager(case.call("block", version), case.input("block")) for version in kernels.VERSIONS
+    )
+    assert plain.kernels < hand.kernels
+    assert pruned.kernels == hand.kernels + 3  # zeros, the rows put in, the rows picked again
