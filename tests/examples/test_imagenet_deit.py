@@ -51,7 +51,7 @@ def made_up(**solved: list[list[float]]) -> dict[str, list[dict[str, Any]]]:
             }
             for seed, values in enumerate(solved.get(arm, solved["base"]))
         ]
-        for arm in ("base", "base_eq", "mct", "exits", "deep")
+        for arm in ("base", "base_eq", "mct", "exits", "deep", "narrow")
     }
 
 
@@ -86,11 +86,12 @@ def test_every_sentence_agrees_with_scipys_paired_test(example: ModuleType) -> N
         "mct": [10, 50, 72, 71, 64],
         "exits": [44, 59, 65, 66, 61],
         "deep": [70, 65, 52, 45, 37],
+        "narrow": [60, 35, 32, 25, 17],
     }
     runs = made_up(**{arm: (np.array(means) + draw.normal(0, 4, (6, 5))).tolist() for arm, means in level.items()})
     sentences = SENTENCE.findall(example.explain(runs))
     assert len(sentences) == sum(map(len, example.QUESTIONS.values()))
-    assert sum(bool(sentence[5]) for sentence in sentences) == 1
+    assert sum(bool(sentence[5]) for sentence in sentences) == 2
     verdicts = set()
     for left, exit, verdict, right, other, larger, mean, low, high, wins, seeds in sentences:
         key = "solved_larger" if larger else "solved"
@@ -122,10 +123,10 @@ def test_the_text_claims_no_more_than_the_interval(example: ModuleType, differen
 def test_arms_of_a_seed_start_from_the_same_weights_and_see_the_same_boards(example: ModuleType) -> None:
     seen: dict[str, list[torch.Tensor]] = {}
     for arm in ("base", "exits"):
-        model = example.build_model(depth=1, seed=3)
+        model = example.build_model(arm, seed=3)
         start = next(model.parameters()).clone()
-        if example.ARMS[arm][1]:
-            example.wrap_cyclic(model, cycles=example.CYCLES, distill=example.ARMS[arm][1], blocks="blocks")
+        if example.ARMS[arm][-1]:
+            example.wrap_cyclic(model, cycles=example.CYCLES, distill=example.ARMS[arm][-1], blocks="blocks")
         seen[arm] = [start]
         model.embed.register_forward_pre_hook(lambda _, inputs, kept=seen[arm]: kept.append(inputs[0].clone()))
         example.train(model, steps=3, seed=3)
@@ -159,9 +160,9 @@ def test_equal_compute_stretches_the_steps_by_the_counted_cost(
 
 def test_a_deployed_model_that_differs_is_noticed(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrapped(seed: int) -> Any:
-        return example.wrap_cyclic(example.build_model(1, seed), cycles=2, blocks="blocks")
+        return example.wrap_cyclic(example.build_model("base", seed), cycles=2, blocks="blocks")
 
-    example.check_deployed(wrapped(1), depth=1)
+    example.check_deployed(wrapped(1), "base")
 
     def unwrap_and_spoil(model: Any) -> None:
         example_unwrap(model)
@@ -170,7 +171,7 @@ def test_a_deployed_model_that_differs_is_noticed(example: ModuleType, monkeypat
     example_unwrap = example.unwrap_cyclic
     monkeypatch.setattr(example, "unwrap_cyclic", unwrap_and_spoil)
     with pytest.raises(AssertionError, match="does not answer like"):
-        example.check_deployed(wrapped(0), depth=1)
+        example.check_deployed(wrapped(0), "base")
 
 
 @pytest.mark.parametrize(
