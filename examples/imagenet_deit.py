@@ -280,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     demo = parser.add_argument_group("the comparison on mazes (without --data)")
     demo.add_argument("--seeds", type=int, default=3, help="paired seeds, at least 2 (default %(default)s)")
-    demo.add_argument("--steps", type=int, default=500, help="training steps of base (default %(default)s)")
+    demo.add_argument("--steps", type=int, default=600, help="training steps of base (default %(default)s)")
     demo.add_argument("--figure", type=Path, metavar="FILE", help="the picture (default solved.png in --output)")
     demo.add_argument("--tune", action="store_true", help="only show how the learning rate was chosen")
     args = parser.parse_args(argv)
