@@ -163,7 +163,8 @@ def cost(
         [1.25, 2.48, 3.7]
     """
     cycles = _check(model, cycles, blocks, repeats)
-    with torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda}):
+    random = torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda})
+    with random, torch.inference_mode(False), torch.enable_grad():  # a training step is counted too
         copied = _ready_to_run(meta_copy(model), cycles, blocks)
         given = guess_call(model, copied) if inputs is None else call_of(inputs)
         try:

@@ -6,7 +6,7 @@ whoever calls: the model, a further cycle, or the recomputation of a checkpoint 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -44,6 +44,10 @@ class KeptTokens:
     def then(self, local: Tensor, block: int) -> KeptTokens:
         """What is kept after ``block`` kept ``local`` (B, k) of these."""
         return KeptTokens(self.index.gather(1, local), self.first, self.total, block)
+
+    def of_samples(self, rows: Tensor) -> KeptTokens:
+        """What is kept of the samples at ``rows`` (n,) of the batch: the mark of a tensor that holds these alone."""
+        return replace(self, index=self.index.index_select(0, rows), taken=[])
 
     def all_index(self) -> Tensor:
         """(B, first + k): every kept token, the first ones included, among all ``total`` of the full grid."""

@@ -1,0 +1,294 @@
+"""Which axis of what a forward recorded is the batch, found by a second forward of another size, and rows of it taken.
+
+A forward that goes on with some of its samples needs their rows of everything that was recorded: what modules before
+the stack returned, what blocks take beside their tokens, the tokens. A table that all samples share must stay whole,
+also where it is as long as the batch. Shapes of one forward cannot tell the two apart; those of two can: what is of the
+batch changes with its size, and what is shared does not. The second forward has a few rows of the same inputs, so that
+values are compared as well: a row that is another there depends on its neighbours, and such a model is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cycledistill.cycle import guards
+from cycledistill.cycle.call import EarlyCall
+from cycledistill.cycle.handle import ModelCall
+from cycledistill.cycle.recording import Recording
+from cycledistill.cycle.replay import Replay
+from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, same_value
+from cycledistill.errors import StackError
+from cycledistill.plugin.torch_private import keystr, tree_flatten, tree_leaves_with_path, tree_unflatten
+
+Axes = tuple[int | None, ...]
+"""For each leaf of a value: which of its axes is the batch; ``None`` for what all samples share; or `UNUSED`."""
+
+UNUSED = -1
+"""For a leaf of the first pass that nothing needs any more: a state, which every cycle makes anew."""
+
+MARK = "_cycledistill"
+"""How names of attributes begin that plug-ins leave on tensors."""
+
+
+class Mixed(StackError):
+    """What a model computes for one sample cannot be told, or depends on the others."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the batch is in each part of a recording, and the sizes of everything else.
+
+    Attributes:
+        axes: For each part, the axis of each leaf.
+        forms: For each part, its structure and its leaves' shapes with the batch left out.
+    """
+
+    axes: tuple[Axes, ...]
+    forms: tuple[Any, ...]
+
+    def fits(self, recording: Recording, batch: int) -> bool:
+        """Whether another recording, of ``batch`` samples, has the same parts."""
+        parts = list(parts_of(recording))
+        return len(parts) == len(self.axes) and all(
+            form_of(part, axes, batch) == form
+            for (_, part, _), axes, form in zip(parts, self.axes, self.forms, strict=True)
+        )
+
+
+def parts_of(recording: Recording) -> Iterator[tuple[str, Snapshot, set[int]]]:
+    """What further cycles and tails need of a recording: its name, its content, the leaves that are not needed."""
+    for early in recording.early:
+        yield "what a module before the stack returned", early.output, set()
+        for _, content in early.filled:
+            yield "what a module before the stack put into a list or a dict", content, set()
+    for index, call in enumerate(recording.calls):
+        yield f"what block {index} takes", call.given, call.state_leaves()
+    yield "the tokens", recording.outputs[-1], set()
+
+
+def compare(whole: Recording, few: Recording, batch: int, rows: Tensor) -> Layout:
+    """Find the batch in ``whole``, of ``batch`` samples, by a recording of the samples at ``rows`` alone.
+
+    Raises:
+        Mixed: Something changes with the batch in another way than by one row a sample.
+    """
+    parts, others = list(parts_of(whole)), list(parts_of(few))
+    if len(parts) != len(others):
+        raise Mixed(f"the model's forward calls other modules for {len(rows)} samples than for {batch}. {_WHY}")
+    axes = tuple(
+        _axes_of(name, part, other, batch, rows, unused)
+        for (name, part, unused), (_, other, _) in zip(parts, others, strict=True)
+    )
+    forms = tuple(form_of(part, each, batch) for (_, part, _), each in zip(parts, axes, strict=True))
+    return Layout(axes, forms)
+
+
+def take_samples(replay: Replay, layout: Layout, rows: Tensor) -> None:
+    """Let further cycles and tails go on with the samples at ``rows`` of those that ran so far."""
+    replay.check_state()
+    guards.check_unchanged_arguments(replay.recording.path, replay.recording.calls)
+    recording, taken = replay.recording, _Rows(rows)
+    axes = iter(layout.axes)
+    recording.early = [
+        EarlyCall(
+            early.key,
+            taken.of(early.output, next(axes)),
+            [(position, taken.of(content, next(axes))) for position, content in early.filled],
+        )
+        for early in recording.early
+    ]
+    for call in recording.calls:
+        call.given = taken.of(call.given, next(axes))
+        call.objects = [ObjectSnapshot(each.owner) for each in call.objects]
+    replay.outputs = [*replay.outputs[:-1], taken.of(replay.outputs[-1], next(axes))]
+
+
+def take_inputs(call: ModelCall, axes: Axes, rows: Tensor) -> ModelCall:
+    """The same call with the samples at ``rows`` alone."""
+    args, kwargs = _Rows(rows).of(Snapshot((call.args, call.kwargs)), axes).value()
+    return replace(call, args=args, kwargs=kwargs)
+
+
+class _Rows:
+    """Takes rows of tensors, each tensor once: most models hand the same to all blocks."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+        self.known: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def of(self, value: Snapshot, axes: Axes) -> Snapshot:
+        leaves = [
+            leaf if axis in (None, UNUSED) else self._take(leaf, axis)
+            for leaf, axis in zip(value.leaves, axes, strict=True)
+        ]
+        return Snapshot(tree_unflatten(leaves, value.spec))
+
+    def _take(self, whole: Tensor, axis: int) -> Tensor:
+        key = id(whole), axis
+        if key not in self.known:
+            self.known[key] = whole, take_rows(whole, axis, self.rows)
+        return self.known[key][1]
+
+
+def take_rows(whole: Tensor, axis: int, rows: Tensor) -> Tensor:
+    """The samples at ``rows`` of a tensor, and of what plug-ins marked on it."""
+    taken = whole.index_select(axis, rows)
+    for name, mark in vars(whole).items():
+        if name.startswith(MARK):
+            setattr(taken, name, mark.of_samples(rows))
+    return taken
+
+
+def _axes_of(name: str, part: Snapshot, other: Snapshot, batch: int, rows: Tensor, unused: set[int]) -> Axes:
+    if part.spec != other.spec:
+        raise Mixed(f"{name} is put together otherwise for {len(rows)} samples than for {batch}. {_WHY}")
+    named = tree_leaves_with_path(part.value())
+    return tuple(
+        UNUSED if number in unused else _axis_of(f"{name}{_at(path)}", leaf, few, batch, rows)
+        for number, ((path, leaf), few) in enumerate(zip(named, other.leaves, strict=True))
+    )
+
+
+def _axis_of(name: str, leaf: Any, few: Any, batch: int, rows: Tensor) -> int | None:
+    """The axis of the batch in one leaf of the whole batch, of which ``few`` is that of some rows."""
+    if not (isinstance(leaf, Tensor) and isinstance(few, Tensor)):
+        hidden = objects_with_hidden_tensors([leaf])
+        same = ObjectSnapshot(leaf).like(few) if hidden else same_value(leaf, few)
+        if same:
+            return None
+        raise Mixed(
+            f"{name}, a {type(leaf).__name__}, changes with the batch, and no samples can be taken of it. {_WHY}"
+        )
+    if leaf.is_nested or leaf.layout is not torch.strided:
+        raise Mixed(f"{name} is a nested or sparse tensor, of which no samples can be taken. {_WHY}")
+    changed = [axis for axis, (a, b) in enumerate(zip(leaf.shape, few.shape, strict=False)) if a != b]
+    if leaf.ndim != few.ndim or len(changed) > 1:
+        raise Mixed(_shapes(name, leaf, few, batch, rows))
+    if not changed:
+        check_same(name, leaf, few)
+        return None
+    axis = changed[0]
+    if leaf.shape[axis] != batch or few.shape[axis] != len(rows):
+        raise Mixed(_shapes(name, leaf, few, batch, rows))
+    check_same(name, leaf.index_select(axis, rows), few)
+    return axis
+
+
+def check_same(name: str, whole: Tensor, few: Tensor) -> None:
+    """Refuse rows that are others alone than they are in the batch, by more than kernels of other sizes round.
+
+    Raises:
+        Mixed: They are.
+    """
+    if same_value(whole, few):
+        return
+    if whole.shape == few.shape and whole.is_floating_point():
+        a, b = whole.detach().double().nan_to_num(), few.detach().double().nan_to_num()
+        away = float((a - b).norm() / a.norm().clamp_min(1e-30))
+        if away <= tolerance(whole.dtype):
+            return
+        how = f"by {away:.1e} of its size"
+    else:
+        how = f"as {whole.dtype} {tuple(whole.shape)} differs from {few.dtype} {tuple(few.shape)}"
+    raise Mixed(f"{name} is another for some samples alone than for the same in a batch ({how}). {_WHY}")
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far, relative to their norm, the same rows of two batches may be apart by rounding alone."""
+    return max(1e-2, 16 * torch.finfo(dtype).eps)
+
+
+def check_outputs(output: Any, batch: int) -> None:
+    """Refuse an output that is not one row a sample.
+
+    Raises:
+        TypeError: An entry is no tensor of ``batch`` rows; it is named.
+    """
+    found = False
+    for path, leaf in tree_leaves_with_path(output):
+        if isinstance(leaf, Tensor):
+            found = True
+            if leaf.ndim == 0 or leaf.shape[0] != batch:
+                raise TypeError(
+                    f"the model's output{_at(path)} is a tensor {tuple(leaf.shape)}, and a batch of {batch} samples "
+                    f"has {batch} rows in its first dimension: AdaptiveExit puts outputs together sample by sample. "
+                    "Call the model so that it returns one row a sample (without labels, say, whose loss is one number)"
+                )
+        elif leaf is not None and not isinstance(leaf, (str, int, float)):
+            raise TypeError(
+                f"the model's output{_at(path)} is a {type(leaf).__name__}, which cannot be split by sample: tensors "
+                "with one row a sample, or tuples, lists and dicts of them are expected"
+            )
+    if not found:
+        raise TypeError(f"the model returned a {type(output).__name__} without tensors, so there is no row a sample")
+
+
+def rows_of_output(output: Any, rows: Tensor) -> Any:
+    """The samples at ``rows`` of an output."""
+    leaves, spec = tree_flatten(output)
+    return tree_unflatten([x.index_select(0, rows) if isinstance(x, Tensor) else x for x in leaves], spec)
+
+
+def put_together(found: Sequence[tuple[Tensor, Any]]) -> Any:
+    """One output of several, each with the numbers of its samples in the batch.
+
+    Raises:
+        TypeError: They are not put together alike, or differ in what is no tensor.
+    """
+    if len(found) == 1:
+        return found[0][1]
+    order = torch.cat([rows for rows, _ in found]).argsort()
+    columns = [tree_flatten(each) for _, each in found]
+    specs = [spec for _, spec in columns]
+    if any(spec != specs[0] for spec in specs):
+        raise TypeError("the model's output is put together in another way at later exits, so samples cannot be joined")
+    leaves = []
+    for entries in zip(*(leaves for leaves, _ in columns), strict=True):
+        if isinstance(entries[0], Tensor):
+            leaves.append(torch.cat(entries).index_select(0, order))
+        elif all(entry == entries[0] for entry in entries):
+            leaves.append(entries[0])
+        else:
+            raise TypeError(f"the model's output holds {entries}, which differs between exits and is no row a sample")
+    return tree_unflatten(leaves, specs[0])
+
+
+_WHY = (
+    "AdaptiveExit lets samples leave the batch, so none may depend on the others: put layers that are left in training "
+    "mode into eval mode, and switch off what is drawn at random before the stack"
+)
+
+
+def _shapes(name: str, leaf: Tensor, few: Tensor, batch: int, rows: Tensor) -> str:
+    return (
+        f"{name} is {tuple(leaf.shape)} for {batch} samples and {tuple(few.shape)} for {len(rows)}, which is not one "
+        f"row a sample. {_WHY}"
+    )
+
+
+def form_of(part: Snapshot, axes: Axes, batch: int) -> Any:
+    """What tells one kind of value from another: its structure, and the shapes of its leaves without the batch."""
+    if len(axes) != len(part.leaves):
+        return None
+    shapes = [_shape(leaf, axis, batch) for leaf, axis in zip(part.leaves, axes, strict=True)]
+    return part.spec, tuple(shapes)
+
+
+def _shape(leaf: Any, axis: int | None, batch: int) -> Any:
+    if axis == UNUSED or not isinstance(leaf, Tensor):
+        return leaf if isinstance(leaf, (int, float, str, type(None))) else type(leaf)
+    shape: list[Any] = [*leaf.shape, leaf.dtype]
+    if axis is not None:
+        if axis >= leaf.ndim or shape[axis] != batch:
+            return None
+        shape[axis] = -1
+    return tuple(shape)
+
+
+def _at(path: Any) -> str:
+    return f" at {keystr(path)}" if path else ""
