@@ -95,6 +95,6 @@ def _measure(data: Collected, threshold: tuple[float, ...], number: int) -> Poin
 
 def _fixed(data: Collected, exits: tuple[int, ...], place: int) -> Point:
     assert data.scores is not None
-    macs = float(data.costs.fixed[place])
+    macs = data.costs.fixed[place]
     shares = tuple(float(each == place) for each in range(len(exits)))
     return Point(exits[place], (), macs / data.costs.plain, macs, float(data.scores[:, place].mean()), shares)

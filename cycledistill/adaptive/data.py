@@ -13,6 +13,7 @@ from cycledistill.adaptive.confidence import scores_of
 from cycledistill.cost.report import cost
 from cycledistill.inputs import Call, call_of
 from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
+from cycledistill.stack.probe import argument_names
 
 if TYPE_CHECKING:
     from cycledistill.adaptive.exit import AdaptiveExit
@@ -31,9 +32,9 @@ class ExitCosts:
         plain: The whole model at one cycle.
     """
 
-    macs: tuple[int, ...]
-    fixed: tuple[int, ...]
-    plain: int
+    macs: tuple[float, ...]
+    fixed: tuple[float, ...]
+    plain: float
 
     @property
     def relative(self) -> tuple[float, ...]:
@@ -48,7 +49,7 @@ class Collected:
     Attributes:
         confidences: (S, exits - 1), float64.
         scores: (S, exits), float64: what the metric says; ``None`` where none was asked for.
-        costs: Of a sample, the first of the loader.
+        costs: Of a sample, the mean of the first batch.
     """
 
     confidences: Tensor
@@ -103,18 +104,17 @@ def split_batch(batch: Any) -> tuple[Call, Any]:
 
 
 def exit_costs(model: nn.Module, given: Call, exits: tuple[int, ...]) -> ExitCosts:
-    """Count what the first sample of a batch costs at each exit: once to the stack, its cycles, a tail an exit.
+    """Count what a sample costs at each exit: once to the stack, its cycles, a tail at each exit that it reaches.
 
     The products of two activations in attention count (`cycledistill.cost.Macs.total`).
     """
     args, kwargs = given
-    first = next(leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor) and leaf.ndim)
-    batch = first.shape[0]
-    one = tree_map_only(Tensor, lambda x: x[:1] if x.ndim and x.shape[0] == batch else x, (args, kwargs))
-    report = cost(model, one[1] if kwargs and not args else one[0], exits[-1])
-    fixed = tuple(report.exits[each - 1].total for each in exits)
-    macs = tuple(each + place * report.after.total for place, each in enumerate(fixed))
-    return ExitCosts(macs, fixed, report.exits[0].total)
+    named = dict(zip(argument_names(model), args, strict=False)) | kwargs if args and kwargs else kwargs
+    report = cost(model, named or args, exits[-1])
+    batch = next(len(leaf) for leaf in tree_leaves(given) if isinstance(leaf, Tensor) and leaf.ndim)
+    fixed = tuple(report.exits[each - 1].total / batch for each in exits)
+    macs = tuple(each + place * report.after.total / batch for place, each in enumerate(fixed))
+    return ExitCosts(macs, fixed, report.exits[0].total / batch)
 
 
 def _measured(metric: Metric, outputs: list[Any], target: Any, batch: int, device: torch.device) -> Tensor:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from cycledistill.adaptive.calibration import Calibration, choose_thresholds
 from cycledistill.adaptive.confidence import Confidence, check_confidence, confidence_of
 from cycledistill.adaptive.curve import Curve, sweep
-from cycledistill.adaptive.data import Metric, collect, top_1
+from cycledistill.adaptive.data import Metric, collect, exit_costs, top_1
 from cycledistill.adaptive.forward import AdaptiveForward
 from cycledistill.cycle.handle import Cyclic, ModelCall
 from cycledistill.errors import StackError
+from cycledistill.inputs import Call
 from cycledistill.plugin.install import check_module, handle_of
-from cycledistill.plugin.torch_private import is_compiled, tree_leaves
+from cycledistill.plugin.torch_private import is_compiled, tree_leaves, tree_map_only
 
 
 class AdaptiveExit(nn.Module):
@@ -81,6 +82,7 @@ class AdaptiveExit(nn.Module):
         self.model = model
         self.threshold = threshold
         self._forward = AdaptiveForward(self._cyclic, self.exits)
+        self._last: tuple[Call, Tensor] | None = None
         self.training = model.training  # not self.train(), which would change layers inside
 
     @property
@@ -113,6 +115,8 @@ class AdaptiveExit(nn.Module):
         def until_sure(call: ModelCall) -> Any:
             outputs, places = self._forward.until_sure(call, self._sure)
             reached.append(torch.tensor(self.exits, device=places.device)[places])
+            shapes = tree_map_only(Tensor, lambda x: x.detach().to("meta"), (call.args, call.kwargs))
+            self._last = shapes, places
             return outputs
 
         outputs = self._driven_by(until_sure, args, kwargs)
@@ -134,6 +138,18 @@ class AdaptiveExit(nn.Module):
         before = (None, *outputs)
         values = [self._confidence(*both) for both in zip(outputs[:-1], before, strict=False)]
         return torch.stack([each.double() for each in values], 1) if values else torch.zeros(_rows_in(outputs[0]), 0)
+
+    def mean_cost(self) -> float:
+        """Mean cost of a sample of the last call, as a multiple of the whole model at one cycle, in counted MACs.
+
+        Raises:
+            ValueError: Nothing was called yet.
+        """
+        if self._last is None:
+            raise ValueError("mean_cost() is that of the last call, and there was none: call the adaptive model first")
+        given, places = self._last
+        costs = torch.tensor(exit_costs(self.model, given, self.exits).relative, dtype=torch.float64)
+        return float(costs[places.cpu()].mean())
 
     def calibrate(self, loader: Iterable[Any], budget: float) -> Calibration:
         """Find thresholds for a mean cost on held-out data, and set them.
