@@ -35,7 +35,7 @@ class Calibration:
 
     def __str__(self) -> str:
         lines = [
-            f"budget {self.budget:.3f}, mean cost {self.cost:.3f} of one cycle ({self.macs / 1e9:.4f} GMACs), "
+            f"budget {self.budget:.3f}, mean cost {self.cost:.3f} of one cycle ({self.macs / 1e9:.4g} GMACs), "
             f"{self.samples} samples",
             f"{'exit':>6}{'threshold':>12}{'share':>9}",
         ]
@@ -94,12 +94,16 @@ def places_of(confidences: Tensor, threshold: tuple[float, ...]) -> Tensor:
 
 
 def _thresholds_of(confidences: Tensor, shares: Tensor) -> tuple[float, ...]:
-    """Thresholds by which these shares of the samples leave at each exit, as far as confidences tell them apart."""
+    """Thresholds by which these shares of the samples leave at each exit, as far as confidences tell them apart.
+
+    Samples that are too many, for they tie, or too few, for they are never sure, are made up for at the next exit.
+    """
     left = torch.ones(len(confidences), dtype=torch.bool)
     threshold = []
-    for column, share in zip(confidences.unbind(1), shares[:-1].tolist(), strict=True):
+    for column, share in zip(confidences.unbind(1), shares.cumsum(0)[:-1].tolist(), strict=True):
         known = column[left & ~column.isnan()]
-        count = min(round(share * len(column)), len(known))
+        due = round(share * len(column)) - int((~left).sum())
+        count = min(max(due, 0), len(known))
         least = float(known.topk(count).values[-1]) if count else math.inf
         left &= ~(column >= least)
         threshold.append(least)

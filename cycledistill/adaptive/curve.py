@@ -55,7 +55,7 @@ class Curve:
             name = "adaptive" if row.fixed is None else f"exit {row.fixed}"
             percent = "".join(f"{100 * share:>7.1f}%" for share in row.shares)
             threshold = ", ".join(f"{each:.4f}" for each in row.threshold)
-            numbers = f"{row.cost:>8.3f}{row.macs / 1e9:>10.4f}{row.accuracy:>10.4f}"
+            numbers = f"{row.cost:>8.3f}{row.macs / 1e9:>10.4g}{row.accuracy:>10.4f}"
             lines.append(f"{name:<12}{numbers}{percent}   {threshold}".rstrip())
         return "\n".join([*lines, f"{self.samples} samples; cost is a multiple of the whole model at one cycle"])
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.adaptive.confidence import scores_of
-from cycledistill.cost.report import cost
+from cycledistill.cost.report import count_exits
 from cycledistill.inputs import Call, call_of
 from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
-from cycledistill.stack.probe import argument_names
 
 if TYPE_CHECKING:
     from cycledistill.adaptive.exit import AdaptiveExit
@@ -108,13 +107,11 @@ def exit_costs(model: nn.Module, given: Call, exits: tuple[int, ...]) -> ExitCos
 
     The products of two activations in attention count (`cycledistill.cost.Macs.total`).
     """
-    args, kwargs = given
-    named = dict(zip(argument_names(model), args, strict=False)) | kwargs if args and kwargs else kwargs
-    report = cost(model, named or args, exits[-1])
+    after, exits_alone = count_exits(model, given, exits[-1])
     batch = next(len(leaf) for leaf in tree_leaves(given) if isinstance(leaf, Tensor) and leaf.ndim)
-    fixed = tuple(report.exits[each - 1].total / batch for each in exits)
-    macs = tuple(each + place * report.after.total / batch for place, each in enumerate(fixed))
-    return ExitCosts(macs, fixed, report.exits[0].total / batch)
+    fixed = tuple(exits_alone[each - 1].total / batch for each in exits)
+    macs = tuple(each + place * after.total / batch for place, each in enumerate(fixed))
+    return ExitCosts(macs, fixed, exits_alone[0].total / batch)
 
 
 def _measured(metric: Metric, outputs: list[Any], target: Any, batch: int, device: torch.device) -> Tensor:

@@ -46,10 +46,6 @@ class AdaptiveExit(nn.Module):
             each; within [0, 1] for the named confidences, ``math.inf`` for an exit that none may leave at. ``None``:
             `calibrate` will set it.
 
-    Attributes:
-        exits: As given.
-        confidence: As given.
-
     Raises:
         StackError: The model is not wrapped, or something of it cannot be served: a data-parallel or compiled model, an
             hourglass, a model in training mode, one whose samples depend on each other. The text says what to do.
@@ -76,14 +72,24 @@ class AdaptiveExit(nn.Module):
     ) -> None:
         super().__init__()
         self._cyclic = _servable(model)
-        self.exits = _checked_exits(exits)
+        self._exits = _checked_exits(exits)
         check_confidence(confidence)
-        self.confidence = confidence
+        self._confidence = confidence
         self.model = model
         self.threshold = threshold
         self._forward = AdaptiveForward(self._cyclic, self.exits)
         self._last: tuple[Call, Tensor] | None = None
         self.training = model.training  # not self.train(), which would change layers inside
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """The cycles that samples may leave after."""
+        return self._exits
+
+    @property
+    def confidence(self) -> str | Confidence:
+        """How sure an output is: a name, or a callable."""
+        return self._confidence
 
     @property
     def threshold(self) -> tuple[float, ...] | None:
@@ -136,7 +142,7 @@ class AdaptiveExit(nn.Module):
     def confidences(self, outputs: Sequence[Any]) -> Tensor:
         """The confidence at every exit but the last, (B, exits - 1), of what `outputs_at_exits` returned."""
         before = (None, *outputs)
-        values = [self._confidence(*both) for both in zip(outputs[:-1], before, strict=False)]
+        values = [self._confidence_of(*both) for both in zip(outputs[:-1], before, strict=False)]
         return torch.stack([each.double() for each in values], 1) if values else torch.zeros(_rows_in(outputs[0]), 0)
 
     def mean_cost(self) -> float:
@@ -212,17 +218,19 @@ class AdaptiveExit(nn.Module):
         """The settings, for ``print``."""
         return f"exits={self.exits}, confidence={self.confidence!r}, threshold={self._threshold}"
 
-    def _confidence(self, output: Any, before: Any) -> Tensor:
+    def _confidence_of(self, output: Any, before: Any) -> Tensor:
         return confidence_of(self.confidence, output, before, _rows_in(output))
 
     def _sure(self, place: int, output: Any, before: Any) -> Tensor:
         """Which samples leave at an exit; a confidence that is NaN is below every threshold."""
         assert self._threshold is not None
-        return self._confidence(output, before) >= self._threshold[place]
+        return self._confidence_of(output, before) >= self._threshold[place]
 
     def _driven_by(self, driver: Callable[[ModelCall], Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self.model.training:
             raise StackError("the model is in training mode, where all samples run all cycles: call model.eval() first")
+        if handle_of(self.model, "cyclic") is not self._cyclic:
+            raise StackError("the model was unwrapped, or wrapped again, since: make a new AdaptiveExit of it")
         with self._cyclic.driven_by(driver):
             return self.model(*args, **kwargs)
 

@@ -136,11 +136,20 @@ class _Rows:
 
 
 def take_rows(whole: Tensor, axis: int, rows: Tensor) -> Tensor:
-    """The samples at ``rows`` of a tensor, and of what plug-ins marked on it."""
+    """The samples at ``rows`` of a tensor, and of what plug-ins marked on it.
+
+    Raises:
+        Mixed: Something else is left on it as an attribute, of which it is not known what belongs to which sample.
+    """
     taken = whole.index_select(axis, rows)
     for name, mark in vars(whole).items():
         if name.startswith(MARK):
             setattr(taken, name, mark.of_samples(rows))
+        elif not name.startswith("_dynamo"):
+            raise Mixed(
+                f"a tensor {tuple(whole.shape)} has an attribute {name!r} of its own, which rows of it would not have: "
+                "hand that on as an argument, so that AdaptiveExit sees whether it belongs to samples"
+            )
     return taken
 
 
