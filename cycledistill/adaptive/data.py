@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,24 @@ from cycledistill.cost.report import count_exits
 from cycledistill.inputs import Call, call_of
 from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
 
-if TYPE_CHECKING:
-    from cycledistill.adaptive.exit import AdaptiveExit
-
 Metric = Callable[[Any, Any], Tensor]
 """From an output and the target of a batch to a number a sample, (B,)."""
+
+
+class ManyExits(Protocol):
+    """A model that answers for all samples at every exit, and how sure the answers are: `AdaptiveExit`."""
+
+    model: nn.Module
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        """The numbers of cycles."""
+
+    def outputs_at_exits(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """One output an exit."""
+
+    def confidences(self, outputs: Sequence[Any]) -> Tensor:
+        """(B, exits - 1)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ def top_1(output: Any, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def collect(adaptive: AdaptiveExit, loader: Iterable[Any], metric: Metric | None = None) -> Collected:
+def collect(adaptive: ManyExits, loader: Iterable[Any], metric: Metric | None = None) -> Collected:
     """Run every batch of a loader to the last exit.
 
     Raises:

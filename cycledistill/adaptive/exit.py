@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,9 @@ class AdaptiveExit(nn.Module):
         threshold: A sample leaves where its confidence is at least this: one number for all exits but the last, or one
             each; within [0, 1] for the named confidences, ``math.inf`` for an exit that none may leave at. ``None``:
             `calibrate` will set it.
+        compile: Compile the model's part of a call: one graph to the first exit, one for each number of cycles between
+            exits, with any number of rows. A mapping gives options of ``torch.compile``, such as ``{"mode": ...}``.
+            Confidence, the choice of rows and `calibrate` run as they are.
 
     Raises:
         StackError: The model is not wrapped, or something of it cannot be served: a data-parallel or compiled model, an
@@ -69,6 +72,8 @@ class AdaptiveExit(nn.Module):
         exits: Sequence[int] = (1, 2, 3),
         confidence: str | Confidence = "probability",
         threshold: float | Sequence[float] | None = None,
+        *,
+        compile: bool | Mapping[str, Any] = False,
     ) -> None:
         super().__init__()
         self._cyclic = _servable(model)
@@ -77,7 +82,7 @@ class AdaptiveExit(nn.Module):
         self._confidence = confidence
         self.model = model
         self.threshold = threshold
-        self._forward = AdaptiveForward(self._cyclic, self.exits)
+        self._forward = AdaptiveForward(self._cyclic, self.exits, _checked_options(compile))
         self._last: tuple[Call, Tensor] | None = None
         self.training = model.training  # not self.train(), which would change layers inside
 
@@ -273,6 +278,15 @@ def _servable(model: nn.Module) -> Cyclic:
 
 
 _SHARDED = {"FullyShardedDataParallel", "FSDPModule"}
+
+
+def _checked_options(given: bool | Mapping[str, Any]) -> dict[str, Any] | None:
+    """Options of `torch.compile`, or ``None`` where nothing is compiled."""
+    if isinstance(given, bool):
+        return {} if given else None
+    if not isinstance(given, Mapping) or "fullgraph" in given:
+        raise ValueError(f"compile={given!r}: True, False, or options of torch.compile without fullgraph are expected")
+    return dict(given)
 
 
 def _checked_exits(exits: Sequence[int]) -> tuple[int, ...]:

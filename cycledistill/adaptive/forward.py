@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cycledistill.adaptive import samples
+from cycledistill.adaptive.compiled import CompiledSteps, CompiledWalk, Template
 from cycledistill.adaptive.samples import Axes, Layout, Mixed
 from cycledistill.cycle.handle import Cyclic, ModelCall
 from cycledistill.cycle.recording import Recording
@@ -29,35 +30,39 @@ Stop = Callable[[int, Any, Any], Tensor]
 
 @dataclass(frozen=True)
 class Trial:
-    """A forward of a few samples, at every exit: what it recorded, and its outputs."""
+    """A forward of a few samples, at every exit: what it recorded, its parts at the first exit, and its outputs."""
 
     inputs: Axes
     rows: Tensor
     recording: Recording
+    parts: list[Snapshot]
     outputs: tuple[Any, ...]
 
 
 class AdaptiveForward:
     """Runs a wrapped model's forward at ``exits``, and lets samples go where they are sure."""
 
-    def __init__(self, cyclic: Cyclic, exits: tuple[int, ...]) -> None:
-        self.cyclic, self.exits = cyclic, exits
+    def __init__(self, cyclic: Cyclic, exits: tuple[int, ...], compiling: dict[str, Any] | None) -> None:
+        self.cyclic, self.exits, self.compiling = cyclic, exits, compiling
         self._layouts: dict[Any, tuple[Axes, Layout]] = {}
+        self._templates: dict[Any, Template] = {}
+        self._steps: CompiledSteps | None = None
 
     def until_sure(self, call: ModelCall, stop: Stop) -> tuple[Any, Tensor]:
         """The outputs, each sample's at its exit, and the places of these among the exits, (B,) int64."""
         batch, guesses = batch_of(call)
         kind = samples.form_of(Snapshot((call.args, call.kwargs)), guesses[0], batch)
         known = self._layouts.get(kind)
-        trials = self._trials(call, batch, guesses) if known is None and batch > 1 else []
-        walk = _Walk(self.cyclic, call, batch)
+        needed = known is None and (batch > 1 or self.compiling is not None)
+        trials = self._trials(call, batch, guesses) if needed else []
+        walk = self._walk(call, batch, kind, trials)
         ids, before, found = walk.ids, None, []
         reached = torch.zeros_like(ids)
         for place, output in enumerate(walk.outputs(self.exits)):
             samples.check_outputs(output, len(ids))
             if trials and known is None:
-                known = self._layouts[kind] = _settle(trials, walk.recording, output, batch)
-            elif known is not None and place == 0 and not known[1].fits(walk.recording, batch):
+                known = self._layouts[kind] = _settle(trials, walk.parts(), output, batch)
+            elif known is not None and place == 0 and not known[1].fits(walk.parts(), batch):
                 del self._layouts[kind]  # the model was set otherwise since
                 return self.until_sure(call, stop)
             reached[ids] = place
@@ -79,6 +84,16 @@ class AdaptiveForward:
             _check_outputs_of(trials, known, outputs, reached)
         return outputs, reached
 
+    def _walk(self, call: ModelCall, batch: int, kind: Any, trials: list[Trial]) -> _Walk | CompiledWalk:
+        if self.compiling is None:
+            return _Walk(self.cyclic, call, batch)
+        if self._steps is None:
+            self._steps = CompiledSteps(self.cyclic, self.exits, call, self.compiling)
+        if trials:
+            self._templates[kind] = Template.of(trials[0].recording, trials[0].parts[-1])
+        ids = torch.arange(batch, device=_first_tensor(call).device)
+        return CompiledWalk(self._steps, call, ids, self._templates[kind])
+
     def at_all(self, call: ModelCall) -> list[Any]:
         """The outputs of all samples at every exit."""
         batch, _ = batch_of(call)
@@ -91,20 +106,24 @@ class AdaptiveForward:
         """Forwards of a few samples, one for each guess of what in the inputs belongs to samples, where it runs."""
         # Never as many as the batch has, and never one, which models may squeeze away. Not in order, so that it shows
         # where rows are looked up in a table that is as long as the batch.
-        few = [1, 0, 1] if batch == 2 else [batch - 1, 0]
+        few = [1, 0, 1] if batch == 2 else [batch - 1, 0]  # [0, 0] of one
         rows = torch.tensor(few, device=_first_tensor(call).device)
         done: list[Trial] = []
+        for leaf in tree_leaves((call.args, call.kwargs)):
+            samples.check_attributes("a tensor that the model is called with", leaf)
         for axes in guesses:
             walk = _Walk(self.cyclic, samples.take_inputs(call, axes, rows), len(rows))
             try:
-                outputs = tuple(walk.outputs(self.exits))
+                steps = walk.outputs(self.exits)
+                first, parts = next(steps), walk.parts()
+                outputs = (first, *steps)
             except Exception:  # a table that all samples share, cut to a few rows, fails anywhere inside the model
                 if axes is guesses[-1] and not done:
                     raise
                 continue
             finally:
                 self.cyclic.recorder.running = None
-            done.append(Trial(axes, rows, walk.recording, outputs))
+            done.append(Trial(axes, rows, walk.recording, parts, outputs))
         return done
 
 
@@ -120,6 +139,11 @@ class _Walk:
     def recording(self) -> Recording:
         assert self._replay is not None
         return self._replay.recording
+
+    def parts(self) -> list[Snapshot]:
+        """What was recorded."""
+        assert self._replay is not None
+        return samples.parts_of(self._replay)
 
     def outputs(self, exits: tuple[int, ...]) -> Iterator[Any]:
         """The outputs at the exits, of the samples that still go on when each is asked for."""
@@ -168,11 +192,12 @@ def _first_tensor(call: ModelCall) -> Tensor:
     raise TypeError("the model was called without a tensor: AdaptiveExit takes the batch from the first one")
 
 
-def _settle(trials: list[Trial], recording: Recording, output: Any, batch: int) -> tuple[Axes, Layout]:
+def _settle(trials: list[Trial], parts: list[Snapshot], output: Any, batch: int) -> tuple[Axes, Layout]:
     """The first trial whose samples are what they are in the batch says where the batch is."""
     for trial in trials:
         try:
-            layout = samples.compare(recording, trial.recording, batch, trial.rows)
+            names = samples.names_of(trial.recording)
+            layout = samples.compare(parts, trial.parts, names, batch, trial.rows)
             _check_rows(samples.rows_of_output(output, trial.rows), trial.outputs[0])
         except Mixed:
             if trial is trials[-1]:

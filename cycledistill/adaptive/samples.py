@@ -9,7 +9,7 @@ values are compared as well: a row that is another there depends on its neighbou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,12 @@ from cycledistill.cycle.recording import Recording
 from cycledistill.cycle.replay import Replay
 from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, same_value
 from cycledistill.errors import StackError
-from cycledistill.plugin.torch_private import keystr, tree_flatten, tree_leaves_with_path, tree_unflatten
+from cycledistill.plugin.torch_private import (
+    keystr,
+    tree_flatten,
+    tree_leaves_with_path,
+    tree_unflatten,
+)
 
 Axes = tuple[int | None, ...]
 """For each leaf of a value: which of its axes is the batch; ``None`` for what all samples share; or `UNUSED`."""
@@ -51,61 +56,67 @@ class Layout:
     axes: tuple[Axes, ...]
     forms: tuple[Any, ...]
 
-    def fits(self, recording: Recording, batch: int) -> bool:
-        """Whether another recording, of ``batch`` samples, has the same parts."""
-        parts = list(parts_of(recording))
+    def fits(self, parts: Sequence[Snapshot], batch: int) -> bool:
+        """Whether the parts of another recording, of ``batch`` samples, are the same."""
         return len(parts) == len(self.axes) and all(
-            form_of(part, axes, batch) == form
-            for (_, part, _), axes, form in zip(parts, self.axes, self.forms, strict=True)
+            form_of(part, axes, batch) == form for part, axes, form in zip(parts, self.axes, self.forms, strict=True)
         )
 
 
-def parts_of(recording: Recording) -> Iterator[tuple[str, Snapshot, set[int]]]:
-    """What further cycles and tails need of a recording: its name, its content, the leaves that are not needed."""
+def parts_of(replay: Replay) -> list[Snapshot]:
+    """What further cycles and tails need of a forward, in the order of `names_of`."""
+    parts = []
+    for early in replay.recording.early:
+        parts += [early.output, *(content for _, content in early.filled)]
+    return [*parts, *(call.given for call in replay.recording.calls), replay.outputs[-1]]
+
+
+def names_of(recording: Recording) -> list[tuple[str, set[int]]]:
+    """The parts in words, and the leaves of each that nothing needs any more."""
+    names: list[tuple[str, set[int]]] = []
     for early in recording.early:
-        yield "what a module before the stack returned", early.output, set()
-        for _, content in early.filled:
-            yield "what a module before the stack put into a list or a dict", content, set()
-    for index, call in enumerate(recording.calls):
-        yield f"what block {index} takes", call.given, call.state_leaves()
-    yield "the tokens", recording.outputs[-1], set()
+        names.append(("what a module before the stack returned", set()))
+        names += [("what a module before the stack put into a list or a dict", set())] * len(early.filled)
+    names += [(f"what block {index} takes", call.state_leaves()) for index, call in enumerate(recording.calls)]
+    return [*names, ("what the stack returned", set())]
 
 
-def compare(whole: Recording, few: Recording, batch: int, rows: Tensor) -> Layout:
-    """Find the batch in ``whole``, of ``batch`` samples, by a recording of the samples at ``rows`` alone.
+def compare(
+    parts: Sequence[Snapshot], few: Sequence[Snapshot], names: Sequence[tuple[str, set[int]]], batch: int, rows: Tensor
+) -> Layout:
+    """Find the batch in the parts of a forward of ``batch`` samples, by those of the samples at ``rows`` alone.
 
     Raises:
         Mixed: Something changes with the batch in another way than by one row a sample.
     """
-    parts, others = list(parts_of(whole)), list(parts_of(few))
-    if len(parts) != len(others):
+    if len(parts) != len(few):
         raise Mixed(f"the model's forward calls other modules for {len(rows)} samples than for {batch}. {_WHY}")
     axes = tuple(
         _axes_of(name, part, other, batch, rows, unused)
-        for (name, part, unused), (_, other, _) in zip(parts, others, strict=True)
+        for (name, unused), part, other in zip(names, parts, few, strict=True)
     )
-    forms = tuple(form_of(part, each, batch) for (_, part, _), each in zip(parts, axes, strict=True))
-    return Layout(axes, forms)
+    return Layout(axes, tuple(form_of(part, each, batch) for part, each in zip(parts, axes, strict=True)))
 
 
 def take_samples(replay: Replay, layout: Layout, rows: Tensor) -> None:
     """Let further cycles and tails go on with the samples at ``rows`` of those that ran so far."""
     replay.check_state()
     guards.check_unchanged_arguments(replay.recording.path, replay.recording.calls)
-    recording, taken = replay.recording, _Rows(rows)
-    axes = iter(layout.axes)
+    recording = replay.recording
+    taken = iter(take_parts(parts_of(replay), layout, rows))
     recording.early = [
-        EarlyCall(
-            early.key,
-            taken.of(early.output, next(axes)),
-            [(position, taken.of(content, next(axes))) for position, content in early.filled],
-        )
+        EarlyCall(early.key, next(taken), [(position, next(taken)) for position, _ in early.filled])
         for early in recording.early
     ]
     for call in recording.calls:
-        call.given = taken.of(call.given, next(axes))
-        call.objects = [ObjectSnapshot(each.owner) for each in call.objects]
-    replay.outputs = [*replay.outputs[:-1], taken.of(replay.outputs[-1], next(axes))]
+        call.given = next(taken)
+    replay.outputs = [*replay.outputs[:-1], next(taken)]
+
+
+def take_parts(parts: Sequence[Snapshot], layout: Layout, rows: Tensor) -> list[Snapshot]:
+    """The samples at ``rows`` of every part."""
+    taken = _Rows(rows)
+    return [taken.of(part, axes) for part, axes in zip(parts, layout.axes, strict=True)]
 
 
 def take_inputs(call: ModelCall, axes: Axes, rows: Tensor) -> ModelCall:
@@ -136,21 +147,26 @@ class _Rows:
 
 
 def take_rows(whole: Tensor, axis: int, rows: Tensor) -> Tensor:
-    """The samples at ``rows`` of a tensor, and of what plug-ins marked on it.
-
-    Raises:
-        Mixed: Something else is left on it as an attribute, of which it is not known what belongs to which sample.
-    """
+    """The samples at ``rows`` of a tensor, and of what plug-ins marked on it."""
     taken = whole.index_select(axis, rows)
     for name, mark in vars(whole).items():
         if name.startswith(MARK):
             setattr(taken, name, mark.of_samples(rows))
-        elif not name.startswith("_dynamo"):
-            raise Mixed(
-                f"a tensor {tuple(whole.shape)} has an attribute {name!r} of its own, which rows of it would not have: "
-                "hand that on as an argument, so that AdaptiveExit sees whether it belongs to samples"
-            )
     return taken
+
+
+def check_attributes(name: str, leaf: Any) -> None:
+    """Refuse a tensor with attributes of its own, of which it is not known what belongs to which sample.
+
+    Raises:
+        Mixed: It has some, other than those of plug-ins.
+    """
+    for attribute in vars(leaf) if isinstance(leaf, Tensor) else ():
+        if not attribute.startswith((MARK, "_dynamo")):
+            raise Mixed(
+                f"{name} has an attribute {attribute!r} of its own, which rows of it would not have: hand that on as "
+                "an argument, so that AdaptiveExit sees whether it belongs to samples"
+            )
 
 
 def _axes_of(name: str, part: Snapshot, other: Snapshot, batch: int, rows: Tensor, unused: set[int]) -> Axes:
@@ -184,6 +200,7 @@ def _axis_of(name: str, leaf: Any, few: Any, batch: int, rows: Tensor) -> int | 
     axis = changed[0]
     if leaf.shape[axis] != batch or few.shape[axis] != len(rows):
         raise Mixed(_shapes(name, leaf, few, batch, rows))
+    check_attributes(name, few)
     check_same(name, leaf.index_select(axis, rows), few)
     return axis
 
@@ -289,7 +306,9 @@ def form_of(part: Snapshot, axes: Axes, batch: int) -> Any:
 
 
 def _shape(leaf: Any, axis: int | None, batch: int) -> Any:
-    if axis == UNUSED or not isinstance(leaf, Tensor):
+    if axis == UNUSED:
+        return None
+    if not isinstance(leaf, Tensor):
         return leaf if isinstance(leaf, (int, float, str, type(None))) else type(leaf)
     shape: list[Any] = [*leaf.shape, leaf.dtype]
     if axis is not None:

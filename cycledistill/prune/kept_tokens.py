@@ -6,7 +6,7 @@ whoever calls: the model, a further cycle, or the recomputation of a checkpoint 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -47,7 +47,11 @@ class KeptTokens:
 
     def of_samples(self, rows: Tensor) -> KeptTokens:
         """What is kept of the samples at ``rows`` (n,) of the batch: the mark of a tensor that holds these alone."""
-        return replace(self, index=self.index.index_select(0, rows), taken=[])
+        return self.of_index(self.index.index_select(0, rows))
+
+    def of_index(self, index: Tensor) -> KeptTokens:
+        """The same of other samples, whose kept tokens are ``index`` (n, k)."""
+        return KeptTokens(index, self.first, self.total, self.block, self.again)
 
     def all_index(self) -> Tensor:
         """(B, first + k): every kept token, the first ones included, among all ``total`` of the full grid."""

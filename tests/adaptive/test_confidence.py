@@ -69,7 +69,5 @@ def test_a_callable_that_returns_no_number_a_sample_is_refused(returned: Any) ->
     def surely(output: Tensor) -> Any:
         return returned
 
-    with pytest.raises(
-        TypeError, match=r"one real number a sample is expected, a tensor \(2,\), and 'surely'"
-    ):
+    with pytest.raises(TypeError, match=r"one real number a sample is expected, a tensor \(2,\), and 'surely'"):
         confidence_of(surely, torch.zeros(2, 5), None, 2)
