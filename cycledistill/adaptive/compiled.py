@@ -139,7 +139,7 @@ class CompiledWalk:
 
     def __init__(self, steps: CompiledSteps, call: ModelCall, ids: Tensor, template: Template) -> None:
         self._steps, self._call, self._template = steps, call, template
-        self._values: list[Any] = []
+        self._content: list[Any] = []
         self._marks: list[Tensor] = []
         self._inputs: Axes = ()
         self._layout: Layout | None = None
@@ -148,17 +148,17 @@ class CompiledWalk:
 
     def parts(self) -> list[Snapshot]:
         """What was recorded."""
-        return [Snapshot(value) for value in self._values]
+        return [Snapshot(value) for value in self._content]
 
     def outputs(self, exits: tuple[int, ...]) -> Iterator[Any]:
         """The outputs at the exits, of the samples that still go on when each is asked for."""
-        output, self._values, self._marks = self._steps.first(self._call.args, self._call.kwargs, self._template)
+        output, self._content, self._marks = self._steps.first(self._call.args, self._call.kwargs, self._template)
         yield output
         for before, each in pairwise(exits):
             output, tokens = self._steps.later(
-                self._call.args, self._call.kwargs, self._template, self._values, self._marks, each - before
+                self._call.args, self._call.kwargs, self._template, self._content, self._marks, each - before
             )
-            self._values = [*self._values[:-1], tokens]
+            self._content = [*self._content[:-1], tokens]
             yield samples.rows_of_output(output, self.ids.new_zeros(1)) if self._alone else output
 
     def go_on_with(self, rows: Tensor, inputs: Axes, layout: Layout) -> None:
@@ -168,7 +168,7 @@ class CompiledWalk:
             rows = rows.expand(2)  # compilers make another graph for one row; this one runs twice in place of that
         taken = samples.take_parts(self.parts(), layout, rows)
         self._call = samples.take_inputs(self._call, inputs, rows)
-        self._values = [part.value() for part in taken]
+        self._content = [part.value() for part in taken]
         self._marks = [mark.index_select(0, rows) for mark in self._marks]
         for part, axes in zip(taken, layout.axes, strict=True):
             _mark_batch(part.leaves, axes)
