@@ -30,11 +30,13 @@ class TableViT(toys.ToyViT):
         self.length = length
         self.register_buffer("own", torch.randn(length, toys.DIM))
         self.embedding = nn.Embedding(length, toys.DIM) if embedded else None
+        self.of_samples = False
 
     def forward(self, x: Tensor, table: Tensor | None = None) -> Tensor:
         if table is None:
             table = self.own if self.embedding is None else self.embedding(torch.arange(self.length))
         x = self.embed(x)
+        table = x if self.of_samples else table
         for block in self.blocks:
             x = block(x, table)
         return self.head(self.norm(x).mean(1))
@@ -74,6 +76,27 @@ class MixingBlock(toys.Block):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) - 0.5 * x.mean(0, keepdim=True)
+
+
+class LateMixingBlock(toys.Block):
+    """Mixes samples in further cycles alone, which it tells by a mark in its first channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        again = x[..., :1] > 0.5
+        y = super().forward(x) + 5 * x.mean(0, keepdim=True) * again
+        return torch.cat([torch.ones_like(y[..., :1]), y[..., 1:]], -1)
+
+
+class LateMixingViT(toys.ToyViT):
+    def __init__(self) -> None:
+        super().__init__(1, block=LateMixingBlock)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = torch.cat([torch.zeros_like(x[..., :1]), x[..., 1:]], -1)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x).mean(1))
 
 
 class FoldingViT(toys.ToyViT):

@@ -250,18 +250,41 @@ def test_a_batchnorm_left_in_training_is_refused() -> None:
 
 
 def test_a_model_that_is_set_otherwise_later_is_looked_at_again() -> None:
-    """The table of the blocks grows from one row to the length of the batch."""
-    model = wrapped(models.TableViT, length=1)
+    """What its blocks take beside the tokens is a shared table, then one a sample, then shared again."""
+    model = wrapped(models.TableViT, length=6)
     adaptive = AdaptiveExit(model, EXITS, wobble)
     with torch.no_grad():
-        for length in (1, 6):
-            model.own = torch.randn(length, toys.DIM).double()
+        for of_samples in (False, True, False):
+            model.of_samples = of_samples
             truth = fixed(model, EXITS, images())
             models.spread(adaptive, truth)
             outputs, exits = adaptive(images(), return_exits=True)
             assert len(set(exits.tolist())) == 3
             expected = torch.stack([truth[each - 1][row] for row, each in enumerate(exits.tolist())])
             torch.testing.assert_close(outputs, expected, rtol=ROUNDING, atol=ROUNDING)
+
+
+def test_samples_that_mix_in_later_cycles_alone_are_refused() -> None:
+    model = wrapped(models.LateMixingViT)
+    leave = torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0, 0.0])  # the first and the last, which are tried alone, go on
+    with torch.no_grad(), pytest.raises(Mixed, match="the model's output is another for some samples alone"):
+        AdaptiveExit(model, (1, 2), lambda output: leave, threshold=0.5)(images())
+
+
+def test_agreement_is_with_the_exit_before_of_the_same_sample() -> None:
+    model, exits = wrapped(), (1, 2, 3, 4, 5)
+    adaptive = AdaptiveExit(model, exits, "agreement")
+    x = images(30)
+    with torch.no_grad():
+        truth = fixed(model, exits, x)
+        values = adaptive.confidences(truth)
+        threshold = [float("inf"), *(float(column.sort().values[14:16].mean()) for column in values[:, 1:].unbind(1))]
+        adaptive.threshold = threshold
+        outputs, reached = adaptive(x, return_exits=True)
+    places = [next((place for place in range(4) if row[place] >= threshold[place]), 4) for row in values.tolist()]
+    assert reached.tolist() == [exits[place] for place in places] and len(set(places)) > 2
+    expected = torch.stack([truth[place][row] for row, place in enumerate(places)])
+    torch.testing.assert_close(outputs, expected, rtol=ROUNDING, atol=ROUNDING)
 
 
 @pytest.mark.slow
