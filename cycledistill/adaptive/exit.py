@@ -232,6 +232,8 @@ class AdaptiveExit(nn.Module):
         return self._confidence_of(output, before) >= self._threshold[place]
 
     def _driven_by(self, driver: Callable[[ModelCall], Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if torch.compiler.is_compiling():
+            raise StackError("an AdaptiveExit decides in Python which samples go on: AdaptiveExit(..., compile=True)")
         if self.model.training:
             raise StackError("the model is in training mode, where all samples run all cycles: call model.eval() first")
         if handle_of(self.model, "cyclic") is not self._cyclic:

@@ -56,12 +56,13 @@ class AdaptiveForward:
         needed = known is None and (batch > 1 or self.compiling is not None)
         trials = self._trials(call, batch, guesses) if needed else []
         walk = self._walk(call, batch, kind, trials)
-        ids, before, found = walk.ids, None, []
+        ids, before, found, rounding = walk.ids, None, [], 0.0
         reached = torch.zeros_like(ids)
         for place, output in enumerate(walk.outputs(self.exits)):
             samples.check_outputs(output, len(ids))
             if trials and known is None:
-                known = self._layouts[kind] = _settle(trials, walk.parts(), output, batch)
+                rounding = samples.rounding_of(call.model, ids.device)
+                known = _settle(trials, walk.parts(), output, batch, rounding)
             elif known is not None and place == 0 and not known[1].fits(walk.parts(), batch):
                 del self._layouts[kind]  # the model was set otherwise since
                 return self.until_sure(call, stop)
@@ -80,8 +81,9 @@ class AdaptiveForward:
                 walk.go_on_with(go_on, *known)
             before = output
         outputs = samples.put_together(found)
-        if trials:
-            _check_outputs_of(trials, known, outputs, reached)
+        if trials and known is not None:
+            _check_outputs_of(trials, known[0], outputs, reached, rounding)
+            self._layouts[kind] = known  # not before: what is refused must be refused again
         return outputs, reached
 
     def _walk(self, call: ModelCall, batch: int, kind: Any, trials: list[Trial]) -> _Walk | CompiledWalk:
@@ -192,13 +194,15 @@ def _first_tensor(call: ModelCall) -> Tensor:
     raise TypeError("the model was called without a tensor: AdaptiveExit takes the batch from the first one")
 
 
-def _settle(trials: list[Trial], parts: list[Snapshot], output: Any, batch: int) -> tuple[Axes, Layout]:
+def _settle(
+    trials: list[Trial], parts: list[Snapshot], output: Any, batch: int, rounding: float
+) -> tuple[Axes, Layout]:
     """The first trial whose samples are what they are in the batch says where the batch is."""
     for trial in trials:
         try:
             names = samples.names_of(trial.recording)
-            layout = samples.compare(parts, trial.parts, names, batch, trial.rows)
-            _check_rows(samples.rows_of_output(output, trial.rows), trial.outputs[0])
+            layout = samples.compare(parts, trial.parts, names, batch, trial.rows, rounding)
+            _check_rows(samples.rows_of_output(output, trial.rows), trial.outputs[0], rounding)
         except Mixed:
             if trial is trials[-1]:
                 raise
@@ -207,16 +211,16 @@ def _settle(trials: list[Trial], parts: list[Snapshot], output: Any, batch: int)
     raise AssertionError("a trial that failed was raised")
 
 
-def _check_outputs_of(trials: list[Trial], known: tuple[Axes, Layout] | None, outputs: Any, reached: Tensor) -> None:
+def _check_outputs_of(trials: list[Trial], inputs: Axes, outputs: Any, reached: Tensor, rounding: float) -> None:
     """Refuse rows, after all exits, that are others in the batch than in the trial: blocks mix samples."""
-    (trial,) = [each for each in trials if known is not None and each.inputs == known[0]]
+    (trial,) = [each for each in trials if each.inputs == inputs]
     for number, row in enumerate(trial.rows.tolist()):
         one = torch.tensor([number], device=trial.rows.device)
         alone = samples.rows_of_output(trial.outputs[int(reached[row])], one)
-        _check_rows(samples.rows_of_output(outputs, trial.rows[number : number + 1]), alone)
+        _check_rows(samples.rows_of_output(outputs, trial.rows[number : number + 1]), alone, rounding)
 
 
-def _check_rows(whole: Any, few: Any) -> None:
+def _check_rows(whole: Any, few: Any, rounding: float) -> None:
     for a, b in zip(tree_leaves(whole), tree_leaves(few), strict=True):
         if isinstance(a, Tensor):
-            samples.check_same("the model's output", a, b)
+            samples.check_same("the model's output", a, b, rounding)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cycledistill.cycle import guards
 from cycledistill.cycle.call import EarlyCall
@@ -23,6 +23,7 @@ from cycledistill.cycle.recording import Recording
 from cycledistill.cycle.replay import Replay
 from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, same_value
 from cycledistill.errors import StackError
+from cycledistill.plugin.running import has_autocast
 from cycledistill.plugin.torch_private import (
     keystr,
     tree_flatten,
@@ -82,7 +83,12 @@ def names_of(recording: Recording) -> list[tuple[str, set[int]]]:
 
 
 def compare(
-    parts: Sequence[Snapshot], few: Sequence[Snapshot], names: Sequence[tuple[str, set[int]]], batch: int, rows: Tensor
+    parts: Sequence[Snapshot],
+    few: Sequence[Snapshot],
+    names: Sequence[tuple[str, set[int]]],
+    batch: int,
+    rows: Tensor,
+    rounding: float,
 ) -> Layout:
     """Find the batch in the parts of a forward of ``batch`` samples, by those of the samples at ``rows`` alone.
 
@@ -92,7 +98,7 @@ def compare(
     if len(parts) != len(few):
         raise Mixed(f"the model's forward calls other modules for {len(rows)} samples than for {batch}. {_WHY}")
     axes = tuple(
-        _axes_of(name, part, other, batch, rows, unused)
+        _axes_of(name, part, other, batch, rows, unused, rounding)
         for (name, unused), part, other in zip(names, parts, few, strict=True)
     )
     return Layout(axes, tuple(form_of(part, each, batch) for part, each in zip(parts, axes, strict=True)))
@@ -169,17 +175,19 @@ def check_attributes(name: str, leaf: Any) -> None:
             )
 
 
-def _axes_of(name: str, part: Snapshot, other: Snapshot, batch: int, rows: Tensor, unused: set[int]) -> Axes:
+def _axes_of(
+    name: str, part: Snapshot, other: Snapshot, batch: int, rows: Tensor, unused: set[int], rounding: float
+) -> Axes:
     if part.spec != other.spec:
         raise Mixed(f"{name} is put together otherwise for {len(rows)} samples than for {batch}. {_WHY}")
     named = tree_leaves_with_path(part.value())
     return tuple(
-        UNUSED if number in unused else _axis_of(f"{name}{_at(path)}", leaf, few, batch, rows)
+        UNUSED if number in unused else _axis_of(f"{name}{_at(path)}", leaf, few, batch, rows, rounding)
         for number, ((path, leaf), few) in enumerate(zip(named, other.leaves, strict=True))
     )
 
 
-def _axis_of(name: str, leaf: Any, few: Any, batch: int, rows: Tensor) -> int | None:
+def _axis_of(name: str, leaf: Any, few: Any, batch: int, rows: Tensor, rounding: float) -> int | None:
     """The axis of the batch in one leaf of the whole batch, of which ``few`` is that of some rows."""
     if not (isinstance(leaf, Tensor) and isinstance(few, Tensor)):
         hidden = objects_with_hidden_tensors([leaf])
@@ -195,18 +203,18 @@ def _axis_of(name: str, leaf: Any, few: Any, batch: int, rows: Tensor) -> int | 
     if leaf.ndim != few.ndim or len(changed) > 1:
         raise Mixed(_shapes(name, leaf, few, batch, rows))
     if not changed:
-        check_same(name, leaf, few)
+        check_same(name, leaf, few, rounding)
         return None
     axis = changed[0]
     if leaf.shape[axis] != batch or few.shape[axis] != len(rows):
         raise Mixed(_shapes(name, leaf, few, batch, rows))
     check_attributes(name, few)
-    check_same(name, leaf.index_select(axis, rows), few)
+    check_same(name, leaf.index_select(axis, rows), few, rounding)
     return axis
 
 
-def check_same(name: str, whole: Tensor, few: Tensor) -> None:
-    """Refuse rows that are others alone than they are in the batch, by more than kernels of other sizes round.
+def check_same(name: str, whole: Tensor, few: Tensor, rounding: float) -> None:
+    """Refuse rows that are others alone than they are in the batch, by more than ``rounding`` of their norm.
 
     Raises:
         Mixed: They are.
@@ -216,7 +224,7 @@ def check_same(name: str, whole: Tensor, few: Tensor) -> None:
     if whole.shape == few.shape and whole.is_floating_point():
         a, b = whole.detach().double().nan_to_num(), few.detach().double().nan_to_num()
         away = float((a - b).norm() / a.norm().clamp_min(1e-30))
-        if away <= tolerance(whole.dtype):
+        if away <= rounding:
             return
         how = f"by {away:.1e} of its size"
     else:
@@ -224,9 +232,17 @@ def check_same(name: str, whole: Tensor, few: Tensor) -> None:
     raise Mixed(f"{name} is another for some samples alone than for the same in a batch ({how}). {_WHY}")
 
 
-def tolerance(dtype: torch.dtype) -> float:
-    """How far, relative to their norm, the same rows of two batches may be apart by rounding alone."""
-    return max(1e-2, 16 * torch.finfo(dtype).eps)
+def rounding_of(model: nn.Module, device: torch.device) -> float:
+    """How far, relative to their norm, the same rows of two batches may be apart by rounding alone.
+
+    Kernels differ between sizes of batch, on GPUs by as much as TensorFloat-32 rounds. The coarsest type that the model
+    computes in counts, of its parameters and of autocast.
+    """
+    types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    if has_autocast(device.type) and torch.is_autocast_enabled(device.type):
+        types.add(torch.get_autocast_dtype(device.type))
+    coarsest = max((torch.finfo(each).eps for each in types), default=0.0)
+    return max(16 * coarsest, 1e-3 if device.type == "cpu" else 1e-2)
 
 
 def check_outputs(output: Any, batch: int) -> None:

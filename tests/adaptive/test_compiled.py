@@ -126,6 +126,13 @@ def test_models_of_timm_and_hugging_face() -> None:
         check_compiled(wrap_cyclic(hugging, 3, "exits").double().eval(), [((), {"pixel_values": x}) for x in pixels], 2)
 
 
+@pytest.mark.slow
+def test_compiling_it_from_outside_says_how_instead() -> None:
+    adaptive = AdaptiveExit(wrapped(), threshold=0.3)
+    with pytest.raises(Exception, match="compile=True"):
+        torch.compile(adaptive, backend="eager", fullgraph=True)(toys.batch(size=4)[0])
+
+
 @pytest.mark.parametrize("given", ["default", {"fullgraph": True}, None])
 def test_what_compile_may_be(given: Any) -> None:
     with pytest.raises(ValueError, match="compile="):
