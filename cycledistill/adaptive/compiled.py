@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cycledistill.adaptive import samples
+from cycledistill.adaptive.outputs import rows_of_output
 from cycledistill.adaptive.samples import UNUSED, Axes, Layout
 from cycledistill.cycle.call import Containers, EarlyCall, FrozenStatistics, RecordedCall
 from cycledistill.cycle.handle import Cyclic, ModelCall
@@ -159,7 +160,7 @@ class CompiledWalk:
                 self._call.args, self._call.kwargs, self._template, self._content, self._marks, each - before
             )
             self._content = [*self._content[:-1], tokens]
-            yield samples.rows_of_output(output, self.ids.new_zeros(1)) if self._alone else output
+            yield rows_of_output(output, self.ids.new_zeros(1)) if self._alone else output
 
     def go_on_with(self, rows: Tensor, inputs: Axes, layout: Layout) -> None:
         """Let the samples at ``rows``, of those that go on so far, go on alone."""

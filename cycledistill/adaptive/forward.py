@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cycledistill.adaptive import samples
 from cycledistill.adaptive.compiled import CompiledSteps, CompiledWalk, Template
+from cycledistill.adaptive.outputs import check_outputs, put_together, rows_of_output
 from cycledistill.adaptive.samples import Axes, Layout, Mixed
 from cycledistill.cycle.handle import Cyclic, ModelCall
 from cycledistill.cycle.recording import Recording
@@ -59,7 +60,7 @@ class AdaptiveForward:
         ids, before, found, rounding = walk.ids, None, [], 0.0
         reached = torch.zeros_like(ids)
         for place, output in enumerate(walk.outputs(self.exits)):
-            samples.check_outputs(output, len(ids))
+            check_outputs(output, len(ids))
             if trials and known is None:
                 rounding = samples.rounding_of(call.model, ids.device)
                 known = _settle(trials, walk.parts(), output, batch, rounding)
@@ -76,11 +77,11 @@ class AdaptiveForward:
             if len(go_on) < len(ids):
                 assert known is not None
                 leave = sure.nonzero().flatten()
-                found.append((ids[leave], samples.rows_of_output(output, leave)))
-                output, ids = samples.rows_of_output(output, go_on), ids[go_on]
+                found.append((ids[leave], rows_of_output(output, leave)))
+                output, ids = rows_of_output(output, go_on), ids[go_on]
                 walk.go_on_with(go_on, *known)
             before = output
-        outputs = samples.put_together(found)
+        outputs = put_together(found)
         if trials and known is not None:
             _check_outputs_of(trials, known[0], outputs, reached, rounding)
             self._layouts[kind] = known  # not before: what is refused must be refused again
@@ -101,7 +102,7 @@ class AdaptiveForward:
         batch, _ = batch_of(call)
         outputs = list(_Walk(self.cyclic, call, batch).outputs(self.exits))
         for output in outputs:
-            samples.check_outputs(output, batch)
+            check_outputs(output, batch)
         return outputs
 
     def _trials(self, call: ModelCall, batch: int, guesses: Sequence[Axes]) -> list[Trial]:
@@ -202,7 +203,7 @@ def _settle(
         try:
             names = samples.names_of(trial.recording)
             layout = samples.compare(parts, trial.parts, names, batch, trial.rows, rounding)
-            _check_rows(samples.rows_of_output(output, trial.rows), trial.outputs[0], rounding)
+            _check_rows(rows_of_output(output, trial.rows), trial.outputs[0], rounding)
         except Mixed:
             if trial is trials[-1]:
                 raise
@@ -216,8 +217,8 @@ def _check_outputs_of(trials: list[Trial], inputs: Axes, outputs: Any, reached: 
     (trial,) = [each for each in trials if each.inputs == inputs]
     for number, row in enumerate(trial.rows.tolist()):
         one = torch.tensor([number], device=trial.rows.device)
-        alone = samples.rows_of_output(trial.outputs[int(reached[row])], one)
-        _check_rows(samples.rows_of_output(outputs, trial.rows[number : number + 1]), alone, rounding)
+        alone = rows_of_output(trial.outputs[int(reached[row])], one)
+        _check_rows(rows_of_output(outputs, trial.rows[number : number + 1]), alone, rounding)
 
 
 def _check_rows(whole: Any, few: Any, rounding: float) -> None:

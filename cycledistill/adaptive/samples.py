@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cycledistill.adaptive.outputs import at
 from cycledistill.cycle import guards
 from cycledistill.cycle.call import EarlyCall
 from cycledistill.cycle.handle import ModelCall
@@ -25,8 +26,6 @@ from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_h
 from cycledistill.errors import StackError
 from cycledistill.plugin.running import has_autocast
 from cycledistill.plugin.torch_private import (
-    keystr,
-    tree_flatten,
     tree_leaves_with_path,
     tree_unflatten,
 )
@@ -182,7 +181,7 @@ def _axes_of(
         raise Mixed(f"{name} is put together otherwise for {len(rows)} samples than for {batch}. {_WHY}")
     named = tree_leaves_with_path(part.value())
     return tuple(
-        UNUSED if number in unused else _axis_of(f"{name}{_at(path)}", leaf, few, batch, rows, rounding)
+        UNUSED if number in unused else _axis_of(f"{name}{at(path)}", leaf, few, batch, rows, rounding)
         for number, ((path, leaf), few) in enumerate(zip(named, other.leaves, strict=True))
     )
 
@@ -245,61 +244,6 @@ def rounding_of(model: nn.Module, device: torch.device) -> float:
     return max(16 * coarsest, 1e-3 if device.type == "cpu" else 1e-2)
 
 
-def check_outputs(output: Any, batch: int) -> None:
-    """Refuse an output that is not one row a sample.
-
-    Raises:
-        TypeError: An entry is no tensor of ``batch`` rows; it is named.
-    """
-    found = False
-    for path, leaf in tree_leaves_with_path(output):
-        if isinstance(leaf, Tensor):
-            found = True
-            if leaf.ndim == 0 or leaf.shape[0] != batch:
-                raise TypeError(
-                    f"the model's output{_at(path)} is a tensor {tuple(leaf.shape)}, and a batch of {batch} samples "
-                    f"has {batch} rows in its first dimension: AdaptiveExit puts outputs together sample by sample. "
-                    "Call the model so that it returns one row a sample (without labels, say, whose loss is one number)"
-                )
-        elif leaf is not None and not isinstance(leaf, (str, int, float)):
-            raise TypeError(
-                f"the model's output{_at(path)} is a {type(leaf).__name__}, which cannot be split by sample: tensors "
-                "with one row a sample, or tuples, lists and dicts of them are expected"
-            )
-    if not found:
-        raise TypeError(f"the model returned a {type(output).__name__} without tensors, so there is no row a sample")
-
-
-def rows_of_output(output: Any, rows: Tensor) -> Any:
-    """The samples at ``rows`` of an output."""
-    leaves, spec = tree_flatten(output)
-    return tree_unflatten([x.index_select(0, rows) if isinstance(x, Tensor) else x for x in leaves], spec)
-
-
-def put_together(found: Sequence[tuple[Tensor, Any]]) -> Any:
-    """One output of several, each with the numbers of its samples in the batch.
-
-    Raises:
-        TypeError: They are not put together alike, or differ in what is no tensor.
-    """
-    if len(found) == 1:
-        return found[0][1]
-    order = torch.cat([rows for rows, _ in found]).argsort()
-    columns = [tree_flatten(each) for _, each in found]
-    specs = [spec for _, spec in columns]
-    if any(spec != specs[0] for spec in specs):
-        raise TypeError("the model's output is put together in another way at later exits, so samples cannot be joined")
-    leaves = []
-    for entries in zip(*(leaves for leaves, _ in columns), strict=True):
-        if isinstance(entries[0], Tensor):
-            leaves.append(torch.cat(entries).index_select(0, order))
-        elif all(entry == entries[0] for entry in entries):
-            leaves.append(entries[0])
-        else:
-            raise TypeError(f"the model's output holds {entries}, which differs between exits and is no row a sample")
-    return tree_unflatten(leaves, specs[0])
-
-
 _WHY = (
     "AdaptiveExit lets samples leave the batch, so none may depend on the others: put layers that are left in training "
     "mode into eval mode, and switch off what is drawn at random before the stack"
@@ -332,7 +276,3 @@ def _shape(leaf: Any, axis: int | None, batch: int) -> Any:
             return None
         shape[axis] = -1
     return tuple(shape)
-
-
-def _at(path: Any) -> str:
-    return f" at {keystr(path)}" if path else ""
