@@ -104,7 +104,16 @@ def _thresholds_of(confidences: Tensor, shares: Tensor) -> tuple[float, ...]:
         known = column[left & ~column.isnan()]
         due = round(share * len(column)) - int((~left).sum())
         count = min(max(due, 0), len(known))
-        least = float(known.topk(count).values[-1]) if count else math.inf
+        least = _between(known, count)
         left &= ~(column >= least)
         threshold.append(least)
     return tuple(threshold)
+
+
+def _between(values: Tensor, count: int) -> float:
+    """A threshold that ``count`` of the values reach: half-way to the next, which rounds otherwise in other batches."""
+    if count == 0:
+        return math.inf
+    ordered = values.topk(min(count + 1, len(values))).values.tolist()
+    middle = sum(ordered[-2:]) / 2 if len(ordered) > count else math.nan
+    return middle if math.isfinite(middle) else ordered[count - 1]
