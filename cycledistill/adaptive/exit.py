@@ -238,8 +238,20 @@ class AdaptiveExit(nn.Module):
             raise StackError("the model is in training mode, where all samples run all cycles: call model.eval() first")
         if handle_of(self.model, "cyclic") is not self._cyclic:
             raise StackError("the model was unwrapped, or wrapped again, since: make a new AdaptiveExit of it")
-        with self._cyclic.driven_by(driver):
-            return self.model(*args, **kwargs)
+        calls: list[ModelCall] = []
+
+        def drive(call: ModelCall) -> Any:
+            calls.append(call)
+            return driver(call)
+
+        with self._cyclic.driven_by(drive):
+            output = self.model(*args, **kwargs)
+        if len(calls) != 1:
+            raise StackError(
+                f"the forward of the wrapped model ran {len(calls)} times in one call; once is expected. Something "
+                "replaced it since: wrap the model first, then prepare or patch it"
+            )
+        return output
 
 
 def _rows_in(output: Any) -> int:

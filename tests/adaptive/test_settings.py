@@ -127,6 +127,16 @@ def test_a_model_that_was_unwrapped_since_is_refused() -> None:
         adaptive(X)
 
 
+def test_a_forward_that_was_replaced_is_refused() -> None:
+    adaptive = AdaptiveExit(wrapped(), threshold=0.5)
+    forward = adaptive.model.forward
+    adaptive.model.forward = lambda x: forward(x)  # as prepare does: it still comes to the model's own
+    assert adaptive(X).shape == (4, toys.CLASSES)
+    adaptive.model.forward = lambda x: x.mean((1, 2))
+    with pytest.raises(StackError, match=r"ran 0 times .* wrap the model first"):
+        adaptive(X)
+
+
 @pytest.mark.parametrize(
     ("output", "message"),
     [
