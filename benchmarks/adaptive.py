@@ -14,7 +14,7 @@
              settings above let it keep them.
 - digits     a small vision transformer trained for three cycles (preset "exits") on 300 of scikit-learn's digits,
              thresholds found on 500 others for each budget, accuracy on the 997 that are left, beside the fixed exits;
-             means over the seeds. Easy pictures and a model of 9,000 parameters: it shows that the parts work together,
+             means over the seeds. Easy pictures and a model of 6,000 parameters: it shows that the parts work together,
              and need not hold elsewhere.
 """
 
