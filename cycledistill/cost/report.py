@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import logging
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -163,17 +163,11 @@ def cost(
         [1.25, 2.48, 3.7]
     """
     cycles = _check(model, cycles, blocks, repeats)
-    with torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda}):
+    random = torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda})
+    with random, torch.inference_mode(False), torch.enable_grad():  # a training step is counted too
         copied = _ready_to_run(meta_copy(model), cycles, blocks)
         given = guess_call(model, copied) if inputs is None else call_of(inputs)
-        try:
-            counts = _count(copied, tree_map_only(Tensor, lambda x: x.to("meta"), given), cycles)
-        except StackError:
-            raise
-        except Exception as error:  # data-dependent control flow, an operation without a meta kernel
-            _logger.debug("%s does not run on the meta device (%s); counting on a copy", type(model).__name__, error)
-            real = _ready_to_run(copy.deepcopy(model), cycles, blocks)
-            counts = _count(real, with_data(given, model), cycles)
+        counts = _on_a_copy(model, copied, given, cycles, blocks, _count)
         seconds = _measure(model, with_data(given, model), cycles, blocks, repeats) if repeats else None
     return CostReport(
         model=type(model).__name__,
@@ -184,6 +178,38 @@ def cost(
         seconds=seconds,
         **counts,
     )
+
+
+def count_exits(model: nn.Module, given: Call, cycles: int) -> tuple[Macs, tuple[Macs, ...]]:
+    """What `cost` counts of the eval forwards of a wrapped model alone: after the stack, and at each exit 1..N.
+
+    Args:
+        model: A wrapped model.
+        given: Positional and keyword arguments.
+        cycles: N.
+    """
+    with torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda}):
+        copied = _ready_to_run(meta_copy(model), cycles, "auto")
+        counts = _on_a_copy(model, copied, given, cycles, "auto", _count_eval)
+    return counts["after"], counts["exits"]
+
+
+def _on_a_copy(
+    model: nn.Module,
+    copied: Any,
+    given: Call,
+    cycles: int,
+    blocks: str,
+    count: Callable[[Any, Call, int], dict[str, Any]],
+) -> dict[str, Any]:
+    """Count on the meta copy, or on a real one where the model needs data to run."""
+    try:
+        return count(copied, tree_map_only(Tensor, lambda x: x.to("meta"), given), cycles)
+    except StackError:
+        raise
+    except Exception as error:  # data-dependent control flow, an operation without a meta kernel
+        _logger.debug("%s does not run on the meta device (%s); counting on a copy", type(model).__name__, error)
+        return count(_ready_to_run(copy.deepcopy(model), cycles, blocks), with_data(given, model), cycles)
 
 
 def _ready_to_run(copied: Any, cycles: int, blocks: str, distill: str | None = None) -> Any:
@@ -221,9 +247,9 @@ def _check(model: nn.Module, cycles: int | None, blocks: str, repeats: int) -> i
     return cycles
 
 
-def _count(copied: Any, given: Call, cycles: int) -> dict[str, Any]:
+def _count_eval(copied: Any, given: Call, cycles: int) -> dict[str, Any]:
     args, kwargs = given
-    exits, forwards, steps = [], [], []
+    exits = []
     copied.eval()
     with torch.no_grad(), at_exit(copied, 1):
         stack = copied.cyclic.stack.modules(copied)
@@ -232,6 +258,13 @@ def _count(copied: Any, given: Call, cycles: int) -> dict[str, Any]:
             with at_exit(copied, n), MacCounter(copied) as counter:
                 copied(*args, **kwargs)
             exits.append(counter.read())
+    return {"before": before, "one_pass": one_pass, "after": after, "exits": tuple(exits)}
+
+
+def _count(copied: Any, given: Call, cycles: int) -> dict[str, Any]:
+    args, kwargs = given
+    forwards, steps = [], []
+    evaluated = _count_eval(copied, given, cycles)
     _training_mode(copied, still_norms=True)  # BatchNorm has no MACs, and a batch of one has no statistics
     for n in range(1, cycles + 1):
         copied.cyclic.cycles = n
@@ -241,14 +274,7 @@ def _count(copied: Any, given: Call, cycles: int) -> dict[str, Any]:
             _loss_of_all(out).backward()
             steps.append(counter.read())
         copied.zero_grad(set_to_none=True)
-    return {
-        "before": before,
-        "one_pass": one_pass,
-        "after": after,
-        "exits": tuple(exits),
-        "training_forward": tuple(forwards),
-        "training_step": tuple(steps),
-    }
+    return evaluated | {"training_forward": tuple(forwards), "training_step": tuple(steps)}
 
 
 def _measure(model: nn.Module, given: Call, cycles: int, blocks: str, repeats: int) -> Seconds:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -36,6 +37,8 @@ class Route(Enum):
     """All cycles, a tail for each: a `CycleOutput`."""
     EXIT = "exit"
     """Cycles up to a later exit, and one tail: what the model itself returns."""
+    DRIVEN = "driven"
+    """As another part of the library drives it, `Cyclic.driven_by`: at several exits, say."""
 
 
 class Cyclic(Handle):
@@ -49,6 +52,7 @@ class Cyclic(Handle):
     _siblings: int
     _whole_first: bool = False
     """Whether cycle 1 runs to its end at later exits too: a plug-in behind the stack decides by it for all cycles."""
+    _driver: Callable[[ModelCall], Any] | None = None
 
     def __init__(
         self, cycles: int, distill: Scheme, tokens: Mapping[str, slice] | None, batch_norm: str, blocks: str
@@ -129,6 +133,23 @@ class Cyclic(Handle):
         """Whether the blocks were not named when the model was wrapped, so that a plug-in may move the cycles."""
         return self._asked == "auto"
 
+    @contextmanager
+    def driven_by(self, driver: Callable[[ModelCall], Any]) -> Iterator[None]:
+        """Let ``driver`` make the model's eval forwards inside the context, with what this handle offers."""
+        before, self._driver = self._driver, driver
+        try:
+            yield
+        finally:
+            self._driver = before
+
+    def drive(self, call: ModelCall) -> Any:
+        """One eval forward, made by the driver in force."""
+        assert self._driver is not None
+        try:
+            return self._driver(call)
+        finally:
+            self._recorder.running = None
+
     def run_first_cycle_whole(self, whole: bool) -> None:
         """Say whether cycle 1 runs to its end at later exits too, for a plug-in behind the stack."""
         self._whole_first = whole
@@ -168,6 +189,8 @@ class Cyclic(Handle):
         """
         if training:
             return Route.TRAIN if whole else Route.PLAIN
+        if whole and self._driver is not None:
+            return Route.DRIVEN
         return Route.EXIT if self.exit > 1 else Route.PLAIN
 
     def check_unedited(self, root: nn.Module, below: str) -> None:
@@ -201,7 +224,7 @@ class Cyclic(Handle):
         self._recorder.running = recording
         return recording
 
-    def _frozen(self, model: nn.Module) -> FrozenStatistics:
+    def frozen(self, model: nn.Module) -> FrozenStatistics:
         """The statistics that belong to cycle 1 alone; none where every cycle moves them."""
         return FrozenStatistics(model.modules() if self._freeze_batch_norm else ())
 
@@ -217,7 +240,7 @@ class Cyclic(Handle):
         if torch.is_grad_enabled() and self._cycles > 1:
             check_trainable(self._stack, model)
         weights = self._task_weights()
-        frozen = self._frozen(model)
+        frozen = self.frozen(model)
         recording = self._record(call, stop_at_last=False)
         try:
             outputs = [call()]
@@ -237,41 +260,50 @@ class Cyclic(Handle):
         out.losses = self._losses(model, out, replay.entry())
         return out
 
-    def run_to_exit(self, call: ModelCall, stop_at_last: bool = True) -> Any:
-        """One eval forward at a later exit: the extra cycles, and the tail once.
-
-        With ``stop_at_last`` the first pass may end in front of the last block, so that its tail does not run.
-        """
-        frozen = self._frozen(call.model)  # of a BatchNorm that is left in training: the first tail moves it too
-        # Compilers and exporters cannot follow the early stop; the unused first tail is dead code, which they remove.
-        stop_at_last = stop_at_last and not (torch.compiler.is_compiling() or self._whole_first or frozen.norms)
-        recording = self._record(call, stop_at_last)
-        stopped, translated, output = False, False, None
+    def run_to_exit(self, call: ModelCall) -> Any:
+        """One eval forward at a later exit: the extra cycles, and the tail once."""
+        frozen = self.frozen(call.model)
         try:
-            # What the stop went through is let go with it (in torch 2.11 that is what ends a block's checkpointing), so
-            # nothing more runs while it is handled.
-            try:
-                output = call()
-            except StackReached:
-                stopped = True
-            except Exception:
-                if not recording.stopped:
-                    raise
-                translated = True  # the model made an error of its own of the early stop
-            if translated:
-                return self.run_to_exit(call, stop_at_last=False)
-            if not stopped and recording.entered == 0 and not call.whole:
+            replay, output = self.first_pass(call, frozen, stop_at_last=True)
+            if replay is None:
                 return output  # this method does not go through the stack (a head on its own, say)
-            replay = self._replay(recording)
-            if stopped:
-                recording.run_last_block()
-            elif not recording.is_complete():  # the model caught the early stop, and went on without the last block
-                return self.run_to_exit(call, stop_at_last=False)
             for _ in range(1, self.exit):
                 replay.run_cycle(frozen)
             return replay.run_tail(call, frozen)
         finally:
             self._recorder.running = None
+
+    def first_pass(self, call: ModelCall, frozen: FrozenStatistics, stop_at_last: bool) -> tuple[Replay | None, Any]:
+        """Cycle 1 of an eval forward: what follows from it (``None`` where no block ran), and what the call returned.
+
+        With ``stop_at_last`` the first pass may end in front of the last block, so that its tail does not run; it then
+        returned ``None``. The caller ends the forward: it sets the recorder's ``running`` to ``None`` in any case.
+        """
+        # Compilers and exporters cannot follow the early stop; the unused first tail is dead code, which they remove.
+        # A BatchNorm that is left in training is moved by the first tail too.
+        stop_at_last = stop_at_last and not (torch.compiler.is_compiling() or self._whole_first or frozen.norms)
+        recording = self._record(call, stop_at_last)
+        stopped, translated, output = False, False, None
+        # What the stop went through is let go with it (in torch 2.11 that is what ends a block's checkpointing), so
+        # nothing more runs while it is handled.
+        try:
+            output = call()
+        except StackReached:
+            stopped = True
+        except Exception:
+            if not recording.stopped:
+                raise
+            translated = True  # the model made an error of its own of the early stop
+        if translated:
+            return self.first_pass(call, frozen, stop_at_last=False)
+        if not stopped and recording.entered == 0 and not call.whole:
+            return None, output
+        replay = self._replay(recording)
+        if stopped:
+            recording.run_last_block()
+        elif not recording.is_complete():  # the model caught the early stop, and went on without the last block
+            return self.first_pass(call, frozen, stop_at_last=False)
+        return replay, output
 
 
 @dataclass(frozen=True, eq=False)  # compilers of older PyTorch versions fail on a generated __hash__

@@ -72,6 +72,8 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
                 "the training mode): call unwrap_cyclic(model) first, or model.eval() with model.cyclic.exit = 1"
             )
         call = ModelCall(method, self, args, kwargs, whole)
+        if route is Route.DRIVEN:
+            return cyclic.drive(call)
         return cyclic.run_all_cycles(call) if route is Route.TRAIN else cyclic.run_to_exit(call)
 
     return enter

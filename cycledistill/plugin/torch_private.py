@@ -105,6 +105,14 @@ def is_replica(module: Any) -> bool:
     return bool(getattr(module, "_is_replica", False))
 
 
+def mark_dynamic(tensor: Tensor, axis: int) -> None:
+    """Let compiled code take this axis as one whose length changes, from the first call on.
+
+    Public: none but this name, which PyTorch's page on dynamic shapes gives; importing it loads the compiler.
+    """
+    torch._dynamo.mark_dynamic(tensor, axis)
+
+
 def is_compiled(module: nn.Module) -> bool:
     """Whether this module is what ``torch.compile`` returns for a module.
 

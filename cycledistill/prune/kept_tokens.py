@@ -45,6 +45,14 @@ class KeptTokens:
         """What is kept after ``block`` kept ``local`` (B, k) of these."""
         return KeptTokens(self.index.gather(1, local), self.first, self.total, block)
 
+    def of_samples(self, rows: Tensor) -> KeptTokens:
+        """What is kept of the samples at ``rows`` (n,) of the batch: the mark of a tensor that holds these alone."""
+        return self.of_index(self.index.index_select(0, rows))
+
+    def of_index(self, index: Tensor) -> KeptTokens:
+        """The same of other samples, whose kept tokens are ``index`` (n, k)."""
+        return KeptTokens(index, self.first, self.total, self.block, self.again)
+
     def all_index(self) -> Tensor:
         """(B, first + k): every kept token, the first ones included, among all ``total`` of the full grid."""
         return with_first(self.index, self.first)

@@ -18,6 +18,7 @@ from cycledistill import StackError, wrap_cyclic
 from cycledistill.cost.macs import MacCounter, Macs
 from cycledistill.cost.report import CostReport, cost
 from cycledistill.cost.timing import interleaved
+from tests import toys
 
 TOKENS, FEATURES, DIM, HIDDEN, CLASSES, DEPTH = 4, 6, 8, 16, 5, 3
 LENGTH = TOKENS + 1  # and the class token
@@ -333,3 +334,13 @@ def test_timing_holds_torch_to_one_thread_and_puts_everything_back() -> None:
     assert (torch.get_num_threads(), gc.isenabled()) == (2, True)
     with pytest.raises(ValueError, match="repeats"):
         interleaved({"a": fail}, repeats=0)
+
+
+def test_it_counts_a_training_step_where_gradients_are_switched_off() -> None:
+    model = toys.make()
+    x = toys.batch(size=1)[0]
+    expected = cost(model, x, 2)
+    with torch.no_grad():
+        assert cost(model, x, 2) == expected
+    with torch.inference_mode():
+        assert cost(model, x, 2).training_step == expected.training_step
