@@ -3,6 +3,7 @@
     python benchmarks/study run mazes                                # until all is done; repeat, or start several
     python benchmarks/study run parameters-96 --data DATA --minutes 9
     python benchmarks/study status
+    python benchmarks/study adaptive mazes --arm exits --exits 1 2 3 4
     python benchmarks/study report mazes --into docs/when.md
 
 Studies are YAML files in benchmarks/study/plans, registered before they run. A run is an arm from a seed; finished ones
@@ -25,6 +26,7 @@ from common import RESULTS
 
 from cycledistill.files import atomic_write
 
+from .adaptive import measure, read_curves, table, write_curves
 from .costs import ArmCost, arm_costs
 from .errors import StudyError
 from .plan import PLANS, Plan, load_plan
@@ -60,12 +62,16 @@ def _parser() -> argparse.ArgumentParser:
     for name, do, text in (
         ("run", _run, "train what is missing"),
         ("status", _status, "how far they are"),
+        ("adaptive", _adaptive, "let samples of a trained arm stop where they are sure"),
         ("report", _report, "write what they say"),
     ):
         command = commands.add_parser(name, help=text)
         _common(command, do)
-    run = commands.choices["run"]
-    run.add_argument("--data", type=Path, help="folder of the sets of pictures")
+    run, adaptive = commands.choices["run"], commands.choices["adaptive"]
+    for command in (run, adaptive):
+        command.add_argument("--data", type=Path, help="folder of the sets of pictures")
+    adaptive.add_argument("--arm", required=True, help="whose weights, of all seeds that were run")
+    adaptive.add_argument("--exits", type=int, nargs="+", required=True, help="cycles that samples may leave after")
     run.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     run.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, and keep what is unfinished")
     run.add_argument("--seeds", type=int, nargs="+", help="only these")
@@ -151,11 +157,27 @@ def _status(plan: Plan, options: argparse.Namespace) -> None:
         sys.stdout.write(f"  missing: {', '.join(missing)}\n")
 
 
+def _adaptive(plan: Plan, options: argparse.Namespace) -> None:
+    if options.arm not in plan.arms:
+        raise StudyError(f"--arm {options.arm}: {plan.name} has {', '.join(plan.arms)}")
+    results = _results(plan, options)
+    seeds = [run["seed"] for run in results.read() if run["arm"] == options.arm and not run["diverged"]]
+    if not seeds:
+        raise StudyError(f"{plan.name} has no finished run of {options.arm}: python benchmarks/study run {plan.name}")
+    torch.set_num_threads(1)
+    task = open_task(plan.task, options.data, torch.device("cpu"))
+    files = {seed: results.work / f"{options.arm}-{seed}.safetensors" for seed in seeds}
+    curves = [{"seed": seed, **measure(plan, task, options.arm, files[seed], options.exits)} for seed in files]
+    sys.stdout.write(f"{table(plan, curves)}\n")
+    write_curves(options.results, plan, curves)
+
+
 def _report(plan: Plan, options: argparse.Namespace) -> None:
     runs = _results(plan, options).read()
     if not runs and not options.studies:
         return  # all were asked for, and this one has not begun
     sys.stdout.write(f"{write_report(plan, runs, options.results)}\n")
     if options.into is not None:
-        page = fill(options.into.read_text(encoding="utf-8"), {plan.name: excerpt(plan, runs)})
+        text = excerpt(plan, runs, read_curves(options.results, plan))
+        page = fill(options.into.read_text(encoding="utf-8"), {plan.name: text})
         atomic_write(options.into, lambda file: file.write_text(page, encoding="utf-8"))

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from cycledistill.files import atomic_write
 
+from .adaptive import SHARE, table
 from .analysis import Difference, differences, readings
 from .errors import StudyError
 from .plan import Plan
@@ -71,8 +72,8 @@ def markdown(plan: Plan, runs: Sequence[Record]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def excerpt(plan: Plan, runs: Sequence[Record]) -> str:
-    """For a page: what is missing, the first metric of every arm, and what was found."""
+def excerpt(plan: Plan, runs: Sequence[Record], curves: Sequence[Record] = ()) -> str:
+    """For a page: what is missing, the first metric of every arm, what was found, and adaptive inference."""
     by_arm = {arm: [run for run in runs if run["arm"] == arm] for arm in plan.arms}
     base = next(runs[0] for runs in by_arm.values() if runs)
     rows = [("arm", "weights", "training cost", *(f"@{exit}" for exit in plan.exits))]
@@ -85,7 +86,10 @@ def excerpt(plan: Plan, runs: Sequence[Record]) -> str:
     seeds = len({run["seed"] for run in runs})
     title = f"{plan.metrics[0]}, % by cycles at inference, mean ± standard deviation over {seeds} seeds:"
     found = [words(each) for each in differences(plan, runs)]
-    return "\n\n".join([*_state(plan, runs), title, _table(rows), "\n".join(found)])
+    adaptive = (
+        [f"Adaptive inference, at most {SHARE:.0%} of the last exit's cost:", table(plan, curves)] if curves else []
+    )
+    return "\n\n".join([*_state(plan, runs), title, _table(rows), "\n".join(found), *adaptive])
 
 
 def fill(page: str, reports: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..plan import Network
+from .mazes import surest_cells
 from .task import Inputs, draw
 
 _CHUNK = 32
@@ -89,6 +90,7 @@ class Curves:
     """
 
     blocks = "blocks"
+    confidence = staticmethod(surest_cells)
 
     def __init__(
         self, *, side: int, length: float, sides: list[int], test_pictures: int, data: Path | None, device: torch.device

@@ -108,6 +108,7 @@ class Figures:
     """
 
     blocks = "blocks"
+    confidence = "probability"
 
     def __init__(self, *, loss: str, test_figures: int, data: Path | None, device: torch.device) -> None:
         if loss not in ("mse", "ce"):

@@ -16,6 +16,11 @@ _CHUNK = 32  # batches that are made at once
 _TEST_SEED = 1_000_000_007  # no seed of a study
 
 
+def surest_cells(output: Tensor) -> Tensor:
+    """How sure answers (B, 2, H, W) are: the mean over cells of the larger share's logarithm, as a share."""
+    return output.float().log_softmax(1).amax(1).flatten(1).mean(1).exp()
+
+
 class Mazes:
     """A token a cell; for every free cell the question whether it is reached from the start.
 
@@ -27,6 +32,7 @@ class Mazes:
     """
 
     blocks = "blocks"
+    confidence = staticmethod(surest_cells)
 
     def __init__(
         self, *, side: int, walls: float, sides: list[int], test_boards: int, data: Path | None, device: torch.device

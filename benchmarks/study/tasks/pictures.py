@@ -40,6 +40,7 @@ class Pictures:
     """
 
     blocks = "blocks"
+    confidence = "probability"
 
     def __init__(
         self,

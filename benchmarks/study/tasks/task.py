@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +24,8 @@ class Task(Protocol):
     """The stack of the network, as ``wrap_cyclic`` is told."""
     example: tuple[Any, ...]
     """Arguments of the network for one sample, by which its cost is counted."""
+    confidence: str | Callable[[Any], Tensor]
+    """How sure an output is, as `cycledistill.adaptive.AdaptiveExit` takes it."""
 
     def __init__(self, **settings: Any) -> None: ...
 

@@ -26,6 +26,7 @@ from study.tasks import open_task
 from study.tasks.mazes import Mazes
 from study.train import Run
 
+from cycledistill import at_exit, wrap_cyclic
 from tests.recipes.run.graph.tape import TapeCapture
 
 Written = Callable[..., Path]
@@ -336,3 +337,34 @@ def test_a_run_starts_from_the_weights_of_another(
     trained = run_of(Path(path), "base", tmp_path / "again")
     trained.go(math.inf)
     assert torch.equal(run.model.head.weight, trained.model.head.weight)
+
+
+@pytest.mark.slow
+def test_samples_of_a_trained_arm_stop_where_they_are_sure(
+    written: Written, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path, results = str(written()), str(tmp_path / "results")
+    asked = ["adaptive", path, "--results", results, "--exits", "1", "2", "3", "--arm"]
+    assert main([*asked, "exits"]) == 2
+    assert "tiny has no finished run of exits" in capsys.readouterr().err
+    main(["run", path, "--results", results, "--arms", "exits", "--device", "cpu"])
+    assert main([*asked, "nothing"]) == 2
+    assert "--arm nothing: tiny has base, exits" in capsys.readouterr().err
+    assert main([*asked, "exits"]) == 0
+    assert "| each where it is sure |" in capsys.readouterr().out
+    record = json.loads((tmp_path / "results" / "tiny-adaptive.json").read_text(encoding="utf-8"))
+    assert [curve["seed"] for curve in record["curves"]] == [0, 1]
+    # The oracle: the exit that all take, on the half that was read, by the fixed exits of the run's own network.
+    run = run_of(Path(path), "exits", tmp_path / "again")
+    run.go(math.inf)
+    model = wrap_cyclic(run.model, 1, None, blocks="blocks").eval()  # the run took the plain model back
+    for exit, (cost, percent) in record["curves"][0]["fixed"].items():
+        assert cost == pytest.approx(int(exit), rel=0.1)
+        right = []
+        for name, given, target in run.task.test():
+            if name == "4x4":
+                half = len(given) // 2
+                with torch.no_grad(), at_exit(model, int(exit)):
+                    output = model(given[half:])
+                right.append(run.task.right(output, *(each[half:] for each in target))["cells"])
+        assert percent == pytest.approx(100 * torch.cat(right).mean().item(), abs=0.01)

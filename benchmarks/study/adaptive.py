@@ -1,0 +1,130 @@
+"""A trained arm whose samples stop where they are sure: accuracy against mean cost, beside the fixed exits."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import write
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cycledistill import wrap_cyclic
+from cycledistill.adaptive import AdaptiveExit, Curve
+
+from .errors import StudyError
+from .plan import Plan
+from .results import Record
+from .tasks.task import Inputs, Task
+
+SHARE = 0.6
+"""Of the last exit's cost: what the samples may cost on average."""
+_POINTS = 21
+
+
+def measure(plan: Plan, task: Task, arm: str, weights: Path, exits: Sequence[int]) -> Record:
+    """The curve of one arm from one seed.
+
+    Thresholds are chosen on every other batch of the test data, without labels, and the metric is read on the others.
+
+    Args:
+        plan: The study.
+        task: Its data.
+        arm: Which.
+        weights: Of that arm and a seed, as a run left them.
+        exits: The cycles that samples may leave after.
+
+    Returns:
+        ``fixed``, exit -> cost and percent; ``adaptive``, pairs of cost and percent. Costs are multiples of one cycle.
+    """
+    if not weights.is_file():
+        raise StudyError(
+            f"{weights}: the weights of {arm} are not there; python benchmarks/study run {plan.name} first"
+        )
+    model: Any = task.network(plan.network_of(arm))
+    model.load_state_dict(load_file(weights))
+    model = wrap_cyclic(model, 1, None, blocks=task.blocks).eval()
+    measure_name, _, test_set = plan.metrics[0].partition(" ")
+    held_out, read = _halves(task, test_set)
+    adaptive = AdaptiveExit(model, tuple(exits), task.confidence)
+    curve = adaptive.curve(
+        read, lambda output, target: task.right(output, *target)[measure_name], points=_POINTS, held_out=held_out
+    )
+    return {"arm": arm, "exits": list(exits), **_numbers(curve)}
+
+
+def _halves(task: Task, test_set: str) -> tuple[list[tuple[Tensor, Inputs]], list[tuple[Tensor, Inputs]]]:
+    """The batches of a test set that thresholds are chosen on, and those that are read: half of each batch."""
+    held_out, read = [], []
+    for given, target in _batches(task, test_set):
+        half = len(given) // 2
+        held_out.append((given[:half], tuple(each[:half] for each in target)))
+        read.append((given[half:], tuple(each[half:] for each in target)))
+    return held_out, read
+
+
+def _batches(task: Task, test_set: str) -> Iterator[tuple[Tensor, Inputs]]:
+    return ((given, target) for name, given, target in task.test() if name == test_set)
+
+
+def _numbers(curve: Curve) -> Record:
+    rows = [(row.fixed, round(row.cost, 4), round(100 * row.accuracy, 3)) for row in curve.rows]
+    return {
+        "fixed": {str(fixed): [cost, found] for fixed, cost, found in rows if fixed is not None},
+        "adaptive": [[cost, found] for fixed, cost, found in rows if fixed is None],
+    }
+
+
+def at_share(record: Record, share: float = SHARE) -> tuple[float, float]:
+    """Cost and percent of the dearest thresholds within a share of the last exit's cost."""
+    limit = share * record["fixed"][str(record["exits"][-1])][0]
+    within = [(cost, found) for cost, found in record["adaptive"] if cost <= limit]
+    if not within:
+        raise StudyError(
+            f"no thresholds cost at most {share:.0%} of the last exit: the cheapest is {record['adaptive'][0]}"
+        )
+    return max(within)
+
+
+def write_curves(folder: Path, plan: Plan, curves: Sequence[Record]) -> None:
+    """Keep the curves of an arm, beside its study's runs."""
+    write(_file(folder, plan), {"plan": plan.digest, "curves": list(curves)})
+
+
+def read_curves(folder: Path, plan: Plan) -> list[Record]:
+    """The curves that are kept of a study; none where none were measured.
+
+    Raises:
+        StudyError: They are of a study of this name with other content.
+    """
+    file = _file(folder, plan)
+    if not file.is_file():
+        return []
+    record = json.loads(file.read_text(encoding="utf-8"))
+    if record["plan"] != plan.digest:
+        raise StudyError(f"{file} is of a study of other content: measure it anew, python benchmarks/study adaptive")
+    curves: list[Record] = record["curves"]
+    return curves
+
+
+def _file(folder: Path, plan: Plan) -> Path:
+    return folder / f"{plan.name}-adaptive.json"
+
+
+def table(plan: Plan, records: Sequence[Record]) -> str:
+    """Means over seeds: each fixed exit, and thresholds within `SHARE` of the last one's cost."""
+    first = records[0]
+    rows = [f"| `{first['arm']}` | mean cost | {plan.metrics[0]}, % |", "|---|---|---|"]
+    for exit in map(str, first["exits"]):
+        costs, found = zip(*(record["fixed"][exit] for record in records), strict=True)
+        rows.append(f"| all at exit {exit} | {statistics.fmean(costs):.2f} | {_spread(found)} |")
+    costs, found = zip(*map(at_share, records), strict=True)
+    rows.append(f"| each where it is sure | {statistics.fmean(costs):.2f} | {_spread(found)} |")
+    return "\n".join(rows)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
