@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from common import write
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cycledistill import wrap_cyclic
@@ -19,6 +18,7 @@ from .errors import StudyError
 from .plan import Plan
 from .results import Record
 from .tasks.task import Inputs, Task
+from .train import trained_weights
 
 SHARE = 0.6
 """Of the last exit's cost: what the samples may cost on average."""
@@ -40,12 +40,8 @@ def measure(plan: Plan, task: Task, arm: str, weights: Path, exits: Sequence[int
     Returns:
         ``fixed``, exit -> cost and percent; ``adaptive``, pairs of cost and percent. Costs are multiples of one cycle.
     """
-    if not weights.is_file():
-        raise StudyError(
-            f"{weights}: the weights of {arm} are not there; python benchmarks/study run {plan.name} first"
-        )
     model: Any = task.network(plan.network_of(arm))
-    model.load_state_dict(load_file(weights))
+    model.load_state_dict(trained_weights(plan, arm, weights))
     model = wrap_cyclic(model, 1, None, blocks=task.blocks).eval()
     measure_name, _, test_set = plan.metrics[0].partition(" ")
     held_out, read = _halves(task, test_set)

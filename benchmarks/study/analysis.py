@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,20 +18,24 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Difference:
-    """A comparison over the seeds that both sides have.
+    """A registered comparison, over the plan's seeds that both sides have.
 
     Attributes:
         comparison: Which.
         metric: Of what, in percent.
         values: Left less right, a point a seed.
-        low, high: The 95 % interval of their mean (t distribution), not corrected.
-        p: That of the paired t test, two-sided.
-        corrected: p after Holm's correction for the number of the study's comparisons.
+        missing: Seeds of the plan that one of the sides has not run.
+        diverged: Seeds at which one of the sides diverged.
+        low, high: The 95 % interval of the mean (t distribution), not corrected; infinite below two seeds.
+        p: That of the paired t test, two-sided; 1 below two seeds.
+        corrected: p after Holm's correction for the number of all registered comparisons.
     """
 
     comparison: Comparison
     metric: str
     values: tuple[float, ...]
+    missing: tuple[int, ...]
+    diverged: tuple[int, ...]
     low: float
     high: float
     p: float
@@ -38,8 +43,8 @@ class Difference:
 
     @property
     def mean(self) -> float:
-        """Points."""
-        return statistics.fmean(self.values)
+        """Points; nan where there is no seed."""
+        return statistics.fmean(self.values) if self.values else math.nan
 
     @property
     def wins(self) -> int:
@@ -48,7 +53,12 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """``yes``, ``no`` where the right side is higher, or ``not told apart``; after the correction."""
+        """``yes``, ``no`` where the right side is higher, or ``not told apart``; after the correction.
+
+        ``not decided`` below two seeds, and where a side diverged: the seeds that are left are a choice by result.
+        """
+        if len(self.values) < 2 or self.diverged:
+            return "not decided"
         if not self.corrected < LEVEL:
             return "not told apart"
         return "yes" if self.mean > 0 else "no"
@@ -60,18 +70,21 @@ def readings(runs: Sequence[Record], arm: str, exit: int, metric: str) -> dict[i
 
 
 def differences(plan: Plan, runs: Sequence[Record]) -> list[Difference]:
-    """All comparisons of a plan that at least two seeds allow, in its order, corrected for their number."""
+    """All comparisons of a plan, in its order, corrected for their number; those without two seeds count as well."""
     found = []
     for comparison in plan.comparisons:
         metric = comparison.metric or plan.metrics[0]
-        left, right = (readings(runs, *split_side(side), metric) for side in (comparison.left, comparison.right))
-        values = tuple(left[seed] - right[seed] for seed in sorted(left.keys() & right.keys()))
-        if len(values) > 1:
-            found.append(Difference(comparison, metric, values, *interval(values)))
-    return [
-        replace(each, corrected=corrected)
-        for each, corrected in zip(found, holm([each.p for each in found]), strict=True)
-    ]
+        sides = [split_side(side) for side in (comparison.left, comparison.right)]
+        left, right = (readings(runs, *side, metric) for side in sides)
+        own = [run for run in runs if run["arm"] in {arm for arm, _ in sides}]
+        diverged = {run["seed"] for run in own if run["diverged"]} & set(plan.seeds)
+        both = [seed for seed in plan.seeds if seed in left.keys() & right.keys()]
+        missing = tuple(seed for seed in plan.seeds if seed not in both and seed not in diverged)
+        values = tuple(left[seed] - right[seed] for seed in both)
+        numbers = interval(values) if len(values) > 1 else (-math.inf, math.inf, 1.0)
+        found.append(Difference(comparison, metric, values, missing, tuple(sorted(diverged)), *numbers))
+    corrected = holm([each.p for each in found])
+    return [replace(each, corrected=value) for each, value in zip(found, corrected, strict=True)]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

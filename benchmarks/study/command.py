@@ -34,7 +34,7 @@ from .report import excerpt, fill, write_report
 from .results import Results
 from .tasks import open_task
 from .tasks.task import Task
-from .train import Run
+from .train import Run, check_metrics
 
 _logger = logging.getLogger(__name__)
 
@@ -46,12 +46,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plans = [load_plan(name) for name in options.studies or sorted(each.stem for each in PLANS.glob("*.yaml"))]
         _check_names(plans)
-        for plan in plans:
-            options.do(plan, options)
     except StudyError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+        return _refused(error)
+    options.deadline = time.monotonic() + 60 * getattr(options, "minutes", math.inf)
+    code = 0
+    for plan in plans:
+        try:
+            options.do(plan, options)
+        except (StudyError, OSError) as error:
+            code = _refused(error)  # and go on with the next
+    return code
+
+
+def _refused(error: Exception) -> int:
+    sys.stderr.write(f"error: {error}\n")
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,21 +109,33 @@ def _results(plan: Plan, options: argparse.Namespace) -> Results:
 
 
 def _run(plan: Plan, options: argparse.Namespace) -> None:
-    deadline = time.monotonic() + 60 * options.minutes
     if unknown := set(options.arms or ()) - set(plan.arms):
         raise StudyError(f"--arms {unknown.pop()}: {plan.name} has {', '.join(plan.arms)}")
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise StudyError("--device cuda: torch sees no GPU here")
+    if others := set(options.seeds or ()) - set(plan.seeds):
+        raise StudyError(f"--seeds {others.pop()}: {plan.name} has {plan.seeds}; more are registered in its file")
+    if not options.minutes > 0 or options.threads < 1:
+        raise StudyError(f"--minutes {options.minutes} --threads {options.threads}: numbers above 0 are expected")
+    device = _device(options.device)
     torch.set_num_threads(options.threads)
     results = _results(plan, options)
     results.read()  # refuses results of another content before anything is trained
     task = open_task(plan.task, options.data, device)
     costs = arm_costs(plan, task)
+    check_metrics(plan, task)
     for seed in options.seeds or plan.seeds:
         for arm in options.arms or plan.arms:
-            if time.monotonic() < deadline:
-                _one(plan, task, costs, results, arm, seed, device, deadline)
+            if time.monotonic() < options.deadline:
+                _one(plan, task, costs, results, arm, seed, device, options.deadline)
+
+
+def _device(name: str | None) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise StudyError(f"--device {name}: cpu or cuda is expected") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise StudyError(f"--device {name}: torch sees no GPU here")
+    return device
 
 
 def _one(
@@ -134,11 +155,13 @@ def _one(
         if start is not None and not (results.work / f"{start}-{seed}.safetensors").is_file():
             _logger.info("%s: %s, seed %d waits for the weights of %s", plan.name, arm, seed, start)
             return
-        record = Run(plan, task, arm, seed, costs[arm], results.work, device).go(deadline)
+        run = Run(plan, task, arm, seed, costs[arm], results.work, device)
+        record = run.go(deadline)
         if record is None:
             _logger.info("%s: %s, seed %d was stopped, and goes on next time", plan.name, arm, seed)
             return
         results.add(record)
+        run.forget()
         first = record["metrics"].get(plan.metrics[0], "diverged")
         _logger.info("%s: %s, seed %d, %.0f s: %s", plan.name, arm, seed, record["seconds"], first)
 

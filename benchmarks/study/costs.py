@@ -11,8 +11,8 @@ from .plan import Plan
 from .schedules import cycles_at
 from .tasks.task import Task
 
-_EQUAL_WEIGHTS = 0.1
-"""The narrower baseline's number of weights is this near to the cycled arm's, as a share."""
+_EQUAL = 0.1
+"""What a baseline keeps equal to the cycled arm is this near, as a share; it may train for more."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def arm_costs(plan: Plan, task: Task) -> dict[str, ArmCost]:
     """The cost of every arm, by its name.
 
     Raises:
-        StudyError: Arms are as costly as each other in a circle, or the narrower baseline has not as many weights.
+        StudyError: Arms are as costly as each other in a circle, or a baseline does not keep equal what it has to.
     """
     sizes = {plan.network_of(name) for name in plan.arms}
     most = max(*plan.exits, *(arm.cycles for arm in plan.arms.values()))
@@ -62,12 +62,27 @@ def arm_costs(plan: Plan, task: Task) -> dict[str, ArmCost]:
     for name in plan.arms:
         settle(name)
     for name, arm in plan.arms.items():
-        narrower = plan.baselines(name).get("narrower") if arm.cycles > 1 else None
-        if narrower is not None:
-            ratio = found[narrower].parameters / found[name].parameters
-            if abs(ratio - 1) > _EQUAL_WEIGHTS:
-                raise StudyError(
-                    f"arms.{narrower} has {ratio:.2f} of the weights of {name}, beside which it stands as equal in "
-                    f"weights: choose a width within {_EQUAL_WEIGHTS:.0%}"
-                )
+        if arm.cycles > 1:
+            _check_baselines(plan, name, found, reports[plan.network_of(name)].exits[arm.cycles - 1].total)
     return found
+
+
+def _check_baselines(plan: Plan, name: str, found: dict[str, ArmCost], answer: int) -> None:
+    """Whether the baselines of an arm keep equal what they are there for; ``answer`` costs all its cycles."""
+    for kind, baseline in plan.baselines(name).items():
+        own, other, ratios = found[name], found[baseline], dict[str, float]()
+        if kind in plan.arms[name].without:
+            continue  # it says why there is none
+        if "training" in kind:
+            ratios["training cost"] = other.training / own.training
+        if "narrower" in kind:
+            ratios["number of weights"] = other.parameters / own.parameters
+        if kind == "deeper":
+            ratios["cost of an answer"] = other.exits[0] / answer if plan.exits[0] == 1 else 1.0
+        for what, ratio in ratios.items():
+            low = 1 - _EQUAL
+            if not low <= ratio <= 1 + _EQUAL and not (what == "training cost" and ratio > 1):
+                raise StudyError(
+                    f"arms.{baseline} has {ratio:.2f} of the {what} of {name}, beside which it stands as equal in it: "
+                    f"within {_EQUAL:.0%} is expected"
+                )

@@ -20,9 +20,9 @@ from cycledistill.recipes.errors import RecipeError
 from .errors import StudyError
 
 PLANS = Path(__file__).parent / "plans"
-BASELINES = ("plain", "equal training", "deeper", "narrower")
+BASELINES = ("plain", "equal training", "deeper", "narrower", "narrower, equal training")
 """What stands beside every arm with cycles: the same steps, the same training compute, as many blocks of their own as
-cycles run, and as many but narrower, of the same number of weights."""
+cycles run, and as many but narrower, of the same number of weights, for the same steps and for the same compute."""
 Schedule = Literal["constant", "late", "early", "growing", "random"]
 Link = Literal["plain", "input", "cut"]
 
@@ -88,6 +88,7 @@ class Arm:
         start_from: Name of an arm: its trained weights of the same seed are trained on.
         without: Baselines that are left out, each with the reason.
         says: The arm in words, for the report.
+        added: Why it was added, where that was after the first runs.
     """
 
     cycles: int = 1
@@ -106,6 +107,7 @@ class Arm:
     start_from: str | None = None
     without: dict[str, str] = field(default_factory=dict)
     says: str = ""
+    added: str = ""
 
     @property
     def scheme(self) -> Distill | None:
@@ -123,12 +125,14 @@ class Comparison:
         left, right: An arm and a number of cycles, ``exits@2``.
         claim: What is shown if the left one is higher.
         metric: Which number; default, the study's first.
+        added: Why it was added, where that was after the first runs.
     """
 
     left: str
     right: str
     claim: str
     metric: str | None = None
+    added: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,10 +167,16 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Of everything but the seeds, which may be added to: results of one name are of one content."""
-        content = _stated(self)
-        del content["seeds"]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        """Of everything but the seeds: which plan a run was made by."""
+        return _digest({key: value for key, value in _stated(self).items() if key != "seeds"})
+
+    def content_of(self, arm: str) -> str:
+        """Digest of what a run of an arm depends on: an arm that is added later changes none of the others."""
+        own = self.arms[arm]
+        fields = {key: value for key, value in _stated(own).items() if key not in ("says", "added", "without")}
+        others = {key: self.content_of(getattr(own, key)) for key in ("equal_training", "start_from") if key in fields}
+        setup = {"task": self.task, "training": _stated(self.training), "exits": self.exits}
+        return _digest({**setup, "network": _stated(self.network), "arm": {**fields, **others}})
 
     def network_of(self, arm: str) -> Network:
         """The size of an arm's model."""
@@ -175,25 +185,28 @@ class Plan:
         return dataclasses.replace(self.network, **{name: it for name, it in changes.items() if it is not None})
 
     def baselines(self, arm: str) -> dict[str, str]:
-        """Which arms stand beside one with cycles, by what they keep equal; those that are there."""
-        cycles, found = self.arms[arm].cycles, {}
+        """Which arms stand beside one with cycles, by what they keep equal; those that are there.
+
+        That they do keep it equal is counted by `study.costs.arm_costs`.
+        """
+        own, found = self.arms[arm], dict[str, str]()
         size = self.network_of(arm)
         for name, other in self.arms.items():
             network = self.network_of(name)
-            if other.cycles > 1 or other.start_from != self.arms[arm].start_from:
+            alike = (other.start_from, other.rate, other.drop_path_until, network.drop_path) == (
+                own.start_from, own.rate, own.drop_path_until, size.drop_path
+            )  # fmt: skip
+            if other.cycles > 1 or not alike:
                 continue
-            if network.depth == size.depth * cycles:
-                found["deeper" if network.width == size.width else "narrower"] = name
-            elif network == size and other.equal_training is None and other.steps == self.arms[arm].steps:
-                found["plain"] = name
-            elif network == size and self._costs_as_much(str(other.equal_training), arm):
-                found["equal training"] = name
+            equal_steps = other.equal_training is None and other.steps == own.steps
+            if network.depth == size.depth * own.cycles and (equal_steps or other.equal_training):
+                kind = "deeper" if network.width == size.width else "narrower"
+                found.setdefault(kind if equal_steps else f"{kind}, equal training", name)
+            elif network == size and equal_steps:
+                found.setdefault("plain", name)
+            elif network == size and other.equal_training is not None:
+                found.setdefault("equal training", name)
         return found
-
-    def _costs_as_much(self, other: str, arm: str) -> bool:
-        """Whether training ``other`` runs at least as many cycles as training ``arm``."""
-        one, two = self.arms[other], self.arms[arm]
-        return other == arm or (one.cycles >= two.cycles and one.schedule in ("constant", two.schedule))
 
 
 def load_plan(source: str | Path) -> Plan:
@@ -248,6 +261,10 @@ def _stated(value: Any) -> Any:
     return {name: _stated(each) for name, each in given.items() if each != fields[name] and each != {}}
 
 
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise StudyError(f"{where}: a mapping of keys to values is expected, not {type(value).__name__}")
@@ -259,8 +276,12 @@ def _check(plan: Plan) -> None:
         raise StudyError(f"name: {plan.name!r}: letters, digits and dashes are expected, for files are named by it")
     if not plan.arms or not plan.seeds or not plan.metrics or min(plan.exits, default=0) < 1:
         raise StudyError("arms, seeds, metrics and exits must each have an entry, and exits count from 1")
-    if len(set(plan.seeds)) != len(plan.seeds):
-        raise StudyError(f"seeds {plan.seeds}: each is expected once")
+    for key in ("seeds", "exits", "metrics"):
+        values = getattr(plan, key)
+        if len(set(values)) != len(values):
+            raise StudyError(f"{key} {values}: each is expected once")
+    if min(plan.training.steps, plan.training.batch, plan.training.rate) <= 0:
+        raise StudyError("training: steps, batch and rate are above 0")
     for name, arm in plan.arms.items():
         _check_arm(plan, name, arm)
     for name, arm in plan.arms.items():
@@ -274,11 +295,18 @@ def _check(plan: Plan) -> None:
             arm_name, cycles = split_side(side)
             if arm_name not in plan.arms or cycles not in plan.exits:
                 raise StudyError(f"comparison of {side}: arms are {', '.join(plan.arms)}, read at {plan.exits}")
+        if not comparison.claim or comparison.left == comparison.right:
+            raise StudyError(
+                f"comparison of {comparison.left} and {comparison.right}: two sides and a claim are expected"
+            )
         if comparison.metric not in (None, *plan.metrics):
             raise StudyError(f"comparison of {comparison.metric!r}: the metrics are {', '.join(plan.metrics)}")
 
 
 def _check_arm(plan: Plan, name: str, arm: Arm) -> None:
+    size = plan.network_of(name)
+    if min(size.width, size.depth, size.heads) < 1 or size.width % size.heads:
+        raise StudyError(f"arms.{name}: width, depth and heads are at least 1, and heads divide the width ({size})")
     scheme = arm.scheme
     if scheme is not None and isinstance(scheme.task_weights, tuple):
         scheme.weights(arm.cycles)

@@ -56,7 +56,7 @@ def markdown(plan: Plan, runs: Sequence[Record]) -> str:
         f"{training.rate:g}; {'; '.join(sorted({run['device'] for run in runs}))}.",
         *_state(plan, runs),
         "## What was found",
-        "\n".join(map(words, differences(plan, runs))) or "Nothing yet: at least two seeds are needed.",
+        "\n".join(map(words, differences(plan, runs))),
         "## Arms",
         _arms_table(plan, by_arm),
     ]
@@ -75,14 +75,17 @@ def markdown(plan: Plan, runs: Sequence[Record]) -> str:
 def excerpt(plan: Plan, runs: Sequence[Record], curves: Sequence[Record] = ()) -> str:
     """For a page: what is missing, the first metric of every arm, what was found, and adaptive inference."""
     by_arm = {arm: [run for run in runs if run["arm"] == arm] for arm in plan.arms}
-    base = next(runs[0] for runs in by_arm.values() if runs)
-    rows = [("arm", "weights", "training cost", *(f"@{exit}" for exit in plan.exits))]
+    if not runs:
+        raise StudyError(f"{plan.name} has no runs yet: python benchmarks/study run {plan.name}")
+    base = next(own[0] for own in by_arm.values() if own)
+    rows = [("arm", "weights", "training cost, time", *(f"@{exit}" for exit in plan.exits))]
     for arm, own in by_arm.items():
         if own:
             cells = [_spread(list(readings(own, arm, exit, plan.metrics[0]).values())) for exit in plan.exits]
             says = f"{plan.arms[arm].says} (`{arm}`)"
             cost = own[0]["training_macs"] / base["training_macs"]
-            rows.append((says, f"{own[0]['parameters']:,}", f"{cost:.2f}", *cells))
+            costs = f"{cost:.2f}, {_time(own, by_arm[base['arm']])}"
+            rows.append((says, f"{own[0]['parameters']:,}", costs, *cells))
     seeds = len({run["seed"] for run in runs})
     title = f"{plan.metrics[0]}, % by cycles at inference, mean ± standard deviation over {seeds} seeds:"
     found = [words(each) for each in differences(plan, runs)]
@@ -99,7 +102,7 @@ def fill(page: str, reports: Mapping[str, str]) -> str:
         StudyError: It has no place for one of them.
     """
     for name, text in reports.items():
-        place = re.compile(rf"(<!-- study {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+        place = re.compile(rf"(<!-- study {re.escape(name)} -->\n)(?:(?!<!-- study ).)*?(<!-- end -->)", re.DOTALL)
         page, count = place.subn(lambda found, text=text: f"{found[1]}\n{text}\n\n{found[2]}", page)  # type: ignore[misc]
         if count != 1:
             raise StudyError(f"the page has {count} places for {name}: `<!-- study {name} -->` ... `<!-- end -->`")
@@ -108,11 +111,18 @@ def fill(page: str, reports: Mapping[str, str]) -> str:
 
 def words(found: Difference) -> str:
     """A difference as a sentence."""
-    claim = found.comparison.claim[0].upper() + found.comparison.claim[1:]
-    answer = {"yes": "**yes**", "no": "**no**, the other is higher"}.get(found.verdict, "not told apart")
+    comparison = found.comparison
+    claim = comparison.claim[0].upper() + comparison.claim[1:]
+    answer = {"yes": "**yes**", "no": "**no**, the other is higher"}.get(found.verdict, found.verdict)
+    if found.diverged:
+        answer += f", for a side diverged at seed {', '.join(map(str, found.diverged))}"
+    sides = f"`{comparison.left}` less `{comparison.right}`" + (f", {comparison.metric}" if comparison.metric else "")
+    added = f" (Added after the first runs: {comparison.added}.)" if comparison.added else ""
+    if len(found.values) < 2:
+        return f"- {claim}: {answer}; {sides}: {len(found.values)} seeds of both so far.{added}"
     return (
-        f"- {claim}: {answer}. `{found.comparison.left}` less `{found.comparison.right}`: {found.mean:+.1f} points "
-        f"({found.low:+.1f} to {found.high:+.1f}), higher in {found.wins} of {len(found.values)} seeds."
+        f"- {claim}: {answer}. {sides}: {found.mean:+.1f} points ({found.low:+.1f} to {found.high:+.1f}), higher in "
+        f"{found.wins} of {len(found.values)} seeds.{added}"
     )
 
 
@@ -125,30 +135,31 @@ def _state(plan: Plan, runs: Sequence[Record]) -> list[str]:
     lines = {"Diverged": diverged, "Deployed model not bit-equal": unequal}
     said = [f"{what}: {', '.join(which)}." for what, which in lines.items() if which]
     wanted = len(plan.seeds) * len(plan.arms)
-    return ([f"Not finished: {len(missing)} of {wanted} runs are missing."] if missing else []) + said
+    interim = f"Not finished: {len(missing)} of {wanted} runs are missing, and verdicts are interim."
+    return ([interim] if missing else []) + said
 
 
 def _arms_table(plan: Plan, by_arm: Mapping[str, Sequence[Record]]) -> str:
-    rows = [("arm", "", "weights", "steps", "training cost", "training time")]
+    first = plan.exits[0]
+    rows = [("arm", "", "weights", f"MMACs @{first}", "steps", "training cost", "training time")]
     base = next((runs[0] for runs in by_arm.values() if runs), None)
     for arm, runs in by_arm.items():
         if runs and base is not None:
             cost = runs[0]["training_macs"] / base["training_macs"]
-            first = {run["seed"]: run["seconds"] for run in by_arm[base["arm"]]}
-            ratios = [run["seconds"] / first[run["seed"]] for run in runs if first.get(run["seed"])]
-            time = f"{statistics.median(ratios):.2f}" if ratios else ""
-            size = f"{runs[0]['parameters']:,}", str(runs[0]["steps"])
+            time = _time(runs, by_arm[base["arm"]])
+            answer = f"{runs[0]['exit_macs'][0] / 1e6:.2f}"
+            size = f"{runs[0]['parameters']:,}", answer, str(runs[0]["steps"])
             rows.append((f"`{arm}`", plan.arms[arm].says, *size, f"{cost:.2f}", time))
     return _table(rows)
 
 
 def _metric_table(plan: Plan, by_arm: Mapping[str, Sequence[Record]], metric: str) -> str:
-    rows = [("arm", *(f"@{exit}" for exit in plan.exits), "MMACs @1")]
+    rows = [("arm", *(f"@{exit}" for exit in plan.exits))]
     for arm, runs in by_arm.items():
         if not runs:
             continue
         cells = [_spread(list(readings(runs, arm, exit, metric).values())) for exit in plan.exits]
-        rows.append((f"`{arm}`", *cells, f"{runs[0]['exit_macs'][0] / 1e6:.2f}"))
+        rows.append((f"`{arm}`", *cells))
     return _table(rows)
 
 
@@ -158,9 +169,18 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
+def _time(arm: Sequence[Record], base: Sequence[Record]) -> str:
+    """Seconds of an arm's training over the base's of the same seed, the median over seeds."""
+    first = {run["seed"]: run["seconds"] for run in base}
+    ratios = [run["seconds"] / first[run["seed"]] for run in arm if first.get(run["seed"])]
+    return f"{statistics.median(ratios):.2f}" if ratios else ""
+
+
 def _differences_table(found: Sequence[Difference]) -> str:
     rows = [("left", "right", "of", "points", "95 % interval", "higher in", "p, corrected", "verdict")]
     for each in found:
+        if len(each.values) < 2:
+            continue
         rows.append((
             f"`{each.comparison.left}`", f"`{each.comparison.right}`", each.metric, f"{each.mean:+.2f}",
             f"{each.low:+.2f} to {each.high:+.2f}", f"{each.wins} of {len(each.values)}", _p(each.corrected),
@@ -198,7 +218,7 @@ def draw(plan: Plan, runs: Sequence[Record]) -> Figure:
                 cost, means, spread, label=arm, capsize=2, marker="o" if cycled else "s", markersize=4,
                 linestyle="-" if cycled else ":",
             )  # fmt: skip
-        axis.set(title=metric, xlabel="million MACs an answer", ylabel="%")
+        axis.set(title=metric, xlabel="million MACs an answer, inputs as trained", ylabel="%")
         axis.grid(alpha=0.3)
     for axis in list(axes)[len(plan.metrics) :]:
         axis.set_axis_off()

@@ -44,12 +44,12 @@ class Results:
             if text and not text.endswith("\n"):
                 text = self._repair(text)
         runs = [self._parse(number, line) for number, line in enumerate(text.splitlines(), 1)]
-        others = {run["plan"] for run in runs} - {self.plan.digest}
-        if others:
-            raise StudyError(
-                f"{self.path} holds runs of a study that is also called {self.plan.name} and has other content "
-                f"({', '.join(sorted(others))}, not {self.plan.digest}): give the changed study a name of its own"
-            )
+        for run in runs:
+            if run["arm"] not in self.plan.arms or run["content"] != self.plan.content_of(run["arm"]):
+                raise StudyError(
+                    f"{self.path} holds runs of a study that is also called {self.plan.name} and has other content "
+                    f"(arm {run['arm']}): give the changed study a name of its own"
+                )
         return runs
 
     def add(self, record: Record) -> None:
@@ -92,13 +92,16 @@ class Results:
             _logger.warning("%s: its last line was torn (%d letters) and is cut off", self.path, len(torn))
         else:
             kept = text + "\n"  # whole but for the end of the line
-        self.path.write_text(kept, encoding="utf-8")
+        with self.path.open("r+b") as file:  # in place: what is whole is never away
+            file.truncate(len(whole.encode()) + bool(whole)) if len(kept) < len(text) else file.seek(0, os.SEEK_END)
+            if len(kept) > len(text):
+                file.write(b"\n")
         return kept
 
     def _parse(self, number: int, line: str) -> Record:
         try:
             record: Record = json.loads(line)
-            if not {"plan", "arm", "seed", "metrics"} <= record.keys():
+            if not {"plan", "content", "arm", "seed", "metrics"} <= record.keys():
                 raise ValueError("keys are missing")
         except (ValueError, AttributeError) as error:
             raise StudyError(f"{self.path}, line {number}: no record of a run ({error})") from error

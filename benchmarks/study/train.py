@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from common import hardware, versions
+from on_gpu.records import code_digest
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -25,7 +27,7 @@ from .errors import StudyError
 from .plan import Plan
 from .results import Record
 from .schedules import EarlyDropPath, cycles_at, link_cycles
-from .tasks.task import Inputs, Task
+from .tasks.task import Inputs, Task, draw
 
 _logger = logging.getLogger(__name__)
 
@@ -57,8 +59,12 @@ class Run:
         torch.manual_seed(seed)
         self.model: Any = task.network(plan.network_of(arm)).to(device)
         if self.arm.start_from is not None:
-            self.model.load_state_dict(load_file(self._weights(self.arm.start_from)))
+            self.model.load_state_dict(trained_weights(plan, self.arm.start_from, self._weights(self.arm.start_from)))
         self.drop_path = EarlyDropPath(self.model, self.arm.drop_path_until)
+        if plan.network_of(arm).drop_path and not self.drop_path.modules:
+            raise StudyError(
+                f"arms.{arm}: the network of this task has no stochastic depth; drop_path would do nothing"
+            )
         wrap_cyclic(self.model, self.arm.cycles, self.arm.scheme, blocks=task.blocks)
         link_cycles(self.model, self.model.cyclic.stack.modules(self.model)[0], self.arm.link)
         self.optimizer = _optimizer(self.model, plan)
@@ -74,6 +80,8 @@ class Run:
         metrics = {} if diverged else self._measure()
         record = {
             "plan": self.plan.digest,
+            "content": self.plan.content_of(self.name),
+            "code": code_digest(),
             "arm": self.name,
             "seed": self.seed,
             "steps": self.cost.steps,
@@ -88,9 +96,14 @@ class Run:
             "device": hardware(self.device.type, f"{torch.get_num_threads()} thread(s)"),
             "versions": versions("timm") | {"cycledistill": __version__},
         }
-        save_file(self.model.state_dict(), self._weights(self.name))
-        self.state_file.unlink(missing_ok=True)
+        if not diverged:
+            metadata = {"content": record["content"]}
+            atomic_write(self._weights(self.name), lambda file: save_file(self.model.state_dict(), file, metadata))
         return record
+
+    def forget(self) -> None:
+        """Remove the unfinished state, once the record is kept."""
+        self.state_file.unlink(missing_ok=True)
 
     def _weights(self, arm: str) -> Path:
         return self.work / f"{arm}-{self.seed}.safetensors"
@@ -106,8 +119,13 @@ class Run:
             self.model.cyclic.cycles = cycles_at(self.arm, self.step, steps, self.seed)
             self.drop_path.set(self.step, steps)
             step.set_rate(self._rate(self.step))
-            torch.manual_seed(hash((self.seed, self.step)))  # what a forward draws is the step's, also after a stop
+            torch.manual_seed(
+                draw(self.seed, self.step, 3).initial_seed()
+            )  # what a forward draws is the step's, always
+            drawing = _clock(self.device) if self.device.type == "cpu" else 0.0
             given, target = self.task.batch(self.seed, self.step, batch)
+            if self.device.type == "cpu":
+                began += _clock(self.device) - drawing  # data cost the same in every arm, or are there already
             looked = self.step % look_every == 0 or self.step == steps - 1
             terms = step.gradients((given, *target))
             if looked:
@@ -181,8 +199,6 @@ class Run:
                         sums.setdefault(f"{measure} {name}".strip(), []).append(values.double())
             for metric, parts in sums.items():
                 found.setdefault(metric, {})[str(exit)] = round(100 * torch.cat(parts).mean().item(), 3)
-        if missing := set(self.plan.metrics) - set(found):
-            raise StudyError(f"metrics: the task has no {missing.pop()!r}; it has {', '.join(map(repr, found))}")
         return found
 
     @torch.no_grad()
@@ -200,17 +216,51 @@ class Run:
             "step": self.step,
             "seconds": self.seconds,
             "looks": self.looks,
-            "plan": self.plan.digest,
+            "content": self.plan.content_of(self.name),
         }
         atomic_write(self.state_file, lambda file: torch.save(state, file))
 
     def _load(self) -> None:
         state = torch.load(self.state_file, map_location=self.device, weights_only=True)
-        if state["plan"] != self.plan.digest:
+        if state["content"] != self.plan.content_of(self.name):
             raise StudyError(f"{self.state_file} is of a study of other content: remove it, or name the study anew")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.looks = state["step"], state["seconds"], state["looks"]
+
+
+@torch.no_grad()
+def check_metrics(plan: Plan, task: Task) -> None:
+    """Refuse a plan whose metrics the task does not measure, before anything is trained.
+
+    Raises:
+        StudyError: One is unknown; those that there are, are named.
+    """
+    model = task.network(plan.network).to(next(iter(task.test()))[1].device).eval()
+    found: dict[str, None] = {}
+    seen: set[str] = set()
+    for name, given, target in task.test():
+        if name not in seen:
+            seen.add(name)
+            few = task.right(model(given[:2]), *(each[:2] for each in target))
+            found |= dict.fromkeys(f"{measure} {name}".strip() for measure in few)
+    if missing := set(plan.metrics) - set(found):
+        raise StudyError(f"metrics: the task has no {missing.pop()!r}; it has {', '.join(map(repr, found))}")
+
+
+def trained_weights(plan: Plan, arm: str, file: Path) -> dict[str, Tensor]:
+    """The weights that a run of an arm has left.
+
+    Raises:
+        StudyError: They are not there, or are of a study of other content.
+    """
+    if not file.is_file():
+        raise StudyError(f"{file}: the weights of {arm} are not there; they are where it was run (--work)")
+    with safe_open(file, "pt") as opened:
+        content = (opened.metadata() or {}).get("content")
+    if content != plan.content_of(arm):
+        raise StudyError(f"{file} is of a study of other content: remove it and the results, or name the study anew")
+    return load_file(file)
 
 
 def capture_on(device: torch.device) -> Capture | None:

@@ -31,6 +31,7 @@ TINY: dict[str, Any] = {
         "base_eq": {"equal_training": "exits"},
         "deep": {"depth": 2},
         "narrow": {"depth": 2, "width": 11, "heads": 1},
+        "narrow_eq": {"depth": 2, "width": 11, "heads": 1, "equal_training": "exits"},
     },
     "comparisons": [{"left": "exits@2", "right": "base@1", "claim": "cycles help"}],
 }

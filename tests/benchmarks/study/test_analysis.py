@@ -27,9 +27,9 @@ from tests.scripts import ROOT
 Written = Callable[..., Path]
 
 
-def record(plan: str, arm: str, seed: int, value: float) -> dict[str, Any]:
+def record(arm: str, seed: int, value: float) -> dict[str, Any]:
     return {
-        "plan": plan, "arm": arm, "seed": seed, "steps": 4, "parameters": 10, "exit_macs": [1000, 2000, 3000],
+        "arm": arm, "seed": seed, "steps": 4, "parameters": 10, "exit_macs": [1000, 2000, 3000],
         "training_macs": 12000, "seconds": 1.0, "diverged": False, "deployed_equal": True, "device": "a CPU",
         "metrics": {name: {"1": value, "2": value + 1, "3": value} for name in ("cells 4x4", "solved 5x5")},
     }  # fmt: skip
@@ -63,8 +63,8 @@ def test_holm_by_hand() -> None:
 )
 def test_verdicts_are_made_from_the_numbers(written: Written, gains: list[float], verdict: str, says: str) -> None:
     plan = load_plan(written(seeds=[0, 1, 2, 3]))
-    runs = [record(plan.digest, "base", seed, 50.0) for seed in range(4)]
-    runs += [record(plan.digest, "exits", seed, 50.0 + gain) for seed, gain in enumerate(gains)]
+    runs = [record("base", seed, 50.0) for seed in range(4)]
+    runs += [record("exits", seed, 50.0 + gain) for seed, gain in enumerate(gains)]
     (found,) = differences(plan, runs)
     assert found.values == pytest.approx([gain + 1 for gain in gains])
     assert found.verdict == verdict
@@ -74,16 +74,41 @@ def test_verdicts_are_made_from_the_numbers(written: Written, gains: list[float]
 
 def test_only_seeds_of_both_sides_are_compared(written: Written) -> None:
     plan = load_plan(written(seeds=[0, 1, 2, 3]))
-    runs = [record(plan.digest, "base", seed, 50.0) for seed in (0, 1, 2)]
-    runs += [record(plan.digest, "exits", seed, 50.0 + seed) for seed in (3, 2, 1)]
+    runs = [record("base", seed, 50.0) for seed in (0, 1, 2)]
+    runs += [record("exits", seed, 50.0 + seed) for seed in (3, 2, 1)]
     runs[-1]["diverged"] = True
-    assert differences(plan, runs) == []  # seed 2 alone is left
+    (found,) = differences(plan, runs)  # seed 2 alone is left, and seed 1 diverged
+    assert (found.values, found.diverged, found.missing) == ((3.0,), (1,), (0, 3))
+    assert (found.p, found.verdict) == (1.0, "not decided")
+    assert "Cycles help: not decided, for a side diverged at seed 1; `exits@2` less `base@1`: 1 seeds" in words(found)
     runs[-1]["diverged"] = False
     (found,) = differences(plan, runs)
     assert found.values == pytest.approx([2.0, 3.0])
     text = markdown(plan, runs)
-    assert "Not finished: 14 of 20 runs are missing." in text
+    assert "Not finished: 18 of 24 runs are missing, and verdicts are interim." in text
     assert np.isclose(found.mean, 2.5)
+
+
+def test_a_side_that_diverged_decides_nothing_and_still_counts(written: Written) -> None:
+    """Leaving such a seed out would be a choice by result; leaving the comparison out would ease the correction."""
+    two = [{"left": "exits@2", "right": "base@1", "claim": "a"}, {"left": "deep@1", "right": "base@1", "claim": "b"}]
+    plan = load_plan(written(seeds=[0, 1, 2, 3], comparisons=two))
+    runs = [record("base", seed, 50.0) for seed in range(4)]
+    runs += [record("exits", seed, 55.0 + 0.1 * seed) for seed in range(4)]
+    first, second = differences(plan, runs)
+    assert first.corrected == pytest.approx(2 * first.p) and first.verdict == "yes"
+    assert second.verdict == "not decided" and second.missing == (0, 1, 2, 3)
+    runs[0]["diverged"] = True
+    first, _ = differences(plan, runs)
+    assert len(first.values) == 3 and first.verdict == "not decided"
+    assert "**yes**" not in words(first)
+
+
+def test_seeds_that_are_not_in_the_plan_are_not_read(written: Written) -> None:
+    plan = load_plan(written(seeds=[0, 1]))
+    runs = [record(arm, seed, 50.0 + 9 * seed) for arm in ("base", "exits") for seed in (0, 1, 7)]
+    (found,) = differences(plan, runs)
+    assert len(found.values) == 2
 
 
 RESULTS = ROOT / "benchmarks" / "results" / "study"
@@ -105,6 +130,8 @@ def test_excerpts_go_into_their_places_alone() -> None:
     assert fill(filled, {"one": r"new \1"}) == filled
     with pytest.raises(StudyError, match="the page has 0 places for three"):
         fill(page, {"three": "x"})
+    with pytest.raises(StudyError, match="the page has 0 places for one"):  # its own end is missing
+        fill(page.replace("<!-- end -->\nb", "b"), {"one": "x"})
 
 
 def test_the_guide_shows_what_the_committed_runs_say(tmp_path: Path) -> None:

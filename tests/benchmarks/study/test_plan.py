@@ -27,13 +27,17 @@ def test_registered_plans_are_valid_and_called_as_their_files(name: str) -> None
 def test_baselines_are_known_by_what_they_keep_equal(written: Written) -> None:
     plan = load_plan(written())
     assert plan.baselines("exits") == {
-        "plain": "base", "equal training": "base_eq", "deeper": "deep", "narrower": "narrow"
+        "plain": "base", "equal training": "base_eq", "deeper": "deep", "narrower": "narrow",
+        "narrower, equal training": "narrow_eq",
     }  # fmt: skip
+    other = {"faster": {"rate": 2.0}, "shallow": {"steps": 0.5}, "dropped": {"drop_path": 0.1}}
+    assert load_plan(written(arms=other)).baselines("exits") == plan.baselines("exits")
 
 
-@pytest.mark.parametrize("arm", ["base", "base_eq", "deep", "narrow"])
+@pytest.mark.parametrize("arm", ["base", "base_eq", "deep", "narrow", "narrow_eq"])
 def test_an_arm_without_a_baseline_is_refused_unless_it_says_why(written: Written, arm: str) -> None:
-    kind = {"base": "plain", "base_eq": "equal training", "deep": "deeper", "narrow": "narrower"}[arm]
+    kinds = {"base": "plain", "base_eq": "equal training", "deep": "deeper", "narrow": "narrower"}
+    kind = {**kinds, "narrow_eq": "narrower, equal training"}[arm]
     path = written(comparisons=[])
     plan = yaml.safe_load(path.read_text(encoding="utf-8"))
     arms = plan["arms"] = {name: fields for name, fields in plan["arms"].items() if name != arm}
@@ -45,9 +49,15 @@ def test_an_arm_without_a_baseline_is_refused_unless_it_says_why(written: Writte
     assert kind not in load_plan(path).baselines("exits")
 
 
-def test_an_arm_that_trains_longer_is_no_equal_baseline_for_more_cycles(written: Written) -> None:
+def test_more_cycles_need_more_blocks_beside_them(written: Written) -> None:
     arms = {"more": {"cycles": 3, "distill": "exits"}}
-    with pytest.raises(StudyError, match="arms.more: no baseline for equal training, deeper, narrower"):
+    with pytest.raises(StudyError, match="arms.more: no baseline for deeper, narrower, narrower, equal training"):
+        load_plan(written(arms=arms))
+
+
+def test_an_arm_of_its_own_number_of_steps_has_no_plain_baseline(written: Written) -> None:
+    arms = {"big": {"cycles": 2, "steps": 4, "distill": "exits"}}
+    with pytest.raises(StudyError, match="arms.big: no baseline for plain, deeper, narrower; add"):
         load_plan(written(arms=arms))
 
 
@@ -75,6 +85,10 @@ def test_an_arm_that_trains_longer_is_no_equal_baseline_for_more_cycles(written:
         ({"comparisons": [{"left": "exits@9", "right": "base@1", "claim": "x"}]}, r"comparison of exits@9: arms are"),
         ({"comparisons": [{"left": "exits", "right": "base@1", "claim": "x"}]}, r"'exits': an arm and a number"),
         ({"comparisons": [{"left": "exits@1", "right": "base@1", "claim": "x", "metric": "y"}]}, r"of 'y'"),
+        ({"exits": [1, 1]}, r"exits \[1, 1\]: each is expected once"),
+        ({"training": {"steps": 0, "batch": 8, "rate": 1e-2}}, r"steps, batch and rate are above 0"),
+        ({"arms": {"odd": {"heads": 3}}}, r"arms\.odd: .* heads divide the width"),
+        ({"comparisons": [{"left": "exits@1", "right": "exits@1", "claim": "x"}]}, r"two sides and a claim"),
         ({"name": "a/b"}, r"letters, digits and dashes"),
     ],
 )
@@ -100,10 +114,19 @@ def test_a_file_that_is_not_there_or_no_yaml(tmp_path: Path) -> None:
         load_plan(tmp_path / "list.yaml")
 
 
-def test_the_digest_is_of_all_but_the_seeds(written: Written) -> None:
+def test_digests_are_of_what_matters(written: Written) -> None:
     plan = load_plan(written())
     assert load_plan(written(seeds=[5, 6, 7])).digest == plan.digest
     assert load_plan(written(success="Something else.")).digest != plan.digest
-    assert load_plan(written(arms={"deep": {"depth": 2, "says": "x"}})).digest != plan.digest
+    # An arm that is added changes no other's; a setting changes all; one arm's setting, its own and what hangs on it.
+    added = load_plan(written(arms={"new": {"rate": 0.5}}))
+    assert added.digest != plan.digest
+    assert [added.content_of(arm) for arm in plan.arms] == [plan.content_of(arm) for arm in plan.arms]
+    other = load_plan(written(training={"steps": 5, "batch": 8, "rate": 1e-2}))
+    assert not any(other.content_of(arm) == plan.content_of(arm) for arm in plan.arms)
+    other = load_plan(written(arms={"exits": {"cycles": 2, "distill": "mct", "says": "x"}}))
+    changed = [arm for arm in plan.arms if other.content_of(arm) != plan.content_of(arm)]
+    assert changed == ["exits", "base_eq", "narrow_eq"]
     # What is said at its default is not said: a key that is added to plans changes none of them.
-    assert load_plan(written(arms={"deep": {"depth": 2, "steps": 1.0, "schedule": "constant"}})).digest == plan.digest
+    same = load_plan(written(arms={"deep": {"depth": 2, "steps": 1.0, "schedule": "constant"}}))
+    assert (same.digest, same.content_of("deep")) == (plan.digest, plan.content_of("deep"))

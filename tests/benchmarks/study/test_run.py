@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 pytest.importorskip("timm")
@@ -55,11 +56,11 @@ def without_times(record: dict[str, Any] | None) -> dict[str, Any]:
 def test_a_study_from_its_plan_to_its_report(written: Written, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path, results = str(written()), tmp_path / "results"
     assert main(["status", path, "--results", str(results)]) == 0
-    assert "tiny: 0 of 10 runs" in capsys.readouterr().out
+    assert "tiny: 0 of 12 runs" in capsys.readouterr().out
     assert main(["run", path, "--results", str(results), "--device", "cpu"]) == 0
     runs = lines(results)
     assert [(run["arm"], run["seed"]) for run in runs] == [
-        (arm, seed) for seed in (0, 1) for arm in ("base", "exits", "base_eq", "deep", "narrow")
+        (arm, seed) for seed in (0, 1) for arm in ("base", "exits", "base_eq", "deep", "narrow", "narrow_eq")
     ]
     assert all(run["deployed_equal"] and not run["diverged"] for run in runs)
     assert all(set(run["metrics"]["cells 4x4"]) == {"1", "2", "3"} for run in runs)
@@ -67,7 +68,7 @@ def test_a_study_from_its_plan_to_its_report(written: Written, tmp_path: Path, c
     assert main(["run", path, "--results", str(results), "--device", "cpu"]) == 0  # nothing is left to do
     assert lines(results) == runs
     assert main(["status", path, "--results", str(results)]) == 0
-    assert "tiny: 10 of 10 runs" in capsys.readouterr().out
+    assert "tiny: 12 of 12 runs" in capsys.readouterr().out
     assert main(["report", path, "--results", str(results)]) == 0
     report = (results / "tiny.md").read_text(encoding="utf-8")
     assert "| `exits@2` | `base@1` | cells 4x4 |" in report
@@ -87,8 +88,53 @@ def test_equal_training_is_equal_in_multiply_accumulates(written: Written) -> No
 
 def test_a_narrower_stack_has_as_many_weights_or_is_refused(written: Written) -> None:
     plan = load_plan(written(arms={"narrow": {"depth": 2, "width": 12, "heads": 1}}))
-    with pytest.raises(StudyError, match=r"arms\.narrow has 1\.\d\d of the weights of exits"):
+    with pytest.raises(StudyError, match=r"arms\.narrow has 1\.\d\d of the number of weights of exits"):
         arm_costs(plan, open_task(plan.task, None, CPU))
+
+
+def test_equal_training_is_counted_and_not_believed(written: Written) -> None:
+    """Tied to an arm that runs no further cycle, a baseline trains for half of what it stands for."""
+    late = {"cycles": 2, "distill": "exits", "schedule": "late", "turn": 1.0, "without": {"plain": "not asked"}}
+    plan = load_plan(written(arms={"late": late, "base_eq": {"equal_training": "late"}}))
+    with pytest.raises(StudyError, match=r"arms\.base_eq has 0\.50 of the training cost of exits"):
+        arm_costs(plan, open_task(plan.task, None, CPU))
+
+
+def test_metrics_are_checked_before_anything_is_trained(
+    written: Written, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = written(metrics=["cells 4x4", "solved 9x9"])
+    assert main(["run", str(path), "--results", str(tmp_path), "--device", "cpu"]) == 2
+    assert "the task has no 'solved 9x9'; it has 'solved 4x4', 'cells 4x4', 'solved 5x5'" in capsys.readouterr().err
+    assert not (tmp_path / "tiny.jsonl").exists()
+
+
+def test_stochastic_depth_that_a_network_has_not_is_refused(written: Written, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"arms\.dropped: this network has no stochastic depth"):
+        run_of(written(arms={"dropped": {"drop_path": 0.1}}), "dropped", tmp_path / "work")
+
+
+def test_weights_of_another_content_are_not_started_from(written: Written, tmp_path: Path) -> None:
+    reasons = dict.fromkeys(("plain", "equal training", "deeper", "narrower", "narrower, equal training"), "not asked")
+    arms = {"tuned": {"cycles": 2, "distill": "exits", "start_from": "base", "without": reasons}}
+    run_of(written(), "base", tmp_path / "work").go(math.inf)
+    run_of(written(arms=arms), "tuned", tmp_path / "work")
+    changed = written(arms=arms, training={"steps": 5, "batch": 8, "rate": 1e-2})
+    with pytest.raises(StudyError, match=r"base-0\.safetensors is of a study of other content"):
+        run_of(changed, "tuned", tmp_path / "work")
+
+
+def test_one_study_that_cannot_run_does_not_stop_the_next(
+    written: Written, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    pictures = {"kind": "pictures", "set": "cifar10", "size": 32, "patch": 8, "shift": 0, "flip": True, "smoothing": 0}
+    first = written("first")
+    first.write_text(yaml.safe_dump({**yaml.safe_load(first.read_text(encoding="utf-8")), "task": pictures}))
+    arguments = ["run", str(first), str(written()), "--results", str(tmp_path), "--device", "cpu"]
+    assert main([*arguments, "--arms", "base", "--seeds", "0"]) == 2
+    assert "give --data" in capsys.readouterr().err
+    assert len(lines(tmp_path)) == 1
 
 
 def test_a_circle_of_equal_training_is_named(written: Written) -> None:
@@ -152,6 +198,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     again = run_of(path, "exits", tmp_path / "b")
     assert again.step == 1
     assert without_times(again.go(math.inf)) == without_times(whole)
+    again.forget()
     assert [file.suffix for file in sorted((tmp_path / "b").iterdir())] == [".safetensors"]
 
 
@@ -190,7 +237,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_not_the_study(
     assert main(["run", path, "--results", results, "--device", "cpu"]) == 0
     first, *others = lines(tmp_path / "results")
     assert first["diverged"] and first["metrics"] == {} and first["looks"]["loss"] == [None]
-    assert len(others) == 9 and not any(run["diverged"] for run in others)
+    assert len(others) == 11 and not any(run["diverged"] for run in others)
     main(["status", path, "--results", results])
     assert "diverged: base 0" in capsys.readouterr().out
     assert main(["report", path, "--results", results]) == 0
@@ -202,7 +249,7 @@ def test_a_torn_last_line_is_cut_off_and_said(
 ) -> None:
     plan = load_plan(written())
     results = Results(plan, tmp_path, tmp_path / "work")
-    record = {"plan": plan.digest, "arm": "base", "seed": 0, "metrics": {}}
+    record = {"plan": "x", "content": plan.content_of("base"), "arm": "base", "seed": 0, "metrics": {}}
     results.add(record)
     whole = results.path.read_text(encoding="utf-8")
     results.path.write_text(whole + '{"plan": "', encoding="utf-8")
@@ -223,9 +270,11 @@ def test_lines_that_are_no_records_are_named(written: Written, tmp_path: Path) -
 
 def test_results_of_another_content_are_refused(written: Written, tmp_path: Path) -> None:
     plan = load_plan(written())
-    Results(plan, tmp_path, tmp_path / "work").add({"plan": "other", "arm": "base", "seed": 0, "metrics": {}})
-    with pytest.raises(StudyError, match="also called tiny and has other content"):
-        Results(plan, tmp_path, tmp_path / "work").read()
+    record = {"plan": "x", "content": "other", "arm": "base", "seed": 0, "metrics": {}}
+    for number, made in enumerate((record, {**record, "arm": "gone"})):
+        Results(plan, tmp_path / str(number), tmp_path / "work").add(made)
+        with pytest.raises(StudyError, match=f"also called tiny and has other content .arm {made['arm']}"):
+            Results(plan, tmp_path / str(number), tmp_path / "work").read()
 
 
 def test_two_studies_of_one_name_are_refused(written: Written, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -245,7 +294,7 @@ def test_a_run_is_done_by_one_process_and_kept_once(
         assert (mine, theirs, other) == (True, False, True)
     with two.claim("base", 0) as theirs:
         assert theirs
-    record = {"plan": plan.digest, "arm": "base", "seed": 0, "metrics": {}}
+    record = {"plan": "x", "content": plan.content_of("base"), "arm": "base", "seed": 0, "metrics": {}}
     one.add(record)
     two.add(record)
     assert len(one.read()) == 1
@@ -257,6 +306,10 @@ def test_a_run_is_done_by_one_process_and_kept_once(
     [
         (["--arms", "nothing"], "--arms nothing: tiny has base, exits"),
         (["--device", "cuda"], "--device cuda: torch sees no GPU here"),
+        (["--device", "foo"], "--device foo: cpu or cuda is expected"),
+        (["--seeds", "0", "7"], "--seeds 7: tiny has [0, 1]; more are registered in its file"),
+        (["--minutes", "-1"], "numbers above 0 are expected"),
+        (["--threads", "0"], "numbers above 0 are expected"),
     ],
 )
 def test_bad_options(
@@ -324,7 +377,8 @@ def test_a_run_starts_from_the_weights_of_another(
     written: Written, tmp_path: Path, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     arms = {"tuned": {"cycles": 2, "distill": "exits", "start_from": "base", "without": {
-        "plain": "base itself", "equal training": "not asked", "deeper": "not asked", "narrower": "not asked"
+        "plain": "base itself", "equal training": "not asked", "deeper": "not asked", "narrower": "not asked",
+        "narrower, equal training": "not asked",
     }}}  # fmt: skip
     path, results = str(written(arms=arms)), str(tmp_path / "results")
     caplog.set_level("INFO")
