@@ -110,7 +110,7 @@ def test_metrics_are_checked_before_anything_is_trained(
 
 
 def test_stochastic_depth_that_a_network_has_not_is_refused(written: Written, tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"arms\.dropped: this network has no stochastic depth"):
+    with pytest.raises(StudyError, match=r"arms\.dropped: the network of this task has no stochastic depth"):
         run_of(written(arms={"dropped": {"drop_path": 0.1}}), "dropped", tmp_path / "work")
 
 
@@ -341,7 +341,7 @@ def test_cycles_of_each_schedule(written: Written) -> None:
         arm = load_plan(path).arms["exits"]
         return [cycles_at(arm, step, 12, seed=0) for step in range(12)]
 
-    reasons = dict.fromkeys(("equal training", "deeper", "narrower"), "not asked")
+    reasons = dict.fromkeys(("equal training", "deeper", "narrower", "narrower, equal training"), "not asked")
     assert at("constant", without=reasons) == [3] * 12
     assert at("late", turn=0.75, without=reasons) == [1] * 9 + [3] * 3
     assert at("early", without=reasons) == [3] * 6 + [1] * 6
