@@ -42,12 +42,12 @@ from cycledistill.files import atomic_write
 from cycledistill.integrations.imagenet.train import COMMAND
 
 # What distinguishes the arms: blocks of the stack, their width, and the preset given to wrap_cyclic; None is a plain
-# model. base_eq is base with its steps multiplied by what cycles cost in multiply-accumulates, and the schedule
-# stretched. deep is as costly to run as three cycles, narrow has as many weights as one block.
+# model. deep is as costly to run as three cycles, narrow_eq has as many weights as one block.
 ARMS = {
     "base": (1, 32, None), "base_eq": (1, 32, None), "mct": (1, 32, "mct"), "exits": (1, 32, "exits"),
-    "deep": (3, 32, None), "narrow": (3, 18, None),
+    "deep": (3, 32, None), "narrow_eq": (3, 18, None),
 }  # fmt: skip
+AS_COSTLY = ("base_eq", "narrow_eq")  # their steps are as many as cost what three cycles do, in multiply-accumulates
 CYCLES = 3  # while training
 EXITS = (1, 2, 3, 4, 6)  # cycles at inference; four and six are more than were trained
 SIDE, LARGER = 6, 9  # cells of a board's side: in training, and of the second test
@@ -70,8 +70,8 @@ QUESTIONS = {
     "Are three cycles of one block better than plain training of the same compute?": (
         "mct@3-base_eq@1", "exits@3-base_eq@1"
     ),
-    "Are they better than three narrower blocks with as many weights, which are cheaper to run?": (
-        "mct@3-narrow@1", "+mct@3-narrow@1"
+    "Are they better than three narrower blocks of as many weights and as costly to train, which are cheaper to run?": (
+        "mct@3-narrow_eq@1", "+mct@3-narrow_eq@1"
     ),
     "How far are they from three blocks, with a third of the weights?": ("mct@3-deep@1", "+mct@4-deep@1"),
     "Does a task loss on every cycle matter for the first?": ("exits@1-mct@1",),
@@ -147,12 +147,13 @@ def run_arm(arm: str, seed: int, steps: int) -> dict[str, Any]:
 
 
 def run_study(seeds: int, steps: int) -> Runs:
-    """Every arm from every seed; base_eq with as many steps as three cycles cost in steps of one."""
-    longer = round(steps * counted("base").training_step_ratio)
+    """Every arm from every seed."""
+    cycles = counted("base").training_step[-1].total
+    many = {arm: round(steps * cycles / counted(arm).training_step[0].total) for arm in AS_COSTLY}
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
     for seed in range(seeds):
         for arm in ARMS:  # arms take turns, so that a busy moment of the machine meets all of them
-            runs[arm].append(run_arm(arm, seed, longer if arm == "base_eq" else steps))
+            runs[arm].append(run_arm(arm, seed, many.get(arm, steps)))
         found = ", ".join(f"{arm} {runs[arm][-1]['solved'][0 if ARMS[arm][-1] is None else 2]:.0f}" for arm in ARMS)
         print(f"seed {seed}, boards solved at 1 cycle, or 3 where they were trained, %: {found}", flush=True)
     return runs
@@ -214,7 +215,7 @@ def table(runs: Runs) -> str:
             weights = f"{sum(p.numel() for p in build_model(arm, 0).parameters()):,}"
             costs = [weights, str(runs[arm][0]["steps"]), f"{training_cost(runs, arm):.2f}"]
             rows.append([f"  {arm}", *costs, *(f"{mean:.1f} ± {std:.1f}" for mean, std in means)])
-    for arm in ("base", "narrow", "deep"):
+    for arm in ("base", "narrow_eq", "deep"):
         exits = counted(arm, EXITS[-1]).exits
         rows.append([f"kMACs a board, {arm}", "", "", "", *(f"{exits[exit - 1].total / 1e3:.0f}" for exit in EXITS)])
     lines = (f"{row[0]:<30}{row[1]:>8}{row[2]:>6}{row[3]:>15}" + "".join(f"{x:>13}" for x in row[4:]) for row in rows)
@@ -280,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     demo = parser.add_argument_group("the comparison on mazes (without --data)")
     demo.add_argument("--seeds", type=int, default=3, help="paired seeds, at least 2 (default %(default)s)")
-    demo.add_argument("--steps", type=int, default=600, help="training steps of base (default %(default)s)")
+    demo.add_argument("--steps", type=int, default=500, help="training steps of base (default %(default)s)")
     demo.add_argument("--figure", type=Path, metavar="FILE", help="the picture (default solved.png in --output)")
     demo.add_argument("--tune", action="store_true", help="only show how the learning rate was chosen")
     args = parser.parse_args(argv)

@@ -35,6 +35,7 @@ import cycledistill
 from cycledistill.commands import frame
 from cycledistill.cost.report import cost
 from cycledistill.distill import PRESETS
+from tests.scripts import load_script
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -356,6 +357,7 @@ def test_the_effect_table_of_the_readme_is_that_of_the_committed_run() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     record = json.loads((ROOT / "docs" / "figures" / "imagenet_deit.json").read_text(encoding="utf-8"))
     rows = [line for line in readme.splitlines() if line.startswith("| ")]
+    assert record["runs"].keys() == load_script("examples/imagenet_deit.py").ARMS.keys()
     for arm, runs in record["runs"].items():
         readings = zip(*(run["solved"] for run in runs), strict=True)
         cells = [f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}" for values in readings]

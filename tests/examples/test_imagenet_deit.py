@@ -51,7 +51,7 @@ def made_up(**solved: list[list[float]]) -> dict[str, list[dict[str, Any]]]:
             }
             for seed, values in enumerate(solved.get(arm, solved["base"]))
         ]
-        for arm in ("base", "base_eq", "mct", "exits", "deep", "narrow")
+        for arm in ("base", "base_eq", "mct", "exits", "deep", "narrow_eq")
     }
 
 
@@ -86,7 +86,7 @@ def test_every_sentence_agrees_with_scipys_paired_test(example: ModuleType) -> N
         "mct": [10, 50, 72, 71, 64],
         "exits": [44, 59, 65, 66, 61],
         "deep": [70, 65, 52, 45, 37],
-        "narrow": [60, 35, 32, 25, 17],
+        "narrow_eq": [60, 35, 32, 25, 17],
     }
     runs = made_up(**{arm: (np.array(means) + draw.normal(0, 4, (6, 5))).tolist() for arm, means in level.items()})
     sentences = SENTENCE.findall(example.explain(runs))
@@ -150,12 +150,13 @@ def test_equal_compute_stretches_the_steps_by_the_counted_cost(
 
     monkeypatch.setattr(example, "run_arm", fake)
     runs = example.run_study(seeds=3, steps=100)
-    longer = runs["base_eq"][0]["steps"]
-    assert longer == pytest.approx(300, abs=1)  # the head is not of the stack, and small
-    assert {arm: [run["steps"] for run in runs[arm]] for arm in runs} == {
-        arm: [longer if arm == "base_eq" else 100] * 3 for arm in example.ARMS
-    }
-    assert example.training_cost(runs, "base_eq") == pytest.approx(longer / 100)
+    many = {arm: {run["steps"] for run in runs[arm]} for arm in runs}
+    assert all(many[arm] == {100} for arm in example.ARMS if arm not in example.AS_COSTLY)
+    (one,), (two,) = many["base_eq"], many["narrow_eq"]
+    assert one == pytest.approx(300, abs=1)  # the head is not of the stack, and small
+    costs = {arm: example.counted(arm).training_step for arm in ("base", "narrow_eq")}
+    assert two * costs["narrow_eq"][0].total == pytest.approx(100 * costs["base"][2].total, rel=0.01)
+    assert example.training_cost(runs, "base_eq") == pytest.approx(one / 100)
 
 
 def test_a_deployed_model_that_differs_is_noticed(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
