@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from markdown_it import MarkdownIt
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from cycledistill.files import atomic_write
@@ -37,7 +38,8 @@ def write_report(plan: Plan, runs: Sequence[Record], folder: Path) -> Path:
     title = f"<title>{html.escape(plan.name)}</title>"
     page = f'<!doctype html><html lang="en"><meta charset="utf-8">{title}<style>{_STYLE}</style>\n{page}</html>\n'
     picture = folder / f"{plan.name}.svg"
-    atomic_write(picture, lambda file: draw(plan, runs).savefig(file, metadata={"Date": None}))
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": plan.name}):  # text as text, and the same file each time
+        atomic_write(picture, lambda file: draw(plan, runs).savefig(file, metadata={"Date": None}))
     atomic_write(folder / f"{plan.name}.html", lambda file: file.write_text(page, encoding="utf-8"))
     atomic_write(folder / f"{plan.name}.md", lambda file: file.write_text(text, encoding="utf-8"))
     return folder / f"{plan.name}.md"
