@@ -221,6 +221,7 @@ def draw(plan: Plan, runs: Sequence[Record]) -> Figure:
                 linestyle="-" if cycled else ":",
             )  # fmt: skip
         axis.set(title=metric, xlabel="million MACs an answer, inputs as trained", ylabel="%")
+        axis.set_xscale("log")
         axis.grid(alpha=0.3)
     for axis in list(axes)[len(plan.metrics) :]:
         axis.set_axis_off()
