@@ -15,10 +15,11 @@ from cycledistill.adaptive.curve import Curve, sweep
 from cycledistill.adaptive.data import Metric, collect, exit_costs, top_1
 from cycledistill.adaptive.forward import AdaptiveForward
 from cycledistill.cycle.handle import ModelCall
+from cycledistill.cycle.snapshot import same_value
 from cycledistill.errors import StackError
 from cycledistill.inputs import Call
 from cycledistill.plugin.install import handle_of
-from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
+from cycledistill.plugin.torch_private import forward_hooks, tree_leaves, tree_map_only
 
 
 class AdaptiveExit(nn.Module):
@@ -134,21 +135,33 @@ class AdaptiveExit(nn.Module):
         return (outputs, reached[0]) if return_exits else outputs
 
     def outputs_at_exits(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """The outputs of all samples at every exit, in one forward of all cycles: what thresholds are chosen on."""
+        """The outputs of all samples at every exit, in one forward of all cycles: what thresholds are chosen on.
+
+        Raises:
+            StackError: A forward hook of the model itself changes its output: it would see that of the last exit alone.
+        """
         found: list[Any] = []
+        kept: list[Any] = []
 
         def at_all(call: ModelCall) -> Any:
             found[:] = self._forward.at_all(call)
+            kept.append(tree_map_only(Tensor, torch.clone, found[-1]) if forward_hooks(self.model) else found[-1])
             return found[-1]
 
-        self._driven_by(at_all, args, kwargs)
+        output = self._driven_by(at_all, args, kwargs)
+        if not _same_outputs(output, kept[0]):
+            raise StackError(
+                "a forward hook of the model, or a forward put over its own, changes what it returns, and the outputs "
+                "at several exits cannot be passed through that one by one: remove it, and do what it does after the "
+                "call (or in confidence= and metric=)"
+            )
         return found
 
     def confidences(self, outputs: Sequence[Any]) -> Tensor:
         """The confidence at every exit but the last, (B, exits - 1), of what `outputs_at_exits` returned."""
         before = (None, *outputs)
         values = [self._confidence_of(*both) for both in zip(outputs[:-1], before, strict=False)]
-        return torch.stack([each.double() for each in values], 1) if values else torch.zeros(_rows_in(outputs[0]), 0)
+        return torch.stack(values, 1) if values else torch.zeros(_rows_in(outputs[0]), 0)
 
     def mean_cost(self) -> float:
         """Mean cost of a sample of the last call, as a multiple of the whole model at one cycle, in counted MACs.
@@ -252,6 +265,15 @@ class AdaptiveExit(nn.Module):
                 "replaced it since: wrap the model first, then prepare or patch it"
             )
         return output
+
+
+def _same_outputs(one: Any, other: Any) -> bool:
+    """Whether two outputs hold the same values; of what prepares for autocast, one may be in a wider type."""
+    leaves, others = tree_leaves(one), tree_leaves(other)
+    return len(leaves) == len(others) and all(
+        same_value(a.to(b.dtype) if isinstance(a, Tensor) and isinstance(b, Tensor) else a, b)
+        for a, b in zip(leaves, others, strict=True)
+    )
 
 
 def _rows_in(output: Any) -> int:
