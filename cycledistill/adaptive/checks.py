@@ -96,7 +96,7 @@ def checked_threshold(given: Any, number: int, named: bool) -> tuple[float, ...]
     if len(each) != number:
         raise ValueError(f"threshold={given!r}: one number, or {number} are expected, one for each exit but the last")
     for value in each if isinstance(listed, Sequence) else (listed,):
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
+        real = not isinstance(value, bool) and isinstance(value, numbers.Real) and not math.isnan(value)
         if not real or (named and not (0 <= value <= 1 or value == math.inf)):
             allowed = "in [0, 1], or math.inf (none may leave here)" if named else "that is not NaN"
             raise ValueError(f"threshold={given!r}: a number {allowed} is expected; {value!r} is not one")

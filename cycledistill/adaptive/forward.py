@@ -26,7 +26,7 @@ from cycledistill.cycle.snapshot import Snapshot
 Stop = Callable[[int, Any, Any], Tensor]
 """From the place of an exit, its output and that of the exit before: which samples (B,) are sure."""
 
-_KINDS = 16
+KINDS = 16
 """Of input, that are remembered; the oldest is forgotten, and would be tried out again."""
 
 
@@ -101,5 +101,5 @@ class AdaptiveForward:
 
 def _remember(store: dict[Any, Any], kind: Any, value: Any) -> None:
     store[kind] = value
-    if len(store) > _KINDS:
+    if len(store) > KINDS:
         del store[next(iter(store))]

@@ -184,9 +184,9 @@ def _predict(
     config: Any = model.config
     is_heatmap = config.head == "heatmap"
     with autocast(images.device, settings.precision):  # decoding is in full precision
-        size = SUB_BATCH if isinstance(model, TokenPose) else None  # another model may look at the batch
-        predicted: Tensor = in_sub_batches(model, images, size=size)
-        mirrored: Tensor | None = in_sub_batches(model, images.flip(3), size=size) if settings.flip else None
+        parts = SUB_BATCH if isinstance(model, TokenPose) else None  # another model may look at the batch
+        predicted: Tensor = in_sub_batches(model, images, size=parts)
+        mirrored: Tensor | None = in_sub_batches(model, images.flip(3), size=parts) if settings.flip else None
     predicted = predicted.float()
     if mirrored is not None:
         back = flip_back if is_heatmap else flip_back_coordinates
