@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from cycledistill.adaptive import samples
-from cycledistill.adaptive.arguments import batch_of, first_tensor
 from cycledistill.adaptive.compiled import CompiledSteps, CompiledWalk, Template
 from cycledistill.adaptive.outputs import check_outputs, put_together, rows_of_output
 from cycledistill.adaptive.samples import Axes, Layout
 from cycledistill.adaptive.trial import Learned, learn
-from cycledistill.adaptive.walk import Walk
+from cycledistill.adaptive.walk import Walk, batch_of, first_tensor
 from cycledistill.cycle.handle import Cyclic, ModelCall
 from cycledistill.cycle.snapshot import Snapshot
 

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from cycledistill.adaptive import samples
-from cycledistill.adaptive.arguments import first_tensor
 from cycledistill.adaptive.outputs import check_outputs, rows_of_output
 from cycledistill.adaptive.samples import Axes, Layout, Mixed
-from cycledistill.adaptive.walk import Walk
+from cycledistill.adaptive.walk import Walk, first_tensor
 from cycledistill.cycle.handle import Cyclic, ModelCall
 from cycledistill.cycle.recording import Recording
 from cycledistill.cycle.snapshot import Snapshot
