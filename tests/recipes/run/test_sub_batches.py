@@ -165,7 +165,7 @@ def test_a_handle_that_shows_the_forward_shows_the_whole_of_it() -> None:
         block.attn.num_heads, block.attn.scale = 2, 0.5  # what scores need
     wrap_pruning(model, (1,), keep=0.5, query=slice(0, 1)).eval()
     images = torch.randn(6, 9, FEATURES)
-    for outer in (model, nn.Sequential(model)):
+    for outer in (model, nn.Sequential(model).eval()):
         with torch.no_grad():
             in_sub_batches(outer, images)
             shown = model.pruning.index
