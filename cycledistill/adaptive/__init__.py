@@ -1,9 +1,10 @@
 """Adaptive inference: each sample stops at the cycle where it is sure.
 
-`exit.py` is the front door. A call goes to `forward.py`, which walks from exit to exit, eagerly or by the graphs of
-`compiled.py`; `samples.py` knows which tensors belong to samples, `outputs.py` splits and joins what the model
-returns, `confidence.py` says how sure it is. `data.py` runs a loader to all exits, `calibration.py` finds thresholds
-on that, and `curve.py` sets accuracy against cost. `checks.py` refuses what cannot be served.
+`exit.py` is the front door. A call goes to `forward.py`, which goes from exit to exit, eagerly by `walk.py` or by the
+graphs of `compiled.py`. `trial.py` tries a new kind of input out, and `samples.py` knows which tensors belong to
+samples; `outputs.py` splits and joins what the model returns, `confidence.py` says how sure it is. `data.py` runs a
+loader to all exits, `calibration.py` finds thresholds on that, and `curve.py` sets accuracy against cost. `checks.py`
+refuses what cannot be served.
 """
 
 from cycledistill.adaptive.calibration import Calibration

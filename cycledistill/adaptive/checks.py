@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,7 +82,7 @@ def checked_threshold(given: Any, number: int, named: bool) -> tuple[float, ...]
     """One threshold for each of the ``number`` exits before the last.
 
     Args:
-        given: One number for all, or one each, or ``None``.
+        given: One number for all, or one each (a list, an array, a tensor), or ``None``.
         number: How many.
         named: Whether they are for a confidence in [0, 1].
 
@@ -90,11 +91,12 @@ def checked_threshold(given: Any, number: int, named: bool) -> tuple[float, ...]
     """
     if given is None:
         return None if number else ()  # one exit takes all
-    each = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,) * number
+    listed = given.tolist() if hasattr(given, "tolist") and given.ndim <= 1 else given
+    each = tuple(listed) if isinstance(listed, Sequence) and not isinstance(listed, str) else (listed,) * number
     if len(each) != number:
         raise ValueError(f"threshold={given!r}: one number, or {number} are expected, one for each exit but the last")
-    for value in each or (given,):
-        real = isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+    for value in each if isinstance(listed, Sequence) else (listed,):
+        real = not isinstance(value, bool) and isinstance(value, numbers.Real) and not math.isnan(value)
         if not real or (named and not (0 <= value <= 1 or value == math.inf)):
             allowed = "in [0, 1], or math.inf (none may leave here)" if named else "that is not NaN"
             raise ValueError(f"threshold={given!r}: a number {allowed} is expected; {value!r} is not one")

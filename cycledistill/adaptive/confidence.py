@@ -22,6 +22,7 @@ def probability(output: Any, before: Any = None) -> Tensor:
     scores = scores_of(output, "probability")
     if scores.ndim == 4:
         return scores.flatten(2).amax(2).clamp(0, 1).mean(1)
+    check_classes(scores, "probability")
     return scores.softmax(1).amax(1)
 
 
@@ -38,9 +39,10 @@ def entropy(output: Any, before: Any = None) -> Tensor:
             'confidence="entropy" is for scores (B, classes), and the output is heatmaps '
             f'{tuple(scores.shape)}: use "probability" (the mean of their maxima), or "agreement"'
         )
+    check_classes(scores, "entropy")
     logs = scores.log_softmax(1)
     spread = -(logs.exp() * logs.nan_to_num(neginf=0.0)).sum(1)
-    return 1 - spread / math.log(max(scores.shape[1], 2))
+    return 1 - spread / math.log(scores.shape[1])
 
 
 def agreement(output: Any, before: Any = None) -> Tensor:
@@ -51,6 +53,8 @@ def agreement(output: Any, before: Any = None) -> Tensor:
     maximum moved by at most one cell. At the first exit there is nothing to agree with: NaN, never sure.
     """
     scores = scores_of(output, "agreement")
+    if scores.ndim == 2:
+        check_classes(scores, "agreement")
     if before is None:
         return scores.new_full((scores.shape[0],), math.nan)
     earlier = scores_of(before, "agreement")
@@ -90,6 +94,19 @@ def scores_of(output: Any, name: str) -> Tensor:
     return found if found.dtype == torch.float64 else found.float()
 
 
+def check_classes(scores: Tensor, name: str) -> None:
+    """Refuse scores of fewer than two classes, whose softmax is 1 whatever they are.
+
+    Raises:
+        TypeError: They are.
+    """
+    if scores.shape[1] < 2:
+        raise TypeError(
+            f'confidence="{name}" compares classes, and of scores {tuple(scores.shape)} every sample would be sure: '
+            "give confidence= a callable, such as lambda output: (2 * output.sigmoid() - 1).abs().squeeze(1)"
+        )
+
+
 def check_confidence(given: Any) -> None:
     """Refuse what is neither a name nor a callable.
 
@@ -102,7 +119,7 @@ def check_confidence(given: Any) -> None:
 
 
 def confidence_of(given: str | Confidence, output: Any, before: Any, batch: int) -> Tensor:
-    """The confidence of each sample, (B,); NaN where it is not known, which is never sure.
+    """The confidence of each sample, (B,), in float64; NaN where it is not known, which is never sure.
 
     Raises:
         TypeError: The callable returned no real number for each of the ``batch`` samples.
@@ -115,4 +132,5 @@ def confidence_of(given: str | Confidence, output: Any, before: Any, batch: int)
             f"confidence: one real number a sample is expected, a tensor ({batch},), and "
             f"{getattr(given, '__name__', given)!r} returned {shown}"
         )
-    return values.detach()
+    # Thresholds are chosen between two confidences, which 16 bits would round them to.
+    return values.detach().to(torch.float32 if values.device.type == "mps" else torch.float64)

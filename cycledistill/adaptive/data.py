@@ -61,7 +61,7 @@ class Collected:
     Attributes:
         confidences: (S, exits - 1), float64.
         scores: (S, exits), float64: what the metric says; ``None`` where none was asked for.
-        costs: Of a sample, the mean of the first batch.
+        costs: Of a sample, the mean of the first batch: of its shape.
     """
 
     confidences: Tensor
@@ -70,7 +70,17 @@ class Collected:
 
 
 def top_1(output: Any, target: Tensor) -> Tensor:
-    """Whether the largest of the scores (B, classes) is the label (B,)."""
+    """Whether the largest of the scores (B, classes) is the label (B,).
+
+    Raises:
+        TypeError: The target is no tensor of one label a sample.
+    """
+    if not isinstance(target, Tensor) or target.ndim != 1:
+        shown = f"a tensor {tuple(target.shape)}" if isinstance(target, Tensor) else f"a {type(target).__name__}"
+        raise TypeError(
+            f"the target of a batch is {shown}: a tensor of labels (B,) is expected, such as torch.tensor([3, 1]), or "
+            "metric=, a callable that takes other targets"
+        )
     return scores_of(output, "top-1").argmax(1) == target
 
 
@@ -80,8 +90,15 @@ def collect(adaptive: ManyExits, loader: Iterable[Any], metric: Metric | None = 
 
     Raises:
         ValueError: There is no sample, or a metric is asked for and a batch has no target.
-        TypeError: A batch in another form, or a metric that is no number a sample.
+        TypeError: No loader, a batch in another form, or a metric that is no number a sample.
     """
+    if isinstance(loader, (Tensor, Mapping, str)) or not any(
+        hasattr(loader, each) for each in ("__iter__", "__getitem__")
+    ):
+        raise TypeError(
+            f"a loader of batches is expected, a DataLoader or a list such as [images], and a {type(loader).__name__} "
+            "was given"
+        )
     device = next((parameter.device for parameter in adaptive.model.parameters()), torch.device("cpu"))
     confidences, scores, costs = [], [], None
     for batch in loader:
@@ -105,13 +122,16 @@ def split_batch(batch: Any) -> tuple[Call, Any]:
     """
     if isinstance(batch, Mapping):
         return call_of({key: value for key, value in batch.items() if key != "labels"}), batch.get("labels")
+    if isinstance(batch, (tuple, list)) and len(batch) == 1 and isinstance(batch[0], Tensor):
+        batch = batch[0]  # of a TensorDataset of inputs alone
     if isinstance(batch, Tensor):
         return call_of(batch), None
     if isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], (Tensor, tuple, Mapping)):
         return call_of(batch[0]), batch[1]
     raise TypeError(
-        "a batch is a tensor of inputs, a pair (inputs, target), or a mapping of keyword arguments (with labels), and "
-        f"the loader gave a {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
+        "a batch is a tensor of inputs (alone, or in a list), a pair (inputs, target), or a mapping of keyword "
+        f"arguments (with labels), and the loader gave a {type(batch).__name__}"
+        + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
     )
 
 

@@ -12,13 +12,14 @@ from cycledistill.adaptive.calibration import Calibration, choose_thresholds
 from cycledistill.adaptive.checks import checked_exits, checked_options, checked_threshold, servable
 from cycledistill.adaptive.confidence import Confidence, check_confidence, confidence_of
 from cycledistill.adaptive.curve import Curve, sweep
-from cycledistill.adaptive.data import Metric, collect, exit_costs, top_1
-from cycledistill.adaptive.forward import AdaptiveForward
+from cycledistill.adaptive.data import ExitCosts, Metric, collect, exit_costs, top_1
+from cycledistill.adaptive.forward import KINDS, AdaptiveForward
 from cycledistill.cycle.handle import ModelCall
+from cycledistill.cycle.snapshot import same_value
 from cycledistill.errors import StackError
 from cycledistill.inputs import Call
 from cycledistill.plugin.install import handle_of
-from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
+from cycledistill.plugin.torch_private import forward_hooks, tree_leaves, tree_map_only
 
 
 class AdaptiveExit(nn.Module):
@@ -29,8 +30,13 @@ class AdaptiveExit(nn.Module):
     stack runs once a sample. A sample's output is that of the model at the sample's exit (``at_exit``), bit for bit
     where the kernels give the same for every batch size.
 
-    The first call of a kind of input runs a few of its samples twice, to learn which tensors belong to samples and to
-    check that none depends on the others.
+    The first call of a kind of input runs to the last exit beside, the whole of it and a few of its samples, to learn
+    which tensors belong to samples and to check that none depends on the others; 16 kinds are remembered, whatever
+    their batch sizes. Where two answers explain that call, a table of zeros as long as the batch, say, the next one is
+    looked at again. Inputs are tensors and plain values. Hooks of the model itself see the call once, with the outputs
+    put together, after samples were chosen by those before.
+
+    It is not safe with threads: a call drives the model, which other threads must not call meanwhile.
 
     Args:
         model: What `wrap_cyclic` returned, in eval mode. Its weights stay where they are; `model.cyclic.exit` does not
@@ -84,6 +90,7 @@ class AdaptiveExit(nn.Module):
         self.threshold = threshold
         self._forward = AdaptiveForward(self._cyclic, self.exits, checked_options(compile))
         self._last: tuple[Call, Tensor] | None = None
+        self._costs: dict[Any, ExitCosts] = {}
         self.training = model.training  # not self.train(), which would change layers inside
 
     @property
@@ -134,24 +141,39 @@ class AdaptiveExit(nn.Module):
         return (outputs, reached[0]) if return_exits else outputs
 
     def outputs_at_exits(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """The outputs of all samples at every exit, in one forward of all cycles: what thresholds are chosen on."""
+        """The outputs of all samples at every exit, in one forward of all cycles: what thresholds are chosen on.
+
+        Raises:
+            StackError: A forward hook of the model itself changes its output: it would see that of the last exit alone.
+        """
         found: list[Any] = []
+        kept: list[Any] = []
 
         def at_all(call: ModelCall) -> Any:
             found[:] = self._forward.at_all(call)
+            kept.append(tree_map_only(Tensor, torch.clone, found[-1]) if forward_hooks(self.model) else found[-1])
             return found[-1]
 
-        self._driven_by(at_all, args, kwargs)
+        output = self._driven_by(at_all, args, kwargs)
+        if not _same_outputs(output, kept[0]):
+            raise StackError(
+                "a forward hook of the model, or a forward put over its own, changes what it returns, and the outputs "
+                "at several exits cannot be passed through that one by one: remove it, and do what it does after the "
+                "call (or in confidence= and metric=)"
+            )
         return found
 
     def confidences(self, outputs: Sequence[Any]) -> Tensor:
         """The confidence at every exit but the last, (B, exits - 1), of what `outputs_at_exits` returned."""
         before = (None, *outputs)
         values = [self._confidence_of(*both) for both in zip(outputs[:-1], before, strict=False)]
-        return torch.stack([each.double() for each in values], 1) if values else torch.zeros(_rows_in(outputs[0]), 0)
+        return torch.stack(values, 1) if values else torch.zeros(_rows_in(outputs[0]), 0)
 
     def mean_cost(self) -> float:
         """Mean cost of a sample of the last call, as a multiple of the whole model at one cycle, in counted MACs.
+
+        Exits are counted once for a shape of inputs, and again where the shapes of parameters, or how many tokens a
+        pruned model keeps, changed since.
 
         Raises:
             ValueError: Nothing was called yet.
@@ -159,8 +181,12 @@ class AdaptiveExit(nn.Module):
         if self._last is None:
             raise ValueError("mean_cost() is that of the last call, and there was none: call the adaptive model first")
         given, places = self._last
-        costs = torch.tensor(exit_costs(self.model, given, self.exits).relative, dtype=torch.float64)
-        return float(costs[places.cpu()].mean())
+        key = self._counted_by(given)
+        if key not in self._costs:
+            if len(self._costs) == KINDS:
+                del self._costs[next(iter(self._costs))]
+            self._costs[key] = exit_costs(self.model, given, self.exits)
+        return float(torch.tensor(self._costs[key].relative, dtype=torch.float64)[places.cpu()].mean())
 
     def calibrate(self, loader: Iterable[Any], budget: float) -> Calibration:
         """Find thresholds for a mean cost on held-out data, and set them.
@@ -170,11 +196,13 @@ class AdaptiveExit(nn.Module):
         used.
 
         Args:
-            loader: Batches: a tensor of inputs; a pair of inputs (a tensor, a tuple of arguments or a mapping of
-                keyword arguments) and target; or a mapping of keyword arguments, whose ``labels`` are the target.
+            loader: Batches: a tensor of inputs, alone or in a list; a pair of inputs (a tensor, a tuple of arguments or
+                a mapping of keyword arguments) and target; or a mapping of keyword arguments, whose ``labels`` are the
+                target.
             budget: Mean cost of a sample in multiply-accumulates, as a multiple of the whole model at one cycle: 1.4 is
                 40 % more than the plain model. It counts the part before the stack once, every cycle, and the tail at
-                each exit that the sample reaches.
+                each exit that the sample reaches, for inputs of the first batch's shape: where lengths or image sizes
+                vary, calibrate for each.
 
         Returns:
             The thresholds, and the cost and the share of samples of each exit that they give on this data.
@@ -223,6 +251,12 @@ class AdaptiveExit(nn.Module):
         """The settings, for ``print``."""
         return f"exits={self.exits}, confidence={self.confidence!r}, threshold={self._threshold}"
 
+    def _counted_by(self, given: Call) -> Any:
+        """What the costs of exits hang on."""
+        shapes = tree_map_only(Tensor, lambda x: (tuple(x.shape), x.dtype), given)
+        pruning: Any = handle_of(self.model, "pruning")
+        return repr(shapes), tuple(each.shape for each in self.model.parameters()), pruning and pruning.keep
+
     def _confidence_of(self, output: Any, before: Any) -> Tensor:
         return confidence_of(self.confidence, output, before, _rows_in(output))
 
@@ -252,6 +286,15 @@ class AdaptiveExit(nn.Module):
                 "replaced it since: wrap the model first, then prepare or patch it"
             )
         return output
+
+
+def _same_outputs(one: Any, other: Any) -> bool:
+    """Whether two outputs hold the same values; of what prepares for autocast, one may be in a wider type."""
+    leaves, others = tree_leaves(one), tree_leaves(other)
+    return len(leaves) == len(others) and all(
+        same_value(a.to(b.dtype) if isinstance(a, Tensor) and isinstance(b, Tensor) else a, b)
+        for a, b in zip(leaves, others, strict=True)
+    )
 
 
 def _rows_in(output: Any) -> int:

@@ -9,6 +9,7 @@ values are compared as well: a row that is another there depends on its neighbou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -95,7 +96,10 @@ def compare(
         Mixed: Something changes with the batch in another way than by one row a sample.
     """
     if len(parts) != len(few):
-        raise Mixed(f"the model's forward calls other modules for {len(rows)} samples than for {batch}. {_WHY}")
+        raise Mixed(
+            f"the model's forward calls other modules for {len(rows)} samples than for {batch}. {_ALONE}: call the "
+            "same modules for every batch, whatever its size and content"
+        )
     axes = tuple(
         _axes_of(name, part, other, batch, rows, unused, rounding)
         for (name, unused), part, other in zip(names, parts, few, strict=True)
@@ -178,7 +182,10 @@ def _axes_of(
     name: str, part: Snapshot, other: Snapshot, batch: int, rows: Tensor, unused: set[int], rounding: float
 ) -> Axes:
     if part.spec != other.spec:
-        raise Mixed(f"{name} is put together otherwise for {len(rows)} samples than for {batch}. {_WHY}")
+        raise Mixed(
+            f"{name} is put together otherwise for {len(rows)} samples than for {batch}. {_ALONE}: hand on the same "
+            "structure of tensors for every batch, and no list with one entry a sample"
+        )
     named = tree_leaves_with_path(part.value())
     return tuple(
         UNUSED if number in unused else _axis_of(f"{name}{at(path)}", leaf, few, batch, rows, rounding)
@@ -194,66 +201,97 @@ def _axis_of(name: str, leaf: Any, few: Any, batch: int, rows: Tensor, rounding:
         if same:
             return None
         raise Mixed(
-            f"{name}, a {type(leaf).__name__}, changes with the batch, and no samples can be taken of it. {_WHY}"
+            f"{name}, a {type(leaf).__name__}, changes with the batch, and no samples can be taken of it: hand on a "
+            "tensor with one row a sample, or one for all"
         )
     if leaf.is_nested or leaf.layout is not torch.strided:
-        raise Mixed(f"{name} is a nested or sparse tensor, of which no samples can be taken. {_WHY}")
+        raise Mixed(f"{name} is a nested or sparse tensor, of which no samples can be taken: hand on a dense one")
     changed = [axis for axis, (a, b) in enumerate(zip(leaf.shape, few.shape, strict=False)) if a != b]
     if leaf.ndim != few.ndim or len(changed) > 1:
         raise Mixed(_shapes(name, leaf, few, batch, rows))
     if not changed:
-        check_same(name, leaf, few, rounding)
+        check_same(name, leaf, few, rounding, None)
         return None
     axis = changed[0]
     if leaf.shape[axis] != batch or few.shape[axis] != len(rows):
         raise Mixed(_shapes(name, leaf, few, batch, rows))
     check_attributes(name, few)
-    check_same(name, leaf.index_select(axis, rows), few, rounding)
+    check_same(name, leaf.index_select(axis, rows), few, rounding, axis)
     return axis
 
 
-def check_same(name: str, whole: Tensor, few: Tensor, rounding: float) -> None:
+def check_same(name: str, whole: Tensor, few: Tensor, rounding: float, axis: int | None) -> None:
     """Refuse rows that are others alone than they are in the batch, by more than ``rounding`` of their norm.
+
+    Rows along ``axis`` are compared one by one; a row that is small beside the largest is held to a tenth of that one's
+    norm, for what cancels keeps the rounding of what it was made of. What is not finite must be the same.
 
     Raises:
         Mixed: They are.
     """
-    if same_value(whole, few):
-        return
-    if whole.shape == few.shape and whole.is_floating_point():
-        a, b = whole.detach().double().nan_to_num(), few.detach().double().nan_to_num()
-        away = float((a - b).norm() / a.norm().clamp_min(1e-30))
-        if away <= rounding:
-            return
-        how = f"by {away:.1e} of its size"
-    else:
+    if whole.shape != few.shape or whole.dtype != few.dtype:
         how = f"as {whole.dtype} {tuple(whole.shape)} differs from {few.dtype} {tuple(few.shape)}"
-    raise Mixed(f"{name} is another for some samples alone than for the same in a batch ({how}). {_WHY}")
+        raise Mixed(f"{name} is another for some samples alone than for the same in a batch ({how}). {_WHY}")
+    try:
+        away = 0.0 if torch.equal(whole.detach(), few.detach()) else _distance(whole.detach(), few.detach(), axis)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError):  # meta and fake tensors have no values to read
+        return
+    if away > rounding:
+        raise Mixed(
+            f"{name} is another for some samples alone than for the same in a batch (by {away:.1e} of its size). {_WHY}"
+        )
 
 
-def rounding_of(model: nn.Module, device: torch.device) -> float:
+def _distance(a: Tensor, b: Tensor, axis: int | None) -> float:
+    """The largest distance of two rows, in units of their norm; infinite where other entries are not finite."""
+    if a.is_complex():
+        return _distance(torch.view_as_real(a), torch.view_as_real(b), axis)
+    if not a.is_floating_point():
+        return math.inf
+    wide = torch.float32 if a.device.type == "mps" else torch.float64
+    a, b = a.to(wide), b.to(wide)
+    finite = a.isfinite()
+    if not torch.equal(a.masked_fill(finite, 0).nan_to_num(7), b.masked_fill(b.isfinite(), 0).nan_to_num(7)):
+        return math.inf
+    a, b = a.masked_fill(~finite, 0), b.masked_fill(~finite, 0)
+    a, b = (each.movedim(axis, 0).flatten(1) if axis is not None else each.reshape(1, -1) for each in (a, b))
+    norms = a.norm(dim=1)
+    return float(((a - b).norm(dim=1) / norms.clamp_min(float(norms.max()) / 10).clamp_min(1e-30)).max())
+
+
+def rounding_of(model: nn.Module, device: torch.device, compiled: bool = False) -> float:
     """How far, relative to their norm, the same rows of two batches may be apart by rounding alone.
 
-    Kernels differ between sizes of batch, on GPUs by as much as TensorFloat-32 rounds. The coarsest type that the model
-    computes in counts, of its parameters and of autocast.
+    Kernels differ between sizes of batch, on GPUs by as much as TensorFloat-32 rounds; a compiler's differ more. The
+    coarsest type that the model computes in counts, of its parameters and of autocast.
     """
     types = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     if has_autocast(device.type) and torch.is_autocast_enabled(device.type):
         types.add(torch.get_autocast_dtype(device.type))
-    coarsest = max((torch.finfo(each).eps for each in types), default=0.0)
-    return max(16 * coarsest, 1e-3 if device.type == "cpu" else 1e-2)
+    coarsest = max((torch.finfo(each).eps for each in types), default=torch.finfo(torch.float32).eps)
+    is_plain = device.type == "cpu" and torch.get_float32_matmul_precision() == "highest" and not compiled
+    if coarsest < 1e-12:
+        return 1e-8
+    if coarsest < 1e-6:
+        return 1e-4 if is_plain else 1e-2
+    return max((4 if is_plain else 16) * coarsest, 1e-4 if is_plain else 1e-2)
 
+
+_ALONE = "AdaptiveExit lets samples leave the batch, so none may depend on the others"
 
 _WHY = (
-    "AdaptiveExit lets samples leave the batch, so none may depend on the others: put layers that are left in training "
-    "mode into eval mode, and switch off what is drawn at random before the stack"
+    f"{_ALONE}: put layers that are left in training mode into eval mode, switch off what is drawn at random, and what "
+    "normalises or routes over the batch"
 )
 
 
 def _shapes(name: str, leaf: Tensor, few: Tensor, batch: int, rows: Tensor) -> str:
     return (
         f"{name} is {tuple(leaf.shape)} for {batch} samples and {tuple(few.shape)} for {len(rows)}, which is not one "
-        f"row a sample. {_WHY}"
+        f"row a sample. {_ALONE}: keep the batch as a dimension of its own between modules (no windows or beams "
+        "folded into it, no padding to the longest of the batch)"
     )
 
 

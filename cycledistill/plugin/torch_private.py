@@ -100,6 +100,14 @@ def forward_pre_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
     return module._forward_pre_hooks
 
 
+def has_global_hooks() -> bool:
+    """Whether hooks run around every module's forward.
+
+    Public: none; ``torch.nn.modules.module.register_module_forward_hook`` adds one, and nothing lists them.
+    """
+    return bool(torch.nn.modules.module._global_forward_hooks or torch.nn.modules.module._global_forward_pre_hooks)
+
+
 def is_replica(module: Any) -> bool:
     """Whether ``torch.nn.DataParallel`` made this module, as a shallow copy that runs in a thread. Public: none."""
     return bool(getattr(module, "_is_replica", False))

@@ -12,7 +12,7 @@ from torch import Tensor
 from cycledistill import at_exit
 from cycledistill.adaptive import AdaptiveExit, Calibration, Curve
 from cycledistill.adaptive.calibration import choose_thresholds, places_of
-from cycledistill.adaptive.data import ExitCosts, split_batch
+from cycledistill.adaptive.data import ExitCosts, exit_costs, split_batch
 from cycledistill.cost.macs import MacCounter
 from tests import toys
 from tests.adaptive.models import EXITS, fixed, wobble, wrapped
@@ -188,12 +188,14 @@ def test_batches_of_every_form() -> None:
     x, y = toys.batch()
     (args, kwargs), target = split_batch((x, y))
     assert args[0] is x and not kwargs and target is y
-    assert split_batch(x)[1] is None
+    for alone in (x, [x], (x,)):
+        (args, kwargs), target = split_batch(alone)
+        assert len(args) == 1 and args[0] is x and not kwargs and target is None
     assert split_batch([(x, y), y])[0][0] == (x, y)
     (args, kwargs), target = split_batch({"pixel_values": x, "labels": y})
     assert not args and list(kwargs) == ["pixel_values"] and target is y
     for wrong in ([x, y, y], "x", 3):
-        with pytest.raises(TypeError, match=r"a batch is a tensor of inputs, a pair"):
+        with pytest.raises(TypeError, match=r"a batch is a tensor of inputs .*, a pair"):
             split_batch(wrong)
 
 
@@ -201,7 +203,34 @@ def test_bad_loaders_are_refused() -> None:
     adaptive = AdaptiveExit(wrapped(), EXITS)
     with pytest.raises(ValueError, match="no batch"):
         adaptive.calibrate([], 1.5)
+    for wrong in (None, toys.batch()[0], {"x": toys.batch()[0]}, 3):
+        with pytest.raises(TypeError, match=rf"a loader of batches is expected.* a {type(wrong).__name__} was given"):
+            adaptive.calibrate(wrong, 1.5)
+    x, y = toys.batch()
+    for labels, shown in ((y.tolist(), "a list"), (y[:, None], r"a tensor \(\d, 1\)")):
+        with pytest.raises(TypeError, match=f"target of a batch is {shown}: a tensor of labels"):
+            adaptive.curve([(x, labels)], points=2)
     with pytest.raises(ValueError, match="no target"):
         adaptive.curve([toys.batch()[0]])
     with pytest.raises(ValueError, match="the last call, and there was none"):
         adaptive.mean_cost()
+
+
+def test_costs_are_counted_once_until_the_model_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+
+    def counting(*given: Any) -> ExitCosts:
+        counted.append(given)
+        return exit_costs(*given)
+
+    monkeypatch.setattr("cycledistill.adaptive.exit.exit_costs", counting)
+    adaptive = AdaptiveExit(wrapped(), (1, 2), threshold=math.inf)
+    x, _ = toys.batch()
+    with torch.no_grad():
+        for _ in range(2):
+            adaptive(x)
+            before = adaptive.mean_cost()
+        assert len(counted) == 1
+        adaptive.model.head = torch.nn.Linear(toys.DIM, 40 * toys.CLASSES).double()
+        adaptive(x)
+        assert adaptive.mean_cost() > before and len(counted) == 2

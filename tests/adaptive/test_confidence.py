@@ -43,11 +43,11 @@ def test_agreement_of_heatmaps_is_the_share_of_joints_that_stay_within_a_cell() 
     torch.testing.assert_close(agreement(now, before), torch.tensor([0.5]))
 
 
-def test_half_precision_is_read_in_float32_and_rounding_stays_in_range() -> None:
+def test_half_precision_is_read_in_more_and_rounding_stays_in_range() -> None:
     scores = torch.randn(50, 1000).bfloat16()
     for name in ("probability", "entropy", "agreement"):
         values = confidence_of(name, scores, scores, 50)
-        assert values.dtype == torch.float32 and bool(((values >= 0) & (values <= 1)).all())
+        assert values.dtype == torch.float64 and bool(((values >= 0) & (values <= 1)).all())
 
 
 @pytest.mark.parametrize("name", ["probability", "entropy", "agreement"])
@@ -71,3 +71,15 @@ def test_a_callable_that_returns_no_number_a_sample_is_refused(returned: Any) ->
 
     with pytest.raises(TypeError, match=r"one real number a sample is expected, a tensor \(2,\), and 'surely'"):
         confidence_of(surely, torch.zeros(2, 5), None, 2)
+
+
+@pytest.mark.parametrize("name", ["probability", "entropy", "agreement"])
+def test_one_class_is_refused_for_a_callable(name: str) -> None:
+    with pytest.raises(TypeError, match=r"scores \(2, 1\) every sample would be sure: give confidence= .*sigmoid"):
+        confidence_of(name, torch.zeros(2, 1), None, 2)
+
+
+def test_thresholds_between_two_numbers_of_16_bits_tell_them_apart() -> None:
+    low, high = torch.tensor([0.75, 0.75390625], dtype=torch.bfloat16)
+    values = confidence_of(lambda output: torch.stack([low, high]), torch.zeros(2, 3), None, 2)
+    assert (values >= 0.751953125).tolist() == [False, True]

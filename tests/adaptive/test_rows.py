@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cycledistill import StackError, at_exit, wrap_cyclic
 from cycledistill.adaptive import AdaptiveExit
-from cycledistill.adaptive.samples import Mixed
+from cycledistill.adaptive.samples import Mixed, check_same
 from cycledistill.cost.macs import MacCounter
 from tests import toys
 from tests.adaptive import models
@@ -361,3 +361,104 @@ def test_hugging_face_models() -> None:
         assert adaptive(pixel_values=pixels).logits.shape == (6, 5)
         with pytest.raises(TypeError, match=r"output at .*loss.* is a tensor \(\)"):
             adaptive(pixel_values=pixels, labels=torch.zeros(6, dtype=torch.long))
+
+
+def test_a_first_call_in_which_all_are_sure_hides_nothing() -> None:
+    """Blocks that mix samples in later cycles are refused before any sample goes there."""
+    adaptive = AdaptiveExit(wrapped(models.LateMixingViT), EXITS, wobble, threshold=-2)
+    with torch.no_grad(), pytest.raises(Mixed, match="the model's output is another for some samples alone"):
+        adaptive(images())
+
+
+def test_what_blocks_look_up_outside_their_arguments_is_refused() -> None:
+    """Its rows would be those of other samples as soon as some leave, which none does in the first call."""
+
+    class Noting(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = 1 + x.abs().mean((1, 2))
+            return super().forward(x)
+
+    class Scaled(toys.Block):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * self.looks_at[0].seen[: len(x), None, None])
+
+    class Outside(toys.ToyViT):
+        def __init__(self) -> None:
+            super().__init__(2, block=Scaled)
+            self.embed = Noting(toys.FEATURES, toys.DIM)
+            for block in self.blocks:
+                block.looks_at = [self.embed]
+
+    with torch.no_grad(), pytest.raises(Mixed, match="the model's output is another"):
+        AdaptiveExit(wrapped(Outside), EXITS, wobble, threshold=-2)(images())
+
+
+@pytest.mark.parametrize("more", [(), (6, 1)], ids=["a table", "a table and a mask a sample"])
+def test_a_table_that_is_constant_in_the_first_call_teaches_nothing(more: tuple[int, ...]) -> None:
+    class Masked(models.TableViT):
+        def forward(self, x: Tensor, table: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+            return super().forward(x if mask is None else x * mask[..., None], table)
+
+    adaptive = AdaptiveExit(wrapped(Masked), EXITS, wobble)
+    rest = [torch.rand(more).double()] if more else []
+    with torch.no_grad():
+        for table in (torch.zeros(6, toys.DIM), torch.randn(6, toys.DIM), torch.zeros(6, toys.DIM)):
+            truth = fixed(adaptive.model, EXITS, images(), table.double(), *rest)
+            models.spread(adaptive, truth)
+            outputs, exits = adaptive(images(), table.double(), *rest, return_exits=True)
+            assert len(set(exits.tolist())) == 3
+            expected = torch.stack([truth[each - 1][row] for row, each in enumerate(exits.tolist())])
+            torch.testing.assert_close(outputs, expected, rtol=ROUNDING, atol=ROUNDING)
+
+
+def test_infinite_entries_do_not_hide_that_samples_mix() -> None:
+    class Masking(models.LateMixingViT):
+        def forward(self, x: Tensor) -> Tensor:
+            scores = super().forward(x)
+            return torch.cat([scores, torch.full_like(scores[:, :1], -torch.inf)], 1)
+
+    def finite(output: Tensor) -> Tensor:
+        return wobble(output[:, :-1])
+
+    with torch.no_grad(), pytest.raises(Mixed, match="is another for some samples alone"):
+        AdaptiveExit(wrapped(Masking), EXITS, finite, threshold=0.0)(images())
+
+
+@pytest.mark.parametrize(
+    ("kind", "share"), [(torch.bfloat16, 0.05), (torch.float32, 1e-4), (torch.float64, 1e-7)], ids=str
+)
+def test_a_little_mixing_is_more_than_rounding(kind: torch.dtype, share: float) -> None:
+    class Mixing(toys.Block):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 2 * share * x.mean(0, keepdim=True)
+
+    model = wrapped(block=Mixing).to(kind)
+    with torch.no_grad(), pytest.raises(Mixed, match="is another for some samples alone"):
+        AdaptiveExit(model, EXITS, wobble, threshold=0.0)(3 * images().to(kind))
+
+
+def test_rows_are_compared_one_by_one_and_what_is_not_finite_exactly() -> None:
+    whole = torch.ones(3, 4, dtype=torch.float64)
+    whole[2] *= 10
+    whole[0, 0], whole[0, 1] = torch.nan, torch.inf
+    check_same("it", whole, whole.clone(), 0.0, 0)
+    for row, column, value, away in ((1, 3, 1.5, 0.1), (0, 0, 7.0, 1e9), (0, 0, 0.0, 1e9), (0, 1, -torch.inf, 1e9)):
+        other = whole.clone()
+        other[row, column] = value
+        with pytest.raises(Mixed, match="it is another"):
+            check_same("it", whole, other, away, 0)
+    other[0, 1] = torch.inf
+    other[2, 0] += 0.01
+    check_same("it", whole, other, 1e-3, 0)
+
+
+def test_only_so_many_kinds_of_input_are_remembered() -> None:
+    class Scaled(toys.ToyViT):
+        def forward(self, x: Tensor, scale: float) -> Tensor:
+            return super().forward(x) * scale
+
+    adaptive = AdaptiveExit(wrapped(Scaled), (1, 2), threshold=0.0)
+    with torch.no_grad():
+        for number in range(20):
+            adaptive(images(2), 1.0 + number)
+    assert len(adaptive._forward._layouts) == 16

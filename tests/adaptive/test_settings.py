@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -206,3 +208,55 @@ def test_copies_and_pickles_work_on_their_own() -> None:
         for other in (copy.deepcopy(adaptive), pickle.loads(pickle.dumps(adaptive))):
             assert torch.equal(other(X), expected)
             assert other.model is not adaptive.model and other.model.cyclic is not adaptive.model.cyclic
+
+
+@pytest.mark.parametrize("given", [np.ones(4), {1.0}, range(4)], ids=["array", "set", "range"])
+def test_arguments_that_are_neither_tensors_nor_numbers_are_refused(given: Any) -> None:
+    """What they hold would differ between calls, and rows of it could not be taken."""
+
+    class Scaled(toys.ToyViT):
+        def forward(self, x: Tensor, scale: Any) -> Tensor:
+            return super().forward(x)
+
+    with torch.no_grad(), pytest.raises(TypeError, match=rf"a {type(given).__name__} at .*\[1\].*give a tensor"):
+        AdaptiveExit(wrapped(Scaled), threshold=0.5)(X, given)
+
+
+def test_a_threshold_goes_there_and_back() -> None:
+    for adaptive in (AdaptiveExit(wrapped(), (2,)), AdaptiveExit(wrapped(), (1, 2), threshold=0.5)):
+        before = adaptive.threshold
+        adaptive.threshold = before
+        assert adaptive.threshold == before
+
+
+@pytest.mark.parametrize(
+    "given",
+    [np.float32(0.5), torch.tensor(0.5), Fraction(1, 2), np.array([0.5, 0.5]), torch.tensor([0.5, 0.5])],
+    ids=str,
+)
+def test_numbers_of_every_kind_are_thresholds(given: Any) -> None:
+    assert AdaptiveExit(wrapped(), EXITS, threshold=given).threshold == (0.5, 0.5)
+
+
+def test_a_hook_that_changes_the_output_is_refused_where_exits_are_compared() -> None:
+    """A call applies it once, to what all samples get; thresholds and curves would be of another output."""
+    model = wrapped()
+    adaptive, labels = AdaptiveExit(model, (1, 2), threshold=0.5), torch.zeros(4, dtype=torch.long)
+    seen: list[Tensor] = []
+    model.register_forward_hook(lambda module, args, output: seen.append(output))
+    assert len(adaptive.outputs_at_exits(X)) == 2 and len(seen) == 1  # one that looks on is none of them
+    for hook in (lambda module, args, output: 2 * output, lambda module, args, output: output.mul_(2)):
+        handle = model.register_forward_hook(hook)
+        for call in (lambda: adaptive.outputs_at_exits(X), lambda: adaptive.curve([(X, labels)], points=2)):
+            with torch.no_grad(), pytest.raises(StackError, match="forward hook .* after the call"):
+                call()
+        handle.remove()
+
+
+def test_a_forward_in_a_wider_type_is_the_same() -> None:
+    """As what prepares a model for autocast puts over it."""
+    model = wrapped().float()
+    forward = model.forward
+    adaptive = AdaptiveExit(model, (1, 2))
+    model.forward = lambda x: forward(x).double()
+    assert len(adaptive.outputs_at_exits(X.float())) == 2

@@ -21,12 +21,13 @@ from tqdm import tqdm
 from cycledistill.cycle.exits import at_exit
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.run.accelerator import autocast, shared
-from cycledistill.recipes.run.sub_batches import in_sub_batches
+from cycledistill.recipes.run.sub_batches import SUB_BATCH, in_sub_batches
 
 from ..data.annotations import PADDING, Person
 from ..data.dataset import PersonCrops, PictureBatches, crop_loader, prepare_images
 from ..data.images import PictureSource
 from ..data.joints import JointSet
+from ..models.tokenpose import TokenPose
 from .accuracy import mean_oks, torso_pck
 from .average_precision import BOX_TO_AREA, PosePrediction, evaluate_poses, to_results
 from .coordinates import decode_coordinates, flip_back_coordinates
@@ -183,8 +184,9 @@ def _predict(
     config: Any = model.config
     is_heatmap = config.head == "heatmap"
     with autocast(images.device, settings.precision):  # decoding is in full precision
-        predicted: Tensor = in_sub_batches(model, images)
-        mirrored: Tensor | None = in_sub_batches(model, images.flip(3)) if settings.flip else None
+        parts = SUB_BATCH if isinstance(model, TokenPose) else None  # another model may look at the batch
+        predicted: Tensor = in_sub_batches(model, images, size=parts)
+        mirrored: Tensor | None = in_sub_batches(model, images.flip(3), size=parts) if settings.flip else None
     predicted = predicted.float()
     if mirrored is not None:
         back = flip_back if is_heatmap else flip_back_coordinates

@@ -33,7 +33,7 @@ class Noting(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("samples", "parts"), [(0, [0]), (1, [1]), (3, [3]), (4, [4]), (5, [4, 1]), (8, [4, 4]), (11, [4, 4, 3])]
+    ("samples", "parts"), [(0, [0]), (1, [1]), (3, [3]), (4, [4]), (5, [4, 1]), (8, [4, 2, 2]), (11, [4, 4, 3])]
 )
 def test_parts_and_remainders_are_joined_in_order(samples: int, parts: list[int]) -> None:
     model, images = Noting(), torch.randn(samples, 3)
@@ -85,11 +85,27 @@ def test_tensors_of_several_lengths_are_refused() -> None:
         (lambda images: images.mean(), r"a tensor of shape \(\)"),
         (lambda images: images.sum(0), r"a tensor of shape \(2,\)"),
         (lambda images: {"count": len(images)}, "4"),
+        (lambda images: (images, {"some": bool(images.any())}), "False"),
     ],
 )
 def test_an_output_that_cannot_be_joined_is_refused(call: Any, shown: str) -> None:
     with pytest.raises(ValueError, match=f"returned {shown} for 4 samples: .* use size=None"):
         in_sub_batches(Noting(), torch.zeros(6, 2), size=4, call=call)
+
+
+@pytest.mark.parametrize(
+    ("call", "shown"),
+    [
+        (lambda images: (images, torch.ones(4)), r"\(4,\)"),
+        (lambda images: torch.stack([number * images for number in range(4)]), r"\(4, 4, 2\)"),
+        (lambda images: [row.expand(4, 2) for row in images[:2]], r"\(4, 2\)"),
+    ],
+    ids=["a table", "layers", "lists"],
+)
+@pytest.mark.parametrize("samples", [8, 12])
+def test_what_has_a_parts_length_by_chance_is_not_joined(call: Any, shown: str, samples: int) -> None:
+    with pytest.raises(ValueError, match=f"a tensor of shape {shown} for 4 samples: .* use size=None"):
+        in_sub_batches(Noting(), torch.zeros(samples, 2), size=4, call=call)
 
 
 def test_one_batch_where_it_is_asked_for() -> None:
@@ -117,6 +133,21 @@ def test_training_mode_runs_whole_also_of_a_part_alone() -> None:
     torch.testing.assert_close(in_sub_batches(model, inputs), model(inputs), rtol=0, atol=0)
 
 
+def test_batchnorm_without_running_statistics_runs_whole() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(2, track_running_stats=False), nn.Linear(2, 2)).eval()
+    inputs = torch.randn(9, 2)
+    torch.testing.assert_close(in_sub_batches(model, inputs), model(inputs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("register", ["register_module_forward_hook", "register_module_forward_pre_hook"])
+def test_hooks_around_all_modules_see_one_forward(register: str) -> None:
+    model = Noting()
+    hook = getattr(torch.nn.modules.module, register)(lambda *given: None)
+    in_sub_batches(model, torch.zeros(9, 2))
+    hook.remove()
+    assert model.batches == [9]
+
+
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
 def test_hooks_inside_see_one_forward(register: str) -> None:
     model, seen = nn.Sequential(Noting()).eval(), []
@@ -134,10 +165,11 @@ def test_a_handle_that_shows_the_forward_shows_the_whole_of_it() -> None:
         block.attn.num_heads, block.attn.scale = 2, 0.5  # what scores need
     wrap_pruning(model, (1,), keep=0.5, query=slice(0, 1)).eval()
     images = torch.randn(6, 9, FEATURES)
-    with torch.no_grad():
-        in_sub_batches(model, images)
-        shown = model.pruning.index
-    assert len(shown) == 6
+    for outer in (model, nn.Sequential(model).eval()):
+        with torch.no_grad():
+            in_sub_batches(outer, images)
+            shown = model.pruning.index
+        assert len(shown) == 6
 
 
 def test_a_later_exit_runs_in_parts_around_the_model() -> None:
