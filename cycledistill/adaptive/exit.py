@@ -186,7 +186,8 @@ class AdaptiveExit(nn.Module):
             if len(self._costs) == KINDS:
                 del self._costs[next(iter(self._costs))]
             self._costs[key] = exit_costs(self.model, given, self.exits)
-        return float(torch.tensor(self._costs[key].relative, dtype=torch.float64)[places.cpu()].mean())
+        costs = torch.tensor(self._costs[key].relative, dtype=torch.float64)
+        return float(costs[places.cpu()].mean())
 
     def calibrate(self, loader: Iterable[Any], budget: float) -> Calibration:
         """Find thresholds for a mean cost on held-out data, and set them.

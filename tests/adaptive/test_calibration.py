@@ -100,7 +100,7 @@ def test_ties_leave_together_within_the_budget() -> None:
     assert found.cost <= 2.9 and found.shares[0] in (0.0, 0.3)
 
 
-@pytest.mark.parametrize("confidence", ["probability", "entropy", "agreement", wobble], ids=str)
+@pytest.mark.parametrize("confidence", ["probability", "entropy", "agreement", pytest.param(wobble, id="callable")])
 def test_calibrate_sets_thresholds_and_promises_the_cost_that_calls_have(confidence: Any) -> None:
     adaptive = AdaptiveExit(wrapped(), EXITS, confidence)
     budget = 2.4 if confidence == "agreement" else 1.7
