@@ -33,6 +33,7 @@ class PreparedPose(TokenPose):
         sub_batch: On a CPU, the most images that go through the network at once; ``None``: all of a batch. Settable.
     """
 
+    is_published = False
     sub_batch: int | None = None
 
     def forward(self, images: Tensor) -> Tensor:

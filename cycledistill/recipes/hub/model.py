@@ -262,5 +262,6 @@ def _words(about: dict[str, Any]) -> tuple[str | None, str]:
 def _with_subclasses(cls: type[M]) -> Iterator[type[M]]:
     yield cls
     for each in cls.__subclasses__():
-        if not issubclass(each, Swapped):  # wrapped models' classes have the names of their own
+        # wrapped models' classes have the names of their own, and some kinds are made from a model and never published
+        if not issubclass(each, Swapped) and vars(each).get("is_published", True):
             yield from _with_subclasses(each)

@@ -96,8 +96,15 @@ def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights(
     ],
 )
 def test_where_there_is_no_gpu_the_run_is_an_eager_one_and_says_so_once(
-    tiny: ToyRecipe, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], reason: str
+    tiny: ToyRecipe,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    reason: str,
 ) -> None:
+    monkeypatch.setattr(
+        "cycledistill.recipes.run.accelerator.has_units", lambda *_: True
+    )  # said apart, where it is not
     folder = Path(tiny.run.output)
     eager = change(tiny, run__output=str(folder / "eager"), **changes)
     graph = change(tiny, run__output=str(folder / "graph"), run__compile="graph", **changes)
