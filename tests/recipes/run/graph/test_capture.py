@@ -49,17 +49,22 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             entered[0] = before
             said.append(f"off {which.name}")
 
-    @contextmanager
-    def graph(into: Graph, pool: str, stream: Stream, capture_error_mode: str) -> Iterator[None]:
-        said.append(f"capture on {stream.name} in {pool}, errors of {capture_error_mode}")
-        before, entered[0] = entered[0], stream.name
-        try:
-            yield
-        except BaseException as error:
-            # raised while that one is handled; as PyTorch's, it leaves the stream entered
-            raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from error
-        entered[0] = before
-        said.append("captured")
+    class Capturing:
+        """A class, as PyTorch's is: in Python 3.12 a generator's context would keep what it raises in a cycle."""
+
+        def __init__(self, into: Graph, pool: str, stream: Stream, capture_error_mode: str) -> None:
+            self.stream, self.words = stream, f"in {pool}, errors of {capture_error_mode}"
+
+        def __enter__(self) -> None:
+            said.append(f"capture on {self.stream.name} {self.words}")
+            self.before, entered[0] = entered[0], self.stream.name
+
+        def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+            if error is not None:
+                # raised while that one is handled; as PyTorch's, it leaves the stream entered
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from error
+            entered[0] = self.before
+            said.append("captured")
 
     fakes = {
         "Stream": lambda device: Stream("side", said),
@@ -67,7 +72,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "graph_pool_handle": lambda: next(pools),
         "CUDAGraph": Graph,
         "stream": stream,
-        "graph": graph,
+        "graph": Capturing,
         "current_device": lambda: 0,
     }
     for name, fake in fakes.items():
