@@ -84,19 +84,18 @@ class Results:
 
     def _repair(self, text: str) -> str:
         """Cut off a last line that was not written to its end."""
-        whole, _, torn = text.rpartition("\n")
-        try:
-            json.loads(torn)
-        except json.JSONDecodeError:
-            kept = whole + "\n" if whole else ""
-            _logger.warning("%s: its last line was torn (%d letters) and is cut off", self.path, len(torn))
-        else:
-            kept = text + "\n"  # whole but for the end of the line
+        torn = text.rpartition("\n")[2]
         with self.path.open("r+b") as file:  # in place: what is whole is never away
-            file.truncate(len(whole.encode()) + bool(whole)) if len(kept) < len(text) else file.seek(0, os.SEEK_END)
-            if len(kept) > len(text):
-                file.write(b"\n")
-        return kept
+            try:
+                json.loads(torn)
+            except json.JSONDecodeError:
+                _logger.warning("%s: its last line was torn (%d letters) and is cut off", self.path, len(torn))
+                kept = text.removesuffix(torn)
+                file.truncate(len(kept.encode()))
+                return kept
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n")  # whole but for the end of the line
+            return text + "\n"
 
     def _parse(self, number: int, line: str) -> Record:
         try:

@@ -119,9 +119,8 @@ class Run:
             self.model.cyclic.cycles = cycles_at(self.arm, self.step, steps, self.seed)
             self.drop_path.set(self.step, steps)
             step.set_rate(self._rate(self.step))
-            torch.manual_seed(
-                draw(self.seed, self.step, 3).initial_seed()
-            )  # what a forward draws is the step's, always
+            # What a forward draws is the step's, also after a stop.
+            torch.manual_seed(draw(self.seed, self.step, 3).initial_seed())
             drawing = _clock(self.device) if self.device.type == "cpu" else 0.0
             given, target = self.task.batch(self.seed, self.step, batch)
             if self.device.type == "cpu":

@@ -12,10 +12,8 @@ from torch.nn import functional as F
 
 from ..plan import Network
 from .mazes import surest_cells
-from .task import Inputs, draw
+from .task import TEST_SEED, Drawn, Inputs, draw
 
-_CHUNK = 32
-_TEST_SEED = 1_000_000_009
 _STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
@@ -98,7 +96,8 @@ class Curves:
         self.side, self.length, self.sides, self.test_pictures = side, length, sides, test_pictures
         self.device = device
         self.example = (torch.zeros(1, side, side, 2),)
-        self._made: tuple[tuple[int, int, int], tuple[Tensor, Tensor]] | None = None
+        most = round(length * side)
+        self._drawn = Drawn(lambda count, generator: pictures(count, side, most, generator), device)
 
     def network(self, size: Network) -> nn.Module:
         """See `Task`."""
@@ -106,12 +105,7 @@ class Curves:
 
     def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Inputs]:
         """See `Task`."""
-        key = (seed, step // _CHUNK, size)
-        if self._made is None or self._made[0] != key:
-            generator = draw(seed, step // _CHUNK, device=self.device)
-            self._made = key, pictures(_CHUNK * size, self.side, round(self.length * self.side), generator)
-        part = slice(step % _CHUNK * size, (step % _CHUNK + 1) * size)
-        shown, same = (each[part] for each in self._made[1])
+        shown, same = self._drawn.batch(seed, step, size)
         return shown, (shown, same)
 
     def loss(self, output: Tensor, *target: Tensor) -> Tensor:
@@ -121,7 +115,7 @@ class Curves:
     def test(self) -> Iterator[tuple[str, Tensor, Inputs]]:
         """See `Task`; a set is named by its side."""
         for side in self.sides:
-            generator = draw(_TEST_SEED, side, device=self.device)
+            generator = draw(TEST_SEED, side, device=self.device)
             made = pictures(self.test_pictures, side, round(self.length * side), generator)
             for shown, same in zip(*(each.split(250) for each in made), strict=True):
                 yield f"{side}x{side}", shown, (shown, same)

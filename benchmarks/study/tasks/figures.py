@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..plan import Network
-from .task import Inputs, draw
+from .task import TEST_SEED, Drawn, Inputs, draw
 
 PARENTS = (-1, 0, 1, 2, 1, 4, 0, 6, 0, 8, 1)
 """Hip, neck, elbow and hand of one side, of the other, knee and foot of one side, of the other, head."""
 LENGTHS = (0.0, 0.22, 0.14, 0.13, 0.14, 0.13, 0.16, 0.15, 0.16, 0.15, 0.1)
 """Of the limb that ends in a joint, as a share of the picture's side."""
 SIZE, PATCH, MAP = 32, 8, 16
-_CHUNK = 32
-_TEST_SEED = 1_000_000_021
 
 
 def figures(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -70,11 +67,9 @@ def _strokes(starts: Tensor, ends: Tensor) -> Tensor:
     return torch.exp(-distance / 0.8).amax(1).view(-1, SIZE, SIZE)
 
 
-@functools.lru_cache(
-    maxsize=128
-)  # drawing costs more than a step: what one arm of a seed has seen is kept for the next
-def _chunk(seed: int, chunk: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    pictures, joints = figures(count, draw(seed, chunk, device=device))
+def figures_as_bytes(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """As `figures`, the pictures in a quarter of the memory: drawing costs more than a step, so they are kept."""
+    pictures, joints = figures(count, generator)
     return (255 * pictures).round().to(torch.uint8), joints
 
 
@@ -115,6 +110,7 @@ class Figures:
             raise TypeError(f"loss: {loss!r}: mse or ce is expected")
         self.kind, self.test_figures, self.device = loss, test_figures, device
         self.example = (torch.zeros(1, 1, SIZE, SIZE),)
+        self._drawn = Drawn(figures_as_bytes, device)
 
     def network(self, size: Network) -> nn.Module:
         """See `Task`."""
@@ -122,8 +118,7 @@ class Figures:
 
     def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Inputs]:
         """See `Task`."""
-        part = slice(step % _CHUNK * size, (step % _CHUNK + 1) * size)
-        shown, joints = (each[part] for each in _chunk(seed, step // _CHUNK, _CHUNK * size, self.device))
+        shown, joints = self._drawn.batch(seed, step, size)
         return shown.float() / 255, (joints,)
 
     def loss(self, output: Tensor, *target: Tensor) -> Tensor:
@@ -136,7 +131,7 @@ class Figures:
 
     def test(self) -> Iterator[tuple[str, Tensor, Inputs]]:
         """See `Task`."""
-        made = figures(self.test_figures, draw(_TEST_SEED, device=self.device))
+        made = figures(self.test_figures, draw(TEST_SEED, device=self.device))
         for shown, joints in zip(*(each.split(250) for each in made), strict=True):
             yield "", shown, (joints,)
 

@@ -10,10 +10,7 @@ from mazes import GridNetwork, boards, maze_loss, share_right  # in examples/
 from torch import Tensor, nn
 
 from ..plan import Network
-from .task import Inputs, draw
-
-_CHUNK = 32  # batches that are made at once
-_TEST_SEED = 1_000_000_007  # no seed of a study
+from .task import TEST_SEED, Drawn, Inputs, draw
 
 
 def surest_cells(output: Tensor) -> Tensor:
@@ -40,7 +37,7 @@ class Mazes:
         self.side, self.walls, self.sides, self.test_boards = side, walls, sides, test_boards
         self.device = device
         self.example = (torch.zeros(1, side, side, dtype=torch.long),)
-        self._made: tuple[tuple[int, int, int], tuple[Tensor, Tensor]] | None = None
+        self._drawn = Drawn(lambda count, generator: boards(count, side, walls, generator), device)
 
     def network(self, size: Network) -> nn.Module:
         """See `Task`."""
@@ -48,12 +45,7 @@ class Mazes:
 
     def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Inputs]:
         """See `Task`."""
-        key = (seed, step // _CHUNK, size)
-        if self._made is None or self._made[0] != key:
-            generator = draw(seed, step // _CHUNK, device=self.device)
-            self._made = key, boards(_CHUNK * size, self.side, self.walls, generator)
-        part = slice(step % _CHUNK * size, (step % _CHUNK + 1) * size)
-        cells, reached = (each[part] for each in self._made[1])
+        cells, reached = self._drawn.batch(seed, step, size)
         return cells, (cells, reached)
 
     def loss(self, output: Tensor, *target: Tensor) -> Tensor:
@@ -63,7 +55,7 @@ class Mazes:
     def test(self) -> Iterator[tuple[str, Tensor, Inputs]]:
         """See `Task`; a set is named by its side."""
         for side in self.sides:
-            made = boards(self.test_boards, side, self.walls, draw(_TEST_SEED, side, device=self.device))
+            made = boards(self.test_boards, side, self.walls, draw(TEST_SEED, side, device=self.device))
             for cells, reached in zip(*(each.split(250) for each in made), strict=True):
                 yield f"{side}x{side}", cells, (cells, reached)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -11,6 +12,13 @@ from torch import Tensor, nn
 from ..plan import Network
 
 Inputs = tuple[Tensor, ...]
+
+TEST_SEED = 1_000_000_007
+"""No seed of a study: what is drawn with it is tested, and trained on by none."""
+_AT_ONCE = 32
+"""Batches that are drawn together."""
+_KEPT = 128
+"""How often so many are kept."""
 
 
 class Task(Protocol):
@@ -51,3 +59,25 @@ def draw(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
     for number in numbers:
         mixed = (mixed * 1_000_003 + number + 1) % (2**61 - 1)
     return torch.Generator(device).manual_seed(mixed)
+
+
+class Drawn:
+    """Batches of samples that are drawn, many at once; what one arm of a seed has seen is kept for the next.
+
+    Args:
+        make: Draws so many samples: what the network is given, and what the answer should be.
+        device: Where.
+    """
+
+    def __init__(self, make: Callable[[int, torch.Generator], tuple[Tensor, Tensor]], device: torch.device) -> None:
+        self.make, self.device = make, device
+        self._chunk = functools.lru_cache(maxsize=_KEPT)(self._draw)
+
+    def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Tensor]:
+        """The samples of a step."""
+        place = step % _AT_ONCE * size
+        given, answer = self._chunk(seed, step // _AT_ONCE, _AT_ONCE * size)
+        return given[place : place + size], answer[place : place + size]
+
+    def _draw(self, seed: int, chunk: int, count: int) -> tuple[Tensor, Tensor]:
+        return self.make(count, draw(seed, chunk, device=self.device))
