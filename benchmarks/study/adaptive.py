@@ -28,7 +28,7 @@ _POINTS = 21
 def measure(plan: Plan, task: Task, arm: str, weights: Path, exits: Sequence[int]) -> Record:
     """The curve of one arm from one seed.
 
-    Thresholds are chosen on every other batch of the test data, without labels, and the metric is read on the others.
+    Thresholds are chosen on one half of every batch of the test data, without labels; the metric is read on the other.
 
     Args:
         plan: The study.
@@ -87,7 +87,8 @@ def at_share(record: Record, share: float = SHARE) -> tuple[float, float]:
 
 def write_curves(folder: Path, plan: Plan, curves: Sequence[Record]) -> None:
     """Keep the curves of an arm, beside its study's runs."""
-    write(_file(folder, plan), {"plan": plan.digest, "curves": list(curves)})
+    contents = {curve["arm"]: plan.content_of(curve["arm"]) for curve in curves}
+    write(_file(folder, plan), {"contents": contents, "curves": list(curves)})
 
 
 def read_curves(folder: Path, plan: Plan) -> list[Record]:
@@ -100,7 +101,7 @@ def read_curves(folder: Path, plan: Plan) -> list[Record]:
     if not file.is_file():
         return []
     record = json.loads(file.read_text(encoding="utf-8"))
-    if record["plan"] != plan.digest:
+    if any(arm not in plan.arms or plan.content_of(arm) != content for arm, content in record["contents"].items()):
         raise StudyError(f"{file} is of a study of other content: measure it anew, python benchmarks/study adaptive")
     curves: list[Record] = record["curves"]
     return curves
@@ -110,15 +111,29 @@ def _file(folder: Path, plan: Plan) -> Path:
     return folder / f"{plan.name}-adaptive.json"
 
 
+def mixed(record: Record, cost: float) -> float:
+    """Percent at a mean cost where samples go to exits by chance: the best mixture of two fixed exits."""
+    points = list(record["fixed"].values())
+    best = [found for own, found in points if own <= cost]
+    for low, at_low in points:
+        for high, at_high in points:
+            if low < cost < high:
+                best.append(at_low + (at_high - at_low) * (cost - low) / (high - low))
+    return max(best)
+
+
 def table(plan: Plan, records: Sequence[Record]) -> str:
-    """Means over seeds: each fixed exit, and thresholds within `SHARE` of the last one's cost."""
+    """Means over seeds: each fixed exit, thresholds within `SHARE` of the last one's cost, and chance at that cost."""
     first = records[0]
-    rows = [f"| `{first['arm']}` | mean cost | {plan.metrics[0]}, % |", "|---|---|---|"]
+    head = f"{plan.metrics[0]}, %, on one half of the test data, {len(records)} seeds"
+    rows = [f"| `{first['arm']}` | mean cost | {head} |", "|---|---|---|"]
     for exit in map(str, first["exits"]):
         costs, found = zip(*(record["fixed"][exit] for record in records), strict=True)
         rows.append(f"| all at exit {exit} | {statistics.fmean(costs):.2f} | {_spread(found)} |")
     costs, found = zip(*map(at_share, records), strict=True)
     rows.append(f"| each where it is sure | {statistics.fmean(costs):.2f} | {_spread(found)} |")
+    drawn = [mixed(record, at_share(record)[0]) for record in records]
+    rows.append(f"| exits drawn by chance, for as much | {statistics.fmean(costs):.2f} | {_spread(drawn)} |")
     return "\n".join(rows)
 
 

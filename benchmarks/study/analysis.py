@@ -27,8 +27,9 @@ class Difference:
         missing: Seeds of the plan that one of the sides has not run.
         diverged: Seeds at which one of the sides diverged.
         low, high: The 95 % interval of the mean (t distribution), not corrected; infinite below two seeds.
-        p: That of the paired t test, two-sided; 1 below two seeds.
-        corrected: p after Holm's correction for the number of all registered comparisons.
+        p: That of the paired t test, two-sided; 1 below two seeds, and where all seeds differ by the same.
+        corrected: p after Holm's correction for the number of registered comparisons; those that were added are a
+            family of their own.
     """
 
     comparison: Comparison
@@ -55,9 +56,14 @@ class Difference:
     def verdict(self) -> str:
         """``yes``, ``no`` where the right side is higher, or ``not told apart``; after the correction.
 
-        ``not decided`` below two seeds, and where a side diverged: the seeds that are left are a choice by result.
+        ``interim`` until all seeds of the plan are there, for who looks often stops where it suits; ``not decided``
+        with fewer than three, and where a side diverged: the seeds that are left are a choice by result.
         """
-        if len(self.values) < 2 or self.diverged:
+        if self.diverged:
+            return "not decided"
+        if self.missing:
+            return "interim"
+        if len(self.values) < 3:
             return "not decided"
         if not self.corrected < LEVEL:
             return "not told apart"
@@ -83,8 +89,27 @@ def differences(plan: Plan, runs: Sequence[Record]) -> list[Difference]:
         values = tuple(left[seed] - right[seed] for seed in both)
         numbers = interval(values) if len(values) > 1 else (-math.inf, math.inf, 1.0)
         found.append(Difference(comparison, metric, values, missing, tuple(sorted(diverged)), *numbers))
-    corrected = holm([each.p for each in found])
-    return [replace(each, corrected=value) for each, value in zip(found, corrected, strict=True)]
+    for family in (False, True):  # what the runs suggested does not ease, nor burden, what was asked before them
+        own = [place for place, each in enumerate(found) if bool(each.comparison.added) is family]
+        for place, value in zip(own, holm([found[place].p for place in own]), strict=True):
+            found[place] = replace(found[place], corrected=value)
+    return found
+
+
+def success(plan: Plan, found: Sequence[Difference]) -> str:
+    """Whether what was to count as a yes is there: ``reached``, ``not reached``, ``not decided`` or ``not judged``.
+
+    By the comparisons that decide, all of them or any.
+    """
+    verdicts = [each.verdict for each in found if each.comparison.decides]
+    if not verdicts:
+        return "not judged"
+    open_ = [verdict in ("interim", "not decided") for verdict in verdicts]
+    yes = [verdict == "yes" for verdict in verdicts]
+    if plan.decided_by == "any":
+        return "reached" if any(yes) else "not decided" if any(open_) else "not reached"
+    failed = [not (is_yes or is_open) for is_yes, is_open in zip(yes, open_, strict=True)]
+    return "not reached" if any(failed) else "not decided" if any(open_) else "reached"
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -96,7 +121,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """
     mean, error = float(np.mean(values)), float(stats.sem(values))
     if error == 0:
-        return mean, mean, 0.0 if mean else 1.0
+        return mean, mean, 1.0  # seeds that all differ by the same say nothing of how seeds differ
     test = stats.ttest_1samp(values, 0.0)
     half = float(stats.t.ppf(1 - LEVEL / 2, len(values) - 1)) * error
     return mean - half, mean + half, float(test.pvalue)

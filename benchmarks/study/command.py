@@ -29,7 +29,8 @@ from cycledistill.files import atomic_write
 from .adaptive import measure, read_curves, table, write_curves
 from .costs import ArmCost, arm_costs
 from .errors import StudyError
-from .plan import PLANS, Plan, load_plan
+from .load import PLANS, load_plan
+from .plan import Plan
 from .report import excerpt, fill, write_report
 from .results import Results
 from .tasks import open_task
@@ -133,6 +134,8 @@ def _device(name: str | None) -> torch.device:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
         raise StudyError(f"--device {name}: cpu or cuda is expected") from error
+    if device.type not in ("cpu", "cuda"):
+        raise StudyError(f"--device {name}: cpu or cuda is expected")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise StudyError(f"--device {name}: torch sees no GPU here")
     return device
@@ -153,6 +156,11 @@ def _one(
             return
         start = plan.arms[arm].start_from
         if start is not None and not (results.work / f"{start}-{seed}.safetensors").is_file():
+            if any((run["arm"], run["seed"]) == (start, seed) for run in results.read()):
+                raise StudyError(
+                    f"{plan.name}: {start}, seed {seed} was run elsewhere, and its weights, from which {arm} starts, "
+                    f"are not in {results.work}: give the --work it was run with, or another --results to run all anew"
+                )
             _logger.info("%s: %s, seed %d waits for the weights of %s", plan.name, arm, seed, start)
             return
         run = Run(plan, task, arm, seed, costs[arm], results.work, device)
@@ -184,6 +192,8 @@ def _adaptive(plan: Plan, options: argparse.Namespace) -> None:
     if options.arm not in plan.arms:
         raise StudyError(f"--arm {options.arm}: {plan.name} has {', '.join(plan.arms)}")
     results = _results(plan, options)
+    if len(options.exits) < 2 or sorted(set(options.exits)) != options.exits or options.exits[0] < 1:
+        raise StudyError(f"--exits {options.exits}: two or more numbers of cycles are expected, from 1, ascending")
     seeds = [run["seed"] for run in results.read() if run["arm"] == options.arm and not run["diverged"]]
     if not seeds:
         raise StudyError(f"{plan.name} has no finished run of {options.arm}: python benchmarks/study run {plan.name}")

@@ -5,21 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from cycledistill import Distill
-from cycledistill.recipes.config.overrides import build
-from cycledistill.recipes.errors import RecipeError
 
 from .errors import StudyError
 
-PLANS = Path(__file__).parent / "plans"
 BASELINES = ("plain", "equal training", "deeper", "narrower", "narrower, equal training")
 """What stands beside every arm with cycles: the same steps, the same training compute, as many blocks of their own as
 cycles run, and as many but narrower, of the same number of weights, for the same steps and for the same compute."""
@@ -127,6 +119,7 @@ class Comparison:
         left, right: An arm and a number of cycles, ``exits@2``.
         claim: What is shown if the left one is higher.
         metric: Which number; default, the study's first.
+        decides: Whether it is part of what the study counts as success.
         added: Why it was added, where that was after the first runs.
     """
 
@@ -134,6 +127,7 @@ class Comparison:
     right: str
     claim: str
     metric: str | None = None
+    decides: bool = False
     added: str = ""
 
 
@@ -153,6 +147,7 @@ class Plan:
         metrics: Those that are reported, the first decides.
         arms: By name.
         comparisons: In the order of the argument; their p values are corrected for their number.
+        decided_by: Whether ``all`` of those that decide must hold for success, or ``any``.
     """
 
     name: str
@@ -166,6 +161,7 @@ class Plan:
     metrics: list[str]
     arms: dict[str, Arm]
     comparisons: list[Comparison]
+    decided_by: Literal["all", "any"] = "all"
 
     @property
     def digest(self) -> str:
@@ -211,37 +207,6 @@ class Plan:
         return found
 
 
-def load_plan(source: str | Path) -> Plan:
-    """Read a plan: a YAML file, or the name of one in ``plans``.
-
-    Raises:
-        StudyError: It is not there or not YAML, has an unknown key or a value out of range, compares what it does not
-            train, or leaves out a baseline of an arm with cycles without saying why.
-
-    Example:
-        >>> load_plan("mazes").arms["exits"].cycles
-        4
-    """
-    path = Path(source)
-    path = path if path.is_file() else PLANS / f"{source}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(each.stem for each in PLANS.glob("*.yaml")))
-        raise StudyError(f"{source}: neither a file nor a registered study ({known})")
-    try:
-        data = _mapping(yaml.safe_load(path.read_text(encoding="utf-8")), "the file")
-        arms = _mapping(data.pop("arms", {}), "arms")
-        comparisons = data.pop("comparisons", [])
-        named = {name: build(Arm, _mapping(fields, f"arms.{name}")) for name, fields in arms.items()}
-        listed = [build(Comparison, _mapping(each, "comparisons")) for each in comparisons]
-        plan: Plan = dataclasses.replace(
-            build(Plan, data | {"arms": {}, "comparisons": []}), arms=named, comparisons=listed
-        )
-        _check(plan)
-    except (RecipeError, yaml.YAMLError, ValueError, TypeError) as error:
-        raise StudyError(f"{path.name}: {error}") from error
-    return plan
-
-
 def split_side(side: str) -> tuple[str, int]:
     """``exits@2`` as an arm and a number of cycles."""
     arm, found, cycles = side.rpartition("@")
@@ -265,69 +230,3 @@ def _stated(value: Any) -> Any:
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise StudyError(f"{where}: a mapping of keys to values is expected, not {type(value).__name__}")
-    return dict(value)
-
-
-def _check(plan: Plan) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9-]+", plan.name):
-        raise StudyError(f"name: {plan.name!r}: letters, digits and dashes are expected, for files are named by it")
-    if not plan.arms or not plan.seeds or not plan.metrics or min(plan.exits, default=0) < 1:
-        raise StudyError("arms, seeds, metrics and exits must each have an entry, and exits count from 1")
-    for key in ("seeds", "exits", "metrics"):
-        values = getattr(plan, key)
-        if len(set(values)) != len(values):
-            raise StudyError(f"{key} {values}: each is expected once")
-    if min(plan.training.steps, plan.training.batch, plan.training.rate) <= 0:
-        raise StudyError("training: steps, batch and rate are above 0")
-    for name, arm in plan.arms.items():
-        _check_arm(plan, name, arm)
-    for name, arm in plan.arms.items():
-        missing = [each for each in BASELINES if each not in {**plan.baselines(name), **arm.without}]
-        if arm.cycles > 1 and missing:
-            raise StudyError(
-                f"arms.{name}: no baseline for {', '.join(missing)}; add an arm, or say why not under `without`"
-            )
-    for comparison in plan.comparisons:
-        for side in (comparison.left, comparison.right):
-            arm_name, cycles = split_side(side)
-            if arm_name not in plan.arms or cycles not in plan.exits:
-                raise StudyError(f"comparison of {side}: arms are {', '.join(plan.arms)}, read at {plan.exits}")
-        if not comparison.claim or comparison.left == comparison.right:
-            raise StudyError(
-                f"comparison of {comparison.left} and {comparison.right}: two sides and a claim are expected"
-            )
-        if comparison.metric not in (None, *plan.metrics):
-            raise StudyError(f"comparison of {comparison.metric!r}: the metrics are {', '.join(plan.metrics)}")
-
-
-def _check_arm(plan: Plan, name: str, arm: Arm) -> None:
-    size = plan.network_of(name)
-    if min(size.width, size.depth, size.heads) < 1 or size.width % size.heads:
-        raise StudyError(f"arms.{name}: width, depth and heads are at least 1, and heads divide the width ({size})")
-    scheme = arm.scheme
-    if scheme is not None and isinstance(scheme.task_weights, tuple):
-        scheme.weights(arm.cycles)
-        if arm.schedule != "constant":
-            raise StudyError(f"arms.{name}: a weight a cycle is for one number of cycles, not schedule: {arm.schedule}")
-    if arm.cycles < 1 or min(arm.steps, arm.rate) <= 0 or not 0 <= arm.turn <= 1 or not 0 <= arm.drop_path_until <= 1:
-        raise StudyError(
-            f"arms.{name}: cycles count from 1, steps and rate are above 0, and turn and drop_path_until are shares of "
-            "the steps, 0 to 1"
-        )
-    if not 0 <= arm.average < 1:
-        raise StudyError(f"arms.{name}.average {arm.average}: a decay is at least 0 and below 1")
-    if arm.later_weight == "growing" and (scheme is not None or arm.schedule != "constant"):
-        raise StudyError(f"arms.{name}: later_weight: growing sets the task weights of one number of cycles by itself")
-    if arm.equal_training is not None and arm.steps != 1:
-        raise StudyError(f"arms.{name}: its steps follow from equal_training: leave out steps")
-    for key in ("equal_training", "start_from"):
-        other = getattr(arm, key)
-        if other is not None and (other not in plan.arms or other == name):
-            raise StudyError(f"arms.{name}.{key}: {other!r} is no other arm; there are {', '.join(plan.arms)}")
-    if unknown := set(arm.without) - set(BASELINES):
-        raise StudyError(f"arms.{name}.without: {unknown.pop()!r} is no baseline; they are {', '.join(BASELINES)}")

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from cycledistill.files import atomic_write
 
 from .adaptive import SHARE, table
-from .analysis import Difference, differences, readings
+from .analysis import Difference, differences, readings, success
 from .errors import StudyError
 from .plan import Plan
 from .results import Record
@@ -23,6 +23,14 @@ from .results import Record
 _STYLE = """body { font: 16px/1.5 sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; margin: 1em 0 } td, th { border-bottom: 1px solid #ccc; padding: .2em .7em }
 img { max-width: 100% }"""
+
+
+_SUCCESS = {
+    "reached": "**reached**",
+    "not reached": "**not reached**",
+    "not decided": "not decided, for seeds are missing",
+    "not judged": "not judged, for no comparison stands for it",
+}
 
 
 def write_report(plan: Plan, runs: Sequence[Record], folder: Path) -> Path:
@@ -48,28 +56,30 @@ def write_report(plan: Plan, runs: Sequence[Record], folder: Path) -> Path:
 def markdown(plan: Plan, runs: Sequence[Record]) -> str:
     """The report's text."""
     by_arm = {arm: [run for run in runs if run["arm"] == arm] for arm in plan.arms}
-    seeds = len({run["seed"] for run in runs})
+    found = differences(plan, runs)
     training = plan.training
     parts = [
         f"# {plan.name}",
         plan.question.strip(),
         f"**What would count as a yes**, written down before the runs: {plan.success.strip()}",
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'}; {training.steps} steps of {training.batch}, AdamW at "
+        f"{len(plan.seeds)} seeds; {training.steps} steps of {training.batch}, AdamW at "
         f"{training.rate:g}; {'; '.join(sorted({run['device'] for run in runs}))}.",
         *_state(plan, runs),
         "## What was found",
-        "\n".join(map(words, differences(plan, runs))),
+        f"What was to count as a yes: {_SUCCESS[success(plan, found)]}.",
+        "\n".join(map(words, found)),
         "## Arms",
         _arms_table(plan, by_arm),
     ]
     for metric in plan.metrics:
         parts += [f"## {metric}, % by cycles", _metric_table(plan, by_arm, metric)]
     parts += [f"![{', '.join(plan.metrics)} against the cost of an answer]({plan.name}.svg)", "## Differences"]
-    parts += [_differences_table(differences(plan, runs))]
+    parts += [_differences_table(found)]
     parts += [
         "Differences are paired by seed; intervals are of 95 % (t distribution), not corrected; p is corrected after "
-        "Holm for the number of comparisons in this table, and verdicts go by it (below .05). Costs are "
-        "multiply-accumulates, attention's products included."
+        "Holm for the number of registered comparisons (those added later are a family of their own), and verdicts go "
+        "by it (below .05), once all seeds are there. Costs are multiply-accumulates, attention's products included.",
+        *_reasons(plan),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -80,21 +90,21 @@ def excerpt(plan: Plan, runs: Sequence[Record], curves: Sequence[Record] = ()) -
     if not runs:
         raise StudyError(f"{plan.name} has no runs yet: python benchmarks/study run {plan.name}")
     base = next(own[0] for own in by_arm.values() if own)
-    rows = [("arm", "weights", "training cost, time", *(f"@{exit}" for exit in plan.exits))]
+    rows = [("arm", "weights", "training cost, time", "seeds", *(f"@{exit}" for exit in plan.exits))]
     for arm, own in by_arm.items():
         if own:
             cells = [_spread(list(readings(own, arm, exit, plan.metrics[0]).values())) for exit in plan.exits]
             says = f"{plan.arms[arm].says} (`{arm}`)"
             cost = own[0]["training_macs"] / base["training_macs"]
             costs = f"{cost:.2f}, {_time(own, by_arm[base['arm']])}"
-            rows.append((says, f"{own[0]['parameters']:,}", costs, *cells))
-    seeds = len({run["seed"] for run in runs})
-    title = f"{plan.metrics[0]}, % by cycles at inference, mean ± standard deviation over {seeds} seeds:"
-    found = [words(each) for each in differences(plan, runs)]
+            rows.append((says, f"{own[0]['parameters']:,}", costs, str(len(own)), *cells))
+    title = f"{plan.metrics[0]}, % by cycles at inference, mean ± standard deviation over seeds:"
+    found = differences(plan, runs)
+    reached = f"What was to count as a yes ({plan.success.strip()}): {_SUCCESS[success(plan, found)]}."
     adaptive = (
         [f"Adaptive inference, at most {SHARE:.0%} of the last exit's cost:", table(plan, curves)] if curves else []
     )
-    return "\n\n".join([*_state(plan, runs), title, _table(rows), "\n".join(found), *adaptive])
+    return "\n\n".join([*_state(plan, runs), title, _table(rows), reached, "\n".join(map(words, found)), *adaptive])
 
 
 def fill(page: str, reports: Mapping[str, str]) -> str:
@@ -128,6 +138,12 @@ def words(found: Difference) -> str:
     )
 
 
+def _reasons(plan: Plan) -> list[str]:
+    """Which baselines arms go without, and why."""
+    lines = [f"- `{name}`, no {kind}: {why}" for name, arm in plan.arms.items() for kind, why in arm.without.items()]
+    return ["Baselines that are left out:\n\n" + "\n".join(lines)] if lines else []
+
+
 def _state(plan: Plan, runs: Sequence[Record]) -> list[str]:
     """What is missing or went wrong; nothing where all is well."""
     done = {(run["arm"], run["seed"]) for run in runs}
@@ -137,20 +153,22 @@ def _state(plan: Plan, runs: Sequence[Record]) -> list[str]:
     lines = {"Diverged": diverged, "Deployed model not bit-equal": unequal}
     said = [f"{what}: {', '.join(which)}." for what, which in lines.items() if which]
     wanted = len(plan.seeds) * len(plan.arms)
-    interim = f"Not finished: {len(missing)} of {wanted} runs are missing, and verdicts are interim."
+    interim = (
+        f"Not finished: {len(missing)} of {wanted} runs are missing; where one side lacks a seed nothing is decided."
+    )
     return ([interim] if missing else []) + said
 
 
 def _arms_table(plan: Plan, by_arm: Mapping[str, Sequence[Record]]) -> str:
     first = plan.exits[0]
-    rows = [("arm", "", "weights", f"MMACs @{first}", "steps", "training cost", "training time")]
+    rows = [("arm", "", "seeds", "weights", f"MMACs @{first}", "steps", "training cost", "training time")]
     base = next((runs[0] for runs in by_arm.values() if runs), None)
     for arm, runs in by_arm.items():
         if runs and base is not None:
             cost = runs[0]["training_macs"] / base["training_macs"]
             time = _time(runs, by_arm[base["arm"]])
             answer = f"{runs[0]['exit_macs'][0] / 1e6:.2f}"
-            size = f"{runs[0]['parameters']:,}", answer, str(runs[0]["steps"])
+            size = str(len(runs)), f"{runs[0]['parameters']:,}", answer, str(runs[0]["steps"])
             rows.append((f"`{arm}`", plan.arms[arm].says, *size, f"{cost:.2f}", time))
     return _table(rows)
 

@@ -9,12 +9,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import StudyError
 from .plan import Plan
 
 Record = dict[str, Any]
+_KEYS = {
+    "plan", "content", "arm", "seed", "steps", "parameters", "exit_macs", "training_macs", "seconds", "diverged",
+    "deployed_equal", "metrics", "device",
+}  # fmt: skip
 _logger = logging.getLogger(__name__)
 
 
@@ -32,17 +36,17 @@ class Results:
         self.work = work / plan.name
 
     def read(self) -> list[Record]:
-        """The finished runs.
+        """The finished runs; a last line without its end is one that is being written, or was torn, and is left.
 
         Raises:
             StudyError: They are of a study of this name with other content, or a line is no record.
         """
         if not self.path.is_file():
             return []
-        with self._locked():
-            text = self.path.read_text(encoding="utf-8")
-            if text and not text.endswith("\n"):
-                text = self._repair(text)
+        text = self.path.read_text(encoding="utf-8")
+        return self._runs(text[: text.rfind("\n") + 1])
+
+    def _runs(self, text: str) -> list[Record]:
         runs = [self._parse(number, line) for number, line in enumerate(text.splitlines(), 1)]
         for run in runs:
             if run["arm"] not in self.plan.arms or run["content"] != self.plan.content_of(run["arm"]):
@@ -54,12 +58,15 @@ class Results:
 
     def add(self, record: Record) -> None:
         """Add a finished run; a second one of the same arm and seed is left out."""
-        if any((run["arm"], run["seed"]) == (record["arm"], record["seed"]) for run in self.read()):
-            _logger.warning("%s of seed %s was there already", record["arm"], record["seed"])
-            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._locked(), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        with self.path.open("a+b") as file:  # which is the lock as well: wherever others keep what is unfinished
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            runs = self._runs(self._repaired(file))
+            if any((run["arm"], run["seed"]) == (record["arm"], record["seed"]) for run in runs):
+                _logger.warning("%s of seed %s was there already", record["arm"], record["seed"])
+                return
+            file.write((json.dumps(record) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -75,33 +82,35 @@ class Results:
                 return
             yield True  # the lock ends with the file, also where the process is killed
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.work.mkdir(parents=True, exist_ok=True)
-        with (self.work / "results.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    def _repair(self, text: str) -> str:
-        """Cut off a last line that was not written to its end."""
+    def _repaired(self, file: BinaryIO) -> str:
+        """The file's text, after a last line that was not written to its end was cut off, or ended."""
+        text = file.read().decode()
         torn = text.rpartition("\n")[2]
-        with self.path.open("r+b") as file:  # in place: what is whole is never away
-            try:
-                json.loads(torn)
-            except json.JSONDecodeError:
-                _logger.warning("%s: its last line was torn (%d letters) and is cut off", self.path, len(torn))
-                kept = text.removesuffix(torn)
-                file.truncate(len(kept.encode()))
-                return kept
-            file.seek(0, os.SEEK_END)
-            file.write(b"\n")  # whole but for the end of the line
-            return text + "\n"
+        if not torn:
+            return text
+        try:
+            json.loads(torn)
+        except json.JSONDecodeError:
+            _logger.warning("%s: its last line was torn (%d letters) and is cut off", self.path, len(torn))
+            text = text.removesuffix(torn)
+            file.truncate(len(text.encode()))
+            return text
+        file.write(b"\n")  # whole but for the end of the line
+        return text + "\n"
 
     def _parse(self, number: int, line: str) -> Record:
         try:
             record: Record = json.loads(line)
-            if not {"plan", "content", "arm", "seed", "metrics"} <= record.keys():
-                raise ValueError("keys are missing")
-        except (ValueError, AttributeError) as error:
+            if missing := _KEYS - record.keys():
+                raise ValueError(f"without {', '.join(sorted(missing))}")
+            if not record["diverged"] and (unread := self._unread(record)):
+                raise ValueError(f"nothing read of {unread}")
+        except (ValueError, AttributeError, TypeError) as error:
             raise StudyError(f"{self.path}, line {number}: no record of a run ({error})") from error
         return record
+
+    def _unread(self, record: Record) -> str:
+        """What a run did not measure that the plan asks for."""
+        wanted = [(metric, str(exit)) for metric in self.plan.metrics for exit in self.plan.exits]
+        missing = [f"{metric} at {exit}" for metric, exit in wanted if exit not in record["metrics"].get(metric, {})]
+        return ", ".join(missing)

@@ -27,6 +27,7 @@ _TEMPERATURE = 2.0
 
 def make_step(
     model: nn.Module,
+    beside: nn.Module,
     task_loss: Callable[..., Tensor],
     optimizer: torch.optim.Optimizer,
     plan: Plan,
@@ -37,8 +38,9 @@ def make_step(
 
     Args:
         model: Wrapped.
+        beside: What is trained with it.
         task_loss: Of one output.
-        optimizer: Its parameters are clipped and moved.
+        optimizer: Of both.
         plan: For precision and clipping.
         device: Where it computes.
         teach: A further loss of what the model gave and of its input.
@@ -56,8 +58,7 @@ def make_step(
         return {"loss": torch.stack(list(terms.values())).sum(), **terms, **rms}
 
     def clip() -> None:
-        parameters = [each for group in optimizer.param_groups for each in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, plan.training.clip)
+        nn.utils.clip_grad_norm_((*model.parameters(), *beside.parameters()), plan.training.clip)
 
     task = nn.ModuleList([model, criterion])
     eager = EagerStep(task, optimizer, losses, clip=clip if plan.training.clip else None)

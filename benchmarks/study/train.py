@@ -74,8 +74,16 @@ class Run:
             self._load()
 
     def go(self, deadline: float) -> Record | None:
-        """Train and measure; nothing where ``deadline`` (of ``time.monotonic``) comes before the end."""
-        if not self._train(deadline):
+        """Train and measure; nothing where ``deadline`` (of ``time.monotonic``) comes before the end.
+
+        Raises:
+            StudyError: The arm's scheme does not fit the task.
+        """
+        try:
+            ended = self._train(deadline)
+        except ValueError as error:  # of the library's losses: what an output must be is known when there is one
+            raise StudyError(f"arms.{self.name}: {error}") from error
+        if not ended:
             return None
         diverged = not all(map(math.isfinite, self.looks.get("loss", [])))
         metrics = {} if diverged else self._measure()
@@ -112,7 +120,7 @@ class Run:
     def _train(self, deadline: float) -> bool:
         """Whether it came to its end: the last step, or a loss that is no number."""
         teach = taught_by(self.average) if self.average is not None else None
-        step = make_step(self.model, self.task.loss, self.optimizer, self.plan, self.device, teach)
+        step = make_step(self.model, self.beside, self.task.loss, self.optimizer, self.plan, self.device, teach)
         self.model.train()
         steps, batch = self.cost.steps, self.plan.training.batch
         look_every = max(1, steps // _LOOKS)

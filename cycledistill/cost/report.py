@@ -280,7 +280,7 @@ def _count(copied: Any, given: Call, cycles: int) -> dict[str, Any]:
 def _measure(model: nn.Module, given: Call, cycles: int, blocks: str, repeats: int) -> Seconds:
     args, kwargs = given
     device = next(model.parameters()).device
-    trained = _ready_to_run(copy.deepcopy(model), cycles, blocks, "sdpose")
+    trained = _ready_to_run(copy.deepcopy(model), cycles, blocks, "exits")
     evaluated = copy.deepcopy(trained, {id(x): x for x in (*trained.parameters(), *trained.buffers())}).eval()
     _training_mode(trained, still_norms=batch_size(given) == 1)
     scheme = trained.cyclic.distill

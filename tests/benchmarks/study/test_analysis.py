@@ -17,9 +17,9 @@ pytest.importorskip("markdown_it")
 
 from scipy import stats
 from study.adaptive import read_curves
-from study.analysis import differences, holm, interval
+from study.analysis import differences, holm, interval, success
 from study.errors import StudyError
-from study.plan import load_plan
+from study.load import load_plan
 from study.report import excerpt, fill, markdown, words
 
 from tests.scripts import ROOT
@@ -41,7 +41,7 @@ def test_the_interval_is_that_of_scipy() -> None:
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (low, high) == pytest.approx((expected.low, expected.high))
     assert p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
-    assert interval([2.0, 2.0]) == (2.0, 2.0, 0.0)
+    assert interval([2.0, 2.0]) == (2.0, 2.0, 1.0)  # no spread to judge by: scores come in steps
     assert interval([0.0, 0.0]) == (0.0, 0.0, 1.0)
 
 
@@ -84,8 +84,10 @@ def test_only_seeds_of_both_sides_are_compared(written: Written) -> None:
     runs[-1]["diverged"] = False
     (found,) = differences(plan, runs)
     assert found.values == pytest.approx([2.0, 3.0])
+    assert found.verdict == "interim"
     text = markdown(plan, runs)
-    assert "Not finished: 18 of 24 runs are missing, and verdicts are interim." in text
+    assert "Not finished: 18 of 24 runs are missing; where one side lacks a seed nothing is decided." in text
+    assert "Cycles help: interim. `exits@2` less `base@1`: +2.5 points" in text
     assert np.isclose(found.mean, 2.5)
 
 
@@ -97,11 +99,58 @@ def test_a_side_that_diverged_decides_nothing_and_still_counts(written: Written)
     runs += [record("exits", seed, 55.0 + 0.1 * seed) for seed in range(4)]
     first, second = differences(plan, runs)
     assert first.corrected == pytest.approx(2 * first.p) and first.verdict == "yes"
-    assert second.verdict == "not decided" and second.missing == (0, 1, 2, 3)
+    assert second.verdict == "interim" and second.missing == (0, 1, 2, 3)
     runs[0]["diverged"] = True
     first, _ = differences(plan, runs)
     assert len(first.values) == 3 and first.verdict == "not decided"
     assert "**yes**" not in words(first)
+
+
+def test_what_was_added_is_corrected_by_itself(written: Written) -> None:
+    asked = {"left": "exits@2", "right": "base@1", "claim": "a"}
+    later = [{"left": "deep@1", "right": "base@1", "claim": str(n), "added": "why"} for n in range(2)]
+    later[1]["left"] = "deep@2"
+    plan = load_plan(written(seeds=[0, 1, 2, 3], comparisons=[asked, *later]))
+    runs = [record("base", seed, 50.0) for seed in range(4)]
+    runs += [record(arm, seed, 55.0 + 0.1 * seed) for arm in ("exits", "deep") for seed in range(4)]
+    first, *others = differences(plan, runs)
+    assert first.corrected == first.p
+    least, most = sorted(each.p for each in others)
+    assert [each.corrected for each in others] == pytest.approx([max(2 * least, most)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("gains", "decided_by", "reached"),
+    [
+        ((5.0, 5.0), "all", "reached"),
+        ((5.0, -5.0), "all", "not reached"),
+        ((5.0, -5.0), "any", "reached"),
+        ((-5.0, -5.0), "any", "not reached"),
+        ((-5.0, None), "all", "not reached"),
+        ((5.0, None), "all", "not decided"),
+        ((-5.0, None), "any", "not decided"),
+        ((5.0, None), "any", "reached"),
+    ],
+    ids=str,
+)
+def test_success_is_judged_by_what_decides(
+    written: Written, gains: tuple[float | None, ...], decided_by: str, reached: str
+) -> None:
+    compared = [
+        {"left": f"{arm}@1", "right": "base@1", "claim": arm, "decides": arm != "narrow"}
+        for arm in ("exits", "deep", "narrow")
+    ]
+    plan = load_plan(written(seeds=[0, 1, 2], comparisons=compared, decided_by=decided_by))
+    runs = [record("base", seed, 50.0) for seed in range(3)]
+    for arm, gain in zip(("exits", "deep"), gains, strict=True):
+        runs += [record(arm, seed, 50.0 + gain + 0.1 * seed) for seed in range(3) if gain is not None]
+    assert success(plan, differences(plan, runs)) == reached
+    assert f"What was to count as a yes: {'**' if reached != 'not decided' else ''}{reached}" in markdown(plan, runs)
+
+
+def test_a_study_whose_success_no_comparison_stands_for_is_not_judged(written: Written) -> None:
+    plan = load_plan(written())
+    assert success(plan, differences(plan, [record("base", 0, 1.0)])) == "not judged"
 
 
 def test_seeds_that_are_not_in_the_plan_are_not_read(written: Written) -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("markdown_it")
 
 from study.errors import StudyError
-from study.plan import PLANS, load_plan
+from study.load import PLANS, load_plan
 
 Written = Callable[..., Path]
 
@@ -38,7 +38,7 @@ def test_baselines_are_known_by_what_they_keep_equal(written: Written) -> None:
 def test_an_arm_without_a_baseline_is_refused_unless_it_says_why(written: Written, arm: str) -> None:
     kinds = {"base": "plain", "base_eq": "equal training", "deep": "deeper", "narrow": "narrower"}
     kind = {**kinds, "narrow_eq": "narrower, equal training"}[arm]
-    path = written(comparisons=[])
+    path = written(comparisons=[{"left": "exits@2", "right": "exits@1", "claim": "x"}])
     plan = yaml.safe_load(path.read_text(encoding="utf-8"))
     arms = plan["arms"] = {name: fields for name, fields in plan["arms"].items() if name != arm}
     path.write_text(yaml.safe_dump(plan), encoding="utf-8")
@@ -86,10 +86,22 @@ def test_an_arm_of_its_own_number_of_steps_has_no_plain_baseline(written: Writte
         ({"comparisons": [{"left": "exits", "right": "base@1", "claim": "x"}]}, r"'exits': an arm and a number"),
         ({"comparisons": [{"left": "exits@1", "right": "base@1", "claim": "x", "metric": "y"}]}, r"of 'y'"),
         ({"exits": [1, 1]}, r"exits \[1, 1\]: each is expected once"),
-        ({"training": {"steps": 0, "batch": 8, "rate": 1e-2}}, r"steps, batch and rate are above 0"),
+        ({"training": {"steps": 0, "batch": 8, "rate": 1e-2}}, r"steps, batch and rate are numbers above 0"),
         ({"arms": {"odd": {"heads": 3}}}, r"arms\.odd: .* heads divide the width"),
         ({"comparisons": [{"left": "exits@1", "right": "exits@1", "claim": "x"}]}, r"two sides and a claim"),
         ({"name": "a/b"}, r"letters, digits and dashes"),
+        ({"exits": [2, 1]}, r"exits \[2, 1\]: ascending"),
+        ({"comparisons": []}, r"one at least is expected"),
+        ({"training": {"steps": 4, "batch": 8, "rate": float("nan")}}, r"are numbers above 0"),
+        ({"training": {"steps": 4, "batch": 8, "rate": float("inf")}}, r"are numbers above 0"),
+        ({"training": {"steps": 4, "batch": 8, "rate": 1e-2, "warmup": 5}}, r"warmup is a share"),
+        ({"training": {"steps": 4, "batch": 8, "rate": 1e-2, "clip": -1}}, r"clip and weight_decay are 0 or more"),
+        ({"arms": {"a/b": {}}}, r"arms\.a/b: a letter"),
+        ({"arms": {"odd": {"drop_path": 2}}}, r"drop_path 2"),
+        ({"arms": {"odd": {"link": "cut"}}}, r"of further cycles, and it runs one"),
+        ({"arms": {"odd": {"average": 0.9}}}, r"of further cycles, and it runs one"),
+        ({"arms": {"odd": {"without": {"deeper": ""}}}}, r"why there is no 'deeper' is expected"),
+        ({"arms": {"one": {"start_from": "two"}, "two": {"start_from": "one"}}}, r"in a circle: one -> two -> one"),
     ],
 )
 def test_what_cannot_be_gone_by_is_named(

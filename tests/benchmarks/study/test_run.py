@@ -20,7 +20,8 @@ pytest.importorskip("markdown_it")
 from study.command import main
 from study.costs import ArmCost, arm_costs
 from study.errors import StudyError
-from study.plan import load_plan
+from study.load import load_plan
+from study.plan import Plan
 from study.results import Results
 from study.tasks import open_task
 from study.tasks.mazes import Mazes
@@ -201,6 +202,24 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert [file.suffix for file in sorted((tmp_path / "b").iterdir())] == [".safetensors"]
 
 
+def test_a_scheme_that_does_not_fit_the_task_is_named(written: Written, tmp_path: Path) -> None:
+    run = run_of(written(arms={"exits": {"cycles": 2, "distill": "elt"}}), "exits", tmp_path / "work")
+    with pytest.raises(StudyError, match=r"arms\.exits: .*compares logits of shape"):
+        run.go(math.inf)
+
+
+def test_weights_that_are_elsewhere_are_asked_for(
+    written: Written, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    reasons = dict.fromkeys(("plain", "equal training", "deeper", "narrower", "narrower, equal training"), "not asked")
+    path = str(written(arms={"more": {"cycles": 2, "start_from": "base", "without": reasons}}))
+    arguments = ["run", path, "--results", str(tmp_path), "--device", "cpu", "--seeds", "0", "--arms"]
+    assert main([*arguments, "base", "--work", str(tmp_path / "a")]) == 0
+    assert main([*arguments, "more", "base", "--work", str(tmp_path / "b")]) == 2
+    assert "base, seed 0 was run elsewhere, and its weights, from which more starts" in capsys.readouterr().err
+    assert main([*arguments, "more", "--work", str(tmp_path / "a")]) == 0
+
+
 def test_a_state_of_another_study_is_not_gone_on_with(written: Written, tmp_path: Path) -> None:
     run_of(written(), "base", tmp_path / "work").go(-math.inf)
     other = written(training={"steps": 5, "batch": 8, "rate": 1e-2})
@@ -248,28 +267,56 @@ def test_a_torn_last_line_is_cut_off_and_said(
 ) -> None:
     plan = load_plan(written())
     results = Results(plan, tmp_path, tmp_path / "work")
-    record = {"plan": "x", "content": plan.content_of("base"), "arm": "base", "seed": 0, "metrics": {}}
+    record = made_of(plan)
     results.add(record)
     whole = results.path.read_text(encoding="utf-8")
     results.path.write_text(whole + '{"plan": "', encoding="utf-8")
     assert results.read() == [record]
+    assert (
+        results.path.read_text(encoding="utf-8") == whole + '{"plan": "'
+    )  # another may be writing it: readers leave it
+    second = {**record, "seed": 1}
+    results.add(second)
     assert "its last line was torn (10 letters) and is cut off" in caplog.text
-    assert results.path.read_text(encoding="utf-8") == whole
+    assert results.read() == [record, second]
     results.path.write_text(whole.rstrip("\n"), encoding="utf-8")  # only the end of the line is missing
-    assert results.read() == [record]
-    assert results.path.read_text(encoding="utf-8") == whole
+    results.add(second)
+    assert results.read() == [record, second]
 
 
-def test_lines_that_are_no_records_are_named(written: Written, tmp_path: Path) -> None:
-    results = Results(load_plan(written()), tmp_path, tmp_path / "work")
-    results.path.write_text("[]\n", encoding="utf-8")
-    with pytest.raises(StudyError, match=r"tiny\.jsonl, line 1: no record of a run"):
+def made_of(plan: Plan, **fields: Any) -> dict[str, Any]:
+    """A record of the first arm, as it is written."""
+    metrics = {metric: {str(exit): 1.0 for exit in plan.exits} for metric in plan.metrics}
+    return {
+        "plan": "x", "content": plan.content_of("base"), "arm": "base", "seed": 0, "steps": 4, "parameters": 9,
+        "exit_macs": [1], "training_macs": 1, "seconds": 1.0, "diverged": False, "deployed_equal": True,
+        "metrics": metrics, "device": "a CPU", **fields,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[]", "no record of a run"),
+        ("{}", "without arm, content, deployed_equal, device"),
+        ({"diverged": None, "metrics": None}, "no record of a run"),
+        ({"metrics": {}}, "nothing read of cells 4x4 at 1"),
+        ({"metrics": {"cells 4x4": {"1": 1.0, "2": 1.0, "3": 1.0}}}, "nothing read of solved 5x5 at 1"),
+    ],
+    ids=str,
+)
+def test_lines_that_are_no_records_are_named(written: Written, tmp_path: Path, line: Any, message: str) -> None:
+    plan = load_plan(written())
+    results = Results(plan, tmp_path, tmp_path / "work")
+    text = line if isinstance(line, str) else json.dumps(made_of(plan, **line))
+    results.path.write_text(f"{text}\n", encoding="utf-8")
+    with pytest.raises(StudyError, match=rf"tiny\.jsonl, line 1: .*{message}"):
         results.read()
 
 
 def test_results_of_another_content_are_refused(written: Written, tmp_path: Path) -> None:
     plan = load_plan(written())
-    record = {"plan": "x", "content": "other", "arm": "base", "seed": 0, "metrics": {}}
+    record = made_of(plan, content="other")
     for number, made in enumerate((record, {**record, "arm": "gone"})):
         Results(plan, tmp_path / str(number), tmp_path / "work").add(made)
         with pytest.raises(StudyError, match=f"also called tiny and has other content .arm {made['arm']}"):
@@ -293,7 +340,7 @@ def test_a_run_is_done_by_one_process_and_kept_once(
         assert (mine, theirs, other) == (True, False, True)
     with two.claim("base", 0) as theirs:
         assert theirs
-    record = {"plan": "x", "content": plan.content_of("base"), "arm": "base", "seed": 0, "metrics": {}}
+    record = made_of(plan)
     one.add(record)
     two.add(record)
     assert len(one.read()) == 1
@@ -306,6 +353,7 @@ def test_a_run_is_done_by_one_process_and_kept_once(
         (["--arms", "nothing"], "--arms nothing: tiny has base, exits"),
         (["--device", "cuda"], "--device cuda: torch sees no GPU here"),
         (["--device", "foo"], "--device foo: cpu or cuda is expected"),
+        (["--device", "meta"], "--device meta: cpu or cuda is expected"),
         (["--seeds", "0", "7"], "--seeds 7: tiny has [0, 1]; more are registered in its file"),
         (["--minutes", "-1"], "numbers above 0 are expected"),
         (["--threads", "0"], "numbers above 0 are expected"),
@@ -363,6 +411,9 @@ def test_samples_of_a_trained_arm_stop_where_they_are_sure(
     asked = ["adaptive", path, "--results", results, "--exits", "1", "2", "3", "--arm"]
     assert main([*asked, "exits"]) == 2
     assert "tiny has no finished run of exits" in capsys.readouterr().err
+    for exits in (["2", "1"], ["0", "1"], ["1"], ["1", "1"]):
+        assert main([*asked[:4], "--exits", *exits, "--arm", "exits"]) == 2
+        assert "two or more numbers of cycles are expected, from 1, ascending" in capsys.readouterr().err
     main(["run", path, "--results", results, "--arms", "exits", "--device", "cpu"])
     assert main([*asked, "nothing"]) == 2
     assert "--arm nothing: tiny has base, exits" in capsys.readouterr().err

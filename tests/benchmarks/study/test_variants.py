@@ -19,7 +19,7 @@ pytest.importorskip("markdown_it")
 from study.costs import arm_costs
 from study.errors import StudyError
 from study.links import average_weights
-from study.plan import load_plan
+from study.load import load_plan
 from study.schedules import cycles_at, later_weights
 from study.tasks import open_task
 from study.train import Run
