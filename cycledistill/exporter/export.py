@@ -21,7 +21,7 @@ from cycledistill.files import atomic_files
 from cycledistill.inputs import Call, call_of, describe, guess_call, with_data
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
-from cycledistill.stack.probe import meta_copy
+from cycledistill.stack.copies import meta_copy
 
 _logger = logging.getLogger(__name__)
 

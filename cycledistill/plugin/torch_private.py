@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -98,6 +99,41 @@ def forward_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
 def forward_pre_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
     """The hooks that run before a module's forward, as `forward_hooks`. Public: none."""
     return module._forward_pre_hooks
+
+
+# Public: none; ten methods named register_*_hook add hooks to a module, and nothing lists or removes them.
+_HOOK_TABLES = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, dict) and "hook" in name)
+
+
+def hook_tables(module: nn.Module) -> list[dict[int, Any]]:
+    """The tables of all kinds of hooks of a module. Public: none, as above."""
+    return [vars(module)[name] for name in _HOOK_TABLES if name in vars(module)]
+
+
+def clear_hooks(module: nn.Module) -> None:
+    """Take all hooks off a module that is a copy; its tables may be those of the original. Public: none, as above."""
+    vars(module).update((name, type(vars(module)[name])()) for name in _HOOK_TABLES if name in vars(module))
+    vars(module)["_is_full_backward_hook"] = None
+
+
+@contextmanager
+def without_global_hooks() -> Iterator[None]:
+    """Without the hooks that run around every module's forward and backward, or where one gets a part.
+
+    Public: none; functions of ``torch.nn.modules.module`` named ``register_module_*`` add them.
+    """
+    names = vars(torch.nn.modules.module).items()
+    tables = [value for name, value in names if name.startswith("_global") and isinstance(value, dict)]
+    before = [dict(table) for table in tables]
+    for table in tables:
+        table.clear()
+    try:
+        yield
+    finally:
+        for table, hooks in zip(tables, before, strict=True):
+            added = dict(table)
+            table.clear()
+            table.update(hooks | added)
 
 
 def has_global_hooks() -> bool:

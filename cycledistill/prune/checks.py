@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,8 +13,9 @@ from cycledistill.errors import StackError
 from cycledistill.plugin.swap import bare, recipe_of
 from cycledistill.plugin.torch_private import tree_map
 from cycledistill.prune.scores import scoring_attention, tables_in
+from cycledistill.stack.copies import bare_copy, plain_copy, unnoticed
 from cycledistill.stack.find import Stack
-from cycledistill.stack.probe import bare_copy, guess_inputs, run_meta
+from cycledistill.stack.probe import guess_inputs, run_meta
 
 _logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def check_parts(stack: Stack, number: int, block: nn.Module) -> None:
         )
 
 
+@unnoticed()
 def trial(model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Module], None]) -> Arguments | None:
     """Run a meta copy of ``model`` as it is, then pruned by ``install``; refuse a model whose pruned copy does not run.
 
@@ -87,6 +88,7 @@ def trial(model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Mod
     return None
 
 
+@unnoticed()
 def check_block(stack: Stack, number: int, block: nn.Module, scoring: slice, given: Arguments) -> None:
     """Compare what pruning assumes with what a block computes, on a copy with random weights and inputs.
 
@@ -118,7 +120,7 @@ def check_block(stack: Stack, number: int, block: nn.Module, scoring: slice, giv
 
 
 def _random_copy(block: nn.Module) -> Any:
-    shadow = bare(copy.deepcopy(block)).float().eval().requires_grad_(False)
+    shadow = bare(plain_copy(block)).float().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     shadow = shadow.cpu()  # fails for a block on the meta device, which has nothing to check
     for parameter in shadow.parameters():  # those of a fresh model may hide a part behind zeros

@@ -1,12 +1,12 @@
-"""A copy of a model on the meta device, inputs to run it with, and the trace of what ran.
+"""Inputs to run a copy of a model with, and the trace of what ran.
 
-The copy holds no data, so a probe of a large model takes a second and no memory. A probe that fails is no verdict: the
-caller falls back on structure, and the first training forward verifies what was assumed.
+The copy is on the meta device, so a probe of a large model takes a second and no memory. A probe that fails is no
+verdict, and what it did not run is not known: the caller falls back on structure, and the first training forward
+verifies what was assumed.
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cycledistill.plugin.swap import bare
 from cycledistill.plugin.torch_private import tree_leaves
+from cycledistill.stack.copies import bare_copy, unnoticed
 from cycledistill.stack.links import Trace, TracedCall, shapes
 
 _logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ def has_forward(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule) or type(module).forward is not nn.Module.forward
 
 
+@unnoticed()
 def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
     """Run a meta copy of ``model`` once in eval mode, and trace the calls of the modules called ``names``.
 
@@ -72,32 +73,6 @@ def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
                 given = shapes(tree_leaves(call))
                 _logger.debug("probe of %s with %s failed: %s", type(model).__name__, given, error)
     return None
-
-
-def meta_copy(model: nn.Module) -> nn.Module:
-    """A deep copy of ``model`` whose parameters and buffers are on the meta device; nothing of their data is copied."""
-    memo: dict[int, Any] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        with torch.no_grad():
-            empty = tensor.detach().to("meta")
-        if isinstance(tensor, nn.Parameter):
-            empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
-        memo[id(tensor)] = empty
-    for module in model.modules():
-        for leaf in tree_leaves(dict(vars(module))):
-            # A cache of computed tensors (LevIT's attention biases) would refuse to be copied.
-            if isinstance(leaf, torch.Tensor) and not leaf.is_leaf:
-                memo[id(leaf)] = leaf.detach().to("meta")
-    return copy.deepcopy(model, memo)
-
-
-def bare_copy(model: nn.Module) -> nn.Module | None:
-    """A meta copy without plug-ins, which may change what blocks do; ``None`` where the model cannot be copied."""
-    try:
-        return bare(meta_copy(model))
-    except Exception as error:  # whatever a model's own __deepcopy__ raises
-        _logger.debug("no meta copy of %s: %s", type(model).__name__, error)
-        return None
 
 
 def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[Call]:
@@ -152,7 +127,7 @@ def _declared_channels(model: nn.Module, config: Any) -> Iterator[int]:
 def run_meta(copied: nn.Module, call: Call, gradients: bool = False) -> Any:
     """Run a meta copy in eval mode on guessed inputs."""
     args, kwargs = call
-    with torch.set_grad_enabled(gradients), torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with torch.set_grad_enabled(gradients), torch.device("meta"):
         return copied.eval()(*args, **kwargs)
 
 
