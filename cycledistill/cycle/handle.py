@@ -23,7 +23,8 @@ from cycledistill.loss import checked_scalar
 from cycledistill.output import CycleOutput
 from cycledistill.plugin.handle import CYCLE_STATE, Handle
 from cycledistill.plugin.torch_private import AnyBatchNorm
-from cycledistill.stack.find import Stack, advice
+from cycledistill.stack.choose import advice
+from cycledistill.stack.find import Stack
 
 Scheme = str | Distill | Callable[[CycleOutput], torch.Tensor] | None
 

@@ -33,8 +33,9 @@ from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
 from cycledistill.hourglass.settings import Select, Settings, check_noise
 from cycledistill.plugin.handle import HOURGLASS_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
-from cycledistill.stack.find import Stack, choose_stack
-from cycledistill.stack.probe import has_forward
+from cycledistill.stack.choose import choose_stack
+from cycledistill.stack.find import Stack
+from cycledistill.stack.probe import Inputs, has_forward
 from cycledistill.stack.taken import is_taken
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -65,6 +66,7 @@ def wrap_hourglass(
     exact: bool = True,
     tie: Literal["index", "noise"] | None = None,
     lengths: Literal["exact", "shorter", "any"] | None = None,
+    inputs: Inputs | None = None,
 ) -> Model:
     """Make a temporal transformer run its later blocks on some of the frames, in place, and return it.
 
@@ -109,6 +111,8 @@ def wrap_hourglass(
         lengths: Clips of another length than the tables: ``"exact"`` refuses them, ``"shorter"`` takes shorter ones,
             with the first entries, ``"any"`` takes all, with the tables interpolated along time; ``keep`` is then in
             proportion. Default: what the model declares as ``lengths``, else ``"exact"``.
+        inputs: What the trial of this call runs a copy of the model with, without data, where it cannot guess it: a
+            tensor, a tuple of arguments, or a mapping of keyword arguments, as the model is called.
 
     Raises:
         StackError: No such blocks, a block or a number of frames out of range, a model that is wrapped, compiled,
@@ -124,7 +128,7 @@ def wrap_hourglass(
     """
     refuse(model, PLUGIN)
     check_cycles_of_same_module(model)
-    stack = _choose_stack(model, blocks)
+    stack = _choose_stack(model, blocks, inputs)
     if layout is None:
         check_batch_first(stack, stack.modules(model))
     layers, recover = check_layers(layer, stack), check_recover(recover)
@@ -303,8 +307,8 @@ def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:
         raise
 
 
-def _choose_stack(model: nn.Module, blocks: str) -> Stack:
-    stack = choose_stack(model, blocks, PLUGIN.verb)
+def _choose_stack(model: nn.Module, blocks: str, inputs: Inputs | None) -> Stack:
+    stack = choose_stack(model, blocks, PLUGIN.verb, inputs)
     if is_taken(model, stack, "pruning"):
         raise StackError(
             f'blocks="{blocks}": wrap_pruning drops tokens in these blocks; one of the two can act on a stack'

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cycledistill.cycle.exits import at_exit
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
-from cycledistill.stack.find import choose_stack
+from cycledistill.stack.choose import choose_stack
 from cycledistill.stack.probe import Inputs, call_of
 
 

@@ -21,6 +21,8 @@ class Pruning(Handle):
         self._keep = _fraction(keep)
         self.query, self.first = query, first
         self._index: Tensor | None = None
+        self.is_verified = True
+        """Whether a trial ran the blocks; else the first forward verifies what pruning assumes of them."""
 
     @property
     def stack(self) -> Stack:

@@ -35,8 +35,10 @@ from cycledistill.errors import StackError
 from cycledistill.plugin.handle import KINDS, PRUNE_STATE
 from cycledistill.plugin.install import ON_THE_FULL_GRID, refuse_replica
 from cycledistill.plugin.rows import put_rows, rows_that_stay, take_rows
+from cycledistill.plugin.running import is_eager
 from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import recomputing
+from cycledistill.prune.checks import check_call
 from cycledistill.prune.handle import Pruning
 from cycledistill.prune.kept_tokens import KeptTokens, kept_tokens_of, mark_kept_tokens, take_argument
 from cycledistill.prune.scores import tables_in, token_scores
@@ -141,6 +143,9 @@ class PrunedBlock(Swapped):
         count = handle.count(entered - handle.first)
         if count >= entered - handle.first:
             return super().__call__(*args, **kwargs), kept  # type: ignore[misc]
+        if not handle.is_verified and is_eager():
+            check_call(handle.stack, state.block, self, handle.query, (args, kwargs))  # type: ignore[arg-type]
+            handle.is_verified = True
         arguments = {**dict(zip(state.parameters, args, strict=False)), **kwargs}
         call = state.call = PruneCall(self.attn, arguments, entered, count)  # type: ignore[attr-defined]
         try:

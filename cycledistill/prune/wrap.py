@@ -22,8 +22,8 @@ from cycledistill.prune.modules import (
     PruneState,
 )
 from cycledistill.prune.scoring_tokens import resolve_scoring_tokens
-from cycledistill.stack.find import choose_stack
-from cycledistill.stack.probe import argument_names
+from cycledistill.stack.choose import choose_stack
+from cycledistill.stack.probe import Inputs, argument_names
 from cycledistill.stack.taken import is_taken
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -39,6 +39,7 @@ def wrap_pruning(
     *,
     blocks: str = "auto",
     query: str | slice = "prefix",
+    inputs: Inputs | None = None,
 ) -> Model:
     """Drop tokens between attention and MLP of some blocks, in place, and return the model.
 
@@ -57,6 +58,8 @@ def wrap_pruning(
         blocks: The stack, as for :func:`wrap_cyclic`.
         query: The scoring tokens: ``"prefix"`` (the model's ``num_prefix_tokens``), a name among the model's
             ``token_groups`` such as ``"keypoint"``, or a slice of the token axis.
+        inputs: What the trial of this call runs a copy of the model with, without data, where it cannot guess it: a
+            tensor, a tuple of arguments, or a mapping of keyword arguments, as the model is called.
 
     Raises:
         StackError: Blocks of another kind, no scoring tokens, a model that needs its full grid of tokens, one that is
@@ -72,7 +75,7 @@ def wrap_pruning(
     Source: PPT (ECCV 2022), section 3.2, human token identification.
     """
     refuse(model, PLUGIN)
-    stack = choose_stack(model, blocks, PLUGIN.verb)
+    stack = choose_stack(model, blocks, PLUGIN.verb, inputs)
     if is_taken(model, stack, "hourglass"):
         raise StackError(
             f'blocks="{blocks}": an hourglass drops frames in these blocks; one of the two can act on a stack'
@@ -84,9 +87,10 @@ def wrap_pruning(
         check_parts(stack, number, stack.modules(model)[number])
     # On copies first: a refusal leaves the model as it was.
     half = Pruning(stack, pruned, 0.5, scoring, first)
-    seen = trial(model, stack, pruned[0], lambda copied: install(copied, PLUGIN, half, _roles(copied, half)))
+    seen = trial(model, stack, pruned[0], lambda copied: install(copied, PLUGIN, half, _roles(copied, half)), inputs)
     if seen is not None:
         check_block(stack, pruned[0], stack.modules(model)[pruned[0]], scoring, seen)
+    handle.is_verified = seen is not None
     install(model, PLUGIN, handle, _roles(model, handle))
     return model
 

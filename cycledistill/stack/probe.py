@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cycledistill.plugin.torch_private import tree_leaves
+from cycledistill.errors import StackError
+from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
 from cycledistill.stack.copies import bare_copy, unnoticed
 from cycledistill.stack.links import Trace, TracedCall, shapes
 
@@ -35,6 +36,32 @@ def call_of(inputs: Inputs) -> Call:
     return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
 
 
+def given_call(model: nn.Module, inputs: Inputs) -> Call:
+    """The call that users give a verb for its trial, on the meta device.
+
+    Raises:
+        StackError: There is no tensor in it, or the model's forward has no such arguments.
+    """
+    call = call_of(inputs)
+    if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(call)):
+        raise StackError(
+            f"inputs={type(inputs).__name__} without a tensor: what the model is called with is expected, a tensor, a "
+            "tuple of arguments, or a mapping of keyword arguments"
+        )
+    try:
+        inspect.signature(model.forward).bind(*call[0], **call[1])
+    except TypeError as error:
+        takes = ", ".join(argument_names(model))
+        raise StackError(
+            f"inputs: the forward of this {type(model).__name__} takes ({takes}), and cannot be called with them "
+            f"({error}). Give a tensor, a tuple of arguments, or a mapping of keyword arguments"
+        ) from None
+    except ValueError:  # a forward that Python cannot look into
+        pass
+    on_meta: Call = tree_map_only(torch.Tensor, lambda x: x.detach().to("meta"), call)
+    return on_meta
+
+
 def argument_names(module: nn.Module) -> tuple[str, ...]:
     """Names of the arguments of a module's forward, in the order of its signature."""
     try:
@@ -50,19 +77,21 @@ def has_forward(module: nn.Module) -> bool:
 
 
 @unnoticed()
-def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
+def probe(model: nn.Module, names: Iterable[str], inputs: Inputs | None = None) -> Trace | None:
     """Run a meta copy of ``model`` once in eval mode, and trace the calls of the modules called ``names``.
 
     Returns:
-        The calls of each name, or ``None`` where no input could be guessed or the copy did not run.
+        The calls of each name, none for those that did not run; or ``None`` where no input was given and none could be
+        guessed, or the copy did not run.
     """
     names = list(names)
-    candidates = list(guess_inputs(model))
+    candidates = trial_calls(model, inputs)
     if not candidates:
         return None
     copied = bare_copy(model)
     if copied is None:
         return None
+    failed: Exception | None = None
     for parameter in copied.parameters():
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
     for call in candidates:
@@ -72,7 +101,26 @@ def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
             except Exception as error:  # a wrong guess of the input fails anywhere inside the model
                 given = shapes(tree_leaves(call))
                 _logger.debug("probe of %s with %s failed: %s", type(model).__name__, given, error)
+                failed = error
+    if inputs is not None:
+        tell_of_failed_trial(model, failed)
     return None
+
+
+def trial_calls(model: nn.Module, inputs: Inputs | None, batch: int = 1) -> list[Call]:
+    """What a trial may run a model with, on the meta device: what was given, or else guesses for a batch."""
+    return list(guess_inputs(model, batch)) if inputs is None else [given_call(model, inputs)]
+
+
+def tell_of_failed_trial(model: nn.Module, error: Exception | None) -> None:
+    """Say that inputs that were given showed nothing."""
+    _logger.warning(
+        "the inputs given for %s do not run on a copy of it without data (%s: %s), so what they would have shown is "
+        "verified in the first forward",
+        type(model).__name__,
+        type(error).__name__,
+        error,
+    )
 
 
 def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[Call]:
