@@ -14,7 +14,7 @@ from torch import nn
 from cycledistill.cycle.call import FrozenStatistics
 from cycledistill.cycle.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
 from cycledistill.cycle.guards import Comparisons
-from cycledistill.cycle.modules import BlockState, Recorder
+from cycledistill.cycle.modules import BlockState, CycledBlock, Recorder
 from cycledistill.cycle.recording import Recording, StackReached
 from cycledistill.cycle.replay import Replay
 from cycledistill.distill import Distill
@@ -22,7 +22,7 @@ from cycledistill.errors import ChainError, StackError
 from cycledistill.loss import checked_scalar
 from cycledistill.output import CycleOutput
 from cycledistill.plugin.handle import CYCLE_STATE, Handle
-from cycledistill.plugin.torch_private import AnyBatchNorm
+from cycledistill.plugin.torch_private import AnyBatchNorm, module_inside
 from cycledistill.stack.choose import advice
 from cycledistill.stack.find import Stack
 
@@ -206,7 +206,9 @@ class Cyclic(Handle):
             container = nn.ModuleList()
         siblings = [container] if self._span is None else list(container.children())
         start, stop = self._span or (0, 1)
-        states = [getattr(block, CYCLE_STATE, None) for block in siblings[start:stop]]
+        # By the block's own class and dict: a module around it may hand on every attribute, and compute more.
+        blocks = [module_inside(block) for block in siblings[start:stop]]
+        states = [vars(block).get(CYCLE_STATE) if issubclass(type(block), CycledBlock) else None for block in blocks]
         same = len(siblings) == self._siblings and all(
             isinstance(state, BlockState) and state.index == index and state.recorder is self._recorder
             for index, state in enumerate(states)

@@ -166,6 +166,23 @@ def is_compiled(module: nn.Module) -> bool:
     return ("OptimizedModule", True) in ancestors
 
 
+_INSIDE = {
+    "OptimizedModule": "_orig_mod",
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+    "OffloadWrapper": "_checkpoint_wrapped_module",
+}
+
+
+def module_inside(module: nn.Module) -> nn.Module:
+    """The module inside wrappers of PyTorch's own that compute what it computes: compiled, checkpointed, offloaded.
+
+    Public: none; ``torch.compile`` and ``torch.distributed.algorithms._checkpoint`` make them.
+    """
+    while type(module).__name__ in _INSIDE and type(module).__module__.startswith("torch."):
+        module = module.get_submodule(_INSIDE[type(module).__name__])
+    return module
+
+
 def compiled_from(module: nn.Module) -> nn.Module:
     """The module that ``torch.compile`` was given, where it returned this one; else the module itself. Public: none."""
     return module.get_submodule("_orig_mod") if is_compiled(module) else module

@@ -37,7 +37,7 @@ from cycledistill.plugin.install import ON_THE_FULL_GRID, refuse_replica
 from cycledistill.plugin.rows import put_rows, rows_that_stay, take_rows
 from cycledistill.plugin.running import is_eager
 from cycledistill.plugin.swap import Swapped
-from cycledistill.plugin.torch_private import recomputing
+from cycledistill.plugin.torch_private import module_inside, recomputing
 from cycledistill.prune.checks import check_call
 from cycledistill.prune.handle import Pruning
 from cycledistill.prune.kept_tokens import KeptTokens, kept_tokens_of, mark_kept_tokens, take_argument
@@ -258,8 +258,8 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
 
 def _check_unedited(model: nn.Module, state: PrunedModelState) -> None:
     handle, numbers = state.handle, []
-    for block in state.blocks(model):
-        own: PruneState | None = block.__dict__.get(PRUNE_STATE)
+    for block in map(module_inside, state.blocks(model)):
+        own: PruneState | None = vars(block).get(PRUNE_STATE) if issubclass(type(block), PrunedBlock) else None
         numbers.append(own.block if own is not None and own.handle is handle else None)
     if numbers != list(range(handle.stack.depth)):
         raise StackError(
