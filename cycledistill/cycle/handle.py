@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import torch
 from torch import nn
 
-from cycledistill.cycle.call import FrozenStatistics
+from cycledistill.cycle.call import FrozenStatistics, ModelCall
 from cycledistill.cycle.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
 from cycledistill.cycle.guards import Comparisons
 from cycledistill.cycle.modules import BlockState, CycledBlock, Recorder
@@ -223,7 +222,7 @@ class Cyclic(Handle):
         """Begin a forward: what runs from now on is its first pass."""
         compare = self._comparisons.due(call.model.training)
         given = (call.args, call.kwargs)
-        recording = Recording(self._stack.path, self._stack.depth, given, stop_at_last, compare, call.whole)
+        recording = Recording(self._stack.path, self._stack.depth, given, stop_at_last, compare, call.part)
         self._recorder.running = recording
         return recording
 
@@ -309,30 +308,18 @@ class Cyclic(Handle):
         return replay, output
 
 
-@dataclass(frozen=True, eq=False)  # compilers of older PyTorch versions fail on a generated __hash__
-class ModelCall:
-    """One call of a model's method, which may be made again."""
-
-    method: Callable[..., Any]
-    model: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    whole: bool
-    """Whether it is the forward of the wrapped model itself."""
-
-    def __call__(self) -> Any:
-        """Make the call."""
-        return self.method(self.model, *self.args, **self.kwargs)
-
-
 def check_trainable(stack: Stack, model: nn.Module) -> None:
     """Refuse a stack whose parameters are all frozen."""
     blocks = stack.modules(model)
     parameters = [parameter for block in blocks for parameter in block.parameters()]
     if parameters and not any(parameter.requires_grad for parameter in parameters):
+        others = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        what = f"What does is outside: {some}; one cycle trains it: cycles=1. " if others else ""
         raise StackError(
             f'blocks="{stack.path}": no parameter of the stack requires gradients, so cycles would train nothing in '
-            "it. Unfreeze the blocks (requires_grad_(True)), or freeze them only after training"
+            f"it. {what}For more cycles something in the blocks must learn: all of them (requires_grad_(True)), or "
+            "their norms, or adapters; freeze them only after training"
         )
 
 

@@ -86,7 +86,7 @@ class CycledBlock(Swapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, record or answer, as the phase of the forward asks."""
-        state: BlockState | None = getattr(self, CYCLE_STATE, None)
+        state: BlockState | None = self.__dict__.get(CYCLE_STATE)
         running = state.recorder.running if state is not None else None
         if state is None or running is None or running.phase is Phase.CYCLE:
             if state is not None and running is None and not self.training:  # type: ignore[attr-defined]
@@ -109,7 +109,7 @@ class EarlyModule(Swapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, record or answer, as the phase of the forward asks."""
-        state: EarlyState | None = getattr(self, CYCLE_STATE, None)
+        state: EarlyState | None = self.__dict__.get(CYCLE_STATE)
         running = state.recorder.running if state is not None else None
         if state is None or running is None or not running.is_before_stack():
             return super().__call__(*args, **kwargs)  # type: ignore[misc]

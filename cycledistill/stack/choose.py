@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import takewhile
 
 from torch import nn
@@ -20,8 +21,9 @@ from cycledistill.stack.find import (
     named_blocks,
     no_path,
     outermost_runs,
+    trace_containers,
 )
-from cycledistill.stack.links import check_chain
+from cycledistill.stack.links import check_chain, second_run
 from cycledistill.stack.probe import Inputs, probe
 
 
@@ -43,7 +45,7 @@ def choose_stack(
 
 
 def _automatic(model: nn.Module, verb: str, inputs: Inputs | None) -> Stack:
-    runs = outermost_runs(model, inputs)
+    runs = outermost_runs(model, trace_containers(model, inputs), inputs is not None)
     stacks = [run for run in runs if not is_in_model_itself(run.path)]
     whole = [run for run in runs if run.whole and (run not in stacks or not is_convolutional(run, model))]
     if whole and whole[0].share >= 0.25 and sum(run.block == whole[0].block for run in runs) == 1:
@@ -57,6 +59,9 @@ def _automatic(model: nn.Module, verb: str, inputs: Inputs | None) -> Stack:
         raise no_path(model)
     name = type(model).__name__
     attention = [stack for stack in stacks if stack.attention]
+    for proposed in outermost_runs(model, trace=None) if not attention else ():
+        if proposed.attention and not is_in_model_itself(proposed.path):
+            _explicit(model, proposed.path, verb, inputs)  # says what the trial saw against it
     if not stacks:
         single = _container_of_one(model)
         candidate = "" if single is None else f' Here "{single}" holds one block, which can be a stack if it is named.'
@@ -112,8 +117,23 @@ def _container_of_one(model: nn.Module) -> str | None:
 
 
 def advice(model: nn.Module, refused: str, verb: str = "wrap_cyclic") -> str:
-    """The candidates of ``model`` other than the refused path, as the end of an error message."""
-    return _listing([stack for stack in find_stacks(model) if stack.path != refused], verb)
+    """The candidates of ``model`` other than the refused path, as the end of an error message.
+
+    Where a trial shows that the module around the blocks keeps the shape of its tokens, cycles may take all of it.
+    """
+    around = refused.split("[")[0].rpartition(".")[0]
+    listing = _listing([stack for stack in find_stacks(model) if stack.path != refused], verb)
+    if verb != "wrap_cyclic" or not around or is_container(model.get_submodule(around)):
+        return listing
+    try:
+        trace = probe(model, [around])
+        check_chain([(around, model.get_submodule(around))], [(trace or {}).get(around, [])], around)
+    except StackError:
+        return listing
+    return (
+        f"{listing} The module that runs these blocks, with what it does between them, can be cycled as one: "
+        f'{verb}(model, blocks="{around}")'
+    )
 
 
 def _listing(stacks: list[Stack], verb: str) -> str:
@@ -125,7 +145,8 @@ def _listing(stacks: list[Stack], verb: str) -> str:
 
 def _explicit(model: nn.Module, path: str, verb: str, inputs: Inputs | None) -> Stack:
     named = named_blocks(model, path)
-    ran = probe(model, [name for name, _ in named], inputs)
+    above = [path[: dot.start()] for dot in re.finditer(r"\.", path.split("[")[0])]
+    ran = probe(model, [name for name, _ in named] + above, inputs)
     trace = known_of(named, ran)
     if trace is None and ran is not None and inputs is not None:
         raise StackError(
@@ -133,6 +154,9 @@ def _explicit(model: nn.Module, path: str, verb: str, inputs: Inputs | None) -> 
             "leave inputs out: what runs is then verified in the first training forward"
         )
     if trace is not None:
+        network = next((each for each in above if len(trace[each]) > 1), None)
+        if network is not None and all(len(trace[name]) == len(trace[network]) for name, _ in named):
+            raise second_run(path, network, verb)
         try:
             check_chain(named, [trace[name] for name, _ in named], path)
         except ChainError as refusal:

@@ -91,23 +91,34 @@ def find_stacks(model: nn.Module, inputs: Inputs | None = None) -> list[Stack]:
         >>> [stack.path for stack in find_stacks(timm.create_model("swin_tiny_patch4_window7_224"))]
         ['layers.2.blocks', 'layers.3.blocks', 'layers.1.blocks', 'layers.0.blocks']
     """
-    return [run for run in outermost_runs(model, inputs) if not is_in_model_itself(run.path)]
+    runs = outermost_runs(model, trace_containers(model, inputs), inputs is not None)
+    return [run for run in runs if not is_in_model_itself(run.path)]
 
 
-def outermost_runs(model: nn.Module, inputs: Inputs | None) -> list[Stack]:
-    """`find_stacks`, with the runs in the model itself."""
-    containers = {name: list(module.named_children()) for name, module in model.named_modules() if is_container(module)}
-    trace = probe(model, [_join(name, child) for name, each in containers.items() for child, _ in each], inputs)
+def trace_containers(model: nn.Module, inputs: Inputs | None) -> Trace | None:
+    """What a trial shows of the modules in all containers."""
+    return probe(model, [name for blocks in _containers(model).values() for name, _ in blocks], inputs)
+
+
+def _containers(model: nn.Module) -> dict[str, list[tuple[str, nn.Module]]]:
+    """What stands in each container, by path."""
+    containers = ((name, module) for name, module in model.named_modules() if is_container(module))
+    return {
+        name: [(_join(name, child), each) for child, each in module.named_children()] for name, module in containers
+    }
+
+
+def outermost_runs(model: nn.Module, trace: Trace | None, given: bool = False) -> list[Stack]:
+    """`find_stacks`, with the runs in the model itself; ``given`` where the trace is of inputs that the user gave."""
     total = sum(parameter.numel() for parameter in model.parameters()) or 1
     runs = []
-    for name, children in containers.items():
-        blocks = [(_join(name, child), module) for child, module in children]
+    for name, blocks in _containers(model).items():
         seen = known_of(blocks, trace)
         for start, stop in _runs(blocks, seen):
             whole = stop - start == len(blocks)
             path = name if whole else f"{name}[{start}:{stop}]"
             run = describe(path, blocks[start:stop], whole, total, seen)
-            if seen is trace or (inputs is None and run.attention):  # else it may be heads, or nothing that is meant
+            if seen is trace or (not given and run.attention):  # else it may be heads, or nothing that is meant
                 runs.append(run)
     outermost = [run for run in runs if not any(_inside(run, other) for other in runs)]
     return sorted(outermost, key=lambda run: -run.parameters)
