@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from cycledistill.cycle.exits import at_exit
 from cycledistill.cycle.handle import Cyclic
 from cycledistill.cycle.wrap import wrap_cyclic
 from cycledistill.errors import StackError
-from cycledistill.inputs import Call, batch_size, call_of, describe, guess_call, with_data
+from cycledistill.inputs import Call, Inputs, batch_size, call_of, describe, guess_call, with_data
 from cycledistill.output import CycleOutput
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import (
@@ -129,7 +129,7 @@ class CostReport:
 
 def cost(
     model: nn.Module,
-    inputs: Tensor | tuple[Any, ...] | Mapping[str, Any] | None = None,
+    inputs: Inputs | None = None,
     cycles: int | None = None,
     *,
     blocks: str = "auto",
@@ -171,7 +171,8 @@ def cost(
     cycles = _check(model, cycles, blocks, repeats)
     random = torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda})
     with unnoticed(), random, torch.inference_mode(False), torch.enable_grad():  # a training step is counted too
-        copied = _ready_to_run(meta_copy(model), cycles, blocks)
+        copied = _ready_to_run(meta_copy(model), cycles, blocks, inputs=inputs)
+        blocks = copied.cyclic.stack.path
         given = guess_call(model, copied) if inputs is None else call_of(inputs)
         counts = _on_a_copy(model, copied, given, cycles, blocks, _count)
         seconds = _measure(model, with_data(given, model), cycles, blocks, repeats) if repeats else None
@@ -229,12 +230,14 @@ def _on_a_copy(
         ) from error
 
 
-def _ready_to_run(copied: Any, cycles: int, blocks: str, distill: str | None = None) -> Any:
+def _ready_to_run(
+    copied: Any, cycles: int, blocks: str, distill: str | None = None, inputs: Inputs | None = None
+) -> Any:
     """Make a copy of the model ready to run: wrapped, without gradients, and with something to train."""
     if not any(p.requires_grad for p in copied.parameters()):
         copied.requires_grad_(True)  # frozen for deployment: tell what training it would cost
     if handle_of(copied, "cyclic") is None:
-        wrap_cyclic(copied, cycles, distill, blocks=blocks)
+        wrap_cyclic(copied, cycles, distill, blocks=blocks, inputs=inputs)
     elif distill is None:
         copied.cyclic.distill = None  # weights per cycle would fit one number of cycles only
     copied.zero_grad(set_to_none=True)

@@ -48,7 +48,10 @@ def _automatic(model: nn.Module, verb: str, inputs: Inputs | None) -> Stack:
     runs = outermost_runs(model, trace_containers(model, inputs), inputs is not None)
     stacks = [run for run in runs if not is_in_model_itself(run.path)]
     whole = [run for run in runs if run.whole and (run not in stacks or not is_convolutional(run, model))]
-    if whole and whole[0].share >= 0.25 and sum(run.block == whole[0].block for run in runs) == 1:
+    # Inputs that were given reach what is meant, which may be a small part of a larger model.
+    reached = sum(run.parameters for run in runs) if inputs is not None else float("inf")
+    large = bool(whole) and (whole[0].share >= 0.25 or 4 * whole[0].parameters >= reached)
+    if large and sum(run.block == whole[0].block for run in runs) == 1:
         if whole[0] not in stacks:
             raise no_path(model)
         towers = [whole[0], *(run for run in whole[1:] if _is_another_tower(run, whole[0], model))]

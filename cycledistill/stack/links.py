@@ -102,7 +102,7 @@ def _only_call(index: int, blocks: Named, trace: Trace) -> TracedCall | None:
 
 
 def second_run(path: str, network: str, verb: str = "wrap_cyclic") -> StackError:
-    """The refusal of blocks that a forward runs several times: with all of ``network``, or alone where that is empty."""
+    """The refusal of blocks that a forward runs several times: with all of ``network``, or alone if that is empty."""
     if not network:
         return StackError(
             f'blocks="{path}": the forward runs these blocks a second time itself, and a plug-in goes with one run. '

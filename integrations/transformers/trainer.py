@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from cycledistill import CycleLoss, CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
-from cycledistill.plugin.install import handle_of
 from cycledistill.inputs import Inputs
+from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.swap import Swapped, recipe_of, swap, swapped_since, unswap
 from cycledistill.versions import require
 
@@ -39,8 +39,8 @@ def wrap_for_trainer(
     releases of transformers are not always the model's own.
 
     Args:
-        model: A model whose output has a loss: from labels, as ``AutoModelForImageClassification``, by itself, as masked
-            autoencoders, or where it is asked for, as CLIP with ``return_loss``; also with adapters of PEFT around it.
+        model: A model whose output has a loss: from labels, as ``AutoModelForImageClassification``, by itself, as
+            masked autoencoders, or on request, as CLIP with ``return_loss``; also with adapters of PEFT around it.
             Whether it has one shows in the first training step.
         cycles: How often the stack runs in a training forward.
         distill: A preset, a ``Distill``, a callable or ``None``.
@@ -111,9 +111,7 @@ def _own_names(model: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
     if state.keys() <= own or not isinstance(model, PreTrainedModel):
         return state
     plain = recipe_of(model)[0]
-    read, info = plain.from_pretrained(
-        None, config=model.config, state_dict=dict(state), output_loading_info=True
-    )
+    read, info = plain.from_pretrained(None, config=model.config, state_dict=dict(state), output_loading_info=True)
     return state if info["missing_keys"] or info["unexpected_keys"] else read.state_dict()
 
 
@@ -127,11 +125,11 @@ def _merged(out: CycleOutput, kwargs: dict[str, Any]) -> Any:
     if student.get("loss") is None:
         raise ValueError(
             f"this {type(student).__name__} has no loss. Either the model computes none: use one with a head "
-            "(AutoModelForImageClassification), and ask for its loss where it is asked for (return_loss=True). Or it was "
-            "given no labels: the data set has no column that it takes as such (label_names of TrainingArguments), or "
-            "Trainer took them out for label_smoothing_factor or compute_loss_func, which would see one cycle alone. "
-            "Compute such a loss in a compute_loss of your own, CycleLoss(task_loss)(model(**inputs), labels), on a "
-            "model wrapped by wrap_cyclic"
+            "(AutoModelForImageClassification), or ask for the loss as the model wants it (return_loss=True). Or it "
+            "was given no labels: the data set has no column that it takes as such (label_names of TrainingArguments), "
+            "or Trainer took them out for label_smoothing_factor or compute_loss_func, which would see one cycle "
+            "alone. Compute such a loss in a compute_loss of your own, CycleLoss(task_loss)(model(**inputs), labels), "
+            "on a model wrapped by wrap_cyclic"
         )
     share = _share(kwargs)
     parts = CycleLoss().parts(out)
