@@ -237,7 +237,7 @@ TRAINED: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "masked images": (masked_images, "auto", {"pixel_values": PIXELS, "bool_masked_pos": MASKED}),
     "masked videos": (
         video_mae,
-        "videomae.layers",
+        "videomae.encoder.layer",
         {
             "pixel_values": PIXELS[:, None].repeat(1, 4, 1, 1, 1),
             "bool_masked_pos": torch.arange(8).repeat(4, 1) % 2 == 0,
