@@ -14,7 +14,7 @@ from torch import nn
 from cycledistill.cycle.call import FrozenStatistics
 from cycledistill.cycle.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
 from cycledistill.cycle.guards import Comparisons
-from cycledistill.cycle.modules import BlockState, Recorder
+from cycledistill.cycle.modules import BlockState, Recorder, adopt_copies
 from cycledistill.cycle.recording import Recording, StackReached
 from cycledistill.cycle.replay import Replay
 from cycledistill.distill import Distill
@@ -218,6 +218,7 @@ class Cyclic(Handle):
 
     def _record(self, call: ModelCall, stop_at_last: bool) -> Recording:
         """Begin a forward: what runs from now on is its first pass."""
+        adopt_copies(call.model, self._recorder)
         compare = self._comparisons.due(call.model.training)
         given = (call.args, call.kwargs)
         recording = Recording(self._stack.path, self._stack.depth, given, stop_at_last, compare, call.whole)

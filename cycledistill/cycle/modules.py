@@ -12,7 +12,8 @@ from torch import nn
 from cycledistill.cycle.call import EarlyArguments
 from cycledistill.cycle.recording import Phase, Recording
 from cycledistill.cycle.replay import Replay
-from cycledistill.plugin.handle import CYCLE_STATE, KINDS
+from cycledistill.plugin.handle import CYCLE_STATE, KINDS, handle_of
+from cycledistill.plugin.running import is_eager
 from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import forward_hooks, recomputing
 
@@ -124,6 +125,23 @@ class EarlyModule(Swapped):
             running.inside_early = False
         running.record_early(state.key, before, output)
         return output
+
+
+def adopt_copies(model: nn.Module, recorder: Recorder) -> None:
+    """Let copies that another tool made of single modules before the stack, and runs for them, record and answer too.
+
+    PEFT's modules to save are such copies: of the recorder they hold a copy as well, which no forward runs by.
+    """
+    if not is_eager():
+        return
+    states = [state for state in (vars(module).get(CYCLE_STATE) for module in model.modules()) if state is not None]
+    strays = [state for state in states if isinstance(state, EarlyState) and state.recorder is not recorder]
+    if strays:
+        # Those of another wrapped model that was put into this one since know their own.
+        handles = [handle for handle in (handle_of(module, "cyclic") for module in model.modules()) if handle]
+        for state in strays:
+            if not any(handle.owns(state) for handle in handles):
+                state.recorder = recorder
 
 
 def _show_to_collectors(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:

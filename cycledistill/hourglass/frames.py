@@ -43,6 +43,10 @@ class HourglassState:
     """Whether all frames return in its output."""
     recovery: FrameRecovery | None = None
     """Which brings them back, where that is learned."""
+    attention: tuple[str, ...] = ()
+    """Paths inside it of the attention over frames that ``select="attention"`` reads."""
+    acting: tuple[HourglassState, ...] = ()
+    """On the model itself: the states of all modules that drop or recover frames, outer ones first."""
 
 
 def drop_frames(state: HourglassState, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Given:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cycledistill.cycle.wrap import settle_cycles
 from cycledistill.errors import StackError
+from cycledistill.hourglass.attended import QkvRecorder, attention_over_frames, attention_roles
 from cycledistill.hourglass.checks import (
     LENGTHS,
     check_batch_first,
@@ -28,7 +29,7 @@ from cycledistill.hourglass.checks import (
 from cycledistill.hourglass.frames import HourglassState
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.layout import Layout, resolve_layout
-from cycledistill.hourglass.modules import HourglassBlock, HourglassRoot, QkvRecorder, QkvState
+from cycledistill.hourglass.modules import HourglassBlock, HourglassRoot
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
 from cycledistill.hourglass.settings import Select, Settings, check_noise
 from cycledistill.plugin.handle import HOURGLASS_STATE
@@ -238,11 +239,12 @@ def _roles(model: nn.Module, handle: Hourglass, layout: Layout, added: _Added | 
     states = {state.path: state for state in acting}
     roles: list[Role] = [(model.get_submodule(state.path), HourglassBlock, state) for state in acting]
     for path, root in _roots(model, handle.stack):
-        roles.append((root, HourglassRoot, states.get(path) or HourglassState(handle, layout, path)))
-    if handle.settings.select == "attention":
-        blocks = handle.stack.modules(model)
-        for number in handle.layers:
-            roles += _attention_roles(handle, number, blocks[number - 1])
+        state = states.get(path) or HourglassState(handle, layout, path)
+        if root is model:
+            state.acting = tuple(sorted(acting, key=lambda each: each.path.count(".")))
+        roles.append((root, HourglassRoot, state))
+    for state in acting:
+        roles += attention_roles(model.get_submodule(state.path), state)
     return roles
 
 
@@ -256,8 +258,14 @@ def _acting(model: nn.Module, handle: Hourglass, layout: Layout, added: _Added |
         last, back = blocks[handle.end], paths[model.get_submodule(handle.recover_after)]
     prune, recovery = added if added is not None else (None, None)
     states = []
-    for path in dict.fromkeys([*points, *filter(None, (back, last))]):
+    read = {}
+    if handle.settings.select == "attention":
+        read = {
+            blocks[number - 1]: attention_over_frames(model, blocks[number - 1], number) for number in handle.layers
+        }
+    for path in dict.fromkeys([*points, *filter(None, (back, last)), *read]):
         state = HourglassState(handle, layout, path, points.get(path), ends=path == last, returns=path == back)
+        state.attention = read.get(path, ())
         if prune is not None and state.point is not None:
             state.positions = prune[state.point]  # type: ignore[assignment]
         if state.returns:
@@ -274,23 +282,6 @@ def _roots(model: nn.Module, stack: Stack) -> Iterator[tuple[str, nn.Module]]:
         called = has_forward(module) or module is model
         if called and module not in inside and any(child is blocks[0] for child in module.modules()):
             yield path, module
-
-
-def _attention_roles(handle: Hourglass, number: int, block: nn.Module) -> Iterator[Role]:
-    found = [
-        module
-        for module in block.modules()
-        if isinstance(getattr(module, "qkv", None), nn.Module) and hasattr(module, "num_heads")
-    ]
-    # Lifting models say with `axis` what an attention mixes: 1 is frames.
-    temporal = [module for module in found if getattr(module, "axis", 1) == 1]
-    if not temporal:
-        raise StackError(
-            f'select="attention": the block before {number}, a {type(block).__name__}, has no attention over frames '
-            'with num_heads and a qkv layer, whose output tells who attends to whom. Use select="tpc", or a callable'
-        )
-    for module in temporal:
-        yield module.qkv, QkvRecorder, QkvState(handle, module)  # type: ignore[misc]
 
 
 def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:
