@@ -17,6 +17,7 @@ from cycledistill.cycle.guards import Comparisons
 from cycledistill.cycle.modules import BlockState, Recorder, adopt_copies
 from cycledistill.cycle.recording import Recording, StackReached
 from cycledistill.cycle.replay import Replay
+from cycledistill.cycle.trainable import check_trainable, tell_of_untrained
 from cycledistill.distill import Distill
 from cycledistill.errors import ChainError, StackError
 from cycledistill.loss import checked_scalar
@@ -246,6 +247,7 @@ class Cyclic(Handle):
         try:
             outputs = [call()]
             replay = self._replay(recording)
+            tell_of_untrained(recording, self._recorder)
             tokens = [replay.state()]
             for _ in range(1, self._cycles):
                 replay.run_cycle(frozen)
@@ -321,17 +323,6 @@ class ModelCall:
     def __call__(self) -> Any:
         """Make the call."""
         return self.method(self.model, *self.args, **self.kwargs)
-
-
-def check_trainable(stack: Stack, model: nn.Module) -> None:
-    """Refuse a stack whose parameters are all frozen."""
-    blocks = stack.modules(model)
-    parameters = [parameter for block in blocks for parameter in block.parameters()]
-    if parameters and not any(parameter.requires_grad for parameter in parameters):
-        raise StackError(
-            f'blocks="{stack.path}": no parameter of the stack requires gradients, so cycles would train nothing in '
-            "it. Unfreeze the blocks (requires_grad_(True)), or freeze them only after training"
-        )
 
 
 def _resolve(distill: Scheme) -> Distill | Callable[[CycleOutput], torch.Tensor] | None:

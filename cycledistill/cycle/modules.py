@@ -29,6 +29,10 @@ class Recorder:
     """The cycle that eval answers after."""
     told: bool = False
     """Whether it was said that blocks are called past it."""
+    told_of_part: bool = False
+    """Whether it was said that a part of the model is trained on its own."""
+    told_of_untrained: bool = False
+    """Whether it was said that blocks are run and not trained."""
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy that is made in the middle of a forward is in none."""
@@ -54,6 +58,18 @@ class Recorder:
             "not the %d times that model.cyclic.exit asks for. Call the model, or a method of it whose name begins "
             "with 'forward' or 'get_intermediate_layers'",
             self.exit,
+        )
+
+    def tell_of_part(self, part: nn.Module) -> None:
+        """Say once that a part of a wrapped model was called on its own in training, and runs one cycle."""
+        if self.told_of_part or not torch.is_grad_enabled() or torch.compiler.is_compiling() or recomputing():
+            return
+        self.told_of_part = True
+        _logger.warning(
+            "this %s is a part of the model that wrap_cyclic was given, and was called on its own while training, so "
+            "it runs one cycle and returns what it always did. Call the whole model; if this part was taken out of "
+            "it, as unload() of PEFT does, call unwrap_cyclic(part), then wrap_cyclic(part)",
+            type(part).__name__,
         )
 
 

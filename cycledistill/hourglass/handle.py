@@ -16,6 +16,7 @@ from cycledistill.hourglass.kept_frames import Pass, check_index
 from cycledistill.hourglass.settings import Settings, check_noise
 from cycledistill.plugin.handle import Handle
 from cycledistill.plugin.running import is_eager
+from cycledistill.plugin.torch_private import is_vmapped
 from cycledistill.stack.find import Stack
 
 Index = Tensor | tuple[Tensor, ...]
@@ -115,8 +116,8 @@ class Hourglass(Handle, Segmented):
     def show(self, forward_pass: Pass) -> None:
         """Keep what a forward kept, for :attr:`index`."""
         index = tuple(kept.index for kept in forward_pass.kept)
-        # While a model is exported, what arrives here is a stand-in without data.
-        self._last = index if all(type(each) is Tensor for each in index) else None
+        # While a model is exported, or under vmap, what arrives here is a stand-in without data.
+        self._last = index if all(type(each) is Tensor for each in index) and not is_vmapped() else None
         self._clip = forward_pass.frames
 
     def segments(self, model: nn.Module) -> list[str]:
