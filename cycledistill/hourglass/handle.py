@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cycledistill.cycle.segments import Segmented
 from cycledistill.errors import StackError
+from cycledistill.hourglass.axis import TokenAxis
 from cycledistill.hourglass.kept_frames import Pass, check_index
 from cycledistill.hourglass.settings import Settings, check_noise
 from cycledistill.plugin.handle import Handle
@@ -27,7 +28,9 @@ class Hourglass(Handle, Segmented):
 
     kind = "hourglass"
 
-    def __init__(self, stack: Stack, settings: Settings, end: int, recover_after: str | None) -> None:
+    def __init__(self, stack: Stack, settings: Settings, axis: TokenAxis, end: int, recover_after: str | None) -> None:
+        self.axis = axis
+        """What the token axis of the blocks holds."""
         self._stack, self._settings, self._recover_after, self._end = stack, settings, recover_after, end
         self._given: tuple[Tensor, ...] | None = None
         self._last: tuple[Tensor, ...] | None = None

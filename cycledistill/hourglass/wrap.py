@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cycledistill.cycle.wrap import settle_cycles
 from cycledistill.errors import StackError
 from cycledistill.hourglass.attended import QkvRecorder, attention_over_frames, attention_roles
+from cycledistill.hourglass.axis import token_axis
 from cycledistill.hourglass.checks import (
     LENGTHS,
     check_batch_first,
@@ -59,6 +60,7 @@ def wrap_hourglass(
     pool: Literal["mean", "concat"] | None = None,
     heads: int | None = None,
     frames: int | None = None,
+    prefix: int | Literal["auto"] = "auto",
     width: int | None = None,
     centre: int | bool | None = None,
     neighbours: int = 2,
@@ -97,8 +99,12 @@ def wrap_hourglass(
         pool: How the J tokens of a frame become one vector for the choice: ``"mean"`` or ``"concat"``. Default: what
             the model declares as ``pool``, else ``"mean"``.
         heads: Heads of the recovery. Default: those of the blocks.
-        frames: Frames of a clip, for the tables of ``recover=True``. Default: what the model or its
-            ``config`` declares.
+        frames: Frames of a clip, for the tables of ``recover=True``, and what the token axis is held against.
+            Default: what the model or its ``config`` declares (``frames``, or the ``num_frames`` of a video).
+        prefix: Tokens in front, on axis 1 of what the blocks take, that are never dropped nor counted, as a class
+            token. ``"auto"``: as the model declares, by ``num_prefix_tokens``, a group ``"prefix"`` in
+            ``token_groups``, or parameters named as such tokens are (``cls_token``, ``register_tokens``). ``layout``
+            is given the tokens behind them.
         width: Channels of a token. Default: those of the blocks.
         centre: A frame that is always kept: its number, ``True`` for the middle one, (F - 1) // 2, or ``False``.
             Default: ``True`` with ``recover=False``, else ``False``.
@@ -113,8 +119,8 @@ def wrap_hourglass(
 
     Raises:
         StackError: No such blocks, a block or a number of frames out of range, a model that is wrapped, compiled,
-            scripted or inside a data-parallel wrapper, cycles across the prune point, a size that is not known, or
-            another argument out of its range. The model is then as it was.
+            scripted or inside a data-parallel wrapper, cycles across the prune point, a size that is not known, a
+            token axis that is not one of frames, or another argument out of its range. The model is then as it was.
 
     Example:
         >>> model = wrap_hourglass(lifter, layer=3, keep=81)     # MixSTE: 8 blocks, clips (B, 243, 17, 2)
@@ -129,10 +135,14 @@ def wrap_hourglass(
     if layout is None:
         check_batch_first(stack, stack.modules(model))
     layers, recover = check_layers(layer, stack), check_recover(recover)
-    frames = declared(model, "frames") if frames is None else frames
+    own_lengths = declared(model, "lengths")
+    lengths = one_of("lengths", lengths or (own_lengths if own_lengths in LENGTHS else "exact"), LENGTHS)
+    axis = token_axis(model, prefix, frames, lengths)
+    frames = axis.frames
     if frames is not None or recover is True:
         frames = size("frames", frames, None, "recover=True learns a query for every frame of a clip")
-    own_lengths = declared(model, "lengths")
+    if layout is None and stack.shape is not None and len(stack.shape) == 3:
+        axis.check(stack.path, stack.shape[1])
     settings = Settings(
         layers=layers,
         keep=check_keep(keep, layers, frames),
@@ -140,7 +150,8 @@ def wrap_hourglass(
         recover=recover,
         pool=one_of("pool", pool or declared(model, "pool") or "mean", ("mean", "concat")),
         frames=frames,
-        lengths=one_of("lengths", lengths or (own_lengths if own_lengths in LENGTHS else "exact"), LENGTHS),
+        prefix=axis.prefix,
+        lengths=lengths,
         centre=check_centre(centre, recover, frames),
         neighbours=size("neighbours", neighbours, None, ""),
         exact=one_of("exact", exact, (True, False)),
@@ -148,7 +159,7 @@ def wrap_hourglass(
         noise=check_noise(noise),
     )
     end, after = _recovery_module(model, stack, layers, recover, recover_after)
-    handle = Hourglass(stack, settings, end, after)
+    handle = Hourglass(stack, settings, axis, end, after)
     added = _tables(model, stack, settings, heads, width) if settings.learns else None
     _install(model, handle, _roles(model, handle, resolve_layout(layout), added))
     if added is not None:
