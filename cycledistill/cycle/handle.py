@@ -13,9 +13,10 @@ from torch import nn
 from cycledistill.cycle.call import FrozenStatistics, ModelCall
 from cycledistill.cycle.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
 from cycledistill.cycle.guards import Comparisons
-from cycledistill.cycle.modules import BlockState, CycledBlock, Recorder
+from cycledistill.cycle.modules import BlockState, CycledBlock, Recorder, adopt_copies
 from cycledistill.cycle.recording import Recording, StackReached
 from cycledistill.cycle.replay import Replay
+from cycledistill.cycle.trainable import check_trainable, tell_of_untrained
 from cycledistill.distill import Distill
 from cycledistill.errors import ChainError, StackError
 from cycledistill.loss import checked_scalar
@@ -220,6 +221,7 @@ class Cyclic(Handle):
 
     def _record(self, call: ModelCall, stop_at_last: bool) -> Recording:
         """Begin a forward: what runs from now on is its first pass."""
+        adopt_copies(call.model, self._recorder)
         compare = self._comparisons.due(call.model.training)
         given = (call.args, call.kwargs)
         recording = Recording(self._stack.path, self._stack.depth, given, stop_at_last, compare, call.part)
@@ -247,6 +249,7 @@ class Cyclic(Handle):
         try:
             outputs = [call()]
             replay = self._replay(recording)
+            tell_of_untrained(recording, self._recorder)
             tokens = [replay.state()]
             for _ in range(1, self._cycles):
                 replay.run_cycle(frozen)
@@ -306,21 +309,6 @@ class Cyclic(Handle):
         elif not recording.is_complete():  # the model caught the early stop, and went on without the last block
             return self.first_pass(call, frozen, stop_at_last=False)
         return replay, output
-
-
-def check_trainable(stack: Stack, model: nn.Module) -> None:
-    """Refuse a stack whose parameters are all frozen."""
-    blocks = stack.modules(model)
-    parameters = [parameter for block in blocks for parameter in block.parameters()]
-    if parameters and not any(parameter.requires_grad for parameter in parameters):
-        others = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-        some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        what = f"What does is outside: {some}; one cycle trains it: cycles=1. " if others else ""
-        raise StackError(
-            f'blocks="{stack.path}": no parameter of the stack requires gradients, so cycles would train nothing in '
-            f"it. {what}For more cycles something in the blocks must learn: all of them (requires_grad_(True)), or "
-            "their norms, or adapters; freeze them only after training"
-        )
 
 
 def _resolve(distill: Scheme) -> Distill | Callable[[CycleOutput], torch.Tensor] | None:

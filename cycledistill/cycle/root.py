@@ -68,6 +68,8 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         if whole or route is not Route.PLAIN:
             cyclic.check_unedited(self, state.below)
         if route is Route.PLAIN:
+            if self.training and name == "forward" and not whole:
+                state.recorder.tell_of_part(self)
             return method(self, *args, **kwargs)
         refuse_replica(self, "cyclic")
         if any(isinstance(given, Proxy) for given in (*args, *kwargs.values())):

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -39,11 +38,13 @@ from torch import nn
 from cycledistill.cycle.modules import CycledBlock
 from cycledistill.cycle.recording import Phase
 from cycledistill.errors import StackError
+from cycledistill.hourglass.attended import record_attention
 from cycledistill.hourglass.frames import HourglassState, check_returned, drop_frames, recover_frames
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.kept_frames import Pass
 from cycledistill.plugin.handle import CYCLE_STATE, HOURGLASS_STATE, KINDS
 from cycledistill.plugin.install import ON_THE_FULL_GRID, refuse_replica
+from cycledistill.plugin.parts import act_in, acts_in, refuse_compiled, submodule
 from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import recomputing
 
@@ -59,6 +60,8 @@ class HourglassBlock(Swapped):
         if state is None:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         refuse_replica(self, "hourglass")
+        if state.attention:
+            record_attention(self, state)  # type: ignore[arg-type]
         # Later cycles start from the kept frames, and answer for blocks with tokens that are already pruned.
         phase = _phase(self)  # type: ignore[arg-type]
         if state.point is not None and (phase is None or phase is Phase.RECORD):
@@ -76,29 +79,6 @@ class HourglassBlock(Swapped):
             "torch.jit.script cannot compile an hourglass, and would drop no frames: use torch.jit.trace, torch.export "
             "or ONNX"
         )
-
-
-@dataclass
-class QkvState:
-    """What a ``qkv`` in front of a prune point knows: the handle, and the attention that it belongs to."""
-
-    handle: Hourglass
-    attention: nn.Module
-
-
-class QkvRecorder(Swapped):
-    """The projection to queries, keys and values of an attention in front of a prune point: records its output."""
-
-    swap_order = KINDS["hourglass"].swap_order
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Project, and record the result for ``select="attention"``."""
-        output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        state: QkvState = self.__dict__[HOURGLASS_STATE]
-        forward_pass = state.handle.forward_pass
-        if forward_pass is not None and state.handle.given is None and not forward_pass.repeats():
-            forward_pass.attention.append((state.attention, output.detach()))
-        return output
 
 
 class HourglassRoot(Swapped):
@@ -135,6 +115,7 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         if state is None or state.handle.forward_pass is not None:
             return method(self, *args, **kwargs)
         handle = state.handle
+        find_acting(self, state)
         recorder = getattr(self.__dict__.get(CYCLE_STATE), "recorder", None)
         forward_pass = handle.forward_pass = Pass(recorder, torch.is_grad_enabled())
         try:
@@ -148,6 +129,15 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         return output
 
     return enter
+
+
+def find_acting(model: nn.Module, state: HourglassState) -> None:
+    """Act in the modules that another tool put in place since, around those that were there or instead of them."""
+    for each in state.acting:
+        module = submodule(model, each.path)
+        if module is not None and not acts_in(module, HOURGLASS_STATE, each):
+            refuse_compiled(each.path)
+            act_in(module, HourglassBlock, HOURGLASS_STATE, each)
 
 
 def _check_done(handle: Hourglass, forward_pass: Pass) -> None:

@@ -25,6 +25,7 @@ class Settings:
     recover: bool | str
     pool: Literal["mean", "concat"]
     frames: int | None
+    prefix: int
     lengths: str
     centre: int | bool
     neighbours: int

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from cycledistill.cycle.wrap import settle_cycles
 from cycledistill.errors import StackError
+from cycledistill.hourglass.attended import QkvRecorder, attention_over_frames, attention_roles
+from cycledistill.hourglass.axis import token_axis
 from cycledistill.hourglass.checks import (
     LENGTHS,
     check_batch_first,
@@ -28,7 +30,7 @@ from cycledistill.hourglass.checks import (
 from cycledistill.hourglass.frames import HourglassState
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.layout import Layout, resolve_layout
-from cycledistill.hourglass.modules import HourglassBlock, HourglassRoot, QkvRecorder, QkvState
+from cycledistill.hourglass.modules import HourglassBlock, HourglassRoot
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
 from cycledistill.hourglass.settings import Select, Settings, check_noise
 from cycledistill.plugin.handle import HOURGLASS_STATE
@@ -59,6 +61,7 @@ def wrap_hourglass(
     pool: Literal["mean", "concat"] | None = None,
     heads: int | None = None,
     frames: int | None = None,
+    prefix: int | Literal["auto"] = "auto",
     width: int | None = None,
     centre: int | bool | None = None,
     neighbours: int = 2,
@@ -98,8 +101,12 @@ def wrap_hourglass(
         pool: How the J tokens of a frame become one vector for the choice: ``"mean"`` or ``"concat"``. Default: what
             the model declares as ``pool``, else ``"mean"``.
         heads: Heads of the recovery. Default: those of the blocks.
-        frames: Frames of a clip, for the tables of ``recover=True``. Default: what the model or its
-            ``config`` declares.
+        frames: Frames of a clip, for the tables of ``recover=True``, and what the token axis is held against.
+            Default: what the model or its ``config`` declares (``frames``, or the ``num_frames`` of a video).
+        prefix: Tokens in front, on axis 1 of what the blocks take, that are never dropped nor counted, as a class
+            token. ``"auto"``: as the model declares, by ``num_prefix_tokens``, a group ``"prefix"`` in
+            ``token_groups``, or parameters named as such tokens are (``cls_token``, ``register_tokens``). ``layout``
+            is given the tokens behind them.
         width: Channels of a token. Default: those of the blocks.
         centre: A frame that is always kept: its number, ``True`` for the middle one, (F - 1) // 2, or ``False``.
             Default: ``True`` with ``recover=False``, else ``False``.
@@ -116,8 +123,8 @@ def wrap_hourglass(
 
     Raises:
         StackError: No such blocks, a block or a number of frames out of range, a model that is wrapped, compiled,
-            scripted or inside a data-parallel wrapper, cycles across the prune point, a size that is not known, or
-            another argument out of its range. The model is then as it was.
+            scripted or inside a data-parallel wrapper, cycles across the prune point, a size that is not known, a
+            token axis that is not one of frames, or another argument out of its range. The model is then as it was.
 
     Example:
         >>> model = wrap_hourglass(lifter, layer=3, keep=81)     # MixSTE: 8 blocks, clips (B, 243, 17, 2)
@@ -132,10 +139,14 @@ def wrap_hourglass(
     if layout is None:
         check_batch_first(stack, stack.modules(model))
     layers, recover = check_layers(layer, stack), check_recover(recover)
-    frames = declared(model, "frames") if frames is None else frames
+    own_lengths = declared(model, "lengths")
+    lengths = one_of("lengths", lengths or (own_lengths if own_lengths in LENGTHS else "exact"), LENGTHS)
+    axis = token_axis(model, prefix, frames, lengths)
+    frames = axis.frames
     if frames is not None or recover is True:
         frames = size("frames", frames, None, "recover=True learns a query for every frame of a clip")
-    own_lengths = declared(model, "lengths")
+    if layout is None and stack.shape is not None and len(stack.shape) == 3:
+        axis.check(stack.path, stack.shape[1])
     settings = Settings(
         layers=layers,
         keep=check_keep(keep, layers, frames),
@@ -143,7 +154,8 @@ def wrap_hourglass(
         recover=recover,
         pool=one_of("pool", pool or declared(model, "pool") or "mean", ("mean", "concat")),
         frames=frames,
-        lengths=one_of("lengths", lengths or (own_lengths if own_lengths in LENGTHS else "exact"), LENGTHS),
+        prefix=axis.prefix,
+        lengths=lengths,
         centre=check_centre(centre, recover, frames),
         neighbours=size("neighbours", neighbours, None, ""),
         exact=one_of("exact", exact, (True, False)),
@@ -151,7 +163,7 @@ def wrap_hourglass(
         noise=check_noise(noise),
     )
     end, after = _recovery_module(model, stack, layers, recover, recover_after)
-    handle = Hourglass(stack, settings, end, after)
+    handle = Hourglass(stack, settings, axis, end, after)
     added = _tables(model, stack, settings, heads, width) if settings.learns else None
     _install(model, handle, _roles(model, handle, resolve_layout(layout), added))
     if added is not None:
@@ -242,11 +254,12 @@ def _roles(model: nn.Module, handle: Hourglass, layout: Layout, added: _Added | 
     states = {state.path: state for state in acting}
     roles: list[Role] = [(model.get_submodule(state.path), HourglassBlock, state) for state in acting]
     for path, root in _roots(model, handle.stack):
-        roles.append((root, HourglassRoot, states.get(path) or HourglassState(handle, layout, path)))
-    if handle.settings.select == "attention":
-        blocks = handle.stack.modules(model)
-        for number in handle.layers:
-            roles += _attention_roles(handle, number, blocks[number - 1])
+        state = states.get(path) or HourglassState(handle, layout, path)
+        if root is model:
+            state.acting = tuple(sorted(acting, key=lambda each: each.path.count(".")))
+        roles.append((root, HourglassRoot, state))
+    for state in acting:
+        roles += attention_roles(model.get_submodule(state.path), state)
     return roles
 
 
@@ -260,8 +273,14 @@ def _acting(model: nn.Module, handle: Hourglass, layout: Layout, added: _Added |
         last, back = blocks[handle.end], paths[model.get_submodule(handle.recover_after)]
     prune, recovery = added if added is not None else (None, None)
     states = []
-    for path in dict.fromkeys([*points, *filter(None, (back, last))]):
+    read = {}
+    if handle.settings.select == "attention":
+        read = {
+            blocks[number - 1]: attention_over_frames(model, blocks[number - 1], number) for number in handle.layers
+        }
+    for path in dict.fromkeys([*points, *filter(None, (back, last)), *read]):
         state = HourglassState(handle, layout, path, points.get(path), ends=path == last, returns=path == back)
+        state.attention = read.get(path, ())
         if prune is not None and state.point is not None:
             state.positions = prune[state.point]  # type: ignore[assignment]
         if state.returns:
@@ -278,23 +297,6 @@ def _roots(model: nn.Module, stack: Stack) -> Iterator[tuple[str, nn.Module]]:
         called = has_forward(module) or module is model
         if called and module not in inside and any(child is blocks[0] for child in module.modules()):
             yield path, module
-
-
-def _attention_roles(handle: Hourglass, number: int, block: nn.Module) -> Iterator[Role]:
-    found = [
-        module
-        for module in block.modules()
-        if isinstance(getattr(module, "qkv", None), nn.Module) and hasattr(module, "num_heads")
-    ]
-    # Lifting models say with `axis` what an attention mixes: 1 is frames.
-    temporal = [module for module in found if getattr(module, "axis", 1) == 1]
-    if not temporal:
-        raise StackError(
-            f'select="attention": the block before {number}, a {type(block).__name__}, has no attention over frames '
-            'with num_heads and a qkv layer, whose output tells who attends to whom. Use select="tpc", or a callable'
-        )
-    for module in temporal:
-        yield module.qkv, QkvRecorder, QkvState(handle, module)  # type: ignore[misc]
 
 
 def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:

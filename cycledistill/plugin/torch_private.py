@@ -57,6 +57,19 @@ def recomputing() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
+def is_transformed() -> bool:
+    """Whether a transform of ``torch.func`` runs (vmap, grad, ...), which hides what needs gradients. Public: none."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def is_vmapped() -> bool:
+    """Whether ``torch.func.vmap`` runs: tensors stand for many, so that no value can be looked at. Public: none."""
+    if torch.compiler.is_compiling():
+        return False
+    running = torch._C._functorch.get_interpreter_stack() or ()
+    return any(each.key() == torch._C._functorch.TransformType.Vmap for each in running)
+
+
 def is_tracing() -> bool:
     """Whether ``torch.jit.trace`` is at work. Public: ``torch.jit.is_tracing``, which goes with TorchScript."""
     return bool(torch._C._is_tracing())

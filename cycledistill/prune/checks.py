@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
+from cycledistill.plugin.parts import submodule
 from cycledistill.plugin.swap import bare, recipe_of
 from cycledistill.plugin.torch_private import tree_leaves, tree_map, tree_map_only
 from cycledistill.prune.scores import scoring_attention, tables_in
@@ -19,7 +20,7 @@ from cycledistill.stack.probe import Inputs, run_meta, trial_calls
 
 _logger = logging.getLogger(__name__)
 
-PARTS = ("attn.qkv", "norm2", "mlp")
+PART_PATHS = ("attn.qkv", "norm2", "mlp")
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -35,8 +36,7 @@ def check_layers(layers: Sequence[int], stack: Stack) -> tuple[int, ...]:
 
 def check_parts(stack: Stack, number: int, block: nn.Module) -> None:
     """Refuse a block without the parts that pruning acts on, or whose attention does not say its heads and scale."""
-    parts = dict(block.named_modules(remove_duplicate=False))
-    missing = [part for part in ("norm1", *PARTS) if part not in parts]
+    missing = [part for part in ("norm1", *PART_PATHS) if submodule(block, part) is None]
     if missing:
         raise StackError(
             f'blocks="{stack.path}": block {number}, a {recipe_of(block)[0].__name__}, has no {", ".join(missing)}. '

@@ -10,17 +10,10 @@ from torch import nn
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import PRUNE_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
-from cycledistill.prune.checks import PARTS, check_block, check_layers, check_parts, trial
+from cycledistill.prune.checks import check_block, check_layers, check_parts, trial
 from cycledistill.prune.handle import Pruning
-from cycledistill.prune.modules import (
-    PrunedBlock,
-    PrunedMlp,
-    PrunedModel,
-    PrunedModelState,
-    PrunedNorm,
-    PrunedQkv,
-    PruneState,
-)
+from cycledistill.prune.modules import PrunedBlock, PrunedModel, PrunedModelState
+from cycledistill.prune.parts import PARTS, PruneState
 from cycledistill.prune.scoring_tokens import resolve_scoring_tokens
 from cycledistill.stack.choose import choose_stack
 from cycledistill.stack.probe import Inputs, argument_names
@@ -28,8 +21,7 @@ from cycledistill.stack.taken import is_taken
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_PARTS = dict(zip(PARTS, (PrunedQkv, PrunedNorm, PrunedMlp), strict=True))
-PLUGIN = Plugin("pruning", PRUNE_STATE, (PrunedModel, PrunedBlock, *_PARTS.values()), change="model.pruning.keep")
+PLUGIN = Plugin("pruning", PRUNE_STATE, (PrunedModel, PrunedBlock, *PARTS.values()), change="model.pruning.keep")
 
 
 def wrap_pruning(
@@ -113,6 +105,8 @@ def _roles(model: nn.Module, handle: Pruning) -> Iterator[Role]:
     yield model, PrunedModel, PrunedModelState(handle, container, *handle.stack.span(model))
     for number, block in enumerate(handle.stack.modules(model)):
         state = PruneState(handle, number, argument_names(block))
+        if number in handle.layers:
+            state.attention = block.get_submodule("attn")
         yield block, PrunedBlock, state
         if number in handle.layers:
-            yield from ((block.get_submodule(part), plugin, state) for part, plugin in _PARTS.items())
+            yield from ((block.get_submodule(part), plugin, state) for part, plugin in PARTS.items())
