@@ -105,12 +105,9 @@ def _own_names(model: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
     transformers 5 renames the weights of many models when it saves and reads them. ``Trainer`` loads checkpoints
     without that, and with a warning goes on with the weights that the model happens to have.
     """
-    from transformers import PreTrainedModel
-
-    own = model.state_dict().keys()
-    if state.keys() <= own or not isinstance(model, PreTrainedModel):
+    own, plain = model.state_dict().keys(), recipe_of(model)[0]
+    if state.keys() <= own or not hasattr(plain, "config_class"):  # of PEFT's models only adapters are saved
         return state
-    plain = recipe_of(model)[0]
     read, info = plain.from_pretrained(None, config=model.config, state_dict=dict(state), output_loading_info=True)
     return state if info["missing_keys"] or info["unexpected_keys"] else read.state_dict()
 
