@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from cycledistill.cycle.call import EarlyCall, RecordedCall
 from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, same_value
 from cycledistill.errors import StackError
 from cycledistill.plugin.running import is_eager
-from cycledistill.plugin.torch_private import tree_flatten, tree_leaves_with_path
+from cycledistill.plugin.torch_private import is_transformed, tree_flatten, tree_leaves_with_path
+from cycledistill.stack.find import Stack
 
 _PART = (
     "A later exit runs the whole stack again: call a method that runs all of it (without stop_early=True, say), or "
@@ -44,6 +46,17 @@ class Comparisons:
         self._forwards[training] += 1
         count = self._forwards[training]
         return count & (count - 1) == 0
+
+
+def check_trainable(stack: Stack, model: nn.Module) -> None:
+    """Refuse a stack whose parameters are all frozen; inside a transform of torch.func that cannot be told."""
+    blocks = stack.modules(model)
+    parameters = [parameter for block in blocks for parameter in block.parameters()]
+    if parameters and not any(parameter.requires_grad for parameter in parameters) and not is_transformed():
+        raise StackError(
+            f'blocks="{stack.path}": no parameter of the stack requires gradients, so cycles would train nothing in '
+            "it. Unfreeze the blocks (requires_grad_(True)), or freeze them only after training"
+        )
 
 
 def check_order(path: str, index: int, due: int, whole: bool = True) -> None:
