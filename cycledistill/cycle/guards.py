@@ -17,12 +17,14 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import nn
 
 from cycledistill.cycle.call import EarlyCall, RecordedCall
 from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, same_value
 from cycledistill.errors import StackError
 from cycledistill.plugin.running import is_eager
-from cycledistill.plugin.torch_private import tree_flatten, tree_leaves_with_path
+from cycledistill.plugin.torch_private import is_transformed, tree_flatten, tree_leaves_with_path
+from cycledistill.stack.find import Stack
 from cycledistill.stack.links import second_run
 
 _PART = (
@@ -47,6 +49,21 @@ class Comparisons:
         self._forwards[training] += 1
         count = self._forwards[training]
         return count & (count - 1) == 0
+
+
+def check_trainable(stack: Stack, model: nn.Module) -> None:
+    """Refuse a stack whose parameters are all frozen; inside a transform of torch.func that cannot be told."""
+    blocks = stack.modules(model)
+    parameters = [parameter for block in blocks for parameter in block.parameters()]
+    if parameters and not any(parameter.requires_grad for parameter in parameters) and not is_transformed():
+        others = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        what = f"What does is outside: {some}; one cycle trains it: cycles=1. " if others else ""
+        raise StackError(
+            f'blocks="{stack.path}": no parameter of the stack requires gradients, so cycles would train nothing in '
+            f"it. {what}For more cycles something in the blocks must learn: all of them (requires_grad_(True)), or "
+            "their norms, or adapters; freeze them only after training"
+        )
 
 
 def check_order(path: str, index: int, due: int, method: str = "") -> None:

@@ -12,11 +12,10 @@ from torch import nn
 
 from cycledistill.cycle.call import FrozenStatistics, ModelCall
 from cycledistill.cycle.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
-from cycledistill.cycle.guards import Comparisons
+from cycledistill.cycle.guards import Comparisons, check_trainable
 from cycledistill.cycle.modules import BlockState, CycledBlock, Recorder, adopt_copies
 from cycledistill.cycle.recording import Recording, StackReached
 from cycledistill.cycle.replay import Replay
-from cycledistill.cycle.trainable import check_trainable, tell_of_untrained
 from cycledistill.distill import Distill
 from cycledistill.errors import ChainError, StackError
 from cycledistill.loss import checked_scalar
@@ -249,7 +248,7 @@ class Cyclic(Handle):
         try:
             outputs = [call()]
             replay = self._replay(recording)
-            tell_of_untrained(recording, self._recorder)
+            self._recorder.tell_of_untrained(recording)
             tokens = [replay.state()]
             for _ in range(1, self._cycles):
                 replay.run_cycle(frozen)

@@ -15,7 +15,7 @@ from cycledistill.cycle.replay import Replay
 from cycledistill.plugin.handle import CYCLE_STATE, KINDS, handle_of
 from cycledistill.plugin.running import is_eager
 from cycledistill.plugin.swap import Swapped
-from cycledistill.plugin.torch_private import forward_hooks, recomputing
+from cycledistill.plugin.torch_private import forward_hooks, is_transformed, recomputing
 
 _logger = logging.getLogger(__name__)
 
@@ -71,6 +71,31 @@ class Recorder:
             "it, as unload() of PEFT does, call unwrap_cyclic(part), then wrap_cyclic(part)",
             type(part).__name__,
         )
+
+    def tell_of_untrained(self, recording: Recording) -> None:
+        """Say once that a block trains nothing though its parameters ask for gradients: what it returned has none.
+
+        Reentrant checkpointing inside a block does that where what enters the block needs no gradient, as behind frozen
+        embeddings; the plain model has the same fault, and is as silent.
+        """
+        if not recording.grad_enabled or self.told_of_untrained or not is_eager() or is_transformed():
+            return
+        for index, (call, output) in enumerate(zip(recording.calls, recording.outputs, strict=True)):
+            tensors = [leaf for leaf in output.leaves if isinstance(leaf, torch.Tensor)]
+            if any(tensor.requires_grad for tensor in tensors):
+                continue
+            if any(parameter.requires_grad for parameter in call.block.parameters()):
+                self.told_of_untrained = True
+                _logger.warning(
+                    'blocks="%s": parameters of block %d require gradients, and its output has none, so they are not '
+                    "trained, with cycles or without. Reentrant activation checkpointing does that where nothing that "
+                    "enters the block needs gradients, as behind frozen embeddings (LoRA): checkpoint with "
+                    "use_reentrant=False (for transformers gradient_checkpointing_kwargs={'use_reentrant': False}), or "
+                    "call model.enable_input_require_grads()",
+                    recording.path,
+                    index,
+                )
+                return
 
 
 @dataclass

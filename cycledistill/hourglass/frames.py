@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from cycledistill.errors import StackError
-from cycledistill.hourglass.axis import Front, split_front, with_front
 from cycledistill.hourglass.choose import choose_frames
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.kept_frames import KeptFrames, Pass, take_frames
-from cycledistill.hourglass.layout import FramesFirst, Layout, Tokens
+from cycledistill.hourglass.layout import FramesFirst, Front, Layout, Tokens, split_front, with_front
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions, recover_linear, recover_nearest
 from cycledistill.plugin.torch_private import recomputing, tree_leaves
 

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from cycledistill.cycle.segments import Segmented
 from cycledistill.errors import StackError
-from cycledistill.hourglass.axis import TokenAxis
 from cycledistill.hourglass.kept_frames import Pass, check_index
-from cycledistill.hourglass.settings import Settings, check_noise
+from cycledistill.hourglass.settings import Settings, TokenAxis, check_noise
 from cycledistill.plugin.handle import Handle
 from cycledistill.plugin.running import is_eager
 from cycledistill.plugin.torch_private import is_vmapped

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from cycledistill.cycle.wrap import settle_cycles
 from cycledistill.errors import StackError
-from cycledistill.hourglass.attended import QkvRecorder, attention_over_frames, attention_roles
-from cycledistill.hourglass.axis import token_axis
 from cycledistill.hourglass.checks import (
     LENGTHS,
     check_batch_first,
@@ -26,11 +24,18 @@ from cycledistill.hourglass.checks import (
     guess_width,
     one_of,
     size,
+    token_axis,
 )
 from cycledistill.hourglass.frames import HourglassState
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.layout import Layout, resolve_layout
-from cycledistill.hourglass.modules import HourglassBlock, HourglassRoot
+from cycledistill.hourglass.modules import (
+    HourglassBlock,
+    HourglassRoot,
+    QkvRecorder,
+    attention_over_frames,
+    attention_roles,
+)
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
 from cycledistill.hourglass.settings import Select, Settings, check_noise
 from cycledistill.plugin.handle import HOURGLASS_STATE
