@@ -108,7 +108,9 @@ def _own_names(model: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
     own, plain = model.state_dict().keys(), recipe_of(model)[0]
     if state.keys() <= own or not hasattr(plain, "config_class"):  # of PEFT's models only adapters are saved
         return state
-    read, info = plain.from_pretrained(None, config=model.config, state_dict=dict(state), output_loading_info=True)
+    read, info = plain.from_pretrained(  # type: ignore[attr-defined]
+        None, config=model.config, state_dict=dict(state), output_loading_info=True
+    )
     return state if info["missing_keys"] or info["unexpected_keys"] else read.state_dict()
 
 
