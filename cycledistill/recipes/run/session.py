@@ -221,8 +221,9 @@ class TrainingSession:
                 dist.broadcast(buffer, src=0)
 
     def evaluate_saved(self) -> dict[str, Any]:
-        """Evaluate, and put the figures into the checkpoint of this step, which is there already: so no evaluation
-        that fails takes a trained epoch with it.
+        """Evaluate, and put the figures into the checkpoint of this step.
+
+        It is there already, so that an evaluation that fails takes no epoch with it.
 
         Returns:
             ``step`` and what :meth:`evaluate` returns.
