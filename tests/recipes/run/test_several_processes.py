@@ -1,7 +1,6 @@
 """Two and four processes train as one does on the whole batch, and a run goes on in another number of them.
 
-Compared are the weights, and Adam's running means of the gradients: they are the gradients of all processes together,
-without Adam's division by their size, which makes steps out of rounding where a gradient is nothing else.
+Compared are the weights, and Adam's running means of the gradients, which are those of all processes together.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ from tests.spawn import run
 pytestmark = pytest.mark.slow
 
 WORLDS = (2, 4)
-GRADIENTS, WEIGHTS, KEYS = 1e-5, 1e-5, 1e-4
-"""Of the largest gradient; absolute; of biases of an attention's keys, whose gradient is 0. The guide states them."""
+GRADIENTS, WEIGHTS = 1e-5, 1e-5
+"""Of the largest gradient, and absolute; docs/distributed.md states them."""
 
 
 class FrozenNorms(CocoSession):
@@ -170,9 +169,13 @@ def assert_equal_training(one: Any, other: Any) -> None:
     off = max(float((each["exp_avg"] - states[1][key]["exp_avg"]).abs().max()) for key, each in states[0].items())
     assert 0 < off / largest <= GRADIENTS
     weights = [load_file(last(recipe) / "model.safetensors") for recipe in (one, other)]
-    apart = {name: float((value - weights[1][name]).abs().max()) for name, value in weights[0].items()}
-    wrong = {name: off for name, off in apart.items() if off > (KEYS if name.endswith("qkv.bias") else WEIGHTS)}
-    assert not wrong
+    for name, value in weights[0].items():
+        apart = (value - weights[1][name]).abs()
+        if name.endswith("qkv.bias"):  # a softmax does not see the keys' bias: its gradient is rounding, and Adam's
+            query, key, value = apart.chunk(3)  # steps of it are anything up to the learning rate
+            assert key.max() <= 3 * one.optim.lr
+            apart = torch.cat([query, value])
+        assert apart.max() <= WEIGHTS, name
 
 
 @pytest.mark.parametrize("name", ["imagenet", "human36m", "coco"])
