@@ -146,3 +146,23 @@ def test_validation_data_is_looked_at_before_the_first_step(tiny: ToyRecipe) -> 
 
     with pytest.raises(DataError, match=r"val/0\.jpg"):
         train(tiny, session_class=Unreadable)
+
+
+def test_buffers_are_saved_as_they_are_measured(tiny: ToyRecipe) -> None:
+    """Processes share BatchNorm's statistics before an evaluation: a run that goes on from there has the shared ones."""
+    done: list[str] = []
+
+    class Ordered(ToySession):
+        def share_buffers(self) -> None:
+            done.append("share")
+
+        def save(self) -> Path | None:
+            done.append(f"save {self.step}")
+            return super().save()
+
+        def evaluate(self, **logged: Any) -> dict[str, Any]:
+            done.append("measure")
+            return super().evaluate(**logged)
+
+    train(change(tiny, evaluate__every=2, run__save_every_steps=2), session_class=Ordered)
+    assert done == ["save 2", "save 4", "save 6", "share", "save 8", "measure"]
