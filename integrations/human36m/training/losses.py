@@ -18,7 +18,6 @@ JOINT_WEIGHTS = (1.0, 1.0, 2.5, 2.5, 1.0, 2.5, 2.5, 1.0, 1.0, 1.0, 1.5, 1.5, 4.0
 """MixSTE's weights of Human3.6M's 17 joints: limbs count more than the trunk."""
 
 
-
 class SharedMask(NamedTuple):
     """A mask of this process's share of a batch, with what counts in the share that an average process has."""
 
@@ -85,9 +84,7 @@ def n_mpjpe_loss(predicted: Tensor, target: Tensor, mask: Mask = None) -> Tensor
     return mpjpe_loss(scale[..., None, None] * predicted, target, mask)
 
 
-def mixste_total(
-    predicted: Tensor, target: Tensor, mask: Mask = None, weights: Tensor | None = None
-) -> Tensor:
+def mixste_total(predicted: Tensor, target: Tensor, mask: Mask = None, weights: Tensor | None = None) -> Tensor:
     """MixSTE's and HoT's loss: weighted MPJPE + 0.5 x temporal consistency + 2 x velocity, for 17 joints.
 
     ``weights``: `JOINT_WEIGHTS` as a tensor where there is one already.

@@ -1,4 +1,4 @@
-"""The gradients of the parts of a batch, added up, are those of the batch: what gradient accumulation takes for granted."""
+"""The gradients of the parts of a batch add up to those of the batch, which gradient accumulation takes for granted."""
 
 from __future__ import annotations
 

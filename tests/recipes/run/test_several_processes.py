@@ -89,7 +89,8 @@ def cases(data: Path) -> dict[str, Case]:
     run_ = {"device": "cpu", "log_every": 1, "progress": False, "max_steps": 3}
     return {
         "imagenet": Case(imagenet.load_recipe, ImagenetSession, {
-            "model": {"name": "test_vit", "img_size": 24, "drop": 0.0, "drop_path": 0.0, "kwargs": {"patch_size": 8, "depth": 2}},
+            "model": {"name": "test_vit", "img_size": 24, "drop": 0.0, "drop_path": 0.0,
+                      "kwargs": {"patch_size": 8, "depth": 2}},
             "data": {"dir": str(data / "images"), "workers": 0, "repeats": 2},
             "schedule": {"epochs": 2, "warmup_epochs": 0, "per_step": True},
             "optim": {"lr": 0.05}, "ema": {"enabled": False}, "evaluate": {**once}, "run": run_,
@@ -102,10 +103,13 @@ def cases(data: Path) -> dict[str, Case]:
             "optim": {"lr": 1e-3}, "schedule": {"epochs": 2, "warmup_steps": 0}, "evaluate": once, "run": run_,
         }),
         "coco": Case(coco.load_recipe, FrozenNorms, {
-            "model": {"name": "sdpose_s_v1", "options": {"image_size": list(SIZE), "patch_size": [4, 4], "dim": 16, "depth": 2, "heads": 2}},
-            "data": {"root": str(data / "dots"), "train_annotations": "annotations/train.json", "train_images": "pictures",
-                     "val_annotations": "annotations/val.json", "val_images": "pictures", "detections": None, "workers": 0},
-            "optim": {"lr": 1e-3}, "schedule": {"epochs": 2, "warmup_steps": 0}, "evaluate": {**once, "batch_size": 8}, "run": run_,
+            "model": {"name": "sdpose_s_v1", "options": {"image_size": list(SIZE), "patch_size": [4, 4], "dim": 16,
+                                                         "depth": 2, "heads": 2}},
+            "data": {"root": str(data / "dots"), "train_annotations": "annotations/train.json",
+                     "train_images": "pictures", "val_annotations": "annotations/val.json", "val_images": "pictures",
+                     "detections": None, "workers": 0},
+            "optim": {"lr": 1e-3}, "schedule": {"epochs": 2, "warmup_steps": 0},
+            "evaluate": {**once, "batch_size": 8}, "run": run_,
         }),
     }  # fmt: skip
 

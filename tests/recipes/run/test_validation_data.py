@@ -48,8 +48,8 @@ def test_persons(tmp_path: Path, broken: str, policy: str) -> None:
         file.unlink()
     recipe = coco_recipe(
         {
-            "model": {"name": "sdpose_s_v1", "options": {"image_size": list(SIZE), "backbone": "none", "patch_size": [8, 8],
-                                                         "dim": 16, "depth": 2, "heads": 2}},
+            "model": {"name": "sdpose_s_v1", "options": {"image_size": list(SIZE), "backbone": "none",
+                                                         "patch_size": [8, 8], "dim": 16, "depth": 2, "heads": 2}},
             "data": {"root": str(root), "train_annotations": "annotations/train.json", "train_images": "pictures",
                      "val_annotations": "annotations/val.json", "val_images": "others", "detections": None,
                      "broken_images": policy, "batch_size": 3, "workers": 0},

@@ -65,9 +65,7 @@ def test_the_command_that_is_printed_goes_on(
         assert start(arguments) == 143
     told, how = capsys.readouterr().err.splitlines()[-2:]
     output = arguments[3]
-    assert told == (
-        f"stopped by SIGTERM; the last checkpoint is {output}/checkpoints/step-00000002. Go on from it by:"
-    )
+    assert told == (f"stopped by SIGTERM; the last checkpoint is {output}/checkpoints/step-00000002. Go on from it by:")
     assert how == f"{program} --resume {shlex.quote(output)}"
     assert start(shlex.split(how)[len(program.split()) :]) == 0
     summary = json.loads(capsys.readouterr().out)

@@ -41,7 +41,9 @@ def stopped(rank: int, world: int, folder: Path, moment: str) -> tuple[int, int,
             if (rank, self.step, when) == (1, 2, moment):
                 os.kill(os.getpid(), signal.SIGUSR1)
 
-    recipe = load_recipe({"schedule": {"epochs": 50}, "run": {"output": str(folder), "device": "cpu", "progress": False}})
+    recipe = load_recipe(
+        {"schedule": {"epochs": 50}, "run": {"output": str(folder), "device": "cpu", "progress": False}}
+    )
     try:
         with heeded():
             train(recipe, session_class=Asked)
