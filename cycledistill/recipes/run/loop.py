@@ -37,6 +37,7 @@ def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -
         open_accelerator(recipe.run.device, recipe.run.precision) as accelerator,
         run_lock(Path(recipe.run.output), writes=accelerator.is_main_process) as lock,
     ):
+        accelerator.wait_for_everyone()  # nobody looks for a checkpoint while another run may still write one
         session = kind.start(recipe, accelerator, resume)
         session.lock = lock
         step, vote = create_step(session), StopVote(accelerator)

@@ -149,7 +149,7 @@ def test_validation_data_is_looked_at_before_the_first_step(tiny: ToyRecipe) -> 
 
 
 def test_buffers_are_saved_as_they_are_measured(tiny: ToyRecipe) -> None:
-    """Processes share BatchNorm's statistics before an evaluation; a run that goes on from there has the shared ones."""
+    """Processes share BatchNorm's statistics before an evaluation; a run that goes on from there has those."""
     done: list[str] = []
 
     class Ordered(ToySession):
