@@ -248,3 +248,14 @@ def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"run\.output='.*run' cannot be written to: .*file"):
         with run_lock(tmp_path / "file" / "run"):
             pass
+
+
+def test_a_lock_that_another_took_over_first_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two found the same lock left behind: who is slower has looked at what is no longer there."""
+    path = leave(tmp_path, elsewhere())
+    faster = path.read_text().replace("theirs", "the faster one's")
+    read, looked = lock_module._read, [(elsewhere(), "theirs")]
+    path.write_text(faster)
+    monkeypatch.setattr(lock_module, "_read", lambda path: looked.pop() if looked else read(path))
+    assert not RunLock(tmp_path)._remove("theirs")
+    assert [each.read_text() for each in tmp_path.iterdir()] == [faster]

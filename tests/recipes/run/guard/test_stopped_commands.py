@@ -42,6 +42,7 @@ def arguments(tmp_path: Path) -> list[str]:
     return ["--config", str(file), "--output", str(tmp_path / "a run"), "--epochs", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "program"),
     [
