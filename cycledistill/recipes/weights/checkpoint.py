@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cycledistill.files import atomic_folder
+from cycledistill.files import atomic_folder, atomic_write
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import read_torch, write_weights
 from cycledistill.recipes.weights.fitting import mismatch
@@ -63,6 +63,23 @@ class CheckpointStore:
                 f"The last complete one is {self.last()}; make room, and go on from it with --resume."
             ) from error
         return path
+
+    def record(self, step: int, metrics: dict[str, Any]) -> None:
+        """Add to the checkpoint of a step what was measured of it, and drop those no longer kept.
+
+        Raises:
+            CheckpointError: It cannot be written; the checkpoint is as it was.
+        """
+        path = self.folder / f"step-{step:08d}"
+        text = json.dumps({**read_recipe(path), "metrics": metrics}, indent=1)
+        try:
+            atomic_write(path / "recipe.json", lambda file: file.write_text(text, encoding="utf-8"), sync=True)
+            self._prune()
+        except OSError as error:
+            raise CheckpointError(
+                f"what was measured cannot be added to {path}: {error}. The checkpoint is as it was: make room, and go "
+                "on from it with --resume, which measures it again."
+            ) from error
 
     def complete(self) -> list[Path]:
         """Every complete checkpoint, oldest first."""

@@ -60,7 +60,9 @@ def open_validation(data: DataSection, image_size: tuple[int, int]) -> Validatio
             persons = annotated_persons(annotations, data.joint_set, image_size)
         else:
             persons = detected_persons(found, annotations, data.joint_set, image_size, data.detection_threshold)
-    return Validation(persons, _images(data, "val_images"), truth)
+    images = _images(data, "val_images")
+    _look(images, persons, data.broken_images == "skip")
+    return Validation(persons, images, truth)
 
 
 def _look(images: ImageStore, persons: list[Person], skip: bool) -> None:
