@@ -100,6 +100,14 @@ def forward_pre_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
     return module._forward_pre_hooks
 
 
+def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
+    """The children of a module, by name, to be changed in place.
+
+    Public: ``named_children``, which lists a child once that stands there twice; ``add_module`` adds at the end alone.
+    """
+    return module._modules
+
+
 def has_global_hooks() -> bool:
     """Whether hooks run around every module's forward.
 
