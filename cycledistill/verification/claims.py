@@ -139,4 +139,4 @@ def _failed(subject: Subject, claim: str, oracle: str, failure: Failed) -> Row:
         if not (subject.repeats_itself(False) and subject.repeats_itself(True)):
             reason = "the plain model itself gives two answers to one question, with the same random numbers"
             return Row(claim, oracle, NOT_CHECKED, reason)
-    return Row(claim, oracle, FAILED, str(failure), difference)
+    return Row(claim, oracle, FAILED, str(failure).partition("\n")[0].removesuffix(" Candidates:"), difference)

@@ -65,7 +65,7 @@ class Subject:
             module.training = mode and train
         seed()
         with self.recording(then is not None):
-            output = (model or self.model)(*self.args, **self.kwargs)
+            output = (self.model if model is None else model)(*self.args, **self.kwargs)
             return output if then is None else then(output)
 
     @contextmanager
