@@ -1,4 +1,4 @@
-"""Proof on the user's own model, with whatever stands around it, of what the tests prove on the models of this project."""
+"""Proof on the user's own model, with whatever stands around it, of what the tests prove on models of this project."""
 
 from cycledistill.verification.proof import verify
 from cycledistill.verification.table import Row, Verification

@@ -13,9 +13,9 @@ from cycledistill.plugin.torch_private import AnyBatchNorm
 from cycledistill.verification import cycles, watched
 from cycledistill.verification.compiled import check_compiled
 from cycledistill.verification.frames import FramesDropped, check_frames, check_hourglass
-from cycledistill.verification.oracles import Drops, Oracle, find_oracle
-from cycledistill.verification.plain import find_place
-from cycledistill.verification.subject import Subject
+from cycledistill.verification.oracle.cycles import Drops, Oracle, find_oracle
+from cycledistill.verification.oracle.plain import find_place
+from cycledistill.verification.oracle.subject import Subject
 from cycledistill.verification.table import FAILED, NOT_CHECKED, OK, Failed, NotChecked, Proof, Row
 from cycledistill.verification.tokens import TokensDropped, check_choice, check_pruned
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cycledistill.verification.compare import check_same
-from cycledistill.verification.plain import plain
-from cycledistill.verification.subject import Subject
+from cycledistill.verification.oracle.compare import check_same
+from cycledistill.verification.oracle.plain import plain
+from cycledistill.verification.oracle.subject import Subject
 from cycledistill.verification.table import Failed, NotChecked, Proof
 
 _FUSED = 10.0

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from cycledistill.output import CycleOutput
 from cycledistill.plugin.torch_private import AnyBatchNorm
-from cycledistill.verification.compare import GRADIENTS, check_same, is_same
-from cycledistill.verification.gradients import Gradients, added, check_trained, gradients_of, trained
-from cycledistill.verification.oracles import Oracle
-from cycledistill.verification.subject import Subject
+from cycledistill.verification.oracle.compare import GRADIENTS, check_same, is_same
+from cycledistill.verification.oracle.cycles import Oracle
+from cycledistill.verification.oracle.gradients import Gradients, added, check_trained, gradients_of, trained
+from cycledistill.verification.oracle.subject import Subject
 from cycledistill.verification.table import Failed, NotChecked, Proof
 
 EXITS = (2, 3)
@@ -76,8 +76,8 @@ def check_all_trained(subject: Subject) -> Proof:
             name = next(iter(idle))
             raise Failed(
                 f"{len(idle)} of {len(weights)} tensors that ask for gradients get none, as {name}, and the output "
-                "depends on them. If blocks are checkpointed and what is before them is frozen: use_reentrant=False, or "
-                "enable_input_require_grads()"
+                "depends on them. If blocks are checkpointed and what is before them is frozen: use_reentrant=False, "
+                "or enable_input_require_grads()"
             )
     return Proof(detail=f"{len(weights) - len(idle)} of {len(weights)} tensors get gradients, the others are unused")
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from cycledistill.plugin.handle import HOURGLASS_STATE
 from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
-from cycledistill.verification.calls import BlockCall, hooks, listening
-from cycledistill.verification.compare import check_same
-from cycledistill.verification.oracles import ByHand
-from cycledistill.verification.plain import find_place
-from cycledistill.verification.subject import Subject
+from cycledistill.verification.oracle.calls import BlockCall, hooks, listening
+from cycledistill.verification.oracle.compare import check_same
+from cycledistill.verification.oracle.cycles import ByHand
+from cycledistill.verification.oracle.plain import find_place
+from cycledistill.verification.oracle.subject import Subject
 from cycledistill.verification.table import Failed, NotChecked, Proof
 
 
@@ -32,7 +32,9 @@ class FramesDropped:
             raise NotChecked("the layout is the user's own two functions, which a loop by hand does not know")
         self.prefix = count_prefix(subject, self.blocks)
         if self.prefix:
-            raise NotChecked(f"the tokens begin with {self.prefix} that are no frames; what a recovery does to them is open")
+            raise NotChecked(
+                f"the tokens begin with {self.prefix} that are no frames; what a recovery does to them is open"
+            )
         self.last = self.blocks[self.handle.end]
         after = self.handle.recover_after
         self.back = model.get_submodule(after) if after is not None else None
@@ -98,11 +100,13 @@ class FramesDropped:
         if self.recovery is not None:
             return _attended(self.recovery, kept)
         interpolate = _linear if self.handle.recover == "linear" else _nearest
-        return torch.stack([interpolate(clip, numbers.tolist(), self.frames) for clip, numbers in zip(kept, index, strict=True)])
+        return torch.stack(
+            [interpolate(clip, numbers.tolist(), self.frames) for clip, numbers in zip(kept, index, strict=True)]
+        )
 
 
 def check_frames(subject: Subject) -> Proof:
-    """The axis that is dropped from holds as many tokens as the clip has frames, a prefix beside, and it stays whole."""
+    """The axis that is dropped from holds as many tokens as the clip has frames; a prefix beside them stays whole."""
     handle = subject.handle("hourglass")
     blocks, number = find_place(subject.model, handle.stack.path).blocks, handle.layers[0]
     layout = vars(blocks[number])[HOURGLASS_STATE].layout
@@ -130,8 +134,8 @@ def check_frames(subject: Subject) -> Proof:
     index = handle.index[0] if isinstance(handle.index, tuple) else handle.index
     if kept.shape[1] != prefix + index.shape[1] or int(index.max()) >= frames:
         raise Failed(
-            f"{kept.shape[1]} tokens enter block {number}, where {index.shape[1]} frames are kept{in_words}: what is no "
-            "frame is counted as one, and may be dropped"
+            f"{kept.shape[1]} tokens enter block {number}, where {index.shape[1]} frames are kept{in_words}: what is "
+            "no frame is counted as one, and may be dropped"
         )
     _check_content(subject, kept, whole, index, prefix)
     return Proof(detail=f"{index.shape[1]} of {frames} frames kept" + (f", {prefix} tokens in front" if prefix else ""))

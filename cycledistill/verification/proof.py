@@ -18,10 +18,10 @@ from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import compiled_from, is_compiled
 from cycledistill.stack.probe import guess_inputs
 from cycledistill.verification.claims import check_model
-from cycledistill.verification.copies import shared_copy, without_hooks
-from cycledistill.verification.plain import plain
-from cycledistill.verification.state import as_it_was, seed
-from cycledistill.verification.subject import Subject, calm, unsettle
+from cycledistill.verification.oracle.copies import shared_copy, without_hooks
+from cycledistill.verification.oracle.plain import plain
+from cycledistill.verification.oracle.state import as_it_was, seed
+from cycledistill.verification.oracle.subject import Subject, calm, unsettle
 from cycledistill.verification.table import FAILED, NOT_CHECKED, NotChecked, Row, Verification
 
 
@@ -30,9 +30,9 @@ def verify(model: nn.Module, inputs: Inputs | None = None) -> Verification:
 
     Each claim is held against something that is none of the library's own cycles: the plain model, which is the same
     object with its modules' own classes; the plain model with its blocks listed N times; a loop by hand; the attention
-    that is seen as it is computed. Adapters, hooks, checkpointing and quantised layers take part as they are. Dropout is
-    switched off meanwhile, and weights that are all equal (a LoRA's zeros) are moved a little, for they would hide what
-    they multiply; the model is left as it was, to the bit. Its own hooks fire, as in any forward.
+    that is seen as it is computed. Adapters, hooks, checkpointing and quantised layers take part as they are.
+    Dropout is off meanwhile, and weights that are all equal (a LoRA's zeros) are moved a little, for they would hide
+    what they multiply; the model is left as it was, to the bit. Its own hooks fire, as in any forward.
 
     Args:
         model: A wrapped model, one with wrapped models inside, or a plain one, of which a copy is wrapped by
@@ -123,9 +123,7 @@ def _call(model: nn.Module, inputs: Inputs | None) -> Call:
 
 def _subjects(model: nn.Module, call: Call, given: nn.Module | None) -> Iterator[tuple[str, Subject]]:
     """The wrapped modules in a model, each with what it is called with when the model runs."""
-    wrapped = {
-        module: path for path, module in model.named_modules() if any(handle_of(module, kind) for kind in KINDS)
-    }
+    wrapped = {module: path for path, module in model.named_modules() if any(handle_of(module, kind) for kind in KINDS)}
     calls: dict[nn.Module, Call] = {model: call}
 
     def note(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -161,8 +159,8 @@ def _orphans(model: nn.Module) -> Iterator[Row]:
             "plug-ins have their handle",
             "the model's own attributes",
             FAILED,
-            f"{lost[0] or 'the model'} was taken out of a wrapped model, and no handle rules it here: it trains one cycle "
-            "alone. Unwrap this model and wrap it again",
+            f"{lost[0] or 'the model'} was taken out of a wrapped model, and no handle rules it here: it trains one "
+            "cycle alone. Unwrap this model and wrap it again",
         )
     elif not any(found for kind in handles.values() for found in kind):
         yield Row("plug-ins have their handle", "the model's own attributes", NOT_CHECKED, "no plug-in is here")

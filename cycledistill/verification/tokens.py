@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cycledistill.verification.attention import AttentionSeen
-from cycledistill.verification.calls import hooks
-from cycledistill.verification.compare import check_same
-from cycledistill.verification.oracles import ByHand
-from cycledistill.verification.plain import find_place
-from cycledistill.verification.subject import Subject
+from cycledistill.verification.oracle.attention import AttentionSeen
+from cycledistill.verification.oracle.calls import hooks
+from cycledistill.verification.oracle.compare import check_same
+from cycledistill.verification.oracle.cycles import ByHand
+from cycledistill.verification.oracle.plain import find_place
+from cycledistill.verification.oracle.subject import Subject
 from cycledistill.verification.table import Failed, NotChecked, Proof
 
 _TIE = 1e-5
@@ -88,8 +88,8 @@ class TokensDropped:
             return output
         if len(self.seen.weights) != 1:
             raise NotChecked(
-                f"{len(self.seen.weights)} attentions over {output.shape[1]} tokens were seen in a block that drops some: "
-                "what it computes is neither scaled_dot_product_attention nor one softmax"
+                f"{len(self.seen.weights)} attentions over {output.shape[1]} tokens were seen in a block that drops "
+                "some: what it computes is neither scaled_dot_product_attention nor one softmax"
             )
         scores = self.seen.weights[0][:, :, self.scoring].mean(1).sum(1)[:, self.first :]
         ordered = scores.sort(dim=1, descending=True, stable=True)
@@ -107,7 +107,9 @@ class TokensDropped:
         assert self.index is not None
         table = value[0] if value.ndim == 3 and len(value) == 1 else value
         if table.ndim != 2 or "mask" in name or "bias" in name:
-            raise NotChecked(f"blocks take {name!r}, {tuple(value.shape)}, whose part for the kept tokens is not known here")
+            raise NotChecked(
+                f"blocks take {name!r}, {tuple(value.shape)}, whose part for the kept tokens is not known here"
+            )
         first = torch.arange(self.first, device=value.device).expand(len(self.index), -1)
         rows = self.index if len(table) == self.total - self.first else torch.cat((first, self.index + self.first), 1)
         found = torch.stack([table[each] for each in rows])
@@ -132,8 +134,8 @@ def check_choice(subject: Subject, drops: TokensDropped) -> Proof:
             raise NotChecked("two tokens at the edge have one score but for rounding: give other inputs")
         lost = [len(set(b.tolist()) - set(a.tolist())) for a, b in zip(got, want, strict=True)]
         raise Failed(
-            f"{int(others.sum())} of {len(got)} samples keep other tokens than their attention says, up to {max(lost)} of "
-            f"{got.shape[1]}. What stands around attn.qkv, or in its place, is not seen by the scores"
+            f"{int(others.sum())} of {len(got)} samples keep other tokens than their attention says, up to {max(lost)} "
+            f"of {got.shape[1]}. What stands around attn.qkv, or in its place, is not seen by the scores"
         )
     return Proof(detail=f"{got.shape[1]} of {drops.total - drops.first} tokens kept, in each of {len(got)} samples")
 
@@ -146,4 +148,3 @@ def check_pruned(subject: Subject, drops: TokensDropped) -> Proof:
 
 def _by_hand(subject: Subject, drops: TokensDropped) -> Any:
     return ByHand(subject, find_place(subject.model, subject.handle("pruning").stack.path), drops).record([])
-

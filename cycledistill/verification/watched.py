@@ -17,10 +17,10 @@ from cycledistill.errors import StackError
 from cycledistill.hourglass.wrap import wrap_hourglass
 from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.prune.wrap import wrap_pruning
-from cycledistill.verification.calls import hooks
-from cycledistill.verification.copies import hooks_of, shared_copy
-from cycledistill.verification.plain import find_place
-from cycledistill.verification.subject import Subject
+from cycledistill.verification.oracle.calls import hooks
+from cycledistill.verification.oracle.copies import hooks_of, shared_copy
+from cycledistill.verification.oracle.plain import find_place
+from cycledistill.verification.oracle.subject import Subject
 from cycledistill.verification.table import Failed, NotChecked, Proof
 
 _DEEP = 5
@@ -46,7 +46,9 @@ def check_counts(subject: Subject) -> Proof:
         raise Failed(f"a hook on {names[meta[0]]} sees tensors without data")
     if wrong:
         name, number, right = wrong[0]
-        raise Failed(f"a hook on {name} fires {number} times, not {right}; {len(wrong)} of {len(expected)} modules differ")
+        raise Failed(
+            f"a hook on {name} fires {number} times, not {right}; {len(wrong)} of {len(expected)} modules differ"
+        )
     return Proof(detail=f"{len(expected)} modules, {cyclic.cycles} cycles")
 
 

@@ -35,7 +35,9 @@ def gradients_of(outputs: Iterable[Any], weights: dict[str, nn.Parameter]) -> Gr
     found = [number for number in map(number_of, outputs) if number is not None]
     if not found:
         return dict.fromkeys(weights)
-    values = torch.autograd.grad(torch.stack([each.double() for each in found]).sum(), list(weights.values()), allow_unused=True)
+    values = torch.autograd.grad(
+        torch.stack([each.double() for each in found]).sum(), list(weights.values()), allow_unused=True
+    )
     return dict(zip(weights, values, strict=True))
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from cycledistill.plugin.handle import KINDS, handle_of
-from cycledistill.verification.plain import plain
+from cycledistill.verification.oracle.plain import plain
 from cycledistill.verification.table import NotChecked
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -1,4 +1,4 @@
-"""The plain model: the same object with every module's own class, so that whatever stands around it stands there too."""
+"""The plain model: the same object with every module's own class, so whatever stands around it stands there too."""
 
 from __future__ import annotations
 

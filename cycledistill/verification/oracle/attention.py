@@ -14,7 +14,7 @@ _SOFTMAX = (torch.softmax, Tensor.softmax, functional.softmax)
 
 
 class AttentionSeen(TorchFunctionMode):
-    """Notes the attention weights (B, H, N, N) that are computed while ``tokens`` is N, from what PyTorch is called with."""
+    """Notes the attention weights (B, H, N, N) that are computed while ``tokens`` is N, from calls of PyTorch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,11 +27,12 @@ class AttentionSeen(TorchFunctionMode):
         """Call what is called, and read weights from it."""
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
+        found: Tensor | None = None
         if self.tokens is not None:
             if func is functional.scaled_dot_product_attention:
                 found = _weights(*args, **kwargs)
-            else:
-                found = output.detach().cpu().double() if func in _SOFTMAX else None
+            elif func in _SOFTMAX:
+                found = output.detach().cpu().double()
             if found is not None and found.ndim == 4 and found.shape[-2:] == (self.tokens, self.tokens):
                 self.weights.append(found)
         return output

@@ -12,11 +12,10 @@ from torch import nn
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import handle_of
-from cycledistill.verification.compare import is_same
-from cycledistill.verification.plain import plain
-from cycledistill.verification.state import same_buffers, seed
+from cycledistill.verification.oracle.compare import is_same
+from cycledistill.verification.oracle.plain import plain
+from cycledistill.verification.oracle.state import same_buffers, seed
 from cycledistill.verification.table import Failed
-
 
 Then = Callable[[Any], Any]
 
@@ -41,7 +40,7 @@ class Subject:
         """The handle of this kind of plug-in, or ``None``."""
         return handle_of(self.model, kind)
 
-    def ask(self, train: bool = False, then: Then | None = None, model: nn.Module | None = None) -> Any:
+    def ask(self, train: bool = False, then: Then | None = None, model: Callable[..., Any] | None = None) -> Any:
         """What the wrapped model returns; with ``then``, what this makes of it, where gradients are recorded.
 
         Raises:
@@ -59,7 +58,7 @@ class Subject:
         with plain(self.model), without_checkpointing(self.model):
             return self.run(train, then)
 
-    def run(self, train: bool = False, then: Then | None = None, model: nn.Module | None = None) -> Any:
+    def run(self, train: bool = False, then: Then | None = None, model: Callable[..., Any] | None = None) -> Any:
         """One forward, as the model now is, of the same random numbers each time; its buffers stay."""
         for module, mode in self.modes.items():
             module.training = mode and train

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -102,7 +103,7 @@ def links_of(calls: Sequence[BlockCall], blocks: Sequence[nn.Module]) -> list[Li
             for i, made in enumerate(before.made)
             if isinstance(leaf, Tensor) and leaf is made
         ]
-        for before, here in zip(calls, calls[1:], strict=False)
+        for before, here in pairwise(calls)
     ]
     if not all(found):
         raise NotChecked("something between two blocks makes a new tensor, so no loop by hand can run them on")

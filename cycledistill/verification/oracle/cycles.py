@@ -1,9 +1,9 @@
 """Two ways to know what N cycles must give, neither of which uses the library's cycles.
 
-`Listed` is the plain model whose own container holds its blocks N times: the model's own forward runs them all. Some models cannot
-be asked so, because they count their blocks, or read those of certain numbers: then listing idle blocks before or
-after the real ones changes what they return. `ByHand` runs the blocks of one forward again in a loop of a few lines,
-and then the model once more, in which each block is made to return what it did in the last round.
+`Listed` is the plain model whose own container holds its blocks N times: the model's own forward runs them all. Some
+models cannot be asked so, because they count their blocks, or read those of certain numbers: then listing idle blocks
+before or after the real ones changes what they return. `ByHand` runs the blocks of one forward again in a loop of a few
+lines, and then the model once more, in which each block is made to return what it did in the last round.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from torch import nn
 
 from cycledistill.plugin.torch_private import children_of, tree_flatten, tree_unflatten
-from cycledistill.verification.calls import BlockCall, Links, answering, links_of, listening, state_into
-from cycledistill.verification.compare import is_same
-from cycledistill.verification.plain import Place, find_place, plain
-from cycledistill.verification.subject import Subject, Then, without_checkpointing
+from cycledistill.verification.oracle.calls import BlockCall, Links, answering, links_of, listening, state_into
+from cycledistill.verification.oracle.compare import is_same
+from cycledistill.verification.oracle.plain import Place, find_place, plain
+from cycledistill.verification.oracle.subject import Subject, Then, without_checkpointing
 from cycledistill.verification.table import NotChecked
 
 
@@ -37,9 +37,9 @@ class Oracle(Protocol):
 class Drops(Protocol):
     """What else is done to the plain model by hand: tokens or frames dropped in the first round.
 
-    Hooks of ``inner`` act on what a block returns, before it counts as its result; those of ``outer`` on what a block is
-    given, before it counts as its arguments, and on results afterwards. ``again``: in the model's last run, where the
-    blocks of the stack answer.
+    Hooks of ``inner`` act on what a block returns, before it counts as its result; those of ``outer`` on what it is
+    given, before that counts as its arguments, and on results afterwards. ``again``: in the model's last run, where
+    the blocks of the stack answer.
     """
 
     def inner(self, again: bool) -> AbstractContextManager[None]:
