@@ -20,10 +20,11 @@ _FUSED = 10.0
 def check_compiled(subject: Subject, compiled: nn.Module | None) -> Proof:
     """Eval at exit 2 and a training forward, compiled, are the eager ones.
 
-    Where the user gave no compiled model, the graphs are made and run as they are (backend ``"eager"``), which takes
+    Where the user gave no compiled model, the graphs are made and run as they are, which takes
     seconds and no C++ compiler: what a model's own code could break is the making of the graph.
     """
-    model: Any = compiled if compiled is not None else torch.compile(subject.model, backend="eager")
+    graphs = Graphs()
+    model: Any = compiled if compiled is not None else torch.compile(subject.model, backend=graphs)
     cyclic = subject.handle("cyclic")
     try:
         with subject.at_exit(2) if cyclic is not None else nullcontext():
@@ -35,7 +36,21 @@ def check_compiled(subject: Subject, compiled: nn.Module | None) -> Proof:
         if failure.difference is None and not _compiles(subject):
             raise NotChecked("the plain model does not compile either", optional=True) from None
         raise
+    if compiled is None and not graphs.made:
+        raise NotChecked("the compiler made no graph: it stops where one process compiles many models", optional=True)
     return Proof(worst)
+
+
+class Graphs:
+    """A backend of ``torch.compile`` that runs graphs as they are, and counts them."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        """The graph's own Python code."""
+        self.made += 1
+        return graph.forward
 
 
 def _compiles(subject: Subject) -> bool:

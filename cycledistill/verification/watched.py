@@ -119,7 +119,9 @@ def _noting(fired: list[str], name: str) -> Callable[..., None]:
 def _expected(subject: Subject, path: str, cycles: int) -> dict[nn.Module, int]:
     """How often a hook on each module must fire; modules that run several times in the plain model are left out."""
     blocks = find_place(subject.model, path).blocks
-    inside = {module for block in blocks for module in block.modules()}
+    pruning = subject.handle("pruning")
+    scored = find_place(subject.model, pruning.stack.path).blocks if pruning is not None else ()
+    inside = {module for block in (*blocks, *scored) for module in block.modules()}  # scores may call a norm of queries
     around = {module for module in subject.model.modules() if any(each is blocks[0] for each in module.modules())}
     order: list[nn.Module] = []
     others = [
