@@ -134,7 +134,7 @@ def _subjects(model: nn.Module, call: Call, given: nn.Module | None) -> Iterator
     try:
         if inside:
             seed()
-            with torch.no_grad():
+            with plain(model), torch.no_grad():  # plainly: whether the wrapped ones run is among the claims
                 model.eval()(*call[0], **call[1])
     finally:
         for handle in handles:

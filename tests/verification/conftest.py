@@ -1,4 +1,4 @@
-"""``verify`` without the compiler, which takes most of its time, for the tests that are not about it."""
+"""``verify`` without what takes most of its time, for the tests that are not about that."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from torch import nn
 
 from cycledistill import Verification
-from tests.verification.results import verified_eagerly
+from tests.verification.results import verified
 
 
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Verification]:
     def run(model: nn.Module, inputs: Any = None) -> Verification:
-        return verified_eagerly(monkeypatch, model, inputs)
+        return verified(monkeypatch, model, inputs)
 
     return run

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from cycledistill import Verification, verify
-from cycledistill.verification import claims
+from cycledistill.verification import claims, watched
 from cycledistill.verification.table import NotChecked, Row
 
 
@@ -22,12 +22,13 @@ def failed(result: Verification) -> set[str]:
     return {each.claim for each in result.failed}
 
 
-def verified_eagerly(monkeypatch: pytest.MonkeyPatch, model: nn.Module, inputs: Any = None) -> Verification:
-    """Without the compiler, which takes most of the time."""
+def verified(monkeypatch: pytest.MonkeyPatch, model: nn.Module, inputs: Any = None) -> Verification:
+    """Without the compiler, and without wrapping a copy again: both take long, and have tests of their own."""
 
     def leave(*_: Any) -> Any:
         raise NotChecked("not in this test", optional=True)
 
     with monkeypatch.context() as patch:
         patch.setattr(claims, "check_compiled", leave)
+        patch.setattr(watched, "check_trials", leave)
         return verify(model, inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -141,8 +142,11 @@ def test_what_is_no_candidate_is_refused() -> None:
         verify(3)  # type: ignore[arg-type]
     with pytest.raises(StackError, match=r"is on the meta device, without weights: build it on a device"):
         verify(toys.ToyViT().to("meta"), tokens())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        scripted = torch.jit.script(toys.ScriptableViT())
     with pytest.raises(StackError, match=r"is scripted or traced: verify the Python model behind it"):
-        verify(torch.jit.script(toys.ScriptableViT()), tokens())
+        verify(scripted, tokens())
     with pytest.raises(StackError, match=r"this is a DataParallel: verify the model inside, verify\(model.module\)"):
         verify(nn.DataParallel(toys.ToyViT()), tokens())
     with pytest.raises(ValueError, match=r"no inputs were given, and ToyViT declares no size that runs; tried: none"):

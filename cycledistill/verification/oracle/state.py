@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cycledistill.plugin.torch_private import versions
-
 _DEPTH = 4  # handle -> recorder -> recording -> what it holds
 
 
@@ -26,7 +24,7 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
     classes = [(module, type(module)) for module in modules]
     objects = [(each, dict(vars(each))) for each in [*modules, *_own_objects(modules)]]
     containers = [(value, _content(value)) for _, held in objects for value in held.values() if _is_filled(value)]
-    tensors = [(each, each.detach().clone(), versions([each]), each.grad) for each in _tensors(model)]
+    tensors = [(each, each.detach().clone(), each.grad) for each in _tensors(model)]
     try:
         with same_randomness():
             yield
@@ -38,8 +36,8 @@ def as_it_was(model: nn.Module) -> Iterator[None]:
             vars(each).update(held)
         for value, content in containers:
             _refill(value, content)
-        for tensor, before, version, gradient in tensors:
-            if versions([tensor]) != version:
+        for tensor, before, gradient in tensors:
+            if not torch.equal(tensor.detach(), before):  # versions do not tell: what moved them went past the counter
                 tensor.data.copy_(before)
             if tensor.grad is not gradient:
                 tensor.grad = gradient
