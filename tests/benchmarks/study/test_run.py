@@ -328,7 +328,7 @@ def test_pictures_without_their_files(tmp_path: Path) -> None:
         open_task(settings, None, CPU)
     with pytest.raises(StudyError, match=r"cifar10 holds no train\.parquet"):
         open_task(settings, tmp_path, CPU)
-    with pytest.raises(StudyError, match="one of mazes, curves, pictures, figures"):
+    with pytest.raises(StudyError, match="one of mazes, curves, pictures, figures, persons"):
         open_task({"kind": "sounds"}, None, CPU)
     with pytest.raises(StudyError, match="task of kind pictures: .*'colour'"):
         open_task({**settings, "colour": True}, None, CPU)
