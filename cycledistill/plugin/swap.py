@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from cycledistill.plugin.torch_private import hook_tables
+
 _Module = TypeVar("_Module", bound=nn.Module)
 
 _classes: dict[tuple[type, tuple[type[Swapped], ...]], type] = {}
@@ -66,9 +68,14 @@ def unswap(module: nn.Module, plugin: type[Swapped]) -> None:
 
 
 def bare(model: _Module) -> _Module:
-    """Give every module inside ``model`` its own class, without any plug-in; meant for copies."""
+    """Give every module inside ``model`` its own class, without plug-ins and hooks; for copies that are tried out.
+
+    A copy's hooks are the original's functions: run on tensors without data, they would act on what is outside of it.
+    """
     for module in model.modules():
         module.__class__ = recipe_of(module)[0]
+        for hooks in hook_tables(module):
+            hooks.clear()
     return model
 
 

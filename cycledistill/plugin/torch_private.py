@@ -108,6 +108,14 @@ def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
     return module._modules
 
 
+def hook_tables(module: nn.Module) -> list[dict[Any, Any]]:
+    """Every table of hooks of a module, of each kind that torch has, to be changed in place.
+
+    Public: none; each kind has a method that adds one, and nothing lists them.
+    """
+    return [value for name, value in vars(module).items() if name.endswith("hooks") and isinstance(value, dict)]
+
+
 def has_global_hooks() -> bool:
     """Whether hooks run around every module's forward.
 

@@ -15,10 +15,10 @@ from torch.nn.utils import parametrize
 from cycledistill.cycle.wrap import wrap_cyclic
 from cycledistill.errors import StackError
 from cycledistill.hourglass.wrap import wrap_hourglass
-from cycledistill.plugin.torch_private import tree_leaves
+from cycledistill.plugin.torch_private import hook_tables, tree_leaves
 from cycledistill.prune.wrap import wrap_pruning
 from cycledistill.verification.oracle.calls import hooks
-from cycledistill.verification.oracle.copies import hooks_of, shared_copy
+from cycledistill.verification.oracle.copies import shared_copy
 from cycledistill.verification.oracle.plain import find_place
 from cycledistill.verification.oracle.subject import Subject
 from cycledistill.verification.table import Failed, NotChecked, Proof
@@ -55,7 +55,7 @@ def check_counts(subject: Subject) -> Proof:
 def check_left_behind(model: nn.Module) -> Proof:
     """No hook of the model, and nothing it holds, was left with a tensor of the meta device."""
     for name, module in model.named_modules():
-        for hook in (hook for table in hooks_of(module) for hook in table.values()):
+        for hook in (hook for table in hook_tables(module) for hook in table.values()):
             if any(leaf.is_meta for leaf in _held(hook, _DEEP)):
                 raise Failed(
                     f"a hook on {name or 'the model'} holds a tensor without data, of the meta device: it ran in a "
@@ -73,7 +73,7 @@ def check_trials(subject: Subject) -> Proof:
         if handle is None:
             continue
         copied = shared_copy(subject.model)
-        for hooks_there in (each for module in copied.modules() for each in hooks_of(module)):
+        for hooks_there in (each for module in copied.modules() for each in hook_tables(module)):
             hooks_there.clear()
         for name, module in copied.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):

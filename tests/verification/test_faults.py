@@ -229,6 +229,19 @@ def test_a_trial_that_runs_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.result == "FAILED" and "wrapping runs the model's hooks" in found.detail
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mended", [True, False])
+def test_the_trials_of_the_library_run_no_hook(monkeypatch: pytest.MonkeyPatch, mended: bool) -> None:
+    if not mended:
+        monkeypatch.setattr("cycledistill.plugin.swap.hook_tables", lambda module: ())
+    monkeypatch.setattr("cycledistill.verification.claims.check_compiled", _leave)
+    for model in (cycled(vit()), wrap_pruning(vit(), (1, 2), 0.6), wrap_hourglass(build(FrameModel), layer=2, keep=5)):
+        inputs = poses() if isinstance(model, FrameModel) else images()
+        found = row(verify(model, inputs), "wrapping runs no hook")
+        can_be_tried = not isinstance(model, FrameModel)  # it declares no size
+        assert (found.result == "FAILED") is (can_be_tried and not mended), found
+
+
 def test_verify_shows_the_users_hooks_real_tensors_alone(check: Check) -> None:
     model, seen = vit(), []
     model.blocks[0].register_forward_hook(lambda module, args, output: seen.append(output))

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from cycledistill.plugin.handle import KINDS, handle_of
+from cycledistill.plugin.torch_private import hook_tables
 from cycledistill.verification.oracle.plain import plain
 from cycledistill.verification.table import NotChecked
 
@@ -39,7 +40,7 @@ def shared_copy(model: Model) -> Model:
 @contextmanager
 def without_hooks(model: nn.Module) -> Iterator[None]:
     """Inside the context no hook is on any module of ``model``."""
-    held = [(hooks, dict(hooks)) for module in model.modules() for hooks in hooks_of(module)]
+    held = [(hooks, dict(hooks)) for module in model.modules() for hooks in hook_tables(module)]
     for hooks, _ in held:
         hooks.clear()
     try:
@@ -48,8 +49,3 @@ def without_hooks(model: nn.Module) -> Iterator[None]:
         for hooks, own in held:
             hooks.clear()
             hooks.update(own)
-
-
-def hooks_of(module: nn.Module) -> list[dict[Any, Any]]:
-    """Every table of hooks of a module, of each kind that torch has."""
-    return [value for name, value in vars(module).items() if name.endswith("hooks") and isinstance(value, dict)]
