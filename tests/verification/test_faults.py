@@ -242,6 +242,7 @@ def test_the_trials_of_the_library_run_no_hook(monkeypatch: pytest.MonkeyPatch, 
         assert (found.result == "FAILED") is (can_be_tried and not mended), found
 
 
+@pytest.mark.slow
 def test_verify_shows_the_users_hooks_real_tensors_alone(check: Check) -> None:
     model, seen = vit(), []
     model.blocks[0].register_forward_hook(lambda module, args, output: seen.append(output))
@@ -274,6 +275,7 @@ class Adapter(nn.Module):
         return self.base_layer(x) + 20 * self.up(self.down(x))
 
 
+@pytest.mark.slow
 def test_an_adapter_around_qkv(check: Check) -> None:
     model: Any = wrap_pruning(vit(), (1, 2), 0.6)
     for block in model.blocks:
@@ -281,6 +283,7 @@ def test_an_adapter_around_qkv(check: Check) -> None:
     _finds_other_tokens_or_a_refusal(check(model, images()))
 
 
+@pytest.mark.slow
 def test_lora_on_qkv(check: Check) -> None:
     peft = pytest.importorskip("peft")
     model = wrap_pruning(vit(), (1, 2), 0.6)
@@ -310,6 +313,7 @@ def test_scores_without_what_stands_around_qkv(check: Check, monkeypatch: pytest
     assert "3 of 3 samples keep other tokens than their attention says" in str(result)
 
 
+@pytest.mark.slow
 def test_a_copy_in_place_of_the_mlp(check: Check) -> None:
     peft = pytest.importorskip("peft")
     model = wrap_pruning(vit(), (1, 2), 0.6)

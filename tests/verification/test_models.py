@@ -69,6 +69,7 @@ def test_dropout_is_off_meanwhile(check: Check) -> None:
     assert check(cycled(toys.ToyViT(drop=0.3)), tokens()).ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0.6, 1.0])
 def test_pruned_models(check: Check, keep: float) -> None:
     result = check(wrap_pruning(vit(), (1, 2), keep), images())
@@ -113,6 +114,7 @@ def test_the_compiled_model_agrees(given: str) -> None:
     assert result.ok and row(result, "compiled").result == "ok", result
 
 
+@pytest.mark.slow
 def test_the_model_is_left_as_it_was(check: Check) -> None:
     model: Any = wrap_cyclic(wrap_pruning(vit(), (1, 2), 0.6), 3)
     model.train()
