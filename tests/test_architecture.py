@@ -44,7 +44,7 @@ LIBRARY_ARROWS = more(
         {"stack"},
         {"cycle", "prune", "insight", "inputs"},
         {"hourglass", "cost", "exporter"},
-        {"adaptive"},
+        {"adaptive", "verification"},
         {"__init__", "__main__", "commands"},
         {"recipes"},
     ),

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+
 _Module = TypeVar("_Module", bound=nn.Module)
 
 _classes: dict[tuple[type, tuple[type[Swapped], ...]], type] = {}
@@ -66,7 +67,7 @@ def unswap(module: nn.Module, plugin: type[Swapped]) -> None:
 
 
 def bare(model: _Module) -> _Module:
-    """Give every module inside ``model`` its own class, without any plug-in; meant for copies."""
+    """Give every module inside ``model`` its own class, without plug-ins; for copies that are tried out."""
     for module in model.modules():
         module.__class__ = recipe_of(module)[0]
     return model

@@ -149,6 +149,14 @@ def without_global_hooks() -> Iterator[None]:
             table.update(hooks | added)
 
 
+def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
+    """The children of a module, by name, to be changed in place.
+
+    Public: ``named_children``, which lists a child once that stands there twice; ``add_module`` adds at the end alone.
+    """
+    return module._modules
+
+
 def has_global_hooks() -> bool:
     """Whether hooks run around every module's forward.
 

@@ -82,8 +82,16 @@ for each in words:
 print(json.dumps(shown))
 """
     shown = json.loads(python(code))
-    assert shown.keys() >= {"", "train", "report", "stacks", "insight", *(f"train {name}" for name in TRAINING)}
-    for words in ("report", "stacks", "insight", "train"):
+    assert shown.keys() >= {
+        "",
+        "train",
+        "report",
+        "stacks",
+        "insight",
+        "verify",
+        *(f"train {name}" for name in TRAINING),
+    }
+    for words in ("report", "stacks", "insight", "verify", "train"):
         assert f" {words} " in shown[""]
     for name in TRAINING:
         assert f" {name} " in shown["train"]
@@ -115,8 +123,8 @@ print(json.dumps(said))
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["train", "cocoa"], "unknown command 'cocoa'; did you mean 'coco'?"),
-        (["xyz"], "unknown command 'xyz'; known: insight, report, stacks, train"),
-        ([], "a command is expected: insight, report, stacks, train"),
+        (["xyz"], "unknown command 'xyz'; known: insight, report, stacks, train, verify"),
+        ([], "a command is expected: insight, report, stacks, train, verify"),
         (["train"], "a command is expected: coco, human36m, imagenet"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["train", "coco", "--epochs", "many"], "invalid int value: 'many'"),
