@@ -140,7 +140,8 @@ def record_attention(block: nn.Module, state: HourglassState) -> None:
                 "that, or call unwrap_hourglass(model)"
             )
         known = vars(qkv).get(HOURGLASS_STATE)
-        if not isinstance(known, QkvState) or known.handle is not state.handle or known.attention is not attention:
+        own = isinstance(known, QkvState) and known.handle is state.handle and known.attention is attention
+        if not own or not isinstance(qkv, QkvRecorder):
             refuse_compiled(f"{state.path}.{path}.qkv")
             act_in(qkv, QkvRecorder, HOURGLASS_STATE, QkvState(state.handle, attention))
 
@@ -196,10 +197,14 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def find_acting(model: nn.Module, state: HourglassState) -> None:
-    """Act in the modules that another tool put in place since, around those that were there or instead of them."""
+    """Act in the modules that another tool put in place since, around those that were there or as copies of them."""
     for each in state.acting:
         module = submodule(model, each.path)
-        if module is not None and not acts_in(module, HOURGLASS_STATE, each):
+        if module is None or acts_in(module, HourglassBlock, HOURGLASS_STATE, each):
+            continue
+        stood = (vars(inner).get(HOURGLASS_STATE) for inner in module.modules())
+        # Another module altogether is an edit, which is refused where frames are missed.
+        if any(isinstance(known, HourglassState) and known.path == each.path for known in stood):
             refuse_compiled(each.path)
             act_in(module, HourglassBlock, HOURGLASS_STATE, each)
 

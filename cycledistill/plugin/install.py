@@ -184,6 +184,9 @@ def remove(model: nn.Module, plugin: Plugin) -> Any:
             )
     for _, module in swapped:
         take_off(module, plugin.classes, plugin.key)
+    for module in model.modules():
+        if not plugin.is_on(module):
+            vars(module).pop(plugin.key, None)  # of one that another tool put another around
     if handle is not None:
         delattr(model, plugin.kind)
     return handle

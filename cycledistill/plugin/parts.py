@@ -24,13 +24,15 @@ def submodule(module: nn.Module, path: str) -> nn.Module | None:
         return None
 
 
-def acts_in(module: nn.Module, key: str, state: Any) -> bool:
+def acts_in(module: nn.Module, behaviour: type[Swapped], key: str, state: Any) -> bool:
     """Whether a plug-in acts in this very module, by this state."""
-    return vars(module).get(key) is state
+    return vars(module).get(key) is state and isinstance(module, behaviour)
 
 
 def act_in(module: nn.Module, behaviour: type[Swapped], key: str, state: Any) -> None:
     """Let a plug-in act in ``module``, and no longer in what it holds, the module that stood there before, say.
+
+    That one keeps the state, so that it is known if the other tool puts it back.
 
     Raises:
         StackError: Python cannot change the class of ``module``.
@@ -38,6 +40,8 @@ def act_in(module: nn.Module, behaviour: type[Swapped], key: str, state: Any) ->
     for inner in module.modules():
         if inner is not module and isinstance(inner, behaviour):
             take_off(inner, (behaviour,), key)
+            if not isinstance(inner, behaviour):
+                vars(inner)[key] = state
     if not isinstance(module, behaviour):
         try:
             swap(module, behaviour)

@@ -119,7 +119,9 @@ PARTS: dict[str, type[Swapped]] = dict(zip(PART_PATHS, (PrunedQkv, PrunedNorm, P
 def are_known(block: Any, state: PruneState) -> bool:
     """Whether nothing was put around a part of the block, or in its place, since it was looked at."""
     parts = parts_of(block, state)
-    return block.attn is state.attention and all(acts_in(part, PRUNE_STATE, state) for part in parts)
+    return block.attn is state.attention and all(
+        acts_in(part, behaviour, PRUNE_STATE, state) for part, behaviour in zip(parts, PARTS.values(), strict=True)
+    )
 
 
 def parts_of(block: nn.Module, state: PruneState) -> list[nn.Module]:
