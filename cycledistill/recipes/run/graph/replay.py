@@ -19,7 +19,7 @@ from cycledistill.recipes.run.graph.capture import Capture
 from cycledistill.recipes.run.graph.optimizer import make_capturable
 from cycledistill.recipes.run.graph.watch import watched
 from cycledistill.recipes.run.step import EagerStep, Inputs, Terms
-from cycledistill.recipes.weights.files import first_line
+from cycledistill.recipes.reading.guard import first_line
 
 _logger = logging.getLogger(__name__)
 
