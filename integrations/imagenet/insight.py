@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cycledistill.insight.report import Subject
 from cycledistill.recipes.errors import DataError
+from cycledistill.recipes.reading.guard import PICTURE, reading
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
 from .trained import load_trained, stored_recipe
@@ -33,13 +34,11 @@ def open_checkpoint(path: Path) -> Subject | None:
     mean, std = torch.tensor(augment.mean), torch.tensor(augment.std)
 
     def prepare(file: Path) -> tuple[Tensor, Tensor]:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
-        try:
-            with Image.open(file) as image:
-                inputs = transform(image.convert("RGB"))[None]
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError(f"{file} cannot be read as an image: {error}") from error
+        with reading(file, PICTURE, DataError), Image.open(file) as image:
+            picture = image.convert("RGB")
+        inputs = transform(picture)[None]
         return inputs, (inputs[0].permute(1, 2, 0) * std + mean).clamp(0, 1)
 
     prefix = int(getattr(model, "num_prefix_tokens", 0))

@@ -272,7 +272,7 @@ def test_broken_training_annotations(
     for part in ["data.train_annotations", *parts]:
         assert part in message
     file.write_text("{")
-    assert "not JSON" in fails(capsys, command(root))
+    assert "cannot be read as JSON" in fails(capsys, command(root))
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(

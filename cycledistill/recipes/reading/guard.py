@@ -6,7 +6,7 @@ whole. So a guard takes any ``Exception``, and what stands inside is the call of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,22 +25,22 @@ class Kind:
 
 
 PICTURE = Kind("not a picture, or a broken one")
-ARCHIVE = Kind("cannot be read from the archive")
+FILE = Kind("cannot be read")
+ARCHIVE = Kind("cannot be read as a zip file, or from it")
 JSON = Kind("cannot be read as JSON")
-YAML = Kind("is not plain YAML (no code, no tags)")
-NPZ = Kind("holds an array that cannot be read")
+NPZ = Kind("cannot be read as an npz file")
 PARQUET = Kind("cannot be read as a Parquet image set")
-SAFETENSORS = Kind("is broken or truncated, or no safetensors file")
-RECIPE = Kind("is missing or cut off")
-TORCH = Kind("is truncated, or no PyTorch checkpoint", quoted=False)
+SAFETENSORS = Kind("broken or truncated, or no safetensors file")
+RECIPE = Kind("missing or cut off")
+TORCH = Kind("truncated, or no PyTorch checkpoint", quoted=False)
 
 
 @contextmanager
-def reading(where: object, kind: Kind, error: type[Exception]) -> Iterator[None]:
+def reading(where: object | Callable[[], object], kind: Kind, error: type[Exception]) -> Iterator[None]:
     """Within a ``with`` block, whatever a library raises is ``error``, which says where and what is wrong.
 
     Args:
-        where: The file, and the place in it where there is one.
+        where: The file, and the place in it where there is one; or what says it, called only for an error.
         kind: What kind of file it is.
         error: What is raised instead. One that is raised inside goes through.
 
@@ -55,9 +55,9 @@ def reading(where: object, kind: Kind, error: type[Exception]) -> Iterator[None]
     except error:
         raise
     except Exception as reason:
-        link = " " if kind.broken.startswith(("is ", "cannot ", "holds ")) else ": "
+        named = where() if callable(where) else where
         quoted = f" ({first_line(reason)})" if kind.quoted else ""
-        raise error(f"{where}{link}{kind.broken}{quoted}") from (reason if kind.quoted else None)
+        raise error(f"{named}: {kind.broken}{quoted}") from (reason if kind.quoted else None)
 
 
 def first_line(error: BaseException) -> str:

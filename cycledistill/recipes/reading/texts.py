@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cycledistill.recipes.reading.guard import JSON, YAML, first_line, reading
+from cycledistill.recipes.reading.guard import JSON, first_line, reading
 from cycledistill.recipes.reading.plain import check_plain
 
 
@@ -51,11 +51,14 @@ def parse_yaml(text: str, where: str, error: type[Exception]) -> Any:
     try:
         data = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as reason:
-        raise error(f"{where} {YAML.broken}: {_in_a_line(reason)}") from reason
+        raise error(f"{where} {_NOT_YAML}: {_in_a_line(reason)}") from reason
     except RecursionError as reason:
-        raise error(f"{where} {YAML.broken}: brackets inside brackets, too deep") from reason
+        raise error(f"{where} {_NOT_YAML}: brackets inside brackets, too deep") from reason
     check_plain(data, where, error)
     return data
+
+
+_NOT_YAML = "is not plain YAML (no code, no tags)"
 
 
 class _Loader(yaml.SafeLoader):
