@@ -115,13 +115,13 @@ def os_errors(*kinds: type[Exception]) -> Iterator[None]:
         >>> with os_errors(RuntimeError):
         ...     torch.save(state, "/full/state.pt")
         Traceback (most recent call last):
-        OSError: [Errno 5] PytorchStreamWriter failed writing file data/0: file write failed
+        OSError: [Errno 5] the file cannot be written whole; is the disk full? ... file write failed
     """
     try:
         yield
     except kinds as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise OSError(errno.EIO, said[:300]) from error
+        raise OSError(errno.EIO, f"the file cannot be written whole; is the disk full? {said[:200]}") from error
 
 
 def check_writable(path: str | os.PathLike[str], *, parents: bool = False) -> None:

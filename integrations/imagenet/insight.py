@@ -11,7 +11,7 @@ from torch import Tensor
 from cycledistill.insight.report import Subject
 from cycledistill.recipes.errors import DataError
 from cycledistill.recipes.reading.guard import PICTURE, reading
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe, recorded_scores
 
 from .trained import load_trained, stored_recipe
 from .training.build import image_size
@@ -43,8 +43,7 @@ def open_checkpoint(path: Path) -> Subject | None:
 
     prefix = int(getattr(model, "num_prefix_tokens", 0))
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    exits = (stored.get("metrics") or {}).get("exits") or {}
-    scores = {int(number): float(figures["top1"]) for number, figures in exits.items() if "top1" in figures}
+    scores = recorded_scores(stored, "top1")
     return Subject(
         name=f"{recipe.model.name}, {folder.parent.parent.name}",
         model=model,

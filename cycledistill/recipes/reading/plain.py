@@ -1,4 +1,4 @@
-"""Whether data from a file is plain: what YAML and JSON both can hold, numbers finite, of a size that was written out."""
+"""Whether data from a file is plain: what YAML and JSON both hold, numbers finite, no larger than it was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON and YAML: plain data or an error, whatever a file holds. YAML is read by ``SafeLoader``: a file names no code."""
+"""JSON and YAML: plain data or an error, whatever a file holds. YAML's ``SafeLoader`` runs no code."""
 
 from __future__ import annotations
 

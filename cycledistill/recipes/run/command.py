@@ -149,7 +149,7 @@ class Command:
         logging.basicConfig(level=logging.INFO if primary else logging.ERROR, format="%(name)s: %(message)s")
         try:
             summary = self._summary(args)
-        except (RecipeError, DataError, CheckpointError, NonFiniteLossError, VersionError) as error:
+        except (RecipeError, DataError, CheckpointError, NonFiniteLossError, VersionError, OSError) as error:
             return _stop(2, f"error: {_message(error)}")
         except ModuleNotFoundError as error:
             return _stop(2, f"error: {missing(error, self.package, self.requires)}")

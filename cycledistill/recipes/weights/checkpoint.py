@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from cycledistill.files import atomic_folder
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.reading.guard import RECIPE, reading
+from cycledistill.recipes.reading.plain import is_finite
 from cycledistill.recipes.weights.files import read_torch, write_torch, write_weights
 from cycledistill.recipes.weights.fitting import mismatch
 
@@ -99,7 +99,7 @@ class CheckpointStore:
             return None
         for key in self.best_by:
             found = found.get(key) if isinstance(found, dict) else None
-        return float(found) if isinstance(found, (int, float)) and math.isfinite(found) else None
+        return float(found) if is_finite(found) else None
 
     def _prune(self) -> None:
         kept = {*self.complete()[-self.keep :], self.best()}
@@ -155,7 +155,8 @@ def read_recipe(checkpoint: Path, command: str | None = None) -> dict[str, Any]:
             f"{checkpoint} was trained by `cycledistill train {trained_by}`, and is not for `cycledistill train "
             f"{command}`."
         )
-    for name, kind in (("recipe", dict), ("network", dict), ("metrics", dict), ("classes", list)):
+    objects = ("recipe", "network", "metrics", "versions")
+    for name, kind in (*((each, dict) for each in objects), ("classes", list), ("step", int), ("epoch", int)):
         _check_kind(found, name, kind, file)
     for name in ("exits", "ema_exits"):
         metrics = found.get("metrics", {})
@@ -163,6 +164,18 @@ def read_recipe(checkpoint: Path, command: str | None = None) -> dict[str, Any]:
         for exit in metrics.get(name, {}):
             _check_kind(metrics[name], exit, dict, file)
     return found
+
+
+def recorded_scores(recipe: Mapping[str, Any], name: str) -> dict[int, float]:
+    """What a checkpoint's ``recipe.json`` recorded as ``name`` at each exit; what is no number is left out.
+
+    Example:
+        >>> recorded_scores({"metrics": {"exits": {"1": {"AP": 0.7}, "2": {}}}}, "AP")
+        {1: 0.7}
+    """
+    exits = recipe.get("metrics", {}).get("exits", {})
+    found = {exit: figures.get(name) for exit, figures in exits.items() if exit.isdecimal()}
+    return {int(exit): float(value) for exit, value in found.items() if is_finite(value)}
 
 
 def read_state(file: Path) -> dict[str, Any]:
@@ -193,7 +206,7 @@ def load_weights(model: nn.Module, weights: Weights, source: object, advice: str
 
 def _check_kind(found: Mapping[str, Any], name: str, kind: type[Any], file: Path) -> None:
     if name in found and not isinstance(found[name], kind):
-        expected = "an object" if kind is dict else "a list"
+        expected = {dict: "an object", list: "a list", int: "a whole number"}[kind]
         raise CheckpointError(f"{file} is damaged: {name!r} is {str(found[name])[:300]}; {expected} is expected.")
 
 
