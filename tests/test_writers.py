@@ -1,4 +1,4 @@
-"""One way to write: every file is whole or not there, and a full disk or a folder that takes no file is said in words."""
+"""One way to write: files are whole or not there; a full disk, or a folder that takes no file, is said in words."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
@@ -32,7 +33,7 @@ def check_plain(data: Any, where: str, error: type[Exception]) -> None:
         error: What is raised.
 
     Raises:
-        error: A number that is not finite, a value of another kind (a date, bytes, a set, an object), a mapping or list
+        error: A number that is not finite, a key that is no text, a value of another kind (a date, bytes, a set, an object), a mapping or list
             that contains itself, more than 50 of them inside each other, or more than 100,000 entries.
 
     Example:
@@ -48,13 +49,16 @@ def check_plain(data: Any, where: str, error: type[Exception]) -> None:
         if id(value) in around:
             raise error(f"{where}: {key or 'it'} contains itself: an alias (*name) stands inside what it names")
         if left < 0 or len(around) > _DEEPEST:
+            section = re.split(r"[.[]", key)[0] or "it"
             raise error(
-                f"{where}: {key.partition('.')[0] or 'it'} is too large: at most {MOST_ENTRIES} entries, {_DEEPEST} "
-                "inside each other, are expected; aliases (*name) count as often as they stand there"
+                f"{where}: {section} is too large: at most {MOST_ENTRIES} entries, {_DEEPEST} inside each other, are "
+                "expected; aliases (*name) count as often as they stand there"
             )
         if isinstance(value, (dict, list, tuple)):
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
             for name, inner in pairs:
+                if isinstance(value, dict) and not isinstance(name, str):
+                    raise error(f"{where}: the key {name!r:.80}{key and f' in {key}'} is no text: put it in quotes")
                 place = f"{key}[{name}]" if not isinstance(value, dict) else f"{key}.{name!s:.80}".lstrip(".")
                 waiting.append((place, inner, (*around, id(value))))
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
