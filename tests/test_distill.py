@@ -311,9 +311,9 @@ def test_none_leaves_task_losses_alone() -> None:
 
 def test_handle_holds_the_scheme_in_force_and_takes_another() -> None:
     model = wrap_cyclic(toys.make(), 2)
-    assert model.cyclic.distill == Distill.preset("sdpose")
-    model.cyclic.distill = "exits"
     assert model.cyclic.distill == Distill.preset("exits") and model(toys.batch()[0]).losses == {}
+    model.cyclic.distill = "sdpose"
+    assert model.cyclic.distill == Distill.preset("sdpose") and list(model(toys.batch()[0]).losses) == ["token_all"]
     model.cyclic.distill = dataclasses.replace(Distill.preset("sdpose"), token_weight=0.5)
     assert list(model(toys.batch()[0]).losses) == ["token_all"]
     for bad in ("nonsense", 3):

@@ -48,7 +48,9 @@ def arm_costs(plan: Plan, task: Task) -> dict[str, ArmCost]:
             raise StudyError(f"equal_training goes in a circle: {' -> '.join((*asking, name))}")
         if name not in found:
             arm, report = plan.arms[name], reports[plan.network_of(name)]
-            step = [macs.total for macs in report.training_step]
+            # A teacher answers at all cycles once more, without gradients.
+            taught = report.exits[arm.cycles - 1].total if arm.average else 0
+            step = [macs.total + taught for macs in report.training_step]
             if arm.equal_training is None:
                 steps = round(plan.training.steps * arm.steps)
                 training = sum(step[cycles_at(arm, at, steps, seed=0) - 1] for at in range(steps))

@@ -24,7 +24,7 @@ BASELINES = ("plain", "equal training", "deeper", "narrower", "narrower, equal t
 """What stands beside every arm with cycles: the same steps, the same training compute, as many blocks of their own as
 cycles run, and as many but narrower, of the same number of weights, for the same steps and for the same compute."""
 Schedule = Literal["constant", "late", "early", "growing", "random"]
-Link = Literal["plain", "input", "cut"]
+Link = Literal["plain", "input", "cut", "adapter"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,8 @@ class Arm:
     schedule: Schedule = "constant"
     turn: float = 0.5
     link: Link = "plain"
+    later_weight: Literal["constant", "growing"] = "constant"
+    average: float = 0.0
     start_from: str | None = None
     without: dict[str, str] = field(default_factory=dict)
     says: str = ""
@@ -317,6 +319,10 @@ def _check_arm(plan: Plan, name: str, arm: Arm) -> None:
             f"arms.{name}: cycles count from 1, steps and rate are above 0, and turn and drop_path_until are shares of "
             "the steps, 0 to 1"
         )
+    if not 0 <= arm.average < 1:
+        raise StudyError(f"arms.{name}.average {arm.average}: a decay is at least 0 and below 1")
+    if arm.later_weight == "growing" and (scheme is not None or arm.schedule != "constant"):
+        raise StudyError(f"arms.{name}: later_weight: growing sets the task weights of one number of cycles by itself")
     if arm.equal_training is not None and arm.steps != 1:
         raise StudyError(f"arms.{name}: its steps follow from equal_training: leave out steps")
     for key in ("equal_training", "start_from"):

@@ -1,12 +1,10 @@
-"""What changes from step to step: how many cycles run, how deep stochastic depth goes, and what a cycle starts from."""
+"""What changes from step to step: how many cycles run, what they weigh, and how deep stochastic depth goes."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from timm.layers import DropPath
-from torch import Tensor, nn
+from torch import nn
 
 from .plan import Arm
 from .tasks.task import draw
@@ -25,6 +23,16 @@ def cycles_at(arm: Arm, step: int, steps: int, seed: int) -> int:
     return arm.cycles
 
 
+def later_weights(arm: Arm, step: int, steps: int) -> tuple[float, ...] | None:
+    """The task weights of a step; nothing where the arm's scheme has its own.
+
+    They change in ten parts of the training: a step in a CUDA graph is captured anew for each.
+    """
+    if arm.later_weight == "constant":
+        return None
+    return (1.0, *(arm.cycles - 1) * (10 * step // steps / 9,))
+
+
 class EarlyDropPath:
     """Stochastic depth that ends at a share of the steps.
 
@@ -39,27 +47,3 @@ class EarlyDropPath:
         """Set the rates of a step."""
         for module, rate in self.modules:
             module.drop_prob = rate if step < self.until * steps else 0.0
-
-
-def link_cycles(model: nn.Module, first_block: nn.Module, link: str) -> None:
-    """Let further cycles start from the tokens and the stack's input, or from tokens without gradient.
-
-    By hooks, which run in every cycle; cycle 1 is as it was.
-    """
-    if link == "plain":
-        return
-    seen: dict[str, Any] = {}
-
-    def begin(module: nn.Module, args: tuple[Any, ...]) -> None:
-        seen.clear()
-
-    def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        tokens: Tensor = args[0]
-        if "input" not in seen:
-            seen["input"] = tokens
-            return None
-        changed = tokens + seen["input"] if link == "input" else tokens.detach()
-        return changed, *args[1:]
-
-    model.register_forward_pre_hook(begin)
-    first_block.register_forward_pre_hook(enter)

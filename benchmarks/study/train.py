@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 import math
 import time
 from pathlib import Path
@@ -15,21 +15,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cycledistill import CycleLoss, __version__, at_exit, unwrap_cyclic, wrap_cyclic
+from cycledistill import Distill, __version__, at_exit, unwrap_cyclic, wrap_cyclic
 from cycledistill.files import atomic_write
-from cycledistill.recipes.errors import NotCapturableError
-from cycledistill.recipes.run.graph.capture import Capture, CudaCapture
-from cycledistill.recipes.run.graph.replay import GraphedStep
-from cycledistill.recipes.run.step import EagerStep, Step
 
 from .costs import ArmCost
 from .errors import StudyError
+from .links import average_weights, link_cycles
 from .plan import Plan
 from .results import Record
-from .schedules import EarlyDropPath, cycles_at, link_cycles
-from .tasks.task import Inputs, Task, draw
-
-_logger = logging.getLogger(__name__)
+from .schedules import EarlyDropPath, cycles_at, later_weights
+from .step import make_step, optimizer_of, taught_by
+from .tasks.task import Task, draw
 
 _LOOKS = 20
 """How often in a run the loss is read back; a loss that is no number ends the run then."""
@@ -61,13 +57,18 @@ class Run:
         if self.arm.start_from is not None:
             self.model.load_state_dict(trained_weights(plan, self.arm.start_from, self._weights(self.arm.start_from)))
         self.drop_path = EarlyDropPath(self.model, self.arm.drop_path_until)
-        if plan.network_of(arm).drop_path and not self.drop_path.modules:
+        size = plan.network_of(arm)
+        if size.drop_path and not self.drop_path.modules:
             raise StudyError(
                 f"arms.{arm}: the network of this task has no stochastic depth; drop_path would do nothing"
             )
-        wrap_cyclic(self.model, self.arm.cycles, self.arm.scheme, blocks=task.blocks)
-        link_cycles(self.model, self.model.cyclic.stack.modules(self.model)[0], self.arm.link)
-        self.optimizer = _optimizer(self.model, plan)
+        scheme = Distill() if self.arm.later_weight == "growing" else self.arm.scheme
+        wrap_cyclic(self.model, self.arm.cycles, scheme, blocks=task.blocks)
+        beside = link_cycles(self.model, self.model.cyclic.stack.modules(self.model)[0], self.arm.link, size.width)
+        self.average = self._teacher() if self.arm.average else None
+        # What trains with the model, or teaches it, and is not deployed.
+        self.beside = nn.ModuleDict({"link": beside} if beside else {})
+        self.optimizer = optimizer_of(nn.ModuleList([self.model, self.beside]), plan)
         self.step, self.seconds, self.looks = 0, 0.0, dict[str, list[Any]]()
         if self.state_file.is_file():
             self._load()
@@ -110,7 +111,8 @@ class Run:
 
     def _train(self, deadline: float) -> bool:
         """Whether it came to its end: the last step, or a loss that is no number."""
-        step = self._step()
+        teach = taught_by(self.average) if self.average is not None else None
+        step = make_step(self.model, self.task.loss, self.optimizer, self.plan, self.device, teach)
         self.model.train()
         steps, batch = self.cost.steps, self.plan.training.batch
         look_every = max(1, steps // _LOOKS)
@@ -118,6 +120,9 @@ class Run:
         while self.step < steps:
             self.model.cyclic.cycles = cycles_at(self.arm, self.step, steps, self.seed)
             self.drop_path.set(self.step, steps)
+            weights = later_weights(self.arm, self.step, steps)
+            if weights is not None and self.model.cyclic.distill.task_weights != weights:
+                self.model.cyclic.distill = dataclasses.replace(self.model.cyclic.distill, task_weights=weights)
             step.set_rate(self._rate(self.step))
             # What a forward draws is the step's, also after a stop.
             torch.manual_seed(draw(self.seed, self.step, 3).initial_seed())
@@ -133,6 +138,8 @@ class Run:
                     break
             step.update(self.step + 1)
             self.step += 1
+            if self.average is not None:
+                average_weights(self.average, self.model, self.arm.average)
             now = time.monotonic()
             if now > deadline or now > saved + _SAVED_EVERY:
                 self.seconds, began, saved = self.seconds + _clock(self.device) - began, _clock(self.device), now
@@ -143,30 +150,14 @@ class Run:
         self.seconds += _clock(self.device) - began
         return True
 
-    def _step(self) -> Step:
-        criterion = CycleLoss(self.task.loss)
-        bf16 = self.plan.training.precision == "bf16"
-
-        def losses(inputs: Inputs, logs: bool) -> dict[str, Tensor]:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                out = self.model(inputs[0])
-                terms = criterion.parts(out, *inputs[1:])
-            rms = {f"rms_{n}": tokens.detach().float().square().mean().sqrt() for n, tokens in enumerate(out.tokens, 1)}
-            return {"loss": torch.stack(list(terms.values())).sum(), **terms, **rms}
-
-        def clip() -> None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.training.clip)
-
-        task = nn.ModuleList([self.model, criterion])
-        eager = EagerStep(task, self.optimizer, losses, clip=clip if self.plan.training.clip else None)
-        capture = capture_on(self.device)
-        if capture is None:
-            return eager
-        try:
-            return GraphedStep(eager, capture)
-        except NotCapturableError as error:
-            _logger.warning("%s: the steps run eagerly: %s", self.name, error)
-            return eager
+    def _teacher(self) -> nn.Module:
+        """An average of the weights, read at its last cycle."""
+        model: Any = self.task.network(self.plan.network_of(self.name)).to(self.device)
+        model.load_state_dict(self.model.state_dict())
+        wrap_cyclic(model, self.arm.cycles, None, blocks=self.task.blocks)
+        model.cyclic.exit = self.arm.cycles
+        average: nn.Module = model.eval().requires_grad_(False)
+        return average
 
     def _rate(self, step: int) -> float:
         steps, plan = self.cost.steps, self.plan.training
@@ -177,9 +168,13 @@ class Run:
         )
 
     def _look(self, numbers: dict[str, float]) -> None:
-        self.looks.setdefault("step", []).append(self.step)
+        """Note numbers; one that a step has not is noted as missing."""
+        steps = self.looks.setdefault("step", [])
+        steps.append(self.step)
         for name, value in numbers.items():
-            self.looks.setdefault(name, []).append(value)
+            self.looks.setdefault(name, [None] * (len(steps) - 1)).append(value)
+        for values in self.looks.values():
+            values += [None] * (len(steps) - len(values))
 
     @torch.no_grad()
     def _measure(self) -> dict[str, dict[str, float]]:
@@ -216,6 +211,8 @@ class Run:
             "seconds": self.seconds,
             "looks": self.looks,
             "content": self.plan.content_of(self.name),
+            "beside": self.beside.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else {},
         }
         atomic_write(self.state_file, lambda file: torch.save(state, file))
 
@@ -224,6 +221,9 @@ class Run:
         if state["content"] != self.plan.content_of(self.name):
             raise StudyError(f"{self.state_file} is of a study of other content: remove it, or name the study anew")
         self.model.load_state_dict(state["model"])
+        self.beside.load_state_dict(state["beside"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.looks = state["step"], state["seconds"], state["looks"]
 
@@ -262,22 +262,6 @@ def trained_weights(plan: Plan, arm: str, file: Path) -> dict[str, Tensor]:
     return load_file(file)
 
 
-def capture_on(device: torch.device) -> Capture | None:
-    """What makes graphs of a device's steps; a small model on a large GPU is bound by launches without them."""
-    return CudaCapture(device) if device.type == "cuda" else None
-
-
-def _optimizer(model: nn.Module, plan: Plan) -> torch.optim.AdamW:
-    """AdamW, with weight decay on matrices alone."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    on_gpu = next(model.parameters()).is_cuda
-    return torch.optim.AdamW(
-        groups, lr=plan.training.rate, weight_decay=plan.training.weight_decay, fused=True, capturable=on_gpu
-    )
-
-
 def _clock(device: torch.device) -> float:
     """Seconds: of the process on a CPU, of the wall with the GPU's queue drained on CUDA."""
     if device.type == "cuda":
@@ -286,6 +270,6 @@ def _clock(device: torch.device) -> float:
     return time.process_time()
 
 
-def _short(value: float) -> float | None:
+def _short(value: float | None) -> float | None:
     """Four digits; nothing for what is no number, which JSON has no word for."""
-    return float(f"{value:.4g}") if math.isfinite(value) else None
+    return float(f"{value:.4g}") if value is not None and math.isfinite(value) else None

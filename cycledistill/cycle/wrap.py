@@ -26,7 +26,7 @@ PLUGIN = Plugin("cyclic", CYCLE_STATE, (CycledRoot, CycledBlock, EarlyModule), c
 def wrap_cyclic(
     model: Model,
     cycles: int = 2,
-    distill: Scheme = "sdpose",
+    distill: Scheme = "exits",
     *,
     blocks: str = "auto",
     tokens: Mapping[str, slice] | None = None,
@@ -41,7 +41,7 @@ def wrap_cyclic(
     Args:
         model: Any module that holds a stack of blocks.
         cycles: How often the stack runs in a training forward, at least 1.
-        distill: What later cycles teach earlier ones: a preset (``"sdpose"``, ``"exits"``, ``"elt"``, ``"mct"``), a
+        distill: What later cycles teach earlier ones: a preset (``"exits"``, ``"sdpose"``, ``"elt"``, ``"mct"``), a
             :class:`Distill`, a callable ``(CycleOutput) -> scalar tensor``, or ``None``.
         blocks: The stack: ``"auto"``, or a path such as ``"encoder.layers"``, ``"blocks[0:10]"``, or one module that
             is the whole stack.

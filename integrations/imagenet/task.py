@@ -36,7 +36,7 @@ class CyclicTask(ClassificationTask):
     The weights in ``get_checkpoint_state()`` have the keys of the unwrapped model.
 
     Example:
-        >>> task = CyclicTask(timm.create_model("deit_tiny_patch16_224"), cycles=2, distill="sdpose")
+        >>> task = CyclicTask(timm.create_model("deit_tiny_patch16_224"), cycles=2, distill="exits")
         >>> task.setup_ema(decay=0.99996)
         >>> result = task(images, labels)
         >>> result["loss"].backward()
@@ -47,7 +47,7 @@ class CyclicTask(ClassificationTask):
         model: nn.Module,
         criterion: nn.Module | Callable[..., torch.Tensor] | None = None,
         cycles: int = 2,
-        distill: str | Distill | Callable[[CycleOutput], torch.Tensor] | None = "sdpose",
+        distill: str | Distill | Callable[[CycleOutput], torch.Tensor] | None = "exits",
         blocks: str = "auto",
         criterion_kwargs: dict[str, Any] | None = None,
         device: torch.device | None = None,

@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=nn.Module)
 def wrap_for_trainer(
     model: Model,
     cycles: int = 2,
-    distill: str | Distill | Callable[[CycleOutput], torch.Tensor] | None = "sdpose",
+    distill: str | Distill | Callable[[CycleOutput], torch.Tensor] | None = "exits",
     *,
     blocks: str = "auto",
     tokens: Mapping[str, slice] | None = None,

@@ -1,4 +1,4 @@
-"""What studies train on: pictures from files, and mazes, curves and figures that are drawn."""
+"""What studies train on: pictures and persons from files, and mazes, curves and figures that are drawn."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..errors import StudyError
 from .curves import Curves
 from .figures import Figures
 from .mazes import Mazes
+from .persons import Persons
 from .pictures import Pictures
 from .task import Task
 
@@ -19,6 +20,7 @@ KINDS: dict[str, type[Task]] = {
     "curves": Curves,
     "pictures": Pictures,
     "figures": Figures,
+    "persons": Persons,
 }
 
 

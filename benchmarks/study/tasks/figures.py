@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from timm.models.vision_transformer import Block  # type: ignore[attr-defined]
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..plan import Network
+from .keypoints import KeypointNetwork, heatmap_loss, places
 from .task import TEST_SEED, Drawn, Inputs, draw
 
 PARENTS = (-1, 0, 1, 2, 1, 4, 0, 6, 0, 8, 1)
@@ -73,27 +72,6 @@ def figures_as_bytes(count: int, generator: torch.Generator) -> tuple[Tensor, Te
     return (255 * pictures).round().to(torch.uint8), joints
 
 
-class FigureNetwork(nn.Module):
-    """Patches and a token a joint through one stack; each joint's token gives its heatmap."""
-
-    def __init__(self, size: Network) -> None:
-        super().__init__()
-        patches = (SIZE // PATCH) ** 2
-        self.patch_embed = nn.Conv2d(1, size.width, PATCH, PATCH)
-        self.positions = nn.Parameter(0.3 * torch.randn(1, patches, size.width))
-        self.joint_tokens = nn.Parameter(0.3 * torch.randn(1, len(PARENTS), size.width))
-        self.blocks = nn.Sequential(*(Block(size.width, size.heads, 3.0, qkv_bias=True) for _ in range(size.depth)))
-        self.norm, self.head = nn.LayerNorm(size.width), nn.Linear(size.width, MAP * MAP)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures (B, 1, 32, 32) to heatmaps (B, 11, 16, 16)."""
-        patches = self.patch_embed(pictures).flatten(2).mT + self.positions
-        x = torch.cat([self.joint_tokens.expand(len(pictures), -1, -1), patches], dim=1)
-        x = self.blocks(x)
-        maps: Tensor = self.head(self.norm(x[:, : len(PARENTS)]))
-        return maps.unflatten(-1, (MAP, MAP))
-
-
 class Figures:
     """Endless figures; a joint is found where its heatmap is highest.
 
@@ -114,7 +92,7 @@ class Figures:
 
     def network(self, size: Network) -> nn.Module:
         """See `Task`."""
-        return FigureNetwork(size)
+        return KeypointNetwork(size, channels=1, side=SIZE, patch=PATCH, joints=len(PARENTS), cells=MAP)
 
     def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Inputs]:
         """See `Task`."""
@@ -123,11 +101,7 @@ class Figures:
 
     def loss(self, output: Tensor, *target: Tensor) -> Tensor:
         """Of the heatmaps."""
-        wanted = heatmaps(target[0])
-        if self.kind == "mse":
-            return F.mse_loss(output.float(), wanted)
-        shares = wanted.flatten(2) / wanted.flatten(2).sum(-1, keepdim=True)
-        return -(shares * output.float().flatten(2).log_softmax(-1)).sum(-1).mean()
+        return heatmap_loss(self.kind, output, target[0], torch.ones_like(target[0][..., 0]), SIZE)
 
     def test(self) -> Iterator[tuple[str, Tensor, Inputs]]:
         """See `Task`."""
@@ -140,14 +114,5 @@ class Figures:
 
         ``oks``: COCO's exp(-d²/2k²) with k of 2 pixels for every joint, its mean over them.
         """
-        best = output.flatten(2).argmax(-1)
-        found = torch.stack([best % MAP, best // MAP], dim=-1) * (SIZE / MAP) + SIZE / MAP / 2
-        distance = (found - target[0]).square().sum(-1)
+        distance = (places(output, SIZE) - target[0]).square().sum(-1)
         return {"pck": (distance < 4).float().mean(1), "oks": torch.exp(-distance / 8).mean(1)}
-
-
-def heatmaps(joints: Tensor) -> Tensor:
-    """Gaussians (B, 11, 16, 16) of one pixel of the map around joints (B, 11, 2) in pixels of the picture."""
-    grid = (torch.arange(MAP, device=joints.device) + 0.5) * (SIZE / MAP)
-    distance = (grid - joints[..., :1])[..., None, :].square() + (grid - joints[..., 1:])[..., None].square()
-    return torch.exp(-distance / (2 * (SIZE / MAP) ** 2))

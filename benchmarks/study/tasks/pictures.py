@@ -84,9 +84,7 @@ class Pictures:
     def batch(self, seed: int, step: int, size: int) -> tuple[Tensor, Inputs]:
         """See `Task`; whole epochs are shuffled, each by itself, and their last pictures short of a batch are left."""
         images, labels = self.train
-        a_pass = max(1, len(labels) // size)
-        order = _order(seed, step // a_pass, len(labels)).to(self.device)
-        index = order[step % a_pass * size : (step % a_pass + 1) * size]
+        index = shuffled(len(labels), seed, step, size).to(self.device)
         generator = draw(seed, step, 1, device=self.device)
         random = functools.partial(torch.randint, generator=generator, device=self.device)
         along = torch.arange(self.size, device=self.device)
@@ -129,6 +127,12 @@ def resized_crops(images: Tensor, least: float, generator: torch.Generator) -> T
     theta[:, 0, 2], theta[:, 1, 2] = (2 * x - 1) * (1 - width), (2 * y - 1) * (1 - height)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def shuffled(count: int, seed: int, step: int, size: int) -> Tensor:
+    """Which of so many samples are in a step's batch."""
+    a_pass = max(1, count // size)
+    return _order(seed, step // a_pass, count)[step % a_pass * size : (step % a_pass + 1) * size]
 
 
 @functools.lru_cache(maxsize=2)

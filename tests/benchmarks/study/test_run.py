@@ -22,7 +22,6 @@ from study.costs import ArmCost, arm_costs
 from study.errors import StudyError
 from study.plan import load_plan
 from study.results import Results
-from study.schedules import cycles_at
 from study.tasks import open_task
 from study.tasks.mazes import Mazes
 from study.train import Run
@@ -180,7 +179,7 @@ def test_graphed_steps_end_as_eager_ones(
     path = written(training={"steps": 12, "batch": 8, "rate": 1e-2}, arms=arms)
     eager = run_of(path, "exits", tmp_path / "eager").go(math.inf)
     captures = []
-    monkeypatch.setattr("study.train.capture_on", lambda device: captures.append(TapeCapture()) or captures[0])
+    monkeypatch.setattr("study.step.capture_on", lambda device: captures.append(TapeCapture()) or captures[0])
     run = run_of(path, "exits", tmp_path / "graphed")
     assert without_times(run.go(math.inf)) == without_times(eager)
     assert captures[0].captures >= 2 and captures[0].replays > 0
@@ -329,47 +328,10 @@ def test_pictures_without_their_files(tmp_path: Path) -> None:
         open_task(settings, None, CPU)
     with pytest.raises(StudyError, match=r"cifar10 holds no train\.parquet"):
         open_task(settings, tmp_path, CPU)
-    with pytest.raises(StudyError, match="one of mazes, curves, pictures, figures"):
+    with pytest.raises(StudyError, match="one of mazes, curves, pictures, figures, persons"):
         open_task({"kind": "sounds"}, None, CPU)
     with pytest.raises(StudyError, match="task of kind pictures: .*'colour'"):
         open_task({**settings, "colour": True}, None, CPU)
-
-
-def test_cycles_of_each_schedule(written: Written) -> None:
-    def at(schedule: str, **more: Any) -> list[int]:
-        path = written(arms={"exits": {"cycles": 3, "distill": "exits", "schedule": schedule, **more}, **WITHOUT})
-        arm = load_plan(path).arms["exits"]
-        return [cycles_at(arm, step, 12, seed=0) for step in range(12)]
-
-    reasons = dict.fromkeys(("equal training", "deeper", "narrower", "narrower, equal training"), "not asked")
-    assert at("constant", without=reasons) == [3] * 12
-    assert at("late", turn=0.75, without=reasons) == [1] * 9 + [3] * 3
-    assert at("early", without=reasons) == [3] * 6 + [1] * 6
-    assert at("growing", without=reasons) == [1] * 4 + [2] * 4 + [3] * 4
-    drawn = at("random", without=reasons)
-    assert set(drawn) == {1, 2, 3}
-    assert drawn == at("random", without=reasons)
-
-
-WITHOUT: dict[str, Any] = {}
-
-
-@pytest.mark.parametrize("link", ["input", "cut"])
-def test_links_are_what_they_say(written: Written, tmp_path: Path, link: str) -> None:
-    """The oracle: two passes by hand."""
-    arms = {"exits": {"cycles": 2, "distill": "exits", "link": link}}
-    run = run_of(written(arms=arms), "exits", tmp_path / "work")
-    cells, target = run.task.batch(0, 0, 8)
-    out = run.model.train()(cells)
-    plain = run_of(written(), "base", tmp_path / "plain").model.eval()
-    block, entry = plain.blocks[0], plain.embed(cells)
-    first = block(entry)
-    second = block(first + entry if link == "input" else first.detach())
-    expected = torch.movedim(plain.head(plain.norm(second)), -1, 1)
-    torch.testing.assert_close(out.outputs[1], expected)
-    run.task.loss(out.outputs[1], *target).backward()
-    run.task.loss(expected, *target).backward()
-    torch.testing.assert_close(run.model.embed.weight.grad, plain.embed.weight.grad)
 
 
 @pytest.mark.slow

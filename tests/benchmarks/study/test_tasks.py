@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from collections import deque
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("timm")
 pytest.importorskip("sklearn")
 
 from mazes import START, WALL, boards
+from study.errors import StudyError
 from study.plan import Network
 from study.tasks import open_task
 from study.tasks.curves import pictures
-from study.tasks.figures import figures, heatmaps
+from study.tasks.figures import figures
+from study.tasks.keypoints import heatmaps
 from study.tasks.pictures import resized_crops
 
 CPU = torch.device("cpu")
@@ -114,13 +123,87 @@ def test_heatmaps_are_found_again_and_figures_have_two_sides() -> None:
     shown, joints = figures(200, torch.Generator().manual_seed(0))
     assert shown.shape == (200, 1, 32, 32) and shown.min() >= 0 and shown.max() <= 1
     task = open_task(FIGURES, None, CPU)
-    right = task.right(heatmaps(joints), joints)
+    right = task.right(heatmaps(joints, 32, 16), joints)
     assert right["pck"].eq(1).all()
     assert right["oks"].min() > 0.75  # half a pixel of the map is one of the picture, on each axis
-    assert task.right(heatmaps(joints.flip(0)), joints)["pck"].mean() < 0.3
-    assert task.loss(heatmaps(joints), joints) == 0
+    assert task.right(heatmaps(joints.flip(0), 32, 16), joints)["pck"].mean() < 0.3
+    assert task.loss(heatmaps(joints, 32, 16), joints) == 0
     # By their places alone the two elbows cannot be told apart: each is the left one in half of the figures.
     assert 0.3 < (joints[:, 2, 0] < joints[:, 4, 0]).float().mean() < 0.7
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Eight black photographs of 90 x 60 with a red dot at the left hand and a blue one at the right, in a zip."""
+    entries: dict[str, Any] = {"images": [], "annotations": []}
+    (tmp_path / "dots").mkdir()
+    with zipfile.ZipFile(tmp_path / "dots" / "dots.zip", "w") as opened:
+        for number in range(8):
+            left, right = (20 + 4 * number, 20), (50, 40)
+            picture = np.zeros((60, 90, 3), dtype=np.uint8)
+            picture[18:23, left[0] - 2 : left[0] + 3, 0] = 255
+            picture[38:43, 48:53, 2] = 255
+            file = io.BytesIO()
+            Image.fromarray(picture).save(file, "png")
+            opened.writestr(f"images/{number}.png", file.getvalue())
+            entries["images"].append({"id": number, "file_name": f"{number}.png"})
+            keypoints = [*left, 2, *right, 2, 0, 0, 0]
+            entries["annotations"].append(
+                {"image_id": number, "bbox": [15, 15, 40, 30], "keypoints": keypoints, "num_keypoints": 2}
+            )
+        entries["annotations"].append({"image_id": 0, "bbox": [0, 0, 1, 1], "keypoints": [0] * 9, "num_keypoints": 0})
+        entries["categories"] = [{"keypoints": ["left_hand", "right_hand", "head"]}]
+        for part in ("train", "val"):
+            opened.writestr(f"annotations/{part}.json", json.dumps(entries))
+    return tmp_path
+
+
+PERSONS = {"kind": "persons", "set": "dots", "side": 64, "patch": 16, "loss": "mse", "turn": 30.0, "scale": 0.2}
+
+
+def test_joints_stay_on_what_is_seen_of_them(archive: Path) -> None:
+    """The oracle: where the dots are in the pictures, however these are turned, scaled and mirrored."""
+    task = open_task(PERSONS, archive, CPU)
+    _, shown, (places, labelled, length) = next(iter(task.test()))
+    assert len(shown) == 8 and labelled.tolist() == [[True, True, False]] * 8
+    assert length.tolist() == pytest.approx([64 / 1.25] * 8)
+    mirrored = 0
+    drawn = [task.batch(0, step, 8) for step in range(9)]
+    for several, (joints, seen) in [(shown, (places, labelled)), *drawn]:
+        for picture, (first, second, _), known in zip(several, joints, seen, strict=True):
+            assert known.tolist() == [True, True, False]
+            red, _, blue = picture
+            found = [_centre(colour) for colour in (red, blue)]
+            apart = [(spot - joint).norm() for spot, joint in zip(found, (first, second), strict=True)]
+            crossed = [(spot - joint).norm() for spot, joint in zip(found, (second, first), strict=True)]
+            assert max(apart) < 1.0 or max(crossed) < 1.0  # a mirrored left hand is a right one
+            mirrored += max(crossed) < 1.0
+    assert 20 < mirrored < 52
+
+
+def _centre(colour: torch.Tensor) -> torch.Tensor:
+    weight = ((colour + 1) / 2).clamp(min=0)
+    along = torch.arange(len(colour)) + 0.5
+    return torch.stack([(weight * along).sum(), (weight * along[:, None]).sum()]) / weight.sum()
+
+
+def test_persons_are_measured_by_their_labelled_joints(archive: Path) -> None:
+    task = open_task(PERSONS, archive, CPU)
+    _, _, target = next(iter(task.test()))
+    maps = heatmaps(target[0], 64, 32)
+    assert task.right(maps, *target)["pck"].tolist() == [1.0] * 8
+    maps[:, 2] = maps[:, 0]  # what nobody labelled does not count
+    maps[0, 1] = maps[0, 0]
+    assert task.right(maps, *target)["pck"].tolist() == [0.5] + [1.0] * 7
+    assert task.loss(heatmaps(target[0], 64, 32), *target[:2]) == 0
+
+
+def test_photographs_that_are_not_there(tmp_path: Path) -> None:
+    for data in (None, tmp_path):
+        with pytest.raises(StudyError, match=r"give --data, with dots/dots\.zip in it"):
+            open_task(PERSONS, data, CPU)
+    with pytest.raises(StudyError, match="mse or ce"):
+        open_task({**PERSONS, "loss": "mae"}, tmp_path, CPU)
 
 
 def test_a_crop_shows_a_part_of_its_picture() -> None:

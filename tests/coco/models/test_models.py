@@ -298,7 +298,7 @@ def test_the_first_and_last_third_reach_the_head_of_tokenpose_l() -> None:
 @pytest.mark.parametrize("name", ["tokenpose_s_v1", "tokenpose_t", "tokenpose_b"])
 def test_the_bare_call_finds_the_stack_and_the_token_groups(name: str) -> None:
     overrides = {} if name == "tokenpose_t" else {"image_size": (128, 96)}
-    model = wrap_cyclic(create_pose_model(name, **overrides), 2)
+    model = wrap_cyclic(create_pose_model(name, **overrides), 2, "sdpose")
     assert (model.cyclic.stack.path, model.cyclic.stack.depth) == ("blocks", 12)
     out = model.train()(torch.randn(2, 3, *model.config.image_size))
     assert set(out.losses) == {"token_keypoint", "token_visual"}
