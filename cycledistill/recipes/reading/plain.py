@@ -33,8 +33,9 @@ def check_plain(data: Any, where: str, error: type[Exception]) -> None:
         error: What is raised.
 
     Raises:
-        error: A number that is not finite, a key that is no text, a value of another kind (a date, bytes, a set, an object), a mapping or list
-            that contains itself, more than 50 of them inside each other, or more than 100,000 entries.
+        error: A number that is not finite, a key that is no text, a value of another kind (a date, bytes, a set, an
+            object), a mapping or list that contains itself, more than 50 of them inside each other, or more than
+            100,000 entries.
 
     Example:
         >>> check_plain({"optim": {"lr": float("inf")}}, "my.yaml", RecipeError)

@@ -201,7 +201,7 @@ class Rehearsed:
         self.command = replace(command_of("coco"), package="rehearsed", requires="rehearsed[all]")
 
 
-@pytest.mark.parametrize("kind", [RecipeError, DataError, CheckpointError, NonFiniteLossError])
+@pytest.mark.parametrize("kind", [RecipeError, DataError, CheckpointError, NonFiniteLossError, OSError])
 def test_errors_of_the_user_are_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: Lines, kind: type[Exception]
 ) -> None:
