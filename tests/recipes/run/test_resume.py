@@ -224,6 +224,7 @@ def test_a_recipe_in_the_words_of_an_earlier_version_is_no_other_one(
 @pytest.mark.parametrize(
     "line",
     ["5", "[]", "{}", '{"step": null, "kind": "train"}', '{"step": 1, "kind": []}', "\ufffd", "[" * 100_000, "{"],
+    ids=["number", "list", "empty", "step", "kind", "bytes", "deep", "cut"],
 )
 def test_a_line_of_the_log_that_is_no_row_ends_what_is_taken_over(tmp_path: Path, line: str) -> None:
     (tmp_path / "log.jsonl").write_text(f'{{"kind": "train", "step": 1}}\n{line}\n{{"kind": "train", "step": 2}}\n')
