@@ -56,6 +56,7 @@ BROKEN: dict[str, tuple[Callable[[State, Path], object], str]] = {
     "code.pth": (lambda state, path: torch.save({"model": state, "x": Evil()}, path), r"holds a pickled \S+.*run code"),
     "model_object.pth": (lambda _, path: torch.save(nn.Linear(2, 2), path), r"holds a pickled \S+.*run code"),
     "raw_pickle.pth": (lambda _, path: path.write_bytes(pickle.dumps(Evil(), 2)), r"holds a pickled \S+.*run code"),
+    "protocol_4.pth": (lambda _, path: path.write_bytes(pickle.dumps([1], 4)), "no PyTorch checkpoint"),
     "folder.pth": (lambda _, path: path.mkdir(), "a folder; a file is expected"),
 }
 
@@ -241,9 +242,7 @@ def torchscript(_: State, path: Path) -> None:
     [(legacy_tar, "of PyTorch's first format, a tar archive"), (torchscript, "a TorchScript program")],
     ids=["tar", "script"],
 )
-def test_what_pytorch_reads_by_running_it_is_refused_in_our_words(
-    door: Door, write: Any, form: str, tmp_path: Path
-) -> None:
+def test_what_pytorch_runs_is_refused_in_our_words(door: Door, write: Any, form: str, tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     write({}, path)
     if "mmpose_trusted" in str(door[1]):
