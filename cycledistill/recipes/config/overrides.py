@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import difflib
 import logging
+import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -27,7 +28,7 @@ _IN_WORDS = {
     type(None): "null",
     str: "text",
     int: "a whole number",
-    float: "a finite number",
+    float: "a number",
     bool: "true or false",
     dict: "a mapping",
 }
@@ -248,9 +249,13 @@ def _fit(value: Any, hint: Any, key: str) -> tuple[bool, Any]:
     if hint is float and isinstance(value, (int, float, str)):
         try:
             number = float(value)  # YAML 1.1 reads 1e-3 (no dot) as text
-        except (ValueError, OverflowError):
+        except ValueError:
             return False, None
-        return is_finite(number), number
+        except OverflowError:
+            number = math.inf
+        if not is_finite(number):
+            raise RecipeError(f"{key}: got {value!r:.80}, expected a finite number.")
+        return True, number
     return isinstance(value, hint), value
 
 
