@@ -151,7 +151,7 @@ def test_missing_and_empty_folders(tmp_path, folder_dir):
     shutil.rmtree(folder_dir / "val")
     refused("no split 'validation'.*val_split", dir=str(folder_dir))
     (folder_dir / "val").mkdir()
-    refused("val holds no images that can be read", dir=str(folder_dir))
+    refused("val: holds no images that can be read", dir=str(folder_dir))
     refused("'train' of data.dataset='wds/x' cannot be opened", dir=str(folder_dir), dataset="wds/x")
 
 
