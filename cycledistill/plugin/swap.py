@@ -67,7 +67,7 @@ def unswap(module: nn.Module, plugin: type[Swapped]) -> None:
 
 
 def bare(model: _Module) -> _Module:
-    """Give every module inside ``model`` its own class, without plug-ins; for copies that are tried out."""
+    """Give every module inside ``model`` its own class, without any plug-in; meant for copies."""
     for module in model.modules():
         module.__class__ = recipe_of(module)[0]
     return model

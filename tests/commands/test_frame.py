@@ -172,6 +172,13 @@ def test_a_command_that_cannot_be_loaded_leaves_the_others_alone(announce: Annou
     assert capsys.readouterr().err.startswith("cycledistill: oops_module of broken cannot be loaded")
 
 
+def test_a_full_disk_is_said_in_one_line(announce: Announce, capsys: Lines) -> None:
+    full = "help = 'x'\ndef add_arguments(parser): pass\ndef run(args): raise OSError(28, 'No space left', 'a.html')"
+    announce("full", {"fill": "fill_module"}, fill_module=full)
+    assert main(["fill"]) == 2
+    assert capsys.readouterr().err == "cycledistill: [Errno 28] No space left: 'a.html'\n"
+
+
 def test_two_packages_with_one_command_are_refused(announce: Announce, capsys: Lines) -> None:
     announce("theirs", {"train.coco": "count_module"}, count_module=MINE)
     assert exit_code(main, ["train", "coco"]) == 2

@@ -159,7 +159,7 @@ class Command:
             with heeded():
                 recipe = self.recipe(args)
                 summary = self._summary(args, recipe)
-        except (RecipeError, DataError, CheckpointError, NonFiniteLossError, VersionError) as error:
+        except (RecipeError, DataError, CheckpointError, NonFiniteLossError, VersionError, OSError) as error:
             return _stop(2, f"error: {_message(error)}")
         except ModuleNotFoundError as error:
             return _stop(2, f"error: {missing(error, self.package, self.requires)}")

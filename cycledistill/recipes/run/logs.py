@@ -13,6 +13,7 @@ from cycledistill.files import atomic_write
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 
 Row = Mapping[str, Any]
+_KINDS = ("train", "eval")
 
 
 class RunLog:
@@ -43,7 +44,7 @@ class RunLog:
             self.rows = [row for row in kept if not (evaluates and (row["kind"], row["step"]) == ("eval", step))]
             text = "".join(json.dumps(row) + "\n" for row in self.rows)
             atomic_write(folder / "log.jsonl", lambda file: file.write_text(text, encoding="utf-8"))
-            for kind in ("train", "eval"):
+            for kind in _KINDS:
                 self._rebuild(kind)
             self.board = _board(folder / "tensorboard", step) if tensorboard else None
 
@@ -116,11 +117,14 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break  # the line that was being written when the run was killed
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int) or row.get("kind") not in _KINDS:
+            break
+        rows.append(row)
     return rows
 
 

@@ -161,7 +161,7 @@ def test_a_recipe_that_is_cut_is_said_in_one_line_with_the_place(
     assert said.startswith(f"error: config {tmp_path / 'cut.yaml'} is not plain YAML (no code, no tags): ")
     assert where in said and said.count("\n") == 1
     assert command_of("coco").main(["--set", "optim.lr=[1"]) == 2
-    assert "the value is not plain YAML: line 1, column 3: " in capsys.readouterr().err
+    assert "the value is not plain YAML (no code, no tags): line 1, column 3: " in capsys.readouterr().err
 
 
 def test_what_is_not_alike_is_not_proposed() -> None:
@@ -204,7 +204,7 @@ class Rehearsed:
         self.command = replace(command_of("coco"), package="rehearsed", requires="rehearsed[all]")
 
 
-@pytest.mark.parametrize("kind", [RecipeError, DataError, CheckpointError, NonFiniteLossError])
+@pytest.mark.parametrize("kind", [RecipeError, DataError, CheckpointError, NonFiniteLossError, OSError])
 def test_errors_of_the_user_are_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: Lines, kind: type[Exception]
 ) -> None:
