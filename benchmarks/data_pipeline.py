@@ -28,6 +28,7 @@ from cycledistill.integrations.coco.data.augment import Augmentation, draw_crop
 from cycledistill.integrations.coco.data.dataset import MEAN, STD, PersonCrops, PictureBatches, prepare_images
 from cycledistill.integrations.coco.data.images import ImageStore
 from cycledistill.integrations.coco.data.joints import COCO
+from cycledistill.integrations.coco.draw import write_picture
 from cycledistill.integrations.coco.losses.targets import heatmap_targets
 
 BAR = 1.8
@@ -41,7 +42,7 @@ def generated(folder: Path, pictures: int = 24, persons: int = 3) -> dict[str, A
     for number in range(1, pictures + 1):
         coarse = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
         name = f"{number:06d}.jpg"
-        cv2.imwrite(str(folder / name), cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC))
+        write_picture(cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC), folder / name)
         images.append({"id": number, "file_name": name, "width": 640, "height": 480})
         for _ in range(persons):
             x, y, w, h = (float(v) for v in rng.uniform((0, 0, 60, 120), (500, 300, 140, 180)))

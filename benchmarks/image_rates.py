@@ -19,6 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from torchcodec.decoders import decode_jpeg
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from cycledistill.files import atomic_write
 from cycledistill.integrations.imagenet.data.augment import Augmentation, train_transform
 from cycledistill.integrations.imagenet.data.loader import SeededOrder
 from cycledistill.integrations.imagenet.data.splits import ImageSource, StrictImages, open_images
@@ -57,7 +59,7 @@ def made(folder: Path, count: int) -> list[Path]:
         coarse = Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize(PICTURE, Image.Resampling.BICUBIC), dtype=np.float64)
         grain = (smooth + rng.normal(0, 8, smooth.shape)).clip(0, 255).astype(np.uint8)
-        Image.fromarray(grain).save(place / f"{number}.jpg", quality=90)
+        atomic_write(place / f"{number}.jpg", partial(Image.fromarray(grain).save, quality=90))
         files.append(place / f"{number}.jpg")
     return files[:count]
 

@@ -268,7 +268,7 @@ def read(file: Path) -> dict[str, Record]:
     lines = text.splitlines(keepends=True)
     records = [json.loads(line) for line in lines if line.endswith("\n")]
     if lines and not lines[-1].endswith("\n"):
-        file.write_text("".join(lines[:-1]), encoding="utf-8")
+        atomic_write(file, lambda new: new.write_text("".join(lines[:-1]), encoding="utf-8"))
     return {record["name"]: record for record in records}
 
 

@@ -19,6 +19,8 @@ if typing.TYPE_CHECKING:
     from cycledistill.output import CycleOutput as CycleOutput
     from cycledistill.prune.wrap import unwrap_pruning as unwrap_pruning
     from cycledistill.prune.wrap import wrap_pruning as wrap_pruning
+    from cycledistill.verification.proof import verify as verify
+    from cycledistill.verification.table import Verification as Verification
 else:
     __all__, __getattr__, __dir__ = lazy.hand_on(
         __name__,
@@ -27,11 +29,13 @@ else:
             "CycleOutput": ".output",
             "Distill": ".distill",
             "StackError": ".errors",
+            "Verification": ".verification.table",
             "at_exit": ".cycle.exits",
             "export": ".exporter.export",
             "unwrap_cyclic": ".cycle.wrap",
             "unwrap_hourglass": ".hourglass.wrap",
             "unwrap_pruning": ".prune.wrap",
+            "verify": ".verification.proof",
             "wrap_cyclic": ".cycle.wrap",
             "wrap_hourglass": ".hourglass.wrap",
             "wrap_pruning": ".prune.wrap",

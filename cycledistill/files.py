@@ -104,6 +104,26 @@ def atomic_files(folder: str | os.PathLike[str], write: Callable[[Path], T]) -> 
     return result
 
 
+@contextlib.contextmanager
+def os_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Within a ``with`` block, what a library raises of its own where a file cannot be written is an ``OSError``.
+
+    Args:
+        *kinds: Those errors: safetensors' own, say, or the RuntimeError that PyTorch has for a full disk.
+
+    Example:
+        >>> with os_errors(RuntimeError):
+        ...     torch.save(state, "/full/state.pt")
+        Traceback (most recent call last):
+        OSError: [Errno 5] the file cannot be written whole; is the disk full? ... file write failed
+    """
+    try:
+        yield
+    except kinds as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise OSError(errno.EIO, f"the file cannot be written whole; is the disk full? {said[:200]}") from error
+
+
 def check_writable(path: str | os.PathLike[str], *, parents: bool = False) -> None:
     """Refuse a file that cannot be written, before the work is done whose result it will hold. Nothing is left behind.
 

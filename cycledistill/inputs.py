@@ -7,11 +7,13 @@ from torch import Tensor, nn
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
+from cycledistill.stack.copies import unnoticed
 from cycledistill.stack.probe import Call, Inputs, call_of, guess_inputs
 
 __all__ = ["Call", "Inputs", "batch_size", "call_of", "describe", "guess_call", "with_data"]
 
 
+@unnoticed()
 def guess_call(model: nn.Module, copied: nn.Module) -> Call:
     """One image of the first declared size that ``copied``, a meta copy of the model, runs on, as a meta tensor."""
     tried = []

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch.optim.lr_scheduler import LambdaLR
 
 from cycledistill import CycleLoss, unwrap_cyclic, wrap_cyclic
@@ -55,6 +55,7 @@ from cycledistill.integrations.coco.data import (
     write_detections,
     write_synthetic,
 )
+from cycledistill.integrations.coco.data.images import PoseDataError
 from cycledistill.integrations.coco.deploy import output_difference, prepare_for_inference
 from cycledistill.integrations.coco.detector import DETECTORS, DetectorError, detect_persons, load_detector
 from cycledistill.integrations.coco.draw import draw_poses, side_by_side, write_picture
@@ -64,6 +65,8 @@ from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.recipe import load_recipe
 from cycledistill.integrations.coco.train import COMMAND
 from cycledistill.integrations.coco.trained import load_trained
+from cycledistill.recipes.reading.guard import PICTURE, reading
+from cycledistill.recipes.weights import read_weights, write_weights
 
 # What distinguishes the arms: the preset given to wrap_cyclic; None is the plain model. base_eq is base with its steps
 # multiplied by what cycles were measured to cost, and the schedule stretched.
@@ -143,7 +146,7 @@ def run_arm(root: Path, output: Path, arm: str, seed: int, steps: int) -> dict[s
         if not torch.equal(unwrap_cyclic(model)(examples), wrapped):
             raise AssertionError("the unwrapped model does not answer like the wrapped one at one cycle")
     if seed == 0:
-        torch.save(model.state_dict(), output / f"{arm}.pt")
+        write_weights(model.state_dict(), output / f"{arm}.pt")
     measured = {key: [100 * found[exit][key] for exit in EXITS] for key in METRICS}
     return {"seed": seed, "steps": steps, "cpu_seconds": seconds, "prepared_differs_by": folded, **measured}
 
@@ -205,11 +208,12 @@ def draw(root: Path, output: Path, path: Path, rows: int = 3) -> None:
         poses = [np.array([entry["keypoints"] for entry in entries]).reshape(len(entries), -1, 3)]
         for arm in ("base", "sdpose"):
             model = build_model(0)
-            model.load_state_dict(torch.load(output / f"{arm}.pt", weights_only=True))
+            model.load_state_dict(read_weights(output / f"{arm}.pt"))
             poses += predict(model, [picture], [[entry["bbox"] for entry in entries]])  # type: ignore[arg-type]
         lines.append(side_by_side([draw_poses(picture, each) for each in poses], ["truth", "base", "sdpose, 1 cycle"]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(lines)).quantize(256, Image.Quantize.MAXCOVERAGE).save(path)  # a tenth of the bytes
+    few = Image.fromarray(np.concatenate(lines)).quantize(256, Image.Quantize.MAXCOVERAGE)  # a tenth of the bytes
+    atomic_write(path, few.save)
 
 
 def save_results(runs: Runs, path: Path) -> None:
@@ -235,11 +239,11 @@ def draw_folder(args: argparse.Namespace) -> None:
     files, pictures, skipped = [], [], 0
     for file in sorted(path for path in Path(args.images).iterdir() if path.is_file()):
         try:
-            with Image.open(file) as opened:
+            with reading(file, PICTURE, PoseDataError), Image.open(file) as opened:
                 # Turned as its EXIF data says, as a viewer shows it; the boxes of a file belong to the stored one.
                 pictures.append(np.array((opened if args.boxes else ImageOps.exif_transpose(opened)).convert("RGB")))
             files.append(file)
-        except (UnidentifiedImageError, OSError, SyntaxError):
+        except PoseDataError:
             skipped += 1
     boxes: list[Any] | None = None
     if args.detector:

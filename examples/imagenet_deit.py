@@ -240,7 +240,7 @@ def draw(runs: Runs, path: Path) -> None:
     figure.axes[1].legend(frameon=False, fontsize="small")
     figure.suptitle(f"Trained on {SIDE} x {SIDE}: mean ± std over {len(runs['base'])} seeds", fontsize="medium")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    atomic_write(path, lambda file: figure.savefig(file, dpi=150))
 
 
 def tune(seeds: int, steps: int) -> None:

@@ -44,7 +44,7 @@ LIBRARY_ARROWS = more(
         {"stack"},
         {"cycle", "prune", "insight", "inputs"},
         {"hourglass", "cost", "exporter"},
-        {"adaptive"},
+        {"adaptive", "verification"},
         {"__init__", "__main__", "commands"},
         {"recipes"},
     ),
@@ -60,7 +60,7 @@ LIBRARY_ARROWS = more(
 )
 LIBRARY_ARROWS["hourglass"] -= {"prune"}
 
-RECIPES_ARROWS = layers({"__init__", "errors"}, {"config", "weights"}, {"run", "hub"})
+RECIPES_ARROWS = layers({"__init__", "errors"}, {"reading"}, {"config", "weights"}, {"run", "hub"})
 
 # The integrations. At the root of each stand the front doors, behind them the rooms.
 _ROOMS = {"errors", "data", "models", "evaluation", "weights", "trained"}
@@ -97,7 +97,7 @@ MODELS_MAY_USE_RECIPES = {"hub", "errors"}
 THIRD_PARTY = {
     "exporter/formats.py": {"onnxruntime", "onnxscript", "safetensors"},
     "insight/plots.py": {"matplotlib"},
-    "recipes/config/overrides.py": {"yaml"},
+    "recipes/reading/texts.py": {"yaml"},
     "recipes/hub/files.py": {"huggingface_hub"},
     "recipes/hub/model.py": {"huggingface_hub"},
     "recipes/run/accelerator.py": {"accelerate"},
@@ -106,7 +106,6 @@ THIRD_PARTY = {
     "recipes/run/loop.py": {"tqdm"},
     "recipes/run/seeding.py": {"numpy"},
     "recipes/run/session.py": {"timm"},
-    "recipes/weights/convert.py": {"yaml"},
     "recipes/weights/files.py": {"safetensors"},
 }
 

@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cycledistill import Verification
 from cycledistill.commands import frame as cli
+from cycledistill.verification import Row
 
 pytest.importorskip("timm")
 Lines = pytest.CaptureFixture[str]
@@ -165,3 +168,21 @@ def test_the_module_runs_as_a_program(model: str, code: int) -> None:
     assert run.returncode == code
     assert "Traceback" not in run.stderr
     assert bool(run.stdout) is (code == 0)
+
+
+@pytest.mark.parametrize(("result", "code"), [("ok", 0), ("FAILED", 1), ("not checked", 1)])
+def test_verify_prints_a_table_and_ends_by_it(
+    capsys: Lines, monkeypatch: pytest.MonkeyPatch, result: str, code: int
+) -> None:
+    seen: list[Any] = []
+
+    def answer(model: Any, inputs: Any) -> Verification:
+        seen.append((repr(model.cyclic), inputs))
+        return Verification("it", (Row("a claim", "an oracle", result, "why"),))
+
+    monkeypatch.setattr("cycledistill.verification.proof.verify", answer)
+    assert cli.main(["verify", "test_vit", "--img-size", "32", "--cycles", "3", "--blocks", "blocks[1:4]"]) == code
+    assert f"a claim  an oracle  {result}: why" in capsys.readouterr().out
+    assert seen == [("Cyclic(blocks[1:4] x3, cycles=3, exit=1)", None)]
+    assert cli.main(["verify", "test_vit", "--cycles", "0"]) == 2
+    assert "--cycles 0: a whole number of at least 1 is expected" in capsys.readouterr().err

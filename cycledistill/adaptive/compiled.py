@@ -18,8 +18,8 @@ from torch import Tensor
 from cycledistill.adaptive import samples
 from cycledistill.adaptive.outputs import rows_of_output
 from cycledistill.adaptive.samples import UNUSED, Axes, Layout
-from cycledistill.cycle.call import Containers, EarlyCall, FrozenStatistics, RecordedCall
-from cycledistill.cycle.handle import Cyclic, ModelCall
+from cycledistill.cycle.call import Containers, EarlyCall, FrozenStatistics, ModelCall, RecordedCall
+from cycledistill.cycle.handle import Cyclic
 from cycledistill.cycle.recording import Recording
 from cycledistill.cycle.replay import Replay
 from cycledistill.cycle.snapshot import Snapshot
@@ -67,7 +67,7 @@ class Template:
 
     def rebuilt(self, inputs: Any, parts: list[Snapshot], marks: list[Tensor]) -> Recording:
         """A recording of these parts."""
-        recording = Recording(self.path, self.depth, inputs, False, False, True)
+        recording = Recording(self.path, self.depth, inputs, False, False)
         rest = iter(parts)
         for key, places in self.early:
             recording.early.append(EarlyCall(key, next(rest), [(place, next(rest)) for place in places]))

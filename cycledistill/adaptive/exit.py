@@ -14,7 +14,7 @@ from cycledistill.adaptive.confidence import Confidence, check_confidence, confi
 from cycledistill.adaptive.curve import Curve, sweep
 from cycledistill.adaptive.data import ExitCosts, Metric, collect, exit_costs, top_1
 from cycledistill.adaptive.forward import KINDS, AdaptiveForward
-from cycledistill.cycle.handle import ModelCall
+from cycledistill.cycle.call import ModelCall
 from cycledistill.cycle.snapshot import same_value
 from cycledistill.errors import StackError
 from cycledistill.inputs import Call

@@ -19,7 +19,8 @@ from cycledistill.adaptive.outputs import check_outputs, put_together, rows_of_o
 from cycledistill.adaptive.samples import Axes, Layout
 from cycledistill.adaptive.trial import Learned, learn
 from cycledistill.adaptive.walk import Walk, batch_of, first_tensor
-from cycledistill.cycle.handle import Cyclic, ModelCall
+from cycledistill.cycle.call import ModelCall
+from cycledistill.cycle.handle import Cyclic
 from cycledistill.cycle.snapshot import Snapshot
 
 Stop = Callable[[int, Any, Any], Tensor]

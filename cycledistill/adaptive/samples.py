@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from cycledistill.adaptive.outputs import at
 from cycledistill.cycle import guards
-from cycledistill.cycle.call import EarlyCall
-from cycledistill.cycle.handle import ModelCall
+from cycledistill.cycle.call import EarlyCall, ModelCall
 from cycledistill.cycle.recording import Recording
 from cycledistill.cycle.replay import Replay
 from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, same_value

@@ -17,7 +17,8 @@ from cycledistill.adaptive import samples
 from cycledistill.adaptive.outputs import check_outputs, rows_of_output
 from cycledistill.adaptive.samples import Axes, Layout, Mixed
 from cycledistill.adaptive.walk import Walk, first_tensor
-from cycledistill.cycle.handle import Cyclic, ModelCall
+from cycledistill.cycle.call import ModelCall
+from cycledistill.cycle.handle import Cyclic
 from cycledistill.cycle.recording import Recording
 from cycledistill.cycle.snapshot import Snapshot
 from cycledistill.plugin.torch_private import tree_flatten, tree_leaves

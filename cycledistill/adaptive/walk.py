@@ -12,7 +12,8 @@ from torch import Tensor
 from cycledistill.adaptive import samples
 from cycledistill.adaptive.outputs import at
 from cycledistill.adaptive.samples import Axes, Layout
-from cycledistill.cycle.handle import Cyclic, ModelCall
+from cycledistill.cycle.call import ModelCall
+from cycledistill.cycle.handle import Cyclic
 from cycledistill.cycle.recording import Recording
 from cycledistill.cycle.replay import Replay
 from cycledistill.cycle.snapshot import Snapshot

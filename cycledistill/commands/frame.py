@@ -55,6 +55,7 @@ class Subcommand(Protocol):
 
         Raises:
             ValueError: What was given cannot be used: the frame shows the message alone, and exits with 2.
+            OSError: A file cannot be read or written: the same.
         """
 
 
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(args)
     except ModuleNotFoundError as error:
         return _refuse(_missing(error, entry, getattr(command, "requires", None)))
-    except (ValueError, VersionError) as error:  # StackError is a ValueError
+    except (ValueError, OSError, VersionError) as error:  # StackError is a ValueError
         return _refuse(str(error))
     except KeyboardInterrupt:
         sys.stderr.write(f"{PROGRAM}: stopped\n")

@@ -19,7 +19,8 @@ def run(args: argparse.Namespace) -> int:
     """Print a table of stacks, and the call that would cycle one."""
     from cycledistill.commands.models import build
     from cycledistill.errors import StackError
-    from cycledistill.stack.find import choose_stack, find_stacks
+    from cycledistill.stack.choose import choose_stack
+    from cycledistill.stack.find import find_stacks
 
     model, _ = build(args.model, args.img_size, "meta")
     found = find_stacks(model)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,12 +18,18 @@ from cycledistill.cycle.exits import at_exit
 from cycledistill.cycle.handle import Cyclic
 from cycledistill.cycle.wrap import wrap_cyclic
 from cycledistill.errors import StackError
-from cycledistill.inputs import Call, batch_size, call_of, describe, guess_call, with_data
+from cycledistill.inputs import Call, Inputs, batch_size, call_of, describe, guess_call, with_data
 from cycledistill.output import CycleOutput
 from cycledistill.plugin.install import handle_of
-from cycledistill.plugin.torch_private import AnyBatchNorm, tree_leaves, tree_map_only
+from cycledistill.plugin.torch_private import (
+    AnyBatchNorm,
+    forward_hooks,
+    forward_pre_hooks,
+    tree_leaves,
+    tree_map_only,
+)
+from cycledistill.stack.copies import meta_copy, plain_copy, unnoticed
 from cycledistill.stack.find import Stack
-from cycledistill.stack.probe import meta_copy
 
 __all__ = ["CostReport", "Macs", "Seconds", "cost"]
 
@@ -124,7 +129,7 @@ class CostReport:
 
 def cost(
     model: nn.Module,
-    inputs: Tensor | tuple[Any, ...] | Mapping[str, Any] | None = None,
+    inputs: Inputs | None = None,
     cycles: int | None = None,
     *,
     blocks: str = "auto",
@@ -137,7 +142,8 @@ def cost(
     counter; MACs are FLOPs / 2. Matrix products, convolutions and attention count. Operations PyTorch has no formula
     for (elementwise, normalisation, softmax, FFT, custom kernels) count zero, and so do the distillation terms.
     ``Macs.weights`` leaves out products of two activations (QK^T and AV), as most papers' "GFLOPs" do.
-    The model itself neither runs nor changes: its mode, gradients, BatchNorm statistics and random state stay.
+    The model itself neither runs nor changes: its mode, gradients, BatchNorm statistics and random state stay, and its
+    hooks see nothing, since the copy has none.
 
     Args:
         model: Plain or wrapped.
@@ -164,8 +170,9 @@ def cost(
     """
     cycles = _check(model, cycles, blocks, repeats)
     random = torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda})
-    with random, torch.inference_mode(False), torch.enable_grad():  # a training step is counted too
-        copied = _ready_to_run(meta_copy(model), cycles, blocks)
+    with unnoticed(), random, torch.inference_mode(False), torch.enable_grad():  # a training step is counted too
+        copied = _ready_to_run(meta_copy(model), cycles, blocks, inputs=inputs)
+        blocks = copied.cyclic.stack.path
         given = guess_call(model, copied) if inputs is None else call_of(inputs)
         counts = _on_a_copy(model, copied, given, cycles, blocks, _count)
         seconds = _measure(model, with_data(given, model), cycles, blocks, repeats) if repeats else None
@@ -188,7 +195,7 @@ def count_exits(model: nn.Module, given: Call, cycles: int) -> tuple[Macs, tuple
         given: Positional and keyword arguments.
         cycles: N.
     """
-    with torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda}):
+    with unnoticed(), torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda}):
         copied = _ready_to_run(meta_copy(model), cycles, "auto")
         counts = _on_a_copy(model, copied, given, cycles, "auto", _count_eval)
     return counts["after"], counts["exits"]
@@ -209,15 +216,28 @@ def _on_a_copy(
         raise
     except Exception as error:  # data-dependent control flow, an operation without a meta kernel
         _logger.debug("%s does not run on the meta device (%s); counting on a copy", type(model).__name__, error)
-        return count(_ready_to_run(copy.deepcopy(model), cycles, blocks), with_data(given, model), cycles)
+    copied = _ready_to_run(plain_copy(model), cycles, blocks)
+    try:
+        return count(copied, with_data(given, model), cycles)
+    except StackError:
+        raise
+    except Exception as error:
+        if not any(forward_hooks(module) or forward_pre_hooks(module) for module in model.modules()):
+            raise
+        raise ValueError(
+            f"a copy of this {type(model).__name__} without its hooks does not run ({type(error).__name__}: {error}), "
+            "and cost counts on copies, which carry none: let the forward keep by itself what it takes from a hook"
+        ) from error
 
 
-def _ready_to_run(copied: Any, cycles: int, blocks: str, distill: str | None = None) -> Any:
+def _ready_to_run(
+    copied: Any, cycles: int, blocks: str, distill: str | None = None, inputs: Inputs | None = None
+) -> Any:
     """Make a copy of the model ready to run: wrapped, without gradients, and with something to train."""
     if not any(p.requires_grad for p in copied.parameters()):
         copied.requires_grad_(True)  # frozen for deployment: tell what training it would cost
     if handle_of(copied, "cyclic") is None:
-        wrap_cyclic(copied, cycles, distill, blocks=blocks)
+        wrap_cyclic(copied, cycles, distill, blocks=blocks, inputs=inputs)
     elif distill is None:
         copied.cyclic.distill = None  # weights per cycle would fit one number of cycles only
     copied.zero_grad(set_to_none=True)
@@ -280,8 +300,8 @@ def _count(copied: Any, given: Call, cycles: int) -> dict[str, Any]:
 def _measure(model: nn.Module, given: Call, cycles: int, blocks: str, repeats: int) -> Seconds:
     args, kwargs = given
     device = next(model.parameters()).device
-    trained = _ready_to_run(copy.deepcopy(model), cycles, blocks, "exits")
-    evaluated = copy.deepcopy(trained, {id(x): x for x in (*trained.parameters(), *trained.buffers())}).eval()
+    trained = _ready_to_run(plain_copy(model), cycles, blocks, "exits")
+    evaluated = plain_copy(trained, {id(x): x for x in (*trained.parameters(), *trained.buffers())}).eval()
     _training_mode(trained, still_norms=batch_size(given) == 1)
     scheme = trained.cyclic.distill
 

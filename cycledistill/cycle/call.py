@@ -1,8 +1,8 @@
-"""One call in the first pass, of a block or of a module before the stack: recorded, and run or answered again."""
+"""One call of the model, and in its first pass one of a block or of a module before the stack: to be made again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +16,27 @@ from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_h
 from cycledistill.plugin.running import has_autocast, is_eager
 from cycledistill.plugin.torch_private import AnyBatchNorm, tree_unflatten
 from cycledistill.stack.links import Links
+
+
+@dataclass(frozen=True, eq=False)  # compilers of older PyTorch versions fail on a generated __hash__
+class ModelCall:
+    """One call of a model's method, which may be made again."""
+
+    method: Callable[..., Any]
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    whole: bool
+    """Whether it is the forward of the wrapped model itself."""
+
+    @property
+    def part(self) -> str:
+        """The name of the method, where it is another than that forward, and may run some of the blocks."""
+        return "" if self.whole else self.method.__name__
+
+    def __call__(self) -> Any:
+        """Make the call."""
+        return self.method(self.model, *self.args, **self.kwargs)
 
 
 class Containers:

@@ -11,20 +11,25 @@ arguments is looked at in every eager forward, for a cache may come with a later
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import torch
+from torch import nn
 
 from cycledistill.cycle.call import EarlyCall, RecordedCall
 from cycledistill.cycle.snapshot import ObjectSnapshot, Snapshot, objects_with_hidden_tensors, same_value
 from cycledistill.errors import StackError
 from cycledistill.plugin.running import is_eager
-from cycledistill.plugin.torch_private import tree_flatten, tree_leaves_with_path
+from cycledistill.plugin.torch_private import is_transformed, tree_flatten, tree_leaves_with_path
+from cycledistill.stack.find import Stack
+from cycledistill.stack.links import second_run
 
 _PART = (
-    "A later exit runs the whole stack again: call a method that runs all of it (without stop_early=True, say), or "
-    "call this one at exit 1: with at_exit(model, 1)"
+    "A later exit runs the whole stack again: let it run all of the blocks (stop_early=False, where it has such an "
+    "argument), or call it at exit 1: with at_exit(model, 1)"
 )
 
 
@@ -46,15 +51,29 @@ class Comparisons:
         return count & (count - 1) == 0
 
 
-def check_order(path: str, index: int, due: int, whole: bool = True) -> None:
+def check_trainable(stack: Stack, model: nn.Module) -> None:
+    """Refuse a stack whose parameters are all frozen; inside a transform of torch.func that cannot be told."""
+    blocks = stack.modules(model)
+    parameters = [parameter for block in blocks for parameter in block.parameters()]
+    if parameters and not any(parameter.requires_grad for parameter in parameters) and not is_transformed():
+        others = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        some = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        what = f"What does is outside: {some}; one cycle trains it: cycles=1. " if others else ""
+        raise StackError(
+            f'blocks="{stack.path}": no parameter of the stack requires gradients, so cycles would train nothing in '
+            f"it. {what}For more cycles something in the blocks must learn: all of them (requires_grad_(True)), or "
+            "their norms, or adapters; freeze them only after training"
+        )
+
+
+def check_order(path: str, index: int, due: int, method: str = "") -> None:
     """Refuse a forward that enters another block than the one that is due: cycles run each block once, in order.
 
-    ``whole`` here and below: it is the forward of the wrapped model itself, and no method that may run some blocks.
+    ``method`` here and below: the name of the method that was called, where it is not the forward of the wrapped model
+    itself, and may run some of the blocks.
     """
-    if index != due and not whole:
-        raise StackError(
-            f'blocks="{path}": the method that was called entered block {index} where block {due} was due. {_PART}'
-        )
+    if index != due and method:
+        raise StackError(f'blocks="{path}": {method} entered block {index} where block {due} was due. {_PART}')
     if index != due:
         raise StackError(
             f'blocks="{path}": block {index} was entered where block {due} was due. Every block must '
@@ -64,12 +83,20 @@ def check_order(path: str, index: int, due: int, whole: bool = True) -> None:
         )
 
 
-def check_all_ran(path: str, depth: int, entered: int, whole: bool) -> None:
+def check_second_run(path: str, below: Sequence[str]) -> None:
+    """Refuse a forward that runs the stack a second time.
+
+    ``below`` are the ways to the stack from the modules that were called on the way, one for each call.
+    """
+    container = path.split("[")[0]
+    again = [container[: -len(each) - 1] for each in below if each and each != container and below.count(each) > 1]
+    raise second_run(path, min(again, key=len, default=""))
+
+
+def check_all_ran(path: str, depth: int, entered: int, method: str) -> None:
     """Refuse a first pass that left blocks out."""
-    if entered != depth and not whole:
-        raise StackError(
-            f'blocks="{path}": the method that was called stopped after {entered} of {depth} blocks. {_PART}'
-        )
+    if entered != depth and method:
+        raise StackError(f'blocks="{path}": {method} stopped after {entered} of {depth} blocks. {_PART}')
     if entered != depth:
         raise StackError(
             f'blocks="{path}": the forward entered {entered} of {depth} blocks; the model was '
@@ -86,15 +113,47 @@ def check_all_answered(path: str, depth: int, answered: int) -> None:
         )
 
 
-def check_checkpointing(path: str, index: int, grad_enabled: bool) -> None:
-    """Refuse a block that runs without gradients in a forward that has them: reentrant checkpointing hides it."""
-    if grad_enabled and not torch.is_grad_enabled():
+def check_checkpointing(path: str, index: int) -> None:
+    """Refuse reentrant checkpointing around a block, which runs without gradients in a forward that has them."""
+    if _inside_autograd_function():
         raise StackError(
             f'blocks="{path}": block {index} runs without gradients inside a forward that has them, as in '
             "reentrant activation checkpointing, which would give wrong gradients silently. Use non-reentrant "
             "checkpointing: torch.utils.checkpoint.checkpoint(..., use_reentrant=False), or for timm "
             "timm.layers.set_reentrant_ckpt(False)"
         )
+
+
+def _inside_autograd_function() -> bool:
+    """Whether the caller's frames hold the forward of a `torch.autograd.Function`, as reentrant checkpointing is."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if isinstance(frame.f_locals.get("ctx"), torch.autograd.function.FunctionCtx):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def check_gradients(path: str, depth: int, frozen: Sequence[int]) -> None:
+    """Refuse a forward that runs some blocks without gradients, and others with: cycles would train through all.
+
+    ``frozen`` are the numbers of the blocks that ran without; where these are the first ones, the rest can be cycled.
+    """
+    if not frozen:
+        return
+    what = f"blocks {', '.join(map(str, frozen))} run without gradients (torch.no_grad) inside a forward that has them"
+    first = len(frozen)
+    if first == depth or list(frozen) != list(range(first)):
+        raise StackError(
+            f'blocks="{path}": {what}, and cycles would not train through them either. Take the no_grad away, or cycle '
+            "blocks that all run with gradients"
+        )
+    container, _, span = path.partition("[")
+    start = int(span.partition(":")[0] or 0) if span else 0
+    raise StackError(
+        f'blocks="{path}": {what}, and cycles train what they run. Cycle the others: unwrap_cyclic(model), then '
+        f'wrap_cyclic(model, blocks="{container}[{start + first}:{start + depth}]")'
+    )
 
 
 def check_before_stack(inputs: Snapshot, early: Sequence[EarlyCall]) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import torch
 from torch import nn
 
-from cycledistill.cycle.call import FrozenStatistics
+from cycledistill.cycle.call import FrozenStatistics, ModelCall
 from cycledistill.cycle.groups import ALL, Groups, check_groups, default_groups, fit_groups, resolve_groups
-from cycledistill.cycle.guards import Comparisons
-from cycledistill.cycle.modules import BlockState, Recorder
+from cycledistill.cycle.guards import Comparisons, check_trainable
+from cycledistill.cycle.modules import BlockState, CycledBlock, Recorder, adopt_copies
 from cycledistill.cycle.recording import Recording, StackReached
 from cycledistill.cycle.replay import Replay
 from cycledistill.distill import Distill
@@ -22,8 +21,9 @@ from cycledistill.errors import ChainError, StackError
 from cycledistill.loss import checked_scalar
 from cycledistill.output import CycleOutput
 from cycledistill.plugin.handle import CYCLE_STATE, Handle
-from cycledistill.plugin.torch_private import AnyBatchNorm
-from cycledistill.stack.find import Stack, advice
+from cycledistill.plugin.torch_private import AnyBatchNorm, module_inside
+from cycledistill.stack.choose import advice
+from cycledistill.stack.find import Stack
 
 Scheme = str | Distill | Callable[[CycleOutput], torch.Tensor] | None
 
@@ -205,7 +205,9 @@ class Cyclic(Handle):
             container = nn.ModuleList()
         siblings = [container] if self._span is None else list(container.children())
         start, stop = self._span or (0, 1)
-        states = [getattr(block, CYCLE_STATE, None) for block in siblings[start:stop]]
+        # By the block's own class and dict: a module around it may hand on every attribute, and compute more.
+        blocks = [module_inside(block) for block in siblings[start:stop]]
+        states = [vars(block).get(CYCLE_STATE) if issubclass(type(block), CycledBlock) else None for block in blocks]
         same = len(siblings) == self._siblings and all(
             isinstance(state, BlockState) and state.index == index and state.recorder is self._recorder
             for index, state in enumerate(states)
@@ -218,9 +220,10 @@ class Cyclic(Handle):
 
     def _record(self, call: ModelCall, stop_at_last: bool) -> Recording:
         """Begin a forward: what runs from now on is its first pass."""
+        adopt_copies(call.model, self._recorder)
         compare = self._comparisons.due(call.model.training)
         given = (call.args, call.kwargs)
-        recording = Recording(self._stack.path, self._stack.depth, given, stop_at_last, compare, call.whole)
+        recording = Recording(self._stack.path, self._stack.depth, given, stop_at_last, compare, call.part)
         self._recorder.running = recording
         return recording
 
@@ -245,6 +248,7 @@ class Cyclic(Handle):
         try:
             outputs = [call()]
             replay = self._replay(recording)
+            self._recorder.tell_of_untrained(recording)
             tokens = [replay.state()]
             for _ in range(1, self._cycles):
                 replay.run_cycle(frozen)
@@ -304,33 +308,6 @@ class Cyclic(Handle):
         elif not recording.is_complete():  # the model caught the early stop, and went on without the last block
             return self.first_pass(call, frozen, stop_at_last=False)
         return replay, output
-
-
-@dataclass(frozen=True, eq=False)  # compilers of older PyTorch versions fail on a generated __hash__
-class ModelCall:
-    """One call of a model's method, which may be made again."""
-
-    method: Callable[..., Any]
-    model: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    whole: bool
-    """Whether it is the forward of the wrapped model itself."""
-
-    def __call__(self) -> Any:
-        """Make the call."""
-        return self.method(self.model, *self.args, **self.kwargs)
-
-
-def check_trainable(stack: Stack, model: nn.Module) -> None:
-    """Refuse a stack whose parameters are all frozen."""
-    blocks = stack.modules(model)
-    parameters = [parameter for block in blocks for parameter in block.parameters()]
-    if parameters and not any(parameter.requires_grad for parameter in parameters):
-        raise StackError(
-            f'blocks="{stack.path}": no parameter of the stack requires gradients, so cycles would train nothing in '
-            "it. Unfreeze the blocks (requires_grad_(True)), or freeze them only after training"
-        )
 
 
 def _resolve(distill: Scheme) -> Distill | Callable[[CycleOutput], torch.Tensor] | None:

@@ -12,9 +12,10 @@ from torch import nn
 from cycledistill.cycle.call import EarlyArguments
 from cycledistill.cycle.recording import Phase, Recording
 from cycledistill.cycle.replay import Replay
-from cycledistill.plugin.handle import CYCLE_STATE, KINDS
+from cycledistill.plugin.handle import CYCLE_STATE, KINDS, handle_of
+from cycledistill.plugin.running import is_eager
 from cycledistill.plugin.swap import Swapped
-from cycledistill.plugin.torch_private import forward_hooks, recomputing
+from cycledistill.plugin.torch_private import forward_hooks, is_transformed, recomputing
 
 _logger = logging.getLogger(__name__)
 
@@ -28,6 +29,10 @@ class Recorder:
     """The cycle that eval answers after."""
     told: bool = False
     """Whether it was said that blocks are called past it."""
+    told_of_part: bool = False
+    """Whether it was said that a part of the model is trained on its own."""
+    told_of_untrained: bool = False
+    """Whether it was said that blocks are run and not trained."""
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy that is made in the middle of a forward is in none."""
@@ -54,6 +59,43 @@ class Recorder:
             "with 'forward' or 'get_intermediate_layers'",
             self.exit,
         )
+
+    def tell_of_part(self, part: nn.Module) -> None:
+        """Say once that a part of a wrapped model was called on its own in training, and runs one cycle."""
+        if self.told_of_part or not torch.is_grad_enabled() or torch.compiler.is_compiling() or recomputing():
+            return
+        self.told_of_part = True
+        _logger.warning(
+            "this %s is a part of the model that wrap_cyclic was given, and was called on its own while training, so "
+            "it runs one cycle and returns what it always did. Call the whole model; if this part was taken out of "
+            "it, as unload() of PEFT does, call unwrap_cyclic(part), then wrap_cyclic(part)",
+            type(part).__name__,
+        )
+
+    def tell_of_untrained(self, recording: Recording) -> None:
+        """Say once that a block trains nothing though its parameters ask for gradients: what it returned has none.
+
+        Reentrant checkpointing inside a block does that where what enters the block needs no gradient, as behind frozen
+        embeddings; the plain model has the same fault, and is as silent.
+        """
+        if not recording.grad_enabled or self.told_of_untrained or not is_eager() or is_transformed():
+            return
+        for index, (call, output) in enumerate(zip(recording.calls, recording.outputs, strict=True)):
+            tensors = [leaf for leaf in output.leaves if isinstance(leaf, torch.Tensor)]
+            if any(tensor.requires_grad for tensor in tensors):
+                continue
+            if any(parameter.requires_grad for parameter in call.block.parameters()):
+                self.told_of_untrained = True
+                _logger.warning(
+                    'blocks="%s": parameters of block %d require gradients, and its output has none, so they are not '
+                    "trained, with cycles or without. Reentrant activation checkpointing does that where nothing that "
+                    "enters the block needs gradients, as behind frozen embeddings (LoRA): checkpoint with "
+                    "use_reentrant=False (for transformers gradient_checkpointing_kwargs={'use_reentrant': False}), or "
+                    "call model.enable_input_require_grads()",
+                    recording.path,
+                    index,
+                )
+                return
 
 
 @dataclass
@@ -86,7 +128,7 @@ class CycledBlock(Swapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, record or answer, as the phase of the forward asks."""
-        state: BlockState | None = getattr(self, CYCLE_STATE, None)
+        state: BlockState | None = self.__dict__.get(CYCLE_STATE)
         running = state.recorder.running if state is not None else None
         if state is None or running is None or running.phase is Phase.CYCLE:
             if state is not None and running is None and not self.training:  # type: ignore[attr-defined]
@@ -109,7 +151,7 @@ class EarlyModule(Swapped):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run, record or answer, as the phase of the forward asks."""
-        state: EarlyState | None = getattr(self, CYCLE_STATE, None)
+        state: EarlyState | None = self.__dict__.get(CYCLE_STATE)
         running = state.recorder.running if state is not None else None
         if state is None or running is None or not running.is_before_stack():
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
@@ -124,6 +166,23 @@ class EarlyModule(Swapped):
             running.inside_early = False
         running.record_early(state.key, before, output)
         return output
+
+
+def adopt_copies(model: nn.Module, recorder: Recorder) -> None:
+    """Let copies that another tool made of single modules before the stack, and runs for them, record and answer too.
+
+    PEFT's modules to save are such copies: of the recorder they hold a copy as well, which no forward runs by.
+    """
+    if not is_eager():
+        return
+    states = [state for state in (vars(module).get(CYCLE_STATE) for module in model.modules()) if state is not None]
+    strays = [state for state in states if isinstance(state, EarlyState) and state.recorder is not recorder]
+    if strays:
+        # Those of another wrapped model that was put into this one since know their own.
+        handles = [handle for handle in (handle_of(module, "cyclic") for module in model.modules()) if handle]
+        for state in strays:
+            if not any(handle.owns(state) for handle in handles):
+                state.recorder = recorder
 
 
 def _show_to_collectors(block: nn.Module, args: tuple[Any, ...], output: Any) -> None:

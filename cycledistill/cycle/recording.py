@@ -43,19 +43,19 @@ class Recording:
     """The first pass of one forward. It lives as long as that forward.
 
     With ``stop_at_last`` it ends in front of the last block, by `StackReached`; with ``compare`` this forward compares
-    arguments, see `cycledistill.cycle.guards`. ``path`` and ``depth`` are those of the stack; ``whole`` is that of the
-    `ModelCall`.
+    arguments, see `cycledistill.cycle.guards`. ``path`` and ``depth`` are those of the stack; ``method`` is the name
+    of the method that was called, where it is not the forward of the wrapped model itself.
     """
 
     phase = Phase.RECORD
 
-    def __init__(self, path: str, depth: int, inputs: Any, stop_at_last: bool, compare: bool, whole: bool) -> None:
+    def __init__(self, path: str, depth: int, inputs: Any, stop_at_last: bool, compare: bool, method: str = "") -> None:
         self.path = path
         self.depth = depth
         self.stop_at_last = stop_at_last
         self.stopped = False
         """Whether it was ended in front of the last block, whatever the model made of that."""
-        self.whole = whole
+        self.method = method
         self.compare = compare
         self.inputs = Snapshot(inputs)
         self.calls: list[RecordedCall] = []
@@ -67,6 +67,10 @@ class Recording:
         """Whether a module before the stack is running: what it calls is part of it."""
         self.autocast = autocast_of(self.inputs.leaves)
         self.grad_enabled = torch.is_grad_enabled()
+        self.frozen: list[int] = []
+        """The blocks that ran without gradients in a forward that has them."""
+        self.roots: list[str] = []
+        """The modules between model and stack that were called, each by its way to the stack."""
         self.saving_hooks = saving_hooks()
 
     def is_before_stack(self) -> bool:
@@ -87,9 +91,15 @@ class Recording:
 
     def record_call(self, block: nn.Module, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Record that block ``index`` is about to run with these arguments."""
-        guards.check_order(self.path, index, self.entered, self.whole)
+        if index == 0 and self.entered == self.depth:
+            guards.check_second_run(self.path, self.roots)
+        guards.check_order(self.path, index, self.entered, self.method)
         self.entered += 1
-        guards.check_checkpointing(self.path, index, self.grad_enabled)
+        if self.grad_enabled and not torch.is_grad_enabled():
+            guards.check_checkpointing(self.path, index)
+            self.frozen.append(index)
+        elif self.frozen:
+            guards.check_gradients(self.path, self.depth, self.frozen)
         call = RecordedCall(block, Snapshot((args, kwargs)), saving_hooks() is not self.saving_hooks)
         precision = autocast_of(call.leaves)
         call.autocast = precision if precision != self.autocast else None
@@ -118,7 +128,8 @@ class Recording:
 
         After a first pass that stopped at the last block the fit is checked when that block has run.
         """
-        guards.check_all_ran(self.path, self.depth, self.entered, self.whole)
+        guards.check_all_ran(self.path, self.depth, self.entered, self.method)
+        guards.check_gradients(self.path, self.depth, self.frozen)
         guards.check_before_stack(self.inputs, self.early)
         if self.depth > 1:
             self.calls[0].links = self._links_to_first()

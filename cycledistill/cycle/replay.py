@@ -23,6 +23,8 @@ class Replay:
         """What each block returned in the cycle that ran last."""
         self.blocks_answered = 0
         self.early_answered = 0
+        self.roots: list[str] = []
+        """The modules between model and stack that were called in this replay, as `Recording.roots`."""
 
     def run_cycle(self, frozen: FrozenStatistics) -> None:
         """Run every block once more, the first on the output of the last."""
@@ -40,7 +42,7 @@ class Replay:
 
     def run_tail(self, forward: Callable[[], Any], frozen: FrozenStatistics) -> Any:
         """The model's own forward around the tokens of the current cycle."""
-        self.phase, self.blocks_answered, self.early_answered = Phase.REPLAY, 0, 0
+        self.phase, self.blocks_answered, self.early_answered, self.roots = Phase.REPLAY, 0, 0, []
         with frozen.hold():
             output = forward()
         guards.check_all_answered(self.recording.path, self.recording.depth, self.blocks_answered)
@@ -61,6 +63,8 @@ class Replay:
     def answer_block(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What block ``index`` returned in the current cycle."""
         recording, call = self.recording, self.recording.calls[index]
+        if index == 0 and self.blocks_answered == recording.depth:  # where the first pass was stopped before that
+            guards.check_second_run(recording.path, self.roots)
         guards.check_order(recording.path, index, self.blocks_answered)
         self.blocks_answered += 1
         if recording.compare:

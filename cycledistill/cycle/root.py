@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 from torch.fx import Proxy
 
-from cycledistill.cycle.handle import Cyclic, ModelCall, Route
+from cycledistill.cycle.call import ModelCall
+from cycledistill.cycle.handle import Cyclic, Route
 from cycledistill.cycle.modules import Recorder
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import CYCLE_STATE, KINDS
@@ -55,8 +56,11 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def enter(self: Any, *args: Any, **kwargs: Any) -> Any:
         # A slice of a swapped Sequential is a new object of its class, and has no state: it is no root.
-        state: RootState | None = getattr(self, CYCLE_STATE, None)
-        if state is None or state.recorder.running is not None:
+        state: RootState | None = self.__dict__.get(CYCLE_STATE)
+        running = state.recorder.running if state is not None else None
+        if state is None or running is not None:
+            if state is not None and running is not None and name == "forward":
+                running.roots.append(state.below)
             return method(self, *args, **kwargs)
         cyclic = state.cyclic
         whole = name == "forward" and self.__dict__.get("cyclic") is cyclic
@@ -64,6 +68,8 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         if whole or route is not Route.PLAIN:
             cyclic.check_unedited(self, state.below)
         if route is Route.PLAIN:
+            if self.training and name == "forward" and not whole:
+                state.recorder.tell_of_part(self)
             return method(self, *args, **kwargs)
         refuse_replica(self, "cyclic")
         if any(isinstance(given, Proxy) for given in (*args, *kwargs.values())):

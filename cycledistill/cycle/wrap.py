@@ -15,8 +15,9 @@ from cycledistill.cycle.root import CycledRoot, RootState
 from cycledistill.cycle.segments import blocks_to_cycle, check_cycled, chosen_behind
 from cycledistill.plugin.handle import CYCLE_STATE
 from cycledistill.plugin.install import Plugin, Role, handle_of, install, refuse, remove
-from cycledistill.stack.find import Stack, choose_stack
-from cycledistill.stack.probe import argument_names, has_forward
+from cycledistill.stack.choose import choose_stack
+from cycledistill.stack.find import Stack
+from cycledistill.stack.probe import Inputs, argument_names, has_forward
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -31,6 +32,7 @@ def wrap_cyclic(
     blocks: str = "auto",
     tokens: Mapping[str, slice] | None = None,
     batch_norm: Literal["freeze", "update"] = "freeze",
+    inputs: Inputs | None = None,
 ) -> Model:
     """Make ``model`` a Multi-Cycled Transformer, in place, and return it.
 
@@ -49,6 +51,8 @@ def wrap_cyclic(
             where the model declares a prefix that is in the stack, else the one group ``all``.
         batch_norm: ``"freeze"``: running statistics belong to the first cycle, the one that is deployed.
             ``"update"``: every cycle moves them.
+        inputs: What the trial of this call runs a copy of the model with, without data, where it cannot guess it: a
+            tensor, a tuple of arguments, or a mapping of keyword arguments, as the model is called.
 
     Raises:
         StackError: No stack, several, one that changes shape, a path that does not exist, a model that is wrapped,
@@ -67,7 +71,7 @@ def wrap_cyclic(
     """
     refuse(model, PLUGIN, scripted_parts=True)
     cyclic = Cyclic(cycles, distill, tokens, batch_norm, blocks)
-    stack = choose_stack(model, blocks_to_cycle(model, blocks), PLUGIN.verb)
+    stack = choose_stack(model, blocks_to_cycle(model, blocks), PLUGIN.verb, inputs)
     check_cycled(model, stack)
     _attach(model, cyclic, stack)
     return model

@@ -21,7 +21,7 @@ from cycledistill.files import atomic_files
 from cycledistill.inputs import Call, call_of, describe, guess_call, with_data
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
-from cycledistill.stack.probe import meta_copy
+from cycledistill.stack.copies import meta_copy
 
 _logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def export(
 
     Raises:
         ExportError: The model is in training mode, an operation cannot be exported (it is named), the model returns
-            what a file cannot hold, or the written file differs from the model.
+            what a file cannot hold, the written file differs from the model, or the disk is full or read-only.
         ValueError: An unknown format, a path that cannot be written, an ``exit`` that the model does not have, a
             negative tolerance, or inputs that the model (or ``postprocess``) does not run on.
         TypeError: ``model`` is not a module, or ``postprocess`` cannot be called.
@@ -111,7 +111,10 @@ def export(
         return compare(type(model).__name__, run, samples, allowed)
 
     with at_exit(model, exit):
-        difference = atomic_files(target.parent, write)  # large ONNX files come with a second one
+        try:
+            difference = atomic_files(target.parent, write)  # large ONNX files come with a second one
+        except OSError as error:
+            raise ExportError(f"{target} cannot be written: {error}") from error
     result = Exported(target, kind, exit, describe(call), difference, dynamic_batch and kind != "safetensors")
     _logger.info("%s: exit %d, largest difference to the model %.3g on %s", target, exit, difference, result.inputs)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from cycledistill.exporter.compare import Run, batched
 from cycledistill.exporter.errors import ExportError, in_words, not_converted, not_loaded, not_traced, quiet
+from cycledistill.files import os_errors
 from cycledistill.inputs import Call
 from cycledistill.plugin.torch_private import tree_flatten_with_path, tree_leaves, tree_unflatten
 from cycledistill.versions import require
@@ -35,6 +37,8 @@ def write_graph(kind: str, model: nn.Module, call: Call, path: Path, dynamic: bo
         types = {x.dtype for x in (*program.state_dict.values(), *tree_leaves(call)) if isinstance(x, Tensor)}
         try:
             _to_onnx(program, path, free)
+        except OSError:
+            raise
         except Exception as error:
             raise ExportError(not_converted(name, error)) from error
         return _runtime(_session(name, path, types))
@@ -74,11 +78,13 @@ def write_state_dict(model: nn.Module, path: Path) -> float:
     """Write the state dict as safetensors, under the plain model's keys, and check it as it is read back."""
     require("safetensors")
     try:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file, save_file
     except ImportError as error:
         raise ImportError(f'{error}: pip install "safetensors"') from error
     state = {name: x.detach().cpu().contiguous().clone() for name, x in model.state_dict().items()}
-    save_file(state, path, metadata={"format": "pt"})
+    with os_errors(SafetensorError):
+        save_file(state, path, metadata={"format": "pt"})
     back = load_file(path)
     if any(not torch.equal(_bytes(back[name]), _bytes(x)) for name, x in state.items()):
         raise ExportError(f"{path.name}: the weights read back differ from those written; is the disk full?")
@@ -91,9 +97,13 @@ def _bytes(x: Tensor) -> Tensor:
 
 def _program(name: str, program: Any, path: Path) -> Run:
     program.graph.eliminate_dead_code()  # at an exit above 1: the tail of the first cycle
+    written = io.BytesIO()  # given a path, PyTorch ends the process where the disk is full
     try:
-        torch.export.save(program, path)
+        torch.export.save(program, written)
+        path.write_bytes(written.getbuffer())
         module = torch.export.load(path).module()
+    except OSError:
+        raise
     except Exception as error:  # whatever the serialiser does not know
         raise ExportError(f"{name} cannot be saved as pt2 and read back: {in_words(error)}") from error
 

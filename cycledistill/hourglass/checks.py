@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 from torch import nn
 
 from cycledistill.errors import StackError
-from cycledistill.hourglass.settings import Select
+from cycledistill.hourglass.settings import Select, TokenAxis
 from cycledistill.plugin.handle import CYCLE_STATE, handle_of
 from cycledistill.stack.find import Stack
 
 SELECTIONS = ("tpc", "uniform", "motion", "attention")
 LENGTHS = ("exact", "shorter", "any")
+_FRONT = re.compile(r"(cls|class|dist|distillation|reg|register)_(token|embed|embedding)s?$")
+"""Names of parameters that models put in front of their tokens."""
 
 
 def check_layers(layer: int | Sequence[int], stack: Stack) -> tuple[int, ...]:
@@ -143,3 +146,71 @@ def check_batch_first(stack: Stack, blocks: Sequence[nn.Module]) -> None:
                     "the block itself takes (B, F, C), layout=(lambda x: x.unsqueeze(2), lambda x: x.squeeze(2)), and "
                     "where it takes (B, F, J, C), layout=(lambda x: x, lambda x: x)"
                 )
+
+
+def token_axis(model: nn.Module, prefix: Any, frames: int | None, lengths: str) -> TokenAxis:
+    """The token axis of ``model``; ``prefix`` and ``frames`` as ``wrap_hourglass`` was given them."""
+    if declared(model, "attention_type") == "divided_space_time":
+        raise StackError(
+            f"the blocks of {type(model).__name__} divide attention between space and time, and are made for one "
+            "number of frames: an hourglass, which leaves them fewer, does not serve them"
+        )
+    config = getattr(model, "config", None)
+    time, patches = _video_frames(model), _patches(model, config)
+    own = declared(model, "frames")
+    return TokenAxis(
+        prefix=declared_prefix(model) if prefix == "auto" else _check_prefix(prefix),
+        frames=frames if frames is not None else own if isinstance(own, int) else time,
+        patches=None if frames is not None and time is None else patches,
+        lengths=lengths,
+        is_video=time is not None,
+        is_image=isinstance(getattr(getattr(model, "patch_embed", None), "num_patches", None), int),
+    )
+
+
+def declared_prefix(model: nn.Module) -> int:
+    """Tokens in front that a model declares: a number, a group of tokens, or the parameters that hold them."""
+    number = declared(model, "num_prefix_tokens")
+    if isinstance(number, int):
+        return number
+    group = (getattr(model, "token_groups", None) or {}).get("prefix")
+    if isinstance(group, slice) and isinstance(group.stop, int):
+        return group.stop
+    front = {id(p): p for name, p in model.named_parameters() if _FRONT.match(name.rpartition(".")[2])}
+    return sum(1 if p.ndim < 2 else int(p.shape[-2]) for p in front.values())
+
+
+def _check_prefix(prefix: Any) -> int:
+    if isinstance(prefix, bool) or not isinstance(prefix, int) or prefix < 0:
+        raise StackError(f'prefix={prefix!r}: "auto", or the number of tokens in front that are no frames, is expected')
+    return prefix
+
+
+def _video_frames(model: nn.Module) -> int | None:
+    """Steps in time of a video model: its frames, fewer where several make up one token."""
+    number = declared(model, "num_frames")
+    if not isinstance(number, int):
+        return None
+    tubelet = _sizes(getattr(getattr(model, "config", model), "tubelet_size", None))
+    return number // (tubelet[0] if tubelet else 1)
+
+
+def _patches(model: nn.Module, config: Any) -> int | None:
+    """Patches of one image, or of one step in time."""
+    number = getattr(getattr(model, "patch_embed", None), "num_patches", None)
+    if isinstance(number, int):
+        return number
+    image = _sizes(getattr(config, "image_size", None))
+    patch = _sizes(getattr(config, "patch_size", None)) or _sizes(getattr(config, "tubelet_size", None))
+    if not image or not patch or 0 in patch:
+        return None
+    height, width = image[-2:] if len(image) > 1 else image * 2
+    rows, columns = patch[-2:] if len(patch) > 1 else patch * 2
+    return (height // rows) * (width // columns)
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    """A size, one number or several, as a tuple; empty for anything else."""
+    value = value if isinstance(value, (tuple, list)) else (value,)
+    whole = all(isinstance(each, int) and not isinstance(each, bool) for each in value)
+    return tuple(value) if whole else ()

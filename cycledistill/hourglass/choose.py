@@ -85,7 +85,9 @@ def _select(settings: Settings, grid: Tensor, count: int, before: Tensor | None,
         if settings.select == "motion":
             return motion(pooled, count, forced=forced)
         if settings.select == "attention":
-            return most_attended(_take_attention(forward_pass, grid), count, forced=forced)
+            return most_attended(
+                _take_attention(forward_pass, grid, settings.prefix), count, settings.prefix, forced=forced
+            )
         assert callable(settings.select)
         return _check_choice(settings.select(grid.detach(), count), grid, count, forced)
 
@@ -120,10 +122,11 @@ def _noise(noise: str | Tensor | torch.Generator, pooled: Tensor, forward_pass: 
     return forward_pass.noise
 
 
-def _take_attention(forward_pass: Pass, grid: Tensor) -> list[tuple[Any, Tensor]]:
-    """What the attention over frames recorded since the last prune point, as (B, N, F, 3 * C)."""
+def _take_attention(forward_pass: Pass, grid: Tensor, prefix: int) -> list[tuple[Any, Tensor]]:
+    """What the attention over frames recorded since the last prune point, as (B, N, prefix + F, 3 * C)."""
     recorded, forward_pass.attention = forward_pass.attention, []
     batch, frames, joints, _ = grid.shape
+    frames += prefix
     lines = []
     for attention, qkv in recorded:
         axis, shape = getattr(attention, "axis", None), tuple(qkv.shape[:-1])

@@ -17,7 +17,7 @@ from cycledistill.errors import StackError
 from cycledistill.hourglass.choose import choose_frames
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.kept_frames import KeptFrames, Pass, take_frames
-from cycledistill.hourglass.layout import Layout, Tokens
+from cycledistill.hourglass.layout import FramesFirst, Front, Layout, Tokens, split_front, with_front
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions, recover_linear, recover_nearest
 from cycledistill.plugin.torch_private import recomputing, tree_leaves
 
@@ -43,6 +43,10 @@ class HourglassState:
     """Whether all frames return in its output."""
     recovery: FrameRecovery | None = None
     """Which brings them back, where that is learned."""
+    attention: tuple[str, ...] = ()
+    """Paths inside it of the attention over frames that ``select="attention"`` reads."""
+    acting: tuple[HourglassState, ...] = ()
+    """On the model itself: the states of all modules that drop or recover frames, outer ones first."""
 
 
 def drop_frames(state: HourglassState, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Given:
@@ -82,13 +86,19 @@ def _drop(state: HourglassState, forward_pass: Pass, given: Given) -> Given:
     tokens = _tokens_given(state, given)
     _refuse_reentrant(state.path, tokens.first, forward_pass)
     point = state.point or 0
-    entering = forward_pass.kept[point - 1].local.shape[1] if point else state.handle.settings.frames
-    grid = _grid(state, tokens.value, entering)
+    axis = state.handle.axis
+    entering = forward_pass.kept[point - 1].local.shape[1] if point else axis.frames
+    if not point and isinstance(state.layout, FramesFirst) and tokens.first.ndim > 1:
+        axis.check(state.path, tokens.first.shape[1])
+    front, frames = split_front(tokens.value, axis.prefix)
+    grid = _grid(state, frames, entering)
+    if not point:
+        axis.check(state.path, axis.prefix + grid.shape[1])
     _check_others(state.path, tokens, grid.shape[1])
     kept = choose_frames(state.handle.settings, state.handle.given, forward_pass, point, grid)
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         setattr(tokens.first, _DROPPED, kept)
-    return _keep(state, given, tokens, grid, kept)
+    return _keep(state, given, tokens, front, grid, kept)
 
 
 def _drop_again(state: HourglassState, given: Given) -> Given:
@@ -97,20 +107,24 @@ def _drop_again(state: HourglassState, given: Given) -> Given:
     kept: KeptFrames | None = getattr(tokens.first, _DROPPED, None)
     if kept is None:
         return given
-    grid = _grid(state, tokens.value, state.handle.settings.frames)
+    front, frames = split_front(tokens.value, state.handle.axis.prefix)
+    grid = _grid(state, frames, state.handle.axis.frames)
     if kept.redraw is not None:
         kept.redraw(grid)
-    return _keep(state, given, tokens, grid, kept)
+    return _keep(state, given, tokens, front, grid, kept)
 
 
-def _keep(state: HourglassState, given: Given, tokens: Tokens, grid: Tensor, kept: KeptFrames) -> Given:
+def _keep(
+    state: HourglassState, given: Given, tokens: Tokens, front: Front | None, grid: Tensor, kept: KeptFrames
+) -> Given:
     count = kept.local.shape[1]
     if count == grid.shape[1] and state.positions is None:
         return given
     grid = grid if count == grid.shape[1] else take_frames(grid, kept.local)
     if state.positions is not None:
         grid = state.positions(grid, state.handle.settings.lengths)
-    replaced: Given = tokens.replaced(state.layout.back(grid, tokens.value), state.path)
+    frames = state.layout.back(grid, tokens.value)
+    replaced: Given = tokens.replaced(with_front(front, frames), state.path)
     return replaced
 
 
@@ -136,7 +150,7 @@ def _all_frames(state: HourglassState, output: Any, kept: KeptFrames, frames: in
     if tokens is None:
         raise StackError(f"{state.path} returned no tensor, so no frames can be recovered after it")
     count = kept.index.shape[1]
-    grid = _grid(state, tokens.value, count)
+    front, grid = _find_kept(state, tokens.value, count)
     if grid.shape[1] != count:
         raise StackError(
             f"{state.path} returned {tuple(tokens.first.shape)}, where {count} frames were kept: "
@@ -149,7 +163,22 @@ def _all_frames(state: HourglassState, output: Any, kept: KeptFrames, frames: in
     elif count != frames:
         recover = recover_linear if settings.recover == "linear" else recover_nearest
         grid = recover(grid, kept.index, frames)
-    return tokens.replaced(state.layout.back(grid, tokens.value), state.path)
+    return tokens.replaced(with_front(front, state.layout.back(grid, tokens.value)), state.path)
+
+
+def _find_kept(state: HourglassState, tokens: Any, count: int) -> tuple[Front | None, Tensor]:
+    """The tokens in front, as far as they are still there, and the grid of the ``count`` kept frames."""
+    prefix = state.handle.axis.prefix
+    if prefix:
+        front, frames = split_front(tokens, prefix)
+        try:
+            grid = _grid(state, frames, count)
+        except RuntimeError:  # of a layout, which was made for the kept frames and nothing else
+            pass
+        else:
+            if grid.shape[1] == count:
+                return front, grid
+    return None, _grid(state, tokens, count)
 
 
 def _tokens_given(state: HourglassState, given: Given) -> Tokens:
@@ -182,8 +211,10 @@ def _check_width(path: str, grid: Tensor, table: Tensor) -> None:
 
 
 def _check_others(path: str, tokens: Tokens, frames: int) -> None:
+    lengths = {frames, tokens.first.shape[1]} if tokens.first.ndim > 1 else {frames}
     for number, leaf in enumerate(tokens.leaves):
-        if number not in tokens.numbers and isinstance(leaf, Tensor) and frames > 1 and frames in leaf.shape:
+        beside = number not in tokens.numbers and isinstance(leaf, Tensor)
+        if beside and frames > 1 and lengths & set(leaf.shape):
             raise StackError(
                 f"{path} takes a {tuple(leaf.shape)} tensor beside its tokens, whose {frames} frames are to "
                 "be dropped: an hourglass serves blocks that take nothing for each frame (a mask, positions) but "

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from cycledistill.cycle.segments import Segmented
 from cycledistill.errors import StackError
 from cycledistill.hourglass.kept_frames import Pass, check_index
-from cycledistill.hourglass.settings import Settings, check_noise
+from cycledistill.hourglass.settings import Settings, TokenAxis, check_noise
 from cycledistill.plugin.handle import Handle
 from cycledistill.plugin.running import is_eager
+from cycledistill.plugin.torch_private import is_vmapped
 from cycledistill.stack.find import Stack
 
 Index = Tensor | tuple[Tensor, ...]
@@ -26,7 +27,9 @@ class Hourglass(Handle, Segmented):
 
     kind = "hourglass"
 
-    def __init__(self, stack: Stack, settings: Settings, end: int, recover_after: str | None) -> None:
+    def __init__(self, stack: Stack, settings: Settings, axis: TokenAxis, end: int, recover_after: str | None) -> None:
+        self.axis = axis
+        """What the token axis of the blocks holds."""
         self._stack, self._settings, self._recover_after, self._end = stack, settings, recover_after, end
         self._given: tuple[Tensor, ...] | None = None
         self._last: tuple[Tensor, ...] | None = None
@@ -115,8 +118,8 @@ class Hourglass(Handle, Segmented):
     def show(self, forward_pass: Pass) -> None:
         """Keep what a forward kept, for :attr:`index`."""
         index = tuple(kept.index for kept in forward_pass.kept)
-        # While a model is exported, what arrives here is a stand-in without data.
-        self._last = index if all(type(each) is Tensor for each in index) else None
+        # While a model is exported, or under vmap, what arrives here is a stand-in without data.
+        self._last = index if all(type(each) is Tensor for each in index) and not is_vmapped() else None
         self._clip = forward_pass.frames
 
     def segments(self, model: nn.Module) -> list[str]:

@@ -121,3 +121,34 @@ def resolve_layout(layout: Any) -> Layout:
         if each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
     ]
     return GivenLayout(layout[0], layout[1], len(needed) > 1)
+
+
+Front = Tensor | tuple[Tensor, ...]
+
+
+def split_front(tokens: Any, prefix: int) -> tuple[Front | None, Any]:
+    """Tokens (B, P + F, ...), or a tuple of such, as those in front and the others; ``None`` where there are none."""
+    if not prefix:
+        return None, tokens
+    if isinstance(tokens, Tensor):
+        return tokens[:, :prefix], tokens[:, prefix:]
+    return tuple(each[:, :prefix] for each in tokens), tuple(each[:, prefix:] for each in tokens)
+
+
+def with_front(front: Front | None, tokens: Any) -> Any:
+    """What `split_front` split, together again."""
+    if front is None:
+        return tokens
+    if isinstance(front, Tensor):
+        return _joined(front, tokens)
+    return tuple(_joined(*both) for both in zip(front, tokens, strict=True))
+
+
+def _joined(front: Tensor, tokens: Tensor) -> Tensor:
+    if front.shape[0] != tokens.shape[0]:
+        raise StackError(
+            f"the tokens in front are {tuple(front.shape)}, and the frames {tuple(tokens.shape)}: prefix counts tokens "
+            "on axis 1 of what the blocks take, before any layout, and here that is another axis. Let the model put "
+            "its batch first"
+        )
+    return torch.cat((front, tokens), dim=1)

@@ -28,7 +28,7 @@ function.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -43,7 +43,8 @@ from cycledistill.hourglass.frames import HourglassState, check_returned, drop_f
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.kept_frames import Pass
 from cycledistill.plugin.handle import CYCLE_STATE, HOURGLASS_STATE, KINDS
-from cycledistill.plugin.install import ON_THE_FULL_GRID, refuse_replica
+from cycledistill.plugin.install import ON_THE_FULL_GRID, Role, refuse_replica
+from cycledistill.plugin.parts import act_in, acts_in, refuse_compiled, submodule
 from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import recomputing
 
@@ -59,6 +60,8 @@ class HourglassBlock(Swapped):
         if state is None:
             return super().__call__(*args, **kwargs)  # type: ignore[misc]
         refuse_replica(self, "hourglass")
+        if state.attention:
+            record_attention(self, state)  # type: ignore[arg-type]
         # Later cycles start from the kept frames, and answer for blocks with tokens that are already pruned.
         phase = _phase(self)  # type: ignore[arg-type]
         if state.point is not None and (phase is None or phase is Phase.RECORD):
@@ -94,11 +97,53 @@ class QkvRecorder(Swapped):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Project, and record the result for ``select="attention"``."""
         output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        state: QkvState = self.__dict__[HOURGLASS_STATE]
-        forward_pass = state.handle.forward_pass
-        if forward_pass is not None and state.handle.given is None and not forward_pass.repeats():
+        state: QkvState | None = self.__dict__.get(HOURGLASS_STATE)
+        forward_pass = state.handle.forward_pass if state is not None else None
+        if state is not None and forward_pass is not None and state.handle.given is None and not forward_pass.repeats():
             forward_pass.attention.append((state.attention, output.detach()))
         return output
+
+
+def attention_over_frames(model: nn.Module, path: str, number: int) -> tuple[str, ...]:
+    """Paths, inside the block at ``path`` that stands before block ``number``, of its attention over frames."""
+    block = model.get_submodule(path)
+    found = {
+        name: module
+        for name, module in block.named_modules()
+        if isinstance(getattr(module, "qkv", None), nn.Module) and hasattr(module, "num_heads")
+    }
+    # Lifting models say with `axis` what an attention mixes: 1 is frames.
+    temporal = tuple(name for name, module in found.items() if getattr(module, "axis", 1) == 1)
+    if not temporal:
+        raise StackError(
+            f'select="attention": the block before {number}, a {type(block).__name__}, has no attention over frames '
+            'with num_heads and a qkv layer, whose output tells who attends to whom. Use select="tpc", or a callable'
+        )
+    return temporal
+
+
+def attention_roles(block: nn.Module, state: HourglassState) -> Iterator[Role]:
+    """What is recorded of the attention in a block."""
+    for path in state.attention:
+        attention: Any = block.get_submodule(path)
+        yield attention.qkv, QkvRecorder, QkvState(state.handle, attention)
+
+
+def record_attention(block: nn.Module, state: HourglassState) -> None:
+    """Record what now stands at the ``qkv`` of the attention in a block, which another tool may have replaced since."""
+    for path in state.attention:
+        attention, qkv = submodule(block, path), submodule(block, f"{path}.qkv".lstrip("."))
+        if attention is None or qkv is None:
+            raise StackError(
+                f'select="attention" reads {state.path}.{path}.qkv, which is there no more: another tool put a '
+                f"{type(attention or block).__name__} in its place after wrap_hourglass, or the block was edited. Undo "
+                "that, or call unwrap_hourglass(model)"
+            )
+        known = vars(qkv).get(HOURGLASS_STATE)
+        own = isinstance(known, QkvState) and known.handle is state.handle and known.attention is attention
+        if not own or not isinstance(qkv, QkvRecorder):
+            refuse_compiled(f"{state.path}.{path}.qkv")
+            act_in(qkv, QkvRecorder, HOURGLASS_STATE, QkvState(state.handle, attention))
 
 
 class HourglassRoot(Swapped):
@@ -135,6 +180,7 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         if state is None or state.handle.forward_pass is not None:
             return method(self, *args, **kwargs)
         handle = state.handle
+        find_acting(self, state)
         recorder = getattr(self.__dict__.get(CYCLE_STATE), "recorder", None)
         forward_pass = handle.forward_pass = Pass(recorder, torch.is_grad_enabled())
         try:
@@ -148,6 +194,19 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         return output
 
     return enter
+
+
+def find_acting(model: nn.Module, state: HourglassState) -> None:
+    """Act in the modules that another tool put in place since, around those that were there or as copies of them."""
+    for each in state.acting:
+        module = submodule(model, each.path)
+        if module is None or acts_in(module, HourglassBlock, HOURGLASS_STATE, each):
+            continue
+        stood = (vars(inner).get(HOURGLASS_STATE) for inner in module.modules())
+        # Another module altogether is an edit, which is refused where frames are missed.
+        if any(isinstance(known, HourglassState) and known.path == each.path for known in stood):
+            refuse_compiled(each.path)
+            act_in(module, HourglassBlock, HOURGLASS_STATE, each)
 
 
 def _check_done(handle: Hourglass, forward_pass: Pass) -> None:

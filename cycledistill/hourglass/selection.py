@@ -140,17 +140,20 @@ def uniform(pooled: Tensor, keep: int, *, forced: Tensor | None = None) -> Tenso
     return index.scatter(1, replaced, wanted)
 
 
-def most_attended(attention: list[tuple[Any, Tensor]], keep: int, *, forced: Tensor | None = None) -> Tensor:
+def most_attended(
+    attention: list[tuple[Any, Tensor]], keep: int, prefix: int = 0, *, forced: Tensor | None = None
+) -> Tensor:
     """Keep the frames that receive most attention, summed over heads, queries, and whatever else there is.
 
     Args:
         attention: Attention modules (``num_heads``, and where they have them ``scale``, ``q_norm``, ``k_norm``) with
             what their ``qkv`` returned, (B, N, F, 3 * H * D): N lines of F frames, queries, then keys, then values.
         keep: As for :func:`tpc`, whose result this has too.
+        prefix: Tokens in front of the frames, which attend and are not chosen.
         forced: As for :func:`tpc`.
     """
     with full_precision(attention[0][1]):
-        return _best(torch.stack([_received(*each) for each in attention]).sum(dim=0), keep, forced)
+        return _best(torch.stack([_received(*each) for each in attention]).sum(dim=0)[:, prefix:], keep, forced)
 
 
 def _received(attention: Any, qkv: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""How a model became an hourglass: its prune points, what they keep, and for clips of which length."""
+"""How a model became an hourglass: its prune points, what they keep, and for which clips and tokens.
+
+A class token that were counted as a frame would be dropped; patches of a video that were, would be dropped one by one.
+So the token axis is held against what the model declares, in every forward, and as early as its length is known.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,7 @@ class Settings:
     recover: bool | str
     pool: Literal["mean", "concat"]
     frames: int | None
+    prefix: int
     lengths: str
     centre: int | bool
     neighbours: int
@@ -58,6 +63,50 @@ class Settings:
         if count > frames:
             raise StackError(f"keep={keep}: the clip has {frames} frames; keep fewer, or a share of them as keep=1/3")
         return count
+
+
+@dataclass(frozen=True)
+class TokenAxis:
+    """The token axis as a model declares it, and as ``wrap_hourglass`` was told."""
+
+    prefix: int
+    """Tokens in front, never dropped nor counted."""
+    frames: int | None
+    """Frames of a clip, given or declared."""
+    patches: int | None
+    """Tokens of one frame of a video, or of an image, that the model declares."""
+    lengths: str
+    """Which other clips are taken, as in `Settings`."""
+    is_video: bool
+    """Whether the model declares frames of a video, each of several patches."""
+    is_image: bool = False
+    """Whether the model itself embeds the patches of an image, and declares no frames."""
+
+    def check(self, path: str, tokens: int) -> None:
+        """Refuse ``tokens`` in front of a prune point, those in front included, that cannot be one token a frame."""
+        frames = tokens - self.prefix
+        front = f", {self.prefix} of them in front" if self.prefix else ""
+        if frames < 1 and self.prefix:
+            raise StackError(f"prefix={self.prefix}: {path} receives {tokens} tokens, so no frame is among them")
+        if self.is_video and self.patches and self.frames and frames == self.frames * self.patches > self.frames:
+            raise StackError(
+                f"{path} receives {tokens} tokens{front}, the {self.patches} patches of each of {self.frames} frames, "
+                f"and an hourglass drops whole frames: pass layout=(lambda x: x.unflatten(1, (-1, {self.patches})), "
+                f"lambda x: x.flatten(1, 2)), with which the patches of a frame stay together, and keep of "
+                f"{self.frames} frames"
+            )
+        if self.frames is None and (self.is_image or frames == self.patches):
+            raise StackError(
+                f"{path} receives {tokens} tokens{front}, and the model declares the patches of an image and no "
+                "frames: an hourglass drops frames, and wrap_pruning drops patches. If each is a frame after all, pass "
+                f"frames={frames}"
+            )
+        if self.frames is not None and frames > self.frames and self.lengths != "any":
+            raise StackError(
+                f"{path} receives {tokens} tokens{front}, where the clip has {self.frames} frames: pass "
+                f"prefix={tokens - self.frames} if so many stand in front and are no frames (a class token), "
+                'lengths="any" if clips may be longer, or a layout'
+            )
 
 
 def check_noise(noise: Any) -> str | Tensor | torch.Generator | None:

@@ -24,17 +24,25 @@ from cycledistill.hourglass.checks import (
     guess_width,
     one_of,
     size,
+    token_axis,
 )
 from cycledistill.hourglass.frames import HourglassState
 from cycledistill.hourglass.handle import Hourglass
 from cycledistill.hourglass.layout import Layout, resolve_layout
-from cycledistill.hourglass.modules import HourglassBlock, HourglassRoot, QkvRecorder, QkvState
+from cycledistill.hourglass.modules import (
+    HourglassBlock,
+    HourglassRoot,
+    QkvRecorder,
+    attention_over_frames,
+    attention_roles,
+)
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
 from cycledistill.hourglass.settings import Select, Settings, check_noise
 from cycledistill.plugin.handle import HOURGLASS_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
-from cycledistill.stack.find import Stack, choose_stack
-from cycledistill.stack.probe import has_forward
+from cycledistill.stack.choose import choose_stack
+from cycledistill.stack.find import Stack
+from cycledistill.stack.probe import Inputs, has_forward
 from cycledistill.stack.taken import is_taken
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -58,6 +66,7 @@ def wrap_hourglass(
     pool: Literal["mean", "concat"] | None = None,
     heads: int | None = None,
     frames: int | None = None,
+    prefix: int | Literal["auto"] = "auto",
     width: int | None = None,
     centre: int | bool | None = None,
     neighbours: int = 2,
@@ -65,6 +74,7 @@ def wrap_hourglass(
     exact: bool = True,
     tie: Literal["index", "noise"] | None = None,
     lengths: Literal["exact", "shorter", "any"] | None = None,
+    inputs: Inputs | None = None,
 ) -> Model:
     """Make a temporal transformer run its later blocks on some of the frames, in place, and return it.
 
@@ -96,8 +106,12 @@ def wrap_hourglass(
         pool: How the J tokens of a frame become one vector for the choice: ``"mean"`` or ``"concat"``. Default: what
             the model declares as ``pool``, else ``"mean"``.
         heads: Heads of the recovery. Default: those of the blocks.
-        frames: Frames of a clip, for the tables of ``recover=True``. Default: what the model or its
-            ``config`` declares.
+        frames: Frames of a clip, for the tables of ``recover=True``, and what the token axis is held against.
+            Default: what the model or its ``config`` declares (``frames``, or the ``num_frames`` of a video).
+        prefix: Tokens in front, on axis 1 of what the blocks take, that are never dropped nor counted, as a class
+            token. ``"auto"``: as the model declares, by ``num_prefix_tokens``, a group ``"prefix"`` in
+            ``token_groups``, or parameters named as such tokens are (``cls_token``, ``register_tokens``). ``layout``
+            is given the tokens behind them.
         width: Channels of a token. Default: those of the blocks.
         centre: A frame that is always kept: its number, ``True`` for the middle one, (F - 1) // 2, or ``False``.
             Default: ``True`` with ``recover=False``, else ``False``.
@@ -109,11 +123,13 @@ def wrap_hourglass(
         lengths: Clips of another length than the tables: ``"exact"`` refuses them, ``"shorter"`` takes shorter ones,
             with the first entries, ``"any"`` takes all, with the tables interpolated along time; ``keep`` is then in
             proportion. Default: what the model declares as ``lengths``, else ``"exact"``.
+        inputs: What the trial of this call runs a copy of the model with, without data, where it cannot guess it: a
+            tensor, a tuple of arguments, or a mapping of keyword arguments, as the model is called.
 
     Raises:
         StackError: No such blocks, a block or a number of frames out of range, a model that is wrapped, compiled,
-            scripted or inside a data-parallel wrapper, cycles across the prune point, a size that is not known, or
-            another argument out of its range. The model is then as it was.
+            scripted or inside a data-parallel wrapper, cycles across the prune point, a size that is not known, a
+            token axis that is not one of frames, or another argument out of its range. The model is then as it was.
 
     Example:
         >>> model = wrap_hourglass(lifter, layer=3, keep=81)     # MixSTE: 8 blocks, clips (B, 243, 17, 2)
@@ -124,14 +140,18 @@ def wrap_hourglass(
     """
     refuse(model, PLUGIN)
     check_cycles_of_same_module(model)
-    stack = _choose_stack(model, blocks)
+    stack = _choose_stack(model, blocks, inputs)
     if layout is None:
         check_batch_first(stack, stack.modules(model))
     layers, recover = check_layers(layer, stack), check_recover(recover)
-    frames = declared(model, "frames") if frames is None else frames
+    own_lengths = declared(model, "lengths")
+    lengths = one_of("lengths", lengths or (own_lengths if own_lengths in LENGTHS else "exact"), LENGTHS)
+    axis = token_axis(model, prefix, frames, lengths)
+    frames = axis.frames
     if frames is not None or recover is True:
         frames = size("frames", frames, None, "recover=True learns a query for every frame of a clip")
-    own_lengths = declared(model, "lengths")
+    if layout is None and stack.shape is not None and len(stack.shape) == 3:
+        axis.check(stack.path, stack.shape[1])
     settings = Settings(
         layers=layers,
         keep=check_keep(keep, layers, frames),
@@ -139,7 +159,8 @@ def wrap_hourglass(
         recover=recover,
         pool=one_of("pool", pool or declared(model, "pool") or "mean", ("mean", "concat")),
         frames=frames,
-        lengths=one_of("lengths", lengths or (own_lengths if own_lengths in LENGTHS else "exact"), LENGTHS),
+        prefix=axis.prefix,
+        lengths=lengths,
         centre=check_centre(centre, recover, frames),
         neighbours=size("neighbours", neighbours, None, ""),
         exact=one_of("exact", exact, (True, False)),
@@ -147,7 +168,7 @@ def wrap_hourglass(
         noise=check_noise(noise),
     )
     end, after = _recovery_module(model, stack, layers, recover, recover_after)
-    handle = Hourglass(stack, settings, end, after)
+    handle = Hourglass(stack, settings, axis, end, after)
     added = _tables(model, stack, settings, heads, width) if settings.learns else None
     _install(model, handle, _roles(model, handle, resolve_layout(layout), added))
     if added is not None:
@@ -238,11 +259,12 @@ def _roles(model: nn.Module, handle: Hourglass, layout: Layout, added: _Added | 
     states = {state.path: state for state in acting}
     roles: list[Role] = [(model.get_submodule(state.path), HourglassBlock, state) for state in acting]
     for path, root in _roots(model, handle.stack):
-        roles.append((root, HourglassRoot, states.get(path) or HourglassState(handle, layout, path)))
-    if handle.settings.select == "attention":
-        blocks = handle.stack.modules(model)
-        for number in handle.layers:
-            roles += _attention_roles(handle, number, blocks[number - 1])
+        state = states.get(path) or HourglassState(handle, layout, path)
+        if root is model:
+            state.acting = tuple(sorted(acting, key=lambda each: each.path.count(".")))
+        roles.append((root, HourglassRoot, state))
+    for state in acting:
+        roles += attention_roles(model.get_submodule(state.path), state)
     return roles
 
 
@@ -256,8 +278,14 @@ def _acting(model: nn.Module, handle: Hourglass, layout: Layout, added: _Added |
         last, back = blocks[handle.end], paths[model.get_submodule(handle.recover_after)]
     prune, recovery = added if added is not None else (None, None)
     states = []
-    for path in dict.fromkeys([*points, *filter(None, (back, last))]):
+    read = {}
+    if handle.settings.select == "attention":
+        read = {
+            blocks[number - 1]: attention_over_frames(model, blocks[number - 1], number) for number in handle.layers
+        }
+    for path in dict.fromkeys([*points, *filter(None, (back, last)), *read]):
         state = HourglassState(handle, layout, path, points.get(path), ends=path == last, returns=path == back)
+        state.attention = read.get(path, ())
         if prune is not None and state.point is not None:
             state.positions = prune[state.point]  # type: ignore[assignment]
         if state.returns:
@@ -276,23 +304,6 @@ def _roots(model: nn.Module, stack: Stack) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
 
 
-def _attention_roles(handle: Hourglass, number: int, block: nn.Module) -> Iterator[Role]:
-    found = [
-        module
-        for module in block.modules()
-        if isinstance(getattr(module, "qkv", None), nn.Module) and hasattr(module, "num_heads")
-    ]
-    # Lifting models say with `axis` what an attention mixes: 1 is frames.
-    temporal = [module for module in found if getattr(module, "axis", 1) == 1]
-    if not temporal:
-        raise StackError(
-            f'select="attention": the block before {number}, a {type(block).__name__}, has no attention over frames '
-            'with num_heads and a qkv layer, whose output tells who attends to whom. Use select="tpc", or a callable'
-        )
-    for module in temporal:
-        yield module.qkv, QkvRecorder, QkvState(handle, module)  # type: ignore[misc]
-
-
 def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:
     install(model, PLUGIN, handle, roles)
     try:
@@ -303,8 +314,8 @@ def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:
         raise
 
 
-def _choose_stack(model: nn.Module, blocks: str) -> Stack:
-    stack = choose_stack(model, blocks, PLUGIN.verb)
+def _choose_stack(model: nn.Module, blocks: str, inputs: Inputs | None) -> Stack:
+    stack = choose_stack(model, blocks, PLUGIN.verb, inputs)
     if is_taken(model, stack, "pruning"):
         raise StackError(
             f'blocks="{blocks}": wrap_pruning drops tokens in these blocks; one of the two can act on a stack'

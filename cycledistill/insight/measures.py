@@ -124,7 +124,7 @@ def attention_maps(
     counts, skipped = set[int](), 0
     pruning = handle_of(model, "pruning")
     scored = pruning.layers if pruning is not None else ()
-    with track_blocks(model, cycles, blocks) as (modules, running):
+    with track_blocks(model, cycles, blocks, inputs) as (modules, running):
 
         def add(weights: Tensor, queries: int) -> None:
             nonlocal skipped
@@ -178,7 +178,7 @@ def token_drift(model: nn.Module, inputs: Inputs, *, cycles: int | None = None, 
         [0.21, 0.83, 0.95]
     """
     states: list[Tensor] = []
-    with track_blocks(model, cycles, blocks) as (modules, running):
+    with track_blocks(model, cycles, blocks, inputs) as (modules, running):
 
         def before(_: nn.Module, args: Any, kwargs: Any) -> None:
             if running.cycle == 1:

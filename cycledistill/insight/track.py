@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cycledistill.cycle.exits import at_exit
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
-from cycledistill.stack.find import choose_stack
+from cycledistill.stack.choose import choose_stack
 from cycledistill.stack.probe import Inputs, call_of
 
 
@@ -28,12 +28,17 @@ class RunningBlock:
 
 
 @contextmanager
-def track_blocks(model: nn.Module, cycles: int | None, blocks: str) -> Iterator[tuple[list[nn.Module], RunningBlock]]:
-    """The blocks in eval mode at the exit asked for, and which of them runs at any time."""
+def track_blocks(
+    model: nn.Module, cycles: int | None, blocks: str, inputs: Inputs
+) -> Iterator[tuple[list[nn.Module], RunningBlock]]:
+    """The blocks in eval mode at the exit asked for, and which of them runs at any time.
+
+    ``inputs`` are those that the model is to be run on; they tell which blocks run.
+    """
     if cycles is not None and (isinstance(cycles, bool) or not isinstance(cycles, int) or cycles < 1):
         raise ValueError(f"cycles={cycles!r}: a whole number of at least 1, or None for those trained, is expected")
     handle = handle_of(model, "cyclic")
-    stack = handle.stack if handle is not None else choose_stack(model, blocks)
+    stack = handle.stack if handle is not None else choose_stack(model, blocks, inputs=inputs)
     cycles = cycles or (handle.cycles if handle is not None else 1)
     if handle is None and cycles > 1:
         raise ValueError(

@@ -11,7 +11,8 @@ from torch import nn
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import Handle, handle_of
-from cycledistill.plugin.swap import Swapped, swap, swapped_since, unswap
+from cycledistill.plugin.parts import take_off
+from cycledistill.plugin.swap import Swapped, swap, swapped_since
 from cycledistill.plugin.torch_private import is_compiled, is_replica
 
 __all__ = [
@@ -136,7 +137,7 @@ def install(model: nn.Module, plugin: Plugin, handle: Handle, roles: Iterable[Ro
         setattr(model, plugin.kind, handle)
     except BaseException:
         for each in done:
-            _take_off(each, plugin)
+            take_off(each, plugin.classes, plugin.key)
         raise
 
 
@@ -162,9 +163,14 @@ def remove(model: nn.Module, plugin: Plugin) -> Any:
     handle = None if is_compiled(model) else handle_of(model, plugin.kind)
     swapped = [(name, module) for name, module in model.named_modules() if plugin.is_on(module)]
     if handle is not None:
-        # A swapped module without a state is a slice of a swapped Sequential that took its place.
+        # A swapped module that no handle owns was copied on its own (by PEFT, say), or it is a slice of a swapped
+        # Sequential that took its place.
+        handles = {id(each): each for each in (handle_of(module, plugin.kind) for module in model.modules()) if each}
+        others = [each for each in handles.values() if each is not handle]
         states = [vars(module).get(plugin.key) for _, module in swapped]
-        swapped = [each for each, state in zip(swapped, states, strict=True) if state is None or handle.owns(state)]
+        swapped = [
+            each for each, state in zip(swapped, states, strict=True) if not any(other.owns(state) for other in others)
+        ]
     elif not swapped or any(handle_of(module, plugin.kind) is not None for module in model.modules()):
         raise StackError(
             f"{type(model).__name__} is not wrapped by {plugin.verb}, so there is nothing to undo{_inside(model)}"
@@ -177,17 +183,13 @@ def remove(model: nn.Module, plugin: Plugin) -> Any:
                 f"first, then call {plugin.undo}(model)"
             )
     for _, module in swapped:
-        _take_off(module, plugin)
+        take_off(module, plugin.classes, plugin.key)
+    for module in model.modules():
+        if not plugin.is_on(module):
+            vars(module).pop(plugin.key, None)  # of one that another tool put another around
     if handle is not None:
         delattr(model, plugin.kind)
     return handle
-
-
-def _take_off(module: nn.Module, plugin: Plugin) -> None:
-    for each in plugin.classes:
-        if isinstance(module, each):
-            unswap(module, each)
-    vars(module).pop(plugin.key, None)
 
 
 def _is_data_parallel(model: nn.Module) -> bool:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from cycledistill.plugin.torch_private import is_tracing
+from cycledistill.plugin.torch_private import is_tracing, is_vmapped
 
 _hidden = 0
 
@@ -24,8 +24,10 @@ def values_hidden() -> Iterator[None]:
 
 
 def is_eager() -> bool:
-    """Whether values can be looked at: neither compiled, nor traced, nor captured in a CUDA graph."""
-    if torch.compiler.is_compiling() or is_tracing():  # first: no compiler can follow what is asked next
+    """Whether values can be looked at: not compiled, nor traced, nor under vmap, nor captured in a CUDA graph."""
+    if (
+        torch.compiler.is_compiling() or is_tracing() or is_vmapped()
+    ):  # first: no compiler can follow what is asked next
         return False
     return not _hidden and not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
 

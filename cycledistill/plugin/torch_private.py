@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -56,6 +57,19 @@ def recomputing() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
+def is_transformed() -> bool:
+    """Whether a transform of ``torch.func`` runs (vmap, grad, ...), which hides what needs gradients. Public: none."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def is_vmapped() -> bool:
+    """Whether ``torch.func.vmap`` runs: tensors stand for many, so that no value can be looked at. Public: none."""
+    if torch.compiler.is_compiling():
+        return False
+    running = torch._C._functorch.get_interpreter_stack() or ()
+    return any(each.key() == torch._C._functorch.TransformType.Vmap for each in running)
+
+
 def is_tracing() -> bool:
     """Whether ``torch.jit.trace`` is at work. Public: ``torch.jit.is_tracing``, which goes with TorchScript."""
     return bool(torch._C._is_tracing())
@@ -100,6 +114,49 @@ def forward_pre_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
     return module._forward_pre_hooks
 
 
+# Public: none; ten methods named register_*_hook add hooks to a module, and nothing lists or removes them.
+_HOOK_TABLES = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, dict) and "hook" in name)
+
+
+def hook_tables(module: nn.Module) -> list[dict[int, Any]]:
+    """The tables of all kinds of hooks of a module. Public: none, as above."""
+    return [vars(module)[name] for name in _HOOK_TABLES if name in vars(module)]
+
+
+def clear_hooks(module: nn.Module) -> None:
+    """Take all hooks off a module that is a copy; its tables may be those of the original. Public: none, as above."""
+    vars(module).update((name, type(vars(module)[name])()) for name in _HOOK_TABLES if name in vars(module))
+    vars(module)["_is_full_backward_hook"] = None
+
+
+@contextmanager
+def without_global_hooks() -> Iterator[None]:
+    """Without the hooks that run around every module's forward and backward, or where one gets a part.
+
+    Public: none; functions of ``torch.nn.modules.module`` named ``register_module_*`` add them.
+    """
+    names = vars(torch.nn.modules.module).items()
+    tables = [value for name, value in names if name.startswith("_global") and isinstance(value, dict)]
+    before = [dict(table) for table in tables]
+    for table in tables:
+        table.clear()
+    try:
+        yield
+    finally:
+        for table, hooks in zip(tables, before, strict=True):
+            added = dict(table)
+            table.clear()
+            table.update(hooks | added)
+
+
+def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
+    """The children of a module, by name, to be changed in place.
+
+    Public: ``named_children``, which lists a child once that stands there twice; ``add_module`` adds at the end alone.
+    """
+    return module._modules
+
+
 def has_global_hooks() -> bool:
     """Whether hooks run around every module's forward.
 
@@ -128,6 +185,23 @@ def is_compiled(module: nn.Module) -> bool:
     """
     ancestors = ((each.__name__, each.__module__.startswith("torch.")) for each in type(module).__mro__)
     return ("OptimizedModule", True) in ancestors
+
+
+_INSIDE = {
+    "OptimizedModule": "_orig_mod",
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+    "OffloadWrapper": "_checkpoint_wrapped_module",
+}
+
+
+def module_inside(module: nn.Module) -> nn.Module:
+    """The module inside wrappers of PyTorch's own that compute what it computes: compiled, checkpointed, offloaded.
+
+    Public: none; ``torch.compile`` and ``torch.distributed.algorithms._checkpoint`` make them.
+    """
+    while type(module).__name__ in _INSIDE and type(module).__module__.startswith("torch."):
+        module = module.get_submodule(_INSIDE[type(module).__name__])
+    return module
 
 
 def compiled_from(module: nn.Module) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.errors import StackError
+from cycledistill.plugin.parts import submodule
 from cycledistill.plugin.swap import bare, recipe_of
-from cycledistill.plugin.torch_private import tree_map
+from cycledistill.plugin.torch_private import tree_leaves, tree_map, tree_map_only
 from cycledistill.prune.scores import scoring_attention, tables_in
+from cycledistill.stack.copies import bare_copy, plain_copy, unnoticed
 from cycledistill.stack.find import Stack
-from cycledistill.stack.probe import bare_copy, guess_inputs, run_meta
+from cycledistill.stack.probe import Inputs, run_meta, trial_calls
 
 _logger = logging.getLogger(__name__)
 
-PARTS = ("attn.qkv", "norm2", "mlp")
+PART_PATHS = ("attn.qkv", "norm2", "mlp")
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -35,8 +36,7 @@ def check_layers(layers: Sequence[int], stack: Stack) -> tuple[int, ...]:
 
 def check_parts(stack: Stack, number: int, block: nn.Module) -> None:
     """Refuse a block without the parts that pruning acts on, or whose attention does not say its heads and scale."""
-    parts = dict(block.named_modules(remove_duplicate=False))
-    missing = [part for part in ("norm1", *PARTS) if part not in parts]
+    missing = [part for part in ("norm1", *PART_PATHS) if submodule(block, part) is None]
     if missing:
         raise StackError(
             f'blocks="{stack.path}": block {number}, a {recipe_of(block)[0].__name__}, has no {", ".join(missing)}. '
@@ -52,11 +52,15 @@ def check_parts(stack: Stack, number: int, block: nn.Module) -> None:
         )
 
 
-def trial(model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Module], None]) -> Arguments | None:
+@unnoticed()
+def trial(
+    model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Module], None], inputs: Inputs | None
+) -> Arguments | None:
     """Run a meta copy of ``model`` as it is, then pruned by ``install``; refuse a model whose pruned copy does not run.
 
     Returns:
-        What block ``number`` of the plain copy was given (meta tensors), or ``None`` where no input could be guessed.
+        What block ``number`` of the plain copy was given (meta tensors), or ``None`` where it did not run: no input was
+        given and none could be guessed, or the forward took another way.
     """
     given: list[Arguments] = []
     shadow = bare_copy(model)
@@ -65,17 +69,19 @@ def trial(model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Mod
     hook = stack.modules(shadow)[number].register_forward_pre_hook(
         lambda _, args, kwargs: given.append((args, kwargs)), with_kwargs=True
     )
-    for inputs in guess_inputs(model, batch=2):
+    for call in trial_calls(model, inputs, batch=2):
         try:
-            run_meta(shadow, inputs)
+            run_meta(shadow, call)
         except Exception as error:  # a wrong guess of the input fails anywhere inside the model
             _logger.debug("trial of %s failed: %s", type(model).__name__, error)
             given.clear()
             continue
         hook.remove()
+        if not given:
+            return None
         install(shadow)
         try:
-            run_meta(shadow, inputs)
+            run_meta(shadow, call)
         except StackError:
             raise
         except Exception as error:
@@ -83,10 +89,19 @@ def trial(model: nn.Module, stack: Stack, number: int, install: Callable[[nn.Mod
                 f'blocks="{stack.path}": {type(model).__name__} runs with all its tokens and fails once some are '
                 f"dropped, so something in it needs the full grid (a bias or a reshape of that length, say): {error}"
             ) from error
-        return given[0] if given else None
+        return given[0]
     return None
 
 
+def check_call(stack: Stack, number: int, block: nn.Module, scoring: slice, call: Arguments) -> None:
+    """`check_block` in the first forward of a model whose trial did not run the block: by two samples of its call."""
+    batch = next((len(leaf) for leaf in tree_leaves(call) if isinstance(leaf, Tensor) and leaf.ndim), 0)
+    two = tree_map_only(Tensor, lambda x: x[:2] if x.ndim and len(x) == batch else x, call)
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        check_block(stack, number, block, scoring, two)
+
+
+@unnoticed()
 def check_block(stack: Stack, number: int, block: nn.Module, scoring: slice, given: Arguments) -> None:
     """Compare what pruning assumes with what a block computes, on a copy with random weights and inputs.
 
@@ -118,7 +133,7 @@ def check_block(stack: Stack, number: int, block: nn.Module, scoring: slice, giv
 
 
 def _random_copy(block: nn.Module) -> Any:
-    shadow = bare(copy.deepcopy(block)).float().eval().requires_grad_(False)
+    shadow = bare(plain_copy(block)).float().eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     shadow = shadow.cpu()  # fails for a block on the meta device, which has nothing to check
     for parameter in shadow.parameters():  # those of a fresh model may hide a part behind zeros

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import Handle
+from cycledistill.plugin.torch_private import is_vmapped
 from cycledistill.stack.find import Stack
 
 
@@ -21,6 +22,8 @@ class Pruning(Handle):
         self._keep = _fraction(keep)
         self.query, self.first = query, first
         self._index: Tensor | None = None
+        self.is_verified = True
+        """Whether a trial ran the blocks; else the first forward verifies what pruning assumes of them."""
 
     @property
     def stack(self) -> Stack:
@@ -54,8 +57,8 @@ class Pruning(Handle):
 
     def show(self, index: Tensor | None) -> None:
         """Keep which tokens are kept so far in this forward, for :attr:`index`."""
-        # While a model is exported, what arrives here is a stand-in without data.
-        self._index = index if type(index) is Tensor else None
+        # While a model is exported, or under vmap, what arrives here is a stand-in without data.
+        self._index = index if type(index) is Tensor and not is_vmapped() else None
 
     def count(self, number: int) -> int:
         """How many of ``number`` droppable tokens a block keeps: ``ceil(number * keep)``."""

@@ -10,6 +10,7 @@ One forward of a pruned model, in the names of this package:
    (:class:`PrunedNorm`) scores them (:func:`token_scores`), chooses the kept ones (``local``) and normalises these
    alone; ``mlp`` (:class:`PrunedMlp`) runs on the kept tokens and puts its result into zeros of the full length, so
    that the block's own residual sum fits. Of that sum the block returns the kept tokens, (B, first + k, C).
+   These three stand in `parts.py`; where another tool replaced one since (an adapter), the block finds what is there.
 4. :func:`mark_kept_tokens` writes on what the block returns which tokens of the full grid it holds
    (:class:`KeptTokens`). The next block reads the mark (:func:`kept_tokens_of`), and takes from its other arguments
    (positions, rotary tables, masks) the part of these tokens (:func:`take_argument`).
@@ -34,29 +35,14 @@ from torch import Tensor, nn
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import KINDS, PRUNE_STATE
 from cycledistill.plugin.install import ON_THE_FULL_GRID, refuse_replica
-from cycledistill.plugin.rows import put_rows, rows_that_stay, take_rows
+from cycledistill.plugin.rows import take_rows
+from cycledistill.plugin.running import is_eager
 from cycledistill.plugin.swap import Swapped
-from cycledistill.plugin.torch_private import recomputing
+from cycledistill.plugin.torch_private import module_inside, recomputing
+from cycledistill.prune.checks import check_call
 from cycledistill.prune.handle import Pruning
 from cycledistill.prune.kept_tokens import KeptTokens, kept_tokens_of, mark_kept_tokens, take_argument
-from cycledistill.prune.scores import tables_in, token_scores
-
-
-@dataclass
-class PruneState:
-    """What a swapped module knows of the pruning; a block shares its state with its ``qkv``, ``norm2`` and ``mlp``."""
-
-    handle: Pruning
-    block: int
-    """Number of the block."""
-    parameters: tuple[str, ...]
-    """Names of the block's arguments in the order of its signature."""
-    call: PruneCall | None = None
-    """The call of the block that is running, if it drops tokens."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy that is made in the middle of a forward is in none."""
-        return {**vars(self), "call": None}
+from cycledistill.prune.parts import PruneCall, PruneState, are_known, move_parts, refusal
 
 
 @dataclass
@@ -80,24 +66,6 @@ class PrunedModelState:
             return [container]
         siblings = list(container.children())
         return siblings[slice(*self.span)] if len(siblings) == self.siblings else []
-
-
-@dataclass
-class PruneCall:
-    """One call of a block that drops tokens, from its entry to its return.
-
-    ``entered`` tokens come in, ``count`` of the droppable ones are kept: ``local`` are their positions (B, k) among
-    the droppable tokens that entered, ``rows`` those of all tokens that stay, as flat rows (B * (first + k),).
-    """
-
-    attention: nn.Module
-    arguments: dict[str, Any]
-    entered: int
-    count: int
-    qkv: Tensor | None = None
-    local: Tensor | None = None
-    rows: Tensor | None = None
-    mlp_done: bool = False
 
 
 class PrunedBlock(Swapped):
@@ -141,6 +109,11 @@ class PrunedBlock(Swapped):
         count = handle.count(entered - handle.first)
         if count >= entered - handle.first:
             return super().__call__(*args, **kwargs), kept  # type: ignore[misc]
+        if not are_known(self, state):
+            move_parts(self, state, (args, kwargs))
+        elif not handle.is_verified and is_eager():
+            check_call(handle.stack, state.block, self, handle.query, (args, kwargs))  # type: ignore[arg-type]
+            handle.is_verified = True
         arguments = {**dict(zip(state.parameters, args, strict=False)), **kwargs}
         call = state.call = PruneCall(self.attn, arguments, entered, count)  # type: ignore[attr-defined]
         try:
@@ -148,7 +121,7 @@ class PrunedBlock(Swapped):
         finally:
             state.call = None
         if call.local is None or call.rows is None or not call.mlp_done:
-            raise _refusal(
+            raise refusal(
                 state, "did not run attn.qkv, norm2 and mlp in this order, one call each; it cannot be pruned"
             )
         if kept is None:  # what entered is the full grid
@@ -160,64 +133,10 @@ class PrunedBlock(Swapped):
         return take_rows(output, call.rows), kept
 
     def __prepare_scriptable__(self) -> nn.Module:
-        raise _refusal(
+        raise refusal(
             self.__dict__[PRUNE_STATE],
             "cannot be compiled by torch.jit.script, which drops no token: use torch.jit.trace, torch.export, ONNX",
         )
-
-
-class PrunedQkv(Swapped):
-    """The projection to queries, keys and values: keeps its output for the scores."""
-
-    swap_order = KINDS["pruning"].swap_order
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Project, and keep the result where the block drops tokens."""
-        output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        call = self.__dict__[PRUNE_STATE].call
-        if call is not None:
-            call.qkv = output
-        return output
-
-
-class PrunedNorm(Swapped):
-    """The norm before the MLP: chooses the kept tokens and normalises these alone."""
-
-    swap_order = KINDS["pruning"].swap_order
-
-    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Normalise the kept tokens (B, first + k, C) of ``x`` (B, N, C)."""
-        state: PruneState = self.__dict__[PRUNE_STATE]
-        call = state.call
-        if call is None:
-            return super().__call__(x, *args, **kwargs)  # type: ignore[misc]
-        if call.qkv is None or call.rows is not None or call.qkv.shape[:2] != x.shape[:2]:
-            raise _refusal(
-                state,
-                "does not call attn.qkv once, as a module, on the (B, N, C) tokens that norm2 then receives; attention "
-                "in windows, with a functional projection or in parallel with the MLP is not served",
-            )
-        call.local = _choose(state, call)
-        call.rows = rows_that_stay(call.local, state.handle.first, call.entered)
-        return super().__call__(take_rows(x, call.rows), *args, **kwargs)  # type: ignore[misc]
-
-
-class PrunedMlp(Swapped):
-    """The MLP: runs on the kept tokens and returns its result among zeros."""
-
-    swap_order = KINDS["pruning"].swap_order
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run on (B, first + k, C), and return (B, N, C)."""
-        state: PruneState = self.__dict__[PRUNE_STATE]
-        call = state.call
-        output = super().__call__(*args, **kwargs)  # type: ignore[misc]
-        if call is None:
-            return output
-        if call.rows is None or call.mlp_done or output.shape[1] != state.handle.first + call.count:
-            raise _refusal(state, "does not run norm2 directly before mlp, one call each; it cannot be pruned")
-        call.mlp_done = True
-        return put_rows(output, call.rows, call.entered)
 
 
 class PrunedModel(Swapped):
@@ -253,8 +172,8 @@ def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
 
 def _check_unedited(model: nn.Module, state: PrunedModelState) -> None:
     handle, numbers = state.handle, []
-    for block in state.blocks(model):
-        own: PruneState | None = block.__dict__.get(PRUNE_STATE)
+    for block in map(module_inside, state.blocks(model)):
+        own: PruneState | None = vars(block).get(PRUNE_STATE) if issubclass(type(block), PrunedBlock) else None
         numbers.append(own.block if own is not None and own.handle is handle else None)
     if numbers != list(range(handle.stack.depth)):
         raise StackError(
@@ -266,23 +185,8 @@ def _check_unedited(model: nn.Module, state: PrunedModelState) -> None:
 
 def _check_droppable(state: PruneState, tokens: Tensor) -> None:
     if tokens.ndim != 3 or tokens.shape[1] <= state.handle.first:
-        raise _refusal(
+        raise refusal(
             state,
             f"received tokens of shape {tuple(tokens.shape)}: pruning takes (B, N, C) with tokens after the first "
             f"{state.handle.first}, which are never dropped",
         )
-
-
-def _choose(state: PruneState, call: PruneCall) -> Tensor:
-    """Positions (B, k) of the kept tokens among the droppable ones that entered, the highest score first."""
-    if call.arguments.get("is_causal"):
-        raise _refusal(state, "attends causally: its first tokens see none of the others, so they cannot score them")
-    assert call.qkv is not None
-    tables = tables_in(call.arguments)
-    scores = token_scores(call.attention, call.qkv, state.handle.query, state.handle.first, **tables)
-    return scores.topk(call.count, dim=1).indices
-
-
-def _refusal(state: PruneState, what: str) -> StackError:
-    """A refusal that names the block."""
-    return StackError(f'blocks="{state.handle.stack.path}": block {state.block} {what}')

@@ -10,26 +10,18 @@ from torch import nn
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import PRUNE_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
-from cycledistill.prune.checks import PARTS, check_block, check_layers, check_parts, trial
+from cycledistill.prune.checks import check_block, check_layers, check_parts, trial
 from cycledistill.prune.handle import Pruning
-from cycledistill.prune.modules import (
-    PrunedBlock,
-    PrunedMlp,
-    PrunedModel,
-    PrunedModelState,
-    PrunedNorm,
-    PrunedQkv,
-    PruneState,
-)
+from cycledistill.prune.modules import PrunedBlock, PrunedModel, PrunedModelState
+from cycledistill.prune.parts import PARTS, PruneState
 from cycledistill.prune.scoring_tokens import resolve_scoring_tokens
-from cycledistill.stack.find import choose_stack
-from cycledistill.stack.probe import argument_names
+from cycledistill.stack.choose import choose_stack
+from cycledistill.stack.probe import Inputs, argument_names
 from cycledistill.stack.taken import is_taken
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_PARTS = dict(zip(PARTS, (PrunedQkv, PrunedNorm, PrunedMlp), strict=True))
-PLUGIN = Plugin("pruning", PRUNE_STATE, (PrunedModel, PrunedBlock, *_PARTS.values()), change="model.pruning.keep")
+PLUGIN = Plugin("pruning", PRUNE_STATE, (PrunedModel, PrunedBlock, *PARTS.values()), change="model.pruning.keep")
 
 
 def wrap_pruning(
@@ -39,6 +31,7 @@ def wrap_pruning(
     *,
     blocks: str = "auto",
     query: str | slice = "prefix",
+    inputs: Inputs | None = None,
 ) -> Model:
     """Drop tokens between attention and MLP of some blocks, in place, and return the model.
 
@@ -57,6 +50,8 @@ def wrap_pruning(
         blocks: The stack, as for :func:`wrap_cyclic`.
         query: The scoring tokens: ``"prefix"`` (the model's ``num_prefix_tokens``), a name among the model's
             ``token_groups`` such as ``"keypoint"``, or a slice of the token axis.
+        inputs: What the trial of this call runs a copy of the model with, without data, where it cannot guess it: a
+            tensor, a tuple of arguments, or a mapping of keyword arguments, as the model is called.
 
     Raises:
         StackError: Blocks of another kind, no scoring tokens, a model that needs its full grid of tokens, one that is
@@ -72,7 +67,7 @@ def wrap_pruning(
     Source: PPT (ECCV 2022), section 3.2, human token identification.
     """
     refuse(model, PLUGIN)
-    stack = choose_stack(model, blocks, PLUGIN.verb)
+    stack = choose_stack(model, blocks, PLUGIN.verb, inputs)
     if is_taken(model, stack, "hourglass"):
         raise StackError(
             f'blocks="{blocks}": an hourglass drops frames in these blocks; one of the two can act on a stack'
@@ -84,9 +79,10 @@ def wrap_pruning(
         check_parts(stack, number, stack.modules(model)[number])
     # On copies first: a refusal leaves the model as it was.
     half = Pruning(stack, pruned, 0.5, scoring, first)
-    seen = trial(model, stack, pruned[0], lambda copied: install(copied, PLUGIN, half, _roles(copied, half)))
+    seen = trial(model, stack, pruned[0], lambda copied: install(copied, PLUGIN, half, _roles(copied, half)), inputs)
     if seen is not None:
         check_block(stack, pruned[0], stack.modules(model)[pruned[0]], scoring, seen)
+    handle.is_verified = seen is not None
     install(model, PLUGIN, handle, _roles(model, handle))
     return model
 
@@ -109,6 +105,8 @@ def _roles(model: nn.Module, handle: Pruning) -> Iterator[Role]:
     yield model, PrunedModel, PrunedModelState(handle, container, *handle.stack.span(model))
     for number, block in enumerate(handle.stack.modules(model)):
         state = PruneState(handle, number, argument_names(block))
+        if number in handle.layers:
+            state.attention = block.get_submodule("attn")
         yield block, PrunedBlock, state
         if number in handle.layers:
-            yield from ((block.get_submodule(part), plugin, state) for part, plugin in _PARTS.items())
+            yield from ((block.get_submodule(part), plugin, state) for part, plugin in PARTS.items())

@@ -1,4 +1,4 @@
-"""Find the stack of blocks a model runs one after another, and say why when there is none to take.
+"""Find the stacks of blocks that a model runs one after another.
 
 A stack is a container of siblings that each keep the shape of their input and hand their output, as an object, to the
 next one. Structure proposes the candidates; a probe on the meta device confirms them where an input can be guessed.
@@ -15,14 +15,14 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from cycledistill.errors import ChainError, StackError
+from cycledistill.errors import StackError
 from cycledistill.plugin.swap import recipe_of
 from cycledistill.plugin.torch_private import AnyConvolution
-from cycledistill.stack.links import Named, Trace, check_chain, keeps_shape, traced_links
-from cycledistill.stack.probe import has_forward, probe
+from cycledistill.stack.links import Named, Trace, keeps_shape, traced_links
+from cycledistill.stack.probe import Inputs, has_forward, probe
 
 _PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
-_ATTENTION = re.compile(r"Attn|Attention|XCA|GPSA|MHSA|MQA|MHA|Focal|LiteMLA", re.IGNORECASE)
+ATTENTION = re.compile(r"Attn|Attention|XCA|GPSA|MHSA|MQA|MHA|Focal|LiteMLA", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Stack:
         path: What ``blocks=`` takes: ``"blocks"``, ``"blocks[4:10]"``, or one module that is the whole stack.
         depth: The number of blocks.
         block: Class name of the blocks.
-        shape: Shape of the first state tensor for a batch of one, or ``None`` where no probe could run.
+        shape: Shape of the first state tensor, for a batch of one if none was given, or ``None`` where no probe ran it.
         parameters: The number of parameters in the blocks.
         share: The same as a fraction of the model's.
         attention: Whether a module inside is named as attention. A run of convolutions without is not taken by itself.
@@ -51,12 +51,12 @@ class Stack:
 
     def modules(self, model: nn.Module) -> list[nn.Module]:
         """The blocks of this stack in ``model``, in order."""
-        return [module for _, module in _named_blocks(model, self.path)]
+        return [module for _, module in named_blocks(model, self.path)]
 
     def span(self, model: nn.Module) -> tuple[tuple[int, int] | None, int]:
         """Where the run begins and ends among its siblings, and how many these are; ``None, 1`` for one module."""
         container = model.get_submodule(self.path.split("[")[0])
-        if not _is_container(container):
+        if not is_container(container):
             return None, 1
         siblings, first = list(container.children()), self.modules(model)[0]
         start = next(index for index, each in enumerate(siblings) if each is first)
@@ -76,113 +76,57 @@ class Stack:
         return f'blocks="{self.path}": {self.depth} x {self.block}{shape}, {self.share:.0%} of the parameters'
 
 
-def find_stacks(model: nn.Module) -> list[Stack]:
+def find_stacks(model: nn.Module, inputs: Inputs | None = None) -> list[Stack]:
     """All runs of at least two same-class siblings that keep their input's shape, most parameters first.
 
-    Left out are runs inside a block of another run, and those in the model itself, which no path names.
+    Left out are runs inside a block of another run, and those in the model itself, which no path names. A run with
+    attention that guessed inputs do not reach, as text alone does not reach an image tower, is told by its structure.
+
+    Args:
+        model: Any module.
+        inputs: What it is called with, on any device: a tensor, a tuple of arguments, or a mapping of keyword
+            arguments. Default: guessed from the sizes that the model declares.
 
     Example:
         >>> [stack.path for stack in find_stacks(timm.create_model("swin_tiny_patch4_window7_224"))]
         ['layers.2.blocks', 'layers.3.blocks', 'layers.1.blocks', 'layers.0.blocks']
     """
-    return [run for run in _outermost_runs(model) if not _is_in_model_itself(run.path)]
+    runs = outermost_runs(model, trace_containers(model, inputs), inputs is not None)
+    return [run for run in runs if not is_in_model_itself(run.path)]
 
 
-def _outermost_runs(model: nn.Module) -> list[Stack]:
-    containers = {
-        name: list(module.named_children()) for name, module in model.named_modules() if _is_container(module)
+def trace_containers(model: nn.Module, inputs: Inputs | None) -> Trace | None:
+    """What a trial shows of the modules in all containers."""
+    return probe(model, [name for blocks in _containers(model).values() for name, _ in blocks], inputs)
+
+
+def _containers(model: nn.Module) -> dict[str, list[tuple[str, nn.Module]]]:
+    """What stands in each container, by path."""
+    containers = ((name, module) for name, module in model.named_modules() if is_container(module))
+    return {
+        name: [(_join(name, child), each) for child, each in module.named_children()] for name, module in containers
     }
-    trace = probe(model, [_join(name, child) for name, children in containers.items() for child, _ in children])
+
+
+def outermost_runs(model: nn.Module, trace: Trace | None, given: bool = False) -> list[Stack]:
+    """`find_stacks`, with the runs in the model itself; ``given`` where the trace is of inputs that the user gave."""
     total = sum(parameter.numel() for parameter in model.parameters()) or 1
     runs = []
-    for name, children in containers.items():
-        blocks = [(_join(name, child), module) for child, module in children]
-        for start, stop in _runs(blocks, trace):
+    for name, blocks in _containers(model).items():
+        seen = known_of(blocks, trace)
+        for start, stop in _runs(blocks, seen):
             whole = stop - start == len(blocks)
             path = name if whole else f"{name}[{start}:{stop}]"
-            runs.append(_describe(path, blocks[start:stop], whole, total, trace))
+            run = describe(path, blocks[start:stop], whole, total, seen)
+            if seen is trace or (not given and run.attention):  # else it may be heads, or nothing that is meant
+                runs.append(run)
     outermost = [run for run in runs if not any(_inside(run, other) for other in runs)]
     return sorted(outermost, key=lambda run: -run.parameters)
 
 
-def choose_stack(model: nn.Module, blocks: str = "auto", verb: str = "wrap_cyclic") -> Stack:
-    """The stack ``blocks`` names, or the one the automatic rule takes; refusals give advice on calls of ``verb``.
-
-    The rule: the whole chain with the most parameters, if it holds at least a quarter of the model's and no other run
-    has the same block class.
-
-    Raises:
-        StackError: No such path, a leaf, blocks that do not chain or change shape, no stack, or several.
-    """
-    if not isinstance(blocks, str):
-        raise StackError(f'blocks={blocks!r}: "auto" or a path such as "encoder.layers" or "blocks[0:10]" is expected')
-    return _automatic(model, verb) if blocks == "auto" else _explicit(model, blocks, verb)
-
-
-def _automatic(model: nn.Module, verb: str) -> Stack:
-    runs = _outermost_runs(model)
-    stacks = [run for run in runs if not _is_in_model_itself(run.path)]
-    whole = [run for run in runs if run.whole and (run not in stacks or not _is_convolutional(run, model))]
-    if whole and whole[0].share >= 0.25 and sum(run.block == whole[0].block for run in runs) == 1:
-        if whole[0] in stacks:
-            return whole[0]
-        raise _no_path(model)
-    if runs and runs[0] not in stacks:
-        raise _no_path(model)
-    name = type(model).__name__
-    attention = [stack for stack in stacks if stack.attention]
-    if not stacks:
-        single = _container_of_one(model)
-        candidate = "" if single is None else f' Here "{single}" holds one block, which can be a stack if it is named.'
-        raise StackError(
-            f"{name} has no stack: no container holds two or more blocks of one class that keep their input's shape. "
-            "Name the container of the blocks, or one module that maps tokens to tokens of the same shape: "
-            f'{verb}(model, blocks="{single or "path.to.module"}").{candidate}'
-        )
-    if not attention:
-        raise StackError(
-            f"{name} has no attention stack: none of its {len(stacks)} runs of equal blocks holds a module named as "
-            "attention, as in a convolutional network. A run can still be taken by its path, for example "
-            f'{verb}(model, blocks="{stacks[0].path}")'
-        )
-    raise StackError(
-        f"{name} has no single stack to take: no chain that fills its container holds a quarter of the parameters "
-        f"and has a block class of its own.{_listing(attention, verb)}"
-    )
-
-
-def _container_of_one(model: nn.Module) -> str | None:
-    """The outermost container that holds a single block, and in it attention; as in a stack that is one block deep."""
-    for name, module in model.named_modules():
-        blocks = list(module.children()) if name and _is_container(module) else []
-        if len(blocks) == 1 and _can_run(blocks[0]):
-            if any(_ATTENTION.search(type(each).__name__) for each in blocks[0].modules()):
-                return name
-    return None
-
-
-def advice(model: nn.Module, refused: str, verb: str = "wrap_cyclic") -> str:
-    """The candidates of ``model`` other than the refused path, as the end of an error message."""
-    return _listing([stack for stack in find_stacks(model) if stack.path != refused], verb)
-
-
-def _listing(stacks: list[Stack], verb: str) -> str:
-    if not stacks:
-        return ""
-    lines = "\n".join(f"  {stack}" for stack in stacks)
-    return f' Candidates:\n{lines}\nTake one of them, for example {verb}(model, blocks="{stacks[0].path}")'
-
-
-def _explicit(model: nn.Module, path: str, verb: str) -> Stack:
-    named = _named_blocks(model, path)
-    trace = probe(model, [name for name, _ in named])
-    if trace is not None:
-        try:
-            check_chain(named, [trace[name] for name, _ in named], path)
-        except ChainError as refusal:
-            raise StackError(f"{refusal}.{advice(model, path, verb)}") from None
-    total = sum(parameter.numel() for parameter in model.parameters()) or 1
-    return _describe(path, named, "[" not in path, total, trace)
+def known_of(blocks: Named, trace: Trace | None) -> Trace | None:
+    """The trace, if it ran any of these blocks: of others nothing is known."""
+    return trace if trace is not None and any(trace[name] for name, _ in blocks) else None
 
 
 def _runs(blocks: Named, trace: Trace | None) -> list[tuple[int, int]]:
@@ -200,21 +144,22 @@ def _runs(blocks: Named, trace: Trace | None) -> list[tuple[int, int]]:
                 runs.append((start, index))
                 start = index
         runs.append((start, group[-1] + 1))
-    return [(start, stop) for start, stop in runs if stop - start >= 2 and _can_run(blocks[start][1])]
+    return [(start, stop) for start, stop in runs if stop - start >= 2 and can_run(blocks[start][1])]
 
 
-def _can_run(block: nn.Module) -> bool:
+def can_run(block: nn.Module) -> bool:
     """Whether a block can be called and has something to learn: not a bare ModuleList, not an activation."""
     return has_forward(block) and any(True for _ in block.parameters())
 
 
-def _is_convolutional(stack: Stack, model: nn.Module) -> bool:
+def is_convolutional(stack: Stack, model: nn.Module) -> bool:
     """Whether the blocks mix neighbours by convolutions alone: a CNN, cycled only where its path is given."""
     modules = (module for block in stack.modules(model) for module in block.modules())
     return not stack.attention and any(isinstance(m, AnyConvolution) and max(m.kernel_size) > 1 for m in modules)
 
 
-def _describe(path: str, blocks: Named, whole: bool, total: int, trace: Trace | None) -> Stack:
+def describe(path: str, blocks: Named, whole: bool, total: int, trace: Trace | None) -> Stack:
+    """A run of blocks, as far as a trace tells."""
     parameters = {id(p): p.numel() for _, module in blocks for p in module.parameters()}
     calls = trace[blocks[0][0]] if trace is not None else []
     states = [leaf for leaf in calls[0].inputs if isinstance(leaf, torch.Tensor)] if calls else []
@@ -225,7 +170,7 @@ def _describe(path: str, blocks: Named, whole: bool, total: int, trace: Trace | 
         shape=tuple(states[0].shape) if states else None,
         parameters=sum(parameters.values()),
         share=sum(parameters.values()) / total,
-        attention=any(_ATTENTION.search(type(m).__name__) for _, module in blocks for m in module.modules()),
+        attention=any(ATTENTION.search(type(m).__name__) for _, module in blocks for m in module.modules()),
         whole=whole,
     )
 
@@ -235,9 +180,10 @@ def _inside(run: Stack, other: Stack) -> bool:
     return run is not other and below and other.parameters >= run.parameters
 
 
-def _named_blocks(model: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
-    if _is_in_model_itself(path) and _is_container(model):
-        raise _no_path(model)
+def named_blocks(model: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
+    """The blocks that a path names, with their own paths, in order; refuses a path that names none."""
+    if is_in_model_itself(path) and is_container(model):
+        raise no_path(model)
     parsed = _PATH.match(path)
     if parsed is None:
         raise StackError(f'blocks="{path}": a path such as "encoder.layers" or "blocks[0:10]" is expected')
@@ -250,8 +196,8 @@ def _named_blocks(model: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
                 f'blocks="{path}" names a leaf ({type(module).__name__}), which holds no blocks: name the container '
                 "of the blocks, or one module that is the whole stack"
             )
-        return children if _is_container(module) else [(name, module)]
-    if not _is_container(module):
+        return children if is_container(module) else [(name, module)]
+    if not is_container(module):
         raise StackError(f'blocks="{path}": {name} is a {type(module).__name__}, and only a container can be sliced')
     start, stop = int(parsed["start"] or 0), int(parsed["stop"] or len(children))
     if not 0 <= start < stop <= len(children):
@@ -269,11 +215,13 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
         raise StackError(f'blocks="{name}": {type(model).__name__} has no module of this path{hint}') from None
 
 
-def _is_in_model_itself(path: str) -> bool:
+def is_in_model_itself(path: str) -> bool:
+    """Whether blocks of this path are children of the model, which then has no path to name."""
     return path.split("[")[0] == ""
 
 
-def _no_path(model: nn.Module) -> StackError:
+def no_path(model: nn.Module) -> StackError:
+    """The refusal of blocks that are children of the model."""
     called = "nn.Sequential(model), say" if isinstance(model, nn.Sequential) else "one whose forward calls them"
     return StackError(
         f"the blocks stand in the {type(model).__name__} itself, and no path names them: put it into a module "
@@ -281,7 +229,8 @@ def _no_path(model: nn.Module) -> StackError:
     )
 
 
-def _is_container(module: nn.Module) -> bool:
+def is_container(module: nn.Module) -> bool:
+    """Whether a module holds others in order, and may not be called itself."""
     return isinstance(module, (nn.ModuleList, nn.Sequential))
 
 

@@ -101,6 +101,20 @@ def _only_call(index: int, blocks: Named, trace: Trace) -> TracedCall | None:
     return calls[0] if len(calls) == 1 else None
 
 
+def second_run(path: str, network: str, verb: str = "wrap_cyclic") -> StackError:
+    """The refusal of blocks that a forward runs several times: with all of ``network``, or alone if that is empty."""
+    if not network:
+        return StackError(
+            f'blocks="{path}": the forward runs these blocks a second time itself, and a plug-in goes with one run. '
+            "Let it run them once: a cycle is that repetition, wrap_cyclic(model, cycles=2)"
+        )
+    return StackError(
+        f'blocks="{path}": the forward runs {network} a second time, as models of several crops or of pairs of images '
+        f"do, and a plug-in goes with one run. Wrap that part alone, {verb}(model.{network}); with cycles each call of "
+        "it then returns a CycleOutput in training. Or call it once, on all images: torch.cat((a, b))"
+    )
+
+
 def check_chain(named: Named, calls: Sequence[list[TracedCall]], path: str) -> None:
     """Refuse blocks that are not called once each, one on the other's output, back to the shape they started from."""
     for (name, _), made in zip(named, calls, strict=True):

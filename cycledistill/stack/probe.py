@@ -1,12 +1,12 @@
-"""A copy of a model on the meta device, inputs to run it with, and the trace of what ran.
+"""Inputs to run a copy of a model with, and the trace of what ran.
 
-The copy holds no data, so a probe of a large model takes a second and no memory. A probe that fails is no verdict: the
-caller falls back on structure, and the first training forward verifies what was assumed.
+The copy is on the meta device, so a probe of a large model takes a second and no memory. A probe that fails is no
+verdict, and what it did not run is not known: the caller falls back on structure, and the first training forward
+verifies what was assumed.
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cycledistill.plugin.swap import bare
-from cycledistill.plugin.torch_private import tree_leaves
+from cycledistill.errors import StackError
+from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
+from cycledistill.stack.copies import bare_copy, unnoticed
 from cycledistill.stack.links import Trace, TracedCall, shapes
 
 _logger = logging.getLogger(__name__)
@@ -35,6 +36,32 @@ def call_of(inputs: Inputs) -> Call:
     return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
 
 
+def given_call(model: nn.Module, inputs: Inputs) -> Call:
+    """The call that users give a verb for its trial, on the meta device.
+
+    Raises:
+        StackError: There is no tensor in it, or the model's forward has no such arguments.
+    """
+    call = call_of(inputs)
+    if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(call)):
+        raise StackError(
+            f"inputs={type(inputs).__name__} without a tensor: what the model is called with is expected, a tensor, a "
+            "tuple of arguments, or a mapping of keyword arguments"
+        )
+    try:
+        inspect.signature(model.forward).bind(*call[0], **call[1])
+    except TypeError as error:
+        takes = ", ".join(argument_names(model))
+        raise StackError(
+            f"inputs: the forward of this {type(model).__name__} takes ({takes}), and cannot be called with them "
+            f"({error}). Give a tensor, a tuple of arguments, or a mapping of keyword arguments"
+        ) from None
+    except ValueError:  # a forward that Python cannot look into
+        pass
+    on_meta: Call = tree_map_only(torch.Tensor, lambda x: x.detach().to("meta"), call)
+    return on_meta
+
+
 def argument_names(module: nn.Module) -> tuple[str, ...]:
     """Names of the arguments of a module's forward, in the order of its signature."""
     try:
@@ -49,19 +76,22 @@ def has_forward(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule) or type(module).forward is not nn.Module.forward
 
 
-def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
+@unnoticed()
+def probe(model: nn.Module, names: Iterable[str], inputs: Inputs | None = None) -> Trace | None:
     """Run a meta copy of ``model`` once in eval mode, and trace the calls of the modules called ``names``.
 
     Returns:
-        The calls of each name, or ``None`` where no input could be guessed or the copy did not run.
+        The calls of each name, none for those that did not run; or ``None`` where no input was given and none could be
+        guessed, or the copy did not run.
     """
     names = list(names)
-    candidates = list(guess_inputs(model))
+    candidates = trial_calls(model, inputs)
     if not candidates:
         return None
     copied = bare_copy(model)
     if copied is None:
         return None
+    failed: Exception | None = None
     for parameter in copied.parameters():
         parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
     for call in candidates:
@@ -71,33 +101,26 @@ def probe(model: nn.Module, names: Iterable[str]) -> Trace | None:
             except Exception as error:  # a wrong guess of the input fails anywhere inside the model
                 given = shapes(tree_leaves(call))
                 _logger.debug("probe of %s with %s failed: %s", type(model).__name__, given, error)
+                failed = error
+    if inputs is not None:
+        tell_of_failed_trial(model, failed)
     return None
 
 
-def meta_copy(model: nn.Module) -> nn.Module:
-    """A deep copy of ``model`` whose parameters and buffers are on the meta device; nothing of their data is copied."""
-    memo: dict[int, Any] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        with torch.no_grad():
-            empty = tensor.detach().to("meta")
-        if isinstance(tensor, nn.Parameter):
-            empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
-        memo[id(tensor)] = empty
-    for module in model.modules():
-        for leaf in tree_leaves(dict(vars(module))):
-            # A cache of computed tensors (LevIT's attention biases) would refuse to be copied.
-            if isinstance(leaf, torch.Tensor) and not leaf.is_leaf:
-                memo[id(leaf)] = leaf.detach().to("meta")
-    return copy.deepcopy(model, memo)
+def trial_calls(model: nn.Module, inputs: Inputs | None, batch: int = 1) -> list[Call]:
+    """What a trial may run a model with, on the meta device: what was given, or else guesses for a batch."""
+    return list(guess_inputs(model, batch)) if inputs is None else [given_call(model, inputs)]
 
 
-def bare_copy(model: nn.Module) -> nn.Module | None:
-    """A meta copy without plug-ins, which may change what blocks do; ``None`` where the model cannot be copied."""
-    try:
-        return bare(meta_copy(model))
-    except Exception as error:  # whatever a model's own __deepcopy__ raises
-        _logger.debug("no meta copy of %s: %s", type(model).__name__, error)
-        return None
+def tell_of_failed_trial(model: nn.Module, error: Exception | None) -> None:
+    """Say that inputs that were given showed nothing."""
+    _logger.warning(
+        "the inputs given for %s do not run on a copy of it without data (%s: %s), so what they would have shown is "
+        "verified in the first forward",
+        type(model).__name__,
+        type(error).__name__,
+        error,
+    )
 
 
 def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[Call]:
@@ -152,7 +175,7 @@ def _declared_channels(model: nn.Module, config: Any) -> Iterator[int]:
 def run_meta(copied: nn.Module, call: Call, gradients: bool = False) -> Any:
     """Run a meta copy in eval mode on guessed inputs."""
     args, kwargs = call
-    with torch.set_grad_enabled(gradients), torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with torch.set_grad_enabled(gradients), torch.device("meta"):
         return copied.eval()(*args, **kwargs)
 
 

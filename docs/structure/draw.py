@@ -10,9 +10,12 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import partial
 from html import escape
 from itertools import pairwise
 from pathlib import Path
+
+from cycledistill.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -195,7 +198,7 @@ def pictures() -> dict[str, str]:
 def main() -> int:
     """Write the pictures beside this file."""
     for name, content in pictures().items():
-        (HERE / name).write_text(content, encoding="utf-8")
+        atomic_write(HERE / name, partial(Path.write_text, data=content, encoding="utf-8"))
         sys.stdout.write(f"{HERE / name}\n")
     return 0
 

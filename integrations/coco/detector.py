@@ -11,6 +11,9 @@ import torch
 import torchvision
 from torch import nn
 
+from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.reading.guard import Kind, reading
+from cycledistill.recipes.weights import read_weights
 from cycledistill.versions import require
 
 from .data.detections import Detected
@@ -57,10 +60,11 @@ def load_detector(name: str = DETECTORS[0]) -> nn.Module:
             f"{file}, or give the boxes yourself (a detections file, or the whole picture)"
         )
     try:
-        torch.load(file, map_location="cpu", weights_only=True)  # torchvision's own loading would run pickled code
-    except Exception as error:  # zip, pickle and torch have their own
-        raise DetectorError(f"{file}: these are no weights, or broken ones ({error})") from error
-    model: nn.Module = torchvision.models.get_model(name, weights=weights)
+        read_weights(file)  # torchvision's own loading would run pickled code
+    except CheckpointError as error:
+        raise DetectorError(f"these are no weights, or broken ones: {error}") from None
+    with reading(file, Kind(f"holds no weights of {name}"), DetectorError):
+        model: nn.Module = torchvision.models.get_model(name, weights=weights)
     return model.eval()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cycledistill.insight.report import Subject
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe, recorded_scores
 
 from .data.annotations import box_to_crop
 from .data.augment import crop_matrix
@@ -39,8 +39,7 @@ def open_checkpoint(path: Path) -> Subject | None:
     joints: JointSet = recipe.data.joint_set
     shown = [joints.names.index(name) for name in SHOWN if name in joints.names] or [0]
 
-    exits = (stored.get("metrics") or {}).get("exits") or {}
-    scores = {int(number): float(figures["AP"]) for number, figures in exits.items() if "AP" in figures}
+    scores = recorded_scores(stored, "AP")
 
     def prepare(file: Path) -> tuple[Tensor, Tensor]:
         pictures = GivenPictures([file])

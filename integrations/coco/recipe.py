@@ -58,7 +58,8 @@ class DataSection:
 
     ``detections``: a JSON list of person boxes to evaluate in; empty: the annotated boxes. ``joints``: ``coco`` (17) or
     ``crowdpose`` (14). ``batch_size``: persons a process and step. ``broken_images``: ``stop`` names the file and ends
-    the run, ``skip`` leaves its persons out and counts them.
+    the run, ``skip`` leaves its persons out and counts them. ``allow_outside``: read pictures that the annotation file
+    names outside the folder of pictures too, by ``..`` or by an absolute path.
     """
 
     root: str | None = None
@@ -72,6 +73,7 @@ class DataSection:
     batch_size: int = 64
     workers: int = 4
     broken_images: Literal["stop", "skip"] = "stop"
+    allow_outside: bool = False
 
     def __post_init__(self) -> None:
         check(self.joints in JOINT_SETS, "data.joints", self.joints, f"one of {', '.join(JOINT_SETS)}")

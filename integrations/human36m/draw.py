@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cycledistill.files import atomic_write
 from cycledistill.recipes.errors import RecipeError
 from cycledistill.versions import require
 
@@ -33,7 +34,8 @@ def draw_sequences(
         title: Over the picture.
 
     Raises:
-        ValueError: No poses.
+        ValueError: No poses, or a suffix that Matplotlib does not know.
+        OSError: It cannot be written; a picture that was there is as it was.
         RecipeError: Matplotlib is not installed.
     """
     if not poses:
@@ -63,7 +65,7 @@ def draw_sequences(
     if title:
         figure.suptitle(title, fontsize="medium")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    atomic_write(path, lambda file: figure.savefig(file, dpi=120))
 
 
 def _skeleton(axes: object, pose: NDArray[np.floating], axis: int, colour: str | None, width: float) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cycledistill.insight.report import Subject
 from cycledistill.plugin.install import handle_of
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe, recorded_scores
 
 from .data.skeleton import JOINTS
 from .data.windows import centred_bounds, log_short, window_frames
@@ -35,9 +35,7 @@ def open_checkpoint(path: Path) -> Subject | None:
         return None
     recipe = stored_recipe(folder)
     model, frames, confidence = load_trained(folder), recipe.data.frames, recipe.data.confidence
-    exits = (stored.get("metrics") or {}).get("exits") or {}
-    key = "mpjpe_frame_mean"
-    scores = {int(number): float(figures[key]) for number, figures in exits.items() if key in figures}
+    scores = recorded_scores(stored, "mpjpe_frame_mean")
 
     def prepare(file: Path) -> tuple[Tensor, None]:
         clip = prepare_keypoints(file, fill=True, confidence=confidence)

@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
         _run(args)
-    except (LiftingDataError, CheckpointError, RecipeError) as error:
+    except (LiftingDataError, CheckpointError, RecipeError, OSError) as error:  # the last: a figure that is not written
         parser.exit(2, f"error: {error}\n")
     return 0
 

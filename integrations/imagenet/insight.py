@@ -10,7 +10,8 @@ from torch import Tensor
 
 from cycledistill.insight.report import Subject
 from cycledistill.recipes.errors import DataError
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.reading.guard import PICTURE, reading
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe, recorded_scores
 
 from .trained import load_trained, stored_recipe
 from .training.build import image_size
@@ -33,19 +34,16 @@ def open_checkpoint(path: Path) -> Subject | None:
     mean, std = torch.tensor(augment.mean), torch.tensor(augment.std)
 
     def prepare(file: Path) -> tuple[Tensor, Tensor]:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
-        try:
-            with Image.open(file) as image:
-                inputs = transform(image.convert("RGB"))[None]
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError(f"{file} cannot be read as an image: {error}") from error
+        with reading(file, PICTURE, DataError), Image.open(file) as image:
+            picture = image.convert("RGB")
+        inputs = transform(picture)[None]
         return inputs, (inputs[0].permute(1, 2, 0) * std + mean).clamp(0, 1)
 
     prefix = int(getattr(model, "num_prefix_tokens", 0))
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    exits = (stored.get("metrics") or {}).get("exits") or {}
-    scores = {int(number): float(figures["top1"]) for number, figures in exits.items() if "top1" in figures}
+    scores = recorded_scores(stored, "top1")
     return Subject(
         name=f"{recipe.model.name}, {folder.parent.parent.name}",
         model=model,

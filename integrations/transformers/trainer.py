@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Literal, TypeVar
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from cycledistill import CycleLoss, CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
+from cycledistill.inputs import Inputs
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.swap import Swapped, recipe_of, swap, swapped_since, unswap
 from cycledistill.versions import require
@@ -28,6 +28,7 @@ def wrap_for_trainer(
     blocks: str = "auto",
     tokens: Mapping[str, slice] | None = None,
     batch_norm: Literal["freeze", "update"] = "freeze",
+    inputs: Inputs | None = None,
 ) -> Model:
     """Wrap a Hugging Face model, in place, so that ``Trainer`` trains all its cycles.
 
@@ -38,15 +39,18 @@ def wrap_for_trainer(
     releases of transformers are not always the model's own.
 
     Args:
-        model: A model that computes its loss from labels, such as ``AutoModelForImageClassification``.
+        model: A model whose output has a loss: from labels, as ``AutoModelForImageClassification``, by itself, as
+            masked autoencoders, or on request, as CLIP with ``return_loss``; also with adapters of PEFT around it.
+            Whether it has one shows in the first training step.
         cycles: How often the stack runs in a training forward.
         distill: A preset, a ``Distill``, a callable or ``None``.
         blocks: The stack; staged models need its path, such as ``"swin.encoder.layers.2.blocks"``.
         tokens: Named token groups, as ``wrap_cyclic`` takes them.
         batch_norm: As ``wrap_cyclic`` takes it.
+        inputs: What the trial of the call is run with, as ``wrap_cyclic`` takes it.
 
     Raises:
-        StackError: The model computes no loss, has no stack to cycle, or is wrapped already.
+        StackError: The model has no stack to cycle, or is wrapped already.
 
     Example:
         >>> model = AutoModelForImageClassification.from_pretrained("facebook/deit-tiny-patch16-224")
@@ -54,13 +58,7 @@ def wrap_for_trainer(
         >>> trainer.train()
         >>> trainer.save_model("deit")   # AutoModelForImageClassification.from_pretrained("deit") is the plain model
     """
-    if not isinstance(model, nn.Module) or "labels" not in inspect.signature(model.forward).parameters:
-        raise StackError(
-            f"{type(model).__name__} computes no loss: its forward takes no labels, and Trainer needs a loss. Use a "
-            "model with a head (AutoModelForImageClassification), or wrap_cyclic(model) with compute_loss of your own "
-            "and CycleLoss(task_loss)"
-        )
-    wrap_cyclic(model, cycles, distill, blocks=blocks, tokens=tokens, batch_norm=batch_norm)
+    wrap_cyclic(model, cycles, distill, blocks=blocks, tokens=tokens, batch_norm=batch_norm, inputs=inputs)
     swap(model, TrainerHost)
     return model
 
@@ -107,10 +105,9 @@ def _own_names(model: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
     transformers 5 renames the weights of many models when it saves and reads them. ``Trainer`` loads checkpoints
     without that, and with a warning goes on with the weights that the model happens to have.
     """
-    own = model.state_dict().keys()
-    if state.keys() <= own or not hasattr(model, "from_pretrained"):
+    own, plain = model.state_dict().keys(), recipe_of(model)[0]
+    if state.keys() <= own or not hasattr(plain, "config_class"):  # of PEFT's models only adapters are saved
         return state
-    plain = recipe_of(model)[0]
     read, info = plain.from_pretrained(  # type: ignore[attr-defined]
         None, config=model.config, state_dict=dict(state), output_loading_info=True
     )
@@ -126,10 +123,12 @@ def _merged(out: CycleOutput, kwargs: dict[str, Any]) -> Any:
         )
     if student.get("loss") is None:
         raise ValueError(
-            f"this {type(student).__name__} has no loss, because the model was given no labels: the data set has no "
-            "column that it takes as such (label_names of TrainingArguments), or Trainer took them out for "
-            "label_smoothing_factor or compute_loss_func, which would see one cycle alone. Compute such a loss in a "
-            "compute_loss of your own, CycleLoss(task_loss)(model(**inputs), labels), on a model wrapped by wrap_cyclic"
+            f"this {type(student).__name__} has no loss. Either the model computes none: use one with a head "
+            "(AutoModelForImageClassification), or ask for the loss as the model wants it (return_loss=True). Or it "
+            "was given no labels: the data set has no column that it takes as such (label_names of TrainingArguments), "
+            "or Trainer took them out for label_smoothing_factor or compute_loss_func, which would see one cycle "
+            "alone. Compute such a loss in a compute_loss of your own, CycleLoss(task_loss)(model(**inputs), labels), "
+            "on a model wrapped by wrap_cyclic"
         )
     share = _share(kwargs)
     parts = CycleLoss().parts(out)

@@ -71,6 +71,12 @@ def test_a_file_with_code_or_rubbish_is_refused(hub: Path) -> None:
         load_detector(SMALLEST)
 
 
+def test_weights_of_another_network_are_refused(hub: Path) -> None:
+    torch.save({"a": torch.ones(2)}, hub / file_of(SMALLEST))
+    with pytest.raises(DetectorError, match=rf"holds no weights of {SMALLEST}"):
+        load_detector(SMALLEST)
+
+
 def test_unknown_detectors_are_named() -> None:
     with pytest.raises(ValueError, match=r"'yolo' is no person detector of torchvision; known: keypointrcnn"):
         load_detector("yolo")

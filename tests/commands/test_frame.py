@@ -82,8 +82,16 @@ for each in words:
 print(json.dumps(shown))
 """
     shown = json.loads(python(code))
-    assert shown.keys() >= {"", "train", "report", "stacks", "insight", *(f"train {name}" for name in TRAINING)}
-    for words in ("report", "stacks", "insight", "train"):
+    assert shown.keys() >= {
+        "",
+        "train",
+        "report",
+        "stacks",
+        "insight",
+        "verify",
+        *(f"train {name}" for name in TRAINING),
+    }
+    for words in ("report", "stacks", "insight", "verify", "train"):
         assert f" {words} " in shown[""]
     for name in TRAINING:
         assert f" {name} " in shown["train"]
@@ -115,8 +123,8 @@ print(json.dumps(said))
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["train", "cocoa"], "unknown command 'cocoa'; did you mean 'coco'?"),
-        (["xyz"], "unknown command 'xyz'; known: insight, report, stacks, train"),
-        ([], "a command is expected: insight, report, stacks, train"),
+        (["xyz"], "unknown command 'xyz'; known: insight, report, stacks, train, verify"),
+        ([], "a command is expected: insight, report, stacks, train, verify"),
         (["train"], "a command is expected: coco, human36m, imagenet"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["train", "coco", "--epochs", "many"], "invalid int value: 'many'"),
@@ -162,6 +170,13 @@ def test_a_command_that_cannot_be_loaded_leaves_the_others_alone(announce: Annou
     assert "report parameters, MACs and time" in shown
     assert exit_code(main, ["oops"]) == 2
     assert capsys.readouterr().err.startswith("cycledistill: oops_module of broken cannot be loaded")
+
+
+def test_a_full_disk_is_said_in_one_line(announce: Announce, capsys: Lines) -> None:
+    full = "help = 'x'\ndef add_arguments(parser): pass\ndef run(args): raise OSError(28, 'No space left', 'a.html')"
+    announce("full", {"fill": "fill_module"}, fill_module=full)
+    assert main(["fill"]) == 2
+    assert capsys.readouterr().err == "cycledistill: [Errno 28] No space left: 'a.html'\n"
 
 
 def test_two_packages_with_one_command_are_refused(announce: Announce, capsys: Lines) -> None:

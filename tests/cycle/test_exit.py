@@ -255,7 +255,7 @@ class InPart(toys.ToyViT):
 @pytest.mark.parametrize(
     ("part", "what"),
     [
-        ({"stop": 2}, r"stopped after 2 of 3 blocks.*stop_early=True"),
+        ({"stop": 2}, r"forward_part stopped after 2 of 3 blocks.*stop_early=False"),
         ({"start": 1}, r"entered block 1 where block 0 was due"),
     ],
 )

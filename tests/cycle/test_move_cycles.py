@@ -10,7 +10,7 @@ import torch
 from cycledistill import StackError, unwrap_cyclic, wrap_cyclic
 from cycledistill.cycle.wrap import move_cycles
 from cycledistill.plugin.install import handle_of
-from cycledistill.stack.find import choose_stack
+from cycledistill.stack.choose import choose_stack
 from tests.toys import FEATURES, ToyViT
 
 

@@ -43,7 +43,7 @@ def wrap(
         if step == "hourglass":
             wrap_hourglass(model, layer=layers, keep=keep, **settings)
         else:
-            wrap_cyclic(model, cycles, blocks=blocks)
+            wrap_cyclic(model, cycles, "sdpose", blocks=blocks)
     if settings.get("recover", True) is True:
         torch.manual_seed(7)
         awake(model)

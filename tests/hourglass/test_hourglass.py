@@ -284,8 +284,8 @@ def test_without_tables_a_clip_has_any_length() -> None:
     plain = build()
     plain.pos = nn.Parameter(torch.randn(1, 40, WIDTH, dtype=torch.float64))
     for frames in (5, 12, 40):
-        assert wrap(plain, recover="linear")(poses(1, frames)).shape == (1, frames, 9)
-        share = wrap(plain, keep=(0.3,), recover=False)  # type: ignore[arg-type]
+        assert wrap(plain, recover="linear", lengths="any")(poses(1, frames)).shape == (1, frames, 9)
+        share = wrap(plain, keep=(0.3,), recover=False, lengths="any")  # type: ignore[arg-type]
         assert share(poses(1, frames)).shape == (1, -(-frames * 3 // 10), 9)
 
 

@@ -142,7 +142,7 @@ def test_clips() -> None:
         model(poses(2, 0))
     shorter = wrap_hourglass(build(), layer=2, keep=5, lengths="shorter")
     shorter.pos = nn.Parameter(torch.randn(1, 40, WIDTH).double())
-    with pytest.raises(StackError, match="a clip of 13 frames"):
+    with pytest.raises(StackError, match="receives 13 tokens, where the clip has 12 frames"):
         shorter(poses(2, 13))
     untabled = wrap_hourglass(build(), layer=2, keep=5, recover=False)
     with pytest.raises(StackError, match="keep=5: the clip has 4 frames"):
@@ -357,7 +357,7 @@ def test_a_layout_that_does_not_come_back() -> None:
 def test_maps_of_all_tokens_are_refused() -> None:
     timm = pytest.importorskip("timm")
     model = timm.create_model("test_vit", img_size=64, num_classes=0, global_pool="", class_token=False)
-    wrap_hourglass(model, blocks="blocks", layer=2, keep=5, recover="linear")
+    wrap_hourglass(model, blocks="blocks", layer=2, keep=5, recover="linear", frames=16)
     with pytest.raises(StackError, match="forward_intermediates makes maps of all tokens"):
         model.forward_intermediates(torch.randn(1, 3, 64, 64))
 
@@ -398,7 +398,7 @@ def test_pruning_and_an_hourglass_on_the_same_blocks() -> None:
     from timm.models.vision_transformer import VisionTransformer
 
     vit = VisionTransformer(img_size=16, patch_size=8, embed_dim=12, depth=3, num_heads=3).eval()
-    settings: dict[str, Any] = {"blocks": "blocks", "layer": 1, "keep": 3, "recover": False}
+    settings: dict[str, Any] = {"blocks": "blocks", "layer": 1, "keep": 3, "recover": False, "frames": 4}
     assert_refused(wrap_pruning(copy.deepcopy(vit), (1,)), "wrap_pruning drops tokens in these blocks", **settings)
     with pytest.raises(StackError, match="an hourglass drops frames in these blocks"):
         wrap_pruning(wrap_hourglass(vit, **settings), (1,))
@@ -417,7 +417,7 @@ def test_pruning_and_an_hourglass_on_shared_blocks_in_either_order(frames: str, 
     def vit() -> nn.Module:
         return VisionTransformer(img_size=16, patch_size=8, embed_dim=12, depth=4, num_heads=3).eval()
 
-    settings: dict[str, Any] = {"layer": 1, "keep": 3, "recover": False}
+    settings: dict[str, Any] = {"layer": 1, "keep": 3, "recover": False, "frames": 4}
     model = wrap_hourglass(vit(), blocks=frames, **settings)
     with pytest.raises(StackError, match="an hourglass drops frames in these blocks"):
         wrap_pruning(nn.Sequential(model) if inside else model, (0,), blocks="0." * inside + tokens, query=slice(0, 1))
@@ -431,10 +431,10 @@ def test_pruning_and_an_hourglass_on_neighbouring_blocks() -> None:
     from timm.models.vision_transformer import VisionTransformer
 
     model = VisionTransformer(img_size=16, patch_size=8, embed_dim=12, depth=4, num_heads=3).eval()
-    wrap_hourglass(model, blocks="blocks[0:2]", layer=1, keep=3, recover=False)
+    wrap_hourglass(model, blocks="blocks[0:2]", layer=1, keep=3, recover=False, frames=4)
     wrap_pruning(model, (0,), 0.5, blocks="blocks[2:4]", query=slice(0, 1))
     model(torch.randn(2, 3, 16, 16))
-    assert (model.hourglass.index.shape, model.pruning.index.shape) == ((2, 3), (2, 1))
+    assert (model.hourglass.index.shape, model.pruning.index.shape) == ((2, 3), (2, 2))
 
 
 def test_data_parallel_replicas() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,24 @@ def test_other_errors(run: Path, person: np.ndarray, tmp_path: Path, capsys: pyt
     assert "model.safetensors holds weights only: say of which model by a recipe (--config NAME)" in message
     message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", weights, "--config", "mixste", *size)
     assert "model.safetensors" in message
+
+
+def test_an_old_picture_survives_a_new_one_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = pytest.importorskip("matplotlib.figure")
+    from cycledistill.integrations.human36m.draw import draw_sequences
+
+    poses, path = {"a": np.zeros((3, 17, 3), np.float32)}, tmp_path / "a.png"
+    draw_sequences(poses, path)
+    old = path.read_bytes()
+
+    def full(_: object, file: Path, **__: object) -> None:
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(figure.Figure, "savefig", full)
+    with pytest.raises(OSError, match="No space left"):
+        draw_sequences(poses, path)
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (old, ["a.png"])
 
 
 def test_a_picture_needs_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from cycledistill.plugin.install import Plugin
 from cycledistill.prune.wrap import PLUGIN as PRUNING
 from cycledistill.recipes.hub.config import describe
 from cycledistill.recipes.run.graph import baked
-from cycledistill.stack.find import choose_stack
+from cycledistill.stack.choose import choose_stack
 from cycledistill.stack.taken import is_taken
 from tests.architecture import ROOT
 from tests.plugin.test_impossible_models import VERBS

@@ -57,7 +57,7 @@ class Verb:
 VERBS = [
     Verb(wrap_cyclic, unwrap_cyclic, {"blocks": "blocks"}),
     Verb(wrap_pruning, unwrap_pruning, {"blocks": "blocks", "layers": (1,), "keep": 0.5}),
-    Verb(wrap_hourglass, unwrap_hourglass, {"blocks": "blocks", "layer": 1, "keep": 3, "recover": False}),
+    Verb(wrap_hourglass, unwrap_hourglass, {"blocks": "blocks", "layer": 1, "keep": 3, "recover": False, "frames": 16}),
 ]
 each_verb = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 

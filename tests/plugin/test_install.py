@@ -150,7 +150,7 @@ def test_cycles_stay_where_they_were_when_they_cannot_follow_an_hourglass() -> N
     before, want = snapshot(model), model.train()(x).outputs
     refusals.append(RuntimeError("not now"))
     with pytest.raises(RuntimeError, match="not now"):
-        wrap_hourglass(model, layer=1, keep=3, recover=False, blocks="blocks")
+        wrap_hourglass(model, layer=1, keep=3, recover=False, blocks="blocks", frames=16)
     assert snapshot(model) == before
     assert all(torch.equal(*both) for both in zip(model.train()(x).outputs, want, strict=True))
 

@@ -27,7 +27,7 @@ def wrap(model: nn.Module, order: str, cycles: int = 3, keep: float = 0.5) -> An
         if step == "prune":
             wrap_pruning(model, (1, 2), keep)
         else:
-            wrap_cyclic(model, cycles)
+            wrap_cyclic(model, cycles, "sdpose")
     return model
 
 

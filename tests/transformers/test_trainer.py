@@ -195,13 +195,119 @@ def test_accumulated_steps_weigh_distillation_as_one_batch_does(tmp_path: Path) 
         torch.testing.assert_close(parts[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
 
 
+def mae() -> Any:
+    torch.manual_seed(0)
+    decoder = {f"decoder_{name}": SMALL[name] for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")}
+    config = transformers.ViTMAEConfig(**SMALL, **decoder, decoder_intermediate_size=32, mask_ratio=0.5)
+    return transformers.ViTMAEForPreTraining(config)
+
+
+def masked_images() -> Any:
+    torch.manual_seed(0)
+    return transformers.ViTForMaskedImageModeling(transformers.ViTConfig(**SMALL, encoder_stride=8))
+
+
+def video_mae() -> Any:
+    torch.manual_seed(0)
+    decoder = {f"decoder_{name}": SMALL[name] for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")}
+    config = transformers.VideoMAEConfig(**SMALL, **decoder, decoder_intermediate_size=32, num_frames=4, tubelet_size=2)
+    return transformers.VideoMAEForPreTraining(config)
+
+
+def clip() -> Any:
+    torch.manual_seed(0)
+    small = {name: SMALL[name] for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")}
+    text = {**small, "intermediate_size": 32, "vocab_size": 20, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    vision = {**small, "intermediate_size": 32, "image_size": 16, "patch_size": 8}
+    return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision))
+
+
+def adapted() -> Any:
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(
+        target_modules=["q_proj", "query"], modules_to_save=["classifier"], init_lora_weights=False
+    )
+    return peft.get_peft_model(vit(), config)
+
+
+PIXELS = torch.randn(4, 3, 16, 16)
+MASKED = torch.arange(4).repeat(4, 1) % 2 == 0
+TRAINED: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "masked autoencoder": (mae, "vit.layers", {"pixel_values": PIXELS}),
+    "masked images": (masked_images, "auto", {"pixel_values": PIXELS, "bool_masked_pos": MASKED}),
+    "masked videos": (
+        video_mae,
+        "videomae.encoder.layer",
+        {
+            "pixel_values": PIXELS[:, None].repeat(1, 4, 1, 1, 1),
+            "bool_masked_pos": torch.arange(8).repeat(4, 1) % 2 == 0,
+        },
+    ),
+    "image and text": (
+        clip,
+        "vision_model.encoder.layers",
+        {"pixel_values": PIXELS, "input_ids": torch.tensor([[1, 5, 2]] * 4), "return_loss": True},
+    ),
+    "adapters": (adapted, "auto", {"pixel_values": PIXELS, "labels": torch.arange(4) % 3}),
+}
+
+
+class Rows(torch.utils.data.Dataset):
+    """A batch, row by row."""
+
+    def __init__(self, batch: dict[str, Any]) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {name: each[row] if isinstance(each, Tensor) else each for name, each in self.batch.items()}
+
+
+@pytest.mark.parametrize(("build", "blocks", "batch"), TRAINED.values(), ids=TRAINED)
+def test_the_output_says_whether_there_is_a_loss(build: Any, blocks: str, batch: dict[str, Any]) -> None:
+    model = build().train()
+    torch.manual_seed(1)  # masks are drawn
+    truth = wrap_cyclic(copy.deepcopy(model), 2, "mct", blocks=blocks)(**batch)
+    torch.manual_seed(1)
+    out = wrap_for_trainer(model, 2, "mct", blocks=blocks)(**batch)
+    torch.testing.assert_close(out.loss, CycleLoss()(truth))
+    assert type(out) is type(truth[0]) and len(truth) == 2
+    unwrap_for_trainer(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("build", "blocks", "batch"), TRAINED.values(), ids=TRAINED)
+def test_trainer_trains_what_has_a_loss(build: Any, blocks: str, batch: dict[str, Any], tmp_path: Path) -> None:
+    model = wrap_for_trainer(build(), 2, blocks=blocks)
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        first = rows[0]
+        return {
+            name: torch.stack([row[name] for row in rows]) if isinstance(first[name], Tensor) else first[name]
+            for name in first
+        }
+
+    trainer = transformers.Trainer(model, arguments(tmp_path), train_dataset=Rows(batch), data_collator=collate)
+    assert 0 < trainer.train().training_loss < 100
+    assert any(not torch.equal(before[name], p) for name, p in model.named_parameters() if p.requires_grad)
+    trainer.save_model(str(tmp_path / "saved"))
+    assert any((tmp_path / "saved").glob("*.safetensors"))
+
+
 def test_models_without_a_loss() -> None:
     torch.manual_seed(0)
-    backbone = transformers.ViTModel(transformers.ViTConfig(**SMALL))
-    with pytest.raises(StackError, match=r"ViTModel computes no loss.*CycleLoss\(task_loss\)"):
-        wrap_for_trainer(backbone)
-    assert type(backbone) is transformers.ViTModel
-    with pytest.raises(StackError, match="computes no loss"):
+    backbone = wrap_for_trainer(transformers.ViTModel(transformers.ViTConfig(**SMALL)))
+    expected = r"BaseModelOutputWithPooling has no loss.*with a head.*return_loss=True.*CycleLoss\(task_loss\)"
+    with pytest.raises(ValueError, match=expected):
+        backbone(Pictures().images)
+    with pytest.raises(ValueError, match=r"CLIPOutput has no loss.*return_loss=True"):
+        wrap_for_trainer(clip().train(), blocks="vision_model.encoder.layers")(
+            pixel_values=PIXELS, input_ids=torch.tensor([[1, 5, 2]] * 4)
+        )
+    with pytest.raises(StackError, match="has no stack"):
         wrap_for_trainer(nn.Linear(2, 2))
     model = wrap_for_trainer(vit(), 2)
     with pytest.raises(ValueError, match=r"given no labels: .* label_smoothing_factor or compute_loss_func"):

@@ -1,6 +1,6 @@
 """Plain data to dataclasses and back: unknown keys and wrong types are named, nothing is guessed.
 
-Knows nothing about any particular recipe. YAML is read by ``safe_load``: a file cannot name code.
+Knows nothing about any particular recipe. How YAML is read: ``recipes/reading/texts.py``.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ import copy
 import dataclasses
 import difflib
 import logging
+import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.errors import RecipeError
+from cycledistill.recipes.reading.plain import check_plain, is_finite
+from cycledistill.recipes.reading.texts import parse_yaml
 
 _logger = logging.getLogger(__name__)
 
@@ -81,10 +82,7 @@ def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
         text = (resources.files(package) / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
     else:
         raise RecipeError(f"config {str(source)!r} is neither a file nor one of the packaged recipes {names}.")
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"config {source} is not plain YAML (no code, no tags): {_in_a_line(error)}") from error
+    data = parse_yaml(text, f"config {source}", RecipeError)
     if data is not None and not isinstance(data, dict):
         raise RecipeError(f"config {source}: expected sections such as 'optim:', got {type(data).__name__}.")
     return data or {}
@@ -95,18 +93,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"--set {text!r}: expected section.key=value, for example --set optim.lr=1e-3.")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {text!r}: the value is not plain YAML: {_in_a_line(error)}") from error
-
-
-def _in_a_line(error: yaml.YAMLError) -> str:
-    """What the parser says over several lines, and where: lines and columns as editors count them."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return " ".join(str(error).split())
-    mark = error.problem_mark
-    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return key.strip(), parse_yaml(value, f"--set {text[:200]!r}: the value", RecipeError)
 
 
 def merge(data: dict[str, Any], key: str, value: Any, cls: Any, path: str = "") -> None:
@@ -239,7 +226,7 @@ def _coerce(value: Any, hint: Any, key: str) -> Any:
             return result
     choices = [choice for member in _members(hint) if get_origin(member) is Literal for choice in get_args(member)]
     suggestion = did_you_mean(value, choices) if choices and isinstance(value, str) else ""
-    raise RecipeError(f"{key}: got {value!r} ({type(value).__name__}), expected {_describe(hint)}.{suggestion}")
+    raise RecipeError(f"{key}: got {value!r:.200} ({type(value).__name__}), expected {_describe(hint)}.{suggestion}")
 
 
 def _fit(value: Any, hint: Any, key: str) -> tuple[bool, Any]:
@@ -253,14 +240,22 @@ def _fit(value: Any, hint: Any, key: str) -> tuple[bool, Any]:
         (item,) = get_args(hint)
         return True, [_coerce(entry, item, f"{key}[{i}]") for i, entry in enumerate(value)]
     if origin is dict:
-        return isinstance(value, dict) and all(isinstance(name, str) for name in value), value
+        fits = isinstance(value, dict) and all(isinstance(name, str) for name in value)
+        if fits:
+            check_plain(value, key, RecipeError)  # as recipe.json will hold it
+        return fits, value
     if isinstance(value, bool):
         return hint is bool, value
-    if hint is float and isinstance(value, (int, str)):
+    if hint is float and isinstance(value, (int, float, str)):
         try:
-            return True, float(value)  # YAML 1.1 reads 1e-3 (no dot) as text
+            number = float(value)  # YAML 1.1 reads 1e-3 (no dot) as text
         except ValueError:
             return False, None
+        except OverflowError:
+            number = math.inf
+        if not is_finite(number):
+            raise RecipeError(f"{key}: got {value!r:.80}, expected a finite number.")
+        return True, number
     return isinstance(value, hint), value
 
 

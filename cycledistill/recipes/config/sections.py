@@ -137,7 +137,8 @@ class RunSection:
     """Where and how the run happens. ``max_steps`` ends it early, with a checkpoint to go on from.
 
     ``device``: ``auto`` (an accelerator where there is one), ``cpu``, ``cuda`` or ``mps``. ``compile``: ``default`` is
-    ``torch.compile`` with ``compile_backend``, ``graph`` captures whole steps in CUDA graphs.
+    ``torch.compile`` with ``compile_backend``, ``graph`` captures whole steps in CUDA graphs. ``sync_batch_norm``:
+    several processes, each with a GPU, take BatchNorm's statistics over all their batches; without, each over its own.
     """
 
     output: str = "runs/run"
@@ -146,6 +147,7 @@ class RunSection:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: Literal["none", "default", "graph"] | bool = "none"
     compile_backend: str = "inductor"
+    sync_batch_norm: bool = False
     max_steps: int | None = None
     save_every_steps: int | None = None
     keep: int = 2

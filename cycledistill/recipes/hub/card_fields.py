@@ -110,9 +110,8 @@ def recorded_training(recipe: Mapping[str, Any], ema: bool, more: str = "") -> s
     """How a checkpoint came to be, in a sentence: steps, epochs, versions, and ``more``."""
     versions = ", ".join(f"{name} {number}" for name, number in (recipe.get("versions") or {}).items())
     average = " The weights are their running average." if ema else ""
-    return (
-        f"{recipe['step']} steps, {recipe['epoch']} whole epochs{more}, with {versions or 'unknown versions'}.{average}"
-    )
+    steps, epochs = recipe.get("step", "?"), recipe.get("epoch", "?")
+    return f"{steps} steps, {epochs} whole epochs{more}, with {versions or 'unknown versions'}.{average}"
 
 
 def cycles_in_words(number: object) -> str:

@@ -20,7 +20,8 @@ from huggingface_hub.errors import (
 )
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import first_line
+from cycledistill.recipes.reading.guard import JSON, first_line, reading
+from cycledistill.recipes.reading.plain import check_plain
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
@@ -91,10 +92,9 @@ def _from_hub(name: str, file: str, download: dict[str, Any]) -> Path:
 
 
 def _read_config(path: Path, source: str) -> dict[str, Any]:
-    try:
+    with reading(f"{source}: {CONFIG}", JSON, CheckpointError):
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{source}: {CONFIG} cannot be read as JSON: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{source}: {CONFIG} holds a {type(config).__name__}, an object is expected")
+    check_plain(config, f"{source}: {CONFIG}", CheckpointError)  # a scale of Infinity would be in every output
     return config

@@ -6,16 +6,19 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from cycledistill.recipes.errors import RecipeError
 from cycledistill.recipes.run.precision import has_units
 from cycledistill.versions import require
 
 _logger = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=nn.Module)
 
 _PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -67,6 +70,24 @@ def open_accelerator(device: str, precision: str) -> Iterator[Any]:
 def shared() -> bool:
     """Whether several processes share the work of this run."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def synced_batch_norm(task: T, accelerator: Any) -> T:
+    """A task whose BatchNorms normalise by the batch of all processes together; as it is where there is one process.
+
+    Raises:
+        RecipeError: The processes have no GPUs.
+    """
+    if accelerator.num_processes == 1:
+        return task
+    if accelerator.device.type != "cuda":
+        raise RecipeError(
+            f"run.sync_batch_norm=true with {accelerator.num_processes} processes on {accelerator.device.type}: "
+            "PyTorch synchronises BatchNorm on GPUs alone; set it to false, and each process normalises by its own "
+            "share of the batch."
+        )
+    synced: T = nn.SyncBatchNorm.convert_sync_batchnorm(task)
+    return synced
 
 
 def _check_device(device: str) -> str:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cycledistill.recipes.run.guard.signals import spare_workers
+
 Key = tuple[int, int]
 """Epoch and number of a sample."""
 
@@ -75,13 +77,15 @@ def batch_loader(
     dataset: Dataset[B], batches: EpochBatches, workers: int, pin_memory: bool, seed: int
 ) -> DataLoader[B]:
     """A data loader in the order of ``batches``; set ``batches.epoch`` before each epoch."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        pin_memory=pin_memory,
-        generator=torch.Generator().manual_seed(seed),
+    return spare_workers(
+        DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=pin_memory,
+            generator=torch.Generator().manual_seed(seed),
+        )
     )
 
 

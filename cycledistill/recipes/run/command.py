@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,6 +120,7 @@ class Command:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the arguments to a parser, whose epilog becomes the names of the packaged recipes."""
+        parser.set_defaults(program=parser.prog)
         parser.epilog = f"Packaged recipes: {', '.join(packaged_names(self.package))}."
         parser.add_argument("--config", help="YAML file, or the name of a packaged recipe (below)")
         for flag in self.flags:
@@ -142,19 +144,28 @@ class Command:
     def run(self, args: argparse.Namespace) -> int:
         """Train, resume or evaluate; the summary goes to standard output as JSON.
 
+        A signal that asks to stop is followed when the step is done and saved, a second one at once (`guard.signals`).
+
         Returns:
-            0; 2 where something cannot be used, with the reason on stderr; 130 after Ctrl-C.
+            0; 2 where something cannot be used, with the reason on stderr; 130 after Ctrl-C, 143 after SIGTERM or
+            SIGUSR1, with the command that goes on.
         """
+        from cycledistill.recipes.run.guard.signals import StopRequest, heeded  # they need PyTorch, and help does not
+
         primary = os.environ.get("RANK", "0") == "0"
         logging.basicConfig(level=logging.INFO if primary else logging.ERROR, format="%(name)s: %(message)s")
+        recipe = None
         try:
-            summary = self._summary(args)
-        except (RecipeError, DataError, CheckpointError, NonFiniteLossError, VersionError) as error:
+            with heeded():
+                recipe = self.recipe(args)
+                summary = self._summary(args, recipe)
+        except (RecipeError, DataError, CheckpointError, NonFiniteLossError, VersionError, OSError) as error:
             return _stop(2, f"error: {_message(error)}")
         except ModuleNotFoundError as error:
             return _stop(2, f"error: {missing(error, self.package, self.requires)}")
-        except KeyboardInterrupt:
-            return _stop(130, "stopped" if args.evaluate else "stopped; --resume auto goes on from the last checkpoint")
+        except KeyboardInterrupt as request:
+            code = request.code if isinstance(request, StopRequest) else 130
+            return _stop(code, self._farewell(args, recipe, request)) if primary else code
         if primary:
             sys.stdout.write(json.dumps(summary, indent=1) + "\n")
         return 0
@@ -193,14 +204,45 @@ class Command:
             resume = str(checkpoint)
         return recipe_to_go_on(resume, self._work("trained").stored_recipe)
 
-    def _summary(self, args: argparse.Namespace) -> dict[str, Any]:
-        recipe = self.recipe(args)
+    def _summary(self, args: argparse.Namespace, recipe: Any) -> dict[str, Any]:
         if args.evaluate:
             return self._work("trained").evaluate_trained(recipe, args.evaluate)
         return self._work("train").train(recipe, args.resume)
 
+    def _farewell(self, args: argparse.Namespace, recipe: Any, request: KeyboardInterrupt) -> str:
+        """What a command that was stopped left behind, and the command that goes on from there."""
+        from cycledistill.recipes.run.trained import last_in
+
+        said = str(request) or "stopped"
+        if args.evaluate:
+            return said
+        checkpoint = None if recipe is None else last_in(recipe.run.output)
+        if checkpoint is None:
+            return f"{said} before anything was saved: start again by the same command."
+        words = going_on(args.program, self.package)
+        where = " on each machine, with torchrun's options of meeting as before" if "--nnodes" in words else ""
+        how = shlex.join([*words, "--resume", recipe.run.output])
+        return f"{said}; the last checkpoint is {checkpoint}. Go on from it{where} by:\n{how}"
+
     def _work(self, module: str) -> Any:
         return importlib.import_module(f"{self.package}.{module}")
+
+
+def going_on(program: str, package: str) -> list[str]:
+    """The words that start a command again as it was started, as far as a process that a launcher started can know.
+
+    Args:
+        program: As the usage has it, ``cycledistill train coco``.
+        package: The command's package.
+
+    Returns:
+        ``torchrun ... -m PACKAGE.train`` where there are several processes, as many as there are here on each machine.
+    """
+    world, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if world == 1:
+        return program.split()
+    nodes = [] if world == here else ["--nnodes", str(world // here)]
+    return ["torchrun", *nodes, "--nproc-per-node", str(here), "-m", f"{package}.train"]
 
 
 def _key_of(override: str | tuple[str, Any]) -> str:

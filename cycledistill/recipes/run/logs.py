@@ -13,6 +13,7 @@ from cycledistill.files import atomic_write
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 
 Row = Mapping[str, Any]
+_KINDS = ("train", "eval")
 
 
 class RunLog:
@@ -22,6 +23,8 @@ class RunLog:
         folder: The run's folder.
         step: Where the run goes on: rows of later steps, left by a run that was killed, are taken out. 0 starts afresh.
         tensorboard: Also write TensorBoard events, to ``tensorboard/``.
+        evaluates: The run begins with the evaluation of ``step``: rows of one that was not brought to its end are taken
+            out too.
 
     A row is whole or not there: each is flushed as it is written, and half a line at the end is dropped on resume.
 
@@ -33,14 +36,15 @@ class RunLog:
         >>> log.write("train", step=50, epoch=0, loss=6.9)
     """
 
-    def __init__(self, folder: Path, step: int = 0, tensorboard: bool = False):
+    def __init__(self, folder: Path, step: int = 0, tensorboard: bool = False, evaluates: bool = False):
         self.folder, self.columns = folder, dict[str, list[str]]()
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self.rows = [row for row in _read(folder / "log.jsonl") if row["step"] <= step] if step else []
+            kept = [row for row in _read(folder / "log.jsonl") if row["step"] <= step] if step else []
+            self.rows = [row for row in kept if not (evaluates and (row["kind"], row["step"]) == ("eval", step))]
             text = "".join(json.dumps(row) + "\n" for row in self.rows)
             atomic_write(folder / "log.jsonl", lambda file: file.write_text(text, encoding="utf-8"))
-            for kind in ("train", "eval"):
+            for kind in _KINDS:
                 self._rebuild(kind)
             self.board = _board(folder / "tensorboard", step) if tensorboard else None
 
@@ -113,11 +117,14 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _read(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break  # the line that was being written when the run was killed
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int) or row.get("kind") not in _KINDS:
+            break
+        rows.append(row)
     return rows
 
 

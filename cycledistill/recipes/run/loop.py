@@ -10,6 +10,9 @@ from typing import Any
 from cycledistill.recipes.errors import NonFiniteLossError
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.graph.start import create_step
+from cycledistill.recipes.run.guard.lock import run_lock
+from cycledistill.recipes.run.guard.signals import held
+from cycledistill.recipes.run.guard.vote import StopVote
 from cycledistill.recipes.run.seeding import STEP, derive_seed, seed_all
 from cycledistill.recipes.run.session import TrainingSession
 from cycledistill.recipes.run.step import Step
@@ -27,18 +30,29 @@ def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -
         RecipeError: The recipe does not fit the model or this machine, or ``run.output`` holds another run.
         NonFiniteLossError: The loss became nan or infinite; the weights were not updated by that step.
         CheckpointError: A checkpoint cannot be gone on from, or cannot be written.
+        StopRequest: A signal asked the run to stop, which a command listens to (`guard.signals`); it was saved first.
     """
     began, measured = time.monotonic(), dict[str, Any]()
-    with open_accelerator(recipe.run.device, recipe.run.precision) as accelerator:
+    with (
+        open_accelerator(recipe.run.device, recipe.run.precision) as accelerator,
+        run_lock(Path(recipe.run.output), writes=accelerator.is_main_process) as lock,
+    ):
+        accelerator.wait_for_everyone()  # nobody looks for a checkpoint while another run may still write one
         session = kind.start(recipe, accelerator, resume)
-        step = create_step(session)
+        session.lock = lock
+        step, vote = create_step(session), StopVote(accelerator)
+        session.look_at_validation()
+        if session.owes_evaluation:
+            measured = session.evaluate_saved()
         while session.epoch < recipe.schedule.epochs and not session.stopped:
-            _run_epoch(session, step, began)
-            ends = session.epoch == recipe.schedule.epochs or session.stopped
-            if ends or session.epoch % recipe.evaluate.every == 0:
-                session.share_buffers()
-                measured = {"step": session.step, **session.evaluate()}
-            session.save(measured if measured.get("step") == session.step else None)
+            with held():
+                _run_epoch(session, step, vote, began)
+                if session.evaluation_due:
+                    session.share_buffers()  # they are saved as they are measured
+                session.save()
+                vote.settle()
+            if session.evaluation_due:
+                measured = session.evaluate_saved()
         if session.log:
             session.log.close()
         accelerator.wait_for_everyone()  # the checkpoint named below is complete
@@ -59,8 +73,8 @@ def _folder(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _run_epoch(session: TrainingSession, step: Step, began: float) -> None:
-    """Train to the end of the epoch, or to ``run.max_steps``."""
+def _run_epoch(session: TrainingSession, step: Step, vote: StopVote, began: float) -> None:
+    """Train to the end of the epoch, to ``run.max_steps``, or until the processes are asked to stop."""
     require("tqdm")
     from tqdm import tqdm  # comes with the integrations
 
@@ -75,6 +89,7 @@ def _run_epoch(session: TrainingSession, step: Step, began: float) -> None:
         disable=None if run.progress and accelerator.is_main_process else True,
     )
     for batch in bar:
+        vote.cast()
         rate, extra = session.prepare()
         step.set_rate(rate)
         seed_all(derive_seed(run.seed, STEP, session.step, accelerator.process_index))
@@ -87,7 +102,8 @@ def _run_epoch(session: TrainingSession, step: Step, began: float) -> None:
         if logs and session.log:
             row = {**session.meter.take(), **measures, **extra, "seconds": round(time.monotonic() - began, 1)}
             session.log.write("train", step=session.step, epoch=session.epoch, lr=rate, **row)
-        if session.batch >= length or session.stopped:
+        asked = vote.count() is not None
+        if session.batch >= length or session.stopped or asked:
             break
         if run.save_every_steps and session.step % run.save_every_steps == 0:
             session.save()

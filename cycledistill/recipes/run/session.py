@@ -12,18 +12,19 @@ from typing import Any, ClassVar, TypeVar
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cycledistill.files import check_writable
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.config.overrides import changed_since
 from cycledistill.recipes.errors import CheckpointError, RecipeError
+from cycledistill.recipes.run.accelerator import synced_batch_norm
 from cycledistill.recipes.run.graph.optimizer import portable_state
+from cycledistill.recipes.run.guard.lock import RunLock
+from cycledistill.recipes.run.guard.start import find_start
 from cycledistill.recipes.run.logs import Meter, RunLog
 from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
 from cycledistill.recipes.run.step import Inputs
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import (
     CheckpointStore,
-    find_checkpoint,
     load_weights,
     read_recipe,
     read_state,
@@ -65,6 +66,9 @@ class TrainingSession:
     skipped: int = 0
     meter: Meter = field(default_factory=Meter)
     log: RunLog | None = None
+    lock: RunLock | None = None
+    owes_evaluation: bool = False
+    """Whether the checkpoint gone on from was to be measured, and the run ended before it was."""
 
     command: ClassVar[str]
     """The command's name, as in ``cycledistill train NAME``: its checkpoints are no other's."""
@@ -83,10 +87,12 @@ class TrainingSession:
         """
         run, ema = recipe.run, recipe.ema
         store = CheckpointStore(Path(run.output) / "checkpoints", run.keep, cls.best_by(recipe))
-        checkpoint = _find_start(run.output, store, resume, writes=accelerator.is_main_process)
+        checkpoint = find_start(run.output, store, resume, writes=accelerator.is_main_process)
         accelerator.wait_for_everyone()  # nobody writes before all have looked
         seed_all(derive_seed(run.seed, INIT))  # the same on every process: the same weights
         session = cls.assemble(recipe, accelerator, store, fresh=checkpoint is None)
+        if run.sync_batch_norm:
+            session.task = synced_batch_norm(session.task, accelerator)
         if ema.enabled:
             require("timm")
             from timm.utils.model_ema import ModelEmaV3  # comes with the integrations
@@ -98,7 +104,7 @@ class TrainingSession:
             session.compile(run.compile_backend)
         session.wrapped = accelerator.prepare_model(session.task)
         if accelerator.is_main_process:
-            session.log = RunLog(Path(run.output), session.step, run.tensorboard)
+            session.log = RunLog(Path(run.output), session.step, run.tensorboard, session.owes_evaluation)
         return session
 
     @classmethod
@@ -128,6 +134,9 @@ class TrainingSession:
         """The figures of a model at each exit."""
         raise NotImplementedError
 
+    def look_at_validation(self) -> None:
+        """Read a first batch of what :meth:`measure` reads, so that a run whose evaluation must fail does not begin."""
+
     def tell(self, name: str, figures: Figures) -> str:
         """A line that says the figures of ``name``, ``"model"`` or ``"ema"``."""
         raise NotImplementedError
@@ -156,6 +165,12 @@ class TrainingSession:
         """Whether ``run.max_steps`` is reached."""
         limit = self.recipe.run.max_steps
         return limit is not None and self.step >= limit
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether the run is where models are measured: at the end of some epochs, of the schedule, of the run."""
+        ends = self.epoch >= self.recipe.schedule.epochs or self.epoch % self.recipe.evaluate.every == 0
+        return self.stopped or (self.epoch > 0 and self.batch == 0 and ends)
 
     @property
     def per_step(self) -> int:
@@ -205,10 +220,26 @@ class TrainingSession:
             for buffer in self.task.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def save(self, metrics: dict[str, Any] | None = None) -> Path | None:
+    def evaluate_saved(self) -> dict[str, Any]:
+        """Evaluate, and put the figures into the checkpoint of this step.
+
+        It is there already, so that an evaluation that fails takes no epoch with it.
+
+        Returns:
+            ``step`` and what :meth:`evaluate` returns.
+        """
+        measured = {"step": self.step, **self.evaluate()}
+        if self.accelerator.is_main_process:
+            self._check_lock()
+            self.store.record(self.step, measured)
+        self.owes_evaluation = False
+        return measured
+
+    def save(self) -> Path | None:
         """Write a checkpoint on the main process; returns its folder there."""
         if not self.accelerator.is_main_process:
             return None
+        self._check_lock()
         scaler = self.accelerator.scaler
         state = {
             "optimizer": portable_state(self.optimizer),
@@ -219,7 +250,7 @@ class TrainingSession:
             "meter": {"sums": self.meter.sums, "count": self.meter.count},
         }
         average = self.ema.module.state_dict() if self.ema else None
-        return self.store.save(self.step, self.model.state_dict(), average, state, self._description(metrics or {}))
+        return self.store.save(self.step, self.model.state_dict(), average, state, self._description())
 
     def load(self, checkpoint: Path) -> None:
         """Go on from a checkpoint: weights, average, optimiser, scaler and position.
@@ -254,9 +285,15 @@ class TrainingSession:
             raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{checkpoint / 'state.pt'} does not fit this run: {error}") from error
+        own = checkpoint.resolve().parent == self.store.folder.resolve()
+        self.owes_evaluation = own and self.evaluation_due and not recipe.get("metrics")
         _logger.info("resumed from %s: %s", checkpoint, self.position)
 
-    def _description(self, metrics: dict[str, Any]) -> dict[str, Any]:
+    def _check_lock(self) -> None:
+        if self.lock is not None:
+            self.lock.check()
+
+    def _description(self) -> dict[str, Any]:
         handle = handle_of(self.model, "cyclic")
         return {
             "format": 1,
@@ -268,29 +305,10 @@ class TrainingSession:
             "step": self.step,
             "epoch": self.epoch,
             "batch": self.batch,
-            "metrics": metrics,
+            "metrics": {},  # what an evaluation adds
             "recipe": self.recipe.to_dict(),
             "versions": {name: _version(name) for name in ("torch", "timm", "accelerate", "cycledistill")},
         }
-
-
-def _find_start(output: str, store: CheckpointStore, resume: str | None, writes: bool) -> Path | None:
-    """The checkpoint to go on from, if any; the process that ``writes`` finds the folder writable, and makes none yet.
-
-    The log makes it: a run that is refused before leaves nothing behind.
-    """
-    try:
-        if writes:
-            check_writable(Path(output) / "log.jsonl", parents=True)
-    except OSError as error:
-        raise RecipeError(f"run.output={output!r} cannot be written to: {error}") from error
-    checkpoint = store.last() if resume == "auto" else find_checkpoint(resume) if resume else None
-    if not resume and store.last():
-        raise RecipeError(f"{output} holds a run already: pass --resume auto to go on, or another --output.")
-    if checkpoint and any(path.name > checkpoint.name for path in store.complete()):
-        # the new checkpoints would be the older ones, and dropped first
-        raise RecipeError(f"{output} holds checkpoints after {checkpoint.name}: go on from there in another --output.")
-    return checkpoint
 
 
 def wanted_exits(model: nn.Module, exits: list[int] | None, best_exit: int | None = None) -> list[int]:

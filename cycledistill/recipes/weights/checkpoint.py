@@ -12,19 +12,19 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from cycledistill.files import atomic_folder
+from cycledistill.files import atomic_folder, atomic_write
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import read_torch, write_weights
+from cycledistill.recipes.reading.guard import RECIPE, reading
+from cycledistill.recipes.reading.plain import is_finite
+from cycledistill.recipes.weights.files import read_torch, write_torch, write_weights
 from cycledistill.recipes.weights.fitting import mismatch
 
 _logger = logging.getLogger(__name__)
@@ -50,19 +50,37 @@ class CheckpointStore:
         """Write a checkpoint and drop those no longer kept; returns its folder.
 
         Raises:
-            CheckpointError: It cannot be written (a full disk, say); those written before are untouched.
+            CheckpointError: It cannot be written (a full disk, say), or JSON cannot hold the recipe; those written
+                before are untouched.
         """
-        path = self.folder / f"step-{step:08d}"
+        path, text = self.folder / f"step-{step:08d}", _recipe_text(recipe, step)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            atomic_folder(path, lambda folder: _fill(folder, weights, ema, state, recipe))
+            atomic_folder(path, lambda folder: _fill(folder, weights, ema, state, text))
             self._prune()
-        except (OSError, RuntimeError) as error:  # torch.save has an error of its own for a full disk
+        except OSError as error:
             raise CheckpointError(
                 f"the checkpoint of step {step} cannot be written to {self.folder}: {error}. "
                 f"The last complete one is {self.last()}; make room, and go on from it with --resume."
             ) from error
         return path
+
+    def record(self, step: int, metrics: dict[str, Any]) -> None:
+        """Add to the checkpoint of a step what was measured of it, and drop those no longer kept.
+
+        Raises:
+            CheckpointError: It cannot be written; the checkpoint is as it was.
+        """
+        path = self.folder / f"step-{step:08d}"
+        text = json.dumps({**read_recipe(path), "metrics": metrics}, indent=1)
+        try:
+            atomic_write(path / "recipe.json", lambda file: file.write_text(text, encoding="utf-8"), sync=True)
+            self._prune()
+        except OSError as error:
+            raise CheckpointError(
+                f"what was measured cannot be added to {path}: {error}. The checkpoint is as it was: make room, and go "
+                "on from it with --resume, which measures it again."
+            ) from error
 
     def complete(self) -> list[Path]:
         """Every complete checkpoint, oldest first."""
@@ -98,7 +116,7 @@ class CheckpointStore:
             return None
         for key in self.best_by:
             found = found.get(key) if isinstance(found, dict) else None
-        return float(found) if isinstance(found, (int, float)) and math.isfinite(found) else None
+        return float(found) if is_finite(found) else None
 
     def _prune(self) -> None:
         kept = {*self.complete()[-self.keep :], self.best()}
@@ -141,10 +159,8 @@ def read_recipe(checkpoint: Path, command: str | None = None) -> dict[str, Any]:
             or a list belongs, or is of another command.
     """
     file = checkpoint / "recipe.json"
-    try:
+    with reading(file, RECIPE, CheckpointError):
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is missing or cut off: {error}") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{file} holds no recipe.")
     for name in ("command", "recipe"):
@@ -156,7 +172,8 @@ def read_recipe(checkpoint: Path, command: str | None = None) -> dict[str, Any]:
             f"{checkpoint} was trained by `cycledistill train {trained_by}`, and is not for `cycledistill train "
             f"{command}`."
         )
-    for name, kind in (("recipe", dict), ("network", dict), ("metrics", dict), ("classes", list)):
+    objects = ("recipe", "network", "metrics", "versions")
+    for name, kind in (*((each, dict) for each in objects), ("classes", list), ("step", int), ("epoch", int)):
         _check_kind(found, name, kind, file)
     for name in ("exits", "ema_exits"):
         metrics = found.get("metrics", {})
@@ -164,6 +181,18 @@ def read_recipe(checkpoint: Path, command: str | None = None) -> dict[str, Any]:
         for exit in metrics.get(name, {}):
             _check_kind(metrics[name], exit, dict, file)
     return found
+
+
+def recorded_scores(recipe: Mapping[str, Any], name: str) -> dict[int, float]:
+    """What a checkpoint's ``recipe.json`` recorded as ``name`` at each exit; what is no number is left out.
+
+    Example:
+        >>> recorded_scores({"metrics": {"exits": {"1": {"AP": 0.7}, "2": {}}}}, "AP")
+        {1: 0.7}
+    """
+    exits = recipe.get("metrics", {}).get("exits", {})
+    found = {exit: figures.get(name) for exit, figures in exits.items() if exit.isdecimal()}
+    return {int(exit): float(value) for exit, value in found.items() if is_finite(value)}
 
 
 def read_state(file: Path) -> dict[str, Any]:
@@ -194,13 +223,33 @@ def load_weights(model: nn.Module, weights: Weights, source: object, advice: str
 
 def _check_kind(found: Mapping[str, Any], name: str, kind: type[Any], file: Path) -> None:
     if name in found and not isinstance(found[name], kind):
-        expected = "an object" if kind is dict else "a list"
+        expected = {dict: "an object", list: "a list", int: "a whole number"}[kind]
         raise CheckpointError(f"{file} is damaged: {name!r} is {str(found[name])[:300]}; {expected} is expected.")
 
 
-def _fill(folder: Path, weights: Weights, ema: Weights | None, state: dict[str, Any], recipe: dict[str, Any]) -> None:
+def _recipe_text(recipe: dict[str, Any], step: int) -> str:
+    """A recipe as JSON; what was measured may be numbers of NumPy or PyTorch."""
+
+    def plain(value: Any) -> Any:
+        if callable(getattr(value, "item", None)) and getattr(value, "ndim", 1) == 0:
+            return value.item()
+        raise TypeError(f"{value!r:.80} is a {type(value).__name__}")
+
+    key = ""
+    try:
+        for key in recipe:
+            json.dumps({key: recipe[key]}, default=plain)
+        return json.dumps(recipe, indent=1, default=plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"the checkpoint of step {step} is not written: JSON cannot hold {key!r} of its recipe.json ({error}). "
+            "Text, numbers, truth values, and lists and mappings (keys: text) of these are expected"
+        ) from error
+
+
+def _fill(folder: Path, weights: Weights, ema: Weights | None, state: dict[str, Any], recipe: str) -> None:
     for name, tensors in (("model", weights), ("ema", ema)):
         if tensors is not None:
             write_weights(tensors, folder / f"{name}.safetensors", {"format": "pt"})
-    torch.save(state, folder / "state.pt")
-    (folder / "recipe.json").write_text(json.dumps(recipe, indent=1), encoding="utf-8")
+    write_torch(state, folder / "state.pt")
+    (folder / "recipe.json").write_text(recipe, encoding="utf-8")

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.reading.texts import parse_yaml
 
 
 def convert_parser(prog: str, description: str, suffixes: str, models: str, option: str) -> argparse.ArgumentParser:
@@ -46,4 +45,4 @@ def _field(text: str, option: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise CheckpointError(f"--set {text}: FIELD=VALUE is expected, e.g. {option}")
-    return name, yaml.safe_load(value)
+    return name, parse_yaml(value, f"--set {text}: the value", CheckpointError)

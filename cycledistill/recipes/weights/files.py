@@ -6,7 +6,8 @@ import dataclasses
 import json
 import pickle
 import re
-import struct
+import tarfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cycledistill.files import atomic_write
+from cycledistill.files import atomic_write, os_errors
 from cycledistill.recipes.errors import CheckpointError, PickledCodeError
+from cycledistill.recipes.reading.guard import SAFETENSORS, TORCH, reading
 
 State = dict[str, Tensor]
 
@@ -76,6 +78,12 @@ def weights_in(found: Any, path: str | Path) -> State:
             f"found: {inside or 'nothing'}"
         )
     state = dict(found)
+    for name, tensor in state.items():
+        if not isinstance(name, str) or tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise CheckpointError(
+                f"{path}: {name!r:.200} is a tensor of {tensor.layout}, {tensor.dtype}, on {tensor.device}: names that "
+                "are text, and plain dense tensors, are expected"
+            )
     while prefix := next((each for each in _PREFIXES if all(str(name).startswith(each) for name in state)), None):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
@@ -89,11 +97,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     """
     if Path(path).suffix != ".safetensors":
         return {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is broken or truncated, or no safetensors file ({error})") from error
+    with reading(path, SAFETENSORS, CheckpointError), safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def network_metadata(config: Any, name: str | None = None) -> dict[str, str]:
@@ -113,7 +118,7 @@ def stored_network(path: str | Path) -> dict[str, Any]:
         return {}
     try:
         config = json.loads(words.get("config", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: its config is expected to be a JSON object; found: {words['config'][:300]!r}")
@@ -141,15 +146,19 @@ def write_weights(state: Mapping[str, Tensor], path: str | Path, metadata: Mappi
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
 
     def write(file: Path) -> None:
-        if file.suffix == ".safetensors":
-            save_file(tensors, file, metadata=dict(metadata or {}))
-        else:
-            torch.save(tensors, file)
+        with os_errors(SafetensorError):
+            if file.suffix == ".safetensors":
+                save_file(tensors, file, metadata=dict(metadata or {}))
+            else:
+                write_torch(tensors, file)
 
-    try:
-        atomic_write(path, write)
-    except SafetensorError as error:
-        raise OSError(f"{path}: cannot be written: {error}") from error
+    atomic_write(path, write)
+
+
+def write_torch(value: Any, file: Path) -> None:
+    """``torch.save`` to a file, with an ``OSError`` where that cannot be written, a full disk for instance."""
+    with os_errors(RuntimeError):  # PyTorch's own for that, and for nothing else here
+        torch.save(value, file)
 
 
 def write_model(model: Any, path: str | Path, name: str | None = None) -> None:
@@ -193,29 +202,49 @@ def read_torch(path: Path) -> Any:
         CheckpointError: No such file, a truncated or foreign one, or one that holds code (`PickledCodeError`).
     """
     check_is_file(path)
+    form = _code_in(path)
+    if form is not None:
+        raise PickledCodeError(
+            f"{path} is {form}, which could run code, and is not loaded. If you trust its source, save the weights "
+            "alone from the code that made it: torch.save(model.state_dict(), path)"
+        )
+    try:
+        with warnings.catch_warnings(), reading(path, TORCH, CheckpointError):
+            warnings.simplefilter("ignore")  # of a damaged file they say nothing that its refusal does not
+            return _load(path)
+    except _UnsafeError as error:
+        # Nothing of PyTorch's own message is told, nor in a traceback: it advises weights_only=False.
+        named = _FOREIGN.search(str(error))
+        if named is None and not zipfile.is_zipfile(path):
+            raise CheckpointError(f"{path} is broken, or no PyTorch checkpoint") from None
+        raise PickledCodeError(
+            f"{path} holds a pickled {named[1][:100] if named else 'object'} beside tensors, which could run code, and "
+            "is not loaded. If you trust its source, save the weights alone from the code that made it: "
+            'torch.save(checkpoint["state_dict"], path)'
+        ) from None
+
+
+class _UnsafeError(CheckpointError):
+    """What PyTorch's safe reader does not build, in its own words."""
+
+
+def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # PyTorch's message advises weights_only=False, which ours must not repeat.
-        named = _FOREIGN.search(str(error))
-        if named is None and not zipfile.is_zipfile(path):
-            raise CheckpointError(f"{path} is broken, or no PyTorch checkpoint") from error
-        raise PickledCodeError(
-            f"{path} holds a pickled {named[1] if named else 'object'} beside tensors, which could run code, and is "
-            "not loaded. If you trust its source, save the weights alone from the code that made it: "
-            'torch.save(checkpoint["state_dict"], path)'
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, struct.error) as error:
-        raise CheckpointError(f"{path} is truncated, or no PyTorch checkpoint ({first_line(error)})") from error
+        raise _UnsafeError(str(error)) from None
+
+
+def _code_in(path: Path) -> str | None:
+    """What a file is that PyTorch reads by running it alone, and advises to do so; None of any other."""
+    with reading(path, TORCH, CheckpointError):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
+            return "a TorchScript program" if scripted else None
+        return "of PyTorch's first format, a tar archive" if tarfile.is_tarfile(path) else None
 
 
 def _read_safetensors(path: Path) -> State:
-    try:
+    with reading(path, SAFETENSORS, CheckpointError):
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is broken or truncated, or no safetensors file ({error})") from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, without what follows its first line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cycledistill.recipes.reading import texts
+from cycledistill.recipes.reading.plain import is_finite
 
 from .images import PoseDataError
 from .joints import JointSet
@@ -59,10 +60,7 @@ def read_json(path: str | Path) -> Any:
     Raises:
         PoseDataError: The file is missing or is not JSON.
     """
-    try:
-        return json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise PoseDataError(f"{path}: cannot be read as JSON ({error})") from error
+    return texts.read_json(path, PoseDataError)
 
 
 def box_to_crop(box: Sequence[float], image_size: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -134,11 +132,11 @@ def detected_persons(
     """
     images = _images(annotations)
     persons, empty = [], np.zeros((len(joints), 2), np.float32)
-    strangers = set()
+    strangers: dict[Any, None] = {}
     for entry in detection_entries(detections, threshold):
         picture = images.get(entry["image_id"])
         if picture is None:
-            strangers.add(entry["image_id"])
+            strangers[entry["image_id"]] = None
             continue
         if min(entry["bbox"][2:]) > 0:
             center, scale = box_to_crop(entry["bbox"], image_size)
@@ -147,8 +145,8 @@ def detected_persons(
             persons.append(Person(entry["image_id"], _file_name(picture), center, scale, empty, visible, score))
     if strangers:
         raise PoseDataError(
-            f"{len(strangers)} pictures with detections are not in the annotations (first: {min(strangers)}): the "
-            "detections belong to another split or data set"
+            f"{len(strangers)} pictures with detections are not in the annotations (first: {next(iter(strangers))}): "
+            "the detections belong to another split or data set"
         )
     return persons
 
@@ -167,10 +165,12 @@ def detection_entries(detections: Any, threshold: float = 0.0) -> Iterator[dict[
         missing = [key for key in ("image_id", "bbox", "score") if not isinstance(entry, dict) or key not in entry]
         if missing:
             raise PoseDataError(f"a detection has no {missing[0]!r}: {str(entry)[:100]}")
+        if not _is_id(entry["image_id"]):
+            raise PoseDataError(f"a detection has image_id {entry['image_id']!r:.80}: {_AN_ID} is expected")
         if not is_numbers(entry["bbox"], 4) or not is_numbers([entry["score"]], 1):
             raise PoseDataError(
-                f"a detection of image {entry['image_id']} has bbox {entry['bbox']!r} and score {entry['score']!r}: "
-                "x, y, width, height is expected, and one score, all finite numbers"
+                f"a detection of image {entry['image_id']} has bbox {entry['bbox']!r:.80} and score "
+                f"{entry['score']!r:.80}: x, y, width, height is expected, and one score, all finite numbers"
             )
         if entry.get("category_id", 1) == 1 and entry["score"] >= threshold:
             yield entry
@@ -180,7 +180,7 @@ def is_numbers(values: Any, count: int | None = None) -> bool:
     """Whether ``values`` is a list of finite numbers, of this length where one is given."""
     if not isinstance(values, (list, tuple)) or (count is not None and len(values) != count):
         return False
-    return all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+    return all(map(is_finite, values))
 
 
 def check_annotations(annotations: Any) -> None:
@@ -195,6 +195,10 @@ def check_annotations(annotations: Any) -> None:
         missing = [key for key in ("id", "image_id", "bbox") if not isinstance(entry, dict) or key not in entry]
         if missing:
             raise PoseDataError(f"an annotation has no {missing[0]!r}: {str(entry)[:100]}")
+        if not _is_id(entry["id"]) or not _is_id(entry["image_id"]):
+            raise PoseDataError(
+                f"an annotation has id {entry['id']!r:.80} and image_id {entry['image_id']!r:.80}: {_AN_ID} is expected"
+            )
         name = f"annotation {entry['id']}"
         if entry["id"] in seen:
             raise PoseDataError(f"{name} is there twice: ids of annotations must differ")
@@ -202,22 +206,45 @@ def check_annotations(annotations: Any) -> None:
         if entry["image_id"] not in images:
             raise PoseDataError(f"{name} is of image {entry['image_id']}, which is not listed")
         if not is_numbers(entry["bbox"], 4):
-            raise PoseDataError(f"{name} has bbox {entry['bbox']!r}: four finite numbers are expected")
-        if not is_numbers([entry.get("area", 0)]):
-            raise PoseDataError(f"{name} has area {entry['area']!r}: a finite number is expected")
+            raise PoseDataError(f"{name} has bbox {entry['bbox']!r:.80}: four finite numbers are expected")
         if not is_numbers(entry.get("keypoints", [])):
             raise PoseDataError(f"{name} holds no list of keypoints, or one that is not a finite number")
+        _check_numbers(entry, ("area", "num_keypoints", "category_id"), name)
+        if entry.get("iscrowd", 0) not in (0, 1):
+            raise PoseDataError(f"{name} has iscrowd {entry['iscrowd']!r:.80}: 0 or 1 is expected, or leave it out")
+
+
+_AN_ID = "a whole number, or text,"
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) or (is_finite(value) and abs(value) < 2**63 and value == int(value))  # type: ignore
+
+
+def _check_numbers(entry: dict[str, Any], names: Sequence[str], what: str) -> None:
+    """Those of the fields that are there are finite numbers."""
+    for name in names:
+        if name in entry and not is_finite(entry[name]):
+            raise PoseDataError(f"{what} has {name} {entry[name]!r:.80}: a finite number is expected, or leave it out")
 
 
 def _images(annotations: Any) -> dict[int, dict[str, Any]]:
-    for key in ("images", "annotations"):
-        if not isinstance(annotations, dict) or not isinstance(annotations.get(key), list):
+    for key in ("images", "annotations", "categories"):
+        given = annotations.get(key, [] if key == "categories" else None) if isinstance(annotations, dict) else None
+        if not isinstance(given, list):
             raise PoseDataError(f"no list {key!r} in the annotation file: a COCO keypoint file is expected")
     if not annotations["images"]:
         raise PoseDataError("the annotation file lists no images")
+    for name, key in (("an image", "images"), ("a category", "categories")):
+        for entry in annotations.get(key, ()):
+            if not isinstance(entry, dict) or "id" not in entry:
+                raise PoseDataError(f"{name} of the annotation file has no 'id': {str(entry)[:100]}")
+            if not _is_id(entry["id"]):
+                raise PoseDataError(f"{name} of the annotation file has id {entry['id']!r:.80}: {_AN_ID} is expected")
     for picture in annotations["images"]:
-        if not isinstance(picture, dict) or "id" not in picture:
-            raise PoseDataError(f"an image of the annotation file has no 'id': {str(picture)[:100]}")
+        _check_numbers(picture, ("width", "height", "crowdIndex"), f"image {picture['id']}")
+    if len({isinstance(picture["id"], str) for picture in annotations["images"]}) > 1:
+        raise PoseDataError("ids of images are numbers and text: one of the two is expected, for all")
     return {picture["id"]: picture for picture in annotations["images"]}
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cycledistill.recipes.reading.guard import PICTURE, reading
+
 from .images import ImageStore, PoseDataError
 
 Picture = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
@@ -31,11 +33,8 @@ class GivenPictures:
         """Width and height; of a file only the head is read."""
         image = self.images[index]
         if isinstance(image, (str, os.PathLike)):
-            try:
-                with Image.open(image) as opened:
-                    return opened.size
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                raise PoseDataError(f"{image}: not a picture, or a broken one ({error})") from error
+            with reading(image, PICTURE, PoseDataError), Image.open(image) as opened:
+                return opened.size
         height, width = self.read(str(index)).shape[:2]
         return width, height
 
@@ -48,7 +47,8 @@ class GivenPictures:
             folder, file = os.path.split(os.fspath(image))
             return ImageStore(folder or ".").read(file)
         if isinstance(image, Image.Image):
-            return np.array(image.convert("RGB"))
+            with reading(f"images[{name}]", PICTURE, PoseDataError):  # one that was opened has not been decoded yet
+                return np.array(image.convert("RGB"))
         array = np.asarray(image)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
             raise PoseDataError(

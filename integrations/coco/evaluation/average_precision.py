@@ -163,6 +163,7 @@ def load_ground_truth(annotations: dict[str, Any], joints: JointSet) -> GroundTr
     data.setdefault("info", {})
     for person in data["annotations"]:
         person.setdefault("iscrowd", 0)
+        person.setdefault("category_id", 1)
         if not joints.has_area or "area" not in person:
             person["area"] = BOX_TO_AREA * person["bbox"][2] * person["bbox"][3]
         points = person.get("keypoints", ())
@@ -173,7 +174,7 @@ def load_ground_truth(annotations: dict[str, Any], joints: JointSet) -> GroundTr
                 f"({len(joints)} joints of {joints.name})"
             )
         person.setdefault("num_keypoints", sum(flag > 0 for flag in points[2::3]))
-    if not any(person["num_keypoints"] > 0 and person.get("category_id", 1) == 1 for person in data["annotations"]):
+    if not any(person["num_keypoints"] > 0 and person["category_id"] == 1 for person in data["annotations"]):
         raise ValueError("nobody in the annotation file has a labelled joint and category_id 1: there is no AP")
     truth = GroundTruth()
     truth.dataset = data

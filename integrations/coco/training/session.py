@@ -114,6 +114,13 @@ class Session(TrainingSession):
             progress=recipe.run.progress and self.accelerator.is_main_process,
         )
 
+    def look_at_validation(self) -> None:
+        """Cut the first batch of persons to validate on out of their pictures."""
+        data, found = self.recipe.data, self.validation
+        crops = PersonCrops(found.persons, found.images, data.joint_set, self.model.config.image_size)
+        crops.broken = data.broken_images
+        crops.__getitems__([(0, person) for person in range(min(len(crops), self.recipe.evaluate.batch_size))])
+
     def tell(self, name: str, figures: Figures) -> str:
         """AP at every exit."""
         shown = ", ".join(f"{found['AP']:.4f} at exit {exit}" for exit, found in figures.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pycocotools.coco import COCO as GroundTruth
+
+from cycledistill.recipes.reading.texts import parse_json
 
 from ..data.annotations import Person, annotated_persons, detected_persons
 from ..data.images import ImageStore, PoseDataError
@@ -41,7 +42,7 @@ def open_training(data: DataSection, image_size: tuple[int, int]) -> Split:
     annotations = _read(data, "train_annotations")
     with _naming(data, "train_annotations"):
         persons = annotated_persons(annotations, data.joint_set, image_size)
-    images = _images(data, "train_images")
+    images = _images(data, "train_images", persons)
     _look(images, persons, data.broken_images == "skip")
     return Split(persons, images)
 
@@ -60,7 +61,9 @@ def open_validation(data: DataSection, image_size: tuple[int, int]) -> Validatio
             persons = annotated_persons(annotations, data.joint_set, image_size)
         else:
             persons = detected_persons(found, annotations, data.joint_set, image_size, data.detection_threshold)
-    return Validation(persons, _images(data, "val_images"), truth)
+    images = _images(data, "val_images", persons)
+    _look(images, persons, data.broken_images == "skip")
+    return Validation(persons, images, truth)
 
 
 def _look(images: ImageStore, persons: list[Person], skip: bool) -> None:
@@ -78,9 +81,13 @@ def _look(images: ImageStore, persons: list[Person], skip: bool) -> None:
         raise missing
 
 
-def _images(data: DataSection, key: str) -> ImageStore:
+def _images(data: DataSection, key: str, persons: list[Person]) -> ImageStore:
+    """Where the pictures are; a name that leads out of there stops a run at once, whatever is said of broken ones."""
     try:
-        return ImageStore(_root(data) / getattr(data, key))
+        images = ImageStore(_root(data) / getattr(data, key), allow_outside=data.allow_outside)
+        for name in dict.fromkeys(person.file_name for person in persons):
+            images.check_inside(name)
+        return images
     except PoseDataError as error:
         raise PoseDataError(f"data.{key}: {error}") from error
 
@@ -93,11 +100,11 @@ def _read(data: DataSection, key: str) -> Any:
     errors = []
     for place in places:
         try:
-            return json.loads(ImageStore(place.parent).read_bytes(place.name))
+            text = ImageStore(place.parent).read_bytes(place.name)
         except PoseDataError as error:
             errors.append(error)
-        except ValueError as error:
-            raise PoseDataError(f"data.{key}: {place} is not JSON ({error})") from error
+        else:
+            return parse_json(text, f"data.{key}: {place}", PoseDataError)
     hint = "; data.detections=null evaluates in the annotated boxes" if key == "detections" else ""
     tried = " nor ".join(map(str, places))
     raise PoseDataError(f"data.{key}: {tried} cannot be read{hint} ({errors[0]})") from errors[0]

@@ -14,13 +14,14 @@ checkout of VideoPose3D this writes the file from its ``common/h36m_dataset.py``
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cycledistill.recipes.reading.texts import read_json
 
 from ..errors import LiftingDataError
 
@@ -134,15 +135,12 @@ def read_cameras(path: str | Path) -> dict[str, list[Camera]]:
     Raises:
         LiftingDataError: Not there, not JSON, or of another form; the camera and its field are named.
     """
-    path = Path(path)
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LiftingDataError(f"the camera file {path} cannot be read: {error}") from error
-    except ValueError as error:
-        raise LiftingDataError(f"the camera file {path} is not JSON: {error}") from error
-    if not isinstance(table, dict) or not all(isinstance(entry, list) for entry in table.values()):
-        raise LiftingDataError(f"the camera file {path}: subject -> list of cameras is expected")
+    table = read_json(path, LiftingDataError)
+    lists = table.values() if isinstance(table, dict) else [None]
+    if not all(
+        isinstance(each, list) and all(isinstance(entry, (dict, type(None))) for entry in each) for each in lists
+    ):
+        raise LiftingDataError(f"the camera file {path}: subject -> list of cameras, each an object, is expected")
     found = {}
     for subject, entries in table.items():
         known = [entry for entry in entries if entry]
@@ -153,19 +151,23 @@ def read_cameras(path: str | Path) -> dict[str, list[Camera]]:
     return found
 
 
+def _is_list_of_cameras(value: object) -> bool:
+    return isinstance(value, list) and all(entry is None or isinstance(entry, dict) for entry in value)
+
+
 def _camera(entry: dict[str, Any], where: str) -> Camera:
     values = {}
     for name, count in _FIELDS.items():
         given = entry.get(name, [0.0] * count if name.endswith("distortion") else None)
         try:
             values[name] = np.array(given, dtype=np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             values[name] = np.empty(0)
         if values[name].shape != (count,) or not np.isfinite(values[name]).all():
-            raise LiftingDataError(f"{where}: {name}={given!r}, {count} numbers are expected")
+            raise LiftingDataError(f"{where}: {name}={given!r:.200}, {count} numbers are expected")
     width, height = entry.get("res_w"), entry.get("res_h")
-    if not all(isinstance(side, int) and side > 0 for side in (width, height)):
-        raise LiftingDataError(f"{where}: res_w={width!r}, res_h={height!r}, pixels are expected")
+    if not all(isinstance(side, int) and 0 < side < 2**31 for side in (width, height)):
+        raise LiftingDataError(f"{where}: res_w={width!r:.40}, res_h={height!r:.40}, pixels are expected")
     length = float(np.linalg.norm(values["orientation"]))
     if abs(length - 1) > 1e-3:
         raise LiftingDataError(f"{where}: orientation has length {length:.4f}, a unit quaternion is expected")

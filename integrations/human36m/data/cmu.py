@@ -49,7 +49,10 @@ def load_cmu(path: str | Path, split: str, shortest: int = 1, tear: float = TEAR
     motions, left_out = [], 0
     for name in names:
         _, action, sequence = (*name.split("/"), "", "")[:3]
-        poses = arrays[name].astype(np.float32)
+        poses = arrays[name]
+        if poses.dtype.kind not in "fiu":
+            raise LiftingDataError(f"{path}: {name} is of {poses.dtype}, numbers are expected")
+        poses = poses.astype(np.float32)
         if poses.ndim != 3 or poses.shape[1:] != (17, 3) or not len(poses):
             raise LiftingDataError(f"{path}: {name} has shape {poses.shape}, (frames, 17, 3) is expected")
         pieces = whole_pieces(poses, tear)

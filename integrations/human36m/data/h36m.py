@@ -100,15 +100,17 @@ class Human36M:
                 f"{name}: {len(seen)} cameras in the 2D file {self.files['2D']}, {len(cameras)} in the camera file "
                 f"{self.files['camera']}; both need the same, in the same order"
             )
+        if world.ndim != 3 or world.shape[2] != 3 or not len(world):
+            raise LiftingDataError(f"{name}: 3D poses of shape {world.shape}, (frames, 17 or 32, 3) is expected")
         clips = []
         for number, camera in enumerate(cameras):
-            pixels = np.asarray(seen[str(number)])[..., :2]
-            if pixels.ndim != 3 or len(pixels) < len(world):
+            found = np.asarray(seen.get(str(number), ()))
+            if found.ndim != 3 or found.shape[1] != world.shape[1] or found.shape[2] < 2 or len(found) < len(world):
                 raise LiftingDataError(
-                    f"{name}, camera {camera.name}: 2D of shape {pixels.shape} for {len(world)} frames of 3D; "
-                    "at least as many are expected"
+                    f"{name}, camera {camera.name}: 2D of shape {found.shape} for {len(world)} frames of 3D; "
+                    f"(frames, {world.shape[1]}, 2) is expected, and at least as many frames"
                 )
-            pixels = pixels[: len(world)]
+            pixels = found[: len(world), :, :2]
             points = camera.to_camera(world)
             inputs = normalize_screen(pixels, *camera.size)
             clip = make_clip(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cycledistill.recipes.reading.texts import read_json
 
 from ..errors import LiftingDataError
 from .npz import open_npz
@@ -53,12 +54,7 @@ def read_keypoints(path: str | Path) -> Keypoints:
     if path.suffix == ".npz":
         data: Any = open_npz(path, remedy="Save the keypoints as an array of numbers, (frames, 17, 2 or 3)")
     elif path.suffix == ".json":
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise LiftingDataError(f"{path} cannot be read: {error}") from error
-        except ValueError as error:
-            raise LiftingDataError(f"{path} is not JSON: {error}") from error
+        data = read_json(path, LiftingDataError)
     else:
         raise LiftingDataError(f"{path}: a .json or .npz file of keypoints is expected")
     if isinstance(data, dict) and "keypoints" not in data:
@@ -184,9 +180,12 @@ def _zeros(keypoints: Any) -> Any:
 
 
 def _array(value: Any, path: Path) -> NDArray[np.float32]:
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
+        raise LiftingDataError(f"{path}: the keypoints are an array of {value.dtype}, numbers are expected")
     try:
-        found = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        with np.errstate(over="ignore"):  # infinite, and refused as such
+            found = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
         raise LiftingDataError(
             f"{path}: the keypoints are no table of numbers, the same for every frame: {error}"
         ) from error
@@ -200,5 +199,5 @@ def _side(data: dict[str, Any], name: str, path: Path) -> float | None:
         return None
     try:
         return float(data[name])
-    except (TypeError, ValueError) as error:
-        raise LiftingDataError(f"{path}: {name}={data[name]!r}, a number of pixels is expected") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LiftingDataError(f"{path}: {name}={data[name]!r:.80}, a number of pixels is expected") from error

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from cycledistill.files import atomic_write
+from cycledistill.recipes.reading.guard import NPZ, reading
 
 from ..errors import LiftingDataError
 
@@ -39,24 +40,20 @@ def open_npz(path: str | Path, allow_pickle: bool = False, remedy: str = "") -> 
             that cannot be made.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise LiftingDataError(f"{path} is truncated or no npz file: an npz is a zip archive of arrays")
-            file.seek(0)
+    with reading(path, NPZ, LiftingDataError), path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise LiftingDataError(f"{path} is truncated or no npz file: an npz is a zip archive of arrays")
+        file.seek(0)
+        try:
             with np.load(file, allow_pickle=allow_pickle) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-    except LiftingDataError:
-        raise
-    except OSError as error:
-        raise LiftingDataError(f"{path} cannot be read: {error}") from error
-    except Exception as error:  # damaged archives raise many types, and a pickle any
-        if "allow_pickle" in str(error):
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
             raise LiftingDataError(
                 f"{path} holds pickled objects, and reading those runs whatever code is in them. "
                 + (remedy or "Save its arrays again as arrays of numbers")
             ) from error
-        raise LiftingDataError(f"{path} holds an array that cannot be read: {type(error).__name__}: {error}") from error
     return {
         name: array.item() if array.dtype == object and array.ndim == 0 else array for name, array in arrays.items()
     }
@@ -79,7 +76,8 @@ def read_tree(path: str | Path, key: str, allow_pickle: bool = False) -> Tree:
     if isinstance(arrays.get(key), Mapping):
         flat = flatten(arrays[key], key)
     else:
-        flat = {name: array for name, array in arrays.items() if name.startswith(f"{key}/")}
+        below = {name: array for name, array in arrays.items() if name.startswith(f"{key}/")}
+        flat = {name: each for name, array in below.items() for each in flatten(array, name).values()}
     if not flat and key in arrays:
         held = arrays[key]
         shape = f"an array of shape {held.shape}" if isinstance(held, np.ndarray) else f"a {type(held).__name__}"
@@ -96,6 +94,10 @@ def read_tree(path: str | Path, key: str, allow_pickle: bool = False) -> Tree:
         place = tree
         for part in path_to:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise LiftingDataError(f"{path}: {name} lies below {name.rpartition('/')[0]}, which is an array itself")
+        if leaf in place:
+            raise LiftingDataError(f"{path}: {name} is an array, and other arrays lie below it")
         place[leaf] = array
     return tree
 

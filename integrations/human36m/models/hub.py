@@ -18,7 +18,7 @@ from .plugins import STACK, LifterConfig, Mode, add_plugins
 
 M = TypeVar("M", bound="LifterHubModel")
 
-_OPTIONS = ("select", "pool", "frames", "lengths", "centre", "neighbours", "noise", "exact", "tie")
+_OPTIONS = ("select", "pool", "frames", "prefix", "lengths", "centre", "neighbours", "noise", "exact", "tie")
 
 
 class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-estimation"]):

@@ -97,6 +97,11 @@ class Session(TrainingSession):
             progress=self.recipe.run.progress and self.accelerator.is_main_process,
         )
 
+    def look_at_validation(self) -> None:
+        """Cut a window out of the clips to validate on."""
+        settings = eval_settings(self.recipe)
+        LiftWindows(self.validation, settings.frames, centred=settings.mode == "centre")[0]
+
     def tell(self, name: str, figures: Figures) -> str:
         """The errors of every exit."""
         return "; ".join(f"{name}, exit {exit}: {describe(found)}" for exit, found in figures.items())

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from cycledistill import CycleLoss
 from cycledistill.plugin.install import handle_of
+from cycledistill.recipes.run.accelerator import shared
 
 from ..data.dataset import Batch
 from ..errors import LiftingDataError
 from ..recipe import LossSection
-from .losses import LOSSES, MixSTELoss
+from .losses import LOSSES, Mask, MixSTELoss, SharedMask
 
 
 class LiftTask(nn.Module):
@@ -46,8 +47,13 @@ class LiftTask(nn.Module):
         if (out if isinstance(out, Tensor) else out[0]).shape[1] != targets.shape[1]:
             # only the kept frames have poses, and all of those are supervised
             targets, inside = self._hourglass.take(targets), self._hourglass.take(inside)
-        terms = self.criterion.parts(out, targets, inside if self.masks else None)
+        terms = self.criterion.parts(out, targets, self._mask(inside))
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    def _mask(self, inside: Tensor) -> Mask:
+        if not self.masks:
+            return None
+        return SharedMask.of(inside) if self.training and shared() else inside
 
     @property
     def _hourglass(self) -> Any:

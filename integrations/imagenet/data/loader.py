@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 from torch.utils.data.distributed import DistributedSampler
 
 from cycledistill.recipes.errors import DataError
+from cycledistill.recipes.run.guard.signals import spare_workers
 from cycledistill.recipes.run.seeding import IMAGE, STREAM, derive_seed, seeded
 
 from .augment import Augmentation, train_transform
@@ -130,6 +131,7 @@ class TrainLoader:
                 persistent_workers=workers > 0,
                 generator=torch.Generator(),  # else each epoch would draw from the generator that drives dropout
             )
+        spare_workers(self.loader)
 
     def _stream(self, img_size: int, workers: int) -> DataLoader[Any]:
         if workers == 0:
@@ -199,4 +201,5 @@ def eval_loader(
         persistent_workers=False,
     )
     loader.loader.generator = torch.Generator()
+    spare_workers(loader.loader)
     return loader

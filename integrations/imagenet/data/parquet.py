@@ -15,6 +15,7 @@ from typing import Any
 from timm.data.readers.reader import Reader
 
 from cycledistill.recipes.errors import DataError
+from cycledistill.recipes.reading.guard import PARQUET, Kind, reading
 
 IN_MEMORY_LIMIT = 16 << 30  # bytes
 
@@ -45,6 +46,7 @@ class ParquetReader(Reader):
         super().__init__()
         try:
             import pyarrow as pa
+            import pyarrow.compute as pc
             import pyarrow.parquet as pq
         except ImportError as error:
             raise DataError("Parquet image sets need pyarrow: pip install cycledistill[imagenet].") from error
@@ -56,13 +58,17 @@ class ParquetReader(Reader):
             )
         tables = []
         for file in files:
-            try:
+            with reading(file, PARQUET, DataError):
                 _check_columns(file, pq.read_schema(file))
                 tables.append(pq.read_table(file, columns=["image", "label"]))
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{file} cannot be read as a Parquet image set: {error}") from error
+                empty = pc.sum(pc.or_(pc.is_null(tables[-1]["label"]), pc.is_null(tables[-1]["image"]))).as_py()
+            if empty:
+                raise DataError(f"{file}: {empty} rows have no image or no label; both are expected in each.")
         self.files = list(files)
-        self.table = pa.concat_tables(tables)
+        with reading(
+            f"{files[0].parent}: {len(files)} files of one split", Kind("tables of one form are expected"), DataError
+        ):
+            self.table = pa.concat_tables(tables)
         self.labels: list[int] = self.table["label"].to_pylist()
         self.class_to_idx = {name: index for index, name in enumerate(_label_names(self.table.schema.metadata))}
         low, high = min(self.labels, default=0), max(self.labels, default=0)
@@ -95,6 +101,8 @@ def _check_columns(file: Path, schema: Any) -> None:
     image, label = schema.field("image").type, schema.field("label").type
     if not pa.types.is_struct(image) or {"bytes", "path"} - {image.field(i).name for i in range(image.num_fields)}:
         raise DataError(f"{file}: column 'image' is {image}, expected a struct of bytes and path.")
+    if not any(check(image.field("bytes").type) for check in (pa.types.is_binary, pa.types.is_large_binary)):
+        raise DataError(f"{file}: 'image.bytes' is {image.field('bytes').type}, expected bytes.")
     if not pa.types.is_integer(label):
         raise DataError(f"{file}: column 'label' is {label}, expected whole numbers.")
 
@@ -102,6 +110,7 @@ def _check_columns(file: Path, schema: Any) -> None:
 def _label_names(metadata: dict[bytes, bytes] | None) -> list[str]:
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        return list(features["label"]["names"])
-    except (KeyError, TypeError, ValueError):
+        names = features["label"]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):
         return []
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []

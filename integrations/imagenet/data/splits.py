@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cycledistill.recipes.errors import DataError
+from cycledistill.recipes.reading.guard import PICTURE, Kind, reading
 from cycledistill.recipes.run.seeding import seeded
 
 from .parquet import ParquetReader, find_parquet
@@ -100,19 +101,23 @@ class StrictImages(Dataset[Any]):
 
     def _read(self, index: int) -> tuple[Image.Image | Tensor, int]:
         for attempt in range(len(self)):
-            position = (index + attempt) % len(self)
             try:
-                source, target, *_ = self.reader[position]
-                with source, Image.open(source) as image:
-                    return decode(source, image) if self.tensors else image.convert("RGB"), int(target)
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                name = self.reader.filename(position, absolute=True)
+                return self._decode((index + attempt) % len(self))
+            except DataError as error:
                 if self.on_broken == "stop":
-                    raise DataError(
-                        f"broken image {name}: {error}. Remove or replace it, or pass data.broken_images=skip."
-                    ) from error
-                _logger.warning("skipped broken image %s: %s", name, error)
+                    raise DataError(f"{error}. Remove or replace it, or pass data.broken_images=skip.") from error
+                _logger.warning("skipped: %s", error)
         raise DataError(f"none of the {len(self)} images could be read.")
+
+    def _decode(self, position: int) -> tuple[Image.Image | Tensor, int]:
+        def name() -> str:
+            return f"broken image {self.reader.filename(position, absolute=True)}"
+
+        with reading(name, PICTURE, DataError):
+            source, target, *_ = self.reader[position]
+            with source, Image.open(source) as image:
+                return decode(source, image) if self.tensors else image.convert("RGB"), int(target)
+        raise AssertionError  # `reading` swallows nothing
 
 
 Images: TypeAlias = StrictImages | IterableImageDataset
@@ -164,10 +169,8 @@ def _open_split(source: ImageSource, split: str, synonyms: Sequence[str], **kwar
             f"data.dataset={source.dataset!r}: torchvision's sets are not read by timm's readers; save the images as "
             "class folders or Parquet, or use hfds/."
         )
-    try:
+    with reading(f"split {split!r} of data.dataset={source.dataset!r}", Kind("cannot be opened"), DataError):
         return create_dataset(source.dataset, root=source.dir, split=split, **kwargs)
-    except (AssertionError, FileNotFoundError, ImportError, RuntimeError, ValueError) as error:
-        raise DataError(f"split {split!r} of data.dataset={source.dataset!r} cannot be opened: {error}") from error
 
 
 def _open_folder(source: ImageSource, split: str, synonyms: Sequence[str]) -> ImageDataset:
@@ -184,10 +187,8 @@ def _open_folder(source: ImageSource, split: str, synonyms: Sequence[str]) -> Im
             return ImageDataset(str(folder), reader=ParquetReader(files))
         for root in (folder / name, folder / f"{name}.tar"):
             if root.is_dir() or (root.suffix == ".tar" and root.is_file()):
-                try:
+                with reading(root, Kind("holds no images that can be read"), DataError):
                     return create_dataset("", root=str(root), search_split=False)
-                except (RuntimeError, ValueError, AssertionError) as error:
-                    raise DataError(f"no images to read in {root}: {error}") from error
     present = ", ".join(sorted(item.name for item in folder.iterdir())[:8]) or "nothing"
     key = "train_split" if "train" in names else "val_split"
     raise DataError(

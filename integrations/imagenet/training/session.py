@@ -115,6 +115,11 @@ class Session(TrainingSession):
         shown = run.progress and self.accelerator.is_main_process
         return evaluate(model, self.validation, self.exits, precision=run.precision, progress=shown)
 
+    def look_at_validation(self) -> None:
+        """Read the first batch of images to validate on."""
+        for _ in self.validation:
+            break
+
     def tell(self, name: str, figures: Figures) -> str:
         """Top-1 accuracy at every exit."""
         return f"{name}: top-1 " + ", ".join(f"{found['top1']:.2f} at exit {exit}" for exit, found in figures.items())

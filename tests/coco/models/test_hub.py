@@ -405,6 +405,8 @@ def test_a_folder_without_its_files(folder: Path, missing: str) -> None:
         ({"distill": {"token_wait": 1}}, "Did you mean 'token_weight'"),
         ({"prune_layers": [9]}, r"prune_layers=\(9,\): 9 is outside the 4 layers"),
         ({"prune_layers": 3}, "config.json: "),
+        ({"network": {"scale": float("inf")}}, r"config\.json: network\.scale=inf: a finite number is expected"),
+        ({"keep": 10**400}, r"config\.json: keep=1000+: a finite number is expected"),
         ({"keep": "half"}, "keep='half': a fraction"),
         ({"layers": 3}, "unknown field 'layers'"),
         ({"name": 3}, "name=3, note='SDPose, CVPR 2024': words"),

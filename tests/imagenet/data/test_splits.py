@@ -151,8 +151,8 @@ def test_missing_and_empty_folders(tmp_path, folder_dir):
     shutil.rmtree(folder_dir / "val")
     refused("no split 'validation'.*val_split", dir=str(folder_dir))
     (folder_dir / "val").mkdir()
-    refused("no images to read in .*val", dir=str(folder_dir))
-    refused("'train' of data.dataset='wds/x' cannot be opened", dir=str(folder_dir), dataset="wds/x")
+    refused("val: holds no images that can be read", dir=str(folder_dir))
+    refused("'train' of data.dataset='wds/x': cannot be opened", dir=str(folder_dir), dataset="wds/x")
 
 
 def test_one_class_and_other_classes(folder_dir, tmp_path):
@@ -170,7 +170,7 @@ def test_bad_parquet(tmp_path, parquet_dir):
     shutil.copytree(parquet_dir, tmp_path, dirs_exist_ok=True)
     data = (tmp_path / "train.parquet").read_bytes()
     (tmp_path / "train.parquet").write_bytes(data[: len(data) // 2])
-    refused("train.parquet cannot be read", dir=str(tmp_path))
+    refused("train.parquet: cannot be read", dir=str(tmp_path))
     write_parquet(tmp_path / "train.parquet", [picture(0, 0)] * 2, [0, 2], ["dark", "pale"])
     refused("labels run from 0 to 2, expected 0 to 1", dir=str(tmp_path))
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")

@@ -164,7 +164,9 @@ def test_a_broken_image_is_named(tiny, folder_dir):
     broken = folder_dir / "train" / "pale" / "3.jpg"
     broken.write_bytes(broken.read_bytes()[:-200])
     recipe = replace(tiny, data=replace(tiny.data, dir=str(folder_dir), repeats=1, decoder="torchcodec"))
-    with pytest.raises(DataError, match=r"broken image .*train/pale/3\.jpg: TorchCodec.*broken_images=skip"):
+    with pytest.raises(
+        DataError, match=r"broken image .*train/pale/3\.jpg: not a picture.*TorchCodec.*broken_images=skip"
+    ):
         batches(recipe)
     recipe.data.broken_images = "skip"
     assert len(batches(recipe)) == 4

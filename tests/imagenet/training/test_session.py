@@ -17,6 +17,8 @@ from cycledistill.integrations.imagenet.train import train
 from cycledistill.integrations.imagenet.training.session import Session
 from cycledistill.recipes.errors import CheckpointError, DataError
 from cycledistill.recipes.run.accelerator import open_accelerator
+from cycledistill.recipes.run.guard import signals
+from cycledistill.recipes.run.guard.signals import heeded
 from cycledistill.recipes.run.session import TrainingSession
 from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_state
 from tests.spawn import run
@@ -83,6 +85,13 @@ def test_adaptive_clipping_by_unit_spares_the_head(session: Session) -> None:
             torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-8)
             clipped += int((norm > limit).sum())
     assert clipped > 0
+
+
+def test_workers_of_both_loaders_leave_signals_to_the_run(tiny: Recipe) -> None:
+    with heeded(), open_accelerator("cpu", "fp32") as accelerator:
+        session = Session.start(tiny, accelerator, None)
+        for loader in (session.loader.loader, session.validation.loader):
+            assert loader.worker_init_fn.func is signals._leave_signals_alone
 
 
 def share(rank: int, world: int, kind: type[TrainingSession]) -> list[float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +12,10 @@ from torch import Tensor, nn
 
 pytest.importorskip("accelerate")
 
+from cycledistill import unwrap_cyclic, wrap_cyclic
 from cycledistill.recipes.errors import RecipeError
 from cycledistill.recipes.run import accelerator as accelerator_module
-from cycledistill.recipes.run.accelerator import open_accelerator
+from cycledistill.recipes.run.accelerator import open_accelerator, synced_batch_norm
 
 
 @pytest.mark.parametrize(("here", "there"), [(None, "cpu"), ("mps", "cpu, mps"), ("xpu", "cpu, xpu")])
@@ -93,3 +96,39 @@ def test_fp16_scales_the_loss_and_the_gradients_back() -> None:
         assert model.bias.grad.tolist() == [0.5, 0.5]
         optimizer.step()
         torch.testing.assert_close(model.bias, before - 0.5)
+
+
+class Normed(nn.Module):
+    """Blocks and a head with BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.GELU()) for _ in range(3))
+        self.head = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 2))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        for block in self.blocks:
+            inputs = block(inputs)
+        return self.head(inputs)
+
+
+def test_batch_norm_of_a_wrapped_model_is_synchronised_in_place() -> None:
+    """Without a process group PyTorch's SyncBatchNorm is a BatchNorm, on a CPU too."""
+    plain = wrap_cyclic(Normed(), 2, distill="exits")
+    synced = synced_batch_norm(copy.deepcopy(plain), SimpleNamespace(num_processes=2, device=torch.device("cuda")))
+    assert sum(isinstance(module, nn.SyncBatchNorm) for module in synced.modules()) == 4
+    assert list(synced.state_dict()) == list(plain.state_dict())
+    inputs = torch.randn(6, 8)
+    for _ in range(2):
+        found = [torch.stack(list(model(inputs).outputs)) for model in (plain, synced)]
+        assert torch.equal(*found)
+    for name, value in plain.state_dict().items():  # the first cycle's statistics, in both
+        assert torch.equal(synced.state_dict()[name], value), name
+    assert torch.equal(unwrap_cyclic(synced).eval()(inputs), unwrap_cyclic(plain).eval()(inputs))
+
+
+def test_batch_norm_is_synchronised_on_gpus_alone() -> None:
+    task, cpu = nn.Sequential(nn.BatchNorm1d(2)), torch.device("cpu")
+    assert synced_batch_norm(task, SimpleNamespace(num_processes=1, device=cpu)) is task
+    with pytest.raises(RecipeError, match=r"run\.sync_batch_norm=true with 2 processes on cpu: .*GPUs alone; set it"):
+        synced_batch_norm(task, SimpleNamespace(num_processes=2, device=cpu))

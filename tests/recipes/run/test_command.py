@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import runpy
+import shlex
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,8 @@ from cycledistill.commands import frame
 from cycledistill.distill import PRESETS
 from cycledistill.recipes.config.overrides import did_you_mean
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
-from cycledistill.recipes.run.command import RUN_FLAGS, Command, Flag, _message
+from cycledistill.recipes.run.command import RUN_FLAGS, Command, Flag, _message, going_on
+from cycledistill.recipes.run.guard.signals import StopRequest
 
 Lines = pytest.CaptureFixture[str]
 SHARED = ["--config", "--data", *(flag.name for flag in RUN_FLAGS), "--set", "--resume", "--evaluate"]
@@ -158,7 +161,7 @@ def test_a_recipe_that_is_cut_is_said_in_one_line_with_the_place(
     assert said.startswith(f"error: config {tmp_path / 'cut.yaml'} is not plain YAML (no code, no tags): ")
     assert where in said and said.count("\n") == 1
     assert command_of("coco").main(["--set", "optim.lr=[1"]) == 2
-    assert "the value is not plain YAML: line 1, column 3: " in capsys.readouterr().err
+    assert "the value is not plain YAML (no code, no tags): line 1, column 3: " in capsys.readouterr().err
 
 
 def test_what_is_not_alike_is_not_proposed() -> None:
@@ -169,9 +172,9 @@ def test_what_is_not_alike_is_not_proposed() -> None:
 class Rehearsed:
     """A package whose work is what a test wants it to be."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, work: Any, output: str = "") -> None:
         self.calls: list[tuple[str, Any]] = []
-        recipe = SimpleNamespace(to_dict=dict)
+        recipe = SimpleNamespace(to_dict=dict, run=SimpleNamespace(output=output))
 
         def train(recipe: Any, resume: str | None) -> dict[str, int]:
             self.calls.append(("train", resume))
@@ -201,7 +204,7 @@ class Rehearsed:
         self.command = replace(command_of("coco"), package="rehearsed", requires="rehearsed[all]")
 
 
-@pytest.mark.parametrize("kind", [RecipeError, DataError, CheckpointError, NonFiniteLossError])
+@pytest.mark.parametrize("kind", [RecipeError, DataError, CheckpointError, NonFiniteLossError, OSError])
 def test_errors_of_the_user_are_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: Lines, kind: type[Exception]
 ) -> None:
@@ -220,15 +223,48 @@ def test_a_fault_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         Rehearsed(monkeypatch, work).command.main([])
 
 
-def test_ctrl_c_says_how_to_go_on_with_training(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
+@pytest.mark.parametrize(
+    ("request_", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "stopped"),  # where no handler of ours could be
+        (StopRequest(signal.SIGINT), 130, "stopped by SIGINT"),
+        (StopRequest(signal.SIGTERM), 143, "stopped by SIGTERM"),
+        (StopRequest(getattr(signal, "SIGUSR1", signal.SIGTERM)), 143, "stopped by SIG"),
+    ],
+    ids=["another's handler", "SIGINT", "SIGTERM", "SIGUSR1"],
+)
+def test_who_is_stopped_says_what_is_saved_and_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Lines, request_: BaseException, code: int, said: str
+) -> None:
     def work() -> None:
-        raise KeyboardInterrupt
+        raise request_
 
-    main = Rehearsed(monkeypatch, work).command.main
-    assert main([]) == 130
-    assert "--resume auto" in capsys.readouterr().err
-    assert main(["--evaluate", "w.safetensors"]) == 130
-    assert capsys.readouterr().err == "stopped\n"
+    run = tmp_path / "a run"
+    main = Rehearsed(monkeypatch, work, output=str(run)).command.main
+    assert main([]) == code
+    first = capsys.readouterr().err
+    assert first.startswith(said) and first.endswith(" before anything was saved: start again by the same command.\n")
+    checkpoint = run / "checkpoints" / "step-00000005"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "recipe.json").touch()
+    assert main([]) == code
+    told, command = capsys.readouterr().err.splitlines()
+    assert told.startswith(said) and told.endswith(f"; the last checkpoint is {checkpoint}. Go on from it by:")
+    assert shlex.split(command) == ["python", "-m", "rehearsed.train", "--resume", str(run)]
+    assert main(["--evaluate", "w.safetensors"]) == code
+    assert capsys.readouterr().err == f"{str(request_) or 'stopped'}\n"
+    monkeypatch.setenv("RANK", "1")
+    assert main([]) == code
+    assert capsys.readouterr().err == ""
+
+
+def test_the_command_that_goes_on_is_the_one_that_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert going_on("cycledistill train coco", "a.coco") == ["cycledistill", "train", "coco"]
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert shlex.join(going_on("x", "a.coco")) == "torchrun --nproc-per-node 8 -m a.coco.train"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert shlex.join(going_on("x", "a.coco")) == "torchrun --nnodes 2 --nproc-per-node 4 -m a.coco.train"
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:

@@ -219,3 +219,14 @@ def test_a_recipe_in_the_words_of_an_earlier_version_is_no_other_one(
     said = [message.partition(": ")[2] for message in caplog.messages if message.startswith("resuming with another")]
     assert said[:1] == ["run.max_steps: 2 -> 3"]
     assert "run.compile: False -> 'none'" in said[1:] and "run.gone: 1 -> None" in said
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["5", "[]", "{}", '{"step": null, "kind": "train"}', '{"step": 1, "kind": []}', "\ufffd", "[" * 100_000, "{"],
+    ids=["number", "list", "empty", "step", "kind", "bytes", "deep", "cut"],
+)
+def test_a_line_of_the_log_that_is_no_row_ends_what_is_taken_over(tmp_path: Path, line: str) -> None:
+    (tmp_path / "log.jsonl").write_text(f'{{"kind": "train", "step": 1}}\n{line}\n{{"kind": "train", "step": 2}}\n')
+    RunLog(tmp_path, 5).write("train", step=6)
+    assert [json.loads(row)["step"] for row in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 6]

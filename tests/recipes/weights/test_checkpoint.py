@@ -164,7 +164,7 @@ def test_truncated_files_are_named(tmp_path):
         data = (path / name).read_bytes()
         for length in (0, 5, len(data) // 2, len(data) - 1):
             (path / name).write_bytes(data[:length])
-            with pytest.raises(CheckpointError, match=rf"{name} is (broken or )?(truncated|missing or cut)"):
+            with pytest.raises(CheckpointError, match=rf"{name}: (broken or )?(truncated|missing or cut)"):
                 read(path / name) if read else read_recipe(path)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import tarfile
+import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from torch import Tensor, nn
 from cycledistill.recipes.errors import CheckpointError, PickledCodeError
 from cycledistill.recipes.weights import read_weights, write_weights
 from cycledistill.recipes.weights.files import read_metadata, stored_network
+from tests.damage import damaged
 
 State = dict[str, Tensor]
 
@@ -51,6 +56,7 @@ BROKEN: dict[str, tuple[Callable[[State, Path], object], str]] = {
     "code.pth": (lambda state, path: torch.save({"model": state, "x": Evil()}, path), r"holds a pickled \S+.*run code"),
     "model_object.pth": (lambda _, path: torch.save(nn.Linear(2, 2), path), r"holds a pickled \S+.*run code"),
     "raw_pickle.pth": (lambda _, path: path.write_bytes(pickle.dumps(Evil(), 2)), r"holds a pickled \S+.*run code"),
+    "protocol_4.pth": (lambda _, path: path.write_bytes(pickle.dumps([1], 4)), "no PyTorch checkpoint"),
     "folder.pth": (lambda _, path: path.mkdir(), "a folder; a file is expected"),
 }
 
@@ -213,3 +219,74 @@ def test_only_our_own_files_say_which_network_they_are_of(config: str, tmp_path:
     with pytest.raises(CheckpointError, match=r"a\.safetensors: its config is expected to be a JSON object") as error:
         stored_network(path)
     assert config in str(error.value)
+
+
+def legacy_tar(_: State, path: Path) -> None:
+    """PyTorch's first format: a tar of pickles."""
+    with tarfile.open(path, "w") as archive:
+        for name, value in (("sys_info", {}), ("pickle", {}), ("storages", 0), ("tensors", 0)):
+            data = pickle.dumps(value, 2)
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+
+
+def torchscript(_: State, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own: there is a newer way
+        torch.jit.script(nn.Linear(2, 2)).save(str(path))
+
+
+@pytest.mark.parametrize(
+    ("write", "form"),
+    [(legacy_tar, "of PyTorch's first format, a tar archive"), (torchscript, "a TorchScript program")],
+    ids=["tar", "script"],
+)
+def test_what_pytorch_runs_is_refused_in_our_words(door: Door, write: Any, form: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    write({}, path)
+    if "mmpose_trusted" in str(door[1]):
+        pytest.skip("whoever says trusted asks for the code to run")
+    with pytest.raises(CheckpointError) as raised:
+        door[1](path)
+    said = "".join(traceback.format_exception(raised.value))
+    assert "weights_only" not in said and "a.pth" in str(raised.value)
+    assert form in str(raised.value) or "Add --trust-checkpoint" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN if name.endswith(".pth")])
+def test_pytorchs_advice_is_never_repeated(name: str, tmp_path: Path) -> None:
+    BROKEN[name][0]({"a": torch.ones(2)}, tmp_path / name)
+    with pytest.raises(CheckpointError) as raised:
+        read_weights(tmp_path / name)
+    assert "weights_only" not in "".join(traceback.format_exception(raised.value))
+
+
+FORMS: dict[str, Callable[[State, Path], object]] = {
+    "zip.pth": torch.save,
+    "legacy.pth": lambda state, path: torch.save(state, path, _use_new_zipfile_serialization=False),
+    "a.safetensors": lambda state, path: save_file(state, path, {"format": "cycledistill", "config": '{"a": 1}'}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMS)
+def test_a_damaged_file_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    FORMS[name]({"a": torch.randn(4, 5), "b.c": torch.arange(3)}, path)
+    for what, data in damaged(path.read_bytes()):
+        path.write_bytes(data)
+        for read in (read_weights, stored_network):
+            try:
+                read(path)
+            except CheckpointError as error:
+                assert str(path) in str(error), what
+
+
+@pytest.mark.parametrize(
+    "tensors", [{1: torch.ones(2)}, {"a": torch.ones(2).to_sparse()}, {"a": torch.ones(2, device="meta")}], ids=str
+)
+def test_what_is_no_plain_tensor_by_name_is_refused(tensors: Any, tmp_path: Path) -> None:
+    torch.save(tensors, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth: .* is a tensor of .*: names that are text, and plain dense"):
+        read_weights(tmp_path / "a.pth")

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from cycledistill.recipes.errors import NotCapturableError
-from cycledistill.recipes.weights.files import first_line
+from cycledistill.recipes.reading.guard import first_line
 
 T = TypeVar("T")
 

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from cycledistill.plugin.running import values_hidden
 from cycledistill.recipes.errors import NotCapturableError
+from cycledistill.recipes.reading.guard import first_line
 from cycledistill.recipes.run.graph.baked import BakedNumbers
 from cycledistill.recipes.run.graph.capture import Capture
 from cycledistill.recipes.run.graph.optimizer import make_capturable
 from cycledistill.recipes.run.graph.watch import watched
 from cycledistill.recipes.run.step import EagerStep, Inputs, Terms
-from cycledistill.recipes.weights.files import first_line
 
 _logger = logging.getLogger(__name__)
 

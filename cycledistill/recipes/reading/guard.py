@@ -1,0 +1,65 @@
+"""One guard a kind of file: whatever the library below raises becomes the error that is documented here.
+
+Libraries that read damaged files raise many types, each its own, and more with each version: a list of them is never
+whole. So a guard takes any ``Exception``, and what stands inside is the call of the library and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes:
+        broken: What is said of one that its library does not read.
+        quoted: Whether the library's own reason follows. PyTorch's advises to load what it refused by running it.
+    """
+
+    broken: str
+    quoted: bool = True
+
+
+PICTURE = Kind("not a picture, or a broken one")
+FILE = Kind("cannot be read")
+ARCHIVE = Kind("cannot be read as a zip file, or from it")
+JSON = Kind("cannot be read as JSON")
+NPZ = Kind("cannot be read as an npz file")
+PARQUET = Kind("cannot be read as a Parquet image set")
+SAFETENSORS = Kind("broken or truncated, or no safetensors file")
+RECIPE = Kind("missing or cut off")
+TORCH = Kind("truncated, or no PyTorch checkpoint", quoted=False)
+
+
+@contextmanager
+def reading(where: object | Callable[[], object], kind: Kind, error: type[Exception]) -> Iterator[None]:
+    """Within a ``with`` block, whatever a library raises is ``error``, which says where and what is wrong.
+
+    Args:
+        where: The file, and the place in it where there is one; or what says it, called only for an error.
+        kind: What kind of file it is.
+        error: What is raised instead. One that is raised inside goes through.
+
+    Example:
+        >>> with reading("a.png", PICTURE, DataError):
+        ...     pixels = decode(data)
+        Traceback (most recent call last):
+        DataError: a.png: not a picture, or a broken one (unexpected end)
+    """
+    try:
+        yield
+    except error:
+        raise
+    except Exception as reason:
+        named = where() if callable(where) else where
+        quoted = f" ({first_line(reason)})" if kind.quoted else ""
+        raise error(f"{named}: {kind.broken}{quoted}") from (reason if kind.quoted else None)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without what follows its first line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

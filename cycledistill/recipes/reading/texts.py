@@ -1,0 +1,82 @@
+"""JSON and YAML: plain data or an error, whatever a file holds. YAML's ``SafeLoader`` runs no code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cycledistill.recipes.reading.guard import JSON, first_line, reading
+from cycledistill.recipes.reading.plain import check_plain
+
+
+def read_json(path: str | Path, error: type[Exception]) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        error: There is no such file, or it is not JSON.
+
+    Example:
+        >>> read_json("boxes.json", DataError)
+        [{'image_id': 785, 'bbox': [34, 50, 120, 300], 'score': 0.9}]
+    """
+    with reading(path, JSON, error):
+        return json.loads(Path(path).read_bytes())
+
+
+def parse_json(text: str | bytes, where: object, error: type[Exception]) -> Any:
+    """What JSON text holds; ``where`` is what an error calls it."""
+    with reading(where, JSON, error):
+        return json.loads(text)
+
+
+def parse_yaml(text: str, where: str, error: type[Exception]) -> Any:
+    """What YAML text holds: mappings, lists, text, finite numbers, truth values and nothing.
+
+    Args:
+        text: The YAML.
+        where: What an error calls it.
+        error: What is raised.
+
+    Raises:
+        error: It is no YAML, has tags, or holds what is not plain (see `check_plain`); line and column, or the key, are
+            named.
+
+    Example:
+        >>> parse_yaml("optim: {lr: 1.0e-3}", "my.yaml", RecipeError)
+        {'optim': {'lr': 0.001}}
+    """
+    try:
+        data = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as reason:
+        raise error(f"{where} {_NOT_YAML}: {_in_a_line(reason)}") from reason
+    except RecursionError as reason:
+        raise error(f"{where} {_NOT_YAML}: brackets inside brackets, too deep") from reason
+    check_plain(data, where, error)
+    return data
+
+
+_NOT_YAML = "is not plain YAML (no code, no tags)"
+
+
+class _Loader(yaml.SafeLoader):
+    """Says where it is what cannot be made of a value that looks like a date or a number: ``2026-13-45``, ``0b_``."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as reason:
+            said = f"{str(node.value)[:80]!r} cannot be read ({first_line(reason)}); if text is meant, put it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark) from reason
+
+
+def _in_a_line(error: yaml.YAMLError) -> str:
+    """What the parser says over several lines, and where: lines and columns as editors count them."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"

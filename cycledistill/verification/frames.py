@@ -1,0 +1,232 @@
+"""Claims about an hourglass: what it counts are frames, and the frames it keeps are those it names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cycledistill.plugin.handle import HOURGLASS_STATE
+from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
+from cycledistill.verification.oracle.calls import BlockCall, hooks, listening
+from cycledistill.verification.oracle.compare import check_same
+from cycledistill.verification.oracle.cycles import ByHand
+from cycledistill.verification.oracle.plain import find_place
+from cycledistill.verification.oracle.subject import Subject
+from cycledistill.verification.table import Failed, NotChecked, Proof
+
+
+class FramesDropped:
+    """Takes, in the plain model and by hand, the frames that the hourglass kept, and makes all of them again."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.handle = subject.handle("hourglass")
+        model = subject.model
+        self.blocks = find_place(model, self.handle.stack.path).blocks
+        layout = vars(self.blocks[self.handle.layers[0]])[HOURGLASS_STATE].layout
+        if type(layout).__name__ != "FramesFirst":
+            raise NotChecked("the layout is the user's own two functions, which a loop by hand does not know")
+        self.prefix = count_prefix(subject, self.blocks)
+        if self.prefix:
+            raise NotChecked(
+                f"the tokens begin with {self.prefix} that are no frames; what a recovery does to them is open"
+            )
+        self.last = self.blocks[self.handle.end]
+        after = self.handle.recover_after
+        self.back = model.get_submodule(after) if after is not None else None
+        self.tables = [each.pos for each in model.prune] if self.handle.recover is True else None  # type: ignore[union-attr]
+        self.recovery: Any = model.recover if self.handle.recover is True else None
+        self.frames, self.due = 0, False
+
+    @contextmanager
+    def inner(self, again: bool) -> Iterator[None]:
+        """Nothing."""
+        yield
+
+    @contextmanager
+    def outer(self, again: bool) -> Iterator[None]:
+        """Blocks are given kept frames, and the module after them returns all of them."""
+        self.due = False
+        points = [self.blocks[number] for number in self.handle.layers]
+        registered = [
+            *(each.register_forward_pre_hook(self._enter, with_kwargs=True, prepend=True) for each in points),
+            self.blocks[0].register_forward_pre_hook(self._count, with_kwargs=True, prepend=True),  # before the others
+            self.last.register_forward_hook(self._end),
+        ]
+        if self.back is not None:
+            registered.append(self.back.register_forward_hook(self._recover))
+        with hooks(registered):
+            yield
+
+    def _index(self) -> list[Tensor]:
+        index = self.handle.index
+        return [index] if isinstance(index, Tensor) else list(index)
+
+    def _count(self, block: nn.Module, args: Any, kwargs: Any) -> None:
+        self.frames = _first_tensor((args, kwargs)).shape[1]
+
+    def _enter(self, block: nn.Module, args: Any, kwargs: Any) -> Any:
+        point = next(n for n, number in enumerate(self.handle.layers) if self.blocks[number] is block)
+        index = self._index()
+        like = _first_tensor((args, kwargs))
+        numbers = index[point].expand(len(like), -1)
+        if point:
+            before = index[point - 1].expand(len(like), -1)
+            numbers = torch.stack([torch.searchsorted(a, b) for a, b in zip(before, numbers, strict=True)])
+
+        def kept(value: Tensor) -> Tensor:
+            if value.shape != like.shape or value.dtype != like.dtype:
+                return value
+            found = torch.stack([clip[each] for clip, each in zip(value, numbers, strict=True)])
+            return found if self.tables is None else found + _for_each_frame(self.tables[point], found)
+
+        return tree_map_only(Tensor, kept, (args, kwargs))
+
+    def _end(self, *_: Any) -> None:
+        self.due = True
+
+    def _recover(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if not self.due:
+            return output
+        self.due = False
+        index = self._index()[-1]
+        return tree_map_only(Tensor, lambda value: self._all_frames(value, index.expand(len(value), -1)), output)
+
+    def _all_frames(self, kept: Tensor, index: Tensor) -> Tensor:
+        if self.recovery is not None:
+            return _attended(self.recovery, kept)
+        interpolate = _linear if self.handle.recover == "linear" else _nearest
+        return torch.stack(
+            [interpolate(clip, numbers.tolist(), self.frames) for clip, numbers in zip(kept, index, strict=True)]
+        )
+
+
+def check_frames(subject: Subject) -> Proof:
+    """The axis that is dropped from holds as many tokens as the clip has frames; a prefix beside them stays whole."""
+    handle = subject.handle("hourglass")
+    blocks, number = find_place(subject.model, handle.stack.path).blocks, handle.layers[0]
+    layout = vars(blocks[number])[HOURGLASS_STATE].layout
+    prefix = count_prefix(subject, blocks)
+    seen: list[Tensor] = []
+
+    def note(block: nn.Module, args: Any, kwargs: Any) -> None:
+        seen.append(_first_tensor((args, kwargs)))
+
+    def grid(tokens: Tensor) -> Tensor:
+        return layout.to(tokens, handle.settings.frames) if type(layout).__name__ != "FramesFirst" else tokens
+
+    with hooks([blocks[number].register_forward_pre_hook(note, with_kwargs=True)]):
+        subject.ask()
+        subject.tell()
+    kept, whole = grid(seen[0]), grid(seen[-1])
+    tokens = whole.shape[1] - prefix
+    frames = handle.settings.frames or _frames_of(subject, tokens)
+    in_words = f" and {prefix} in front that do not depend on the input" if prefix else ""
+    if tokens != frames:
+        raise Failed(
+            f"the axis that frames are dropped from holds {tokens} tokens{in_words}, and the clip has {frames} frames: "
+            "they are no frames. Pass layout=(to, back), two functions from and to (B, F, J, C)"
+        )
+    index = handle.index[0] if isinstance(handle.index, tuple) else handle.index
+    if kept.shape[1] != prefix + index.shape[1] or int(index.max()) >= frames:
+        raise Failed(
+            f"{kept.shape[1]} tokens enter block {number}, where {index.shape[1]} frames are kept{in_words}: what is "
+            "no frame is counted as one, and may be dropped"
+        )
+    _check_content(subject, kept, whole, index, prefix)
+    return Proof(detail=f"{index.shape[1]} of {frames} frames kept" + (f", {prefix} tokens in front" if prefix else ""))
+
+
+def check_hourglass(subject: Subject, drops: FramesDropped) -> Proof:
+    """The model returns what it does when these frames are taken by hand, and all made again by hand."""
+    got = subject.ask()
+    stack = find_place(subject.model, drops.handle.stack.path)
+    return Proof(check_same(got, ByHand(subject, stack, drops).record([])))
+
+
+def count_prefix(subject: Subject, blocks: Sequence[nn.Module]) -> int:
+    """Tokens in front of the others that do not depend on the input: learned ones, which are no frames."""
+    given = subject.args, subject.kwargs
+    entering = []
+    for change in (False, True):
+        if change:
+            subject.args, subject.kwargs = tree_map_only(Tensor, _other, given)
+        calls: list[BlockCall] = []
+        try:
+            with listening(blocks[:1], calls):
+                subject.tell()
+        finally:
+            subject.args, subject.kwargs = given
+        if not calls:
+            raise NotChecked("no block of the stack runs with these inputs: give inputs that reach it")
+        entering.append(next(leaf for leaf in calls[0].taken if isinstance(leaf, Tensor)))
+    one, other = entering
+    same = (one == other).flatten(2).all(2).all(0).tolist() if one.ndim > 2 else [False]
+    if all(same):
+        raise NotChecked("the tokens of this model do not depend on these inputs")
+    return same.index(False)
+
+
+def _check_content(subject: Subject, kept: Tensor, whole: Tensor, index: Tensor, prefix: int) -> None:
+    chosen = torch.stack([clip[prefix:][each] for clip, each in zip(whole, index.expand(len(whole), -1), strict=True)])
+    if subject.handle("hourglass").recover is True:
+        chosen = chosen + _for_each_frame(subject.model.prune[0].pos, chosen)  # type: ignore[index, union-attr]
+    check_same(kept, torch.cat((whole[:, :prefix], chosen), 1), what="the tokens that enter: ")
+
+
+def _frames_of(subject: Subject, tokens: int) -> int:
+    """Frames of the clip that was given; fewer tokens, each of as many frames, are taken as frames."""
+    given = next((x for x in tree_leaves((subject.args, subject.kwargs)) if isinstance(x, Tensor) and x.ndim > 2), None)
+    if given is None:
+        raise NotChecked("how many frames the clip has cannot be told from these inputs: wrap with frames=...")
+    frames = given.shape[1]
+    return tokens if tokens and frames % tokens == 0 else frames
+
+
+def _first_tensor(tree: Any) -> Tensor:
+    return next(leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+
+
+def _other(value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    return value + torch.randn(value.shape, generator=torch.Generator().manual_seed(3)).to(value)
+
+
+def _for_each_frame(table: Tensor, tokens: Tensor) -> Tensor:
+    if table.shape[1] != tokens.shape[1]:
+        raise NotChecked("the clip is of another length than the tables of the hourglass")
+    return table if tokens.ndim == 3 else table.unsqueeze(2)
+
+
+def _attended(recovery: Any, kept: Tensor) -> Tensor:
+    """Queries of all frames over the kept ones, head by head; the residual is the query."""
+    if kept.ndim == 4:
+        return torch.stack([_attended(recovery, kept[:, :, joint]) for joint in range(kept.shape[2])], 2)
+    width = kept.shape[-1] // recovery.heads
+    q, k, v = recovery.q(recovery.query), recovery.k(kept), recovery.v(kept)
+    mixed = []
+    for head in range(recovery.heads):
+        part = slice(head * width, (head + 1) * width)
+        mixed.append((q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(width)).softmax(-1) @ v[..., part])
+    return recovery.query + recovery.proj(torch.cat(mixed, -1))
+
+
+def _nearest(kept: Tensor, numbers: list[int], frames: int) -> Tensor:
+    ranks = [min(range(len(numbers)), key=lambda rank: (abs(numbers[rank] - frame), rank)) for frame in range(frames)]
+    return kept[ranks]
+
+
+def _linear(kept: Tensor, numbers: list[int], frames: int) -> Tensor:
+    found = []
+    for frame in range(frames):
+        before = max((rank for rank, number in enumerate(numbers) if number <= frame), default=0)
+        after = min((rank for rank, number in enumerate(numbers) if number >= frame), default=len(numbers) - 1)
+        apart = numbers[after] - numbers[before]
+        share = (frame - numbers[before]) / apart if apart > 0 else 0.0
+        found.append(kept[before] + (kept[after] - kept[before]) * share)
+    return torch.stack(found)

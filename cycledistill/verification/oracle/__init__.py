@@ -1,0 +1,1 @@
+"""What claims are held against: the plain model, its blocks listed or called by hand, attention as it is computed."""
