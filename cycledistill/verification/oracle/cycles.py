@@ -54,6 +54,7 @@ def find_oracle(subject: Subject, path: str, drops: Drops | None = None) -> Orac
 
     Raises:
         NotChecked: Neither is possible.
+        Failed: The blocks are no chain.
     """
     place = find_place(subject.model, path)
     by_hand = ByHand(subject, place, drops)
