@@ -160,6 +160,17 @@ def test_a_tower_is_not_taken_silently(check: Check, monkeypatch: Patch) -> None
     assert "no block of the stack runs with these inputs" in row(other, "exit 2").detail
 
 
+@pytest.mark.slow
+def test_a_tower_that_no_guess_reaches_is_proved_with_inputs(check: Check) -> None:
+    pytest.importorskip("transformers")
+    from tests.stack.test_towers import VISION, llava, question
+
+    result = check(wrap_cyclic(llava(), distill=None, blocks=VISION), question())
+    assert result.ok and row(result, "exit 2").oracle == "its blocks called by hand", result
+    with pytest.raises(StackError, match="has 2 towers"):
+        check(llava(), question())
+
+
 class Apart(toys.ToyViT):
     """Adds something between its blocks, and declares no size: no trial sees it."""
 
