@@ -1,4 +1,4 @@
-"""Damaged files: cut, with bytes turned or missing; refused by name, or read, and then as far as its format can tell."""
+"""Damaged files: cut, with bytes turned or missing; refused by name, or read as far as their format can tell."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cycledistill.integrations.coco.data.images import ImageStore, PoseDataError
 from cycledistill.integrations.human36m.data.npz import read_tree
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_recipe, read_state
+from cycledistill.recipes.weights.checkpoint import read_recipe, read_state
 from cycledistill.recipes.weights.files import read_weights, write_torch, write_weights
 from tests.faults.damage import one_damaged
 from tests.faults.kinds import ERROR, RIGHT, Kind
@@ -39,7 +39,6 @@ def _size(pixels: Any) -> None:
 
 
 def _json(file: Path) -> None:
-    CheckpointStore(file.parent)  # a checkpoint's own words
     recipe = {"command": "toy", "recipe": {"run": {"seed": 0}}, "metrics": {"exits": {"1": {"AP": 0.5}}}, "step": 3}
     file.write_text(json.dumps(recipe))
 

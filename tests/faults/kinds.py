@@ -1,4 +1,4 @@
-"""A kind of fault: how its cases are drawn, and what each must come to. Used by tests and by ``benchmarks/faults.py``."""
+"""A kind of fault: how its cases are drawn, and what each must come to. For tests and ``benchmarks/faults.py``."""
 
 from __future__ import annotations
 

@@ -52,7 +52,13 @@ class Nursery:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
         command = [sys.executable, "-m", "tests.faults.nursery"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, cwd=ROOT, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=env,
+            cwd=ROOT,
+            text=True,
         )
         return self
 
@@ -103,7 +109,9 @@ def _raise(order: dict[str, Any]) -> list[dict[str, Any]]:
             os.setpgid(0, 0)
             if order["ranks"] > 1:
                 place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": order["ranks"]}
-                os.environ.update({name: str(value) for name, value in place.items()}, RANK=str(rank), LOCAL_RANK=str(rank))
+                os.environ.update(
+                    {name: str(value) for name, value in place.items()}, RANK=str(rank), LOCAL_RANK=str(rank)
+                )
             _live(order, rank, writer)
         os.close(writer)
         children.append((pid, reader))

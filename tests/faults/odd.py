@@ -43,7 +43,9 @@ def changed(draw: st.DrawFn, document: Any, values: st.SearchStrategy[Any] = PLA
 
 
 @st.composite
-def mostly(draw: st.DrawFn, good: dict[str, st.SearchStrategy[Any]], odd: st.SearchStrategy[Any] = ANY) -> dict[str, Any]:
+def mostly(
+    draw: st.DrawFn, good: dict[str, st.SearchStrategy[Any]], odd: st.SearchStrategy[Any] = ANY
+) -> dict[str, Any]:
     """Some of these arguments, each as it may be, but for none, one or two that are odd."""
     found = {name: draw(good[name]) for name in sorted(good) if draw(st.booleans())}
     for name in draw(st.lists(st.sampled_from(sorted(good)), max_size=2)):

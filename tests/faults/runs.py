@@ -1,4 +1,4 @@
-"""Runs that are killed, out of disk, or lose a worker or a rank: gone on from, they end in the bits of one left alone."""
+"""Runs that are killed, out of disk, or lose a worker or a rank; they go on to the bits of one left alone."""
 
 from __future__ import annotations
 

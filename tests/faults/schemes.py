@@ -37,7 +37,7 @@ def check_scheme(case: tuple[dict[str, Any], int, int]) -> str:
     generator = torch.Generator().manual_seed(number)
     outputs = tuple(torch.randn(3, 5, generator=generator, dtype=torch.float64) for _ in range(cycles))
     tokens = tuple(torch.randn(3, 4, 6, generator=generator, dtype=torch.float64) for _ in range(cycles))
-    if any(value in (len, object) for value in (fields.get("token_loss"), fields.get("output_loss")) if callable(value)):
+    if any(callable(fields.get(name)) for name in ("token_loss", "output_loss")):
         return _refused_or_made(fields)  # functions are taken, and what they give is their own
     try:
         scheme = Distill(**fields)

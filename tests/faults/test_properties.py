@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import strategies as st
 
-for _name in ("accelerate", "timm", "cv2", "pycocotools", "huggingface_hub"):
-    pytest.importorskip(_name)
+pytest.importorskip("accelerate")
+pytest.importorskip("timm")
+pytest.importorskip("cv2")
+pytest.importorskip("pycocotools")
+pytest.importorskip("huggingface_hub")
 
 from tests.faults.kinds import ERROR, ESCAPED, RIGHT, Kind, hold, tally
 from tests.faults.properties import PROPERTIES

@@ -91,12 +91,16 @@ def check_forward(model: nn.Module, x: Tensor, expected: list[Tensor]) -> str:
     return RIGHT
 
 
-WORDS = ["blocks", "0", "1", "2", "3", ".", "..", "[", "]", ":", "[0:2]", "[1:]", "[:2]", "[1:2]", "attn", "mlp", "norm"]
-WORDS += ["head", "-1", " ", "\n", "²", "٢", "embed", "qkv", "[", "]", ".1", "auto", "", "\0", "0x1", "None", "training"]
+WORDS = "blocks 0 1 2 3 . .. [ ] : [0:2] [1:] [:2] [1:2] attn mlp norm head -1 embed qkv .1 auto 0x1 None ² ٢".split()
+WORDS += [" ", "\n", "", "\0"]
 NAMED = ["blocks", "blocks.0", "blocks.1.attn", "blocks.0.mlp", "blocks.2", "auto", "blocks.1.norm1", "head", ""]
-PATHS = st.sampled_from(NAMED) | st.lists(st.sampled_from(WORDS), min_size=1, max_size=5).map("".join) | st.text(max_size=8)
+PATHS = (
+    st.sampled_from(NAMED) | st.lists(st.sampled_from(WORDS), min_size=1, max_size=5).map("".join) | st.text(max_size=8)
+)
 PATHS |= st.builds(
-    "{}[{}:{}]".format, st.sampled_from(["blocks", "blocks.0.mlp", "blocks.0"]), *(2 * [st.integers(-1, 4) | st.just("")])
+    "{}[{}:{}]".format,
+    st.sampled_from(["blocks", "blocks.0.mlp", "blocks.0"]),
+    *(2 * [st.integers(-1, 4) | st.just("")]),
 )
 
 
