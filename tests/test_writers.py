@@ -29,6 +29,7 @@ _GIVEN = {"file", "folder", "new", "open_file", "buffer", "written"}
 _ELSEWHERE = {
     "cycledistill/exporter/formats.py": "in the folder that atomic_files gives",
     "cycledistill/files.py": "the atomic writers themselves",
+    "cycledistill/recipes/run/guard/lock.py": "a lock, which must not take another's place",
     "integrations/coco/data/synthetic.py": "a whole data set in a folder beside its place, renamed in the end",
     "benchmarks/on_gpu/supervise.py": "what runs now, for the process beside",
 }
