@@ -108,6 +108,8 @@ def atomic_files(folder: str | os.PathLike[str], write: Callable[[Path], T]) -> 
 def os_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Within a ``with`` block, what a library raises of its own where a file cannot be written is an ``OSError``.
 
+    The death of a loader's worker goes through (see `is_of_a_worker`).
+
     Args:
         *kinds: Those errors: safetensors' own, say, or the RuntimeError that PyTorch has for a full disk.
 
@@ -120,8 +122,15 @@ def os_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
+        if is_of_a_worker(error):
+            raise
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise OSError(errno.EIO, f"the file cannot be written whole; is the disk full? {said[:200]}") from error
+
+
+def is_of_a_worker(error: Exception) -> bool:
+    """Whether PyTorch raised it because a loader's worker died: a signal's handler does, in whatever runs just then."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
 def check_writable(path: str | os.PathLike[str], *, parents: bool = False) -> None:

@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cycledistill.files import atomic_files, atomic_folder, atomic_write, check_writable
+from cycledistill.files import atomic_files, atomic_folder, atomic_write, check_writable, os_errors
+from cycledistill.recipes.reading.guard import PICTURE, reading
 
 
 def text(content: str) -> Callable[[Path], int]:
@@ -198,3 +199,14 @@ def test_of_a_read_only_disk_the_path_is_named(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(OSError, match="Read-only") as error:
         check_writable(tmp_path / "a.json")
     assert error.value.filename == str(tmp_path / "a.json")
+
+
+def test_a_worker_that_dies_while_a_file_is_written_or_read_is_not_the_files_fault() -> None:
+    """PyTorch's handler of the signal raises in whatever runs just then."""
+    said = "DataLoader worker (pid 7) is killed by signal: Killed. "
+    with pytest.raises(RuntimeError, match="^DataLoader worker"), os_errors(RuntimeError):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="^DataLoader worker"), reading("a.png", PICTURE, LookupError):
+        raise RuntimeError(said)
+    with pytest.raises(OSError, match="is the disk full"), os_errors(RuntimeError):
+        raise RuntimeError("file write failed")

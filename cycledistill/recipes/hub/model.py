@@ -20,6 +20,7 @@ from cycledistill.recipes.hub.card import ModelFacts, card_body
 from cycledistill.recipes.hub.card_fields import card_fields
 from cycledistill.recipes.hub.config import check_names, contradictions, describe, take
 from cycledistill.recipes.hub.files import CARD, CONFIG, WEIGHTS, find_files
+from cycledistill.recipes.reading.guard import first_line
 from cycledistill.recipes.weights.checkpoint import load_weights
 from cycledistill.recipes.weights.files import read_weights, write_weights
 
@@ -121,9 +122,9 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
             about = {name: config.pop(name, None) for name in _ABOUT}
             model = chosen.from_hub_config(config | options)
             model.name, model.note = _words(about)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # of a size that is out of reach PyTorch says so by errors of many types
             given = f", with {', '.join(f'{name}={value!r}' for name, value in options.items())}" if options else ""
-            raise CheckpointError(f"{files.source}, {CONFIG}{given}: {error}") from error
+            raise CheckpointError(f"{files.source}, {CONFIG}{given}: {first_line(error)}") from error
         advice = f"{CONFIG} and {WEIGHTS} do not belong together"
         if options:
             advice += f", or the options {', '.join(options)} ask for another model than these weights are of"

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cycledistill.files import is_of_a_worker
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -55,6 +57,8 @@ def reading(where: object | Callable[[], object], kind: Kind, error: type[Except
     except error:
         raise
     except Exception as reason:
+        if is_of_a_worker(reason):  # and not of the file
+            raise
         named = where() if callable(where) else where
         quoted = f" ({first_line(reason)})" if kind.quoted else ""
         raise error(f"{named}: {kind.broken}{quoted}") from (reason if kind.quoted else None)

@@ -24,7 +24,7 @@ from cycledistill.integrations.coco.evaluation import evaluate_poses, load_groun
 from cycledistill.integrations.coco.recipe import load_recipe
 from cycledistill.integrations.coco.training.sources import open_training
 from tests.coco.figures import write_dots
-from tests.damage import damaged, odd_documents
+from tests.faults.damage import damaged, odd_documents
 
 SIZE = (64, 48)
 

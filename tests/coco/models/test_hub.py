@@ -408,6 +408,8 @@ def test_a_folder_without_its_files(folder: Path, missing: str) -> None:
         ({"network": {"scale": float("inf")}}, r"config\.json: network\.scale=inf: a finite number is expected"),
         ({"keep": 10**400}, r"config\.json: keep=1000+: a finite number is expected"),
         ({"keep": "half"}, "keep='half': a fraction"),
+        ({"network": {"dim": 10**15, "heads": 1}}, r"config\.json: .*(memory|size)"),
+        ({"network": {"num_keypoints": 10**15}}, r"config\.json: .*(memory|size)"),
         ({"layers": 3}, "unknown field 'layers'"),
         ({"name": 3}, "name=3, note='SDPose, CVPR 2024': words"),
     ],

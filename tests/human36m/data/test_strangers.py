@@ -16,7 +16,7 @@ from cycledistill.integrations.human36m.data.h36m import Human36M
 from cycledistill.integrations.human36m.data.npz import read_tree
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.lift import prepare
-from tests.damage import damaged, odd_documents
+from tests.faults.damage import damaged, odd_documents
 
 CAMERA = {
     "orientation": [1, 0, 0, 0],

@@ -17,7 +17,7 @@ pytest.importorskip("timm")
 
 from cycledistill.integrations.imagenet.data.splits import ImageSource, open_images
 from cycledistill.recipes.errors import DataError
-from tests.damage import damaged, odd_documents
+from tests.faults.damage import damaged, odd_documents
 
 
 def image(form: str = "PNG") -> bytes:

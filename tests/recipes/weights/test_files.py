@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cycledistill.recipes.errors import CheckpointError, PickledCodeError
 from cycledistill.recipes.weights import read_weights, write_weights
 from cycledistill.recipes.weights.files import read_metadata, stored_network
-from tests.damage import damaged
+from tests.faults.damage import damaged
 
 State = dict[str, Tensor]
 

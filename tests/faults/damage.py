@@ -33,34 +33,42 @@ def damaged(data: bytes, seed: int = 0, cuts: int = 40, flips: int = 160) -> Ite
         yield f"{length} bytes missing at {start}", data[:start] + data[start + length :]
 
 
+def one_damaged(data: bytes, seed: int) -> tuple[str, bytes]:
+    """One of what `damaged` yields for this seed."""
+    few = list(damaged(data, seed, cuts=4, flips=16))
+    return few[seed % len(few)]
+
+
 def odd_documents(document: Any, values: tuple[Any, ...] = ODD) -> Iterator[tuple[str, Any]]:
     """A JSON document with one value at a time replaced, or left out; the first two entries of each list alone.
 
     Yields:
         Where and what, in words, and the document, a copy.
     """
-    for path in _places(document):
+    for path in places(document):
         for value in values:
             changed = copy.deepcopy(document)
             if not path:
                 yield f"{value!r:.40} as the whole", value
                 continue
-            _holder(changed, path)[path[-1]] = copy.deepcopy(value)
+            holder(changed, path)[path[-1]] = copy.deepcopy(value)
             yield f"{value!r:.40} at {path}", changed
         if path:
             changed = copy.deepcopy(document)
-            del _holder(changed, path)[path[-1]]
+            del holder(changed, path)[path[-1]]
             yield f"nothing at {path}", changed
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of keys to each value in a JSON document; of a list, to its first two entries."""
     yield path
     inner = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
     for key, each in inner:
-        yield from _places(each, (*path, key))
+        yield from places(each, (*path, key))
 
 
-def _holder(document: Any, path: tuple[Any, ...]) -> Any:
+def holder(document: Any, path: tuple[Any, ...]) -> Any:
+    """The mapping or list in which the last key of a path stands."""
     for key in path[:-1]:
         document = document[key]
     return document
