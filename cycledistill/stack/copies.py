@@ -55,6 +55,10 @@ def plain_copy(module: _Module, memo: dict[int, Any] | None = None) -> _Module:
     copied = copy.deepcopy(module, memo)
     for each in copied.modules():
         clear_hooks(each)  # classes may copy themselves, and hooks with them
+        # Hooks that a model puts on by itself are part of how it computes (outputs of layers in transformers): it notes
+        # that they are there, and puts them on the copy anew where it finds no such note.
+        notes = [name for name, value in vars(each).items() if value is True and name.endswith("_hooks_installed")]
+        vars(each).update(dict.fromkeys(notes, False))
     return copied
 
 

@@ -64,7 +64,9 @@ def check_plain(data: Any, where: str, error: type[Exception]) -> None:
                 waiting.append((place, inner, (*around, id(value))))
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             if not is_finite(value):
-                raise error(f"{where}: {key or 'it'}={value!r:.40}: a finite number is expected")
+                # Python refuses to write whole numbers of more than 4,300 digits.
+                said = repr(value) if isinstance(value, float) else f"a number of {value.bit_length()} bits"
+                raise error(f"{where}: {key or 'it'}={said}: a finite number is expected")
         elif not isinstance(value, (str, bool, type(None))):
             raise error(
                 f"{where}: {key or 'it'}={value!r:.80} is a {type(value).__name__}, which no recipe holds: if text is "

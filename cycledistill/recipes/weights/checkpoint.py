@@ -72,7 +72,7 @@ class CheckpointStore:
             CheckpointError: It cannot be written; the checkpoint is as it was.
         """
         path = self.folder / f"step-{step:08d}"
-        text = json.dumps({**read_recipe(path), "metrics": metrics}, indent=1)
+        text = _recipe_text({**read_recipe(path), "metrics": metrics}, step)
         try:
             atomic_write(path / "recipe.json", lambda file: file.write_text(text, encoding="utf-8"), sync=True)
             self._prune()

@@ -90,8 +90,8 @@ class ImageStore:
         """
         if self.allow_outside:
             return
-        path = os.path.normpath(name)
-        if os.path.isabs(path) or os.path.splitdrive(path)[0] or path.split(os.sep)[0] == os.pardir:
+        parts = name.replace(os.sep, "/").split("/")  # not its normal form: a/../b is elsewhere where a is a link
+        if os.path.isabs(name) or os.path.splitdrive(name)[0] or os.pardir in parts:
             raise PoseDataError(
                 f"{name!r:.200} is not inside {self.root}: pictures are read from there alone. If the names are yours, "
                 "allow it (data.allow_outside=true in a recipe), or give the folder that holds them all"

@@ -84,7 +84,8 @@ class RunLock:
         self._ended.set()
         if self._heart is not None:
             self._heart.join(BEAT)
-        self._remove(self.token)
+        with contextlib.suppress(OSError):  # the disk may be away; the lock is stale then, and known as such
+            self._remove(self.token)
 
     def _create(self) -> bool:
         text = json.dumps({**dataclasses.asdict(ProcessId.own()), "token": self.token})
@@ -111,7 +112,9 @@ class RunLock:
         if gone is not None:
             return "which has ended" if gone else None
         before = _age(self.path)
-        if before is None or before >= OLD:
+        if before is None:
+            return "which gave it back"
+        if before >= OLD:
             return "silent for long"
         _logger.warning("%s is in use by %s: watching its heartbeat for %g s", self.path.parent, _name(who), SILENCE)
         seen, end = _beat_of(self.path), time.monotonic() + SILENCE
@@ -129,7 +132,7 @@ class RunLock:
             return False
         try:
             os.rename(self.path, aside)
-        except OSError:  # another process was faster
+        except FileNotFoundError:  # another process was faster
             return False
         found = _read(aside)
         if found is not None and found[1] != token:
@@ -184,18 +187,25 @@ def _read(path: Path) -> tuple[ProcessId | None, str] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         token = str(found.pop("token"))
-        return ProcessId(**found | {"pid": int(found["pid"])}), token
+        if type(found["pid"]) is not int or not 0 < found["pid"] < 2**31:  # 0 and below are groups of processes
+            return None, ""
+        return ProcessId(**found), token
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # cut off, or another program's
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # cut off, or another program's
         return None, ""
 
 
 def _beat_of(path: Path) -> int | None:
+    """When the lock's owner last gave a sign; None where there is no lock.
+
+    Raises:
+        OSError: Nobody can say: a disk that does not answer, or a lock that may not be read, is no sign of an end.
+    """
     try:
         with path.open("rb") as file:  # opened, so that a network's file system asks anew
             return os.fstat(file.fileno()).st_mtime_ns
-    except OSError:
+    except FileNotFoundError:
         return None
 
 

@@ -259,3 +259,52 @@ def test_a_lock_that_another_took_over_first_is_put_back(tmp_path: Path, monkeyp
     monkeypatch.setattr(lock_module, "_read", lambda path: looked.pop() if looked else read(path))
     assert not RunLock(tmp_path)._remove("theirs")
     assert [each.read_text() for each in tmp_path.iterdir()] == [faster]
+
+
+def test_a_lock_that_cannot_be_read_is_nobodys_to_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's, or on a disk that does not answer: no sign that its run has ended."""
+    (tmp_path / NAME).write_text("{}", encoding="utf-8")
+
+    def refused(self: Path, *args: Any, **kwargs: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    for name in ("read_text", "open"):
+        with monkeypatch.context() as only_here:
+            only_here.setattr(Path, name, refused)
+            with pytest.raises(RecipeError, match=r"cannot be written to: .*Permission denied"), run_lock(tmp_path):
+                pass
+        assert (tmp_path / NAME).read_text(encoding="utf-8") == "{}"
+
+
+def test_a_lock_that_cannot_be_moved_is_said_and_not_tried_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a folder where each may remove what is their own alone."""
+    (tmp_path / NAME).write_text("{}", encoding="utf-8")
+    os.utime(tmp_path / NAME, (0, 0))
+
+    def refused(old: Any, new: Any) -> None:
+        raise PermissionError(1, "Operation not permitted", str(old))
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(RecipeError, match=r"cannot be written to: .*Operation not permitted"), run_lock(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("pid", [10**30, 0, -1, "7", None, True])
+def test_numbers_that_no_process_has_are_asked_of_none(
+    tmp_path: Path, pid: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = dataclasses.asdict(ProcessId.own()) | {"pid": pid, "token": "x"}
+    (tmp_path / NAME).write_text(json.dumps(own), encoding="utf-8")
+    os.utime(tmp_path / NAME, (0, 0))
+    monkeypatch.setattr(os, "kill", lambda *args: pytest.fail("a process was asked"))
+    with run_lock(tmp_path):
+        pass
+
+
+def test_brackets_without_end_are_no_lock(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("[" * 100_000, encoding="utf-8")
+    os.utime(tmp_path / NAME, (0, 0))
+    with run_lock(tmp_path):
+        pass
