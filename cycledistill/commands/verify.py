@@ -30,6 +30,6 @@ def run(args: argparse.Namespace) -> int:
     from cycledistill.verification.proof import verify
 
     inputs = None if image is None else torch.randn(2, *image.shape[1:])
-    result = verify(wrap_cyclic(model, args.cycles, None, blocks=args.blocks), inputs)
+    result = verify(wrap_cyclic(model, args.cycles, None, blocks=args.blocks, inputs=inputs), inputs)
     sys.stdout.write(f"{result}\n")
     return 0 if result.ok else 1

@@ -43,9 +43,9 @@ def wrap_cyclic(
     Args:
         model: Any module that holds a stack of blocks.
         cycles: How often the stack runs in a training forward, at least 1.
-        distill: Which cycles meet the task loss, and what later ones teach earlier ones: a preset (``"exits"``, the task
-            loss on every cycle and nothing else; ``"sdpose"``, ``"elt"``, ``"mct"``), a
-            :class:`Distill`, a callable ``(CycleOutput) -> scalar tensor``, or ``None``.
+        distill: Which cycles meet the task loss, and what later ones teach earlier ones: a preset (``"exits"``, the
+            task loss on every cycle and nothing else; ``"sdpose"``, ``"elt"``, ``"mct"``), a :class:`Distill`,
+            a callable ``(CycleOutput) -> scalar tensor``, or ``None``.
         blocks: The stack: ``"auto"``, or a path such as ``"encoder.layers"``, ``"blocks[0:10]"``, or one module that
             is the whole stack.
         tokens: Named groups of tokens, slices of dimension 1 of a (B, N, C) state. Default: ``prefix`` and ``patch``

@@ -129,14 +129,22 @@ def clear_hooks(module: nn.Module) -> None:
     vars(module)["_is_full_backward_hook"] = None
 
 
+def global_hook_tables() -> list[dict[int, Any]]:
+    """The tables of hooks on all modules.
+
+    Public: none; functions of ``torch.nn.modules.module`` named ``register_module_*`` fill them.
+    """
+    names = vars(torch.nn.modules.module).items()
+    return [value for name, value in names if name.startswith("_global") and isinstance(value, dict)]
+
+
 @contextmanager
 def without_global_hooks() -> Iterator[None]:
     """Without the hooks that run around every module's forward and backward, or where one gets a part.
 
-    Public: none; functions of ``torch.nn.modules.module`` named ``register_module_*`` add them.
+    Public: none, as above.
     """
-    names = vars(torch.nn.modules.module).items()
-    tables = [value for name, value in names if name.startswith("_global") and isinstance(value, dict)]
+    tables = global_hook_tables()
     before = [dict(table) for table in tables]
     for table in tables:
         table.clear()

@@ -99,7 +99,7 @@ def probe(model: nn.Module, names: Iterable[str], inputs: Inputs | None = None) 
             try:
                 return _trace(copied, call, names, gradients)
             except Exception as error:  # a wrong guess of the input fails anywhere inside the model
-                given = shapes(tree_leaves(call))
+                given = shapes(leaf for leaf in tree_leaves(call) if isinstance(leaf, torch.Tensor))
                 _logger.debug("probe of %s with %s failed: %s", type(model).__name__, given, error)
                 failed = error
     if inputs is not None:

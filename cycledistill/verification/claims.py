@@ -58,10 +58,10 @@ def _check_drops(subject: Subject, drops: Drops | None) -> Iterator[Row]:
 
 def _check_cycles(subject: Subject, drops: Drops | None) -> Iterator[Row]:
     path = subject.handle("cyclic").stack.path
-    oracle: Oracle | NotChecked
+    oracle: Oracle | NotChecked | Failed
     try:
         oracle = find_oracle(subject, path, drops)
-    except NotChecked as reason:
+    except (NotChecked, Failed) as reason:
         oracle = reason
     except Exception as error:
         oracle = NotChecked(f"the plain model does not run: {type(error).__name__}: {error}")
@@ -83,8 +83,8 @@ def _exit(subject: Subject, number: int, oracle: Oracle) -> Proof:
     return cycles.check_exit(subject, oracle, number)
 
 
-def _with(oracle: Oracle | NotChecked, check: Callable[[Oracle], Proof]) -> Proof:
-    if isinstance(oracle, NotChecked):
+def _with(oracle: Oracle | NotChecked | Failed, check: Callable[[Oracle], Proof]) -> Proof:
+    if isinstance(oracle, (NotChecked, Failed)):
         raise oracle
     return check(oracle)
 

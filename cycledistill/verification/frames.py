@@ -30,11 +30,7 @@ class FramesDropped:
         layout = vars(self.blocks[self.handle.layers[0]])[HOURGLASS_STATE].layout
         if type(layout).__name__ != "FramesFirst":
             raise NotChecked("the layout is the user's own two functions, which a loop by hand does not know")
-        self.prefix = count_prefix(subject, self.blocks)
-        if self.prefix:
-            raise NotChecked(
-                f"the tokens begin with {self.prefix} that are no frames; what a recovery does to them is open"
-            )
+        self.prefix = self.handle.settings.prefix
         self.last = self.blocks[self.handle.end]
         after = self.handle.recover_after
         self.back = model.get_submodule(after) if after is not None else None
@@ -67,7 +63,7 @@ class FramesDropped:
         return [index] if isinstance(index, Tensor) else list(index)
 
     def _count(self, block: nn.Module, args: Any, kwargs: Any) -> None:
-        self.frames = _first_tensor((args, kwargs)).shape[1]
+        self.frames = _first_tensor((args, kwargs)).shape[1] - self.prefix
 
     def _enter(self, block: nn.Module, args: Any, kwargs: Any) -> Any:
         point = next(n for n, number in enumerate(self.handle.layers) if self.blocks[number] is block)
@@ -81,8 +77,10 @@ class FramesDropped:
         def kept(value: Tensor) -> Tensor:
             if value.shape != like.shape or value.dtype != like.dtype:
                 return value
-            found = torch.stack([clip[each] for clip, each in zip(value, numbers, strict=True)])
-            return found if self.tables is None else found + _for_each_frame(self.tables[point], found)
+            front, frames = value[:, : self.prefix], value[:, self.prefix :]
+            found = torch.stack([clip[each] for clip, each in zip(frames, numbers, strict=True)])
+            found = found if self.tables is None else found + _for_each_frame(self.tables[point], found)
+            return torch.cat((front, found), 1)
 
         return tree_map_only(Tensor, kept, (args, kwargs))
 
@@ -96,49 +94,50 @@ class FramesDropped:
         index = self._index()[-1]
         return tree_map_only(Tensor, lambda value: self._all_frames(value, index.expand(len(value), -1)), output)
 
-    def _all_frames(self, kept: Tensor, index: Tensor) -> Tensor:
+    def _all_frames(self, tokens: Tensor, index: Tensor) -> Tensor:
+        """Those in front stay as they are, where the model did not take them off before."""
+        first = tokens.shape[1] - index.shape[1]
+        front, kept = tokens[:, :first], tokens[:, first:]
         if self.recovery is not None:
-            return _attended(self.recovery, kept)
+            return torch.cat((front, _attended(self.recovery, kept)), 1)
         interpolate = _linear if self.handle.recover == "linear" else _nearest
-        return torch.stack(
-            [interpolate(clip, numbers.tolist(), self.frames) for clip, numbers in zip(kept, index, strict=True)]
-        )
+        made = [interpolate(clip, numbers.tolist(), self.frames) for clip, numbers in zip(kept, index, strict=True)]
+        return torch.cat((front, torch.stack(made)), 1)
 
 
 def check_frames(subject: Subject) -> Proof:
     """The axis that is dropped from holds as many tokens as the clip has frames; a prefix beside them stays whole."""
     handle = subject.handle("hourglass")
     blocks, number = find_place(subject.model, handle.stack.path).blocks, handle.layers[0]
-    layout = vars(blocks[number])[HOURGLASS_STATE].layout
-    prefix = count_prefix(subject, blocks)
+    prefix, learned = handle.settings.prefix, count_prefix(subject, blocks)
+    if learned > prefix:
+        raise Failed(
+            f"the tokens begin with {learned} that do not depend on the input, and {prefix} are set aside: what is no "
+            f"frame is counted as one, and may be dropped. Wrap with prefix={learned}"
+        )
     seen: list[Tensor] = []
 
     def note(block: nn.Module, args: Any, kwargs: Any) -> None:
         seen.append(_first_tensor((args, kwargs)))
 
-    def grid(tokens: Tensor) -> Tensor:
-        return layout.to(tokens, handle.settings.frames) if type(layout).__name__ != "FramesFirst" else tokens
-
     with hooks([blocks[number].register_forward_pre_hook(note, with_kwargs=True)]):
         subject.ask()
         subject.tell()
-    kept, whole = grid(seen[0]), grid(seen[-1])
-    tokens = whole.shape[1] - prefix
-    frames = handle.settings.frames or _frames_of(subject, tokens)
-    in_words = f" and {prefix} in front that do not depend on the input" if prefix else ""
-    if tokens != frames:
-        raise Failed(
-            f"the axis that frames are dropped from holds {tokens} tokens{in_words}, and the clip has {frames} frames: "
-            "they are no frames. Pass layout=(to, back), two functions from and to (B, F, J, C)"
-        )
     index = handle.index[0] if isinstance(handle.index, tuple) else handle.index
-    if kept.shape[1] != prefix + index.shape[1] or int(index.max()) >= frames:
+    whole = _grid(subject, seen[-1][:, prefix:], handle.settings.frames)
+    frames = _frames_of(subject, whole.shape[1], handle.settings.frames)
+    in_words = f", and {prefix} in front" if prefix else ""
+    if whole.shape[1] != frames:
         raise Failed(
-            f"{kept.shape[1]} tokens enter block {number}, where {index.shape[1]} frames are kept{in_words}: what is "
-            "no frame is counted as one, and may be dropped"
+            f"the axis that frames are dropped from holds {whole.shape[1]} tokens{in_words}, and the clip has {frames} "
+            "frames: they are no frames. Pass layout=(to, back), two functions from and to (B, F, J, C)"
         )
-    _check_content(subject, kept, whole, index, prefix)
-    return Proof(detail=f"{index.shape[1]} of {frames} frames kept" + (f", {prefix} tokens in front" if prefix else ""))
+    kept = _grid(subject, seen[0][:, prefix:], index.shape[1])
+    if kept.shape[1] != index.shape[1] or int(index.max()) >= frames:
+        raise Failed(f"{kept.shape[1]} frames enter block {number}, and {index.shape[1]} are said to be kept{in_words}")
+    check_same(seen[0][:, :prefix], seen[-1][:, :prefix], what="the tokens in front: ")
+    _check_content(subject, kept, whole, index)
+    return Proof(detail=f"{index.shape[1]} of {frames} frames kept" + (f", {prefix} in front" if prefix else ""))
 
 
 def check_hourglass(subject: Subject, drops: FramesDropped) -> Proof:
@@ -171,15 +170,29 @@ def count_prefix(subject: Subject, blocks: Sequence[nn.Module]) -> int:
     return same.index(False)
 
 
-def _check_content(subject: Subject, kept: Tensor, whole: Tensor, index: Tensor, prefix: int) -> None:
-    chosen = torch.stack([clip[prefix:][each] for clip, each in zip(whole, index.expand(len(whole), -1), strict=True)])
+def _grid(subject: Subject, tokens: Tensor, frames: int | None) -> Tensor:
+    """Tokens with their frames on axis 1."""
+    handle = subject.handle("hourglass")
+    block = find_place(subject.model, handle.stack.path).blocks[handle.layers[0]]
+    layout = vars(block)[HOURGLASS_STATE].layout
+    found: Tensor = layout.to(tokens, frames) if type(layout).__name__ != "FramesFirst" else tokens
+    return found
+
+
+def _check_content(subject: Subject, kept: Tensor, whole: Tensor, index: Tensor) -> None:
+    chosen = torch.stack([clip[each] for clip, each in zip(whole, index.expand(len(whole), -1), strict=True)])
     if subject.handle("hourglass").recover is True:
         chosen = chosen + _for_each_frame(subject.model.prune[0].pos, chosen)  # type: ignore[index, union-attr]
-    check_same(kept, torch.cat((whole[:, :prefix], chosen), 1), what="the tokens that enter: ")
+    check_same(kept, chosen, what="the tokens that enter: ")
 
 
-def _frames_of(subject: Subject, tokens: int) -> int:
-    """Frames of the clip that was given; fewer tokens, each of as many frames, are taken as frames."""
+def _frames_of(subject: Subject, tokens: int, declared: int | None) -> int:
+    """Frames of the clip that was given; fewer tokens, each of as many frames, are taken as frames.
+
+    A clip may be shorter than ``declared``, what the model is made for, or longer.
+    """
+    if tokens == declared:
+        return tokens
     given = next((x for x in tree_leaves((subject.args, subject.kwargs)) if isinstance(x, Tensor) and x.ndim > 2), None)
     if given is None:
         raise NotChecked("how many frames the clip has cannot be told from these inputs: wrap with frames=...")

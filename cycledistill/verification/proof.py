@@ -38,7 +38,7 @@ def verify(model: nn.Module, inputs: Inputs | None = None) -> Verification:
         model: A wrapped model, one with wrapped models inside, or a plain one, of which a copy is wrapped by
             ``wrap_cyclic(copy)``. It may be compiled. It needs its weights, on any device.
         inputs: What it is called with: a tensor, a tuple of arguments, or keyword arguments by name. Two samples are
-            enough. Default: noise of the size that the model declares.
+            enough. They also tell which stack of a plain model is meant. Default: noise of the size that it declares.
 
     Returns:
         A :class:`Verification`; printed, a table of what was proved, how, and with which result.
@@ -63,16 +63,18 @@ def verify(model: nn.Module, inputs: Inputs | None = None) -> Verification:
         warnings.simplefilter("ignore")  # a forward's warnings are no claim; those of the user's own runs still come
         given = None
         if not any(isinstance(module, Swapped) for module in model.modules()):
-            given, model = model, _wrapped_copy(model)
+            given, model = model, _wrapped_copy(model, inputs)
         call = _call(model, inputs)
         unsettle(model)
         calm(model)
-        rows = [] if given is not None else list(_orphans(model))
+        rows: list[Row] = []
         where = []
         for path, subject in _subjects(model, call, given):
             where.append(_words(path, subject))
             found = check_model(subject, compiled if not path else None)
             rows += [_inside(path, row) for row in found]
+        if given is None:  # after forwards, in which a handle takes on copies that another tool made of its parts
+            rows[:0] = _orphans(model)
     return Verification("\n".join((f"{type(model).__name__} on {describe(call)}", *where)), tuple(rows))
 
 
@@ -90,14 +92,14 @@ def _refuse(model: nn.Module) -> None:
 _DATA_PARALLEL = {"DistributedDataParallel", "DataParallel", "FullyShardedDataParallel"}
 
 
-def _wrapped_copy(model: nn.Module) -> nn.Module:
+def _wrapped_copy(model: nn.Module, inputs: Inputs | None) -> nn.Module:
     try:
         copied = shared_copy(model)
     except NotChecked as error:
         raise StackError(f"{error}; wrap it, then verify the wrapped model") from error
     trainable = any(each.requires_grad for each in model.parameters())
     with without_hooks(copied):  # the user's: wrapping is not to run them
-        return wrap_cyclic(copied, 2 if trainable else 1, None)
+        return wrap_cyclic(copied, 2 if trainable else 1, None, inputs=inputs)
 
 
 def _call(model: nn.Module, inputs: Inputs | None) -> Call:

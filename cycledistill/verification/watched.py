@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize
 
 from cycledistill.cycle.wrap import wrap_cyclic
 from cycledistill.errors import StackError
+from cycledistill.hourglass.layout import GivenLayout
 from cycledistill.hourglass.wrap import wrap_hourglass
-from cycledistill.plugin.torch_private import hook_tables, tree_leaves
+from cycledistill.plugin.handle import HOURGLASS_STATE
+from cycledistill.plugin.torch_private import global_hook_tables, hook_tables, tree_leaves
 from cycledistill.prune.wrap import wrap_pruning
 from cycledistill.verification.oracle.calls import hooks
 from cycledistill.verification.oracle.copies import shared_copy
@@ -24,6 +27,9 @@ from cycledistill.verification.oracle.subject import Subject
 from cycledistill.verification.table import Failed, NotChecked, Proof
 
 _DEEP = 5
+
+_Wrap = Callable[[nn.Module, Subject], None]
+"""Wraps a copy as the subject is wrapped."""
 
 
 def check_counts(subject: Subject) -> Proof:
@@ -53,59 +59,97 @@ def check_counts(subject: Subject) -> Proof:
 
 
 def check_left_behind(model: nn.Module) -> Proof:
-    """No hook of the model, and nothing it holds, was left with a tensor of the meta device."""
-    for name, module in model.named_modules():
-        for hook in (hook for table in hook_tables(module) for hook in table.values()):
+    """No hook of the model or on all modules, and nothing it holds, was left with a tensor of the meta device."""
+    tables = [(name or "the model", table) for name, each in model.named_modules() for table in hook_tables(each)]
+    tables += [("all modules", table) for table in global_hook_tables()]
+    for name, table in tables:
+        for hook in table.values():
             if any(leaf.is_meta for leaf in _held(hook, _DEEP)):
                 raise Failed(
-                    f"a hook on {name or 'the model'} holds a tensor without data, of the meta device: it ran in a "
+                    f"a hook on {name} holds a tensor without data, of the meta device: it ran in a "
                     "trial. Give it its starting value again"
                 )
     return Proof()
 
 
 def check_trials(subject: Subject) -> Proof:
-    """Wrapping a copy of the model again runs none of its hooks."""
+    """Wrapping a copy of the model again, with hooks on all of its modules, runs none of them, and is not refused."""
     fired: list[str] = []
     done = []
     for kind, wrap in _WRAPS.items():
-        handle = subject.handle(kind)
-        if handle is None:
+        if subject.handle(kind) is None:
             continue
-        copied = shared_copy(subject.model)
-        for hooks_there in (each for module in copied.modules() for each in hook_tables(module)):
-            hooks_there.clear()
-        for name, module in copied.named_modules():
-            if not isinstance(module, torch.jit.ScriptModule):
-                note = _noting(fired, name)
-                module.register_forward_hook(note)
-                module.register_forward_pre_hook(note)
+        on_all = register_module_forward_hook(_noting(fired, "all modules"))
         try:
-            wrap(copied, handle)
+            wrap(_hooked(_copy(subject), fired), subject)
         except StackError as error:
-            if fired:
-                break
-            raise NotChecked(f"a bare copy of the model cannot be wrapped: {error}", optional=True) from None
+            if not fired:
+                _refuse_as_it_is(subject, wrap)
+                raise Failed(f"hooks on its modules make wrap_{kind} refuse this model: {error}") from None
+        finally:
+            on_all.remove()
         done.append(f"wrap_{kind}")
     if fired:
         raise Failed(f"wrapping runs the model's hooks, {len(fired)} times, first on {fired[0] or 'the model'}")
     return Proof(detail=", ".join(done))
 
 
-def _again_cyclic(copied: nn.Module, handle: Any) -> None:
-    wrap_cyclic(copied, handle.cycles, None, blocks=handle.stack.path)
+def _copy(subject: Subject) -> nn.Module:
+    """A copy that has no plug-in and no hook."""
+    copied = shared_copy(subject.model)
+    for table in (table for module in copied.modules() for table in hook_tables(module)):
+        table.clear()
+    return copied
 
 
-def _again_pruning(copied: nn.Module, handle: Any) -> None:
-    wrap_pruning(copied, handle.layers, handle.keep, blocks=handle.stack.path, query=handle.query)
+def _hooked(model: nn.Module, fired: list[str]) -> nn.Module:
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            note = _noting(fired, name)
+            module.register_forward_pre_hook(note)
+            module.register_forward_hook(note)
+            module.register_full_backward_hook(note)
+    return model
 
 
-def _again_hourglass(copied: nn.Module, handle: Any) -> None:
+def _refuse_as_it_is(subject: Subject, wrap: _Wrap) -> None:
+    try:
+        wrap(_copy(subject), subject)
+    except StackError as error:
+        raise NotChecked(f"a bare copy of the model cannot be wrapped: {error}", optional=True) from None
+
+
+def _again_cyclic(copied: nn.Module, subject: Subject) -> None:
+    own = subject.handle("cyclic")
+    wrap_cyclic(copied, own.cycles, None, blocks=own.stack.path, inputs=subject.inputs)
+
+
+def _again_pruning(copied: nn.Module, subject: Subject) -> None:
+    own = subject.handle("pruning")
+    wrap_pruning(copied, own.layers, own.keep, blocks=own.stack.path, query=own.query, inputs=subject.inputs)
+
+
+def _again_hourglass(copied: nn.Module, subject: Subject) -> None:
+    handle = subject.handle("hourglass")
     own = handle.settings
-    wrap_hourglass(copied, blocks=handle.stack.path, layer=own.layers, keep=own.keep, select="uniform", recover=False)
+    block = find_place(subject.model, handle.stack.path).blocks[own.layers[0]]
+    layout = vars(block)[HOURGLASS_STATE].layout
+    wrap_hourglass(
+        copied,
+        blocks=handle.stack.path,
+        layer=own.layers,
+        keep=own.keep,
+        select="uniform",
+        recover=False,
+        layout=(layout.forth, layout.back_again) if isinstance(layout, GivenLayout) else None,
+        frames=own.frames,
+        prefix=own.prefix,
+        lengths=own.lengths,
+        inputs=subject.inputs,
+    )
 
 
-_WRAPS: dict[str, Callable[[nn.Module, Any], None]] = {
+_WRAPS: dict[str, _Wrap] = {
     "cyclic": _again_cyclic,
     "pruning": _again_pruning,
     "hourglass": _again_hourglass,

@@ -85,7 +85,7 @@ def _check_one_block(model: nn.Module) -> None:
 TRIALS: dict[str, Callable[[nn.Module], Any]] = {
     "wrap_cyclic": wrap_cyclic,
     "wrap_pruning": lambda model: wrap_pruning(model, layers=(1,)),
-    "wrap_hourglass": lambda model: wrap_hourglass(model, blocks="blocks", layer=1, keep=3, recover=False),
+    "wrap_hourglass": lambda model: wrap_hourglass(model, blocks="blocks", layer=1, keep=3, recover=False, frames=16),
     "cost": lambda model: cost(model, cycles=1),
     "cost of a wrapped model": lambda model: count_exits(wrap_cyclic(model), ((IMAGE,), {}), 1),
     "find_stacks": find_stacks,

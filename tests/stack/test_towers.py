@@ -271,3 +271,17 @@ def test_what_a_trial_of_one_tower_shows_still_counts() -> None:
 
     assert choose_stack(Behind()).path == "net.blocks"
     assert isinstance(wrap_cyclic(vit()).train()(IMAGES), CycleOutput)
+
+
+def test_a_trial_that_does_not_run_with_what_is_given_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever stands beside the tensors, such as the switches of transformers."""
+
+    class Switched(toys.ToyViT):
+        def forward(self, x: Tensor, fast: bool = False, names: tuple[str, ...] = ()) -> Tensor:
+            return super().forward(x * float(x.sum() > 0))  # no copy without data can tell
+
+    given = {"x": torch.randn(2, 7, toys.FEATURES), "fast": True, "names": ("a", "b")}
+    with caplog.at_level(logging.WARNING):
+        model = wrap_cyclic(Switched(), distill=None, inputs=given)
+    assert "do not run on a copy of it without data" in caplog.text
+    assert len(model.train()(**given)) == 2

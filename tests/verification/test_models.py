@@ -168,6 +168,7 @@ class TwoTowers(nn.Module):
         return self.two(x) if second else self.one(x)
 
 
+@pytest.mark.slow
 def test_a_tower_that_these_inputs_do_not_reach_is_not_proved(check: Check) -> None:
     model = cycled(TwoTowers(), 2, "two.blocks")
     result = check(model, tokens())

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cycledistill.plugin.torch_private import tree_flatten, tree_unflatten
-from cycledistill.verification.table import NotChecked
+from cycledistill.verification.table import Failed, NotChecked
 
 Links = list[tuple[int, int]]
 """Pairs: this leaf of what a block returns is that leaf of what the next one takes."""
@@ -90,7 +90,8 @@ def links_of(calls: Sequence[BlockCall], blocks: Sequence[nn.Module]) -> list[Li
     """For each block, which leaf of the block before is which of its own arguments; for the first, of the last block.
 
     Raises:
-        NotChecked: Blocks did not run once each, in order, one on the other's output.
+        NotChecked: Blocks did not run once each, in order.
+        Failed: They do not run one on the other's output: no cycles of these blocks are right.
     """
     if not calls:
         raise NotChecked("no block of the stack runs with these inputs: give inputs that reach it")
@@ -106,7 +107,10 @@ def links_of(calls: Sequence[BlockCall], blocks: Sequence[nn.Module]) -> list[Li
         for before, here in pairwise(calls)
     ]
     if not all(found):
-        raise NotChecked("something between two blocks makes a new tensor, so no loop by hand can run them on")
+        raise Failed(
+            "between two blocks the model makes a new tensor, so cycles, which run a block on what the one before "
+            "returned, leave something out, or are refused"
+        )
     if not found:
         firsts = (
             next((n for n, leaf in enumerate(leaves) if isinstance(leaf, Tensor)), -1)

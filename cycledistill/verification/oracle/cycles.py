@@ -54,6 +54,7 @@ def find_oracle(subject: Subject, path: str, drops: Drops | None = None) -> Orac
 
     Raises:
         NotChecked: Neither is possible.
+        Failed: The blocks are no chain.
     """
     place = find_place(subject.model, path)
     by_hand = ByHand(subject, place, drops)
@@ -85,7 +86,10 @@ class Listed:
             return self.subject.tell(train, then)
 
     def is_understood(self, calls: Sequence[BlockCall], output: Any) -> bool:
-        """Whether idle blocks before the real ones, or behind them, run once each and change nothing."""
+        """Whether idle blocks before the real ones, or behind them, run once each and change nothing.
+
+        And whether the model runs with each block twice, which one that collects states by hooks may not.
+        """
         try:
             links = links_of(calls, self.place.blocks)
             idle = [_Idle(call, into) for call, into in zip(calls, links, strict=True)]
@@ -93,6 +97,7 @@ class Listed:
                 with self._holding(blocks):
                     if not is_same(self.subject.tell(), output) or any(each.runs != times for each in idle):
                         return False
+            self.run(2)
         except Exception:  # whatever a model raises that finds other blocks than it was built with
             return False
         return True

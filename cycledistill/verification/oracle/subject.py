@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from cycledistill.errors import StackError
+from cycledistill.inputs import Inputs
 from cycledistill.plugin.handle import handle_of
+from cycledistill.stack.probe import argument_names
 from cycledistill.verification.oracle.compare import is_same
 from cycledistill.verification.oracle.plain import plain
 from cycledistill.verification.oracle.state import same_buffers, seed
@@ -39,6 +41,13 @@ class Subject:
     def handle(self, kind: str) -> Any:
         """The handle of this kind of plug-in, or ``None``."""
         return handle_of(self.model, kind)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What it is called with, in the form in which the verbs take it."""
+        if not self.kwargs:
+            return self.args
+        return {**dict(zip(argument_names(self.model), self.args, strict=False)), **self.kwargs}
 
     def ask(self, train: bool = False, then: Then | None = None, model: Callable[..., Any] | None = None) -> Any:
         """What the wrapped model returns; with ``then``, what this makes of it, where gradients are recorded.
