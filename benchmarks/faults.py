@@ -21,12 +21,11 @@ from common import RESULTS, Row, columns, hardware, progress, study_parser, vers
 
 from tests.faults.kinds import ERROR, ESCAPED, RIGHT, Kind, Tally, tally
 from tests.faults.nursery import Nursery
-from tests.faults.properties import PROPERTIES
+from tests.faults.properties import COSTLY, PROPERTIES
 from tests.faults.runs import RUN_KINDS, Runs, run_kinds
 
-COSTLY = ("arguments of wrap_cyclic", "configs of published models", "paths of stacks")
-"""Kinds that build and run models: a part of the cases of the others."""
 SHARE = 0.25
+"""Of the cases of other kinds, what costly ones get."""
 
 
 def shares(cases: int, runs: int) -> dict[str, int]:

@@ -56,7 +56,7 @@ def check_annotations(document: Any) -> str:
             results.add(ERROR)
             continue
         results.add(RIGHT)
-        names = {str(picture["file_name"]) for picture in document["images"]}
+        names = {str(picture.get("file_name")) for picture in document["images"]}
         for person in persons:
             assert np.isfinite([*person.center, *person.scale]).all(), person
             assert person.file_name in names, person
