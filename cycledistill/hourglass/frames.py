@@ -89,11 +89,11 @@ def _drop(state: HourglassState, forward_pass: Pass, given: Given) -> Given:
     axis = state.handle.axis
     entering = forward_pass.kept[point - 1].local.shape[1] if point else axis.frames
     if not point and isinstance(state.layout, FramesFirst) and tokens.first.ndim > 1:
-        axis.check(state.path, tokens.first.shape[1])
+        axis.check(state.path, tokens.first.shape[1], flat=True)
     front, frames = split_front(tokens.value, axis.prefix)
     grid = _grid(state, frames, entering)
     if not point:
-        axis.check(state.path, axis.prefix + grid.shape[1])
+        axis.check(state.path, axis.prefix + grid.shape[1], flat=False)
     _check_others(state.path, tokens, grid.shape[1])
     kept = choose_frames(state.handle.settings, state.handle.given, forward_pass, point, grid)
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():

@@ -82,8 +82,11 @@ class TokenAxis:
     is_image: bool = False
     """Whether the model itself embeds the patches of an image, and declares no frames."""
 
-    def check(self, path: str, tokens: int) -> None:
-        """Refuse ``tokens`` in front of a prune point, those in front included, that cannot be one token a frame."""
+    def check(self, path: str, tokens: int, *, flat: bool) -> None:
+        """Refuse ``tokens`` in front of a prune point, those in front included, that cannot be one token a frame.
+
+        ``flat``: they are those of the model itself, and no layout told frames from what stands in them.
+        """
         frames = tokens - self.prefix
         front = f", {self.prefix} of them in front" if self.prefix else ""
         if frames < 1 and self.prefix:
@@ -94,6 +97,13 @@ class TokenAxis:
                 f"and an hourglass drops whole frames: pass layout=(lambda x: x.unflatten(1, (-1, {self.patches})), "
                 f"lambda x: x.flatten(1, 2)), with which the patches of a frame stay together, and keep of "
                 f"{self.frames} frames"
+            )
+        if flat and self.is_video and (self.patches or 1) > 1:  # whatever frames and prefix were said to be
+            raise StackError(
+                f"{path} receives {tokens} tokens{front}, of a video of which the model declares {self.patches} "
+                "patches of every step in time (the frames of a tubelet are one step), and an hourglass drops whole "
+                f"steps: pass layout=(lambda x: x.unflatten(1, (-1, {self.patches})), lambda x: x.flatten(1, 2)), and "
+                "neither frames nor prefix, which the model declares"
             )
         if self.frames is None and (self.is_image or frames == self.patches):
             raise StackError(

@@ -151,7 +151,7 @@ def wrap_hourglass(
     if frames is not None or recover is True:
         frames = size("frames", frames, None, "recover=True learns a query for every frame of a clip")
     if layout is None and stack.shape is not None and len(stack.shape) == 3:
-        axis.check(stack.path, stack.shape[1])
+        axis.check(stack.path, stack.shape[1], flat=True)
     settings = Settings(
         layers=layers,
         keep=check_keep(keep, layers, frames),

@@ -112,11 +112,31 @@ def unnoticed() -> Iterator[None]:
 
 
 def _runs_one_of(modules: set[nn.Module], forward: Callable[..., Any] | None) -> bool:
-    """Whether a function, which no copy copies, holds one of these modules, or a method of one."""
+    """Whether a function, which no copy copies, holds one of these modules, or a method of one, however deep."""
     while isinstance(forward, functools.partial):  # copied with what it was given, but not the function in it
         forward = forward.func
-    if not isinstance(forward, types.FunctionType):
-        return False
-    closed = [cell.cell_contents for cell in forward.__closure__ or () if cell != types.CellType()]
-    held = [*closed, *(forward.__defaults__ or ()), *(forward.__kwdefaults__ or {}).values()]
-    return any(isinstance(each := getattr(one, "__self__", one), nn.Module) and each in modules for one in held)
+    waiting: list[Any] = [forward]
+    seen: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, functools.partial):
+            waiting += [one.func, *one.args, *one.keywords.values()]
+        elif isinstance(one, types.FunctionType):
+            waiting += [cell.cell_contents for cell in one.__closure__ or () if not _is_empty(cell)]
+            waiting += [*(one.__defaults__ or ()), *(one.__kwdefaults__ or {}).values()]
+        elif one is not forward:
+            owner = getattr(one, "__self__", one)
+            if isinstance(owner, nn.Module) and owner in modules:
+                return True
+    return False
+
+
+def _is_empty(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 (asked for alone)
+    except ValueError:
+        return True
+    return False

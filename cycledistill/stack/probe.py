@@ -42,6 +42,11 @@ def given_call(model: nn.Module, inputs: Inputs) -> Call:
     Raises:
         StackError: There is no tensor in it, or the model's forward has no such arguments.
     """
+    if isinstance(inputs, list):
+        raise StackError(
+            "inputs=[...]: a list is none of the kinds that are taken: a tensor, a tuple of arguments, or a mapping of "
+            "keyword arguments. Give a tuple"
+        )
     call = call_of(inputs)
     if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(call)):
         raise StackError(

@@ -317,6 +317,17 @@ def test_a_video_model_is_refused_and_the_layout_that_is_named_serves(name: str)
     assert torch.equal(model.hourglass.index, index)
 
 
+@pytest.mark.parametrize("said", [{"frames": 8}, {"frames": 4, "prefix": 12}, {"frames": 4, "lengths": "any"}], ids=str)
+@pytest.mark.parametrize("name", VIDEOS)
+def test_patches_of_a_video_are_no_frames_whatever_was_said(name: str, said: dict[str, Any]) -> None:
+    make, _ = VIDEOS[name]
+    plain = make()
+    with pytest.raises(
+        StackError, match=r"layout=\(lambda x: x.unflatten\(1, \(-1, 4\)\), lambda x: x.flatten\(1, 2\)\)"
+    ):
+        wrap_hourglass(plain, blocks=path_of(plain), layer=2, keep=2, recover=False, **said)(video())
+
+
 def test_blocks_made_for_one_number_of_frames_are_refused() -> None:
     model = TimesformerModel(TimesformerConfig(num_frames=8, patch_size=16, **SIZES))
     with pytest.raises(StackError, match="blocks of TimesformerModel divide attention between space and time"):

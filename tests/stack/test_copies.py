@@ -241,7 +241,17 @@ def _default(block: nn.Module) -> Callable[..., Any]:
     return lambda *args, block=block: type(block).forward(block, *args)
 
 
-@pytest.mark.parametrize("patched", [_closure, _default], ids=["closure", "default"])
+def _twice(block: nn.Module) -> Callable[..., Any]:
+    once = _closure(block)
+    return lambda *args: once(*args)
+
+
+def _partial(block: nn.Module) -> Callable[..., Any]:
+    once = functools.partial(_default(block))
+    return lambda *args: once(*args)
+
+
+@pytest.mark.parametrize("patched", [_closure, _default, _twice, _partial])
 def test_a_forward_that_holds_the_original_is_not_copied(patched: Any) -> None:
     """Python copies no function: the copy's block would run the original, its hooks and its BatchNorm."""
     model = vit().train()

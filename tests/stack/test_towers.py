@@ -181,8 +181,9 @@ VERBS: dict[str, Callable[..., Any]] = {
         ((IMAGES, CLIPS, IMAGES), r"too many positional.*Give a tensor, a tuple of arguments, or a mapping"),
         ("photo.jpg", "inputs=str without a tensor: what the model is called with is expected"),
         ((), "inputs=tuple without a tensor"),
+        ([torch.zeros(1)], "a list is none of the kinds that are taken.*Give a tuple"),
     ],
-    ids=["name", "number", "no tensor", "nothing"],
+    ids=["name", "number", "no tensor", "nothing", "a list"],
 )
 def test_inputs_that_the_model_does_not_take_are_refused(verb: Any, given: Any, pattern: str) -> None:
     with pytest.raises(StackError, match=pattern):
