@@ -100,6 +100,7 @@ def _run_epoch(session: TrainingSession, step: Step, vote: StopVote, began: floa
         session.step, session.batch = session.step + 1, session.batch + 1
         bar.set_postfix(loss=f"{terms['loss']:.5f}", refresh=False)
         if logs and session.log:
+            session.check_lock()  # rows of two runs would stand among each other
             row = {**session.meter.take(), **measures, **extra, "seconds": round(time.monotonic() - began, 1)}
             session.log.write("train", step=session.step, epoch=session.epoch, lr=rate, **row)
         asked = vote.count() is not None

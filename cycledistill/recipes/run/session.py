@@ -230,7 +230,7 @@ class TrainingSession:
         """
         measured = {"step": self.step, **self.evaluate()}
         if self.accelerator.is_main_process:
-            self._check_lock()
+            self.check_lock()
             self.store.record(self.step, measured)
         self.owes_evaluation = False
         return measured
@@ -239,7 +239,7 @@ class TrainingSession:
         """Write a checkpoint on the main process; returns its folder there."""
         if not self.accelerator.is_main_process:
             return None
-        self._check_lock()
+        self.check_lock()
         scaler = self.accelerator.scaler
         state = {
             "optimizer": portable_state(self.optimizer),
@@ -289,7 +289,8 @@ class TrainingSession:
         self.owes_evaluation = own and self.evaluation_due and not recipe.get("metrics")
         _logger.info("resumed from %s: %s", checkpoint, self.position)
 
-    def _check_lock(self) -> None:
+    def check_lock(self) -> None:
+        """Find the folder still this run's, before something is written to it; see `RunLock.check`."""
         if self.lock is not None:
             self.lock.check()
 

@@ -217,9 +217,12 @@ class SilentlyTakenOver(ToySession):
     ("kind", "by"), [(TakenOver, r"is process \d+ on node7's"), (SilentlyTakenOver, "is gone")], ids=["other", "gone"]
 )
 def test_who_lost_the_folder_writes_no_more_to_it(tiny: ToyRecipe, kind: type[ToySession], by: str) -> None:
+    tiny.run.log_every = 1
     with pytest.raises(CheckpointError, match=rf"the lock of this run, .*run\.lock, {by}: .* Go on with --resume"):
         train(tiny, session_class=kind)
     assert last(tiny).name == "step-00000004"
+    rows = [json.loads(line) for line in (Path(tiny.run.output) / "log.jsonl").read_text().splitlines()]
+    assert max(row["step"] for row in rows if row["kind"] == "train") <= 5
     measured = json.loads((last(tiny) / "recipe.json").read_text())["metrics"]
     assert bool(measured) == (kind is not TakenOver)
     assert (Path(tiny.run.output) / NAME).exists() == (kind is TakenOver)  # another's lock stays
