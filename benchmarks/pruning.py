@@ -69,7 +69,7 @@ class Case:
         pruned = wrap_pruning(copy.deepcopy(plain), LAYERS, KEEP, query="keypoint" if pose else "prefix")
         self.models: dict[str, Any] = {"plain": plain, "pruned": pruned}
         for model in self.models.values():
-            wrap_cyclic(model, cycles)
+            wrap_cyclic(model, cycles, "sdpose")
             model.cyclic.exit = cycles
 
     def stack(self, model: Any) -> Tensor:

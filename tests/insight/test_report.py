@@ -239,5 +239,5 @@ def test_a_classifier_trained_here(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no recipe of this library: .*optym"):
         open_subject(tmp_path / "run")
     (tmp_path / "bad.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"bad\.png cannot be read"):
+    with pytest.raises(ValueError, match=r"bad\.png: not a picture, or a broken one"):
         insight_report(found, [tmp_path / "bad.png"])

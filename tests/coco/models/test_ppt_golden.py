@@ -14,7 +14,7 @@ from torch import Tensor
 from cycledistill import CycleOutput, wrap_cyclic, wrap_pruning
 from cycledistill.integrations.coco import TokenPose, create_pose_model
 from cycledistill.integrations.coco.weights.key_map import from_official
-from cycledistill.prune import modules as pruned
+from cycledistill.prune import parts as pruned
 
 CASE = "ppt_s_sdpose_repo"
 KEYPOINTS, PATCHES, LAYERS = 17, 256, (3, 6, 9)
@@ -128,10 +128,10 @@ def test_two_cycles_and_the_second_exit(
     plain: TokenPose, images: Tensor, want: dict[str, np.ndarray], order: str
 ) -> None:
     if order == "cycle first":
-        wrap_cyclic(plain, 2)
+        wrap_cyclic(plain, 2, "sdpose")
     wrap_pruning(plain, LAYERS, 0.7, query="keypoint")
     if order == "prune first":
-        wrap_cyclic(plain, 2)
+        wrap_cyclic(plain, 2, "sdpose")
     plain.train().backbone.eval()  # as the golden was made
     out = plain(images)
     assert isinstance(out, CycleOutput)
