@@ -89,7 +89,7 @@ class Bare:
 
 def _outcome(model: nn.Module, bare: Bare) -> Record:
     try:
-        wrap_cyclic(model, 2, "sdpose")
+        wrap_cyclic(model, 2, distill="sdpose")
     except StackError as error:
         _demand(type(model) is bare.type and list(model.state_dict()) == bare.keys, "a refused model was changed")
         message, proposed = str(error), _PROPOSED.search(str(error))
@@ -99,7 +99,7 @@ def _outcome(model: nn.Module, bare: Bare) -> Record:
             _demand(not staged, f"candidates are listed, but no call is proposed: {message}")
             return record
         try:
-            wrap_cyclic(model, 2, "sdpose", blocks=proposed[1])
+            wrap_cyclic(model, 2, distill="sdpose", blocks=proposed[1])
             return record | _check(model, bare, and_eval=staged)
         except StackError as second:
             raise CheckFailed(f'the proposed blocks="{proposed[1]}" is refused: {second}') from second
