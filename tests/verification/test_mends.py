@@ -407,7 +407,7 @@ class SpaceTime(FrameModel):
 
 def let_all_tokens_be_frames(monkeypatch: Patch) -> None:
     monkeypatch.setattr("cycledistill.hourglass.checks.declared_prefix", lambda model: 0)
-    monkeypatch.setattr(TokenAxis, "check", lambda *_: None)
+    monkeypatch.setattr(TokenAxis, "check", lambda *_, **__: None)
 
 
 @both
@@ -472,7 +472,7 @@ def test_tokens_that_are_no_frames(check: Check, monkeypatch: Patch, kind: str, 
         with pytest.raises(StackError, match=r"receives \d+ tokens"):
             wrap_hourglass(model, layer=1, keep=3, recover=False, **where)(given())
         return
-    monkeypatch.setattr(TokenAxis, "check", lambda *_: None)
+    monkeypatch.setattr(TokenAxis, "check", lambda *_, **__: None)
     result = check(wrap_hourglass(model, layer=1, keep=3, recover=False, **where), given())
     found = row(result, "counts frames")
     assert found.result == "FAILED" and "frames: they are no frames" in found.detail, result
