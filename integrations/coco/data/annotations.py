@@ -263,7 +263,11 @@ def _points(entry: dict[str, Any], joints: JointSet) -> NDArray[np.float32] | No
             f"annotation {entry['id']} holds {len(flat)} keypoint numbers: {3 * len(joints)} are expected "
             f"({len(joints)} joints of {joints.name}, each x, y, visibility)"
         )
-    return np.asarray(flat, dtype=np.float32).reshape(-1, 3)
+    with np.errstate(over="ignore"):  # a number that single precision does not hold is named below
+        points = np.asarray(flat, dtype=np.float32).reshape(-1, 3)
+    if not np.isfinite(points).all():
+        raise PoseDataError(f"annotation {entry['id']}: a keypoint number is beyond what single precision holds")
+    return points
 
 
 def _inside(box: Sequence[float], picture: dict[str, Any]) -> tuple[float, float, float, float] | None:
