@@ -42,7 +42,8 @@ def given_call(model: nn.Module, inputs: Inputs) -> Call:
     Raises:
         StackError: There is no tensor in it, or the model's forward has no such arguments.
     """
-    if isinstance(inputs, list):
+    given: object = inputs  # what callers without types pass
+    if isinstance(given, list):
         raise StackError(
             "inputs=[...]: a list is none of the kinds that are taken: a tensor, a tuple of arguments, or a mapping of "
             "keyword arguments. Give a tuple"
