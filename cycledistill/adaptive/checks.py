@@ -91,7 +91,8 @@ def checked_threshold(given: Any, number: int, named: bool) -> tuple[float, ...]
     """
     if given is None:
         return None if number else ()  # one exit takes all
-    listed = given.tolist() if hasattr(given, "tolist") and given.ndim <= 1 else given
+    # Of numpy and torch, and of Python's own arrays, which have no dimensions.
+    listed = given.tolist() if hasattr(given, "tolist") and getattr(given, "ndim", 1) <= 1 else given
     each = tuple(listed) if isinstance(listed, Sequence) and not isinstance(listed, str) else (listed,) * number
     if len(each) != number:
         raise ValueError(f"threshold={given!r}: one number, or {number} are expected, one for each exit but the last")

@@ -121,6 +121,8 @@ def check_confidence(given: Any) -> None:
 def confidence_of(given: str | Confidence, output: Any, before: Any, batch: int) -> Tensor:
     """The confidence of each sample, (B,), in float64; NaN where it is not known, which is never sure.
 
+    An infinite one is held to the largest finite number: a threshold of infinity means that none leaves.
+
     Raises:
         TypeError: The callable returned no real number for each of the ``batch`` samples.
     """
@@ -133,4 +135,5 @@ def confidence_of(given: str | Confidence, output: Any, before: Any, batch: int)
             f"{getattr(given, '__name__', given)!r} returned {shown}"
         )
     # Thresholds are chosen between two confidences, which 16 bits would round them to.
-    return values.detach().to(torch.float32 if values.device.type == "mps" else torch.float64)
+    wide = values.detach().to(torch.float32 if values.device.type == "mps" else torch.float64)
+    return wide.nan_to_num(nan=math.nan)

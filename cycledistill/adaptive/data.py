@@ -81,7 +81,12 @@ def top_1(output: Any, target: Tensor) -> Tensor:
             f"the target of a batch is {shown}: a tensor of labels (B,) is expected, such as torch.tensor([3, 1]), or "
             "metric=, a callable that takes other targets"
         )
-    return scores_of(output, "top-1").argmax(1) == target
+    scores = scores_of(output, "top-1")
+    if len(target) != len(scores):  # one label would be compared with every sample
+        raise TypeError(
+            f"the target of a batch of {len(scores)} samples holds {len(target)} labels: one each is expected"
+        )
+    return scores.argmax(1) == target
 
 
 @torch.no_grad()

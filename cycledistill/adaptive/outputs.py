@@ -36,6 +36,21 @@ def check_outputs(output: Any, batch: int) -> None:
         raise TypeError(f"the model returned a {type(output).__name__} without tensors, so there is no row a sample")
 
 
+def check_plain(outputs: Sequence[Any]) -> None:
+    """Refuse outputs at several exits that differ in what is no tensor: samples of two exits have one output.
+
+    Raises:
+        TypeError: They do.
+    """
+    for entries in zip(*(tree_flatten(output)[0] for output in outputs), strict=False):
+        if not isinstance(entries[0], Tensor) and any(entry != entries[0] for entry in entries):
+            raise TypeError(_differs(entries))
+
+
+def _differs(entries: Sequence[Any]) -> str:
+    return f"the model's output holds {tuple(entries)!r:.200}, which differs between exits and is no row a sample"
+
+
 def rows_of_output(output: Any, rows: Tensor) -> Any:
     """The samples at ``rows`` of an output."""
     leaves, spec = tree_flatten(output)
@@ -62,7 +77,7 @@ def put_together(found: Sequence[tuple[Tensor, Any]]) -> Any:
         elif all(entry == entries[0] for entry in entries):
             leaves.append(entries[0])
         else:
-            raise TypeError(f"the model's output holds {entries}, which differs between exits and is no row a sample")
+            raise TypeError(_differs(entries))
     return tree_unflatten(leaves, specs[0])
 
 

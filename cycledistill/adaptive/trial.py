@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cycledistill.adaptive import samples
-from cycledistill.adaptive.outputs import check_outputs, rows_of_output
+from cycledistill.adaptive.outputs import check_outputs, check_plain, rows_of_output
 from cycledistill.adaptive.samples import Axes, Layout, Mixed
 from cycledistill.adaptive.walk import Walk, first_tensor
 from cycledistill.cycle.call import ModelCall
@@ -75,6 +75,7 @@ def learn(cyclic: Cyclic, call: ModelCall, batch: int, guesses: Sequence[Axes], 
         outputs += [next(steps) for _ in exits[1:-1]]
         for output in outputs:
             check_outputs(output, batch)
+        check_plain(outputs)
         agreed = _that_agree(trials, parts, outputs, batch, rounding)
         trial, layout = agreed[0]
         walk.go_on_with(trial.rows, trial.inputs, layout)
@@ -142,3 +143,8 @@ def _check_rows(whole: Any, few: Any, rounding: float) -> None:
     for a, b in zip(leaves, others, strict=True):
         if isinstance(a, Tensor):
             samples.check_same("the model's output", a, b, rounding, 0)
+        elif a != b:
+            raise Mixed(
+                f"the model's output holds {a!r:.80} for a batch and {b!r:.80} for some of its samples alone, a number "
+                "that is no row a sample: return a tensor with one row each, or leave it out"
+            )

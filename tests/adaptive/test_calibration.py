@@ -207,6 +207,8 @@ def test_bad_loaders_are_refused() -> None:
         with pytest.raises(TypeError, match=rf"a loader of batches is expected.* a {type(wrong).__name__} was given"):
             adaptive.calibrate(wrong, 1.5)
     x, y = toys.batch()
+    with pytest.raises(TypeError, match=rf"batch of {len(y)} samples holds 1 labels: one each is expected"):
+        adaptive.curve([(x, y[:1])], points=2)
     for labels, shown in ((y.tolist(), "a list"), (y[:, None], r"a tensor \(\d, 1\)")):
         with pytest.raises(TypeError, match=f"target of a batch is {shown}: a tensor of labels"):
             adaptive.curve([(x, labels)], points=2)

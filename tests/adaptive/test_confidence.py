@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from cycledistill.adaptive.calibration import choose_thresholds, places_of
 from cycledistill.adaptive.confidence import agreement, confidence_of, entropy, probability
+from cycledistill.adaptive.data import ExitCosts
 
 
 def test_probability_of_scores_is_the_largest_of_the_softmax() -> None:
@@ -83,3 +85,12 @@ def test_thresholds_between_two_numbers_of_16_bits_tell_them_apart() -> None:
     low, high = torch.tensor([0.75, 0.75390625], dtype=torch.bfloat16)
     values = confidence_of(lambda output: torch.stack([low, high]), torch.zeros(2, 3), None, 2)
     assert (values >= 0.751953125).tolist() == [False, True]
+
+
+def test_an_infinite_confidence_is_the_surest_and_leaves_where_any_may() -> None:
+    """A threshold of infinity says that none leaves at an exit, as it does for calibration."""
+    sure = confidence_of(lambda output: output, torch.tensor([math.inf, 1.0, -math.inf, math.nan]), None, 4)
+    assert sure[:3].isfinite().all() and sure[0] > 1e300 and sure[2] < -1e300 and sure[3].isnan()
+    assert places_of(sure[:, None], (math.inf,)).tolist() == [1, 1, 1, 1]
+    found = choose_thresholds(sure[:, None], ExitCosts((1.0, 2.0), (1.0, 2.0), 1.0), 1.75, (1, 2))
+    assert found.shares == (0.25, 0.75) and math.isfinite(found.threshold[0])

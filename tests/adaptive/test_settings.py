@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from array import array
 from fractions import Fraction
 from typing import Any
 
@@ -169,6 +170,25 @@ def test_an_output_of_the_batchs_length_that_is_no_row_a_sample_is_refused() -> 
         AdaptiveExit(wrapped(WithTable), threshold=0.5)(X)
 
 
+@pytest.mark.parametrize(
+    "number",
+    [lambda y: float(y.max()), lambda y: len(y), lambda y: float(y[:1].max())],
+    ids=["of the batch", "its size", "of one sample"],
+)
+@pytest.mark.parametrize("sure", [1.0, 0.0], ids=["all sure", "none sure"])
+def test_a_plain_number_that_changes_is_refused_in_the_first_call(number: Any, sure: float) -> None:
+    """Samples of several exits are put into one output, which has one place for it, whoever leaves in this call."""
+
+    class Numbered(toys.ToyViT):
+        def forward(self, x: Tensor) -> Any:  # type: ignore[override]
+            y = super().forward(x)
+            return {"logits": y, "number": number(y)}
+
+    adaptive = AdaptiveExit(wrapped(Numbered), EXITS, lambda output: torch.full((4,), sure), threshold=0.5)
+    with torch.no_grad(), pytest.raises((TypeError, StackError), match="the model's output holds .*no row a sample"):
+        adaptive(X)
+
+
 def test_plain_entries_beside_the_tensors_stay() -> None:
     class Named(toys.ToyViT):
         def forward(self, x: Tensor) -> Any:  # type: ignore[override]
@@ -231,7 +251,14 @@ def test_a_threshold_goes_there_and_back() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [np.float32(0.5), torch.tensor(0.5), Fraction(1, 2), np.array([0.5, 0.5]), torch.tensor([0.5, 0.5])],
+    [
+        np.float32(0.5),
+        torch.tensor(0.5),
+        Fraction(1, 2),
+        np.array([0.5, 0.5]),
+        torch.tensor([0.5, 0.5]),
+        array("d", [0.5, 0.5]),
+    ],
     ids=str,
 )
 def test_numbers_of_every_kind_are_thresholds(given: Any) -> None:
