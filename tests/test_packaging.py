@@ -59,7 +59,18 @@ def test_wheel_states_version_licence_and_extras(wheel: Path) -> None:
         metadata = archive.read(info + "METADATA").decode()
         assert archive.read(info + "licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     extras = {line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Provides-Extra: ")}
-    assert extras == {"imagenet", "coco", "human36m", "torchcodec", "transformers", "insight", "onnx", "all", "dev"}
+    assert extras == {
+        "imagenet",
+        "coco",
+        "human36m",
+        "faster",
+        "torchcodec",
+        "transformers",
+        "insight",
+        "onnx",
+        "all",
+        "dev",
+    }
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
     assert [line.split(">=")[0] for line in required] == ["Requires-Dist: torch"]
 

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from .data.annotations import Person, box_to_crop
+from .data.coco_file.boxes import refuse_other_forms
+from .data.exif import Exif
 from .data.images import PoseDataError
 from .data.joints import JOINT_SETS, JointSet
 from .data.pictures import GivenPictures, Picture
@@ -29,6 +31,7 @@ def predict(
     exit: int = 1,
     settings: EvalSettings = DEFAULT,
     progress: bool = False,
+    exif: Exif = "apply",
 ) -> list[Joints | None]:
     """Joints of every person in every picture.
 
@@ -37,23 +40,25 @@ def predict(
 
     Args:
         model: A pose model, wrapped or not, on any device; a prepared one too. Left in eval mode, with the exit it had.
-        images: The pictures.
+        images: The pictures: files, RGB arrays (OpenCV's frames are BGR: give ``frame[..., ::-1]``) or PIL images.
         boxes: For each picture the boxes of its persons, (N, 4): x, y, width, height in pixels. N = 0: nobody.
-            ``None``, for all or for one: one person, who fills the picture. See ``detector.py`` and ``detections.py``
-            for where boxes come from.
+            ``None``, for all or for one: one person, who fills the picture, which the log says. See ``detector.py`` and
+            ``detections.py`` for where boxes come from.
         joints: The joint set; by default COCO's for 17 joints and CrowdPose's for 14.
         exit: The cycle whose prediction is wanted. A plain model has exit 1 only.
         settings: Flip test, decoding, batch size, precision, and what happens to a picture that cannot be read:
             ``broken="stop"``, or ``"skip"``.
         progress: Show a progress bar.
+        exif: Files and PIL images are turned as their EXIF data says, as a viewer shows them, and boxes and joints are
+            in pixels of that; ``"ignore"``: of the picture as it is stored.
 
     Returns:
         For each picture (N, K, 3): x and y in pixels of the picture, and the score of the joint, in the order of its
         boxes; or ``None`` for a picture that cannot be read and is skipped (the log counts them).
 
     Raises:
-        PoseDataError: A picture that cannot be read; boxes that are not (N, 4), not finite, without area, or outside
-            the picture; as many lists of boxes as there are not pictures.
+        PoseDataError: A picture that cannot be read; boxes that are not (N, 4), not finite, without area, outside
+            the picture, fractions of it or two corners; as many lists of boxes as there are not pictures.
         ValueError: A joint set of another size than the model's; an exit that the model does not have.
 
     Example:
@@ -67,9 +72,10 @@ def predict(
         raise PoseDataError(f"{number} with {lists}: a list of pictures, and one list of boxes for each, is expected")
     config: Any = model.config
     joints = joints or _joints_of(config.num_keypoints)
-    given = GivenPictures(images)
+    given = GivenPictures(images, exif)
     persons: list[Person] = []
     counts: list[int | None] = []
+    given_boxes, sizes, alone = list[NDArray[np.float64]](), list[tuple[int, int]](), 0
     for index in range(len(images)):
         try:
             size = given.size(index)
@@ -83,6 +89,16 @@ def predict(
         checked = np.array([[0, 0, *size]]) if whole else _checked(boxes[index], size, given.name(index))  # type: ignore[index]
         persons += [_person(str(index), box, config.image_size, len(joints)) for box in checked]
         counts.append(len(checked))
+        alone += whole
+        if not whole:
+            given_boxes.append(checked)
+            sizes += [size] * len(checked)
+    if given_boxes:
+        refuse_other_forms(np.concatenate(given_boxes), np.array(sizes, np.float64).reshape(-1, 2), "boxes")
+    if alone:
+        _logger.warning(
+            "%d of %d pictures have no boxes: each is taken for one person who fills it", alone, len(images)
+        )
     found = predict_persons(model, persons, given, joints, exits=(exit,), settings=settings, progress=progress)[exit]
     return _by_picture(found, counts, len(joints))
 

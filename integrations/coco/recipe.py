@@ -59,7 +59,9 @@ class DataSection:
     ``detections``: a JSON list of person boxes to evaluate in; empty: the annotated boxes. ``joints``: ``coco`` (17) or
     ``crowdpose`` (14). ``batch_size``: persons a process and step. ``broken_images``: ``stop`` names the file and ends
     the run, ``skip`` leaves its persons out and counts them. ``allow_outside``: read pictures that the annotation file
-    names outside the folder of pictures too, by ``..`` or by an absolute path.
+    names outside the folder of pictures too, by ``..`` or by an absolute path. ``categories``: ids or names of those
+    in the annotation files that count; empty: all that have these joints. ``exif``: whether pictures are turned as
+    their EXIF data says: ``auto``, where that fits the sizes in the annotation file, ``apply`` or ``ignore``.
     """
 
     root: str | None = None
@@ -74,12 +76,16 @@ class DataSection:
     workers: int = 4
     broken_images: Literal["stop", "skip"] = "stop"
     allow_outside: bool = False
+    categories: list[int | str] | None = None
+    exif: Literal["auto", "apply", "ignore"] = "auto"
 
     def __post_init__(self) -> None:
         check(self.joints in JOINT_SETS, "data.joints", self.joints, f"one of {', '.join(JOINT_SETS)}")
         check(self.batch_size >= 1, "data.batch_size", self.batch_size, "persons a process and step, at least 1")
         check(self.workers >= 0, "data.workers", self.workers, "a number of processes, 0 or more")
         _check_fraction("data.detection_threshold", self.detection_threshold)
+        some = self.categories is None or len(self.categories) > 0
+        check(some, "data.categories", self.categories, "ids or names, or nothing for all that have these joints")
 
     @property
     def joint_set(self) -> JointSet:
@@ -131,7 +137,8 @@ class EvalSection(sections.EvalSection):
     """When and how AP is measured.
 
     ``exits`` empty: cycles 1 to one beyond those trained (a plain model: 1). The best checkpoint is that of the highest
-    AP at ``best_exit``. ``nms`` empty: every pose is kept.
+    AP at ``best_exit``. ``nms`` empty: every pose is kept. ``by_category``: each category of the annotation file is
+    measured by itself and the numbers are averaged; else a pose is a pose, whatever its category.
     """
 
     best_exit: int = 1
@@ -140,6 +147,7 @@ class EvalSection(sections.EvalSection):
     nms: float | None = 0.9
     keypoint_threshold: float = 0.2
     batch_size: int = 64
+    by_category: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -122,5 +122,5 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
         measure,
         load_trained=load_trained,
         stored_recipe=stored_recipe,
-        measured_by=("model", "cyclic", "prune", "evaluate", "data.detect"),
+        measured_by=("model", "cyclic", "prune", "evaluate", "data.detect", "data.categories", "data.exif"),
     )

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from cycledistill.integrations.coco import create_pose_model
-from cycledistill.integrations.coco.data.annotations import annotated_persons, detection_entries
+from cycledistill.integrations.coco.data.annotations import annotated_persons
+from cycledistill.integrations.coco.data.detections import detection_entries
 from cycledistill.integrations.coco.data.images import PoseDataError
 from cycledistill.integrations.coco.data.joints import COCO
-from cycledistill.integrations.coco.evaluation.average_precision import evaluate_poses, load_ground_truth
+from cycledistill.integrations.coco.evaluation.average_precision import evaluate_poses
 from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps
+from cycledistill.integrations.coco.evaluation.ground_truth import load_ground_truth
 from cycledistill.integrations.coco.weights.loading import load_pose_weights, save_pose_weights
 from cycledistill.recipes.errors import CheckpointError
 
@@ -44,8 +46,9 @@ def test_poses_that_are_no_numbers_are_refused_not_scored(value: float, score: f
     [
         (lambda a: a["annotations"][0].update(bbox=[1, 2, NAN, 4]), "bbox"),
         (lambda a: a["annotations"][0].update(bbox=["1", 2, 3, 4]), "bbox"),
-        (lambda a: a["annotations"][0].update(area=None), "area"),
-        (lambda a: a["annotations"][0].update(keypoints=None), "keypoints"),
+        (lambda a: a["annotations"][0].pop("bbox"), "no 'bbox'"),
+        (lambda a: a["annotations"][0].update(area="big"), "area"),
+        (lambda a: a["annotations"][0].update(keypoints={"nose": [1, 2]}), "keypoints"),
         (lambda a: a["annotations"][0]["keypoints"].__setitem__(0, NAN), "finite"),
         (lambda a: a["annotations"][0].pop("image_id"), "'image_id'"),
         (lambda a: a["annotations"][0].pop("id"), "'id'"),
@@ -66,8 +69,8 @@ def test_annotations_are_checked_entry_by_entry(change: Any, message: str) -> No
 
 def test_truth_without_anybody_labelled_and_pictures_without_a_name() -> None:
     empty, nameless = annotations(), annotations()
-    empty["annotations"][0]["category_id"] = 2
-    with pytest.raises(ValueError, match="nobody"):
+    empty["annotations"][0]["keypoints"] = []
+    with pytest.raises(ValueError, match="none of 1 annotations can be used: {'no labelled joint': 1}"):
         load_ground_truth(empty, COCO)
     del nameless["images"][0]["file_name"]
     with pytest.raises(PoseDataError, match="'file_name'"):

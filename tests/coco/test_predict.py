@@ -87,6 +87,32 @@ def test_no_boxes_are_nobody_and_none_is_the_whole_picture(dots: Path, model: An
     assert beyond is not None and np.isfinite(beyond).all()
 
 
+def test_that_a_whole_picture_is_taken_for_one_person_is_said_once(
+    dots: Path, model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    image, box = pixels(dots), [[8.0, 8.0, 30.0, 60.0]]
+    predict(model, [image, image], [box, []])
+    assert not caplog.records
+    predict(model, [image] * 3, [None, box, None])
+    predict(model, [image])
+    assert [record.message for record in caplog.records] == [
+        f"{some} pictures have no boxes: each is taken for one person who fills it" for some in ("2 of 3", "1 of 1")
+    ]
+
+
+def test_pictures_are_turned_as_a_viewer_shows_them(dots: Path, model: Any, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8  # to the left: what follows is the camera's picture, turned to the right
+    sideways = Image.fromarray(np.ascontiguousarray(np.rot90(pixels(dots), -1)))
+    sideways.save(tmp_path / "phone.png", exif=exif)
+    box = [[8.0, 8.0, 30.0, 60.0]]
+    upright = predict(model, [pixels(dots)], [box])[0]
+    near(predict(model, [tmp_path / "phone.png"], [box])[0], upright)
+    near(predict(model, [Image.open(tmp_path / "phone.png")], [box])[0], upright)
+    stored = predict(model, [tmp_path / "phone.png"], exif="ignore")[0]
+    near(stored, predict(model, [np.asarray(sideways)])[0])
+
+
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
@@ -95,6 +121,11 @@ def test_no_boxes_are_nobody_and_none_is_the_whole_picture(dots: Path, model: An
         ([[[100, 0, 10, 10]]], "is outside the picture of 100 x 80 pixels"),
         ([[[-30, 0, 30, 10]]], "is outside the picture"),
         ([[[0, 0, float("nan"), 10]]], "is not finite"),
+        ([[[0.1, 0.2, 0.4, 0.7]]], "boxes: none of the numbers of 1 boxes is above 1, so they look like fractions"),
+        (
+            [[[50, 30, 90, 75]]],
+            "1 of 1 boxes reach far .*left, top, right, bottom .50, 30, 90, 75 in a picture of 100 x",
+        ),
         ([[[0, 0, 10]]], r"boxes of shape \(1, 3\); \(N, 4\) is expected"),
         ([[0, 0, 10, 10]], r"boxes of shape \(4,\)"),
         ([[["a", 0, 10, 10]]], "boxes that are no numbers"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -251,7 +252,10 @@ def test_bad_input_ends_without_a_traceback(
     ("spoil", "parts"),
     [
         (lambda data: data["annotations"][0].pop("keypoints") and None, []),
-        (lambda data: data["annotations"][0]["keypoints"].__setitem__(0, math.nan), ["not a finite number"]),
+        (
+            lambda data: data["annotations"][0]["keypoints"].__setitem__(0, math.nan),
+            ["no plain list of finite numbers"],
+        ),
         (lambda data: data.pop("annotations") and None, ["no list 'annotations'"]),
         (lambda data: [entry.pop("keypoints") for entry in data["annotations"]] and None, ["none of 4 annotations"]),
     ],
@@ -291,3 +295,22 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     message = fails(capsys, command(root, "--resume", "auto"))
     assert "No space left" in message and "step-00000001" in message
     assert [path.name for path in (root / "run" / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def test_recipes_share_nothing_with_what_they_were_read_from() -> None:
+    base = {"model": {"options": {"depth": 3}}, "schedule": {"milestones": [3, 5]}}
+    given = {"model.options": {"heads": 2}, "evaluate.exits": [1, 2]}
+    pairs: list[Any] = [("model.options", {"dim": 8}), "model.options.depth=2"]
+    before = copy.deepcopy((base, given, pairs))
+    for overrides in (given, pairs, ["model.options.depth=9"]):
+        first, second = load_recipe(base, overrides), load_recipe(base, overrides)
+        assert first == second
+        first.model.options["depth"] = 99
+        first.schedule.milestones.append(8)
+        assert first != second and load_recipe(base, overrides) == second
+    assert (base, given, pairs) == before
+    recipe = load_recipe(None, {"data.categories": [3, "horse"], "data.exif": "ignore"})
+    assert recipe.data.categories == [3, "horse"] and load_recipe(recipe.to_dict()) == recipe
+    for wrong in ("data.categories=[]", "data.categories=horse", "data.exif=turn"):
+        with pytest.raises(RecipeError, match=wrong.partition("=")[0]):
+            load_recipe(None, [wrong])

@@ -54,7 +54,7 @@ def load(
     renamed = renamed or {}
     given = overrides.items() if isinstance(overrides, Mapping) else overrides
     pairs = [parse_override(each) if isinstance(each, str) else each for each in given]
-    for key, value in _take_renamed(data, renamed) + pairs:
+    for key, value in _take_renamed(data, renamed) + copy.deepcopy(pairs):
         if key in renamed:
             _logger.warning("%s is called %s now", key, renamed[key])
         merge(data, renamed.get(key, key), value, cls)

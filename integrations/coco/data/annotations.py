@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cycledistill.recipes.reading import texts
-from cycledistill.recipes.reading.plain import is_finite
 
+from .coco_file.boxes import refuse_another_size, refuse_other_forms, touches
+from .coco_file.normalise import Annotations, inside, normalised, size_of
+from .detections import detection_entries
 from .images import PoseDataError
 from .joints import JointSet
 
+_logger = logging.getLogger(__name__)
+
 PIXEL_STD = 200.0
 """Unit of a box's scale: a box of scale 1 is 200 pixels long, the convention of COCO top-down models."""
-
-_logger = logging.getLogger(__name__)
 
 PADDING = 1.25
 """A crop is the box times this, so that joints near its border stay inside."""
@@ -31,22 +33,26 @@ class Person:
     """One person in one picture.
 
     Attributes:
-        image_id: Id of the picture in the annotation file.
+        image_id: Id of the picture in the annotation file, as it is written there.
         file_name: The picture's file.
         center: Box centre in pixels, (2,).
         scale: Width and height of the padded box in units of 200 pixels, (2,), in the aspect of the network's input.
         joints: (K, 2) positions in pixels; zeros for a detection.
         visible: (K,) 1 where a joint is labelled.
         score: Score of the box; 1 for an annotated one.
+        category_id: Id of the category in the annotation file, as it is written there.
+        size: Width and height of the picture, where the annotation file says them.
     """
 
-    image_id: int
+    image_id: Any
     file_name: str
     center: NDArray[np.float32]
     scale: NDArray[np.float32]
     joints: NDArray[np.float32]
     visible: NDArray[np.float32]
     score: float
+    category_id: Any = 1
+    size: tuple[int, int] | None = None
 
     @property
     def area(self) -> float:
@@ -77,44 +83,30 @@ def box_to_crop(box: Sequence[float], image_size: tuple[int, int]) -> tuple[NDAr
     return center, np.array([width, height], dtype=np.float32) / np.float32(PIXEL_STD) * np.float32(PADDING)
 
 
-def annotated_persons(annotations: Any, joints: JointSet, image_size: tuple[int, int]) -> list[Person]:
-    """The persons of a COCO keypoint file that have a labelled joint, in file order.
+def annotated_persons(
+    annotations: Any, joints: JointSet, image_size: tuple[int, int], categories: Sequence[Any] | None = None
+) -> list[Person]:
+    """The persons of a COCO keypoint file that count, in file order; see `normalised` for who does.
 
-    Crowds, persons without a labelled joint and boxes without area inside the picture are left out and counted in the
-    log.
+    Args:
+        annotations: The file's contents, or what `normalised` made of them.
+        joints: The joints looked for.
+        image_size: Height and width of the network's input.
+        categories: Ids or names of categories; default: all that have these joints.
 
     Raises:
-        PoseDataError: The file has no images or annotations, a person has another number of joints or joints that are
-            not finite, or nobody is left.
+        PoseDataError: See `normalised`; or nobody is left, and why each was left out.
     """
-    check_annotations(annotations)
-    images = _images(annotations)
-    persons, left_out = [], {"a crowd": 0, "no labelled joint": 0, "no box inside the picture": 0}
-    for entry in annotations["annotations"]:
-        if entry.get("iscrowd"):
-            left_out["a crowd"] += 1
-            continue
-        points = _points(entry, joints)
-        if points is None or not (points[:, 2] > 0).any():
-            left_out["no labelled joint"] += 1
-            continue
-        picture = images[entry["image_id"]]
-        box = _inside(entry["bbox"], picture)
-        if box is None or entry.get("area", 1) <= 0:
-            left_out["no box inside the picture"] += 1
-            continue
-        center, scale = box_to_crop(box, image_size)
+    found = normalised(annotations, joints, categories)
+    found.check_somebody()
+    persons = []
+    for entry in found.counted():
+        picture = found.data["images"][entry["image_id"] - 1]
+        box = inside(entry["bbox"], picture)
+        assert box is not None  # it would not count
+        points = np.asarray(entry["keypoints"], dtype=np.float32).reshape(-1, 3)
         visible = (points[:, 2] > 0).astype(np.float32)
-        place = points[:, :2]
-        persons.append(Person(entry["image_id"], _file_name(picture), center, scale, place, visible, 1.0))
-    for reason, number in left_out.items():
-        if number:
-            _logger.info("%d of %d annotations left out: %s", number, len(annotations["annotations"]), reason)
-    if not persons:
-        raise PoseDataError(
-            f"none of {len(annotations['annotations'])} annotations can be used: {left_out}; a COCO keypoint file with "
-            f"the {len(joints)} joints of {joints.name} is expected"
-        )
+        persons.append(_person(found, entry, box, points[:, :2], visible, image_size))
     return persons
 
 
@@ -124,156 +116,76 @@ def detected_persons(
     joints: JointSet,
     image_size: tuple[int, int],
     threshold: float = 0.0,
+    categories: Sequence[Any] | None = None,
 ) -> list[Person]:
-    """Persons from a list of detections: ``image_id``, ``category_id`` (1), ``bbox`` and ``score``.
+    """Persons from a list of detections: ``image_id``, ``category_id``, ``bbox`` and ``score``.
+
+    Args:
+        detections: The contents of the file. ``category_id`` is the annotation file's id of the category, its name, or
+            left out.
+        annotations: The contents of the annotation file, which may have no ``annotations``, or what `normalised` made.
+        joints: The joints looked for.
+        image_size: Height and width of the network's input.
+        threshold: Detections that score less are left out.
+        categories: Ids or names of categories; default: all that have these joints.
 
     Raises:
-        PoseDataError: Not a list of such entries, or detections for pictures that are not in the annotations.
+        PoseDataError: Not a list of such entries; detections for pictures that are not in the annotations, or in
+            another form than pixels of these pictures; or all are left out, and why.
     """
-    images = _images(annotations)
-    persons, empty = [], np.zeros((len(joints), 2), np.float32)
-    strangers: dict[Any, None] = {}
-    for entry in detection_entries(detections, threshold):
-        picture = images.get(entry["image_id"])
-        if picture is None:
-            strangers[entry["image_id"]] = None
-            continue
-        if min(entry["bbox"][2:]) > 0:
-            center, scale = box_to_crop(entry["bbox"], image_size)
-            score = float(entry["score"])
-            visible = np.ones(len(joints), np.float32)
-            persons.append(Person(entry["image_id"], _file_name(picture), center, scale, empty, visible, score))
+    if isinstance(annotations, dict):  # a list of pictures alone, as of COCO's test-dev
+        annotations = {"annotations": [], **annotations}
+    found = normalised(annotations, joints, categories)
+    numbers = {own: number for number, own in enumerate(found.image_ids, 1)}
+    known = {own: number for number, own in enumerate(found.category_ids, 1)}
+    names = found.known_categories() or {"1": 1}
+    entries = detection_entries(detections, threshold, names)
+    strangers = {entry["image_id"]: None for entry in entries if entry["image_id"] not in numbers}
     if strangers:
         raise PoseDataError(
-            f"{len(strangers)} pictures with detections are not in the annotations (first: {next(iter(strangers))}): "
-            "the detections belong to another split or data set"
+            f"{len(strangers)} pictures with detections are not in the annotations (first: "
+            f"{next(iter(strangers))!r:.80}, ids there are like {found.image_ids[0]!r:.80}): the detections belong to "
+            "another split or data set"
         )
+    pictures = [found.data["images"][numbers[entry["image_id"]] - 1] for entry in entries]
+    boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
+    sizes = np.array([size_of(picture) or (np.nan, np.nan) for picture in pictures], np.float64).reshape(-1, 2)
+    refuse_other_forms(boxes, sizes, "detections")
+    refuse_another_size(boxes, sizes, "detections")
+    seen = touches(boxes, sizes)
+    if not seen.all():
+        _logger.info("%d of %d detections left out: outside their picture", int((~seen).sum()), len(seen))
+    empty, visible = np.zeros((len(joints), 2), np.float32), np.ones(len(joints), np.float32)
+    persons = []
+    for entry in (entries[index] for index in np.flatnonzero(seen)):
+        own = {"image_id": numbers[entry["image_id"]], "category_id": known.get(entry["category_id"], 1)}
+        persons.append(_person(found, own, entry["bbox"], empty, visible, image_size, float(entry["score"])))
     return persons
 
 
-def detection_entries(detections: Any, threshold: float = 0.0) -> Iterator[dict[str, Any]]:
-    """The persons among the entries of a file of detections whose score is at least ``threshold``.
-
-    Raises:
-        PoseDataError: Not a list of ``image_id``, ``category_id``, ``bbox`` and ``score``.
-    """
-    if not isinstance(detections, list):
-        raise PoseDataError(
-            "the detections file holds no list; a list of image_id, category_id, bbox, score is expected"
-        )
-    for entry in detections:
-        missing = [key for key in ("image_id", "bbox", "score") if not isinstance(entry, dict) or key not in entry]
-        if missing:
-            raise PoseDataError(f"a detection has no {missing[0]!r}: {str(entry)[:100]}")
-        if not _is_id(entry["image_id"]):
-            raise PoseDataError(f"a detection has image_id {entry['image_id']!r:.80}: {_AN_ID} is expected")
-        if not is_numbers(entry["bbox"], 4) or not is_numbers([entry["score"]], 1):
-            raise PoseDataError(
-                f"a detection of image {entry['image_id']} has bbox {entry['bbox']!r:.80} and score "
-                f"{entry['score']!r:.80}: x, y, width, height is expected, and one score, all finite numbers"
-            )
-        if entry.get("category_id", 1) == 1 and entry["score"] >= threshold:
-            yield entry
-
-
-def is_numbers(values: Any, count: int | None = None) -> bool:
-    """Whether ``values`` is a list of finite numbers, of this length where one is given."""
-    if not isinstance(values, (list, tuple)) or (count is not None and len(values) != count):
-        return False
-    return all(map(is_finite, values))
-
-
-def check_annotations(annotations: Any) -> None:
-    """Refuse what is no COCO keypoint file, entry by entry.
-
-    Raises:
-        PoseDataError: The entry and the key at fault are named.
-    """
-    images = _images(annotations)
-    seen = set()
-    for entry in annotations["annotations"]:
-        missing = [key for key in ("id", "image_id", "bbox") if not isinstance(entry, dict) or key not in entry]
-        if missing:
-            raise PoseDataError(f"an annotation has no {missing[0]!r}: {str(entry)[:100]}")
-        if not _is_id(entry["id"]) or not _is_id(entry["image_id"]):
-            raise PoseDataError(
-                f"an annotation has id {entry['id']!r:.80} and image_id {entry['image_id']!r:.80}: {_AN_ID} is expected"
-            )
-        name = f"annotation {entry['id']}"
-        if entry["id"] in seen:
-            raise PoseDataError(f"{name} is there twice: ids of annotations must differ")
-        seen.add(entry["id"])
-        if entry["image_id"] not in images:
-            raise PoseDataError(f"{name} is of image {entry['image_id']}, which is not listed")
-        if not is_numbers(entry["bbox"], 4):
-            raise PoseDataError(f"{name} has bbox {entry['bbox']!r:.80}: four finite numbers are expected")
-        if not is_numbers(entry.get("keypoints", [])):
-            raise PoseDataError(f"{name} holds no list of keypoints, or one that is not a finite number")
-        _check_numbers(entry, ("area", "num_keypoints", "category_id"), name)
-        if entry.get("iscrowd", 0) not in (0, 1):
-            raise PoseDataError(f"{name} has iscrowd {entry['iscrowd']!r:.80}: 0 or 1 is expected, or leave it out")
-
-
-_AN_ID = "a whole number, or text,"
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) or (is_finite(value) and abs(value) < 2**63 and value == int(value))  # type: ignore
-
-
-def _check_numbers(entry: dict[str, Any], names: Sequence[str], what: str) -> None:
-    """Those of the fields that are there are finite numbers."""
-    for name in names:
-        if name in entry and not is_finite(entry[name]):
-            raise PoseDataError(f"{what} has {name} {entry[name]!r:.80}: a finite number is expected, or leave it out")
-
-
-def _images(annotations: Any) -> dict[int, dict[str, Any]]:
-    for key in ("images", "annotations", "categories"):
-        given = annotations.get(key, [] if key == "categories" else None) if isinstance(annotations, dict) else None
-        if not isinstance(given, list):
-            raise PoseDataError(f"no list {key!r} in the annotation file: a COCO keypoint file is expected")
-    if not annotations["images"]:
-        raise PoseDataError("the annotation file lists no images")
-    for name, key in (("an image", "images"), ("a category", "categories")):
-        for entry in annotations.get(key, ()):
-            if not isinstance(entry, dict) or "id" not in entry:
-                raise PoseDataError(f"{name} of the annotation file has no 'id': {str(entry)[:100]}")
-            if not _is_id(entry["id"]):
-                raise PoseDataError(f"{name} of the annotation file has id {entry['id']!r:.80}: {_AN_ID} is expected")
-    for picture in annotations["images"]:
-        _check_numbers(picture, ("width", "height", "crowdIndex"), f"image {picture['id']}")
-    if len({isinstance(picture["id"], str) for picture in annotations["images"]}) > 1:
-        raise PoseDataError("ids of images are numbers and text: one of the two is expected, for all")
-    return {picture["id"]: picture for picture in annotations["images"]}
-
-
-def _file_name(picture: dict[str, Any]) -> str:
+def _person(
+    found: Annotations,
+    entry: Mapping[str, Any],
+    box: Sequence[float],
+    place: NDArray[np.float32],
+    visible: NDArray[np.float32],
+    image_size: tuple[int, int],
+    score: float = 1.0,
+) -> Person:
+    """A person of an entry with our numbers of picture and category, under the file's own ids."""
+    picture = found.data["images"][entry["image_id"] - 1]
+    own, category = found.image_ids[entry["image_id"] - 1], found.category_ids
     if not isinstance(picture.get("file_name"), str):
-        raise PoseDataError(f"image {picture['id']} of the annotation file has no 'file_name'")
-    return str(picture["file_name"])
-
-
-def _points(entry: dict[str, Any], joints: JointSet) -> NDArray[np.float32] | None:
-    flat = entry.get("keypoints")
-    if flat is None:
-        return None
-    if len(flat) != 3 * len(joints):
-        raise PoseDataError(
-            f"annotation {entry['id']} holds {len(flat)} keypoint numbers: {3 * len(joints)} are expected "
-            f"({len(joints)} joints of {joints.name}, each x, y, visibility)"
-        )
-    with np.errstate(over="ignore"):  # a number that single precision does not hold is named below
-        points = np.asarray(flat, dtype=np.float32).reshape(-1, 3)
-    if not np.isfinite(points).all():
-        raise PoseDataError(f"annotation {entry['id']}: a keypoint number is beyond what single precision holds")
-    return points
-
-
-def _inside(box: Sequence[float], picture: dict[str, Any]) -> tuple[float, float, float, float] | None:
-    """The box cut at the picture's border, or ``None`` where nothing of it is left."""
-    x, y, width, height = box
-    left, top = max(0.0, x), max(0.0, y)
-    right = min(picture.get("width", np.inf) - 1, left + max(0.0, width - 1))
-    bottom = min(picture.get("height", np.inf) - 1, top + max(0.0, height - 1))
-    return (left, top, right - left, bottom - top) if right > left and bottom > top else None
+        raise PoseDataError(f"image {own} of the annotation file has no 'file_name'")
+    center, scale = box_to_crop(box, image_size)
+    return Person(
+        image_id=own,
+        file_name=picture["file_name"],
+        center=center,
+        scale=scale,
+        joints=place,
+        visible=visible,
+        score=score,
+        category_id=category[entry["category_id"] - 1] if category else 1,
+        size=size_of(picture),
+    )

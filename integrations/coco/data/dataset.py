@@ -107,7 +107,7 @@ class PersonCrops(Dataset[Batch]):
             index = (last + step) % len(self.persons)
             name = self.persons[index].file_name
             if name not in readable:
-                readable[name] = self._read(name) is not None
+                readable[name] = self._read(self.persons[index]) is not None
             if readable[name]:
                 found.append((epoch, index))
                 if len(found) == len(keys):
@@ -124,7 +124,7 @@ class PersonCrops(Dataset[Batch]):
         for epoch, index in keys:
             person = self.persons[index]
             if person.file_name != held:
-                held, picture = person.file_name, self._read(person.file_name)
+                held, picture = person.file_name, self._read(person)
             if picture is None:
                 continue
             rng = np.random.default_rng((self.seed, epoch, index))
@@ -142,9 +142,9 @@ class PersonCrops(Dataset[Batch]):
             "skipped": len(keys) - rows,
         }
 
-    def _read(self, name: str) -> np.ndarray | None:
+    def _read(self, person: Person) -> np.ndarray | None:
         try:
-            return self.images.read(name)
+            return self.images.read(person.file_name, person.size)
         except PoseDataError as error:
             if self.broken == "stop":
                 raise

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cycledistill.recipes.reading.guard import PICTURE, reading
 
+from .exif import Exif, orientation
 from .images import ImageStore, PoseDataError
 
 Picture = str | os.PathLike[str] | NDArray[np.uint8] | Image.Image
-"""A file, an RGB array (H, W, 3) of bytes, or a PIL image. A rotation noted in a file's EXIF data is not applied."""
+"""A file, an RGB array (H, W, 3) of bytes (OpenCV's frames are BGR: give ``frame[..., ::-1]``), or a PIL image."""
 
 
 @dataclass(frozen=True)
 class GivenPictures:
-    """Pictures as a caller has them, by their number."""
+    """Pictures as a caller has them, by their number.
+
+    Attributes:
+        images: The pictures.
+        exif: Whether files and PIL images are turned as their EXIF data says, as a viewer shows them; ``"ignore"``
+            leaves them as they are stored.
+    """
 
     images: Sequence[Picture]
+    exif: Exif = "apply"
 
     def name(self, index: int) -> str:
         """What an error calls a picture."""
@@ -30,25 +40,29 @@ class GivenPictures:
         return str(image) if isinstance(image, (str, os.PathLike)) else f"images[{index}]"
 
     def size(self, index: int) -> tuple[int, int]:
-        """Width and height; of a file only the head is read."""
+        """Width and height as `read` gives them; a file is not decoded for it."""
         image = self.images[index]
         if isinstance(image, (str, os.PathLike)):
-            with reading(image, PICTURE, PoseDataError), Image.open(image) as opened:
-                return opened.size
+            with reading(image, PICTURE, PoseDataError):
+                data = Path(image).read_bytes()
+                with Image.open(io.BytesIO(data)) as opened:
+                    stored = opened.size
+            return stored[::-1] if self.exif != "ignore" and orientation(data) >= 5 else stored
         height, width = self.read(str(index)).shape[:2]
         return width, height
 
-    def read(self, name: str) -> NDArray[np.uint8]:
-        """The picture whose number is ``name``."""
+    def read(self, name: str, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """The picture whose number is ``name``; of ``size`` nothing is expected."""
         image = self.images[int(name)]
         if isinstance(image, (str, os.PathLike)):
             if not os.path.isfile(image):
                 raise PoseDataError(f"{image}: there is no such file")
             folder, file = os.path.split(os.fspath(image))
-            return ImageStore(folder or ".").read(file)
+            return ImageStore(folder or ".", exif="ignore" if self.exif == "ignore" else "apply").read(file)
         if isinstance(image, Image.Image):
             with reading(f"images[{name}]", PICTURE, PoseDataError):  # one that was opened has not been decoded yet
-                return np.array(image.convert("RGB"))
+                shown = image if self.exif == "ignore" else ImageOps.exif_transpose(image)
+                return _pixels(shown, image.format, f"images[{name}]")
         array = np.asarray(image)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
             raise PoseDataError(
@@ -56,3 +70,17 @@ class GivenPictures:
                 "a file or a PIL image is expected"
             )
         return array
+
+
+def _pixels(image: Image.Image, file_format: str | None, name: str) -> NDArray[np.uint8]:
+    """RGB bytes; of 16 bits the upper eight, as OpenCV reads such files, where PIL would make all of it white."""
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG")
+    if deep:
+        values = np.asarray(image).astype(np.uint16)
+        return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise PoseDataError(
+            f"{name} is a PIL image of mode {image.mode!r}, whose numbers have no known range: convert it to 8 bits, "
+            'mode "L" or "RGB"'
+        )
+    return np.array(image.convert("RGB"))

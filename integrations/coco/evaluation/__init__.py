@@ -11,9 +11,9 @@ if typing.TYPE_CHECKING:
     from .accuracy import torso_pck as torso_pck
     from .average_precision import PosePrediction as PosePrediction
     from .average_precision import evaluate_poses as evaluate_poses
-    from .average_precision import load_ground_truth as load_ground_truth
     from .average_precision import to_results as to_results
     from .decode import decode_heatmaps as decode_heatmaps
+    from .ground_truth import load_ground_truth as load_ground_truth
     from .measure import EvalSettings as EvalSettings
     from .measure import evaluate as evaluate
     from .measure import predict_persons as predict_persons
@@ -26,7 +26,7 @@ else:
             "decode_heatmaps": ".decode",
             "evaluate": ".measure",
             "evaluate_poses": ".average_precision",
-            "load_ground_truth": ".average_precision",
+            "load_ground_truth": ".ground_truth",
             "mean_oks": ".accuracy",
             "predict_persons": ".measure",
             "to_results": ".average_precision",

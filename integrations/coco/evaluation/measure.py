@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from pycocotools.coco import COCO as GroundTruth
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -24,14 +23,16 @@ from cycledistill.recipes.run.accelerator import autocast, shared
 from cycledistill.recipes.run.sub_batches import SUB_BATCH, in_sub_batches
 
 from ..data.annotations import PADDING, Person
+from ..data.coco_file.normalise import BOX_TO_AREA
 from ..data.dataset import PersonCrops, PictureBatches, crop_loader, prepare_images
 from ..data.images import PictureSource
 from ..data.joints import JointSet
 from ..models.tokenpose import TokenPose
 from .accuracy import mean_oks, torso_pck
-from .average_precision import BOX_TO_AREA, PosePrediction, evaluate_poses, to_results
+from .average_precision import PosePrediction, evaluate_poses, to_results
 from .coordinates import decode_coordinates, flip_back_coordinates
 from .decode import Method, decode_heatmaps, flip_back, to_image
+from .ground_truth import GroundTruth
 
 Joints = NDArray[np.float32]
 
@@ -49,6 +50,7 @@ class EvalSettings:
         workers: Loader processes.
         broken: What to do with a picture that cannot be read: ``"stop"``, or ``"skip"`` its persons.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        by_category: Measure each category by itself and average; default: whatever the category, a pose is a pose.
     """
 
     flip: bool = True
@@ -59,6 +61,7 @@ class EvalSettings:
     workers: int = 0
     broken: Literal["stop", "skip"] = "stop"
     precision: str = "fp32"
+    by_category: bool = False
 
 
 DEFAULT = EvalSettings()
@@ -203,14 +206,15 @@ def _predict(
 def _numbers(
     poses: dict[int, Joints], persons: Sequence[Person], joints: JointSet, truth: GroundTruth, settings: EvalSettings
 ) -> dict[str, float]:
-    predictions = [
-        PosePrediction(persons[index].image_id, placed, persons[index].score, persons[index].area)
-        for index, placed in sorted(poses.items())
-    ]
     results = to_results(
-        predictions, joints, nms_threshold=settings.nms, keypoint_threshold=settings.keypoint_threshold
+        predictions_of(poses, persons),
+        joints,
+        nms_threshold=settings.nms,
+        keypoint_threshold=settings.keypoint_threshold,
+        by_category=settings.by_category,
     )
-    numbers = {name: float(value) for name, value in evaluate_poses(truth, results, joints).items()}
+    measured = evaluate_poses(truth, results, joints, by_category=settings.by_category)
+    numbers = {name: float(value) for name, value in measured.items()}
     known = [index for index in sorted(poses) if np.any(persons[index].joints)]  # a detection has no labels
     if known:
         predicted = np.stack([poses[index][:, :2] for index in known]).astype(np.float64)
@@ -220,6 +224,19 @@ def _numbers(
         numbers["oks"] = mean_oks(predicted, labels, visible, area, joints)
         numbers["pck"] = torso_pck(predicted, labels, visible, joints)
     return {name: round(value, 6) for name, value in numbers.items()}
+
+
+def predictions_of(poses: dict[int, Joints], persons: Sequence[Person]) -> list[PosePrediction]:
+    """What was predicted of each person, under the ids of the annotation file.
+
+    Args:
+        poses: Of one exit, as `predict_persons` returns them: index of the person -> (K, 3).
+        persons: Those that it was given.
+    """
+    return [
+        PosePrediction(person.image_id, placed, person.score, person.area, person.category_id)
+        for person, placed in ((persons[index], poses[index]) for index in sorted(poses))
+    ]
 
 
 def _gathered(found: dict[int, dict[int, Joints]], world: int) -> dict[int, dict[int, Joints]]:

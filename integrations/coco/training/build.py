@@ -84,6 +84,7 @@ def eval_settings(recipe: Recipe) -> EvalSettings:
         workers=data.workers,
         broken=data.broken_images,
         precision=recipe.run.precision,
+        by_category=section.by_category,
     )
 
 

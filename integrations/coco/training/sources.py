@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pycocotools.coco import COCO as GroundTruth
-
 from cycledistill.recipes.reading.texts import parse_json
 
 from ..data.annotations import Person, annotated_persons, detected_persons
+from ..data.coco_file.normalise import normalised
 from ..data.images import ImageStore, PoseDataError
-from ..evaluation.average_precision import load_ground_truth
+from ..evaluation.ground_truth import GroundTruth, load_ground_truth
 from ..recipe import DataSection
 
 
@@ -41,9 +40,8 @@ def open_training(data: DataSection, image_size: tuple[int, int]) -> Split:
     """
     annotations = _read(data, "train_annotations")
     with _naming(data, "train_annotations"):
-        persons = annotated_persons(annotations, data.joint_set, image_size)
+        persons = annotated_persons(annotations, data.joint_set, image_size, data.categories)
     images = _images(data, "train_images", persons)
-    _look(images, persons, data.broken_images == "skip")
     return Split(persons, images)
 
 
@@ -56,22 +54,23 @@ def open_validation(data: DataSection, image_size: tuple[int, int]) -> Validatio
     annotations = _read(data, "val_annotations")
     found = None if data.detections is None else _read(data, "detections")
     with _naming(data, "val_annotations"):
-        truth = load_ground_truth(annotations, data.joint_set)
+        listed = normalised(annotations, data.joint_set, data.categories)
+        truth = load_ground_truth(listed, data.joint_set)
         if found is None:
-            persons = annotated_persons(annotations, data.joint_set, image_size)
-        else:
-            persons = detected_persons(found, annotations, data.joint_set, image_size, data.detection_threshold)
+            persons = annotated_persons(listed, data.joint_set, image_size)
+    if found is not None:
+        with _naming(data, "detections"):
+            persons = detected_persons(found, listed, data.joint_set, image_size, data.detection_threshold)
     images = _images(data, "val_images", persons)
-    _look(images, persons, data.broken_images == "skip")
     return Validation(persons, images, truth)
 
 
 def _look(images: ImageStore, persons: list[Person], skip: bool) -> None:
-    """Notice a wrong folder before the training starts: the first picture must be there, or with ``skip`` any."""
+    """Notice a wrong folder before the training starts: the first picture must be fine, or with ``skip`` any."""
     missing: PoseDataError | None = None
-    for name in dict.fromkeys(person.file_name for person in persons):
+    for name, size in dict.fromkeys((person.file_name, person.size) for person in persons):
         try:
-            images.read_bytes(name)
+            images.read(name, size)
             return
         except PoseDataError as error:
             missing = missing or error
@@ -84,9 +83,10 @@ def _look(images: ImageStore, persons: list[Person], skip: bool) -> None:
 def _images(data: DataSection, key: str, persons: list[Person]) -> ImageStore:
     """Where the pictures are; a name that leads out of there stops a run at once, whatever is said of broken ones."""
     try:
-        images = ImageStore(_root(data) / getattr(data, key), allow_outside=data.allow_outside)
+        images = ImageStore(_root(data) / getattr(data, key), allow_outside=data.allow_outside, exif=data.exif)
         for name in dict.fromkeys(person.file_name for person in persons):
             images.check_inside(name)
+        _look(images, persons, data.broken_images == "skip")
         return images
     except PoseDataError as error:
         raise PoseDataError(f"data.{key}: {error}") from error
@@ -121,8 +121,13 @@ def _root(data: DataSection) -> Path:
 
 @contextmanager
 def _naming(data: DataSection, key: str) -> Iterator[None]:
-    """Errors about a file's contents say which key names the file, and which joints are looked for in it."""
+    """Errors about a file's contents say which key names the file, and what is looked for in it."""
     try:
         yield
     except ValueError as error:
-        raise PoseDataError(f"data.{key} {getattr(data, key)}: {error} (data.joints={data.joints!r})") from error
+        looked_for = f"data.joints={data.joints!r}"
+        if data.categories is not None:
+            looked_for += f", data.categories={data.categories!r}"
+        if key == "detections" and data.detection_threshold:
+            looked_for += f", data.detection_threshold={data.detection_threshold:g}"
+        raise PoseDataError(f"data.{key} {getattr(data, key)}: {error} ({looked_for})") from error

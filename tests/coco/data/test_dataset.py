@@ -181,7 +181,7 @@ def test_epochs_differ_in_order_and_crops(folder: Path) -> None:
 def test_each_picture_of_a_batch_is_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = crops(folder)
     read, names = data.images.read, []
-    monkeypatch.setattr(data.images, "read", lambda name: names.append(name) or read(name))
+    monkeypatch.setattr(data.images, "read", lambda name, size: names.append(name) or read(name, size))
     for keys in PictureBatches(data.persons, 12, shuffle=True):
         data.__getitems__(keys)
     assert sorted(names) == ["1.png", "2.png", "3.png", "4.png"]
@@ -256,7 +256,10 @@ def _set(key: str, value: Any) -> Any:
         (lambda: annotated_persons(edited(_set("bbox", [5, 5, 0, 0])), COCO, SIZE), "no box inside the picture': 12"),
         (lambda: annotated_persons(edited(_set("bbox", [500, 5, 9, 9])), COCO, SIZE), "no box inside the picture': 12"),
         (lambda: annotated_persons(edited(_set("keypoints", [0] * 51)), COCO, SIZE), "no labelled joint': 12"),
-        (lambda: annotated_persons(edited(_set("keypoints", [float("nan")] * 51)), COCO, SIZE), "not a finite number"),
+        (
+            lambda: annotated_persons(edited(_set("keypoints", [float("nan")] * 51)), COCO, SIZE),
+            "no plain list of finite numbers",
+        ),
         (lambda: annotated_persons(edited(_set("image_id", 99)), COCO, SIZE), "image 99, which is not listed"),
         (
             lambda: detected_persons([{"image_id": 9, "bbox": [0, 0, 5, 5], "score": 1}], annotations(), COCO, SIZE),

@@ -22,9 +22,9 @@ from cycledistill.integrations.coco.data.synthetic import draw_scene, write_synt
 from cycledistill.integrations.coco.evaluation.average_precision import (
     PosePrediction,
     evaluate_poses,
-    load_ground_truth,
     to_results,
 )
+from cycledistill.integrations.coco.evaluation.ground_truth import load_ground_truth
 from cycledistill.integrations.coco.recipe import load_recipe
 from cycledistill.integrations.coco.training.sources import open_training, open_validation
 

@@ -17,11 +17,12 @@ from cycledistill.integrations.coco.evaluation import oks as oks_module
 from cycledistill.integrations.coco.evaluation.average_precision import (
     PosePrediction,
     evaluate_poses,
-    load_ground_truth,
     pose_score,
     to_results,
 )
+from cycledistill.integrations.coco.evaluation.ground_truth import load_ground_truth
 from cycledistill.integrations.coco.evaluation.oks import oks, oks_nms
+from cycledistill.integrations.coco.evaluation.protocol import coco_numbers
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "keypoint_gt"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the keypoint ground truth is not beside this checkout")
@@ -118,6 +119,30 @@ def test_agrees_with_faster_coco_eval() -> None:
     assert list(evaluate_poses(truth, results, COCO).values()) == pytest.approx(list(evaluation.stats[:10]), abs=1e-9)
 
 
+@pytest.mark.parametrize("joints", [COCO, CROWDPOSE])
+def test_both_evaluators_give_the_same_numbers(joints: JointSet) -> None:
+    """With ignored persons, persons of several sizes and categories, ties of scores, and pictures without results."""
+    pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
+    annotations = scene(joints, images=8)
+    rng = np.random.default_rng(4)
+    for index, person in enumerate(annotations["annotations"]):
+        person["area"], person["category_id"] = float(rng.choice([500.0, 3000.0, 30000.0])), 1 + index % 2
+        person["iscrowd"] = int(index % 7 == 0)
+        person["keypoints"][2::3] = rng.integers(0, 3, len(joints)).tolist() if index % 5 else [0] * len(joints)
+    truth = load_ground_truth(annotations, joints)
+    results = to_results(as_predictions(annotations, noise=12.0), joints, nms_threshold=None)
+    for number, result in enumerate(results):
+        result["score"] = round(result["score"], 1)
+        result["category_id"] = 1 + number % 2
+    results = [result for result in results if result["image_id"] != 3]
+    images = list(truth.image_numbers.values())
+    for index in (truth, truth.split):
+        ours = [{**result, "category_id": 1} if index is truth else result for result in results]
+        plain, faster = (coco_numbers(index, ours, joints.sigmas, images, faster=flag) for flag in (False, True))
+        assert 0.02 < plain[0] < 0.95
+        np.testing.assert_allclose(faster, plain, rtol=0, atol=1e-12)
+
+
 def test_the_order_of_detections_does_not_matter() -> None:
     annotations = scene(COCO)
     truth = load_ground_truth(annotations, COCO)
@@ -211,7 +236,10 @@ def broken(change: Any) -> Any:
     [
         (lambda: load_ground_truth({"images": []}, COCO), "annotations"),
         (lambda: load_ground_truth(scene(CROWDPOSE), COCO), "51 are expected"),
-        (lambda: load_ground_truth(broken(lambda a: a["annotations"][0].pop("keypoints")), COCO), "0 keypoint numbers"),
+        (
+            lambda: load_ground_truth(broken(lambda a: a["annotations"][0].update(keypoints=[1.0] * 34)), COCO),
+            "34 keypoint numbers: 51 are expected .*are they x and y without the visibility",
+        ),
         (
             lambda: evaluate_poses(
                 load_ground_truth(scene(COCO), COCO), to_results(as_predictions(scene(COCO, images=5)), COCO), COCO

@@ -19,7 +19,7 @@ from cycledistill.integrations.coco.data.dataset import PersonCrops
 from cycledistill.integrations.coco.data.images import ImageStore
 from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE
 from cycledistill.integrations.coco.evaluation.accuracy import mean_oks, torso_pck
-from cycledistill.integrations.coco.evaluation.average_precision import load_ground_truth
+from cycledistill.integrations.coco.evaluation.ground_truth import load_ground_truth
 from cycledistill.integrations.coco.evaluation.measure import EvalSettings, evaluate, predict_persons
 from cycledistill.integrations.coco.losses.targets import heatmap_targets
 from cycledistill.integrations.coco.losses.token_reg import TokenRegLoss

@@ -1,0 +1,77 @@
+"""Annotations as COCO's evaluation holds them, and the way from an annotation file's own ids to its ids."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from pycocotools.coco import COCO
+
+from ..data.coco_file.normalise import Annotations, normalised
+from ..data.joints import JointSet
+
+
+class GroundTruth(COCO):
+    """What poses are compared with: pycocotools' index over a private copy of the annotations, of one category.
+
+    Args:
+        annotations: What `normalised` made of a file.
+
+    Attributes:
+        image_numbers: The file's own id of each image -> its id here.
+        split: The same annotations, each of its own category.
+    """
+
+    def __init__(self, annotations: Annotations) -> None:
+        super().__init__()
+        self.annotations = annotations
+        self.image_numbers = {own: number for number, own in enumerate(annotations.image_ids, 1)}
+        entries = [{**entry, "category_id": 1} for entry in annotations.data["annotations"]]
+        one = [{"id": 1, "name": "any" if len(annotations.category_ids) > 1 else "person"}]
+        self._index({**annotations.data, "annotations": entries, "categories": one})
+
+    @cached_property
+    def split(self) -> COCO:
+        """The same annotations, each of its own category."""
+        entries = [dict(entry) for entry in self.annotations.data["annotations"]]
+        whole = COCO()
+        GroundTruth._index(whole, {**self.annotations.data, "annotations": entries})
+        return whole
+
+    def category_number(self, own: Any) -> int:
+        """The id here of a category that the file or a result calls ``own``.
+
+        Raises:
+            ValueError: There is no such category.
+        """
+        ids = self.annotations.category_ids
+        if own not in ids:
+            raise ValueError(f"a result has category_id {own!r:.80}; the annotations have {list(ids)!r:.200}")
+        return ids.index(own) + 1
+
+    def _index(self: COCO, data: dict[str, Any]) -> None:
+        self.dataset = data
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.createIndex()
+
+
+def load_ground_truth(annotations: Any, joints: JointSet, categories: Sequence[Any] | None = None) -> GroundTruth:
+    """The annotations of a COCO keypoint file, ready to be evaluated against.
+
+    Who counts is decided by `normalised`, as in training. Where annotations have no ``area`` above 0 it is 0.53 times
+    the box, as CrowdPose's own evaluation takes it.
+
+    Args:
+        annotations: The file's contents, or what `normalised` made of them.
+        joints: The joints looked for.
+        categories: Ids or names of categories; default: all that have these joints.
+
+    Raises:
+        PoseDataError: A ``ValueError``. See `normalised`; or nobody is left, and why each was left out.
+    """
+    found = normalised(annotations, joints, categories)
+    found.check_somebody()
+    return GroundTruth(found)
