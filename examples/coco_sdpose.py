@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.optim.lr_scheduler import LambdaLR
 
 from cycledistill import CycleLoss, unwrap_cyclic, wrap_cyclic
@@ -56,6 +56,7 @@ from cycledistill.integrations.coco.data import (
     write_synthetic,
 )
 from cycledistill.integrations.coco.data.images import PoseDataError
+from cycledistill.integrations.coco.data.pictures import GivenPictures
 from cycledistill.integrations.coco.deploy import output_difference, prepare_for_inference
 from cycledistill.integrations.coco.detector import DETECTORS, DetectorError, detect_persons, load_detector
 from cycledistill.integrations.coco.draw import draw_poses, side_by_side, write_picture
@@ -65,7 +66,6 @@ from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.recipe import load_recipe
 from cycledistill.integrations.coco.train import COMMAND
 from cycledistill.integrations.coco.trained import load_trained
-from cycledistill.recipes.reading.guard import PICTURE, reading
 from cycledistill.recipes.weights import read_weights, write_weights
 
 # What distinguishes the arms: the preset given to wrap_cyclic; None is the plain model. base_eq is base with its steps
@@ -239,9 +239,8 @@ def draw_folder(args: argparse.Namespace) -> None:
     files, pictures, skipped = [], [], 0
     for file in sorted(path for path in Path(args.images).iterdir() if path.is_file()):
         try:
-            with reading(file, PICTURE, PoseDataError), Image.open(file) as opened:
-                # Turned as its EXIF data says, as a viewer shows it; the boxes of a file belong to the stored one.
-                pictures.append(np.array((opened if args.boxes else ImageOps.exif_transpose(opened)).convert("RGB")))
+            # Turned as its EXIF data says, as a viewer shows it; the boxes of a file belong to the stored one.
+            pictures.append(GivenPictures([file], exif="ignore" if args.boxes else "apply").read("0"))
             files.append(file)
         except PoseDataError:
             skipped += 1

@@ -75,6 +75,19 @@ def test_perfect_predictions_have_ap_one(dots: Path, head: str) -> None:
     assert found["oks"] > 0.99 and found["pck"] == 1.0
 
 
+def test_categories_are_averaged_where_that_is_asked(dots: Path) -> None:
+    """One of two categories is found: as poses alone, eleven of twelve, by category the half."""
+    annotations = json.loads((dots / "annotations" / "val.json").read_text())
+    annotations["annotations"][0]["category_id"] = 2
+    persons = annotated_persons(annotations, COCO, SIZE)
+    truth = load_ground_truth(annotations, COCO)
+    rest, images = persons[1:], ImageStore(dots / "pictures")
+    for by_category, above, below in ((False, 0.85, 0.95), (True, 0.49, 0.51)):
+        model = Oracle(PersonCrops(rest, images, COCO, SIZE), 11, COCO, "heatmap")
+        settings = EvalSettings(nms=None, batch_size=11, by_category=by_category)
+        assert above < evaluate(model, rest, images, COCO, truth, settings=settings)[1]["AP"] < below
+
+
 def test_every_exit_is_the_models_own(dots: Path) -> None:
     torch.manual_seed(0)
     options = {"backbone": "none", "patch_size": (16, 12), "dim": 16, "depth": 2, "heads": 2, "cycles": 2}

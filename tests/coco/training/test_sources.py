@@ -6,9 +6,13 @@ import json
 import re
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("pycocotools")
 
@@ -88,3 +92,70 @@ def test_with_skip_the_first_picture_may_be_missing(tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(PoseDataError, match=r"1\.png"):
         open_training(skip, SIZE)
+
+
+def spoilt(root: Path, file: str, change: Callable[[Any], object]) -> None:
+    """One of the set's JSON files, changed."""
+    data = json.loads((root / file).read_text())
+    change(data)
+    (root / file).write_text(json.dumps(data))
+
+
+VAL = {"val_annotations": "annotations/val.json", "val_images": "pictures", "detections": "detections.json"}
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "options", "says"),
+    [
+        ("detections.json", lambda found: [each.update(category_id=0) for each in found], {},
+         r"^data\.detections detections\.json: none of 12 detections can be used: 12 of category 0 .*data\.joints='coco'"),
+        ("detections.json", lambda found: None, {"detection_threshold": 0.95},
+         r"12 that score below 0\.95 .*data\.detection_threshold=0\.95"),
+        ("detections.json", lambda found: [each.update(bbox=[0.1, 0.1, 0.3, 0.9]) for each in found], {},
+         r"^data\.detections detections\.json: detections: none of the numbers of 12 boxes is above 1"),
+        ("annotations/val.json", lambda data: None, {"categories": ["horse"]},
+         r"^data\.val_annotations .*: the file has no 'horse', but 1 .*data\.categories=\['horse'\]"),
+        ("annotations/val.json", lambda data: [each.update(width=200, height=160) for each in data["images"]], {},
+         r"^data\.val_images: .*1\.png: the picture has 100 x 80 pixels, and the annotation file says 200 x 160.*exif="),
+    ],
+    ids=["category", "score", "fractions", "categories", "sizes"],
+)  # fmt: skip
+def test_errors_name_the_key_to_change(
+    tmp_path: Path, file: str, change: Callable[[Any], object], options: dict[str, Any], says: str
+) -> None:
+    root = write_dots(tmp_path / "set")
+    assert len(open_validation(DataSection(root=str(root), **VAL), SIZE).persons) == 12
+    spoilt(root, file, change)
+    with pytest.raises(PoseDataError, match=says):
+        open_validation(DataSection(root=str(root), **VAL, **options), SIZE)
+
+
+def test_pictures_of_a_phone_are_read_as_they_were_annotated(tmp_path: Path) -> None:
+    """Every picture is stored sideways; the sizes in the file are those of the upright ones."""
+    root = write_dots(tmp_path / "set")
+    upright = ImageStore(root / "pictures").read("1.png")
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for file in (root / "pictures").iterdir():
+        Image.open(file).transpose(Image.Transpose.ROTATE_270).save(file, exif=exif)
+    names = {"train_annotations": "annotations/train.json", "train_images": "pictures"}
+    for choice, same in (("auto", True), ("apply", True), ("ignore", False)):
+        split = open_training(DataSection(root=str(root), exif=choice, **names), SIZE)  # type: ignore[arg-type]
+        read = split.images.read("1.png", split.persons[0].size)
+        assert np.array_equal(read, upright) == same
+
+
+def test_categories_reach_both_parts(tmp_path: Path) -> None:
+    root = write_dots(tmp_path / "set")
+    for part in ("train", "val"):
+        spoilt(root, f"annotations/{part}.json", lambda data: [
+            entry.update(category_id="cow" if index % 3 else 7) for index, entry in enumerate(data["annotations"])
+        ])  # fmt: skip
+    names = {"train_annotations": "annotations/train.json", "train_images": "pictures", "detections": None}
+    data = DataSection(root=str(root), **{**VAL, **names})  # type: ignore[arg-type]
+    assert len(open_training(data, SIZE).persons) == len(open_validation(data, SIZE).persons) == 12
+    data.categories = ["cow"]
+    training, validation = open_training(data, SIZE), open_validation(data, SIZE)
+    assert len(training.persons) == len(validation.persons) == 8
+    assert {person.category_id for person in validation.persons} == {"cow"}
+    assert len(validation.truth.annotations.counted()) == 8
