@@ -213,6 +213,8 @@ def test_detections_written_are_those_that_evaluation_reads(dots: Path, tmp_path
         ("[1]", "no 'image_id'"),
         ('[{"image_id": 1, "bbox": [0, 0, 1, 1]}]', "no 'score'"),
         ('[{"image_id": 1, "bbox": [0, 0, 1], "score": 1}]', "x, y, width, height is expected"),
+        ('[{"image_id": 1, "bbox": [0.1, 0.2, 0.3, 0.4], "score": 1}]', "boxes.json: .*look like fractions"),
+        ('[{"image_id": 1, "category_id": 18, "bbox": [1, 2, 3, 4], "score": 1}]', "none of 1 .*: 1 of category 18"),
     ],
 )
 def test_bad_detection_files_are_named(tmp_path: Path, text: str, message: str) -> None:

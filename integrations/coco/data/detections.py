@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cycledistill.files import atomic_write
 from cycledistill.recipes.reading import texts
 
-from .coco_file.boxes import is_numbers
+from .coco_file.boxes import is_numbers, refuse_other_forms
 from .coco_file.checks import AN_ID, is_id
 from .images import PoseDataError
 
@@ -48,16 +48,20 @@ def read_detections(path: str | Path, threshold: float = 0.0) -> dict[Any, Detec
         threshold: Boxes that score less are left out; boxes without area always are.
 
     Raises:
-        PoseDataError: Missing, not JSON, not such a list, or all of it is left out, and why.
+        PoseDataError: Missing, not JSON, not such a list, boxes that look like fractions of the picture; or all of it
+            is left out, and why.
 
     Example:
         >>> found = read_detections("boxes.json", threshold=0.3)
         >>> predict(model, ["val2017/000000000785.jpg"], [found[785].boxes])
     """
-    rows: dict[int, list[list[float]]] = {}
+    rows: dict[Any, list[list[float]]] = {}
     for entry in detection_entries(texts.read_json(path, PoseDataError), threshold):
         rows.setdefault(entry["image_id"], []).append([*entry["bbox"], entry["score"]])
     found = {image: np.array(values, dtype=np.float64) for image, values in rows.items()}
+    if found:
+        boxes = np.concatenate([values[:, :4] for values in found.values()])
+        refuse_other_forms(boxes, np.full((len(boxes), 2), np.nan), str(path))
     return {image: Detected(values[:, :4], values[:, 4]) for image, values in found.items()}
 
 

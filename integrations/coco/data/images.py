@@ -54,7 +54,7 @@ class ImageStore:
             the root is always read.
         exif: Whether pictures are turned as their EXIF data says: ``"apply"``, ``"ignore"``, or ``"auto"``, where that
             agrees with the size in the annotation file. Where both agree, as in square pictures and half turns, or no
-            size is known, a picture is turned, counted and logged.
+            size is known, a picture is turned, counted (in each process) and logged.
 
     Names are found in their other spellings too: ``./a.png``, with backslashes, with accents composed or not (as
     systems differ), and in zip files whose names do not say that they are UTF-8. Links are followed in a folder, where

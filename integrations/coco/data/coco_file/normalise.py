@@ -88,9 +88,12 @@ def normalised(annotations: Any, joints: JointSet, categories: Sequence[Any] | N
 
     Raises:
         PoseDataError: No COCO keypoint file; the entry and the key at fault are named. A category that is not there or
-            has other joints. An id that is there twice.
+            has other joints. An id that is there twice. Boxes that look like fractions of the picture or two corners.
+        ValueError: What is given was made for other joints.
     """
     if isinstance(annotations, Annotations):
+        if annotations.joints != joints:
+            raise ValueError(f"annotations brought into form for {annotations.joints.name}, not for {joints.name}")
         return annotations
     images = check_images(annotations)
     check_annotations(annotations, images)
