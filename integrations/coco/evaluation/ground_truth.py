@@ -71,6 +71,10 @@ def load_ground_truth(annotations: Any, joints: JointSet, categories: Sequence[A
 
     Raises:
         PoseDataError: A ``ValueError``. See `normalised`; or nobody is left, and why each was left out.
+
+    Example:
+        >>> truth = load_ground_truth(read_json("val.json"), COCO)
+        >>> evaluate_poses(truth, read_json("results.json"), COCO)["AP"]
     """
     found = normalised(annotations, joints, categories)
     found.check_somebody()
