@@ -97,6 +97,7 @@ MODELS_MAY_USE_RECIPES = {"hub", "errors"}
 THIRD_PARTY = {
     "exporter/formats.py": {"onnxruntime", "onnxscript", "safetensors"},
     "insight/plots.py": {"matplotlib"},
+    "recipes/reading/pixels.py": {"PIL", "numpy"},
     "recipes/reading/texts.py": {"yaml"},
     "recipes/hub/files.py": {"huggingface_hub"},
     "recipes/hub/model.py": {"huggingface_hub"},

@@ -11,6 +11,7 @@ from torch import Tensor
 from cycledistill.insight.report import Subject
 from cycledistill.recipes.errors import DataError
 from cycledistill.recipes.reading.guard import PICTURE, reading
+from cycledistill.recipes.reading.pixels import to_rgb
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe, recorded_scores
 
 from .trained import load_trained, stored_recipe
@@ -37,7 +38,7 @@ def open_checkpoint(path: Path) -> Subject | None:
         from PIL import Image
 
         with reading(file, PICTURE, DataError), Image.open(file) as image:
-            picture = image.convert("RGB")
+            picture = to_rgb(image)
         inputs = transform(picture)[None]
         return inputs, (inputs[0].permute(1, 2, 0) * std + mean).clamp(0, 1)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from cycledistill.recipes.reading.guard import PICTURE, reading
+from cycledistill.recipes.reading.pixels import to_rgb
 
 from .exif import Exif, orientation
 from .images import ImageStore, PoseDataError
@@ -62,7 +63,7 @@ class GivenPictures:
         if isinstance(image, Image.Image):
             with reading(f"images[{name}]", PICTURE, PoseDataError):  # one that was opened has not been decoded yet
                 shown = image if self.exif == "ignore" else ImageOps.exif_transpose(image)
-                return _pixels(shown, image.format, f"images[{name}]")
+                return np.array(to_rgb(shown, image.format))
         array = np.asarray(image)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
             raise PoseDataError(
@@ -70,17 +71,3 @@ class GivenPictures:
                 "a file or a PIL image is expected"
             )
         return array
-
-
-def _pixels(image: Image.Image, file_format: str | None, name: str) -> NDArray[np.uint8]:
-    """RGB bytes; of 16 bits the upper eight, as OpenCV reads such files, where PIL would make all of it white."""
-    deep = image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG")
-    if deep:
-        values = np.asarray(image).astype(np.uint16)
-        return np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise PoseDataError(
-            f"{name} is a PIL image of mode {image.mode!r}, whose numbers have no known range: convert it to 8 bits, "
-            'mode "L" or "RGB"'
-        )
-    return np.array(image.convert("RGB"))

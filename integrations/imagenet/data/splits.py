@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from cycledistill.recipes.errors import DataError
 from cycledistill.recipes.reading.guard import PICTURE, Kind, reading
+from cycledistill.recipes.reading.pixels import to_rgb
 from cycledistill.recipes.run.seeding import seeded
 
 from .parquet import ParquetReader, find_parquet
@@ -116,7 +117,7 @@ class StrictImages(Dataset[Any]):
         with reading(name, PICTURE, DataError):
             source, target, *_ = self.reader[position]
             with source, Image.open(source) as image:
-                return decode(source, image) if self.tensors else image.convert("RGB"), int(target)
+                return decode(source, image) if self.tensors else to_rgb(image), int(target)
         raise AssertionError  # `reading` swallows nothing
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from cycledistill.recipes.errors import DataError
+from cycledistill.recipes.reading.pixels import to_rgb
 from cycledistill.versions import require
 
 ORIENTATION = 0x0112  # the Exif tag; TorchCodec turns pictures by it, timm's readers do not
@@ -44,7 +45,7 @@ def check_torchcodec() -> None:
 
 
 def decode(source: BinaryIO, image: Image.Image) -> Tensor:
-    """The pixels of an opened image as bytes, (3, H, W); those of ``image.convert("RGB")`` bit for bit.
+    """The pixels of an opened image as bytes, (3, H, W); those of `to_rgb`, bit for bit.
 
     What is no plain JPEG (PNG, CMYK, turned by Exif) is decoded by Pillow.
 
@@ -56,7 +57,7 @@ def decode(source: BinaryIO, image: Image.Image) -> Tensor:
         OSError: The JPEG is broken.
     """
     if image.format != "JPEG" or image.mode not in ("RGB", "L") or image.getexif().get(ORIENTATION, 1) != 1:
-        return functional.pil_to_tensor(image.convert("RGB"))
+        return functional.pil_to_tensor(to_rgb(image))
     from torchcodec.decoders import decode_jpeg
 
     source.seek(0)

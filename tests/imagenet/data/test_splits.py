@@ -242,3 +242,12 @@ def test_a_stream_can_be_entered_anywhere(tiny, shards):
     loader = train_loader(recipe)
     again = [list(loader.batches(epoch)) for epoch in (0, 1)][1]  # the same loader, its second epoch
     assert all(torch.equal(a[0], b[0]) for a, b in zip(whole, again, strict=True))
+
+
+def test_sixteen_bits_of_grey_are_not_white(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for label in ("a", "b"):
+            (tmp_path / split / label).mkdir(parents=True)
+            Image.new("I;16", (8, 8), 0x4000).save(tmp_path / split / label / "0.png")
+    images = open_images(ImageSource(dir=str(tmp_path)))
+    assert images.train._read(0)[0].getpixel((3, 3)) == (0x40, 0x40, 0x40)
