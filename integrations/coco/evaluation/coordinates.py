@@ -36,8 +36,8 @@ def flip_back_coordinates(predicted: Tensor, flip_order: Sequence[int]) -> Tenso
         flip_order: For each joint the index of its mirror partner.
 
     Returns:
-        The same shape: x becomes 1 - x, and all numbers of left and right joints change places. Average them with those
-        of the image: with an RLE head that averages the logits of the deviations.
+        The same shape: x becomes 1 - x, and all numbers of left and right joints change places. Decode them before they
+        are averaged with those of the image: the mean of logits is not the logit of the mean deviation.
 
     Raises:
         ValueError: Neither 4 nor 5 numbers a joint.

@@ -190,15 +190,17 @@ def _predict(
         parts = SUB_BATCH if isinstance(model, TokenPose) else None  # another model may look at the batch
         predicted: Tensor = in_sub_batches(model, images, size=parts)
         mirrored: Tensor | None = in_sub_batches(model, images.flip(3), size=parts) if settings.flip else None
-    predicted = predicted.float()
-    if mirrored is not None:
-        back = flip_back if is_heatmap else flip_back_coordinates
-        predicted = (predicted + back(mirrored.float(), joints.flip_order)) / 2
     if is_heatmap:
-        position, scores = decode_heatmaps(predicted, settings.decode)
+        maps = predicted.float()
+        if mirrored is not None:
+            maps = (maps + flip_back(mirrored.float(), joints.flip_order)) / 2
+        position, scores = decode_heatmaps(maps, settings.decode)
         size = config.heatmap_size
     else:  # fractions of the image: a map of one pixel
-        position, scores = decode_coordinates(predicted)
+        position, scores = decode_coordinates(predicted.float())
+        if mirrored is not None:  # averaged after the sigmoid of the deviations, as SDPose's authors do
+            theirs = decode_coordinates(flip_back_coordinates(mirrored.float(), joints.flip_order))
+            position, scores = (position + theirs[0]) / 2, (scores + theirs[1]) / 2
         size = (1, 1)
     return torch.cat([to_image(position, centers, scales, size), scores[..., None]], dim=-1)
 

@@ -167,3 +167,41 @@ def test_distilposes_loss_moves_every_number_towards_the_truth() -> None:
     assert raw.grad is not None and raw.grad[0, 0, :2].abs().max() == 0
     with pytest.raises(ValueError, match="two deviations"):
         loss(predicted[..., :4], target)
+
+
+class Regressed(nn.Module):
+    """Answers the picture with one table of numbers, and the mirrored picture with another."""
+
+    def __init__(self, tables: Tensor, head: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.config = dataclasses.make_dataclass("C", ["image_size", "heatmap_size", "num_keypoints", "head"])(
+            SIZE, MAP, tables.shape[1], head
+        )
+        self.tables, self.calls = tables, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return self.tables[(self.calls - 1) % 2].expand(len(images), -1, -1)
+
+
+@pytest.mark.parametrize("head", ["rle", "token_reg"])
+def test_the_flip_test_averages_deviations_and_not_their_logits(dots: Path, head: str) -> None:
+    """By hand, as the authors of SDPose-Reg do: sigmoid, swap, average; the score is the mean of 1 - deviation."""
+    tables = torch.randn(2, 17, 4 if head == "rle" else 5, generator=torch.Generator().manual_seed(3)) * 2
+    annotations = json.loads((dots / "annotations" / "val.json").read_text())
+    persons = annotated_persons(annotations, COCO, SIZE)[:1]
+    found = predict_persons(Regressed(tables, head), persons, ImageStore(dots / "pictures"), COCO)[1][0]
+    there, mirrored = tables.double().numpy()
+    width, height = persons[0].scale.astype(float) * 200
+    left, top = persons[0].center - np.array([width, height]) / 2
+    for joint in range(17):
+        twin = joint if joint == 0 else joint + 1 if joint % 2 else joint - 1
+        place = (there[joint, 0] + 1 - mirrored[twin, 0]) / 2, (there[joint, 1] + mirrored[twin, 1]) / 2
+        if head == "rle":
+            deviations = 1 / (1 + np.exp(-np.stack([there[joint, 2:], mirrored[twin, 2:]])))
+            score = 1 - deviations.mean()
+        else:
+            score = (there[joint, 2] + mirrored[twin, 2]) / 2
+        expected = (left + place[0] * width, top + place[1] * height, score)
+        np.testing.assert_allclose(found[joint], expected, rtol=1e-4, atol=1e-3)
