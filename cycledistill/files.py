@@ -38,19 +38,33 @@ def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], T], *, sy
         >>> atomic_write("numbers.json", lambda file: file.write_text("[1, 2]"))
         6
     """
+    with atomic_file(path, sync=sync) as file:
+        return write(file)
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | os.PathLike[str], *, sync: bool = False) -> Iterator[Path]:
+    """Within a ``with`` block, the name to write a file under that is ``path`` when the block ends, whole.
+
+    For a file that grows while other work is done; arguments and errors as for `atomic_write`. Where the block raises
+    there is no new file.
+
+    Example:
+        >>> with atomic_file("rows.csv") as file, file.open("w") as rows:
+        ...     rows.writelines(work())
+    """
     path = Path(path)
     _check_place(path)
     with _temporary(path) as beside:
         beside.touch(exist_ok=False)
         mode = beside.stat().st_mode
-        result = write(beside)
+        yield beside
         beside.chmod(mode)
         if sync:
             _sync(beside)
         os.replace(beside, path)
         if sync:
             _sync(path.parent)
-    return result
 
 
 def atomic_folder(path: str | os.PathLike[str], write: Callable[[Path], T]) -> T:

@@ -65,6 +65,7 @@ RECIPES_ARROWS = layers({"__init__", "errors"}, {"reading"}, {"config", "weights
 # The integrations. At the root of each stand the front doors, behind them the rooms.
 _ROOMS = {"errors", "data", "models", "evaluation", "weights", "trained"}
 _DOORS = {"predict", "lift", "convert", "decoded", "deploy", "draw", "detector"}
+_PREDICTION = _ROOMS | {"predict", "detector", "draw", "recipe", "training"}  # by the run's own settings
 _INTEGRATION = more(
     layers(
         {"errors"},
@@ -82,7 +83,7 @@ _INTEGRATION = more(
     },
 )
 INTEGRATION_ARROWS = {
-    "coco": _INTEGRATION | {"__init__": {"models", "losses", "weights"}},
+    "coco": _INTEGRATION | {"__init__": {"models", "losses", "weights"}, "prediction": _PREDICTION},
     "human36m": more(_INTEGRATION, {"convert": {"multiview"}})
     | {"__init__": {"models", "weights"}, "multiview": {"errors", "data", "models"}},
     "imagenet": _INTEGRATION | {"__init__": {"recipe", "task"}},

@@ -86,7 +86,7 @@ def predict(
             counts.append(None)
             continue
         whole = boxes is None or boxes[index] is None
-        checked = np.array([[0, 0, *size]]) if whole else _checked(boxes[index], size, given.name(index))  # type: ignore[index]
+        checked = np.array([[0, 0, *size]]) if whole else check_boxes(boxes[index], size, given.name(index))  # type: ignore[index]
         persons += [_person(str(index), box, config.image_size, len(joints)) for box in checked]
         counts.append(len(checked))
         alone += whole
@@ -103,7 +103,17 @@ def predict(
     return _by_picture(found, counts, len(joints))
 
 
-def _checked(boxes: ArrayLike | None, size: tuple[int, int], name: str) -> NDArray[np.float64]:
+def check_boxes(boxes: ArrayLike | None, size: tuple[int, int], name: str) -> NDArray[np.float64]:
+    """The boxes of a picture as an array (N, 4): x, y, width, height.
+
+    Args:
+        boxes: What was given.
+        size: Width and height of the picture.
+        name: What an error calls it.
+
+    Raises:
+        PoseDataError: Not (N, 4), not finite, without area, or outside the picture.
+    """
     try:
         array = np.asarray(boxes, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -1,0 +1,36 @@
+"""Poses in what a user has, a picture after the other: folders, zip files, videos, cameras; boxes, tracks, files."""
+
+import typing
+
+from cycledistill import lazy
+
+if typing.TYPE_CHECKING:
+    from .boxes import DetectedBoxes as DetectedBoxes
+    from .boxes import FileBoxes as FileBoxes
+    from .boxes import read_boxes as read_boxes
+    from .frames import Frame as Frame
+    from .job import predict_source as predict_source
+    from .models import open_model as open_model
+    from .sources import open_source as open_source
+    from .stream import Predicted as Predicted
+    from .stream import predict_stream as predict_stream
+    from .tracking import track as track
+    from .written.folder import open_outputs as open_outputs
+else:
+    __all__, __getattr__, __dir__ = lazy.hand_on(
+        __name__,
+        {
+            "DetectedBoxes": ".boxes",
+            "FileBoxes": ".boxes",
+            "Frame": ".frames",
+            "Predicted": ".stream",
+            "open_model": ".models",
+            "open_outputs": ".written.folder",
+            "open_source": ".sources",
+            "predict_source": ".job",
+            "predict_stream": ".stream",
+            "read_boxes": ".boxes",
+            "track": ".tracking",
+        },
+        requires="cycledistill[coco]",
+    )

@@ -1,0 +1,105 @@
+"""``cycledistill predict RUN_OR_WEIGHTS SOURCE --output OUT``: poses in pictures, in videos, before a camera."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .boxes import Boxes
+
+help = "find the poses of persons in pictures, a video or a camera's picture, with a trained pose model"
+requires = "cycledistill[coco]"
+
+KINDS = ("results", "poses", "csv", "drawn", "keypoints")  # `written.folder.KINDS`, which needs more than help may load
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("model", metavar="RUN_OR_WEIGHTS", help="a run, a checkpoint, weights, or USER/NAME")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a picture, a folder, a glob in quotes, a zip file, a video, a camera's number"
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="OUT", help="a new folder for what is found")
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument("--boxes", type=Path, metavar="FILE", help="JSON of boxes by file name or image id")
+    whose.add_argument("--detector", metavar="NAME", help="find persons by this detector of torchvision")
+    parser.add_argument(
+        "--box-score", type=float, metavar="S", help="least score of a box (default 0.3 of a detector, 0 of a file)"
+    )
+    parser.add_argument("--track", action="store_true", help="follow persons from frame to frame, and number them")
+    parser.add_argument("--write", nargs="+", choices=KINDS, default=KINDS, help="what to write (default: all)")
+    parser.add_argument("--limit", type=int, metavar="N", help="so many pictures or frames at most")
+    parser.add_argument("--skip-broken", action="store_true", help="leave out pictures that cannot be read, and count")
+    parser.add_argument("--config", help="recipe of the model, where its weights are given as a file")
+    parser.add_argument("--ema", action="store_true", help="the average of the weights")
+    parser.add_argument("--exit", type=int, default=1, metavar="N", help="the cycle that answers (default 1)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="persons at once (default: the run's, else 64)")
+    parser.epilog = "Without --boxes and --detector a picture is taken for one person who fills it."
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict; what was done, and where it is, goes to standard output."""
+    import dataclasses
+    import logging
+
+    from cycledistill.commands.arguments import check_positive
+    from cycledistill.recipes.run.accelerator import open_accelerator
+
+    from .job import predict_source
+    from .models import open_model
+    from .sources import open_source
+    from .written.folder import check_output
+
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    for option in ("limit", "exit", "batch_size"):
+        check_positive(f"--{option.replace('_', '-')}", getattr(args, option))
+    source = open_source(args.source, args.limit)
+    check_output(args.output, source)
+    boxes = _boxes(args)
+    model, settings = open_model(args.model, args.config, args.ema)
+    settings = dataclasses.replace(
+        settings,
+        batch_size=args.batch_size or settings.batch_size,
+        broken="skip" if args.skip_broken else settings.broken,
+    )
+    with open_accelerator(args.device, settings.precision) as accelerator:
+        if args.detector:
+            boxes.detector.to(accelerator.device)  # type: ignore[attr-defined]
+        done = predict_source(
+            model.to(accelerator.device),
+            source,
+            args.output,
+            boxes,
+            exit=args.exit,
+            settings=settings,
+            kinds=args.write,
+            tracked=args.track,
+            progress=True,
+        )
+    sys.stdout.write(
+        f"{done.persons} persons in {done.frames} pictures, {done.rate:.1f} pictures a second; {done.empty} pictures "
+        f"have nobody\n{args.output}: {', '.join(sorted(each.name for each in args.output.iterdir()))}\n"
+    )
+    return 0
+
+
+def _boxes(args: argparse.Namespace) -> Boxes:
+    from .boxes import DetectedBoxes, read_boxes, whole_picture
+
+    if args.boxes is not None:
+        return read_boxes(args.boxes, args.box_score or 0.0)
+    if args.detector is None:
+        if args.box_score is not None:
+            raise ValueError(f"--box-score {args.box_score:g} without --boxes or --detector: no box has a score")
+        return whole_picture
+    from ..detector import DetectorError, load_detector
+
+    try:
+        detector = load_detector(args.detector)
+    except DetectorError as error:
+        raise ValueError(str(error)) from error
+    return DetectedBoxes(detector, 0.3 if args.box_score is None else args.box_score)

@@ -1,0 +1,127 @@
+"""The whole way from a source to a folder of predictions; what ``cycledistill predict`` does."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+from ..data.joints import JointSet
+from ..evaluation.measure import DEFAULT, EvalSettings
+from .boxes import Boxes, FileBoxes, whole_picture
+from .sources import PictureFiles, Source
+from .stream import Predicted, joint_set_of, predict_stream
+from .tracking import track
+from .videos import Camera
+from .written.folder import KINDS, check_output, open_outputs
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did: frames read, persons in them, frames with nobody, and seconds."""
+
+    frames: int
+    persons: int
+    empty: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+
+def predict_source(
+    model: nn.Module,
+    source: Source,
+    output: str | Path,
+    boxes: Boxes = whole_picture,
+    *,
+    joints: JointSet | None = None,
+    exit: int = 1,
+    settings: EvalSettings = DEFAULT,
+    kinds: Sequence[str] = KINDS,
+    tracked: bool = False,
+    progress: bool = False,
+) -> Summary:
+    """Predict on all of a source and write a folder of predictions; see `predict_stream` and `open_outputs`.
+
+    Args:
+        model: A pose model, wrapped or not, on any device.
+        source: Of `open_source`.
+        output: A new or empty folder.
+        boxes: Whose poses, as for `predict_stream`.
+        joints: The joint set; default, the model's.
+        exit: The cycle whose prediction is wanted.
+        settings: As for `predict_stream`.
+        kinds: What to write, some of `KINDS`.
+        tracked: Follow persons from frame to frame (`track`).
+        progress: Show a progress bar and a rate.
+
+    Raises:
+        PoseDataError: See the functions named.
+        OSError: A file cannot be written.
+
+    Example:
+        >>> model, settings = open_model("runs/a")
+        >>> predict_source(model, open_source("photos"), "found", read_boxes("boxes.json"), settings=settings).rate
+        31.4
+    """
+    joints = joints or joint_set_of(model)
+    check_output(Path(output), source)
+    if boxes is whole_picture:
+        _logger.warning(
+            "no boxes: each picture is taken for one person who fills it, however many are in it; give a file of boxes "
+            "or a detector where that is wrong"
+        )
+    if isinstance(boxes, FileBoxes) and isinstance(source, PictureFiles):
+        boxes.check(source.names, source.ids)
+    frames = persons = empty = 0
+    start = time.perf_counter()
+    stream: Iterable[Predicted] = predict_stream(model, source, boxes, joints=joints, exit=exit, settings=settings)
+    if tracked:
+        stream = track(stream, joints)
+    with (
+        _interruptible(source),
+        open_outputs(
+            output, source, joints, kinds=kinds, tracked=tracked, threshold=settings.keypoint_threshold
+        ) as add,
+        tqdm(total=source.total, unit="picture", desc="predict", disable=None if progress else True) as bar,
+    ):
+        for found in stream:
+            add(found)
+            frames, persons, empty = frames + 1, persons + len(found), empty + (len(found) == 0)
+            bar.update()
+    return Summary(frames, persons, empty, time.perf_counter() - start)
+
+
+@contextmanager
+def _interruptible(source: Source) -> Iterator[None]:
+    """Ctrl-C ends a camera's frames, which have no end of their own, and what is there is written; a second stops."""
+    if not isinstance(source, Camera) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: Any = signal.getsignal(signal.SIGINT)
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if source.stopped:
+            raise KeyboardInterrupt
+        source.stopped = True
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

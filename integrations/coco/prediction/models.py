@@ -1,0 +1,43 @@
+"""The model that a user names: a run, a checkpoint, a file of weights, or a published model."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ..evaluation.measure import EvalSettings
+from ..models.tokenpose import TokenPose
+from ..recipe import load_recipe
+from ..trained import load_trained, stored_recipe
+from ..training.build import eval_settings
+
+
+def open_model(where: str | Path, config: str | None = None, ema: bool = False) -> tuple[TokenPose, EvalSettings]:
+    """A trained pose model in eval mode, on the CPU, and how it is evaluated: by its run's recipe, if it has one.
+
+    Args:
+        where: A run's folder, a checkpoint, a file of weights (with ``config``), a folder that ``save_pretrained``
+            wrote, or a name on the Hugging Face hub, ``"user/name"``.
+        config: The recipe of a file of weights: a YAML file, or a packaged recipe's name.
+        ema: The average of the weights instead of the weights.
+
+    Raises:
+        CheckpointError: There is no such model, it is damaged or of another kind, or it would run code.
+        RecipeError: There is no such recipe.
+
+    Example:
+        >>> model, settings = open_model("runs/a")
+    """
+    path = Path(where)
+    if config is not None:
+        recipe = load_recipe(config)
+        return load_trained(path, ema, recipe), eval_settings(recipe)
+    published = (path / "config.json").is_file() or (not path.exists() and _is_hub_name(str(where)))
+    if published:
+        return TokenPose.from_pretrained(where), dataclasses.replace(EvalSettings(), broken="stop")
+    return load_trained(path, ema), eval_settings(stored_recipe(path))
+
+
+def _is_hub_name(name: str) -> bool:
+    user, slash, model = name.partition("/")
+    return bool(slash and user and model) and "/" not in model and user not in (".", "..") and not name.endswith(".pth")

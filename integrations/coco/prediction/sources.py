@@ -1,0 +1,206 @@
+"""What is to be predicted on: a picture, a folder, a glob, a zip file, a video or a camera, a frame after the other."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import re
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, Protocol
+
+from cycledistill.recipes.reading.guard import ARCHIVE, reading
+
+from ..data.images import ImageStore, PoseDataError
+from .ahead import in_order
+from .frames import Frame
+from .videos import VIDEOS, open_camera, open_video
+
+_logger = logging.getLogger(__name__)
+
+PICTURES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+"""Suffixes of files that are taken for pictures."""
+
+_LARGEST_ID = 2**53  # what every reader of JSON holds exactly
+
+
+class Source(Protocol):
+    """Where frames come from.
+
+    Attributes:
+        name: What messages call it.
+        fps: Frames a second of a video; ``None``: pictures, each for itself.
+        total: How many frames there are, as far as that is known; a video's own figure may be wrong.
+        files: The files that are read.
+        tree: The folder whose files are read at any depth, if there is one.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def fps(self) -> float | None: ...  # noqa: D102
+    @property
+    def total(self) -> int | None: ...  # noqa: D102
+    @property
+    def files(self) -> Sequence[Path]: ...  # noqa: D102
+    @property
+    def tree(self) -> Path | None: ...  # noqa: D102
+
+    def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
+        """Each frame in order, read when it is asked for.
+
+        Raises:
+            PoseDataError: One cannot be read; with ``"skip"`` a picture is left out, and the log counts them.
+        """
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Picture files in a folder or zip file, in the order of their names; a few are read ahead."""
+
+    name: str
+    root: Path
+    names: tuple[str, ...]
+    tree: Path | None = None
+    fps: None = None
+
+    @property
+    def total(self) -> int:
+        """How many pictures there are."""
+        return len(self.names)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The pictures, or the zip file that they are in."""
+        archive = ImageStore(self.root).archive
+        return [self.root / name for name in self.names] if archive is None else [archive]
+
+    @property
+    def ids(self) -> list[int]:
+        """COCO's number of each picture where all are named by different ones; else 1, 2, 3 and so on."""
+        stems = [PurePosixPath(name).stem for name in self.names]
+        numbers = [int(stem) for stem in stems if stem.isdecimal()]
+        named = len(set(numbers)) == len(stems) and max(numbers, default=0) < _LARGEST_ID
+        return numbers if named else list(range(1, len(stems) + 1))
+
+    def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
+        """See `Source`."""
+        stores, skipped = threading.local(), 0  # an open zip file a thread
+
+        def read(place: tuple[int, str]) -> Frame | PoseDataError:
+            if not hasattr(stores, "store"):
+                stores.store = ImageStore(self.root)
+            try:
+                return Frame(place[1], place[0], stores.store.read(place[1]))
+            except PoseDataError as error:
+                return error
+
+        for frame in in_order(read, zip(self.ids, self.names, strict=True)):
+            if isinstance(frame, Frame):
+                yield frame
+                del frame  # it must not live on while the next one is read
+            elif broken == "stop":
+                raise frame
+            else:
+                skipped += 1
+                _logger.warning("skipped: %s", frame)
+        if skipped:
+            _logger.warning("%d of %d pictures could not be read and were skipped", skipped, len(self.names))
+
+
+def open_source(source: str | os.PathLike[str], limit: int | None = None) -> Source:
+    """What a user means by a source. Of pictures nothing but names is read yet; a video or a camera is opened.
+
+    Args:
+        source: A picture; a folder, read at any depth; a zip file, or a folder in one (``photos.zip/holiday``); a glob
+            (``"photos/**/*.jpg"``); a video; or the number of a camera. What exists as a file or folder is no camera.
+        limit: Take at most so many frames.
+
+    Returns:
+        Pictures in the order of their names, numbers in them compared as numbers. Of a folder, zip file or glob the
+        files that are named like pictures; hidden ones and what macOS adds to zip files are left out.
+
+    Raises:
+        PoseDataError: There is no such thing, no picture in it, or a file that is named like neither; a video that
+            cannot be read or has no frames; a camera that is not there.
+
+    Example:
+        >>> source = open_source("photos")
+        >>> source.total
+        4000
+    """
+    if limit is not None and limit < 1:
+        raise PoseDataError(f"limit={limit}: a number of frames, 1 or more, is expected")
+    text, path = os.fspath(source), Path(source)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _pictures(text, path, _below(path), limit, tree=path)
+    if path.is_file() and suffix in PICTURES:
+        return PictureFiles(text, path.parent, (path.name,))
+    if path.is_file() and suffix in VIDEOS:
+        return open_video(path, limit)
+    if suffix == ".zip" or any(each.suffix.lower() == ".zip" and each.is_file() for each in path.parents):
+        return _pictures(text, path, _in_zip(path), limit)
+    if path.is_file():
+        raise PoseDataError(
+            f"{path}: a picture ({', '.join(sorted(PICTURES))}), a video ({', '.join(sorted(VIDEOS))}) or a zip file "
+            "of pictures is expected, by the end of its name"
+        )
+    if text.isdecimal():
+        return open_camera(int(text), limit)
+    if glob.has_magic(text):
+        return _matching(text, limit)
+    raise PoseDataError(
+        f"{text}: there is no such picture, folder, zip file or video; a glob (photos/*.jpg) or the number of a camera "
+        "(0) is possible too"
+    )
+
+
+def _matching(pattern: str, limit: int | None) -> PictureFiles:
+    found = [Path(name) for name in glob.glob(pattern, recursive=True) if os.path.isfile(name)]
+    fixed = [part for part in Path(pattern).parts[:-1] if not glob.has_magic(part)]
+    base = Path(os.path.commonpath([each.parent for each in found])) if found else Path(*fixed)
+    names = [each.relative_to(base).as_posix() for each in found]
+    recursive = "**" in Path(pattern).parts
+    return _pictures(pattern, base, names, limit, tree=base if recursive else None)
+
+
+def _pictures(
+    source: str, root: Path, names: Sequence[str], limit: int | None, tree: Path | None = None
+) -> PictureFiles:
+    suffixes = {name: PurePosixPath(name).suffix.lower() for name in names}
+    chosen = sorted((name for name in names if suffixes[name] in PICTURES and not _is_hidden(name)), key=natural)
+    others = [name for name in names if name not in set(chosen)]
+    if not chosen:
+        videos = [name for name in names if suffixes[name] in VIDEOS]
+        advice = f"; there are {len(videos)} videos: give one, such as {root / videos[0]}" if videos else ""
+        seen = f"{len(names)} files, none of them named like a picture" if names else "no file"
+        raise PoseDataError(f"{source}: {seen} ({', '.join(sorted(PICTURES))}){advice}")
+    if others:
+        _logger.info("%s: %d files are left out, no pictures by their names: %s", source, len(others), others[0])
+    return PictureFiles(source, root, tuple(chosen[:limit]), tree)
+
+
+def _below(folder: Path) -> list[str]:
+    return [Path(above, name).relative_to(folder).as_posix() for above, _, names in os.walk(folder) for name in names]
+
+
+def _in_zip(path: Path) -> list[str]:
+    store = ImageStore(path)
+    assert store.archive is not None
+    with reading(store.archive, ARCHIVE, PoseDataError), zipfile.ZipFile(store.archive) as opened:
+        names = [each.filename for each in opened.infolist() if not each.is_dir()]
+    return [name[len(store.inside) :] for name in names if name.startswith(store.inside)]
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def natural(name: str) -> list[str | int]:
+    """What names are sorted by so that ``10.jpg`` comes after ``2.jpg``."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", name))]

@@ -1,0 +1,220 @@
+"""Videos and cameras: frames in, frames out."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cycledistill.recipes.reading.guard import Kind, reading
+
+from ..data.images import PoseDataError
+from .frames import Frame
+
+_logger = logging.getLogger(__name__)
+
+VIDEOS = frozenset((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
+"""Suffixes of files that are taken for videos."""
+
+VIDEO = Kind("cannot be read as a video")
+USUAL_FPS = 30.0
+"""Frames a second where a source does not say."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video file, turned as it says of itself; of `open_video`.
+
+    ``total`` is what the file says of itself, an estimate.
+    """
+
+    path: Path
+    fps: float
+    total: int | None
+    limit: int | None = None
+    tree: None = None
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return str(self.path)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The file."""
+        return [self.path]
+
+    def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
+        """See `Source`; a video that breaks off has ended, and the log says where."""
+        count = 0
+        for frame in _frames(_video_capture(self.path), self.name, self.limit):
+            yield frame
+            count += 1
+        if self.total is not None and count < self.total:
+            _logger.warning("%s ends after %d frames, and says that it has about %d", self.path, count, self.total)
+
+
+def open_video(path: Path, limit: int | None = None) -> Video:
+    """A video, whose first frame is tried.
+
+    Args:
+        path: The file.
+        limit: Take its first frames alone.
+
+    Raises:
+        PoseDataError: It cannot be read, or has no frames.
+    """
+    capture = _video_capture(path)
+    rate, count = _rate(capture), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    if next(_frames(capture, str(path), 1), None) is None:
+        raise PoseDataError(f"{path}: {VIDEO.broken}: no frame of it can be decoded")
+    known = [number for number in (count, limit) if number is not None and number > 0]
+    return Video(path, rate, min(known, default=None), limit)
+
+
+@dataclass
+class Camera:
+    """A camera by its number, of `open_camera`; it ends after ``limit`` frames, or when ``stopped`` is set."""
+
+    number: int
+    fps: float
+    capture: cv2.VideoCapture
+    limit: int | None = None
+    stopped: bool = False
+    files: Sequence[Path] = ()
+    tree: None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"camera {self.number}"
+
+    @property
+    def total(self) -> int | None:
+        """The limit."""
+        return self.limit
+
+    def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
+        """See `Source`, once; a camera that gives no more frames is an error."""
+        count = 0
+        for frame in _frames(self.capture, self.name, self.limit):
+            yield frame
+            count += 1
+            if self.stopped:
+                return
+        if count != self.limit:
+            raise PoseDataError(f"{self.name} gave {count} frames and no more: is it in use elsewhere, or unplugged?")
+
+
+def open_camera(number: int, limit: int | None = None) -> Camera:
+    """A camera, turned on.
+
+    Args:
+        number: Cameras are numbered from 0.
+        limit: End after so many frames; default: when ``stopped`` is set.
+
+    Raises:
+        PoseDataError: It is not there.
+    """
+    capture = cv2.VideoCapture(number)
+    if not capture.isOpened():
+        raise PoseDataError(
+            f"camera {number} is not there, or another program has it; cameras are numbered from 0. If a file was "
+            f"meant, there is none named {str(number)!r} here"
+        )
+    return Camera(number, _rate(capture), capture, limit)
+
+
+def _video_capture(path: Path) -> cv2.VideoCapture:
+    if not path.is_file():
+        raise PoseDataError(f"{path}: there is no such file")
+    with reading(path, VIDEO, PoseDataError):
+        capture = cv2.VideoCapture(str(path))
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+    if not capture.isOpened():
+        raise PoseDataError(
+            f"{path}: {VIDEO.broken}: it is broken, or in a format that this OpenCV does not know. Make one of it that "
+            "it does: ffmpeg -i VIDEO new.mp4"
+        )
+    return capture
+
+
+def _frames(capture: cv2.VideoCapture, name: str, limit: int | None) -> Iterator[Frame]:
+    size: tuple[int, int] | None = None
+    number = 0
+    try:
+        while limit is None or number < limit:
+            with reading(name, VIDEO, PoseDataError):
+                there, picture = capture.read()
+            if not there:
+                return
+            frame = Frame(f"{number:06d}", number, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))  # type: ignore[arg-type]
+            if frame.size != (size or frame.size):
+                raise PoseDataError(
+                    f"{name}: frame {number} is {frame.size[0]} x {frame.size[1]} pixels, those before it "
+                    f"{size and size[0]} x {size and size[1]}: frames of one size are expected. Cut it there, or scale "
+                    "it: ffmpeg -i VIDEO -vf scale=WIDTH:HEIGHT new.mp4"
+                )
+            size = frame.size
+            number += 1
+            yield frame
+            del frame, picture  # they must not live on while the next one is read
+    finally:
+        capture.release()
+
+
+def _rate(capture: cv2.VideoCapture) -> float:
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    return rate if math.isfinite(rate) and 0 < rate < 1000 else USUAL_FPS
+
+
+class VideoFile:
+    """Frames into an MPEG-4 file, opened at the first of them.
+
+    Args:
+        path: ``.mp4``. It is the caller's to rename: half of it is there while it is written.
+        fps: Frames a second.
+
+    Raises:
+        PoseDataError: OpenCV cannot write such a file.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self.fps = path, fps
+        self._writer: Any = None
+        self._count = 0
+
+    def write(self, pixels: NDArray[np.uint8]) -> None:
+        """Append a frame, RGB, of the first one's size; of an odd number of rows or columns the last is lost."""
+        height, width = pixels.shape[:2]
+        if self._writer is None:
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self.path), code, self.fps, (width, height))
+            if not self._writer.isOpened():
+                raise PoseDataError(f"a video of {width} x {height} pixels cannot be written by this OpenCV")
+        self._writer.write(np.ascontiguousarray(pixels[..., ::-1]))
+        self._count += 1
+
+    def close(self) -> None:
+        """End the file."""
+        if self._writer is not None:
+            self._writer.release()
+
+    def check(self) -> None:
+        """Refuse a file that lacks frames: OpenCV does not say so, on a full disk for instance.
+
+        Raises:
+            OSError: It does.
+        """
+        capture = cv2.VideoCapture(str(self.path))
+        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if found < self._count:
+            raise OSError(f"the drawn video is not written whole, {found} of {self._count} frames; is the disk full?")
