@@ -52,12 +52,13 @@ def track(
         ...     print(each.frame.name, each.tracks)
     """
     known: dict[int, _Track] = {}
-    last, size = 0, None
+    last = 0
+    size: tuple[int, int] | None = None
     for now, each in enumerate(found):
-        if size not in (None, each.frame.size):
+        if size is not None and size != each.frame.size:
             raise PoseDataError(
-                f"{each.frame.name} is {each.frame.size} pixels, those before it {size}: persons are followed through "
-                "frames of one size; leave --track out for pictures of their own"
+                f"{each.frame.name} is {each.frame.size[0]} x {each.frame.size[1]} pixels, those before it {size[0]} x "
+                f"{size[1]}: persons are followed through frames of one size (leave --track out for others)"
             )
         size = each.frame.size
         known = {number: one for number, one in known.items() if now - one.seen <= patience}
