@@ -162,9 +162,13 @@ class EvalSection(sections.EvalSection):
 
 @dataclass
 class RunSection(sections.RunSection):
-    """Where and how the run happens; see :class:`cycledistill.recipes.config.sections.RunSection`."""
+    """Where and how the run happens; see :class:`cycledistill.recipes.config.sections.RunSection`.
+
+    ``results``: a folder for what ``--evaluate`` measures, one file an exit in the form that COCO's server takes.
+    """
 
     output: str = "runs/coco"
+    results: str | None = None
 
 
 @dataclass

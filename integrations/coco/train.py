@@ -52,7 +52,10 @@ COMMAND = Command(
     package="cycledistill.integrations.coco",
     help="train or evaluate a pose model on COCO, CrowdPose or persons in their formats",
     requires="cycledistill[coco]",
-    data=(Flag("--data", "data.root", "folder or zip file of the data set", old=["--data-root"]),),
+    data=(
+        Flag("--data", "data.root", "folder or zip file of the data set", old=["--data-root"]),
+        Flag("--results", "run.results", "folder for the poses that --evaluate measures, as COCO's results"),
+    ),
 )
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
+from cycledistill.files import atomic_write
 from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
 from cycledistill.recipes.run.session import wanted_exits
 from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
-from .evaluation.measure import evaluate
+from .evaluation.measure import Keep, evaluate
 from .models.tokenpose import TokenPose
 from .recipe import Recipe, load_recipe
 from .training.build import create_model, eval_settings
@@ -92,13 +94,17 @@ def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
 def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
     """AP of a checkpoint or file of weights on the recipe's validation persons, at every exit.
 
+    With ``run.results`` the poses are written there, as ``model_exit1.json`` and, of the average, ``ema_exit1.json``.
+
     Returns:
         ``weights`` (what was measured), ``persons``, ``exits`` and, where there is an average, ``ema_exits``.
 
     Raises:
         PoseDataError: The data set cannot be read.
         CheckpointError: See :func:`load_trained`.
+        OSError: The results cannot be written.
     """
+    names = iter(("model", "ema"))  # in this order they are measured
 
     def measure(model: TokenPose, accelerator: Any) -> tuple[Any, dict[str, Any]]:
         validation = open_validation(recipe.data, model.config.image_size)
@@ -113,6 +119,7 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
             exits=wanted_exits(model, recipe.evaluate.exits),
             settings=eval_settings(recipe),
             progress=recipe.run.progress and accelerator.is_main_process,
+            keep=_into(recipe.run.results, next(names)),
         )
         return figures, {"persons": len(validation.persons), "boxes": boxes}
 
@@ -124,3 +131,17 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
         stored_recipe=stored_recipe,
         measured_by=("model", "cyclic", "prune", "evaluate", "data.detect", "data.categories", "data.exif"),
     )
+
+
+def _into(folder: str | None, name: str) -> Keep | None:
+    """What writes the results of each exit into a folder."""
+    if folder is None:
+        return None
+    Path(folder).mkdir(parents=True, exist_ok=True)
+
+    def keep(exit: int, results: list[dict[str, Any]]) -> None:
+        path = Path(folder) / f"{name}_exit{exit}.json"
+        atomic_write(path, lambda file: file.write_text(json.dumps(results), encoding="utf-8"))
+        _logger.info("%d poses in %s", len(results), path)
+
+    return keep

@@ -6,7 +6,7 @@ The protocol of SDPose: the mean of the picture's and the mirrored picture's pre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ from .decode import Method, decode_heatmaps, flip_back, to_image
 from .ground_truth import GroundTruth
 
 Joints = NDArray[np.float32]
+Keep = Callable[[int, list[dict[str, Any]]], None]
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def evaluate(
     exits: Sequence[int] = (1,),
     settings: EvalSettings = DEFAULT,
     progress: bool = False,
+    keep: Keep | None = None,
 ) -> dict[int, dict[str, float]]:
     """COCO's or CrowdPose's numbers of a model at each exit.
 
@@ -157,6 +159,7 @@ def evaluate(
         exits: Cycles whose prediction is measured; may exceed the cycles trained.
         settings: How.
         progress: Show a progress bar.
+        keep: Is given each exit and what is measured there, COCO's result entries, by one process of all.
 
     Returns:
         ``{exit: {"AP": ..., "AR": ...}}``, fractions, on every rank. With annotated persons also ``oks`` (mean over
@@ -173,7 +176,9 @@ def evaluate(
     if shared() and dist.get_rank() != 0:
         measured: list[Any] = [None]
     else:
-        measured = [{n: _numbers(poses, persons, joints, ground_truth, settings) for n, poses in found.items()}]
+        measured = [
+            {n: _numbers(n, poses, persons, joints, ground_truth, settings, keep) for n, poses in found.items()}
+        ]
     if shared():
         dist.broadcast_object_list(measured, src=0)
     result: dict[int, dict[str, float]] = measured[0]
@@ -206,7 +211,13 @@ def _predict(
 
 
 def _numbers(
-    poses: dict[int, Joints], persons: Sequence[Person], joints: JointSet, truth: GroundTruth, settings: EvalSettings
+    exit: int,
+    poses: dict[int, Joints],
+    persons: Sequence[Person],
+    joints: JointSet,
+    truth: GroundTruth,
+    settings: EvalSettings,
+    keep: Keep | None,
 ) -> dict[str, float]:
     results = to_results(
         predictions_of(poses, persons),
@@ -215,6 +226,8 @@ def _numbers(
         keypoint_threshold=settings.keypoint_threshold,
         by_category=settings.by_category,
     )
+    if keep is not None:
+        keep(exit, results)
     measured = evaluate_poses(truth, results, joints, by_category=settings.by_category)
     numbers = {name: float(value) for name, value in measured.items()}
     known = [index for index in sorted(poses) if np.any(persons[index].joints)]  # a detection has no labels

@@ -17,7 +17,12 @@ pytest.importorskip("accelerate")
 pytest.importorskip("pycocotools")
 
 from cycledistill.commands.frame import main
+from cycledistill.integrations.coco.data.annotations import annotated_persons
 from cycledistill.integrations.coco.data.detections import read_detections
+from cycledistill.integrations.coco.data.images import ImageStore
+from cycledistill.integrations.coco.data.joints import COCO
+from cycledistill.integrations.coco.evaluation.average_precision import load_ground_truth
+from cycledistill.integrations.coco.evaluation.measure import predict_persons
 from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.prediction.models import open_model
 from cycledistill.integrations.coco.recipe import load_recipe
@@ -92,6 +97,17 @@ def test_a_run_says_by_itself_how_it_is_evaluated(dots: Path, tmp_path: Path, ca
     words = ["predict", str(tmp_path / "run"), str(dots / "pictures"), "--output", str(tmp_path / "out")]
     assert exit_code(main, [*words, "--write", "csv", "--device", "cpu"]) == 0
     assert "3 persons in 3 pictures" in capsys.readouterr().out
+    results = tmp_path / "results"
+    assert exit_code(main, ["train", "coco", "--evaluate", str(tmp_path / "run"), "--results", str(results)]) == 0
+    names = [f"{weights}_exit{n}.json" for weights in ("ema", "model") for n in (1, 2, 3)]
+    assert sorted(each.name for each in results.iterdir()) == names
+    labels = json.loads((dots / "annotations" / "val.json").read_text())
+    persons, images = annotated_persons(labels, COCO, (64, 48)), ImageStore(dots / "pictures")
+    for each, name in ((model, "model"), (averaged, "ema")):
+        found = load_ground_truth(labels, COCO).loadRes(str(results / f"{name}_exit2.json")).anns.values()
+        expected = predict_persons(each, persons, images, COCO, exits=(2,), settings=settings)[2]
+        near([entry["keypoints"] for entry in found], [expected[row].ravel() for row in range(6)])
+        assert [entry["image_id"] for entry in found] == [1, 1, 2, 2, 3, 3]
     file = tmp_path / "run" / "checkpoints"
     for each in file.rglob("recipe.json"):
         each.write_text(json.dumps({**json.loads(each.read_text()), "command": "human36m"}))
