@@ -104,6 +104,10 @@ def predict_source(
             add(found)
             frames, persons, empty = frames + 1, persons + len(found), empty + (len(found) == 0)
             bar.update()
+    if frames and isinstance(boxes, FileBoxes) and empty == frames:
+        _logger.warning(
+            "no frame has a box in %s, which calls its own %r and the like", boxes.path, next(iter(boxes.found))
+        )
     return Summary(frames, persons, empty, time.perf_counter() - start)
 
 

@@ -162,10 +162,14 @@ def open_source(source: str | os.PathLike[str], limit: int | None = None) -> Sou
 
 def _matching(pattern: str, limit: int | None) -> PictureFiles:
     found = [Path(name) for name in glob.glob(pattern, recursive=True) if os.path.isfile(name)]
+    recursive = "**" in Path(pattern).parts
+    if recursive:  # through links that lead back each file would be there many times: the shortest way is taken
+        found = list(
+            {os.path.realpath(each): each for each in sorted(found, key=lambda each: -len(each.parts))}.values()
+        )
     fixed = [part for part in Path(pattern).parts[:-1] if not glob.has_magic(part)]
     base = Path(os.path.commonpath([each.parent for each in found])) if found else Path(*fixed)
     names = [each.relative_to(base).as_posix() for each in found]
-    recursive = "**" in Path(pattern).parts
     return _pictures(pattern, base, names, limit, tree=base if recursive else None)
 
 
@@ -186,7 +190,16 @@ def _pictures(
 
 
 def _below(folder: Path) -> list[str]:
-    return [Path(above, name).relative_to(folder).as_posix() for above, _, names in os.walk(folder) for name in names]
+    """All files; folders that are linked to are read too, each once."""
+    found, seen = list[str](), set[str]()
+    for above, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(above)
+        if place in seen:
+            folders.clear()  # a link that leads back
+            continue
+        seen.add(place)
+        found += [Path(above, name).relative_to(folder).as_posix() for name in names]
+    return found
 
 
 def _in_zip(path: Path) -> list[str]:

@@ -29,6 +29,9 @@ def photos(dots: Path, tmp_path: Path) -> Path:
         else:
             shutil.copy(dots / "pictures" / f"{place % 3 + 1}.png", folder / name)
     (folder / "notes.txt").write_text("no picture")
+    (folder / "a" / "b").rename(tmp_path / "elsewhere")
+    (folder / "a" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(folder)
     return folder
 
 
@@ -40,15 +43,15 @@ def test_a_folder_a_zip_file_and_a_glob_are_the_same_pictures(
 ) -> None:
     caplog.set_level(logging.INFO)
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
-        for path in sorted(photos.rglob("*")):
-            archive.write(path, Path("in") / path.relative_to(photos))
+        for name in [*NAMES, ".hidden.png", "notes.txt", "../up.png"]:
+            archive.writestr(f"in/{name}", (photos / (name if name != "../up.png" else "2.png")).read_bytes())
     folder = open_source(photos)
     assert "3 files are left out, no pictures by their names" in caplog.text
     frames = list(folder.frames())
     assert [each.name for each in frames] == NAMES and folder.total == 4
     red, green, blue = frames[2].pixels[4, 3]
     assert red < 60 and 60 < green < 140 and blue > 160 and frames[2].size == (6, 8)  # RGB, whatever OpenCV has
-    for other in (f"{tmp_path}/photos.zip/in", f"{photos}/**/*.*"):
+    for other in (f"{tmp_path}/photos.zip/in", f"{photos}/**/[!_]*.*"):
         again = list(open_source(other).frames())
         assert [each.name for each in again] == NAMES
         for one, two in zip(frames, again, strict=True):

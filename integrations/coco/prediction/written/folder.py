@@ -28,9 +28,9 @@ def check_output(folder: Path, source: Source) -> None:
         what = "is not empty" if folder.is_dir() else "is a file"
         raise PoseDataError(f"--output {folder} {what}: a new folder is expected, so that nothing old is in it")
     place = folder.resolve()
-    tree = source.tree.resolve() if source.tree is not None else None
-    homes = {each.resolve().parent for each in source.files} | ({tree} if tree is not None else set())
-    inside = tree is not None and tree in place.parents
+    homes = {parent.resolve() for parent in {each.parent for each in source.files}}
+    homes |= {source.tree.resolve()} if source.tree is not None else set()
+    inside = source.tree is not None and any(home in place.parents for home in homes)
     if inside or any(place == home or place in home.parents for home in homes):
         raise PoseDataError(
             f"--output {folder} and {source.name} are in each other: the next run would take drawn pictures for "
