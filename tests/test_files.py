@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cycledistill.files import atomic_files, atomic_folder, atomic_write, check_writable, os_errors
+from cycledistill.files import atomic_file, atomic_files, atomic_folder, atomic_write, check_writable, os_errors
 from cycledistill.recipes.reading.guard import PICTURE, reading
 
 
@@ -43,6 +43,17 @@ def test_a_failure_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path,
         atomic_write(path, fail)
     assert raised.value is error
     assert (path.read_text(), names(tmp_path)) == ("old", ["a.json"])
+
+
+def test_a_file_that_grows_has_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    with atomic_file(path) as file, file.open("w") as rows:
+        rows.write("a\n")
+        assert not path.exists() and file.parent == tmp_path and file.suffix == ".csv"
+    with pytest.raises(KeyboardInterrupt), atomic_file(path) as file:
+        file.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "a\n" and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_writer_gets_a_name_of_its_own_beside_the_file(tmp_path: Path) -> None:

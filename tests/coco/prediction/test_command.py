@@ -121,7 +121,7 @@ def test_a_run_says_by_itself_how_it_is_evaluated(dots: Path, tmp_path: Path, ca
         ({1: "no/such/run"}, "no/such/run"),
         ({2: "nothing"}, "nothing: there is no such picture, folder"),
         ({2: "77"}, "camera 77 is not there"),
-        ({4: "photos/found"}, "--output photos/found and photos are in each other"),
+        ({4: "photos/found"}, "the output photos/found and photos are in each other"),
         ({5: "--limit", 6: "0"}, "--limit 0: a whole number of at least 1"),
         ({5: "--exit", 6: "0"}, "--exit 0: a whole number"),
         ({5: "--box-score", 6: "0.5"}, "--box-score 0.5 without --boxes or --detector"),

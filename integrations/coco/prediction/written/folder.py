@@ -26,14 +26,14 @@ def check_output(folder: Path, source: Source) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "is not empty" if folder.is_dir() else "is a file"
-        raise PoseDataError(f"--output {folder} {what}: a new folder is expected, so that nothing old is in it")
+        raise PoseDataError(f"the output {folder} {what}: a new folder is expected, so that nothing old is in it")
     place = folder.resolve()
     homes = {parent.resolve() for parent in {each.parent for each in source.files}}
     homes |= {source.tree.resolve()} if source.tree is not None else set()
     inside = source.tree is not None and any(home in place.parents for home in homes)
     if inside or any(place == home or place in home.parents for home in homes):
         raise PoseDataError(
-            f"--output {folder} and {source.name} are in each other: the next run would take drawn pictures for "
+            f"the output {folder} and {source.name} are in each other: the next run would take drawn pictures for "
             "pictures. Give a folder beside it"
         )
 
