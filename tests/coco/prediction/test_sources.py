@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,18 @@ def test_a_camera_ends_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(list(open_source("0", limit=4).frames())) == 4
     with pytest.raises(PoseDataError, match="camera 0 gave 9 frames and no more"):
         list(open_source("0").frames())
+
+
+def test_a_video_of_a_phone_on_its_side_is_turned(write_video: Write) -> None:
+    """The matrix in an MP4 file's track header says a quarter turn clockwise, as phones write it."""
+    frames = np.zeros((3, 48, 64, 3), np.uint8)
+    frames[:, :, :32] = (255, 0, 0)  # the left half is red
+    path = write_video(frames, "phone.mp4", "mp4v")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 4 + 40
+    assert struct.unpack(">9i", data[place : place + 36]) == (65536, 0, 0, 0, 65536, 0, 0, 0, 2**30)
+    data[place : place + 36] = struct.pack(">9i", 0, 65536, 0, -65536, 0, 0, 48 * 65536, 0, 2**30)
+    path.write_bytes(data)
+    frame = next(open_source(path).frames())
+    assert frame.size == (48, 64)
+    assert frame.pixels[:28, :, 0].mean() > 200 and frame.pixels[36:, :, 0].mean() < 30  # left has become top
