@@ -82,7 +82,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         row = measure(network(options.model), options.number, Path(folder))
-    record: Row = {"conditions": conditions(torch.device("cpu"), 1), "model": options.model or "small", **row}
+    facts = {**conditions(torch.device("cpu"), 1), "clock": "wall time"}
+    record: Row = {"conditions": facts, "model": options.model or "small", **row}
     write(options.out, record)
     parts = [f"{name}: {value / 1e6:.0f} MB" if "bytes" in name else f"{name}: {value}" for name, value in row.items()]
     sys.stdout.write(f"{', '.join(parts)}\n{'under' if row['bytes'] < BAR else 'OVER'} the bar of {BAR / 1e9:.0f} GB\n")
