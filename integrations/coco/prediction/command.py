@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--box-score", type=float, metavar="S", help="least score of a box (default 0.3 of a detector, 0 of a file)"
     )
     parser.add_argument("--track", action="store_true", help="follow persons from frame to frame, and number them")
-    parser.add_argument("--write", nargs="+", choices=KINDS, default=KINDS, help="what to write (default: all)")
+    parser.add_argument(
+        "--write", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=f"of {', '.join(KINDS)} (default: all)"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="so many pictures or frames at most")
     parser.add_argument("--skip-broken", action="store_true", help="leave out pictures that cannot be read, and count")
     parser.add_argument("--config", help="recipe of the model, where its weights are given as a file")

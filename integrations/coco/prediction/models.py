@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+
 from ..evaluation.measure import EvalSettings
 from ..models.tokenpose import TokenPose
 from ..recipe import load_recipe
@@ -35,7 +38,19 @@ def open_model(where: str | Path, config: str | None = None, ema: bool = False) 
     published = (path / "config.json").is_file() or (not path.exists() and _is_hub_name(str(where)))
     if published:
         return TokenPose.from_pretrained(where), dataclasses.replace(EvalSettings(), broken="stop")
+    if not path.is_file():
+        _check_integration(path)
     return load_trained(path, ema), eval_settings(stored_recipe(path))
+
+
+def _check_integration(path: Path) -> None:
+    command = read_recipe(find_checkpoint(path))["command"]
+    if command != "coco":
+        lifting = "; keypoints are lifted by python -m cycledistill.integrations.human36m.lift"
+        raise CheckpointError(
+            f"{path} was trained by `cycledistill train {command}`, and poses are found in pictures by models of "
+            f"`cycledistill train coco`{lifting if command == 'human36m' else ''}"
+        )
 
 
 def _is_hub_name(name: str) -> bool:

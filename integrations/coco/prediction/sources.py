@@ -185,7 +185,9 @@ def _pictures(
         seen = f"{len(names)} files, none of them named like a picture" if names else "no file"
         raise PoseDataError(f"{source}: {seen} ({', '.join(sorted(PICTURES))}){advice}")
     if others:
-        _logger.info("%s: %d files are left out, no pictures by their names: %s", source, len(others), others[0])
+        _logger.info(
+            "%s: %d files are left out, no pictures by their names, such as %s", source, len(others), others[0]
+        )
     return PictureFiles(source, root, tuple(chosen[:limit]), tree)
 
 
