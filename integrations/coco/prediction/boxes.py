@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +13,15 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ..data.annotations import check_annotations, detection_entries, read_json
-from ..data.detections import Detected
+from ..data.annotations import read_json
+from ..data.coco_file.boxes import is_numbers, refuse_other_forms
+from ..data.coco_file.checks import check_annotations, check_images
+from ..data.coco_file.normalise import size_of
+from ..data.detections import Detected, detection_entries
 from ..data.images import PoseDataError
 from ..detector import detect_persons
 from .frames import Frame
+from .sources import PictureFiles
 
 _logger = logging.getLogger(__name__)
 
@@ -71,7 +76,7 @@ class FileBoxes:
             raise PoseDataError(
                 f"{frame.name} is {frame.size[0]} x {frame.size[1]} pixels, and in {self.path} "
                 f"{self.sizes[key][0]} x {self.sizes[key][1]}: the boxes are of another copy of the picture, or of one "
-                "that is turned (EXIF)"
+                "that is turned (EXIF), which --exif ignore does not"
             )
         place = self._key(self.found, frame.name, frame.number)
         if place is None:
@@ -83,6 +88,14 @@ class FileBoxes:
         """The picture's id in the file; its own number where the file lists no ids."""
         key = self._key(self.ids, frame.name, frame.number)
         return frame.number if key is None else self.ids[key]
+
+    def sized(self, source: PictureFiles) -> PictureFiles:
+        """The pictures, turned by their EXIF data only where that gives them the size that the file says."""
+        keys = {
+            name: self._key(self.sizes, name, number) for name, number in zip(source.names, source.ids, strict=True)
+        }
+        sizes = {name: self.sizes[key] for name, key in keys.items() if key is not None}
+        return dataclasses.replace(source, exif="auto", sizes=sizes) if sizes and source.exif == "apply" else source
 
     def check(self, names: Sequence[str], numbers: Sequence[int]) -> None:
         """Refuse a file that is about other pictures, before any is read; say how many have no box.
@@ -143,12 +156,16 @@ def read_boxes(path: str | Path, threshold: float = 0.0) -> FileBoxes:
     else:
         entries = _by_name(data)
     rows: dict[ImageId, list[list[float]]] = defaultdict(list)
-    for entry in detection_entries(entries, threshold):
-        if min(entry["bbox"][2:]) > 0:
+    try:
+        for entry in detection_entries(entries, threshold):
             rows[entry["image_id"]].append([*entry["bbox"], entry["score"]])
+    except PoseDataError as error:
+        raise PoseDataError(f"{path}: {error}") from error
     if not rows:
-        raise PoseDataError(f"{path}: none of its {len(entries)} boxes has an area and scores {threshold:g} or more")
+        raise PoseDataError(f"{path}: there is no box in it")
     tables = {key: np.array(values, dtype=np.float64) for key, values in rows.items()}
+    boxes = np.concatenate([table[:, :4] for table in tables.values()])
+    refuse_other_forms(boxes, np.full((len(boxes), 2), np.nan), str(path))
     found = {key: Detected(table[:, :4], table[:, 4]) for key, table in tables.items()}
     return FileBoxes(path, found, ids, sizes)
 
@@ -180,18 +197,14 @@ def _of_annotations(
     data: dict[str, Any],
 ) -> tuple[list[dict[str, Any]], dict[str, ImageId], dict[str, tuple[int, int]]]:
     """Entries by file name, and what the file says of its pictures."""
-    check_annotations(data)
-    images = [each for each in data["images"] if isinstance(each.get("file_name"), str)]
-    ids = {each["file_name"]: each["id"] for each in images}
-    sizes = {
-        each["file_name"]: (int(each["width"]), int(each["height"]))
-        for each in images
-        if each.get("width") and each.get("height")
-    }
-    names = {number: name for name, number in ids.items()}
+    pictures = check_images(data)
+    check_annotations(data, pictures)
+    images = {own: each for own, each in pictures.items() if isinstance(each.get("file_name"), str)}
+    ids = {each["file_name"]: own for own, each in images.items()}
+    sizes = {each["file_name"]: size for each in images.values() if (size := size_of(each)) is not None}
     entries = [
-        {**each, "image_id": names[each["image_id"]], "score": each.get("score", 1.0)}
+        {"image_id": images[each["image_id"]]["file_name"], "bbox": each["bbox"], "score": each.get("score") or 1.0}
         for each in data["annotations"]
-        if each["image_id"] in names and not each.get("iscrowd")
+        if each["image_id"] in images and is_numbers(each.get("bbox"), 4) and not each.get("iscrowd")
     ]
     return entries, ids, sizes

@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="so many pictures or frames at most")
     parser.add_argument("--skip-broken", action="store_true", help="leave out pictures that cannot be read, and count")
+    parser.add_argument(
+        "--exif", choices=("apply", "ignore"), default="apply", help="turn pictures as a viewer does (default), or not"
+    )
     parser.add_argument("--config", help="recipe of the model, where its weights are given as a file")
     parser.add_argument("--ema", action="store_true", help="the average of the weights")
     parser.add_argument("--exit", type=int, default=1, metavar="N", help="the cycle that answers (default 1)")
@@ -59,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     for option in ("limit", "exit", "batch_size"):
         check_positive(f"--{option.replace('_', '-')}", getattr(args, option))
-    source = open_source(args.source, args.limit)
+    source = open_source(args.source, args.limit, args.exif)
     check_output(args.output, source)
     boxes = _boxes(args)
     model, settings = open_model(args.model, args.config, args.ema)

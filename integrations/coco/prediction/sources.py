@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import logging
 import os
 import re
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
 from cycledistill.recipes.reading.guard import ARCHIVE, reading
 
+from ..data.exif import Exif
 from ..data.images import ImageStore, PoseDataError
 from .ahead import in_order
 from .frames import Frame
@@ -60,12 +62,19 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """Picture files in a folder or zip file, in the order of their names; a few are read ahead."""
+    """Picture files in a folder or zip file, in the order of their names; a few are read ahead.
+
+    Attributes:
+        exif: Whether they are turned as their EXIF data says; ``"auto"``: where that gives the size in ``sizes``.
+        sizes: Name -> width and height, where they are known beforehand.
+    """
 
     name: str
     root: Path
     names: tuple[str, ...]
     tree: Path | None = None
+    exif: Exif = "apply"
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     fps: None = None
 
     @property
@@ -93,9 +102,9 @@ class PictureFiles:
 
         def read(place: tuple[int, str]) -> Frame | PoseDataError:
             if not hasattr(stores, "store"):
-                stores.store = ImageStore(self.root)
+                stores.store = ImageStore(self.root, exif=self.exif)
             try:
-                return Frame(place[1], place[0], stores.store.read(place[1]))
+                return Frame(place[1], place[0], stores.store.read(place[1], self.sizes.get(place[1])))
             except PoseDataError as error:
                 return error
 
@@ -112,13 +121,16 @@ class PictureFiles:
             _logger.warning("%d of %d pictures could not be read and were skipped", skipped, len(self.names))
 
 
-def open_source(source: str | os.PathLike[str], limit: int | None = None) -> Source:
+def open_source(
+    source: str | os.PathLike[str], limit: int | None = None, exif: Literal["apply", "ignore"] = "apply"
+) -> Source:
     """What a user means by a source. Of pictures nothing but names is read yet; a video or a camera is opened.
 
     Args:
         source: A picture; a folder, read at any depth; a zip file, or a folder in one (``photos.zip/holiday``); a glob
             (``"photos/**/*.jpg"``); a video; or the number of a camera. What exists as a file or folder is no camera.
         limit: Take at most so many frames.
+        exif: Whether pictures are turned as their EXIF data says, as a viewer shows them, or left as they are stored.
 
     Returns:
         Pictures in the order of their names, numbers in them compared as numbers. Of a folder, zip file or glob the
@@ -137,14 +149,11 @@ def open_source(source: str | os.PathLike[str], limit: int | None = None) -> Sou
         raise PoseDataError(f"limit={limit}: a number of frames, 1 or more, is expected")
     text, path = os.fspath(source), Path(source)
     suffix = path.suffix.lower()
-    if path.is_dir():
-        return _pictures(text, path, _below(path), limit, tree=path)
-    if path.is_file() and suffix in PICTURES:
-        return PictureFiles(text, path.parent, (path.name,))
+    pictures = _pictures_of(text, path, limit)
+    if pictures is not None:
+        return dataclasses.replace(pictures, exif=exif)
     if path.is_file() and suffix in VIDEOS:
         return open_video(path, limit)
-    if suffix == ".zip" or any(each.suffix.lower() == ".zip" and each.is_file() for each in path.parents):
-        return _pictures(text, path, _in_zip(path), limit)
     if path.is_file():
         raise PoseDataError(
             f"{path}: a picture ({', '.join(sorted(PICTURES))}), a video ({', '.join(sorted(VIDEOS))}) or a zip file "
@@ -152,12 +161,21 @@ def open_source(source: str | os.PathLike[str], limit: int | None = None) -> Sou
         )
     if text.isdecimal():
         return open_camera(int(text), limit)
-    if glob.has_magic(text):
-        return _matching(text, limit)
     raise PoseDataError(
         f"{text}: there is no such picture, folder, zip file or video; a glob (photos/*.jpg) or the number of a camera "
         "(0) is possible too"
     )
+
+
+def _pictures_of(text: str, path: Path, limit: int | None) -> PictureFiles | None:
+    """The pictures of a source, ``None`` where it is no source of pictures."""
+    if path.is_dir():
+        return _pictures(text, path, _below(path), limit, tree=path)
+    if path.is_file() and path.suffix.lower() in PICTURES:
+        return PictureFiles(text, path.parent, (path.name,))
+    if path.suffix.lower() == ".zip" or any(each.suffix.lower() == ".zip" and each.is_file() for each in path.parents):
+        return _pictures(text, path, _in_zip(path), limit)
+    return _matching(text, limit) if glob.has_magic(text) and not path.exists() else None
 
 
 def _matching(pattern: str, limit: int | None) -> PictureFiles:

@@ -20,7 +20,7 @@ from ..evaluation.oks import oks_nms
 from ..predict import _joints_of, check_boxes, predict
 from .boxes import Boxes, FileBoxes, ImageId, whole_picture
 from .frames import Frame
-from .sources import Source
+from .sources import PictureFiles, Source
 
 HELD_BYTES = 2**28
 """Frames wait for a batch of persons while they are smaller than this together: 43 of 1920 x 1080 pixels."""
@@ -90,6 +90,8 @@ def predict_stream(
     """
     joints = joints or joint_set_of(model)
     settings = dataclasses.replace(settings, workers=0)
+    if isinstance(boxes, FileBoxes) and isinstance(source, PictureFiles):
+        source = boxes.sized(source)
     waiting: list[tuple[Frame, Detected]] = []
     persons = size = 0
     for frame in source.frames(settings.broken):

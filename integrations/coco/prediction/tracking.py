@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.coco_file.normalise import BOX_TO_AREA
 from ..data.images import PoseDataError
 from ..data.joints import JointSet
-from ..evaluation.average_precision import BOX_TO_AREA
 from ..evaluation.oks import oks
 from .stream import Predicted
 

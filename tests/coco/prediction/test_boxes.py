@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cycledistill.integrations.coco.data.images import PoseDataError
 from cycledistill.integrations.coco.prediction.boxes import FileBoxes, read_boxes
 from cycledistill.integrations.coco.prediction.frames import Frame
+from cycledistill.integrations.coco.prediction.sources import open_source
+from cycledistill.integrations.coco.prediction.stream import predict_stream
 
 BOX, OTHER = [10.0, 20.0, 30.0, 40.0], [1.0, 2.0, 3.0, 4.0]
 FRAME = Frame("day 1/000042.jpg", 42, np.zeros((90, 120, 3), np.uint8))
@@ -49,6 +52,26 @@ def test_annotations_give_boxes_and_ids(tmp_path: Path) -> None:
         turned(FRAME)
 
 
+def test_annotations_say_which_way_a_picture_is_up(tmp_path: Path, finder: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (120, 90)).save(tmp_path / "photos" / "000042.jpg", exif=exif)
+    sizes = {"apply": (90, 120), "ignore": (120, 90)}
+    ways: tuple[Literal["apply", "ignore"], ...] = ("apply", "ignore")
+    for way in ways:
+        source = open_source(tmp_path / "photos", exif=way)
+        assert next(source.frames()).size == sizes[way]
+        for width, height in sizes.values():
+            boxes = boxes_of(annotations(width=width, height=height), tmp_path)
+            if way == "ignore" and (width, height) != sizes["ignore"]:
+                with pytest.raises(PoseDataError, match="the boxes are of another copy"):
+                    list(predict_stream(finder, source, boxes))
+                continue
+            (found,) = predict_stream(finder, source, boxes)
+            assert found.frame.size == (width, height)  # whichever of the two the annotations are of
+
+
 def test_other_pictures_are_said_before_anything_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     found = boxes_of({"a.jpg": [BOX], "b.jpg": [BOX]}, tmp_path)
@@ -67,9 +90,13 @@ def test_other_pictures_are_said_before_anything_is_read(tmp_path: Path, caplog:
         ({"a.jpg": [[1, 2, 3]]}, r"'a.jpg' has the box \[1, 2, 3\]; a list of boxes is expected"),
         ({"a.jpg": BOX}, r"'a.jpg' has the box 10.0; a list"),
         ({"a.jpg": [[1, 2, 3, "x"]]}, "image a.jpg has bbox"),
-        ({}, "none of its 0 boxes"),
-        ([{"image_id": 1, "bbox": [0, 0, 0, 5], "score": 1}], "none of its 1 boxes has an area and scores 0 or more"),
+        ({}, "boxes.json: there is no box in it"),
+        (
+            [{"image_id": 1, "bbox": [0, 0, 0, 5], "score": 1}],
+            "boxes.json: none of 1 .* can be used: 1 without area",
+        ),
         ("text", "holds no list"),
+        ({"a.jpg": [[0.1, 0.2, 0.3, 0.4]]}, "boxes.json: none of the numbers of 1 boxes is above 1, .*as YOLO"),
         ([{"bbox": BOX, "score": 1}], "a detection has no 'image_id'"),
     ],
 )

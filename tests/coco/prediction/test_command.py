@@ -21,7 +21,7 @@ from cycledistill.integrations.coco.data.annotations import annotated_persons
 from cycledistill.integrations.coco.data.detections import read_detections
 from cycledistill.integrations.coco.data.images import ImageStore
 from cycledistill.integrations.coco.data.joints import COCO
-from cycledistill.integrations.coco.evaluation.average_precision import load_ground_truth
+from cycledistill.integrations.coco.evaluation.ground_truth import load_ground_truth
 from cycledistill.integrations.coco.evaluation.measure import predict_persons
 from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.prediction.models import open_model

@@ -15,7 +15,8 @@ import pytest
 from cycledistill.integrations.coco.data.detections import Detected
 from cycledistill.integrations.coco.data.images import PoseDataError
 from cycledistill.integrations.coco.data.joints import COCO
-from cycledistill.integrations.coco.evaluation.average_precision import evaluate_poses, load_ground_truth
+from cycledistill.integrations.coco.evaluation.average_precision import evaluate_poses
+from cycledistill.integrations.coco.evaluation.ground_truth import load_ground_truth
 from cycledistill.integrations.coco.evaluation.measure import EvalSettings
 from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.prediction import stream as streams

@@ -39,7 +39,7 @@ def results_file(path: Path, joints: JointSet, threshold: float) -> Iterator[Add
             nonlocal before
             pairs = zip(found.keypoints, found.box_scores.tolist(), strict=True)
             # doubles are gone already, so the boxes' areas do not matter
-            persons = [PosePrediction(found.image_id, pose, score, 0.0) for pose, score in pairs]  # type: ignore[arg-type]
+            persons = [PosePrediction(found.image_id, pose, score, 0.0) for pose, score in pairs]
             for entry in to_results(persons, joints, nms_threshold=None, keypoint_threshold=threshold):
                 text.write(before + json.dumps(entry))
                 before = ",\n"
