@@ -5,10 +5,9 @@
     python examples/coco_sdpose.py --data /data/coco --config sdpose_s_v1 --output runs/a
     torchrun --nproc-per-node 8 examples/coco_sdpose.py --data /data/coco --config sdpose_s_v1 --output runs/a
     python examples/coco_sdpose.py --data /data/coco --evaluate runs/a                 # AP at each exit
-    python examples/coco_sdpose.py --images photos --weights runs/a                         # skeletons on your pictures
-    python examples/coco_sdpose.py --images photos --weights sdpose.pth --config sdpose_s_v1 --boxes boxes.json
+    cycledistill predict runs/a photos --output found                                  # skeletons on your pictures
 
-Without --data and --images: a data set in COCO's format is painted (figures with known joints, synthetic: nothing
+Without --data: a data set in COCO's format is painted (figures with known joints, synthetic: nothing
 measured on it says how a model does on photographs), one small TokenPose is trained in four ways from the same weights
 on the same batches, and read at 1, 2 and 3 cycles. Options: --seeds, --steps, --jobs, --output, --figure. The learning
 rate and sizes were chosen on another such data set (seed 0; this one has seed 1). Two seeds are too few for claims.
@@ -40,7 +39,6 @@ from cycledistill.files import atomic_write
 from cycledistill.integrations.coco import HeatmapLoss, TokenPose, create_pose_model
 from cycledistill.integrations.coco.data import (
     COCO,
-    CROWDPOSE,
     Augmentation,
     ImageStore,
     Person,
@@ -48,24 +46,16 @@ from cycledistill.integrations.coco.data import (
     PictureBatches,
     annotated_persons,
     crop_loader,
-    image_id_of,
     prepare_images,
-    read_detections,
     read_json,
-    write_detections,
     write_synthetic,
 )
-from cycledistill.integrations.coco.data.images import PoseDataError
-from cycledistill.integrations.coco.data.pictures import GivenPictures
 from cycledistill.integrations.coco.deploy import output_difference, prepare_for_inference
-from cycledistill.integrations.coco.detector import DETECTORS, DetectorError, detect_persons, load_detector
-from cycledistill.integrations.coco.draw import draw_poses, side_by_side, write_picture
+from cycledistill.integrations.coco.draw import draw_poses, side_by_side
 from cycledistill.integrations.coco.evaluation import evaluate, load_ground_truth
 from cycledistill.integrations.coco.losses.targets import heatmap_targets
 from cycledistill.integrations.coco.predict import predict
-from cycledistill.integrations.coco.recipe import load_recipe
 from cycledistill.integrations.coco.train import COMMAND
-from cycledistill.integrations.coco.trained import load_trained
 from cycledistill.recipes.weights import read_weights, write_weights
 
 # What distinguishes the arms: the preset given to wrap_cyclic; None is the plain model. base_eq is base with its steps
@@ -81,7 +71,6 @@ BATCH, LEARNING_RATE, SIGMA = 8, 2e-3, 1.5
 METRICS = {"AP": "AP, %", "oks": "mean OKS, %", "pck": "PCK at 0.2 of the torso, %"}
 
 DEMO = {"seeds", "steps", "figure", "jobs"}  # options of the comparison
-FOLDER = {"images", "weights", "boxes", "box_score", "detector", "threshold"}  # options of --images
 Runs = Mapping[str, list[dict[str, Any]]]  # arm -> one record a seed
 
 
@@ -231,62 +220,8 @@ def save_results(runs: Runs, path: Path) -> None:
     atomic_write(path, lambda file: file.write_text(json.dumps(record, indent=1), encoding="utf-8"))
 
 
-def draw_folder(args: argparse.Namespace) -> None:
-    """Draw predictions on every picture of a folder; what is no picture is skipped and counted."""
-    recipe = load_recipe(args.config, {}) if args.config else None
-    model: Any = load_trained(args.weights, recipe=recipe)
-    joints = COCO if model.config.num_keypoints == len(COCO) else CROWDPOSE
-    files, pictures, skipped = [], [], 0
-    for file in sorted(path for path in Path(args.images).iterdir() if path.is_file()):
-        try:
-            # Turned as its EXIF data says, as a viewer shows it; the boxes of a file belong to the stored one.
-            pictures.append(GivenPictures([file], exif="ignore" if args.boxes else "apply").read("0"))
-            files.append(file)
-        except PoseDataError:
-            skipped += 1
-    boxes: list[Any] | None = None
-    if args.detector:
-        found = detect_persons(load_detector(args.detector), pictures, args.box_score)
-        boxes = [each.boxes for each in found]
-        if args.boxes:
-            write_detections(args.boxes, {image_id_of(file): each for file, each in zip(files, found, strict=True)})
-    elif args.boxes:
-        boxes = read_boxes(args, files, pictures)
-    poses = predict(model, pictures, boxes, joints=joints)
-    output = Path(args.output or "runs/coco_pictures")
-    for file, picture, found_poses in zip(files, pictures, poses, strict=True):
-        assert found_poses is not None  # pictures that cannot be read are not among these
-        write_picture(draw_poses(picture, found_poses, joints, threshold=args.threshold), output / f"{file.name}.png")
-    persons = sum(len(each) for each in poses if each is not None)
-    print(f"{len(files)} pictures with {persons} persons drawn to {output}; {skipped} files were no pictures")
-
-
-def read_boxes(args: argparse.Namespace, files: list[Path], pictures: list[Any]) -> list[Any]:
-    """The boxes of each picture in the file ``--boxes``; says which pictures have none, and how many cannot be used."""
-    known, boxes, outside = read_detections(args.boxes), list[Any](), 0
-    missing = [file.name for file in files if image_id_of(file) not in known]
-    if known and files and len(missing) == len(files):
-        raise ValueError(f"--boxes {args.boxes} is about other pictures than --images {args.images}: it has boxes for "
-                         f"image {min(known)} and the like, and none for {missing[0]} and the like")  # fmt: skip
-    for file, picture in zip(files, pictures, strict=True):
-        each, size = known.get(image_id_of(file)), np.array(picture.shape[1::-1])
-        if each is None:
-            boxes.append([])
-            continue
-        wanted = each.boxes[each.scores >= args.box_score]
-        inside = ((wanted[:, :2] < size) & (wanted[:, :2] + wanted[:, 2:] > 0) & np.isfinite(wanted[:, 2:])).all(axis=1)
-        outside += int((~inside).sum())
-        boxes.append(wanted[inside])
-    if missing:
-        shown = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
-        print(f"{len(missing)} of {len(files)} pictures have no box in {args.boxes}: {shown}")
-    if outside:
-        print(f"{outside} boxes of {args.boxes} lie outside their picture and were skipped")
-    return boxes
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the comparison, draw on a folder of pictures, or hand over to the recipe."""
+    """Run the comparison, or hand over to the recipe."""
     parser = COMMAND.parser()
     parser.prog, parser.description = Path(__file__).name, __doc__
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -295,35 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.add_argument("--steps", type=int, default=1600, help="training steps of base (default %(default)s)")
     demo.add_argument("--jobs", type=int, default=2, help="processes (default %(default)s)")
     demo.add_argument("--figure", type=Path, metavar="FILE", help="the picture (default poses.png in --output)")
-    folder = parser.add_argument_group("skeletons on a folder of pictures")
-    folder.add_argument("--images", metavar="FOLDER", help="your pictures; drawn ones go to --output")
-    folder.add_argument("--weights", metavar="PATH", help="a run, a checkpoint, or a file of weights (with --config)")
-    folder.add_argument(
-        "--boxes",
-        metavar="FILE",
-        help="detections to read (with --detector: to write), in pixels of the stored pictures, to which no EXIF "
-        "rotation is then applied; by default each picture is one box, turned as its EXIF data says",
-    )
-    folder.add_argument(
-        "--box-score", type=float, default=0.3, metavar="S", help="least score of a box used (default %(default)s)"
-    )
-    folder.add_argument("--detector", choices=DETECTORS, help="find persons by torchvision, if its weights are there")
-    folder.add_argument("--threshold", type=float, default=0.2, help="least joint score drawn (default %(default)s)")
     args = parser.parse_args(argv)
     given = {name for name, value in vars(args).items() if value != parser.get_default(name)} - {"output"}
-    if given & FOLDER:
-        if not args.images or not args.weights or given - FOLDER - {"config"}:
-            parser.error(
-                "--images FOLDER needs --weights PATH, and goes with --config, --boxes, --box-score, --detector, "
-                "--threshold"
-            )
-        if not 0 <= args.box_score <= 1:
-            parser.error(f"--box-score {args.box_score}: a score from 0 to 1 is expected")
-        try:
-            draw_folder(args)
-        except (ValueError, OSError, DetectorError) as error:
-            parser.error(str(error))
-        return 0
     if given - DEMO:
         if given & DEMO or not given & {"data", "config", "evaluate", "resume"}:
             parser.error(f"{', '.join('--' + name.replace('_', '-') for name in sorted(given))}: recipe options need "
