@@ -77,6 +77,7 @@ from cycledistill.recipes.weights import write_weights
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
 model, image = torch.nn.Linear(100, 100).eval(), torch.randn(1, 100)
+Path("run").mkdir()
 log = RunLog(Path("run"))
 export(model, "first.pt2", image)  # what PyTorch keeps of its own is written by now
 draw_sequences({"a": np.zeros((5, 17, 3))}, "first.png")
@@ -102,7 +103,7 @@ SAID = {
     "b.safetensors": r"ExportError: b.safetensors cannot be written: .*is the disk full\?",
     "b.pt2": r"ExportError: b.pt2 cannot be written: .*File too large",
     "a.png": r"OSError: .*File too large",
-    "log": r"CheckpointError: the log cannot be written to run: .*File too large.*--resume",
+    "log": r"CheckpointError: the log cannot be written to run: .*File too large.*start again: no checkpoint was saved",
     "checkpoint": r"CheckpointError: the checkpoint of step 1 cannot be written to run: .*is the disk full\?",
 }
 """What is written -> the error of a full disk."""

@@ -149,7 +149,7 @@ def test_deits_rates_and_weight_decay_groups():
 def test_a_loss_that_is_not_finite_stops_the_run(tiny):
     with pytest.raises(NonFiniteLossError) as error:
         train(change(tiny, optim__lr=1e30, schedule__warmup_epochs=0))
-    for part in ("at step 1 (epoch 0, batch 1)", "task_1", "not updated", "last checkpoint is none yet"):
+    for part in ("at step 1 (epoch 0, batch 1)", "task_1", "not updated", "no checkpoint was saved"):
         assert part in str(error.value)
 
 

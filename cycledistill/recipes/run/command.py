@@ -194,11 +194,12 @@ class Command:
             raise RecipeError(_by_flags(str(error), [flag for flag, value in given if value is not None])) from error
 
     def _resumed(self, resume: str, overrides: Sequence[str | tuple[str, Any]]) -> dict[str, Any] | None:
-        from cycledistill.recipes.run.trained import last_in, recipe_to_go_on  # they need PyTorch, and help does not
+        from cycledistill.recipes.run.trained import recipe_to_go_on  # they need PyTorch, and help does not
+        from cycledistill.recipes.weights.checkpoint import store_of
 
         if resume == "auto":
             output = [each for each in overrides if _key_of(each) == "run.output"]
-            checkpoint = last_in(self._work("recipe").load_recipe(None, output).run.output)
+            checkpoint = store_of(self._work("recipe").load_recipe(None, output).run.output).last()
             if checkpoint is None:
                 return None
             resume = str(checkpoint)
@@ -211,18 +212,26 @@ class Command:
 
     def _farewell(self, args: argparse.Namespace, recipe: Any, request: KeyboardInterrupt) -> str:
         """What a command that was stopped left behind, and the command that goes on from there."""
-        from cycledistill.recipes.run.trained import last_in
+        from cycledistill.recipes.weights.checkpoint import store_of
 
         said = str(request) or "stopped"
         if args.evaluate:
             return said
-        checkpoint = None if recipe is None else last_in(recipe.run.output)
-        if checkpoint is None:
+        store = None if recipe is None else store_of(recipe.run.output)
+        if store is None or store.last() is None:
             return f"{said} before anything was saved: start again by the same command."
         words = going_on(args.program, self.package)
         where = " on each machine, with torchrun's options of meeting as before" if "--nnodes" in words else ""
-        how = shlex.join([*words, "--resume", recipe.run.output])
-        return f"{said}; the last checkpoint is {checkpoint}. Go on from it{where} by:\n{how}"
+        how = shlex.join([*words, *self._given_beside_resume(args), *_typed("--resume", recipe.run.output)])
+        return f"{said}; {store.last_in_words()}. Go on from it{where} by:\n{how}"
+
+    def _given_beside_resume(self, args: argparse.Namespace) -> list[str]:
+        """What was typed beside ``--resume``: the last checkpoint may be of before, and does not hold it."""
+        if not args.resume:
+            return []
+        given = [("--config", args.config), *((flag.name, getattr(args, flag.attribute)) for flag in self.flags)]
+        given += [("--set", each) for each in args.set]
+        return [word for name, value in given if value is not None for word in _typed(name, str(value))]
 
     def _work(self, module: str) -> Any:
         return importlib.import_module(f"{self.package}.{module}")
@@ -243,6 +252,11 @@ def going_on(program: str, package: str) -> list[str]:
         return program.split()
     nodes = [] if world == here else ["--nnodes", str(world // here)]
     return ["torchrun", *nodes, "--nproc-per-node", str(here), "-m", f"{package}.train"]
+
+
+def _typed(name: str, value: str) -> list[str]:
+    """A flag and its value as words of a command; a value that begins like a flag must stand in one word with it."""
+    return [f"{name}={value}"] if value.startswith("-") else [name, value]
 
 
 def _key_of(override: str | tuple[str, Any]) -> str:

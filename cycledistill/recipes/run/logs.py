@@ -11,6 +11,7 @@ from typing import Any
 
 from cycledistill.files import atomic_write
 from cycledistill.recipes.errors import CheckpointError, RecipeError
+from cycledistill.recipes.weights.checkpoint import store_of
 
 Row = Mapping[str, Any]
 _KINDS = ("train", "eval")
@@ -20,7 +21,7 @@ class RunLog:
     """``log.jsonl`` (every row) with ``train.csv`` and ``eval.csv`` (rows of one kind) in a folder.
 
     Args:
-        folder: The run's folder.
+        folder: The run's folder, which is there: the run's lock makes it.
         step: Where the run goes on: rows of later steps, left by a run that was killed, are taken out. 0 starts afresh.
         tensorboard: Also write TensorBoard events, to ``tensorboard/``.
         evaluates: The run begins with the evaluation of ``step``: rows of one that was not brought to its end are taken
@@ -39,7 +40,6 @@ class RunLog:
     def __init__(self, folder: Path, step: int = 0, tensorboard: bool = False, evaluates: bool = False):
         self.folder, self.columns = folder, dict[str, list[str]]()
         with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
             kept = [row for row in _read(folder / "log.jsonl") if row["step"] <= step] if step else []
             self.rows = [row for row in kept if not (evaluates and (row["kind"], row["step"]) == ("eval", step))]
             text = "".join(json.dumps(row) + "\n" for row in self.rows)
@@ -110,8 +110,7 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(
-            f"the log cannot be written to {folder}: {error}. Make room there, and go on from the last checkpoint "
-            "with --resume."
+            f"the log cannot be written to {folder}: {error}. {store_of(folder).after_making_room()}"
         ) from error
 
 

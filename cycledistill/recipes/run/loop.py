@@ -121,9 +121,8 @@ def _train_step(session: TrainingSession, step: Step, batch: Any, logs: bool) ->
         guilty = ", ".join(name for name, value in numbers.items() if not math.isfinite(value) and name != "loss")
         raise NonFiniteLossError(
             f"the loss is {numbers['loss']} at {session.position}; not finite: {guilty or 'only their sum'}; "
-            f"all terms: {numbers}. The weights were not updated by this step; the last checkpoint is "
-            f"{session.store.last() or 'none yet'}. Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or "
-            "fp32 instead of fp16 helps."
+            f"all terms: {numbers}. The weights were not updated by this step; {session.store.last_in_words()}. "
+            "Usually a lower optim.lr, optim.clip=1, or run.precision=bf16 or fp32 instead of fp16 helps."
         )
     step.update(session.step + 1)
     return numbers

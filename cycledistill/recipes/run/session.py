@@ -28,6 +28,7 @@ from cycledistill.recipes.weights.checkpoint import (
     load_weights,
     read_recipe,
     read_state,
+    store_of,
 )
 from cycledistill.versions import require
 
@@ -86,7 +87,7 @@ class TrainingSession:
             CheckpointError: The checkpoint cannot be gone on from.
         """
         run, ema = recipe.run, recipe.ema
-        store = CheckpointStore(Path(run.output) / "checkpoints", run.keep, cls.best_by(recipe))
+        store = store_of(run.output, run.keep, cls.best_by(recipe))
         checkpoint = find_start(run.output, store, resume, writes=accelerator.is_main_process)
         accelerator.wait_for_everyone()  # nobody writes before all have looked
         seed_all(derive_seed(run.seed, INIT))  # the same on every process: the same weights

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.run.accelerator import open_accelerator
-from cycledistill.recipes.weights.checkpoint import CheckpointStore, find_checkpoint, read_recipe
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
 _logger = logging.getLogger(__name__)
 
@@ -47,11 +47,6 @@ def recipe_of_run(path: str | Path, load_recipe: Callable[[Mapping[str, Any]], R
         return load_recipe(stored["recipe"])
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
-
-
-def last_in(output: str | Path) -> Path | None:
-    """The latest complete checkpoint of the run in a folder, if there is one."""
-    return CheckpointStore(Path(output) / "checkpoints").last()
 
 
 def recipe_to_go_on(path: str | Path, stored_recipe: Callable[[Path], Any]) -> dict[str, Any]:

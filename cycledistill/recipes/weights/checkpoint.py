@@ -60,8 +60,7 @@ class CheckpointStore:
             self._prune()
         except OSError as error:
             raise CheckpointError(
-                f"the checkpoint of step {step} cannot be written to {self.folder}: {error}. "
-                f"The last complete one is {self.last()}; make room, and go on from it with --resume."
+                f"the checkpoint of step {step} cannot be written to {self.folder}: {error}. {self.after_making_room()}"
             ) from error
         return path
 
@@ -97,6 +96,16 @@ class CheckpointStore:
         """The latest complete checkpoint, if any."""
         return next(reversed(self.complete()), None)
 
+    def last_in_words(self) -> str:
+        """What is left of a run that ends before its time, for a message: the last checkpoint, where there is one."""
+        last = self.last()
+        return "no checkpoint was saved" if last is None else f"the last checkpoint is {last}"
+
+    def after_making_room(self) -> str:
+        """What to do where a run's disk is full."""
+        how = "start again" if self.last() is None else "go on from it with --resume"
+        return f"Make room there, and {how}: {self.last_in_words()}."
+
     def best(self) -> Path | None:
         """The complete checkpoint with the highest number under ``best_by``, if one was evaluated.
 
@@ -127,6 +136,11 @@ class CheckpointStore:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def store_of(output: str | Path, keep: int = 2, best_by: Sequence[str] = ()) -> CheckpointStore:
+    """The checkpoints of the run in a folder; the rest as for `CheckpointStore`."""
+    return CheckpointStore(Path(output) / "checkpoints", keep, best_by)
+
+
 def find_checkpoint(where: str | Path) -> Path:
     """The checkpoint folder meant by a path: itself, or the latest in a run's folder.
 
@@ -136,8 +150,8 @@ def find_checkpoint(where: str | Path) -> Path:
     path = Path(where)
     if (path / "recipe.json").is_file():
         return path
-    for folder in (path, path / "checkpoints"):
-        found = CheckpointStore(folder).last()
+    for store in (CheckpointStore(path), store_of(path)):
+        found = store.last()
         if found:
             return found
     if not path.exists():

@@ -31,6 +31,7 @@ def change(recipe: Recipe, **overrides: object) -> Recipe:
 @pytest.fixture
 def session(tiny: Recipe, request: pytest.FixtureRequest) -> Iterator[Session]:
     recipe = change(tiny, **request.param)
+    Path(recipe.run.output).mkdir(parents=True)  # as the run's lock does
     with open_accelerator("cpu", recipe.run.precision) as accelerator:
         session = Session.start(recipe, accelerator, None)
         images, target = torch.randn(4, 3, 24, 24), torch.full((4, 2), 0.5)
@@ -88,6 +89,7 @@ def test_adaptive_clipping_by_unit_spares_the_head(session: Session) -> None:
 
 
 def test_workers_of_both_loaders_leave_signals_to_the_run(tiny: Recipe) -> None:
+    Path(tiny.run.output).mkdir(parents=True)
     with heeded(), open_accelerator("cpu", "fp32") as accelerator:
         session = Session.start(tiny, accelerator, None)
         for loader in (session.loader.loader, session.validation.loader):

@@ -258,6 +258,36 @@ def test_who_is_stopped_says_what_is_saved_and_how_to_go_on(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        [],
+        ["--epochs", "30", "--set", "optim.lr=0.1", "--set", "run.seed=4"],
+        ["--config", "small", "--data=-d", "--distill", "none"],
+    ],
+)
+def test_what_was_typed_beside_resume_is_typed_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Lines, beside: list[str]
+) -> None:
+    """The last checkpoint may be of before, and know nothing of it. A folder may have a name like a flag's."""
+
+    def work() -> None:
+        raise StopRequest(signal.SIGTERM)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cycledistill.recipes.run.trained.recipe_to_go_on", lambda *_: {})
+    (tmp_path / "-x" / "checkpoints" / "step-00000005").mkdir(parents=True)
+    (tmp_path / "-x" / "checkpoints" / "step-00000005" / "recipe.json").touch()
+    rehearsed = Rehearsed(monkeypatch, work, output="-x")
+    assert rehearsed.command.main(["--resume=-x", *beside]) == 143
+    words = shlex.split(capsys.readouterr().err.splitlines()[-1])
+    assert words[:3] == ["python", "-m", "rehearsed.train"]
+    first = list(rehearsed.calls)
+    assert rehearsed.command.main(words[3:]) == 143
+    assert rehearsed.calls == first * 2  # the same recipe, from the same place
+    assert shlex.split(capsys.readouterr().err.splitlines()[-1]) == words
+
+
 def test_the_command_that_goes_on_is_the_one_that_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
     assert going_on("cycledistill train coco", "a.coco") == ["cycledistill", "train", "coco"]
     monkeypatch.setenv("WORLD_SIZE", "8")

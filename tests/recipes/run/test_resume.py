@@ -20,6 +20,7 @@ pytest.importorskip("timm")
 from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
 from cycledistill.recipes.run.logs import RunLog
 from cycledistill.recipes.run.step import Inputs
+from cycledistill.recipes.weights.checkpoint import store_of
 from tests.recipes.run.toy import ToyRecipe, ToySession, change, load_recipe, train
 from tests.recipes.run_checks import assert_same_state, last, rows
 
@@ -117,7 +118,7 @@ class Poisoned(ToySession):
 
 
 def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights(tiny: ToyRecipe) -> None:
-    with pytest.raises(NonFiniteLossError, match="the last checkpoint is none yet"):
+    with pytest.raises(NonFiniteLossError, match="not updated by this step; no checkpoint was saved."):
         train(change(tiny, run__output=f"{tiny.run.output}-first"), session_class=Poisoned)
     train(change(tiny, run__max_steps=2))
     before = {file.name: file.read_bytes() for file in last(tiny).iterdir()}
@@ -181,15 +182,31 @@ def test_a_log_that_cannot_be_written_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "a" / "log.jsonl").mkdir(parents=True)
     for folder in (tmp_path / "file" / "run", tmp_path / "a"):
-        with pytest.raises(CheckpointError, match=rf"the log cannot be written to {folder}: .*--resume"):
+        with pytest.raises(CheckpointError, match=rf"the log cannot be written to {folder}: .*start again: no check"):
             RunLog(folder)
-    log = RunLog(tmp_path / "b")
+    (tmp_path / "b").mkdir()
+    log, saved = RunLog(tmp_path / "b"), tmp_path / "b" / "checkpoints" / "step-00000001"
     log.write("train", step=1, loss=0.5)
-    for name in ("train.csv", "log.jsonl"):
+    for name, how in (("train.csv", "start again: no checkpoint was saved"), ("log.jsonl", f"--resume: .* is {saved}")):
         (tmp_path / "b" / name).unlink()
         (tmp_path / "b" / name).mkdir()
-        with pytest.raises(CheckpointError, match="the log cannot be written"):
+        with pytest.raises(CheckpointError, match=f"the log cannot be written.*Make room there, and .*{how}"):
             log.write("train", step=2, loss=0.5)
+        saved.mkdir(parents=True, exist_ok=True)
+        (saved / "recipe.json").touch()
+
+
+def test_a_checkpoint_that_cannot_be_written_names_the_last_where_there_is_one(tmp_path: Path) -> None:
+    store = store_of(tmp_path)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for ends in ("and start again: no checkpoint was saved.", f"--resume: the last checkpoint is {store.folder}/step-"):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(CheckpointError, match=ends):
+            patch.setattr("cycledistill.recipes.weights.checkpoint.write_torch", full)
+            store.save(2, {"a": torch.ones(1)}, None, {}, {"command": "toy"})
+        store.save(1, {"a": torch.ones(1)}, None, {}, {"command": "toy"})
 
 
 class OtherSession(ToySession):
