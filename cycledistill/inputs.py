@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from cycledistill.errors import StackError
 from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
 from cycledistill.stack.copies import unnoticed
-from cycledistill.stack.probe import Call, Inputs, call_of, guess_inputs
+from cycledistill.stack.given import Call, Inputs, call_of, describe
+from cycledistill.stack.probe import guess_inputs
 
 __all__ = ["Call", "Inputs", "batch_size", "call_of", "describe", "guess_call", "with_data"]
 
@@ -44,14 +45,6 @@ def with_data(given: Call, model: nn.Module) -> Call:
         return torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(device, x.dtype)
 
     return tree_map_only(Tensor, filled, given)
-
-
-def describe(given: Call) -> str:
-    """The arguments in words, tensors by shape: ``"1 x 3 x 224 x 224"``."""
-    args, kwargs = given
-    named = [("", x) for x in args] + [(f"{name} ", x) for name, x in kwargs.items()]
-    words = [(name, " x ".join(map(str, x.shape)) if isinstance(x, Tensor) else type(x).__name__) for name, x in named]
-    return ", ".join(name + word for name, word in words)
 
 
 def batch_size(given: Call) -> int | None:

@@ -17,7 +17,8 @@ from cycledistill.plugin.handle import CYCLE_STATE
 from cycledistill.plugin.install import Plugin, Role, handle_of, install, refuse, remove
 from cycledistill.stack.choose import choose_stack
 from cycledistill.stack.find import Stack
-from cycledistill.stack.probe import Inputs, argument_names, has_forward
+from cycledistill.stack.given import Inputs, argument_names
+from cycledistill.stack.probe import has_forward
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cycledistill.exporter.errors import ExportError, in_words
 from cycledistill.inputs import Call, describe
 from cycledistill.plugin.torch_private import keystr, tree_flatten_with_path, tree_leaves, tree_map_only
-from cycledistill.stack.probe import argument_names
+from cycledistill.stack.given import argument_names
 
 Run = Callable[[Call], list[Tensor]]
 """A written file as a function: the inputs of the model to the tensors it returns, on the CPU."""

@@ -21,7 +21,7 @@ from cycledistill.insight.attention import hook_attention, over_tokens
 from cycledistill.insight.track import run, track_blocks
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
-from cycledistill.stack.probe import Inputs
+from cycledistill.stack.given import Inputs
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from cycledistill.cycle.exits import at_exit
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.choose import choose_stack
-from cycledistill.stack.probe import Inputs, call_of
+from cycledistill.stack.given import Inputs, call_of
 
 
 @dataclass

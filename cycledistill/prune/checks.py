@@ -16,7 +16,8 @@ from cycledistill.plugin.torch_private import tree_leaves, tree_map, tree_map_on
 from cycledistill.prune.scores import scoring_attention, tables_in
 from cycledistill.stack.copies import bare_copy, plain_copy, unnoticed
 from cycledistill.stack.find import Stack
-from cycledistill.stack.probe import Inputs, run_meta, trial_calls
+from cycledistill.stack.given import Inputs
+from cycledistill.stack.probe import run_meta, trial_calls
 
 _logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from cycledistill.prune.modules import PrunedBlock, PrunedModel, PrunedModelStat
 from cycledistill.prune.parts import PARTS, PruneState
 from cycledistill.prune.scoring_tokens import resolve_scoring_tokens
 from cycledistill.stack.choose import choose_stack
-from cycledistill.stack.probe import Inputs, argument_names
+from cycledistill.stack.given import Inputs, argument_names
 from cycledistill.stack.taken import is_taken
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -12,7 +12,6 @@ from cycledistill.stack.find import (
     ATTENTION,
     Stack,
     can_run,
-    describe,
     find_stacks,
     is_container,
     is_convolutional,
@@ -21,10 +20,12 @@ from cycledistill.stack.find import (
     named_blocks,
     no_path,
     outermost_runs,
+    stack_of,
     trace_containers,
 )
-from cycledistill.stack.links import check_chain, second_run
-from cycledistill.stack.probe import Inputs, probe
+from cycledistill.stack.given import Inputs
+from cycledistill.stack.links import Named, Trace, check_chain, second_run
+from cycledistill.stack.probe import probe
 
 
 def choose_stack(
@@ -64,7 +65,7 @@ def _automatic(model: nn.Module, verb: str, inputs: Inputs | None) -> Stack:
     attention = [stack for stack in stacks if stack.attention]
     for proposed in outermost_runs(model, trace=None) if not attention else ():
         if proposed.attention and not is_in_model_itself(proposed.path):
-            _explicit(model, proposed.path, verb, inputs)  # says what the trial saw against it
+            _tried(model, proposed.path, verb, inputs)  # says what the trial saw against it
     if not stacks:
         single = _container_of_one(model)
         candidate = "" if single is None else f' Here "{single}" holds one block, which can be a stack if it is named.'
@@ -147,6 +148,13 @@ def _listing(stacks: list[Stack], verb: str) -> str:
 
 
 def _explicit(model: nn.Module, path: str, verb: str, inputs: Inputs | None) -> Stack:
+    named, trace = _tried(model, path, verb, inputs)
+    total = sum(parameter.numel() for parameter in model.parameters()) or 1
+    return stack_of(path, named, "[" not in path, total, trace)
+
+
+def _tried(model: nn.Module, path: str, verb: str, inputs: Inputs | None) -> tuple[Named, Trace | None]:
+    """The blocks that a path names, and what a trial showed of them; refused where that speaks against a stack."""
     named = named_blocks(model, path)
     above = [path[: dot.start()] for dot in re.finditer(r"\.", path.split("[")[0])]
     ran = probe(model, [name for name, _ in named] + above, inputs)
@@ -164,5 +172,4 @@ def _explicit(model: nn.Module, path: str, verb: str, inputs: Inputs | None) -> 
             check_chain(named, [trace[name] for name, _ in named], path)
         except ChainError as refusal:
             raise StackError(f"{refusal}.{advice(model, path, verb)}") from None
-    total = sum(parameter.numel() for parameter in model.parameters()) or 1
-    return describe(path, named, "[" not in path, total, trace)
+    return named, trace

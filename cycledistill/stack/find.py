@@ -18,8 +18,9 @@ from torch import nn
 from cycledistill.errors import StackError
 from cycledistill.plugin.swap import recipe_of
 from cycledistill.plugin.torch_private import AnyConvolution
+from cycledistill.stack.given import Inputs
 from cycledistill.stack.links import Named, Trace, keeps_shape, traced_links
-from cycledistill.stack.probe import Inputs, has_forward, probe
+from cycledistill.stack.probe import has_forward, probe
 
 _PATH = re.compile(r"^(?P<path>[^\[\]]+?)(?:\[(?P<start>\d*):(?P<stop>\d*)\])?$")
 ATTENTION = re.compile(r"Attn|Attention|XCA|GPSA|MHSA|MQA|MHA|Focal|LiteMLA", re.IGNORECASE)
@@ -117,7 +118,7 @@ def outermost_runs(model: nn.Module, trace: Trace | None, given: bool = False) -
         for start, stop in _runs(blocks, seen):
             whole = stop - start == len(blocks)
             path = name if whole else f"{name}[{start}:{stop}]"
-            run = describe(path, blocks[start:stop], whole, total, seen)
+            run = stack_of(path, blocks[start:stop], whole, total, seen)
             if seen is trace or (not given and run.attention):  # else it may be heads, or nothing that is meant
                 runs.append(run)
     outermost = [run for run in runs if not any(_inside(run, other) for other in runs)]
@@ -158,7 +159,7 @@ def is_convolutional(stack: Stack, model: nn.Module) -> bool:
     return not stack.attention and any(isinstance(m, AnyConvolution) and max(m.kernel_size) > 1 for m in modules)
 
 
-def describe(path: str, blocks: Named, whole: bool, total: int, trace: Trace | None) -> Stack:
+def stack_of(path: str, blocks: Named, whole: bool, total: int, trace: Trace | None) -> Stack:
     """A run of blocks, as far as a trace tells."""
     parameters = {id(p): p.numel() for _, module in blocks for p in module.parameters()}
     calls = trace[blocks[0][0]] if trace is not None else []

@@ -7,73 +7,28 @@ verifies what was assumed.
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from cycledistill.errors import StackError
-from cycledistill.plugin.torch_private import tree_leaves, tree_map_only
+from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.copies import bare_copy, unnoticed
+from cycledistill.stack.given import (
+    Call,
+    Inputs,
+    UnusedInputs,
+    all_used,
+    argument_names,
+    call_of,
+    given_call,
+    judge_failed,
+)
 from cycledistill.stack.links import Trace, TracedCall, shapes
 
 _logger = logging.getLogger(__name__)
-
-Inputs = torch.Tensor | tuple[Any, ...] | Mapping[str, Any]
-"""What a model is called with, as users give it: a tensor, a tuple of arguments, or keyword arguments by name."""
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
-"""What a model is called with: positional and keyword arguments of its forward."""
-
-
-def call_of(inputs: Inputs) -> Call:
-    """What users give, as positional and keyword arguments."""
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return (inputs if isinstance(inputs, tuple) else (inputs,)), {}
-
-
-def given_call(model: nn.Module, inputs: Inputs) -> Call:
-    """The call that users give a verb for its trial, on the meta device.
-
-    Raises:
-        StackError: There is no tensor in it, or the model's forward has no such arguments.
-    """
-    given: object = inputs  # what callers without types pass
-    if isinstance(given, list):
-        raise StackError(
-            "inputs=[...]: a list is none of the kinds that are taken: a tensor, a tuple of arguments, or a mapping of "
-            "keyword arguments. Give a tuple"
-        )
-    call = call_of(inputs)
-    if not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(call)):
-        raise StackError(
-            f"inputs={type(inputs).__name__} without a tensor: what the model is called with is expected, a tensor, a "
-            "tuple of arguments, or a mapping of keyword arguments"
-        )
-    try:
-        inspect.signature(model.forward).bind(*call[0], **call[1])
-    except TypeError as error:
-        takes = ", ".join(argument_names(model))
-        raise StackError(
-            f"inputs: the forward of this {type(model).__name__} takes ({takes}), and cannot be called with them "
-            f"({error}). Give a tensor, a tuple of arguments, or a mapping of keyword arguments"
-        ) from None
-    except ValueError:  # a forward that Python cannot look into
-        pass
-    on_meta: Call = tree_map_only(torch.Tensor, lambda x: x.detach().to("meta"), call)
-    return on_meta
-
-
-def argument_names(module: nn.Module) -> tuple[str, ...]:
-    """Names of the arguments of a module's forward, in the order of its signature."""
-    try:
-        return tuple(inspect.signature(module.forward).parameters)
-    except (TypeError, ValueError):  # a forward that Python cannot look into
-        return ()
 
 
 def has_forward(module: nn.Module) -> bool:
@@ -91,7 +46,8 @@ def probe(model: nn.Module, names: Iterable[str], inputs: Inputs | None = None) 
         guessed, or the copy did not run.
     """
     names = list(names)
-    candidates = trial_calls(model, inputs)
+    given = None if inputs is None else given_call(model, inputs)
+    candidates = list(guess_inputs(model)) if given is None else [given]
     if not candidates:
         return None
     copied = bare_copy(model)
@@ -103,13 +59,16 @@ def probe(model: nn.Module, names: Iterable[str], inputs: Inputs | None = None) 
     for call in candidates:
         for gradients in (True, False):  # some models cannot run with them, and still chain
             try:
-                return _trace(copied, call, names, gradients)
+                with all_used(model, given):
+                    return _trace(copied, call, names, gradients)
+            except UnusedInputs:
+                raise
             except Exception as error:  # a wrong guess of the input fails anywhere inside the model
-                given = shapes(leaf for leaf in tree_leaves(call) if isinstance(leaf, torch.Tensor))
-                _logger.debug("probe of %s with %s failed: %s", type(model).__name__, given, error)
+                words = shapes(leaf for leaf in tree_leaves(call) if isinstance(leaf, torch.Tensor))
+                _logger.debug("probe of %s with %s failed: %s", type(model).__name__, words, error)
                 failed = error
-    if inputs is not None:
-        tell_of_failed_trial(model, failed)
+    if given is not None and failed is not None:
+        judge_failed(model, given, failed, next((guess for guess in guess_inputs(model) if _runs(copied, guess)), None))
     return None
 
 
@@ -118,15 +77,12 @@ def trial_calls(model: nn.Module, inputs: Inputs | None, batch: int = 1) -> list
     return list(guess_inputs(model, batch)) if inputs is None else [given_call(model, inputs)]
 
 
-def tell_of_failed_trial(model: nn.Module, error: Exception | None) -> None:
-    """Say that inputs that were given showed nothing."""
-    _logger.warning(
-        "the inputs given for %s do not run on a copy of it without data (%s: %s), so what they would have shown is "
-        "verified in the first forward",
-        type(model).__name__,
-        type(error).__name__,
-        error,
-    )
+def _runs(copied: nn.Module, call: Call) -> bool:
+    try:
+        run_meta(copied, call)
+    except Exception:  # as in any trial
+        return False
+    return True
 
 
 def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[Call]:

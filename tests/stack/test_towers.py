@@ -196,11 +196,46 @@ def test_blocks_that_the_given_inputs_do_not_run_are_refused() -> None:
     assert wrap_cyclic(Towers(), blocks="clip.blocks").cyclic.stack.shape is None  # the advice: leave them out
 
 
-def test_inputs_that_do_not_run_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (torch.zeros(2, 3, 40, 40, dtype=torch.float64), r"2 x 3 x 40 x 40 \(AssertionError: Input height"),
+        ({"clips": torch.zeros(2, 4, 5, dtype=torch.float64)}, r"clips 2 x 4 x 5 \(RuntimeError: "),
+    ],
+    ids=["pictures", "clips"],
+)
+def test_inputs_of_wrong_sizes_are_refused_where_the_right_ones_are_known(verb: Any, given: Any, reason: str) -> None:
+    said = rf"inputs: this Towers does not run with {reason}.*, and does with 1 x 3 x 32 x 32\. Give what"
+    with pytest.raises(StackError, match=f"(?s){said}"):
+        verb(Towers(), inputs=given)
+
+
+def test_inputs_that_do_not_run_where_nothing_tells_of_which_size_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        model = wrap_cyclic(vit(), inputs=torch.zeros(2, 3, 40, 40, dtype=torch.float64))
-    assert "inputs given for VisionTransformer do not run on a copy of it without data" in caplog.text
-    assert model.cyclic.stack.path == "blocks" and len(model.train()(torch.randn(2, 3, 32, 32).double())) == 2
+        model = wrap_cyclic(toys.ToyViT(), distill=None, inputs=torch.zeros(2, 7, 5))
+    said = r"given for ToyViT \(2 x 7 x 5\) do not run on a copy of it without data \(RuntimeError: .*structure alone"
+    assert re.search(said, caplog.text)
+    assert model.cyclic.stack.path == "blocks" and len(model.train()(torch.randn(2, 7, toys.FEATURES))) == 2
+
+
+class TakesAnything(toys.ToyViT):
+    """As models of transformers do: what has no name is handed on, and may be lost on the way."""
+
+    def forward(self, x: Tensor, *more: Any, **others: Any) -> Tensor:
+        scale = others.get("scale")
+        return super().forward(x if scale is None else x * scale)
+
+
+@pytest.mark.parametrize("verb", [wrap_cyclic, VERBS["wrap_hourglass"]], ids=["wrap_cyclic", "wrap_hourglass"])
+def test_inputs_that_nothing_uses_are_refused(verb: Any) -> None:
+    x, one = torch.zeros(2, 7, toys.FEATURES), torch.ones(())
+    with pytest.raises(StackError, match=r"nothing in this TakesAnything uses 'nonsense'.*\(x, more, others\).*Leave"):
+        verb(TakesAnything(), inputs={"x": x, "scale": one, "nonsense": one.clone()})
+    with pytest.raises(StackError, match=r"nothing in this TakesAnything uses 'more\[0\]'"):
+        verb(TakesAnything(), inputs=(x, one))
+    for given in ({"x": x, "scale": one}, {"x": x, "note": "that is no tensor"}, x):
+        assert verb(TakesAnything(), inputs=given)
 
 
 def test_inputs_are_left_alone_and_no_data_is_needed() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from cycledistill.errors import StackError
 from cycledistill.inputs import Inputs
 from cycledistill.plugin.handle import handle_of
-from cycledistill.stack.probe import argument_names
+from cycledistill.stack.given import argument_names
 from cycledistill.verification.oracle.compare import is_same
 from cycledistill.verification.oracle.plain import plain
 from cycledistill.verification.oracle.state import same_buffers, seed
