@@ -86,16 +86,26 @@ class Recorder:
                 continue
             if any(parameter.requires_grad for parameter in call.block.parameters()):
                 self.told_of_untrained = True
+                merged = any(getattr(module, "merged", None) is True for module in call.block.modules())
                 _logger.warning(
                     'blocks="%s": parameters of block %d require gradients, and its output has none, so they are not '
-                    "trained, with cycles or without. Reentrant activation checkpointing does that where nothing that "
-                    "enters the block needs gradients, as behind frozen embeddings (LoRA): checkpoint with "
-                    "use_reentrant=False (for transformers gradient_checkpointing_kwargs={'use_reentrant': False}), or "
-                    "call model.enable_input_require_grads()",
+                    "trained, with cycles or without. %s",
                     recording.path,
                     index,
+                    _MERGED if merged else _REENTRANT,
                 )
                 return
+
+
+_REENTRANT = (
+    "Reentrant activation checkpointing does that where nothing that enters the block needs gradients, as behind "
+    "frozen embeddings (LoRA): checkpoint with use_reentrant=False (for transformers "
+    "gradient_checkpointing_kwargs={'use_reentrant': False}), or call model.enable_input_require_grads()"
+)
+_MERGED = (
+    "Its adapters are merged into weights that are frozen, and take no part themselves: call model.unmerge_adapter() "
+    "before training (PEFT)"
+)
 
 
 @dataclass

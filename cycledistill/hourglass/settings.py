@@ -82,36 +82,35 @@ class TokenAxis:
     is_image: bool = False
     """Whether the model itself embeds the patches of an image, and declares no frames."""
 
+    @property
+    def patches_of_a_step(self) -> int:
+        """How many tokens of a video belong to one step in time; 1 of any other model."""
+        return self.patches or 1 if self.is_video else 1
+
     def check(self, path: str, tokens: int, *, flat: bool) -> None:
         """Refuse ``tokens`` in front of a prune point, those in front included, that cannot be one token a frame.
 
         ``flat``: they are those of the model itself, and no layout told frames from what stands in them.
         """
-        frames = tokens - self.prefix
+        behind = tokens - self.prefix
         front = f", {self.prefix} of them in front" if self.prefix else ""
-        if frames < 1 and self.prefix:
+        if behind < 1 and self.prefix:
             raise StackError(f"prefix={self.prefix}: {path} receives {tokens} tokens, so no frame is among them")
-        if self.is_video and self.patches and self.frames and frames == self.frames * self.patches > self.frames:
-            raise StackError(
-                f"{path} receives {tokens} tokens{front}, the {self.patches} patches of each of {self.frames} frames, "
-                f"and an hourglass drops whole frames: pass layout=(lambda x: x.unflatten(1, (-1, {self.patches})), "
-                f"lambda x: x.flatten(1, 2)), with which the patches of a frame stay together, and keep of "
-                f"{self.frames} frames"
-            )
-        if flat and self.is_video and (self.patches or 1) > 1:  # whatever frames and prefix were said to be
+        if self.patches_of_a_step > 1 and (flat or behind == self.patches_of_a_step * (self.frames or 0)):
             raise StackError(
                 f"{path} receives {tokens} tokens{front}, of a video of which the model declares {self.patches} "
                 "patches of every step in time (the frames of a tubelet are one step), and an hourglass drops whole "
-                f"steps: pass layout=(lambda x: x.unflatten(1, (-1, {self.patches})), lambda x: x.flatten(1, 2)), and "
-                "neither frames nor prefix, which the model declares"
+                f"steps: pass layout=(lambda x: x.unflatten(1, (-1, {self.patches})), lambda x: x.flatten(1, 2)), with "
+                "which the patches of a step stay together, keep in steps, and neither frames nor prefix, which the "
+                "model declares"
             )
-        if self.frames is None and (self.is_image or frames == self.patches):
+        if self.frames is None and (self.is_image or behind == self.patches):
             raise StackError(
                 f"{path} receives {tokens} tokens{front}, and the model declares the patches of an image and no "
                 "frames: an hourglass drops frames, and wrap_pruning drops patches. If each is a frame after all, pass "
-                f"frames={frames}"
+                f"frames={behind}"
             )
-        if self.frames is not None and frames > self.frames and self.lengths != "any":
+        if self.frames is not None and behind > self.frames and self.lengths != "any":
             raise StackError(
                 f"{path} receives {tokens} tokens{front}, where the clip has {self.frames} frames: pass "
                 f"prefix={tokens - self.frames} if so many stand in front and are no frames (a class token), "

@@ -40,14 +40,18 @@ from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
 from cycledistill.hourglass.settings import Select, Settings, check_noise
 from cycledistill.plugin.handle import HOURGLASS_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
-from cycledistill.stack.choose import choose_stack
+from cycledistill.stack.choose import advice, choose_stack
 from cycledistill.stack.find import Stack
-from cycledistill.stack.probe import Inputs, has_forward
+from cycledistill.stack.given import Inputs
+from cycledistill.stack.probe import has_forward
 from cycledistill.stack.taken import is_taken
 
 Model = TypeVar("Model", bound=nn.Module)
 
 PLUGIN = Plugin("hourglass", HOURGLASS_STATE, (HourglassBlock, HourglassRoot, QkvRecorder))
+
+_LEVELS = "levels"
+"""The blocks of this project's lifting models."""
 
 _Added = tuple[nn.ModuleList, FrameRecovery]
 """The modules with weights: positions by rank for each prune point, and the recovery."""
@@ -56,7 +60,7 @@ _Added = tuple[nn.ModuleList, FrameRecovery]
 def wrap_hourglass(
     model: Model,
     *,
-    blocks: str = "levels",
+    blocks: str = _LEVELS,
     layer: int | Sequence[int] = 3,
     keep: int | float | Sequence[int | float] = 81,
     select: Select = "tpc",
@@ -315,6 +319,12 @@ def _install(model: nn.Module, handle: Hourglass, roles: list[Role]) -> None:
 
 
 def _choose_stack(model: nn.Module, blocks: str, inputs: Inputs | None) -> Stack:
+    if blocks == _LEVELS and not hasattr(model, _LEVELS):  # which need not have been typed
+        raise StackError(
+            f"{type(model).__name__} has no {_LEVELS}, the blocks that {PLUGIN.verb} takes where none are named: name "
+            f'the container of the blocks, {PLUGIN.verb}(model, blocks="path.to.blocks"), or pass blocks="auto"'
+            f"{advice(model, blocks, PLUGIN.verb).rstrip()}"
+        )
     stack = choose_stack(model, blocks, PLUGIN.verb, inputs)
     if is_taken(model, stack, "pruning"):
         raise StackError(

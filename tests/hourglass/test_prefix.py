@@ -288,7 +288,7 @@ def test_a_video_model_is_refused_and_the_layout_that_is_named_serves(name: str)
     plain, x = make(), video()
     refused = wrap_hourglass(copy.deepcopy(plain), blocks=path_of(plain), layer=2, keep=2, recover=False)
     advice = r"pass layout=\(lambda x: x.unflatten\(1, \(-1, 4\)\), lambda x: x.flatten\(1, 2\)\)"
-    with pytest.raises(StackError, match=rf"receives {16 + front} tokens.*4 patches of each of 4 frames.*{advice}"):
+    with pytest.raises(StackError, match=rf"receives {16 + front} tokens.*4 patches of every step in time.*{advice}"):
         refused(x)
     model = wrap_hourglass(
         copy.deepcopy(plain),

@@ -14,6 +14,7 @@ from cycledistill import StackError, unwrap_hourglass, wrap_hourglass, wrap_prun
 from cycledistill.hourglass.key_map import KEY_MAP, from_official, to_official
 from cycledistill.plugin.handle import HOURGLASS_STATE
 from tests.hourglass.models import FRAMES, WIDTH, FrameModel, JointModel, SequenceFirst, awake, build, poses
+from tests.prune.oracle import vit
 
 
 def assert_refused(model: nn.Module, match: str, **settings: Any) -> None:
@@ -82,6 +83,16 @@ def assert_refused(model: nn.Module, match: str, **settings: Any) -> None:
 )
 def test_arguments(settings: dict[str, Any], match: str) -> None:
     assert_refused(build(), match, **settings)
+
+
+def test_blocks_that_nobody_named_are_not_quoted() -> None:
+    said = r"has no levels, the blocks that wrap_hourglass takes where none are named: name .*blocks=\"path"
+    with pytest.raises(
+        StackError, match=rf'(?s)VisionTransformer {said}.* or pass blocks="auto" Cand.*blocks="blocks"'
+    ):
+        wrap_hourglass(vit(), keep=3)
+    with pytest.raises(StackError, match=r'^blocks="level": FrameModel has no module of this path; near it: .levels'):
+        wrap_hourglass(build(FrameModel), keep=3, blocks="level")
 
 
 def test_sizes_that_are_not_known() -> None:

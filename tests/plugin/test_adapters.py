@@ -6,6 +6,7 @@ The oracle is the plain model with the same adapters merged into its weights.
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
 import pytest
@@ -138,6 +139,19 @@ def test_pruning_comes_off_before_any_forward_with_adapters(name: str) -> None:
     around, plain = seeded(pruned, config), seeded(copy.deepcopy(base), config)
     assert not plugged(unwrap_pruning(pruned))
     assert torch.equal(around(x), plain(x))
+
+
+def test_merged_adapters_are_told_of_as_merged(caplog: pytest.LogCaptureFixture) -> None:
+    x = torch.randn(2, 7, FEATURES, dtype=torch.float64)
+    around = seeded(ToyViT().double(), LoraConfig(r=2, target_modules=["qkv"], init_lora_weights=False)).train()
+    wrap_cyclic(around, distill=None, blocks="base_model.model.blocks")
+    around.merge_adapter()
+    with caplog.at_level(logging.WARNING, "cycledistill"):
+        around(x)
+    assert "adapters are merged" in caplog.text and "reentrant" not in caplog.text.lower()
+    around.unmerge_adapter()  # the advice
+    sum(each.sum() for each in around(x).outputs).backward()
+    assert all(p.grad is not None for p in around.parameters() if p.requires_grad)
 
 
 @pytest.mark.slow
