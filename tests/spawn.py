@@ -13,15 +13,25 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+PRELOADED = ["timm", "accelerate", "torchvision", "cycledistill.recipes.run.loop"]
+"""Imported once by a process that forks for each rank: to import them takes longer than what most tests do."""
+
 TIMEOUT = 120  # seconds; a rank that waits for a dead one must not hang the suite
 
 
 def _entry(
-    rank: int, world: int, folder: str, backend: str, function: Callable[..., Any], args: tuple[Any, ...]
+    rank: int,
+    world: int,
+    folder: str,
+    backend: str,
+    environment: dict[str, str],
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
 ) -> None:
     from datetime import timedelta
 
     torch.set_num_threads(1)
+    os.environ.update(environment)
     os.environ.update(MASTER_ADDR="127.0.0.1", RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
     try:
         if backend == "nccl":
@@ -49,10 +59,9 @@ def run(function: Callable[..., Any], *args: Any, world: int = 2, backend: str =
         AssertionError: A rank failed; the text holds every rank's own traceback.
     """
     with tempfile.TemporaryDirectory() as folder:
-        context = mp.get_context("spawn")
-        ranks = [
-            context.Process(target=_entry, args=(rank, world, folder, backend, function, args)) for rank in range(world)
-        ]
+        context = _context(backend)
+        given = (backend, dict(os.environ), function, args)
+        ranks = [context.Process(target=_entry, args=(rank, world, folder, *given)) for rank in range(world)]
         for process in ranks:
             process.start()
         for process in ranks:
@@ -64,3 +73,11 @@ def run(function: Callable[..., Any], *args: Any, world: int = 2, backend: str =
         assert not errors, "\n".join(errors)
         assert not late, f"ranks {late} did not end within {TIMEOUT} s"
         return [torch.load(Path(folder) / f"result{rank}", weights_only=False) for rank in range(world)]
+
+
+def _context(backend: str) -> Any:
+    if backend != "gloo" or "forkserver" not in mp.get_all_start_methods():
+        return mp.get_context("spawn")
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
