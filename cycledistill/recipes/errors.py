@@ -17,6 +17,13 @@ class PickledCodeError(CheckpointError):
     """A file of weights that holds Python objects, which loading would have to build by running code."""
 
 
+class OutageError(OSError):
+    """A file that cannot be read for no fault of its own: the storage fails, or this process may open or hold no more.
+
+    It is none of the above, so that nobody who skips broken files skips one file after the other.
+    """
+
+
 class NonFiniteLossError(RuntimeError):
     """The loss became nan or infinite; the step and the guilty terms are named."""
 

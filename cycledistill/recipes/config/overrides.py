@@ -93,7 +93,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"--set {text!r}: expected section.key=value, for example --set optim.lr=1e-3.")
-    return key.strip(), parse_yaml(value, f"--set {text[:200]!r}: the value", RecipeError)
+    return key.strip(), parse_yaml(value, f"--set {text[:200]!r}: the value", RecipeError, key.strip())
 
 
 def merge(data: dict[str, Any], key: str, value: Any, cls: Any, path: str = "") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ from huggingface_hub.errors import (
 )
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.reading.guard import JSON, first_line, reading
+from cycledistill.recipes.reading.guard import first_line
 from cycledistill.recipes.reading.plain import check_plain
+from cycledistill.recipes.reading.texts import read_json
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
@@ -92,8 +92,7 @@ def _from_hub(name: str, file: str, download: dict[str, Any]) -> Path:
 
 
 def _read_config(path: Path, source: str) -> dict[str, Any]:
-    with reading(f"{source}: {CONFIG}", JSON, CheckpointError):
-        config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path, CheckpointError, f"{source}: {CONFIG}")
     if not isinstance(config, dict):
         raise CheckpointError(f"{source}: {CONFIG} holds a {type(config).__name__}, an object is expected")
     check_plain(config, f"{source}: {CONFIG}", CheckpointError)  # a scale of Infinity would be in every output

@@ -6,11 +6,25 @@ whole. So a guard takes any ``Exception``, and what stands inside is the call of
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cycledistill.files import is_of_a_worker
+from cycledistill.recipes.errors import OutageError
+
+_OUTAGES = (
+    "EIO EREMOTEIO ESTALE ENODEV ENXIO ETIMEDOUT ENOTCONN ESHUTDOWN ECONNRESET ECONNREFUSED ECONNABORTED EHOSTDOWN "
+    "EHOSTUNREACH ENETDOWN ENETUNREACH ENETRESET"
+)
+_STORAGE = {getattr(errno, name) for name in _OUTAGES.split() if hasattr(errno, name)}
+_ADVICE = {
+    **dict.fromkeys(_STORAGE, "look after the storage, and start or go on again"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "let it open more (ulimit -n), or use fewer workers"),
+    errno.ENOMEM: "make room in memory: smaller batches, or fewer workers",
+}
+"""What a system says where the file is not at fault -> what to do."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,10 @@ def reading(where: object | Callable[[], object], kind: Kind, error: type[Except
         kind: What kind of file it is.
         error: What is raised instead. One that is raised inside goes through.
 
+    Raises:
+        error: The file is not what it should be.
+        OutageError: The storage or this process is not: no memory, no more open files, a disk or a network that fails.
+
     Example:
         >>> with reading("a.png", PICTURE, DataError):
         ...     pixels = decode(data)
@@ -60,8 +78,27 @@ def reading(where: object | Callable[[], object], kind: Kind, error: type[Except
         if is_of_a_worker(reason):  # and not of the file
             raise
         named = where() if callable(where) else where
+        advice = _advice(reason)
+        if advice is not None:
+            raise OutageError(f"{named} cannot be read now ({_said(reason)}), whatever it holds: {advice}") from reason
         quoted = f" ({first_line(reason)})" if kind.quoted else ""
         raise error(f"{named}: {kind.broken}{quoted}") from (reason if kind.quoted else None)
+
+
+def _advice(reason: Exception) -> str | None:
+    """What to do where it is not the file's fault; None where it is."""
+    cause: BaseException | None = reason
+    while cause is not None:
+        if isinstance(cause, MemoryError):
+            return _ADVICE[errno.ENOMEM]
+        if isinstance(cause, OSError) and cause.errno in _ADVICE:
+            return _ADVICE[cause.errno]
+        cause = cause.__cause__
+    return None
+
+
+def _said(reason: Exception) -> str:
+    return f"{type(reason).__name__}: {first_line(reason)}" if isinstance(reason, MemoryError) else first_line(reason)
 
 
 def first_line(error: BaseException) -> str:

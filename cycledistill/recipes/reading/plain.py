@@ -24,13 +24,14 @@ def is_finite(value: object) -> bool:
     )  # nan is not
 
 
-def check_plain(data: Any, where: str, error: type[Exception]) -> None:
+def check_plain(data: Any, where: str, error: type[Exception], key: str = "") -> None:
     """Refuse data that is not plain; the place is named by its dotted key.
 
     Args:
         data: What was read.
         where: The file, for the message.
         error: What is raised.
+        key: Where in that the data stands.
 
     Raises:
         error: A number that is not finite, a key that is no text, a value of another kind (a date, bytes, a set, an
@@ -43,7 +44,7 @@ def check_plain(data: Any, where: str, error: type[Exception]) -> None:
         RecipeError: my.yaml: optim.lr=inf: a finite number is expected
     """
     left = MOST_ENTRIES
-    waiting: list[tuple[str, Any, tuple[int, ...]]] = [("", data, ())]
+    waiting: list[tuple[str, Any, tuple[int, ...]]] = [(key, data, ())]
     while waiting:
         key, value, around = waiting.pop()
         left -= 1

@@ -8,12 +8,18 @@ from typing import Any
 
 import yaml
 
-from cycledistill.recipes.reading.guard import JSON, first_line, reading
+from cycledistill.recipes.reading.guard import JSON, Kind, first_line, reading
 from cycledistill.recipes.reading.plain import check_plain
 
 
-def read_json(path: str | Path, error: type[Exception]) -> Any:
+def read_json(path: str | Path, error: type[Exception], where: object = None, kind: Kind = JSON) -> Any:
     """What a JSON file holds.
+
+    Args:
+        path: The file.
+        error: What is raised.
+        where: What an error calls the file; default: its path.
+        kind: What is said of one that is no JSON.
 
     Raises:
         error: There is no such file, or it is not JSON.
@@ -22,7 +28,7 @@ def read_json(path: str | Path, error: type[Exception]) -> Any:
         >>> read_json("boxes.json", DataError)
         [{'image_id': 785, 'bbox': [34, 50, 120, 300], 'score': 0.9}]
     """
-    with reading(path, JSON, error):
+    with reading(path if where is None else where, kind, error):
         return json.loads(Path(path).read_bytes())
 
 
@@ -32,13 +38,14 @@ def parse_json(text: str | bytes, where: object, error: type[Exception]) -> Any:
         return json.loads(text)
 
 
-def parse_yaml(text: str, where: str, error: type[Exception]) -> Any:
+def parse_yaml(text: str, where: str, error: type[Exception], key: str = "") -> Any:
     """What YAML text holds: mappings, lists, text, finite numbers, truth values and nothing.
 
     Args:
         text: The YAML.
         where: What an error calls it.
         error: What is raised.
+        key: The key whose value the text is, if it is not a whole file.
 
     Raises:
         error: It is no YAML, has tags, or holds what is not plain (see `check_plain`); line and column, or the key, are
@@ -54,7 +61,7 @@ def parse_yaml(text: str, where: str, error: type[Exception]) -> Any:
         raise error(f"{where} {_NOT_YAML}: {_in_a_line(reason)}") from reason
     except RecursionError as reason:
         raise error(f"{where} {_NOT_YAML}: brackets inside brackets, too deep") from reason
-    check_plain(data, where, error)
+    check_plain(data, where, error, key)
     return data
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from cycledistill.files import atomic_write
 from cycledistill.recipes.errors import CheckpointError, RecipeError
+from cycledistill.recipes.reading.texts import parse_json
 from cycledistill.recipes.weights.checkpoint import store_of
 
 Row = Mapping[str, Any]
@@ -118,8 +119,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = parse_json(line, path, CheckpointError)
+        except CheckpointError:
             break  # the line that was being written when the run was killed
         if not isinstance(row, dict) or not isinstance(row.get("step"), int) or row.get("kind") not in _KINDS:
             break

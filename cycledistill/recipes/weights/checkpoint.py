@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from cycledistill.files import atomic_folder, atomic_write
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.reading.guard import RECIPE, reading
+from cycledistill.recipes.reading.guard import RECIPE
 from cycledistill.recipes.reading.plain import is_finite
+from cycledistill.recipes.reading.texts import read_json
 from cycledistill.recipes.weights.files import read_torch, write_torch, write_weights
 from cycledistill.recipes.weights.fitting import mismatch
 
@@ -173,8 +174,7 @@ def read_recipe(checkpoint: Path, command: str | None = None) -> dict[str, Any]:
             or a list belongs, or is of another command.
     """
     file = checkpoint / "recipe.json"
-    with reading(file, RECIPE, CheckpointError):
-        found = json.loads(file.read_text(encoding="utf-8"))
+    found = read_json(file, CheckpointError, kind=RECIPE)
     if not isinstance(found, dict):
         raise CheckpointError(f"{file} holds no recipe.")
     for name in ("command", "recipe"):
@@ -230,7 +230,8 @@ def load_weights(model: nn.Module, weights: Weights, source: object, advice: str
     wrong = mismatch(weights, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
     if wrong:
         raise CheckpointError(
-            f"{source} is of another model than {type(model).__name__}: {wrong}. Nothing was loaded; {advice}."
+            f"{source}: the weights are not those of this {type(model).__name__}, {wrong}. Nothing was loaded; "
+            f"{advice}."
         )
     model.load_state_dict(weights, strict=True)
 

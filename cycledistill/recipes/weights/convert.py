@@ -45,4 +45,4 @@ def _field(text: str, option: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise CheckpointError(f"--set {text}: FIELD=VALUE is expected, e.g. {option}")
-    return name, parse_yaml(value, f"--set {text}: the value", CheckpointError)
+    return name, parse_yaml(value, f"--set {text}: the value", CheckpointError, name)

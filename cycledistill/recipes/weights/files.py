@@ -22,6 +22,7 @@ from torch import Tensor
 from cycledistill.files import atomic_write, os_errors
 from cycledistill.recipes.errors import CheckpointError, PickledCodeError
 from cycledistill.recipes.reading.guard import SAFETENSORS, TORCH, reading
+from cycledistill.recipes.reading.texts import parse_json
 
 State = dict[str, Tensor]
 
@@ -117,8 +118,8 @@ def stored_network(path: str | Path) -> dict[str, Any]:
     if words.get("format") != "cycledistill":  # what others call config is theirs
         return {}
     try:
-        config = json.loads(words.get("config", "{}"))
-    except (ValueError, RecursionError):
+        config = parse_json(words.get("config", "{}"), path, CheckpointError)
+    except CheckpointError:
         config = None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: its config is expected to be a JSON object; found: {words['config'][:300]!r}")

@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cycledistill.recipes.reading.texts import read_json
+
 from .figure import PARTS, SHOWN_BY, Figure, draw_figure, paint
 from .images import PoseDataError
 from .joints import COCO
@@ -228,8 +230,8 @@ def _clutter(
 def _check_same(root: Path, made_by: dict[str, Any]) -> None:
     try:
         path = root / "annotations" / "person_keypoints_val2017.json"
-        found = json.loads(path.read_bytes())["info"]["made_by"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_json(path, PoseDataError)["info"]["made_by"]
+    except (PoseDataError, KeyError, TypeError):
         found = None
     if found != made_by:
         what = f"a synthetic data set made otherwise, {found}" if found else "something else"

@@ -74,7 +74,7 @@ def official_names(model: Lifter) -> dict[str, tuple[str, ...]]:
         model: A model of `create_lifter`, wrapped or not.
 
     Raises:
-        ValueError: A model that no official file holds, or an hourglass with more than one prune point.
+        CheckpointError: A model that no official file holds, or an hourglass with more than one prune point.
 
     Example:
         >>> official_names(create_lifter("mixste"))["levels.1.spatial.norm1.weight"]
@@ -85,7 +85,10 @@ def official_names(model: Lifter) -> dict[str, tuple[str, ...]]:
     elif isinstance(model, (MixSTE, MotionBERT)):
         renames = _MIXSTE if isinstance(model, MixSTE) else _MOTIONBERT
     else:
-        raise ValueError(f"{type(model).__name__}: no official code has this model; save its own state_dict() instead")
+        raise CheckpointError(
+            f"no official code has a {type(model).__name__}: its weights are expected under its own names, those of "
+            "its state_dict()"
+        )
     return {name: _rename(name, renames) for name in model.state_dict()}
 
 
@@ -98,7 +101,7 @@ def _rename(name: str, renames: Iterable[tuple[str, str]]) -> tuple[str, ...]:
         found = re.match(ours, name)
         if found is not None:
             return (found.expand(theirs) + name[found.end() :],)
-    raise ValueError(f"{name}: the official files have no such weight")
+    raise CheckpointError(f"{name}: the official files have no such weight")
 
 
 def _split(tensor: Tensor, official: tuple[str, ...]) -> State:
@@ -127,8 +130,7 @@ def from_official(state: Mapping[str, Tensor], model: Lifter, resize: bool = Fal
 
     Raises:
         CheckpointError: Tensors missing, unknown or of another shape, all of them named; tables for another clip length
-            without ``resize``, or of a network whose other weights depend on it.
-        ValueError: A model that no official file holds.
+            without ``resize``, or of a network whose other weights depend on it; a model that no official file holds.
 
     Example:
         >>> model = create_lifter("mixste", frames=27, dim=32)
@@ -153,7 +155,7 @@ def to_official(state: Mapping[str, Tensor], model: Lifter) -> State:
 
     Raises:
         CheckpointError: Tensors missing, unknown or of another shape, all of them named.
-        ValueError: A model that no official file holds.
+        CheckpointError: A model that no official file holds.
     """
     names = official_names(model)
     state = check_ours(state, model)

@@ -7,7 +7,6 @@ class numbers, and the class names, if any, in the schema's ``huggingface`` meta
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from timm.data.readers.reader import Reader
 
 from cycledistill.recipes.errors import DataError
 from cycledistill.recipes.reading.guard import PARQUET, Kind, reading
+from cycledistill.recipes.reading.texts import parse_json
 
 IN_MEMORY_LIMIT = 16 << 30  # bytes
 
@@ -109,8 +109,8 @@ def _check_columns(file: Path, schema: Any) -> None:
 
 def _label_names(metadata: dict[bytes, bytes] | None) -> list[str]:
     try:
-        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        names = features["label"]["names"]
-    except (KeyError, TypeError, ValueError, RecursionError):
+        said = parse_json((metadata or {})[b"huggingface"], "the column names", DataError)
+        names = said["info"]["features"]["label"]["names"]
+    except (DataError, KeyError, TypeError):
         return []
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from cycledistill.integrations.coco.data.dataset import (
 from cycledistill.integrations.coco.data.images import ImageStore, PoseDataError
 from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE
 from cycledistill.integrations.coco.losses.targets import heatmap_targets
+from cycledistill.recipes.errors import OutageError
 
 SIZE = (64, 48)
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "coco"
@@ -292,6 +295,16 @@ def test_a_broken_picture_stops_or_is_skipped_and_counted(folder: Path) -> None:
     batch = data.__getitems__(keys)
     assert (data.skipped, len(batch["image"])) == (6, 6)
     assert batch["person"].tolist() == [0, 1, 2, 9, 10, 11]
+
+
+def test_a_storage_that_fails_is_not_skipped_picture_by_picture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    data = crops(folder, broken="skip")
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(OutageError, match="cannot be read now .*Input/output error.*look after the storage"):
+        data.__getitems__([(0, 0), (0, 1)])
 
 
 def test_a_batch_of_broken_pictures_is_replaced_by_the_next_that_can_be_read(folder: Path) -> None:

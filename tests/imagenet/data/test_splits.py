@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import shutil
 import tarfile
 from dataclasses import replace
@@ -16,7 +18,7 @@ from cycledistill.integrations.imagenet.data.augment import create_mixup
 from cycledistill.integrations.imagenet.data.loader import SeededOrder, TrainLoader, eval_loader
 from cycledistill.integrations.imagenet.data.splits import ImageSource, open_images
 from cycledistill.integrations.imagenet.recipe import Recipe
-from cycledistill.recipes.errors import DataError
+from cycledistill.recipes.errors import DataError, OutageError
 from tests.imagenet.pictures import SIZE, picture, write_parquet
 
 CPU = torch.device("cpu")
@@ -189,6 +191,20 @@ def test_a_broken_image_is_named(tiny, folder_dir, workers):
         batches(recipe)
     recipe.data.broken_images = "skip"
     assert len(batches(recipe)) == 4
+
+
+def test_a_storage_that_fails_is_not_skipped_picture_by_picture(tiny, folder_dir, monkeypatch):
+    data = replace(tiny.data, dir=str(folder_dir), repeats=1, broken_images="skip")
+    opened = []
+
+    def no_more(source):
+        opened.append(source)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("cycledistill.integrations.imagenet.data.splits.Image.open", no_more)
+    with pytest.raises(OutageError, match=r"\.jpg cannot be read now .*Too many open files.*ulimit -n"):
+        batches(replace(tiny, data=data))
+    assert len(opened) == 1
 
 
 def test_an_empty_parquet_row_is_named(tiny, tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import traceback
 
 import pytest
 
-from cycledistill.recipes.errors import DataError
+from cycledistill.recipes.errors import DataError, OutageError
 from cycledistill.recipes.reading.guard import PICTURE, TORCH, reading
 
 
@@ -14,12 +16,45 @@ class StrangeError(Exception):
     """No list of errors has it."""
 
 
-@pytest.mark.parametrize("kind", [StrangeError, OSError, RecursionError, MemoryError, AssertionError, SyntaxError])
+@pytest.mark.parametrize("kind", [StrangeError, OSError, RecursionError, AssertionError, SyntaxError])
 def test_any_error_of_a_library_is_the_documented_one(kind: type[Exception]) -> None:
     with pytest.raises(DataError, match=r"^a\.png: not a picture, or a broken one \(why\)$") as raised:
         with reading("a.png", PICTURE, DataError):
             raise kind("why\nmore")
     assert type(raised.value.__cause__) is kind
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EIO, "look after the storage"),
+        (errno.ESTALE, "look after the storage"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENFILE, "ulimit -n"),
+        (errno.ENOMEM, "smaller batches"),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_what_is_no_fault_of_the_file_is_said_to_be_none(number: int, advice: str) -> None:
+    """It is no `DataError` either: who skips broken files would skip one after the other."""
+    said = rf"^a\.png cannot be read now \(.*{os.strerror(number)}.*\), whatever it holds: .*{advice}"
+    with pytest.raises(OutageError, match=said), reading("a.png", PICTURE, DataError):
+        raise OSError(number, os.strerror(number), "a.png")
+    with pytest.raises(OutageError, match=said), reading("a.png", PICTURE, DataError):
+        raise StrangeError(os.strerror(number)) from OSError(number, os.strerror(number))
+    assert not issubclass(OutageError, DataError)
+
+
+def test_no_memory_is_no_fault_of_the_file() -> None:
+    said = r"^a\.png cannot be read now \(MemoryError: MemoryError\), whatever it holds: make room in memory"
+    with pytest.raises(OutageError, match=said), reading("a.png", PICTURE, DataError):
+        raise MemoryError
+
+
+def test_what_says_that_a_file_is_not_there_is_of_the_file() -> None:
+    for number in (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.EINVAL):
+        with pytest.raises(DataError), reading("a.png", PICTURE, DataError):
+            raise OSError(number, os.strerror(number))
 
 
 def test_what_goes_through() -> None:

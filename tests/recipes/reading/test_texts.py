@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cycledistill.integrations.human36m.recipe import load_recipe
+from cycledistill.recipes.config.overrides import parse_override
 from cycledistill.recipes.errors import CheckpointError, DataError, RecipeError
 from cycledistill.recipes.reading.plain import check_plain, is_finite
 from cycledistill.recipes.reading.texts import parse_json, parse_yaml, read_json
 from cycledistill.recipes.weights.convert import convert_command, convert_parser
+from tests.architecture import ROOT
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "\n".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]" for before, name in zip("abcdef", "bcdefg", strict=True)
@@ -67,6 +70,28 @@ def test_the_key_is_named_and_small_aliases_are_fine() -> None:
         parse_yaml(LAUGHS, "a.yaml", RecipeError)
     values = [1, "x", True, None, 2.5]
     assert parse_yaml("a: &a [1, x, true, null, 2.5]\nb: *a", "a.yaml", RecipeError) == {"a": values, "b": values}
+
+
+def test_a_value_that_was_set_is_said_by_its_key() -> None:
+    with pytest.raises(RecipeError, match=r"^--set 'optim\.lr=\.inf': the value: optim\.lr=inf: a finite"):
+        parse_override("optim.lr=.inf")
+    with pytest.raises(RecipeError, match=r"the value: optim\.betas\[1\]=nan: a finite number"):
+        parse_override("optim.betas=[0.9, .nan]")
+
+
+def test_text_of_strangers_is_read_behind_the_guard_alone() -> None:
+    """JSON and YAML: bare calls raise what nobody documents (too deep, not UTF-8, no memory)."""
+    bare = re.compile(r"\b(json\.loads?|yaml\.\w*load\w*)\(")
+    found = {
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for folder in ("cycledistill", "integrations")
+        for path in (ROOT / folder).rglob("*.py")
+        if not path.is_relative_to(ROOT / "cycledistill" / "integrations")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if bare.search(line)
+    }
+    own = {each for each in found if "json.loads(json.dumps(" in each}
+    assert {each.partition(":")[0] for each in found - own} == {"cycledistill/recipes/reading/texts.py"}
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), "inf", "nan", "1e999", 10**400])

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from cycledistill.commands import frame
@@ -22,6 +23,7 @@ from cycledistill.recipes.config.overrides import did_you_mean
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
 from cycledistill.recipes.run.command import RUN_FLAGS, Command, Flag, _message, going_on
 from cycledistill.recipes.run.guard.signals import StopRequest
+from cycledistill.recipes.weights import write_weights
 
 Lines = pytest.CaptureFixture[str]
 SHARED = ["--config", "--data", *(flag.name for flag in RUN_FLAGS), "--set", "--resume", "--evaluate"]
@@ -342,6 +344,25 @@ def test_what_is_evaluated_is_looked_at_and_not_guessed_by_its_name(name: str, t
     run.mkdir()
     (run / "recipe.json").write_text(json.dumps({"command": name, "recipe": recipe.to_dict()}))
     assert command.recipe(command.parser().parse_args(["--evaluate", str(run)])) == recipe
+
+
+FOREIGN = [
+    ("coco", {"model.name": "sdpose_t"}),
+    ("human36m", {"model.name": "frame_lifter", "data.source": "generated"}),  # no official code has this one
+    ("human36m", {"model.name": "mixste", "model.options": {"dim": 8, "depth": 1, "heads": 2}}),
+    ("imagenet", {"model.name": "test_vit", "model.num_classes": 3}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), FOREIGN, ids=lambda each: each if isinstance(each, str) else "")
+def test_weights_of_another_model_are_refused_by_the_name_of_their_file(
+    name: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    file, package = tmp_path / "theirs.safetensors", command_of(name).package
+    write_weights({"a.weight": torch.ones(2, 2)}, file)
+    recipe = importlib.import_module(f"{package}.recipe").load_recipe(None, settings)
+    with pytest.raises(CheckpointError, match=rf"^{file}: .*(a\.weight|under its own names)"):
+        importlib.import_module(f"{package}.trained").load_trained(file, recipe=recipe)
 
 
 @pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])

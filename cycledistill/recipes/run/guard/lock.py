@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cycledistill.recipes.errors import CheckpointError, RecipeError
+from cycledistill.recipes.reading.texts import parse_json
 from cycledistill.recipes.run.guard.process import ProcessId
 
 _logger = logging.getLogger(__name__)
@@ -185,14 +186,16 @@ def run_lock(folder: Path, *, writes: bool = True) -> Iterator[RunLock | None]:
 def _read(path: Path) -> tuple[ProcessId | None, str] | None:
     """Who has a lock, as far as it says, and the lock's token; None where there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        found = parse_json(text, path, CheckpointError)
         token = str(found.pop("token"))
         if type(found["pid"]) is not int or not 0 < found["pid"] < 2**31:  # 0 and below are groups of processes
             return None, ""
         return ProcessId(**found), token
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # cut off, or another program's
+    except (CheckpointError, TypeError, KeyError, AttributeError):  # cut off, or another program's
         return None, ""
 
 

@@ -45,10 +45,10 @@ class StopRequest(KeyboardInterrupt):
 
 
 class _Listener:
-    """What was heard so far, and whether it is to wait. One a process, as handlers of signals are."""
+    """What was heard so far, and whether it is to wait. It is found again by the handler that it is."""
 
     def __init__(self) -> None:
-        self.listening, self.held = False, False
+        self.held = False
         self.noted: int | None = None
         self.since = 0.0
 
@@ -62,7 +62,10 @@ class _Listener:
             raise StopRequest(number)
 
 
-_listener = _Listener()
+def _listener() -> _Listener | None:
+    """Who listens to this process' signals, if it is one of ours."""
+    handlers = (getattr(signal.getsignal(number), "__self__", None) for number in SIGNALS)
+    return next((each for each in handlers if isinstance(each, _Listener)), None)
 
 
 @contextmanager
@@ -73,19 +76,17 @@ def heeded() -> Iterator[None]:
     in a job that a shell runs in the background) or that has a handler which Python does not know of.
     """
     before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread() and not _listener.listening:
+    if threading.current_thread() is threading.main_thread() and _listener() is None:
         found = {number: signal.getsignal(number) for number in SIGNALS}
         before = {number: old for number, old in found.items() if old not in (None, signal.SIG_IGN)}
-        _listener.listening, _listener.held, _listener.noted = True, False, None
+        listener = _Listener()
         for number in before:
-            signal.signal(number, _listener.hear)
+            signal.signal(number, listener.hear)
     try:
         yield
     finally:
         for number, old in before.items():
             signal.signal(number, old)
-        if before:
-            _listener.listening, _listener.noted = False, None
 
 
 @contextmanager
@@ -95,23 +96,25 @@ def held() -> Iterator[None]:
     Raises:
         StopRequest: One was heard in the block, and the block ended without an error.
     """
-    _listener.held = True
+    listener = _listener() or _Listener()
+    listener.held = True
     try:
         yield
     finally:
-        _listener.held = False
-    if _listener.noted is not None:
-        raise StopRequest(_listener.noted)
+        listener.held = False
+    if listener.noted is not None:
+        raise StopRequest(listener.noted)
 
 
 def is_listening() -> bool:
     """Whether this process listens to the signals."""
-    return _listener.listening
+    return _listener() is not None
 
 
 def noted() -> int | None:
     """The signal that waits to be followed, if there is one."""
-    return _listener.noted
+    listener = _listener()
+    return None if listener is None else listener.noted
 
 
 def spare_workers(loader: DataLoader[T]) -> DataLoader[T]:

@@ -271,7 +271,7 @@ def test_a_lock_that_cannot_be_read_is_nobodys_to_take(tmp_path: Path, monkeypat
     def refused(self: Path, *args: Any, **kwargs: Any) -> Any:
         raise PermissionError(13, "Permission denied", str(self))
 
-    for name in ("read_text", "open"):
+    for name in ("read_bytes", "open"):
         with monkeypatch.context() as only_here:
             only_here.setattr(Path, name, refused)
             with pytest.raises(RecipeError, match=r"cannot be written to: .*Permission denied"), run_lock(tmp_path):

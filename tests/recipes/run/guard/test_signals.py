@@ -38,6 +38,14 @@ def tiny(tmp_path: Path) -> ToyRecipe:
 
 @pytest.fixture(autouse=True)
 def handlers_are_put_back() -> Iterator[None]:
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in a shell's background
+    try:
+        yield from _put_back()
+    finally:
+        signal.signal(signal.SIGINT, given)
+
+
+def _put_back() -> Iterator[None]:
     before = [signal.getsignal(number) for number in SIGNALS]
     yield
     assert [signal.getsignal(number) for number in SIGNALS] == before
@@ -149,6 +157,17 @@ def test_who_listens_to_what() -> None:
     thread.join()
     assert listening == [False]
     assert noted() is None
+
+
+def test_nothing_of_a_listener_outlives_its_block() -> None:
+    """Whoever listens next hears what comes then alone; who waits where nobody listens is not told of before."""
+    with pytest.raises(StopRequest), heeded():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert noted() is None and not signals.is_listening()
+    with held():
+        pass
+    with heeded(), heeded(), held():
+        assert noted() is None and signals.is_listening()
 
 
 def test_a_library_call_has_the_handlers_it_had(tiny: ToyRecipe) -> None:
