@@ -75,6 +75,12 @@ def run(function: Callable[..., Any], *args: Any, world: int = 2, backend: str =
         return [torch.load(Path(folder) / f"result{rank}", weights_only=False) for rank in range(world)]
 
 
+def alone(function: Callable[..., Any], *args: Any) -> Any:
+    """What `function(*args)` returned in a process of its own, for what would spoil this one."""
+    with _context("gloo").Pool(1) as pool:
+        return pool.apply(function, args)
+
+
 def _context(backend: str) -> Any:
     if backend != "gloo" or "forkserver" not in mp.get_all_start_methods():
         return mp.get_context("spawn")

@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))  # it imports the one beside it
     module = load_script("benchmarks/pose_speed.py")
-    small = {"image_size": (64, 48), "dim": 24, "depth": 2, "heads": 2}
+    small = {"image_size": (64, 48), "dim": 24, "depth": 1, "heads": 2}
     monkeypatch.setattr(module, "create_pose_model", lambda name, **more: create_pose_model(name, **small, **more))
     return module
 

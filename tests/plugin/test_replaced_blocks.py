@@ -104,7 +104,7 @@ SAME = {
 
 @pytest.mark.parametrize("around", SAME.values(), ids=SAME)
 def test_wrappers_of_torch_that_compute_the_same_are_taken(around: Callable[..., Any]) -> None:
-    model = vit().train()
+    model = vit(depth=2).train()
     x = images()
     truth = Truth(copy.deepcopy(model), "blocks")
     wrap_cyclic(model, distill=None)

@@ -105,7 +105,7 @@ def changed(model: Any, name: str) -> Any:
 @pytest.mark.parametrize("cycles", [False, True], ids=["alone", "with cycles"])
 @pytest.mark.parametrize("name", CHANGES)
 def test_pruning_acts_in_what_stands_there_now(name: str, cycles: bool) -> None:
-    base, x = vit(), images(4)
+    base, x = vit(depth=3), images(3)
     pruned = wrap_pruning(copy.deepcopy(base), LAYERS, KEEP)
     if cycles:
         wrap_cyclic(pruned, cycles=2, distill=None)

@@ -130,7 +130,7 @@ def test_the_tables_above_name_every_kind_of_hook() -> None:
 @each_trial
 @pytest.mark.parametrize("kinds", [set(MODULE_HOOKS) - {ALONE}, {ALONE}], ids=["all but one", ALONE])
 def test_no_hook_of_a_module_sees_a_trial(trial: Any, kinds: set[str], witness: Witness) -> None:
-    model = vit(depth=3).train()
+    model = vit(depth=2).train()
     add_hooks(model, kinds, witness)
     held = [[list(table) for table in hook_tables(module)] for module in model.modules()]
     trial(model)
@@ -140,7 +140,7 @@ def test_no_hook_of_a_module_sees_a_trial(trial: Any, kinds: set[str], witness: 
 
 @pytest.mark.slow
 def test_no_hook_sees_a_copy_that_is_timed(on_all_modules: Witness) -> None:
-    model = vit(depth=3).train()
+    model = vit(depth=2).train()
     add_hooks(model, set(MODULE_HOOKS) - {ALONE}, on_all_modules)
     on_all_modules.seen = 0
     cost(model, cycles=1, repeats=1)
@@ -149,7 +149,7 @@ def test_no_hook_sees_a_copy_that_is_timed(on_all_modules: Witness) -> None:
 
 @each_trial
 def test_no_hook_of_a_tensor_sees_a_trial(trial: Any, witness: Witness) -> None:
-    model = vit(depth=3).train()
+    model = vit(depth=2).train()
     for parameter in model.parameters():
         for add in TENSOR_HOOKS.values():
             add(parameter, witness)
@@ -161,7 +161,7 @@ def test_no_hook_of_a_tensor_sees_a_trial(trial: Any, witness: Witness) -> None:
 
 @each_trial
 def test_no_hook_on_all_modules_sees_a_trial(trial: Any, on_all_modules: Witness) -> None:
-    model = vit(depth=3).train()
+    model = vit(depth=2).train()
     on_all_modules.seen = 0  # making a model registers its parts
     trial(model)
     assert on_all_modules.seen == 0
@@ -172,7 +172,7 @@ def test_no_hook_on_all_modules_sees_a_trial(trial: Any, on_all_modules: Witness
 @each_trial
 def test_no_hook_on_saved_tensors_sees_a_trial(trial: Any) -> None:
     packed = []
-    model = vit(depth=3).train()
+    model = vit(depth=2).train()
     with torch.autograd.graph.saved_tensors_hooks(lambda x: packed.append(x) or x, lambda x: x):
         trial(model)
     assert packed == []
@@ -180,7 +180,7 @@ def test_no_hook_on_saved_tensors_sees_a_trial(trial: Any) -> None:
 
 @each_trial
 def test_a_trial_draws_nothing_from_the_random_states(trial: Any) -> None:
-    model = vit(depth=3, drop_path_rate=0.5).train()
+    model = vit(depth=2, drop_path_rate=0.5).train()
 
     class Restless(type(model.norm)):
         def forward(self, x: Tensor) -> Tensor:

@@ -184,7 +184,7 @@ def test_a_trial_that_runs_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_verify_shows_the_users_hooks_real_tensors_alone(check: Check) -> None:
-    model, seen = vit(), []
+    model, seen = vit(depth=2), []
     model.blocks[0].register_forward_hook(lambda module, args, output: seen.append(output))
     model.blocks[0].register_full_backward_hook(lambda module, given, got: None)
     assert check(model, images()).ok
@@ -209,7 +209,7 @@ def test_scores_without_what_stands_around_qkv(check: Check, monkeypatch: pytest
         return original(state, call)
 
     monkeypatch.setattr(prune_parts, "_choose", blind)
-    result = check(wrap_pruning(vit(), (1, 2), 0.6), images())
+    result = check(wrap_pruning(vit(depth=3), (1, 2), 0.6), images())
     assert failed(result) == {"pruning keeps the most attended", "pruned, eval at one cycle"}
     assert "3 of 3 samples keep other tokens than their attention says" in str(result)
 

@@ -72,9 +72,9 @@ def test_dropout_is_off_meanwhile(check: Check) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("keep", [0.6, 1.0])
 def test_pruned_models(check: Check, keep: float) -> None:
-    result = check(wrap_pruning(vit(), (1, 2), keep), images())
+    result = check(wrap_pruning(vit(depth=3), (1, 2), keep), images())
     assert result.ok, result
-    result = check(wrap_cyclic(wrap_pruning(vit(), (1, 2), keep), 3), images())
+    result = check(wrap_cyclic(wrap_pruning(vit(depth=3), (1, 2), keep), 3), images())
     assert result.ok, result
     assert ("pruning keeps the most attended" in str(result)) == (keep < 1)
 
@@ -116,7 +116,7 @@ def test_the_compiled_model_agrees(given: str) -> None:
 
 @pytest.mark.slow
 def test_the_model_is_left_as_it_was(check: Check) -> None:
-    model: Any = wrap_cyclic(wrap_pruning(vit(), (1, 2), 0.6), 3)
+    model: Any = wrap_cyclic(wrap_pruning(vit(depth=3), (1, 2), 0.6), 3)
     model.train()
     model.blocks[1].eval()
     model.cyclic.exit = 2
