@@ -32,6 +32,15 @@ _FIELDS = {"orientation": 4, "translation": 3, "focal_length": 2, "center": 2, "
 _FIELDS["tangential_distortion"] = 2
 
 
+_SHAPES = {
+    "rotation": (3, 3), "position": (3,), "focal": (2,), "centre": (2,), "size": (2,), "radial": (3,),
+    "tangential": (2,),
+}  # fmt: skip
+_ARRAYS = ("rotation", "position", "focal", "centre")
+_SKEWED = 1e-3
+"""How far a rotation's product with its transpose may be off the identity: files have four digits or more."""
+
+
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera with distortion. Camera axes: x to the right, y down, z forward.
@@ -45,6 +54,13 @@ class Camera:
         size: Width and height in pixels.
         radial: Three coefficients of radial distortion.
         tangential: Two coefficients of tangential distortion.
+
+    Arrays may be given as lists or tensors. OpenCV's ``R`` and ``t`` are neither ``rotation`` nor ``position``: see
+    :meth:`from_opencv`.
+
+    Raises:
+        LiftingDataError: Another shape, numbers that are not finite, a matrix that is no rotation, a focal length or a
+            size that is not above 0.
     """
 
     name: str
@@ -55,6 +71,55 @@ class Camera:
     size: tuple[int, int]
     radial: tuple[float, float, float] = (0.0, 0.0, 0.0)
     tangential: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        for name, shape in _SHAPES.items():
+            value = _numbers(getattr(self, name), shape, f"camera {self.name}: {name}")
+            object.__setattr__(self, name, value if name in _ARRAYS else tuple(value.tolist()))
+        check_rotation(self.rotation, f"camera {self.name}: rotation")
+        if not (self.focal > 0).all():
+            raise LiftingDataError(
+                f"camera {self.name}: focal={self.focal.tolist()}: pixels, above 0, are expected; a flipped axis "
+                "belongs into the rotation"
+            )
+        size = tuple(int(side) for side in self.size)
+        if size != self.size or min(size) < 1:
+            raise LiftingDataError(
+                f"camera {self.name}: size={self.size}: width and height in whole pixels above 0 are expected"
+            )
+        object.__setattr__(self, "size", size)
+
+    @classmethod
+    def from_opencv(cls, name: str, R: object, t: object, K: object, size: tuple[int, int]) -> Camera:
+        """A camera from OpenCV's calibration, in which a point of the world is at ``R @ point + t`` in camera axes.
+
+        Args:
+            name: For messages.
+            R: (3, 3), from world to camera axes (``cv2.Rodrigues(rvec)[0]`` makes one).
+            t: (3,) or (3, 1), metres: where the world's origin is in camera axes.
+            K: (3, 3), the camera matrix, pixels; without skew.
+            size: Width and height in pixels.
+
+        Returns:
+            The camera, without distortion: undo OpenCV's on pictures or points first (``cv2.undistortPoints``).
+
+        Raises:
+            LiftingDataError: As for the class; or a ``K`` that is no camera matrix.
+
+        Example:
+            >>> R, t, K = np.eye(3), [0, 0, 4], [[900, 0, 320], [0, 900, 240], [0, 0, 1]]
+            >>> Camera.from_opencv("front", R, t, K, (640, 480)).position.tolist()
+            [0.0, 0.0, -4.0]
+        """
+        where = f"camera {name}"
+        rotation, inner = _numbers(R, (3, 3), f"{where}: R"), _numbers(K, (3, 3), f"{where}: K")
+        check_rotation(rotation, f"{where}: R")
+        moved = _numbers(np.asarray(t).reshape(-1), (3,), f"{where}: t")
+        if inner[0, 1] or inner[1, 0] or inner[2].tolist() != [0, 0, 1]:
+            raise LiftingDataError(
+                f"{where}: K={inner.tolist()}: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] is expected, pixels"
+            )
+        return cls(name, rotation.T, -rotation.T @ moved, inner.diagonal()[:2], inner[:2, 2], size)
 
     def to_camera(self, world: NDArray[np.floating]) -> Array:
         """Points (..., 3) in metres, from world axes to this camera's."""
@@ -69,8 +134,18 @@ class Camera:
         1 + k1 r2 + k2 r2^2 + k3 r2^3 + p1 x + p2 y and moved by (p1, p2) r2. Tangential coefficients that were
         calibrated with OpenCV do not fit.
 
+        Raises:
+            LiftingDataError: A point that is not in front of the camera, which it does not see.
+
         Source: Human3.6M's camera model, in the form of VideoPose3D's ``project_to_2d``.
         """
+        behind = int((points[..., 2] <= 0).sum())
+        if behind:
+            raise LiftingDataError(
+                f"camera {self.name}: {behind} of {points[..., 2].size} points are not in front of it, so it does not "
+                "see them: is it another recording's, or are its rotation and position OpenCV's R and t "
+                "(Camera.from_opencv takes those)?"
+            )
         plane = (points[..., :2] / points[..., 2:]).clip(-1, 1)
         square = (plane**2).sum(axis=-1, keepdims=True)
         powers = np.concatenate([square, square**2, square**3], axis=-1)
@@ -78,6 +153,39 @@ class Camera:
         tangential = (np.array(self.tangential) * plane).sum(axis=-1, keepdims=True)
         pixels: Array = self.focal * (plane * (radial + tangential) + np.array(self.tangential) * square) + self.centre
         return pixels
+
+
+def check_rotation(matrix: Array, what: str) -> None:
+    """Refuse a (3, 3) matrix that is no rotation, and say what it is.
+
+    Raises:
+        LiftingDataError: So it is.
+    """
+    off = float(np.abs(matrix @ matrix.T - np.eye(3)).max())
+    determinant = float(np.linalg.det(matrix))
+    if off <= _SKEWED and determinant > 0:
+        return
+    scale = np.sign(determinant) * np.abs(determinant) ** (1 / 3)
+    if off <= _SKEWED:
+        found = "a reflection: an axis points the wrong way, or two are exchanged"
+    elif scale and np.abs(matrix @ matrix.T / scale**2 - np.eye(3)).max() <= _SKEWED:
+        found = f"a rotation times {scale:.4g}: divide by that"
+    else:
+        found = f"none (its product with its transpose is {off:.2g} off the identity)"
+    raise LiftingDataError(f"{what}: a rotation matrix is expected; this is {found}")
+
+
+def _numbers(value: object, shape: tuple[int, ...], what: str) -> Array:
+    """An array of finite numbers of a shape, from an array, a list or a tensor."""
+    try:
+        plain = value.detach().cpu().numpy() if hasattr(value, "detach") else value  # a tensor
+        found = np.array(plain, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        found = np.empty(0)
+    if found.shape != shape or not np.isfinite(found).all():
+        told = f"shape {found.shape}" if found.size and found.shape != shape else f"{value!r:.200}"
+        raise LiftingDataError(f"{what}: {told}: finite numbers of shape {shape} are expected")
+    return found
 
 
 def normalize_screen(pixels: NDArray[np.floating], width: float, height: float) -> NDArray[np.float32]:
@@ -171,16 +279,19 @@ def _camera(entry: dict[str, Any], where: str) -> Camera:
     length = float(np.linalg.norm(values["orientation"]))
     if abs(length - 1) > 1e-3:
         raise LiftingDataError(f"{where}: orientation has length {length:.4f}, a unit quaternion is expected")
-    return Camera(
-        str(entry.get("id", where.rpartition(" ")[2])),
-        _matrix(values["orientation"] / length),
-        values["translation"] / 1000,
-        values["focal_length"],
-        values["center"],
-        (int(width), int(height)),  # type: ignore[arg-type]
-        tuple(values["radial_distortion"].tolist()),
-        tuple(values["tangential_distortion"].tolist()),
-    )
+    try:
+        return Camera(
+            str(entry.get("id", where.rpartition(" ")[2])),
+            _matrix(values["orientation"] / length),
+            values["translation"] / 1000,
+            values["focal_length"],
+            values["center"],
+            (int(width), int(height)),  # type: ignore[arg-type]
+            tuple(values["radial_distortion"].tolist()),
+            tuple(values["tangential_distortion"].tolist()),
+        )
+    except LiftingDataError as error:
+        raise LiftingDataError(f"{where}: {error}") from None
 
 
 def _matrix(quaternion: Array) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -55,6 +57,42 @@ def patch_rays(camera: Camera, grid: tuple[int, int], patch: tuple[int, int], cr
     ahead = np.concatenate([plane, np.ones((len(plane), 1))], axis=-1)
     points: Array = ahead @ camera.rotation.T + camera.position
     return points
+
+
+def check_cameras(cameras: Sequence[Camera]) -> Array:
+    """Refuse cameras that do not look at one place, as those around a person do.
+
+    The place is the point nearest to all their axes. Cameras whose rotation or position is in another convention, such
+    as OpenCV's ``R`` and ``t``, look past each other.
+
+    Args:
+        cameras: Two or more.
+
+    Returns:
+        (3,), where they look, metres in the world.
+
+    Raises:
+        LiftingDataError: Fewer than two; or the place is behind one of them or outside of its picture.
+
+    Example:
+        >>> check_cameras(ring_of_cameras(np.array([0.0, 1.0, 0.0]), 4)).round(3).tolist()
+        [0.0, 1.0, 0.0]
+    """
+    if len(cameras) < 2:
+        raise LiftingDataError(f"{len(cameras)} cameras: two or more are needed to tell whether they look at one place")
+    across = [np.eye(3) - np.outer(each.rotation[:, 2], each.rotation[:, 2]) for each in cameras]
+    held = sum(one @ each.position for one, each in zip(across, cameras, strict=True))
+    place: Array = np.linalg.lstsq(sum(across, np.zeros((3, 3))), held, rcond=1e-6)[0]
+    for camera in cameras:
+        x, y, depth = camera.to_camera(place)
+        pixel = camera.focal * [x, y] / depth + camera.centre if depth > 0 else np.full(2, np.inf)
+        if not ((pixel >= 0) & (pixel <= camera.size)).all():
+            raise LiftingDataError(
+                f"camera {camera.name} does not look at where the {len(cameras)} cameras' axes meet "
+                f"({', '.join(f'{value:.2f}' for value in place)}): rotation is from camera to world axes and position "
+                "where the camera is, in metres; Camera.from_opencv takes OpenCV's R and t"
+            )
+    return place
 
 
 def _undo_crop(pixels: Array, crop: Array) -> Array:
