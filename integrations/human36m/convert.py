@@ -14,14 +14,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
 
 import torch
 
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.reading.texts import parse_yaml
 from cycledistill.recipes.weights.convert import convert_command, convert_parser
-from cycledistill.recipes.weights.files import State, network_metadata, of_file, read_weights, write_weights
+from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, write_weights
 
+from .models.convention import Convention, convention_words, plain_convention
+from .models.lifter import Lifter
 from .models.registry import create_lifter
 from .multiview.key_map import multiview_from_official, multiview_to_official
 from .multiview.model import create_multiview
@@ -29,6 +32,7 @@ from .multiview.start import start_from_coco
 from .multiview.weights import MODEL as MULTIVIEW
 from .multiview.weights import save_multiview_weights
 from .weights.key_map import from_official, to_official
+from .weights.loading import stored_convention, write_lifter_state
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resize", action="store_true", help="interpolate tables learned for another clip length")
     parser.add_argument("--official", action="store_true", help="the other way: ours to the authors' names")
     parser.add_argument(
+        "--convention",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="what the weights' numbers mean, where it is not what the authors trained: unit=metres or picture, "
+        "root=given (MotionBERT's weights for global motion), coco=midpoints or extrapolated, frame_rate=50",
+    )
+    parser.add_argument(
         "--from-coco",
         action="store_true",
         help=f"{MULTIVIEW}: a start from a PPT-S trained on COCO, the rest drawn anew",
@@ -64,15 +76,39 @@ def _convert(options: argparse.Namespace) -> str:
     state = read_weights(options.input)
     with torch.device("meta"):
         model = create_lifter(options.model, **options.fields)
+    convention = _convention(options, model)
     with of_file(options.input):
         converted = to_official(state, model) if options.official else from_official(state, model, options.resize)
-    return _write(converted, options, model.config)
+    if options.official:
+        if options.output.suffix != ".safetensors" and convention.unit != model.official.unit:
+            raise CheckpointError(
+                f"{options.output}: the authors' code takes the poses of this {type(model).__name__} for "
+                f"{model.official.unit!r}, these weights give {convention.unit!r}, and a PyTorch file cannot say so; "
+                "write a .safetensors file"
+            )
+        write_weights(converted, options.output, convention_words(convention, model.config.in_channels))
+    else:
+        write_lifter_state(converted, model, convention, options.output, options.model)
+    told = ", ".join(f"{name} {value}" for name, value in asdict(convention).items())
+    return f"{options.output}: {len(converted)} tensors; {told}"
+
+
+def _convention(options: argparse.Namespace, model: Lifter) -> Convention:
+    """What the numbers mean: as the file says, else as its authors trained, with what the command line says instead."""
+    found = stored_convention(options.input) or (Convention() if options.official else model.official)
+    given = {}
+    for text in options.convention:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise CheckpointError(f"--convention {text}: FIELD=VALUE is expected, e.g. unit=metres")
+        given[name] = parse_yaml(value, f"--convention {text}: the value", CheckpointError)
+    return plain_convention(asdict(found) | given)
 
 
 def _convert_multiview(options: argparse.Namespace) -> str:
-    if options.resize or (options.official and options.from_coco):
+    if options.resize or options.convention or (options.official and options.from_coco):
         raise CheckpointError(
-            f"{MULTIVIEW} is converted as it is, with --official or with --from-coco, without --resize"
+            f"{MULTIVIEW} is converted as it is, with --official or with --from-coco, without --resize and --convention"
         )
     if options.from_coco:
         torch.manual_seed(0)
@@ -85,10 +121,6 @@ def _convert_multiview(options: argparse.Namespace) -> str:
     state = read_weights(options.input)
     with of_file(options.input):
         converted = (multiview_to_official if options.official else multiview_from_official)(state, config)
-    return _write(converted, options, config)
-
-
-def _write(converted: State, options: argparse.Namespace, config: Any) -> str:
     write_weights(converted, options.output, {} if options.official else network_metadata(config, options.model))
     return f"{options.output}: {len(converted)} tensors"
 

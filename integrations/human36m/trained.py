@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from .data.clips import Clip
 from .evaluation.measure import evaluate
 from .models.lifter import Lifter
 from .recipe import Recipe, load_recipe
-from .training.build import create_model, eval_settings
+from .training.build import convention_of_recipe, create_model, eval_settings
 from .training.session import ADVICE
-from .training.sources import open_clips
-from .weights.loading import load_lifter_weights
+from .training.sources import FRAME_RATES, open_clips
+from .weights.loading import load_lifter_weights, stored_convention
+
+_logger = logging.getLogger(__name__)
 
 
 def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> Lifter:
@@ -36,13 +39,14 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
 
     Example:
         >>> model = load_trained("runs/a")
-        >>> model(keypoints).shape  # (B, F, 17, 2), normalised, to (B, F, 17, 3), metres
+        >>> model(keypoints).shape  # (B, F, 17, 2), normalised, to (B, F, 17, 3), in model.convention.unit
     """
     file, stored = find_weights(path, ema, recipe)
     recipe = recipe or stored_recipe(path)
     model = create_model(recipe)
     if stored:
         load_weights(model, read_weights(file), file, ADVICE)
+        model.convention = stored_convention(file) or convention_of_recipe(stored_recipe(path))
     else:
         load_lifter_weights(model, file, recipe.model.resize)
     return model.eval()
@@ -97,7 +101,8 @@ def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:
     """Errors of a checkpoint or file of weights on the recipe's test clips, at every exit.
 
     Returns:
-        ``weights`` (what was measured), ``clips``, ``exits`` and, where there is an average, ``ema_exits``.
+        ``weights`` (what was measured), ``clips``, ``unit`` (what the weights give; figures are in millimetres all the
+        same), ``exits`` and, where there is an average, ``ema_exits``.
 
     Raises:
         LiftingDataError: The data cannot be read.
@@ -109,6 +114,7 @@ def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:
         return open_clips(recipe.data, ("test",))[0]
 
     def measure(model: Lifter, accelerator: Any) -> tuple[Any, dict[str, Any]]:
+        _check_rate(model, FRAME_RATES[recipe.data.source], recipe.data.source)
         figures = evaluate(
             model,
             clips(),
@@ -116,7 +122,7 @@ def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:
             exits=wanted_exits(model, recipe.evaluate.exits),
             progress=recipe.run.progress and accelerator.is_main_process,
         )
-        return figures, {"clips": len(clips())}
+        return figures, {"clips": len(clips()), "unit": model.convention.unit}
 
     return measure_trained(
         recipe,
@@ -126,3 +132,16 @@ def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:
         stored_recipe=stored_recipe,
         measured_by=("model", "hourglass", "cyclic", "evaluate", "data.source", "data.frames", "data.confidence"),
     )
+
+
+def _check_rate(model: Lifter, rate: float, source: str) -> None:
+    trained = model.convention.frame_rate
+    if trained is not None and not 0.9 < rate / trained < 1.1:
+        _logger.warning(
+            "the weights were trained on %g frames a second, the clips of %s have %g: their motion looks %.2g times as "
+            "fast to the model",
+            trained,
+            source,
+            rate,
+            trained / rate,
+        )

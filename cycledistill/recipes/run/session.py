@@ -203,6 +203,10 @@ class TrainingSession:
         """What describes the model in the checkpoint's ``recipe.json``, beside the recipe."""
         return {}
 
+    def weights_metadata(self) -> dict[str, str]:
+        """What the checkpoint's files of weights say of themselves."""
+        return {}
+
     def task_state(self) -> dict[str, Any]:
         """State of the loss."""
         return {}
@@ -251,7 +255,8 @@ class TrainingSession:
             "meter": {"sums": self.meter.sums, "count": self.meter.count},
         }
         average = self.ema.module.state_dict() if self.ema else None
-        return self.store.save(self.step, self.model.state_dict(), average, state, self._description())
+        weights, words = self.model.state_dict(), self.weights_metadata()
+        return self.store.save(self.step, weights, average, state, self._description(), words)
 
     def load(self, checkpoint: Path) -> None:
         """Go on from a checkpoint: weights, average, optimiser, scaler and position.

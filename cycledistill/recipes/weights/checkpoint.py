@@ -46,9 +46,15 @@ class CheckpointStore:
         self.folder, self.keep, self.best_by = folder, keep, tuple(best_by)
 
     def save(
-        self, step: int, weights: Weights, ema: Weights | None, state: dict[str, Any], recipe: dict[str, Any]
+        self,
+        step: int,
+        weights: Weights,
+        ema: Weights | None,
+        state: dict[str, Any],
+        recipe: dict[str, Any],
+        metadata: Mapping[str, str] | None = None,
     ) -> Path:
-        """Write a checkpoint and drop those no longer kept; returns its folder.
+        """Write a checkpoint and drop those no longer kept; returns its folder. ``metadata``: of the files of weights.
 
         Raises:
             CheckpointError: It cannot be written (a full disk, say), or JSON cannot hold the recipe; those written
@@ -57,7 +63,8 @@ class CheckpointStore:
         path, text = self.folder / f"step-{step:08d}", _recipe_text(recipe, step)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            atomic_folder(path, lambda folder: _fill(folder, weights, ema, state, text))
+            words = {"format": "pt", **(metadata or {})}
+            atomic_folder(path, lambda folder: _fill(folder, weights, ema, state, text, words))
             self._prune()
         except OSError as error:
             raise CheckpointError(
@@ -262,9 +269,11 @@ def _recipe_text(recipe: dict[str, Any], step: int) -> str:
         ) from error
 
 
-def _fill(folder: Path, weights: Weights, ema: Weights | None, state: dict[str, Any], recipe: str) -> None:
+def _fill(
+    folder: Path, weights: Weights, ema: Weights | None, state: dict[str, Any], recipe: str, metadata: Mapping[str, str]
+) -> None:
     for name, tensors in (("model", weights), ("ema", ema)):
         if tensors is not None:
-            write_weights(tensors, folder / f"{name}.safetensors", {"format": "pt"})
+            write_weights(tensors, folder / f"{name}.safetensors", metadata)
     write_torch(state, folder / "state.pt")
     (folder / "recipe.json").write_text(recipe, encoding="utf-8")

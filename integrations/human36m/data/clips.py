@@ -36,6 +36,8 @@ class Clip:
         name: Sequence and camera, for messages.
         inputs: (T, 17, 2), normalised x and y, or (T, 17, 3) with a confidence.
         targets: (T, 17, 3), metres, camera axes, relative to the root (joint 0).
+        root: (T, 3), where the root is, metres in camera axes; ``None`` where that is not known.
+        camera: Who sees it; the same.
     """
 
     subject: str
@@ -43,13 +45,22 @@ class Clip:
     name: str
     inputs: Array
     targets: Array
+    root: NDArray[np.float64] | None = None
+    camera: Camera | None = None
 
     def __len__(self) -> int:
         """Frames."""
         return len(self.inputs)
 
 
-def make_clip(subject: str, action: str, name: str, inputs: NDArray[np.floating], points: NDArray[np.floating]) -> Clip:
+def make_clip(
+    subject: str,
+    action: str,
+    name: str,
+    inputs: NDArray[np.floating],
+    points: NDArray[np.floating],
+    camera: Camera | None = None,
+) -> Clip:
     """A clip of normalised 2D and 3D in camera axes, checked and made root-relative.
 
     Raises:
@@ -61,8 +72,8 @@ def make_clip(subject: str, action: str, name: str, inputs: NDArray[np.floating]
             f"{name}: 3D poses of shape {points.shape} for 2D of shape {inputs.shape}: finite "
             f"({len(inputs)}, 17, 3) is expected"
         )
-    relative = points - points[:, :1]
-    return Clip(subject, action, name, inputs.astype(np.float32), relative.astype(np.float32))
+    relative, root = points - points[:, :1], points[:, 0].astype(np.float64)
+    return Clip(subject, action, name, inputs.astype(np.float32), relative.astype(np.float32), root, camera)
 
 
 def check_keypoints(keypoints: NDArray[np.floating], source: str) -> None:
@@ -157,7 +168,7 @@ def _filmed(
     pixels = camera.project(points)
     seen = normalize_screen(pixels + rng.normal(0, noise, pixels.shape), *camera.size)
     inputs = with_confidence(seen) if confidence else seen
-    return make_clip(motion.subject, motion.action, f"{source}, camera {camera.name}", inputs, points)
+    return make_clip(motion.subject, motion.action, f"{source}, camera {camera.name}", inputs, points, camera)
 
 
 def with_confidence(keypoints: Array) -> Array:

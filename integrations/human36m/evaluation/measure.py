@@ -18,8 +18,11 @@ from cycledistill.recipes.run.accelerator import autocast, shared
 from ..data.clips import Clip
 from ..data.dataset import Batch, LiftWindows, WindowBatches, window_loader
 from ..data.skeleton import MIRRORED
+from ..data.windows import window_frames
 from ..errors import LiftingDataError
+from ..models.convention import convention_of
 from .metrics import MotionScores
+from .picture import to_picture
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,17 @@ def predict(model: nn.Module, inputs: Tensor, settings: EvalSettings) -> Tensor:
         settings: How.
 
     Returns:
-        (B, F, J, 3) in the model's unit, metres; the centre frame's, (B, 1, J, 3), in mode ``"centre"``.
+        (B, F, J, 3) in the model's unit (``model.convention``); the centre frame's, (B, 1, J, 3), in mode
+        ``"centre"``. Of a model that gives the root a place, relative to it.
 
     Raises:
         LiftingDataError: The model gave no pose for some frame that is asked for.
     """
+    poses = _averaged(model, inputs, settings)
+    return poses - poses[..., :1, :] if convention_of(model).root == "given" else poses
+
+
+def _averaged(model: nn.Module, inputs: Tensor, settings: EvalSettings) -> Tensor:
     poses, index = _forward(model, inputs, settings)
     if not settings.flip:
         return poses
@@ -99,7 +108,8 @@ def evaluate(
 ) -> dict[int, dict[str, Any]]:
     """Errors of a model at each exit.
 
-    In a process group each rank takes a share of the clips, and all get the whole result.
+    In a process group each rank takes a share of the clips, and all get the whole result. A model whose poses are in
+    picture units is measured as its authors do, see :func:`to_picture`.
 
     Args:
         model: A lifting model, wrapped or not; left in eval mode with the exit it had.
@@ -109,11 +119,13 @@ def evaluate(
         progress: Show a progress bar.
 
     Returns:
-        ``{exit: figures}``, see :meth:`MotionScores.summary`; steps and deviations over time are taken inside windows.
+        ``{exit: figures}``, see :meth:`MotionScores.summary`. Velocity counts every step of a clip, those from one
+        window to the next too; deviations over time are taken inside windows.
 
     Raises:
         ValueError: A plain model was asked for another exit than 1.
-        LiftingDataError: No clips, or the model gives no pose for some frame.
+        LiftingDataError: No clips, the model gives no pose for some frame, or poses in picture units for a clip without
+            a camera.
 
     Example:
         >>> evaluate(model, clips, settings=EvalSettings(243))[1]["mpjpe_action_mean"]
@@ -137,17 +149,17 @@ def evaluate(
 def _measure(
     model: nn.Module, clips: Sequence[Clip], scores: dict[int, MotionScores], settings: EvalSettings, progress: bool
 ) -> None:
+    scales: list[Tensor] | None = None
+    if convention_of(model).unit == "picture":
+        pairs = [to_picture(clip) for clip in clips]
+        clips, scales = [clip for clip, _ in pairs], [torch.from_numpy(metres) for _, metres in pairs]
     windows = LiftWindows(clips, settings.frames, centred=settings.mode == "centre")
     batches = WindowBatches(len(windows), settings.batch_size, shuffle=False)
     device = next(model.parameters()).device
     poses: dict[int, list[Tensor]] = {number: [] for number in scores}
-    targets: list[Tensor] = []
-    inside: list[Tensor] = []
     loader = tqdm(
         window_loader(windows, batches), "evaluate", len(batches), leave=False, disable=None if progress else True
     )
-    middle = slice((settings.frames - 1) // 2, (settings.frames - 1) // 2 + 1)
-    kept = middle if settings.mode == "centre" else slice(None)
     model.eval()
     batch: Batch
     for batch in loader:
@@ -155,27 +167,27 @@ def _measure(
         for number, found in poses.items():
             with at_exit(model, number):
                 found.append(predict(model, inputs, settings).float().cpu())
-        targets.append(batch["targets"][:, kept])
-        inside.append(batch["inside"][:, kept])
-    truth, mask = torch.cat(targets), torch.cat(inside)
     for number, found in poses.items():
-        _count(scores[number], torch.cat(found), truth, mask, windows, settings)
+        _count(scores[number], torch.cat(found), windows, settings, scales)
 
 
 def _count(
-    scores: MotionScores, poses: Tensor, truth: Tensor, mask: Tensor, windows: LiftWindows, settings: EvalSettings
+    scores: MotionScores, poses: Tensor, windows: LiftWindows, settings: EvalSettings, scales: list[Tensor] | None
 ) -> None:
-    """Sort windows by clip and count them; single frames become windows again, so that motion can be measured."""
-    if settings.mode == "sequence":
-        for window, owner in enumerate(windows.owner.tolist()):
-            own = mask[window] if settings.border == "mask" else slice(None)
-            action = windows.clips[owner].action
-            scores.add(action, poses[window, own][None], truth[window, own][None])
-        return
-    lengths = [len(clip) for clip in windows.clips]
-    for clip, found, target in zip(windows.clips, poses[:, 0].split(lengths), truth[:, 0].split(lengths), strict=True):
-        for part, wanted in zip(found.split(settings.frames), target.split(settings.frames), strict=True):
-            scores.add(clip.action, part[None], wanted[None])
+    """Put windows together to clips and count them; deviations over time are taken in the windows' lengths."""
+    owner, frames = torch.from_numpy(windows.owner), settings.frames
+    for number, clip in enumerate(windows.clips):
+        found, length = poses[owner == number], len(clip)
+        if settings.mode == "centre":  # a window each frame; single frames become windows again
+            places, found = torch.arange(length), found[:, 0]
+            pieces = [frames] * (length // frames) + [length % frames] * (length % frames > 0)
+        else:
+            at, inside = map(torch.from_numpy, window_frames(windows.bounds[windows.owner == number], length))
+            counted = inside if settings.border == "mask" else torch.ones_like(inside)
+            places, found, pieces = at[counted], found[counted], counted.sum(dim=1).tolist()
+        scale = 1 if scales is None else scales[number][places, None, None]
+        truth = torch.from_numpy(clip.targets)[places]
+        scores.add(clip.action, (scale * found)[None], (scale * truth)[None], pieces)
 
 
 def _forward(model: nn.Module, inputs: Tensor, settings: EvalSettings, index: Any = None) -> tuple[Tensor, Any]:

@@ -7,7 +7,7 @@ stands beside it wherever :class:`MotionScores` reports.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -108,7 +108,7 @@ def temporal_std(poses: Tensor) -> Tensor:
 
 @dataclass
 class _Sums:
-    """Sums of one action. Velocity counts steps, the standard deviations count windows."""
+    """Sums of one action. Velocity counts steps, the standard deviations count pieces of sequences."""
 
     frames: int = 0
     steps: int = 0
@@ -143,8 +143,8 @@ class MotionScores:
     def __init__(self) -> None:
         self.actions: dict[str, _Sums] = {}
 
-    def add(self, action: str, predicted: Tensor, target: Tensor) -> None:
-        """Count windows of motion; steps and deviations over time are taken inside each.
+    def add(self, action: str, predicted: Tensor, target: Tensor, pieces: Sequence[int] | None = None) -> None:
+        """Count sequences of motion: steps are those of the whole sequence, deviations over time those of its pieces.
 
         The root (joint 0) of both is set to zero first, as in the evaluation of MixSTE and HoT.
 
@@ -152,6 +152,7 @@ class MotionScores:
             action: Whose mean they go into.
             predicted: (W, T, J, 3), metres, root-relative.
             target: (W, T, J, 3).
+            pieces: Lengths of the pieces, T in all, such as the windows that a clip was predicted in; default, one.
 
         Raises:
             LiftingDataError: Poses that are not finite; shapes that differ, or are no (W, T, J, 3).
@@ -167,8 +168,10 @@ class MotionScores:
         for name, measure in measures.items():
             sums.add(name, measure(poses, truth))
         sums.add("pck150", pck(poses, truth))
-        sums.add("std_predicted", temporal_std(poses))
-        sums.add("std_target", temporal_std(truth))
+        lengths = [poses.shape[1]] if pieces is None else list(pieces)
+        for name, sequence in (("std_predicted", poses), ("std_target", truth)):
+            for piece in sequence.split(lengths, dim=1):
+                sums.add(name, temporal_std(piece))
 
     @classmethod
     def joined(cls, parts: Iterable[MotionScores]) -> MotionScores:
@@ -186,7 +189,7 @@ class MotionScores:
         the deviation over time of the predictions over that of the targets: 1 moves as much, 0 stands still. Published
         Human3.6M figures are mostly action means; a frame mean of the same predictions is not the same number.
 
-        ``velocity`` is ``None`` where every window is of one frame, ``temporal_std_ratio`` where the targets do not
+        ``velocity`` is ``None`` where every sequence is of one frame, ``temporal_std_ratio`` where the targets do not
         move; such actions are left out of the mean over actions.
 
         Raises:

@@ -14,23 +14,26 @@ from cycledistill.recipes.hub.config import cycles_of, read_model_fields
 from cycledistill.recipes.hub.model import HubModel
 
 from .config import NetworkConfig
+from .convention import Convention, plain_convention
 from .plugins import STACK, LifterConfig, Mode, add_plugins
 
 M = TypeVar("M", bound="LifterHubModel")
 
+_UNITS = {"metres": "metres", "picture": "half widths of the picture (no metres: MotionBERT's own unit)"}
 _OPTIONS = ("select", "pool", "frames", "prefix", "lengths", "centre", "neighbours", "noise", "exact", "tie")
 
 
 class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-estimation"]):
     """A lifting model that the hub holds; every `Lifter` is one.
 
-    ``config.json`` has the fields of `LifterConfig`, those that apply, and the name in the registry.
+    ``config.json`` has the fields of `LifterConfig`, those that apply, the name in the registry, and the `Convention`.
     """
 
     hub_options: ClassVar[tuple[str, ...]] = ("mode", "layer", "keep", "recover", "hourglass", "cycles", "distill")
     config_type: ClassVar[type[NetworkConfig]] = NetworkConfig
     config: NetworkConfig
     mode: Mode
+    convention: Convention = Convention()
 
     def hub_config(self) -> dict[str, Any]:
         """The network, its hourglass and its cycles, as plain data.
@@ -39,6 +42,7 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
             RecipeError: An hourglass that is made with functions or tensors.
         """
         described: dict[str, Any] = {"network": asdict(self.config), "mode": self.mode, **cycles_of(self)}
+        described["convention"] = asdict(self.convention)
         handle = handle_of(self, "hourglass")
         if handle is None:
             return described
@@ -56,9 +60,11 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
         Raises:
             ValueError: A field that is missing or unknown, or a value out of its range.
         """
-        whole = read_model_fields(LifterConfig, cls.config_type, config)
+        fields = dict(config)
+        convention = plain_convention(fields.pop("convention", {}))
+        whole = read_model_fields(LifterConfig, cls.config_type, fields)
         model = cls(whole.network)
-        model.mode = whole.mode
+        model.mode, model.convention = whole.mode, convention
         return add_plugins(model, whole)
 
     def hub_facts(self) -> ModelFacts:
@@ -77,8 +83,8 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
             loader="Lifter",
             does=(
                 f"clips of {frames} {config.frames} frames of 2D joints, (B, {', '.join(map(str, shape))}), {numbers} "
-                f"of each in normalised image coordinates, and gives {gives}, in the unit of the training targets "
-                f"(metres, relative to the root){centre}"
+                f"of each in normalised image coordinates, and gives {gives}, in {_UNITS[self.convention.unit]}, "
+                f"relative to the root{centre}"
             ),
             inputs=torch.zeros(1, *shape, device="meta"),
             example=f"one clip of {config.frames} frames",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cycledistill.hourglass.recovery import table_for
 
 from .config import Lengths, NetworkConfig
+from .convention import H36M, Convention
 from .hub import LifterHubModel
 
 
@@ -30,6 +31,8 @@ class Lifter(LifterHubModel):
         config: What was built.
         mode: "seq2seq", the poses of all frames are wanted, or "seq2frame", that of the centre frame, (F - 1) // 2.
         pool: How the joints' tokens of a frame become one for choosing frames: "mean", or "concat" side by side.
+        convention: The unit of its poses and the convention of its input; files of weights carry it.
+        official: That of the weights which its authors released.
     """
 
     pool: ClassVar[Literal["mean", "concat"]] = "mean"
@@ -39,6 +42,7 @@ class Lifter(LifterHubModel):
     head: nn.Module
     mode: Literal["seq2seq", "seq2frame"] = "seq2seq"
     resizes: ClassVar[bool] = True
+    official: ClassVar[Convention] = H36M
 
     def embed(self, poses: Tensor) -> Tensor:
         """2D joints (B, F, J, in_channels) to the tokens (B, F, J, C) that enter the stack."""
@@ -51,7 +55,7 @@ class Lifter(LifterHubModel):
             poses: (B, F, J, in_channels), 2D joints in normalised image coordinates (x from -1 to 1 over the width).
 
         Returns:
-            (B, F, J, 3), 3D joints in the unit of the training targets (metres, relative to the root).
+            (B, F, J, 3), 3D joints in the unit of ``self.convention``, relative to the root.
 
         Raises:
             ValueError: Poses of another shape, or of a number of frames that the model does not take.

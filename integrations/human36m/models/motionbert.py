@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import Lengths, NetworkConfig
+from .convention import MOTIONBERT
 from .layers import BLOCK_EPS, FRAMES, JOINTS, Attention, Mlp
 from .lifter import Lifter, positions_of
 
@@ -87,6 +88,7 @@ class MotionBERT(Lifter):
     """
 
     config_type = MotionBERTConfig
+    official = MOTIONBERT
 
     def __init__(self, config: MotionBERTConfig) -> None:
         super().__init__()

@@ -10,10 +10,12 @@ from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.config.distillation import read_distill
 
 from ..evaluation.measure import EvalSettings
+from ..models.convention import Convention
 from ..models.lifter import Lifter
 from ..models.plugins import LifterConfig, add_plugins
 from ..models.registry import build_lifter, lifter_config, list_lifters
 from ..recipe import Recipe, RecipeError
+from .sources import FRAME_RATES
 
 _ELSEWHERE = {
     "frames": "data.frames",
@@ -30,7 +32,7 @@ _ELSEWHERE = {
 
 
 def create_model(recipe: Recipe) -> Lifter:
-    """The lifting model of a recipe: with the hourglass and the cycles it says, and fresh weights.
+    """The lifting model of a recipe: with the hourglass and the cycles it says, fresh weights, and its convention.
 
     Raises:
         RecipeError: An unknown model or option, or what the model, the hourglass or the cycles refuse; a model that
@@ -42,6 +44,7 @@ def create_model(recipe: Recipe) -> Lifter:
         model = build_lifter(replace(config, layer=None, keep=None, hourglass={}))
     except (TypeError, ValueError) as error:
         raise RecipeError(f"model: {error}") from error
+    model.convention = convention_of_recipe(recipe)
     if config.layer is not None:
         _prune_frames(model, config, recipe.data.frames)
     if recipe.cyclic.cycles is not None:
@@ -52,6 +55,11 @@ def create_model(recipe: Recipe) -> Lifter:
         except (TypeError, ValueError) as error:
             raise RecipeError(f"cyclic: {error}") from error
     return model
+
+
+def convention_of_recipe(recipe: Recipe) -> Convention:
+    """What the numbers of a model trained by a recipe mean: as the data says, not what the model started from."""
+    return Convention(frame_rate=FRAME_RATES[recipe.data.source])
 
 
 def _model_config(recipe: Recipe) -> LifterConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ from cycledistill.recipes.weights.checkpoint import CheckpointStore
 from ..data.clips import Clip
 from ..data.dataset import Batch, LiftWindows, WindowBatches, window_loader
 from ..evaluation.measure import evaluate
+from ..models.convention import convention_words
+from ..models.lifter import Lifter
 from ..recipe import Recipe
 from ..weights.loading import load_lifter_weights
 from .build import create_model, eval_settings
 from .schedules import learning_rate
 from .sources import open_clips
 from .task import LiftTask, to_device
+
+_logger = logging.getLogger(__name__)
 
 ADVICE = (
     "check model.name, model.options, hourglass and data.frames; a run for another clip length can start from it by "
@@ -50,7 +55,7 @@ class Session(TrainingSession):
         exits = wanted_exits(model, recipe.evaluate.exits)
         training, validation = open_clips(data)
         if recipe.model.weights and fresh:
-            load_lifter_weights(model, Path(recipe.model.weights), recipe.model.resize)
+            _start_from(model, Path(recipe.model.weights), recipe)
         windows = LiftWindows(training, data.frames, data.stride, centred=data.centred, flip=data.flip, seed=run.seed)
         batches = WindowBatches(
             len(windows),
@@ -72,6 +77,10 @@ class Session(TrainingSession):
             exits=exits,
             store=store,
         )
+
+    def weights_metadata(self) -> dict[str, str]:
+        """The unit of the poses and the convention of the input."""
+        return convention_words(self.model.convention, self.model.config.in_channels)
 
     def prepare(self) -> tuple[float, dict[str, float]]:
         """The learning rate."""
@@ -105,6 +114,20 @@ class Session(TrainingSession):
     def tell(self, name: str, figures: Figures) -> str:
         """The errors of every exit."""
         return "; ".join(f"{name}, exit {exit}: {describe(found)}" for exit, found in figures.items())
+
+
+def _start_from(model: Lifter, weights: Path, recipe: Recipe) -> None:
+    """Load weights to start from; what the model's numbers mean is from now on what the data's do."""
+    trained = model.convention
+    load_lifter_weights(model, weights, recipe.model.resize)
+    if model.convention.unit != trained.unit:
+        _logger.warning(
+            "%s gives poses in the unit %r and is trained on in %r: the first errors are large for that alone",
+            weights,
+            model.convention.unit,
+            trained.unit,
+        )
+    model.convention = trained
 
 
 def describe(found: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 from ..data.clips import Clip, Motion, film
 from ..data.cmu import load_cmu
 from ..data.h36m import Human36M
-from ..data.motion import generate_motion
+from ..data.motion import FRAMES_A_SECOND, generate_motion
 from ..errors import LiftingDataError
 from ..recipe import DataSection
 
@@ -16,6 +16,10 @@ Splits = tuple[Literal["train", "test"], ...]
 
 CAMERA_SEED = 0
 """Of the made-up cameras and their noise: part of the data, so not of the run."""
+
+
+FRAME_RATES = {"generated": float(FRAMES_A_SECOND), "cmu": 60.0, "h36m": 50.0}
+"""Frames a second of ``data.source``."""
 
 
 def open_clips(data: DataSection, splits: Splits = ("train", "test")) -> list[list[Clip]]:
