@@ -23,8 +23,9 @@ from .trained import load_trained, stored_recipe
 def open_checkpoint(path: Path) -> Subject | None:
     """The lifting model of a run or checkpoint of this integration; ``None`` for another's.
 
-    It is shown files of keypoints instead of pictures: COCO's 17 keypoints as ``keypoint_files.py`` reads them, with
-    the picture's width and height in the file. Of a file, the window around its middle frame is taken.
+    It is shown files of keypoints instead of pictures: COCO's 17 keypoints as ``data/keypoints/files.py`` reads them,
+    with the picture's width and height in the file. Of a file, the window around its middle frame is taken, of the
+    person who is seen longest.
 
     Raises:
         CheckpointError: There is no checkpoint in the folder, or it is damaged.
@@ -38,7 +39,8 @@ def open_checkpoint(path: Path) -> Subject | None:
     scores = recorded_scores(stored, "mpjpe_frame_mean")
 
     def prepare(file: Path) -> tuple[Tensor, None]:
-        clip = prepare_keypoints(file, fill=True, confidence=confidence)
+        coco = model.convention.coco
+        clip = prepare_keypoints(file, person=1, fill=True, confidence=confidence, coco=coco)
         log_short([len(clip)], frames)
         middle = centred_bounds(len(clip), frames)[len(clip) // 2 :][:1]
         places, _ = window_frames(middle, len(clip))

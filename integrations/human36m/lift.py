@@ -3,66 +3,92 @@ r"""Lift a file of 2D keypoints to 3D poses with a trained checkpoint.
     python -m cycledistill.integrations.human36m.lift keypoints.json poses.npz --checkpoint runs/a \\
         --layout coco --width 1920 --height 1080 --figure poses.png
 
-Input: see ``keypoint_files.py``. Output: ``poses`` (T, 17, 3), metres in camera axes (x right, y down, z away),
-relative to the pelvis, in an npz or JSON file. Where the person is and how tall is not known from 2D; the scale is that
-of the people the model was trained on. One person; any length: longer clips are cut into windows, shorter ones have
-their edges repeated.
+Input: see ``data/keypoints/files.py``. Output: ``poses`` (T, 17, 3), metres in camera axes (x right, y down, z away),
+relative to the pelvis, in an npz or JSON file, with the numbers of their pictures (``frames``) where the file has them.
+Where the person is and how tall is not known from 2D; the scale is that of the people the model was trained on, or the
+one that ``--person-height`` gives. All persons of the file that tracks tell apart, each in a file of its own. Any
+length: longer clips are cut into windows that overlap, shorter ones have their edges repeated.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cycledistill.files import atomic_write
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 
-from .data.cameras import normalize_screen
-from .data.clips import check_keypoints, with_confidence
-from .data.keypoint_files import describe_gaps, fill_gaps, read_keypoints, undetected
-from .data.npz import write_npz
-from .data.skeleton import COCO_USED, JOINTS, coco_to_h36m
-from .data.windows import centred_bounds, chunk_bounds, log_short, window_frames
+from .data.clips import check_keypoints
+from .data.keypoints.files import Keypoints, choose_persons, read_keypoints, read_persons
+from .data.keypoints.gaps import LEAST_CONFIDENCE
+from .data.keypoints.inputs import model_input
+from .data.keypoints.plausible import check_normalised
+from .data.pose_files import check_target, write_poses
+from .data.skeleton import COCO_MAPPINGS
+from .data.stature import scale_to_height
+from .data.windows import blend_windows, centred_bounds, chunk_bounds, log_short, window_frames
 from .draw import draw_sequences
 from .errors import LiftingDataError
 from .evaluation.measure import EvalSettings, predict
+from .models.convention import convention_of
+from .models.lifter import Lifter
+
+_logger = logging.getLogger(__name__)
 
 LAYOUTS = ("coco", "h36m")
 
 
 @torch.no_grad()
-def lift(model: nn.Module, keypoints: NDArray[np.float32], settings: EvalSettings) -> NDArray[np.float32]:
+def lift(
+    model: nn.Module,
+    keypoints: NDArray[np.float32],
+    settings: EvalSettings,
+    *,
+    overlap: int | None = None,
+    person_height: float | None = None,
+) -> NDArray[np.float32]:
     """Poses of a clip of any length.
 
+    Longer clips are cut into windows that overlap, and where two do, one is faded into the other: side by side, poses
+    jump from the last frame of a window to the first of the next.
+
     Args:
-        model: A trained lifting model, wrapped or not; put in eval mode.
+        model: A trained lifting model, wrapped or not; put in eval mode. Its ``convention`` says what its numbers mean.
         keypoints: (T, 17, 2), or (T, 17, 3) with a confidence, in Human3.6M's order, normalised
             (:func:`normalize_screen`).
         settings: How; ``frames`` is what the model was built for.
+        overlap: Frames that neighbouring windows share; default, a quarter of a window. 0: side by side, as models are
+            measured. Not in mode ``"centre"``, which has a window around every frame.
+        person_height: Metres. Needed of a model that gives no metres, whose poses are scaled to it in every frame; of
+            one that does, they are scaled to it too, where it is given.
 
     Returns:
         (T, 17, 3), metres, the root at zero.
 
     Raises:
-        LiftingDataError: Keypoints that no model should see, see :func:`check_keypoints`.
+        LiftingDataError: Keypoints that no model should see, see :func:`check_keypoints` and :func:`check_normalised`;
+            a model that gives no metres, without a height; an overlap that is none.
 
     Example:
         >>> poses = lift(load_trained("runs/a"), keypoints, EvalSettings(frames=243))
     """
     check_keypoints(keypoints, "the keypoints")
-    length, frames = len(keypoints), settings.frames
+    check_normalised(keypoints, "the keypoints")
+    check_unit(model, person_height)
+    length, frames, centre = len(keypoints), settings.frames, settings.mode == "centre"
+    shared = _shared_frames(overlap, settings)
     log_short([length], frames)
-    centre = settings.mode == "centre"
-    places, inside = window_frames((centred_bounds if centre else chunk_bounds)(length, frames), length)
+    bounds = centred_bounds(length, frames) if centre else chunk_bounds(length, frames, frames - shared)
+    places, inside = window_frames(bounds, length)
     device = next(model.parameters()).device
     model.eval()
     found = []
@@ -70,9 +96,38 @@ def lift(model: nn.Module, keypoints: NDArray[np.float32], settings: EvalSetting
         windows = torch.from_numpy(keypoints[places[start : start + settings.batch_size]]).to(device)
         found.append(predict(model, windows, settings).float().cpu().numpy())
     windowed = np.concatenate(found)
-    poses: NDArray[np.float32] = windowed[:, 0] if centre else windowed[inside]  # each frame is in one window
+    poses: NDArray[np.float32] = windowed[:, 0] if centre else blend_windows(windowed, places, inside, length, shared)
     poses[:, 0] = 0
-    return poses
+    return poses if person_height is None else scale_to_height(poses, person_height)
+
+
+def check_unit(model: nn.Module, person_height: float | None) -> None:
+    """Refuse a model whose poses cannot be brought to metres.
+
+    Raises:
+        LiftingDataError: It gives picture units, and there is no height of the person.
+    """
+    if convention_of(model).unit != "metres" and person_height is None:
+        raise LiftingDataError(
+            f"the weights give poses in the unit {convention_of(model).unit!r} (half widths of the picture, as "
+            "MotionBERT is trained), which are no metres without the person's height: give "
+            "--person-height (person_height=), in metres, such as 1.7"
+        )
+
+
+def _shared_frames(overlap: int | None, settings: EvalSettings) -> int:
+    if settings.mode == "centre":
+        if overlap:
+            raise LiftingDataError(f"overlap={overlap}: in mode 'centre' there is a window around every frame already")
+        return 0
+    if overlap is None:
+        return settings.frames // 4
+    if isinstance(overlap, bool) or not isinstance(overlap, int) or not 0 <= overlap < settings.frames:
+        raise LiftingDataError(
+            f"overlap={overlap!r}: a whole number of frames from 0 to {settings.frames - 1} is expected, less than a "
+            "window"
+        )
+    return overlap
 
 
 def prepare(
@@ -81,81 +136,29 @@ def prepare(
     width: float | None = None,
     height: float | None = None,
     *,
-    fill: bool = False,
-    confidence: bool = False,
+    track: str | None = None,
+    person: int | None = None,
+    **options: Any,
 ) -> NDArray[np.float32]:
-    """A file of keypoints as a model's input.
+    """A file of keypoints as a model's input: of one person.
 
     Args:
-        path: See ``keypoint_files.py``.
+        path: See :func:`read_persons`.
         layout: ``"coco"``, COCO's 17 keypoints, or ``"h36m"``, Human3.6M's 17 joints.
         width: Of the picture in pixels; default, what the file says.
         height: The same.
-        fill: Fill what was not detected, persons and single keypoints, from the frames around it, instead of refusing
-            the file. A keypoint at x = y = 0 was not detected.
-        confidence: Whether the model takes a confidence; 1 where the file has none, and 0 for what was filled.
+        track: Which track of the file, where it has several.
+        person: Which person, from 1, those with the most results first.
+        **options: Of :func:`model_input`: ``fill``, ``confidence``, ``coco`` (``model.convention.coco``),
+            ``least_confidence``, ``checked``.
 
     Returns:
         (T, 17, 2 or 3), normalised.
 
     Raises:
-        LiftingDataError: A file that cannot be used; the picture's size is not known; persons or keypoints that were
-            not detected, without ``fill``, or in no frame at all.
+        LiftingDataError: A file that cannot be used, see :func:`read_keypoints` and :func:`model_input`.
     """
-    source, given = str(path), read_keypoints(path)
-    width, height = width or given.width, height or given.height
-    if width is None or height is None:
-        raise LiftingDataError(
-            f"{source} does not say how large the picture is: give --width and --height in pixels, "
-            "or write `width` and `height` beside `keypoints`"
-        )
-    pixels = given.pixels
-    if pixels.ndim == 3 and pixels.shape[1] == len(JOINTS) and len(pixels) and pixels.shape[2] in (2, 3):
-        pixels = with_confidence(pixels) if confidence and pixels.shape[2] == 2 else pixels
-        needed = COCO_USED if layout == "coco" else tuple(range(len(JOINTS)))
-        missing = undetected(pixels)[:, needed]
-        if missing.any() and not missing.all():
-            if fill:
-                pixels = fill_gaps(pixels, source, needed)
-            elif np.isfinite(pixels).all():
-                raise LiftingDataError(
-                    f"{source}: {describe_gaps(missing)}; --fill-gaps fills them from the frames around them"
-                )
-    check_keypoints(pixels, source)
-    joints = coco_to_h36m(pixels) if layout == "coco" else pixels
-    normal = normalize_screen(joints[..., :2], width, height)
-    return np.concatenate([normal, joints[..., 2:]], axis=-1) if confidence else normal
-
-
-def check_target(path: str | Path) -> None:
-    """Refuse a file that poses cannot be written to, before the work is done.
-
-    Raises:
-        LiftingDataError: A suffix other than ``.npz`` and ``.json``, or no such folder.
-    """
-    path = Path(path)
-    if path.suffix not in (".npz", ".json"):
-        raise LiftingDataError(f"{path}: a name that ends in .npz or .json is expected")
-    if not path.parent.is_dir():
-        raise LiftingDataError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
-
-
-def write_poses(poses: NDArray[np.float32], path: str | Path) -> None:
-    """Write poses as ``.npz`` or ``.json``, beside and then renamed.
-
-    Raises:
-        LiftingDataError: Another suffix, or the file cannot be written.
-    """
-    path = Path(path)
-    check_target(path)
-    try:
-        if path.suffix == ".npz":
-            write_npz(path, {"poses": poses})
-        else:
-            text = json.dumps({"poses": np.round(poses.astype(float), 5).tolist()})
-            atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
-    except OSError as error:
-        raise LiftingDataError(f"{path} cannot be written: {error}") from error
+    return model_input(read_keypoints(path, track, person), str(path), layout, width, height, **options)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -177,15 +180,68 @@ def _run(args: argparse.Namespace) -> None:
 
     check_target(args.poses)
     recipe = load_recipe(args.config) if args.config else stored_recipe(args.checkpoint)
-    confidence = recipe.data.confidence
-    inputs = prepare(args.keypoints, args.layout, args.width, args.height, fill=args.fill_gaps, confidence=confidence)
+    settings = eval_settings(recipe)
+    _shared_frames(args.overlap, settings)
     model = load_trained(args.checkpoint, args.ema, recipe if args.config else None)
-    poses = lift(model, inputs, eval_settings(recipe))
-    write_poses(poses, args.poses)
-    sys.stdout.write(f"{len(poses)} poses in {args.poses}\n")
-    if args.figure:
-        draw_sequences({"lifted": poses}, args.figure)
-        sys.stdout.write(f"picture: {args.figure}\n")
+    check_unit(model, args.person_height)
+    persons = choose_persons(read_persons(args.keypoints), args.keypoints, args.track, args.person)
+    done = 0
+    for one in persons:
+        source = f"{args.keypoints}, track {one.track}" if len(persons) > 1 else str(args.keypoints)
+        try:
+            poses = _lifted(one, source, args, model, settings, recipe.data.confidence)
+        except LiftingDataError as error:
+            if len(persons) == 1:
+                raise
+            _logger.warning("%s; not lifted", error)
+            continue
+        done += 1
+        _write(poses, one, args, several=len(persons) > 1)
+    if not done:
+        raise LiftingDataError(f"{args.keypoints}: none of its {len(persons)} persons could be lifted, as told above")
+
+
+def _lifted(
+    one: Keypoints, source: str, args: argparse.Namespace, model: Lifter, settings: EvalSettings, confidence: bool
+) -> NDArray[np.float32]:
+    trained, rate = model.convention.frame_rate, args.frame_rate or one.frame_rate
+    if rate and trained and not 0.9 < rate / trained < 1.1:
+        _logger.warning(
+            "%s: %g frames a second, and the model was trained on %g: motion looks %.2g times as fast to it",
+            source,
+            rate,
+            trained,
+            trained / rate,
+        )
+    inputs = model_input(
+        one,
+        source,
+        args.layout,
+        args.width,
+        args.height,
+        fill=args.fill_gaps,
+        confidence=confidence,
+        coco=args.coco_mapping or model.convention.coco,
+        least_confidence=args.min_confidence,
+        checked=not args.unchecked,
+    )
+    return lift(model, inputs, settings, overlap=args.overlap, person_height=args.person_height)
+
+
+def _write(poses: NDArray[np.float32], one: Keypoints, args: argparse.Namespace, several: bool) -> None:
+    target, figure = args.poses, args.figure
+    if several:
+        target, figure = _of_track(target, one.track), figure and _of_track(figure, one.track)
+    write_poses(poses, target, one.frames)
+    sys.stdout.write(f"{len(poses)} poses in {target}\n")
+    if figure:
+        draw_sequences({"lifted": poses}, figure)
+        sys.stdout.write(f"picture: {figure}\n")
+
+
+def _of_track(path: Path, track: str | None) -> Path:
+    """``poses.npz`` of track 3: ``poses.track3.npz``."""
+    return path.with_name(f"{path.stem}.track{quote(str(track), safe='')}{path.suffix}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -198,9 +254,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", help="recipe of the model, where the checkpoint is a file of weights")
     parser.add_argument("--ema", action="store_true", help="the average of the weights")
     parser.add_argument("--layout", choices=LAYOUTS, default="coco", help="the keypoints' order (default: coco)")
+    parser.add_argument("--track", help="lift this track of the file alone (default: all, a file each)")
+    parser.add_argument("--person", type=int, help="lift this person alone, from 1, the longest seen first")
     parser.add_argument("--width", type=float, help="of the picture, pixels; default, what the file says")
     parser.add_argument("--height", type=float, help="the same")
     parser.add_argument("--fill-gaps", action="store_true", help="fill what was not detected from other frames")
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=LEAST_CONFIDENCE,
+        help="a keypoint with less was guessed, not detected (default: %(default)s)",
+    )
+    parser.add_argument("--frame-rate", type=float, help="of the keypoints, a second; default, what the file says")
+    parser.add_argument("--overlap", type=int, help="frames that windows share (default: a quarter of a window)")
+    parser.add_argument("--person-height", type=float, help="metres; scales the poses, and is needed for MotionBERT's")
+    parser.add_argument("--coco-mapping", choices=COCO_MAPPINGS, help="default, as the weights' authors do it")
+    parser.add_argument("--unchecked", action="store_true", help="lift what does not look like a person in the picture")
     parser.add_argument("--figure", type=Path, help="also draw some of the poses; needs matplotlib")
     return parser
 

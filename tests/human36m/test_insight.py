@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("accelerate")
@@ -20,6 +19,7 @@ from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.train import train
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.checkpoint import find_checkpoint
+from tests.human36m.people import coco_person
 
 TINY = {
     "model": {"name": "motionbert", "options": {"dim": 16, "depth": 2, "heads": 2, "dim_rep": 16}},
@@ -42,7 +42,7 @@ def trained(folder: Path, **overrides: Any) -> Path:
 
 
 def keypoints(file: Path, frames: int = 12, **more: Any) -> Path:
-    pixels = np.random.default_rng(0).uniform(50, 400, (frames, 17, 3)).tolist()
+    pixels = coco_person(frames).tolist()
     file.write_text(json.dumps({"keypoints": pixels, **more}))
     return file
 

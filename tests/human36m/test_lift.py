@@ -21,6 +21,7 @@ from cycledistill.integrations.human36m.lift import main, prepare, write_poses
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.train import train
 from cycledistill.recipes.errors import RecipeError
+from tests.human36m.people import coco_person
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def person() -> np.ndarray:
     """COCO keypoints of 20 frames, 640 x 480."""
-    rng = np.random.default_rng(0)
-    steps = rng.normal(0, 2, (20, 17, 2)).cumsum(axis=0)
-    return np.concatenate([rng.uniform(100, 400, (1, 17, 2)) + steps, np.full((20, 17, 1), 0.9)], -1).astype(np.float32)
+    return coco_person()
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
@@ -108,7 +107,7 @@ def test_single_keypoints_that_were_not_detected(person: np.ndarray, tmp_path: P
     assert prepare(tmp_path / "b.npz", fill=True).shape == (20, 17, 2)
     lost[:, 9] = 0
     np.savez(tmp_path / "a.npz", keypoints=lost, width=640, height=480)
-    with pytest.raises(LiftingDataError, match="keypoint 9 was detected in no frame"):
+    with pytest.raises(LiftingDataError, match=r"left_wrist \(keypoint 9\) was detected in no frame"):
         prepare(tmp_path / "a.npz", fill=True)
 
 
@@ -169,7 +168,8 @@ def changed(person: np.ndarray, what: str) -> np.ndarray:
         ("gap", "3 of 20 frames have no person, the first is frame 0; --fill-gaps"),
         (
             "wrist",
-            "2 of 20 frames lack some of the keypoints (x = y = 0: not detected), 3 in all, the first is frame 4",
+            "2 of 20 frames lack some of the keypoints (x = y = 0, or hardly any confidence: not detected), 3 in all, "
+            "the first is frame 4",
         ),
         ("joints", "14 joints a frame, the models know 17"),
         ("empty", "empty clip"),
@@ -234,3 +234,49 @@ def test_a_picture_needs_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(RecipeError, match="pip install matplotlib"):
         draw_sequences({"a": poses}, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
+
+
+def test_a_result_for_each_track(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    people = {7: (3, coco_person(12)), 9: (0, coco_person(20, first=2)), 11: (2, coco_person(5, first=3))}
+    people[11][1][:, 0] = 0  # whose nose is never seen
+    entries = [
+        {"image_id": f"{start + n}.jpg", "keypoints": pose.ravel().tolist(), "idx": track}
+        for track, (start, poses) in people.items()
+        for n, pose in enumerate(poses)
+    ]
+    (tmp_path / "alphapose-results.json").write_text(json.dumps(entries))
+    size = ["--checkpoint", str(run), "--width", "640", "--height", "480"]
+    target = tmp_path / "poses.npz"
+    with caplog.at_level(logging.WARNING):
+        assert main([str(tmp_path / "alphapose-results.json"), str(target), *size]) == 0
+    assert "track 11: nose (keypoint 0) was detected in no frame" in caplog.text and "not lifted" in caplog.text
+    assert sorted(file.name for file in tmp_path.glob("*.npz")) == ["poses.track7.npz", "poses.track9.npz"]
+    for track in (7, 9):
+        start, pixels = people[track]
+        np.savez(tmp_path / "alone.npz", keypoints=pixels)
+        assert main([str(tmp_path / "alone.npz"), str(tmp_path / "one.npz"), *size]) == 0
+        with np.load(tmp_path / f"poses.track{track}.npz") as found, np.load(tmp_path / "one.npz") as alone:
+            np.testing.assert_allclose(found["poses"], alone["poses"], atol=1e-5)
+            assert found["frames"].tolist() == list(range(start, start + len(pixels)))
+    for option in (["--track", "7"], ["--person", "2"]):
+        assert main([str(tmp_path / "alphapose-results.json"), str(tmp_path / "p.json"), *size, *option]) == 0
+        assert len(json.loads((tmp_path / "p.json").read_text())["poses"]) == 12
+    message = error_of(capsys, tmp_path / "alphapose-results.json", target, *size, "--track", "11")
+    assert "nose (keypoint 0) was detected in no frame" in message and not target.exists()
+
+
+def test_options_of_the_command(run: Path, person: np.ndarray, tmp_path: Path, capsys: Any) -> None:
+    np.savez(tmp_path / "a.npz", keypoints=person[..., [1, 0, 2]], width=480, height=640)
+    asked = [tmp_path / "a.npz", tmp_path / "p.npz", "--checkpoint", run]
+    message = error_of(capsys, *asked)
+    assert "are x and y exchanged" in message and "--unchecked" in message
+    assert main([*map(str, asked), "--unchecked", "--person-height", "1.8", "--overlap", "0"]) == 0
+    with np.load(tmp_path / "p.npz") as found:
+        lengths = [
+            np.linalg.norm(np.diff(found["poses"][:, chain], axis=1), axis=-1).sum(axis=1)
+            for chain in ([4, 5, 6], [1, 2, 3], [0, 7, 8, 9, 10])
+        ]
+    np.testing.assert_allclose((lengths[0] + lengths[1]) / 2 + lengths[2], 0.961 * 1.8, rtol=1e-4)
+    assert "overlap=9: a whole number of frames from 0 to 8" in error_of(capsys, *asked, "--overlap", "9")

@@ -1,7 +1,8 @@
 """Human3.6M from the files of VideoPose3D, which the user brings: 3D poses, 2D keypoints and cameras.
 
 3D: ``positions_3d`` -> subject -> action -> (T, 32 or 17, 3), metres, world axes. 2D (detected or ground truth):
-``positions_2d`` -> subject -> action -> camera -> (T' >= T, 17, 2), pixels. Cameras: see ``cameras.py``.
+``positions_2d`` -> subject -> action -> camera -> (T' >= T, 17, 2), pixels, or (T', 17, 3) with a confidence; frames
+beyond T are left out, and both must be of the same moments. Cameras: see ``cameras.py``.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from numpy.typing import NDArray
 
 from ..errors import LiftingDataError
 from .cameras import Camera, normalize_screen, read_cameras
-from .clips import Clip, make_clip, with_confidence
+from .clips import Clip, check_keypoints, make_clip, with_confidence
+from .keypoints.gaps import describe_gaps, undetected
+from .keypoints.plausible import check_confidences
 from .npz import Tree, read_tree
 from .skeleton import from_markers
+from .timing import mistimed
 
 TRAIN_SUBJECTS = ("S1", "S5", "S6", "S7", "S8")
 TEST_SUBJECTS = ("S9", "S11")
@@ -58,7 +62,7 @@ class Human36M:
         Args:
             subjects: ``TRAIN_SUBJECTS``, ``TEST_SUBJECTS`` or others.
             actions: Only these, without their number (``"Walking"``, not ``"Walking 1"``); default, all.
-            confidence: Add a third channel, 1 everywhere.
+            confidence: Add a third channel, what the 2D file has there, or 1 where it has none.
 
         Raises:
             LiftingDataError: A subject or action that a file does not have, or files that do not match.
@@ -110,28 +114,52 @@ class Human36M:
                     f"{name}, camera {camera.name}: 2D of shape {found.shape} for {len(world)} frames of 3D; "
                     f"(frames, {world.shape[1]}, 2) is expected, and at least as many frames"
                 )
-            pixels = found[: len(world), :, :2]
             points = camera.to_camera(world)
-            inputs = normalize_screen(pixels, *camera.size)
-            clip = make_clip(
-                subject,
-                action,
-                f"{name}, camera {camera.name}",
-                with_confidence(inputs) if confidence else inputs,
-                points,
-            )
-            self._check_match(pixels, points, camera, clip.name)
+            inputs = self._inputs(found[: len(world)], camera, confidence, f"{name}, camera {camera.name}")
+            clip = make_clip(subject, action, f"{name}, camera {camera.name}", inputs, points, camera)
+            self._check_match(found[..., :2], points, camera, clip.name)
             clips.append(clip)
         return clips
+
+    def _inputs(self, found: NDArray[np.floating], camera: Camera, confidence: bool, name: str) -> NDArray[np.float32]:
+        """Normalised keypoints, with the file's confidences or, where it has none, 1."""
+        inputs = normalize_screen(found[..., :2], *camera.size)
+        check_keypoints(inputs, name)
+        missing = undetected(found[..., :2])
+        if missing.any():
+            raise LiftingDataError(
+                f"{name}: {describe_gaps(missing)}, in the 2D file {self.files['2D']}; fill them from the frames "
+                "around them, or leave the sequence out"
+            )
+        if not confidence:
+            return inputs
+        if found.shape[2] == 2:
+            return with_confidence(inputs)
+        check_confidences(found[..., 2], name)
+        return np.concatenate([inputs, found[..., 2:3].astype(np.float32)], axis=-1)
 
     def _check_match(
         self, pixels: NDArray[np.floating], points: NDArray[np.float64], camera: Camera, name: str
     ) -> None:
-        some = np.linspace(0, len(pixels) - 1, num=min(50, len(pixels))).astype(int)
-        off = float(np.median(np.linalg.norm(camera.project(points[some]) - pixels[some], axis=-1)))
+        guess = (
+            f"so the camera file {self.files['camera']} does not match: its cameras are in another order or unit "
+            "(millimetres and pixels are expected), or of another recording"
+        )
+        behind = int((points[..., 2] <= 0).any(axis=-1).sum())
+        if behind:
+            raise LiftingDataError(
+                f"{name}: in {behind} of {len(points)} frames the person is not in front of this camera, which does "
+                f"not see it, {guess}"
+            )
+        seen = camera.project(points)
+        wrong = mistimed(pixels, seen)
+        if wrong:
+            raise LiftingDataError(
+                f"{name}: {wrong}. The 2D file {self.files['2D']} has {len(pixels)} frames, the 3D file "
+                f"{self.files['3D']} {len(points)}: bring both to the same moments first"
+            )
+        off = float(np.median(np.linalg.norm(seen - pixels[: len(seen)], axis=-1)))
         if off > FURTHEST_OFF:
             raise LiftingDataError(
-                f"{name}: the 3D poses seen by this camera lie {off:.0f} pixels (median) from the 2D keypoints, so the "
-                f"camera file {self.files['camera']} does not match: its cameras are in another order or unit "
-                "(millimetres and pixels are expected), or of another recording"
+                f"{name}: the 3D poses seen by this camera lie {off:.0f} pixels (median) from the 2D keypoints, {guess}"
             )

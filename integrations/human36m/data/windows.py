@@ -81,6 +81,35 @@ def window_frames(bounds: NDArray[np.int64], length: int) -> tuple[NDArray[np.in
     return asked.clip(0, length - 1), (asked >= 0) & (asked < length)
 
 
+def blend_windows(
+    found: NDArray[np.float32], places: NDArray[np.int64], inside: NDArray[np.bool_], length: int, overlap: int
+) -> NDArray[np.float32]:
+    """The frames of a clip from windows that overlap: where two do, one is faded into the other.
+
+    Args:
+        found: (windows, frames, ...), what each window says of its frames.
+        places: (windows, frames), the frame of the clip at each place, from :func:`window_frames`.
+        inside: (windows, frames), whether it is one of the clip's own.
+        length: Frames of the clip.
+        overlap: Frames that neighbouring windows share; 0: the windows side by side as they are.
+
+    Returns:
+        (length, ...).
+
+    Example:
+        >>> steps = np.array([[[0.0]] * 4, [[3.0]] * 4], np.float32)  # two windows of four frames, two of them shared
+        >>> blend_windows(steps, *window_frames(chunk_bounds(6, 4, 2), 6), 6, 2).ravel().tolist()
+        [0.0, 0.0, 1.0, 2.0, 3.0, 3.0]
+    """
+    frames = found.shape[1]
+    ramp = np.minimum(np.arange(1, frames + 1), np.arange(frames, 0, -1)).clip(max=overlap + 1).astype(np.float64)
+    weights = inside * ramp
+    total, blended = np.zeros(length), np.zeros((length, *found.shape[2:]))
+    np.add.at(total, places, weights)
+    np.add.at(blended, places, found * weights.reshape(*weights.shape, *[1] * (found.ndim - 2)))
+    return (blended / total.reshape(-1, *[1] * (found.ndim - 2))).astype(np.float32)
+
+
 def log_short(lengths: list[int], frames: int) -> None:
     """Say how many clips are shorter than the window, and that their edges are repeated."""
     short = [length for length in lengths if length < frames]

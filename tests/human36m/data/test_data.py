@@ -204,6 +204,76 @@ def test_frames_in_which_nobody_was_detected(files: dict[str, Path]) -> None:
         data.clips(["S9"])
 
 
+def resampled(pixels: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Keypoints (T, 17, 2) at other times, in frames; linear between, repeated outside."""
+    columns = pixels.reshape(len(pixels), -1).T
+    return np.stack([np.interp(at, np.arange(len(pixels)), one) for one in columns], axis=-1).reshape(len(at), 17, 2)
+
+
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        (np.arange(0, 93, 0.5), r"of 2\.\d+ times the frame rate.*has 186 frames, the 3D file .* 90"),
+        (np.arange(0, 93, 50 / 60), "of 1.2 times the frame rate"),
+        (np.arange(90) * 0.5, "of 2 times the frame rate"),
+        (np.arange(90) * 2.0, "of 0.5 times the frame rate"),
+        (np.arange(93) - 20.0, "20 frames later"),
+        (np.arange(93) + 15.0, "15 frames earlier"),
+    ],
+    ids=["twice as long", "60 for 50", "cut off", "half", "late", "early"],
+)
+def test_keypoints_of_other_moments(files: dict[str, Path], at: np.ndarray, message: str) -> None:
+    data = Human36M(**files, allow_pickle=True)
+    noise = np.random.default_rng(0).normal(0, 4, (len(at), 17, 2))  # as detectors are off
+    for camera, pixels in data.keypoints["S9"]["Walking"].items():
+        data.keypoints["S9"]["Walking"][camera] = resampled(pixels[:90], at) + noise
+    with pytest.raises(LiftingDataError, match=rf"S9/Walking, camera \d: frame by frame .*{message}"):
+        data.clips(["S9"], ["Walking"])
+
+
+def test_keypoints_with_noise_are_of_their_moments(files: dict[str, Path]) -> None:
+    data = Human36M(**files, allow_pickle=True)
+    rng = np.random.default_rng(0)
+    for views in data.keypoints["S9"].values():
+        for camera, pixels in views.items():
+            longer = np.concatenate([pixels[:90], pixels[80:90]])  # some recordings go on a little
+            views[camera] = longer + rng.normal(0, 8, longer.shape)
+    assert len(data.clips(["S9"])) == 8
+
+
+def test_confidences_in_the_2d_file_are_used(files: dict[str, Path]) -> None:
+    data = Human36M(**files, allow_pickle=True)
+    for views in data.keypoints["S9"].values():
+        for camera, pixels in views.items():
+            shares = np.random.default_rng(int(camera)).random((len(pixels), 17, 1))
+            views[camera] = np.concatenate([pixels, shares], axis=-1)
+    clips = data.clips(["S9"], ["Walking"], confidence=True)
+    expected = np.random.default_rng(3).random((93, 17, 1))[:90, :, 0]
+    np.testing.assert_allclose(clips[3].inputs[..., 2], expected, rtol=1e-6)
+    assert data.clips(["S9"], ["Walking"])[0].inputs.shape == (90, 17, 2)
+    data.keypoints["S9"]["Walking"]["1"][..., 2] *= 100
+    with pytest.raises(LiftingDataError, match=r"S9/Walking, camera 1: confidences from .* are they per cent"):
+        data.clips(["S9"], ["Walking"], confidence=True)
+
+
+def test_single_joints_that_were_not_detected(files: dict[str, Path]) -> None:
+    """As ``lift`` refuses them."""
+    data = Human36M(**files, allow_pickle=True)
+    data.keypoints["S9"]["Walking"]["2"][[3, 4], 13] = 0
+    with pytest.raises(LiftingDataError, match=r"camera 2: 2 of 90 frames lack some of the keypoints .* frame 3"):
+        data.clips(["S9"])
+
+
+def test_a_camera_that_does_not_see_the_person(files: dict[str, Path], tmp_path: Path) -> None:
+    cameras = json.loads(files["cameras"].read_text())
+    first, third = cameras["S9"][0], cameras["S9"][2]
+    first["orientation"] = third["orientation"]  # that of the camera opposite: it looks away
+    (tmp_path / "cameras.json").write_text(json.dumps(cameras))
+    data = Human36M(files["poses"], files["keypoints"], tmp_path / "cameras.json", allow_pickle=True)
+    with pytest.raises(LiftingDataError, match=r"in 90 of 90 frames the person is not in front of this camera"):
+        data.clips(["S9"])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -306,7 +376,7 @@ def test_coco_to_h36m() -> None:
     coco = np.zeros((1, 17, 3), np.float32)
     coco[0, :, 0], coco[0, :, 1], coco[0, :, 2] = np.arange(17), 100 + np.arange(17), 0.9
     coco[0, 12, 2] = 0.3  # the right hip
-    joints = coco_to_h36m(coco)
+    joints = coco_to_h36m(coco, "midpoints")
     x = [11.5, 12, 14, 16, 11, 13, 15, 8.5, 5.5, 0, 1.5, 5, 7, 9, 6, 8, 10]
     np.testing.assert_allclose(joints[0, :, 0], x)
     np.testing.assert_allclose(joints[0, :, 1], 100 + np.array(x))
@@ -315,7 +385,7 @@ def test_coco_to_h36m() -> None:
     # left and right are exchanged in both skeletons alike
     pairs = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15])
     mirrored = coco[:, pairs] * [-1, 1, 1]
-    np.testing.assert_allclose(coco_to_h36m(mirrored.astype(np.float32)), mirror(joints), rtol=1e-6)
+    np.testing.assert_allclose(coco_to_h36m(mirrored.astype(np.float32), "midpoints"), mirror(joints), rtol=1e-6)
     with pytest.raises(LiftingDataError, match=r"\(1, 16, 3\)"):
         coco_to_h36m(coco[:, :16])
 

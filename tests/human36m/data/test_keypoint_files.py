@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cycledistill.integrations.human36m.data.keypoint_files import fill_gaps, read_keypoints
+from cycledistill.integrations.human36m.data.keypoints.files import read_keypoints
+from cycledistill.integrations.human36m.data.keypoints.gaps import fill_gaps
 from cycledistill.integrations.human36m.errors import LiftingDataError
 
 

@@ -191,3 +191,48 @@ def test_lifting_a_clip_of_any_length(clips: list[Clip], mode: Any, length: int)
     clip = clips[0]
     poses = lift(Oracle(clips), clip.inputs[:length], EvalSettings(FRAMES, mode, batch_size=2))
     np.testing.assert_allclose(poses, clip.targets[:length], atol=1e-6)
+
+
+class Drifting(Oracle):
+    """The truth, and beside it what windows do: each sees the body further right, the later in it the further."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        poses = super().forward(inputs)
+        poses[..., 1:, 0] += 0.02 * torch.linspace(-1, 1, FRAMES)[:, None]
+        return poses
+
+
+def test_velocity_counts_the_steps_between_windows(clips: list[Clip]) -> None:
+    """By hand: within a window all joints but the root are .005 m a step too fast, at a seam .04 m back."""
+    long = [clips[0]]  # 25 frames in windows of 9, of which the first lies one before the clip and the last one behind
+    found = evaluate(Drifting(clips), long, settings=EvalSettings(FRAMES, flip=False))[1]
+    inside, seams = 7 + 8 + 7, 2
+    expected = 1000 * 16 / 17 * (inside * 0.005 + seams * 0.04) / (inside + seams)
+    assert found["velocity_frame_mean"] == pytest.approx(expected, rel=1e-4)
+    assert expected > 1.5 * 1000 * 16 / 17 * 0.005, "which windows by themselves do not show"
+    official = evaluate(Drifting(clips), long, settings=EvalSettings(FRAMES, flip=False, border="official"))[1]
+    expected = 1000 * 16 / 17 * (24 * 0.005 + 2 * 0.04) / 26  # repeated frames count too
+    assert official["velocity_frame_mean"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_seams_are_blended(clips: list[Clip]) -> None:
+    """A step at a seam is spread over the frames that windows share."""
+    clip, settings = clips[0], EvalSettings(FRAMES, flip=False)
+    jumps = {}
+    for overlap in (0, 3, 8, None):
+        off = (lift(Drifting(clips), clip.inputs, settings, overlap=overlap) - clip.targets)[:, 1, 0]
+        jumps[overlap] = float(np.abs(np.diff(off)).max())
+    assert jumps[0] == pytest.approx(0.04, rel=1e-3)
+    # of three shared frames the windows say what differs by six steps of .005: a quarter of that a step, less a step
+    assert jumps[3] == pytest.approx(max(6 * 0.005 / 4 - 0.005, 0.005), rel=1e-3)
+    assert max(jumps[8], jumps[None]) < jumps[0] / 4
+    for wrong in (9, -1, 2.0, True):
+        with pytest.raises(LiftingDataError, match="overlap=.*from 0 to 8"):
+            lift(Drifting(clips), clip.inputs, settings, overlap=wrong)  # type: ignore[arg-type]
+    with pytest.raises(LiftingDataError, match="in mode 'centre' there is a window around every frame"):
+        lift(Drifting(clips), clip.inputs, EvalSettings(FRAMES, "centre"), overlap=3)
+
+
+def test_pixels_are_not_lifted(clips: list[Clip]) -> None:
+    with pytest.raises(LiftingDataError, match="are they pixels"):
+        lift(Oracle(clips), clips[0].inputs * 500 + 500, EvalSettings(FRAMES))

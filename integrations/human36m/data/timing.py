@@ -1,0 +1,59 @@
+"""Whether 2D keypoints and 3D poses of a recording are of the same moments, told by how the poses are seen."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.floating]
+
+_LAGS, _STRIDE = 60, 3
+"""Frames, of the 3D poses, by which the 2D may be early or late, 1.2 seconds of Human3.6M; and how coarsely they are
+tried at first."""
+_RATES = (0.5, 0.6, 5 / 6, 1.2, 5 / 3, 2.0)
+"""Of usual frame rates to each other, beside that of the lengths."""
+_SAMPLES = 48
+_BETTER, _LEAST = 0.5, 4.0
+"""Another timing must leave half of the distance, and explain so many pixels of it: detectors are off by some five."""
+
+
+def mistimed(keypoints: Points, seen: Points) -> str:
+    """What is wrong with the time of 2D keypoints, in words; empty where nothing better was found than frame by frame.
+
+    A person who stands still looks the same at all times, and nothing is said of it.
+
+    Args:
+        keypoints: (T', J, 2), pixels, T' at least T.
+        seen: (T, J, 2), the 3D poses as the camera sees them, pixels.
+    """
+    length, there = len(seen), len(keypoints)
+    as_it_is = _distance(keypoints, seen)
+    if as_it_is < _LEAST:
+        return ""
+    rates = {(there - 1) / max(length - 1, 1), *_RATES} - {1.0}
+    tried = {f"of {rate:.3g} times the frame rate": _distance(keypoints, seen, rate=rate) for rate in rates}
+    off = {lag: _distance(keypoints, seen, lag=lag) for lag in range(-_LAGS, _LAGS + 1, _STRIDE)}
+    best = min(off, key=off.__getitem__)
+    off |= {lag: _distance(keypoints, seen, lag=lag) for lag in range(best - _STRIDE + 1, best + _STRIDE)}
+    best = min(off, key=off.__getitem__)
+    tried[f"{abs(best)} frames {'later' if best > 0 else 'earlier'}"] = off[best]
+    found = min(tried, key=tried.__getitem__)
+    if tried[found] < _BETTER * as_it_is and as_it_is - tried[found] >= _LEAST:
+        return (
+            f"frame by frame the 2D keypoints lie {as_it_is:.0f} pixels (mean) from the 3D poses as the camera sees "
+            f"them, and {tried[found]:.0f} when the 2D is taken to be {found}"
+        )
+    return ""
+
+
+def _distance(keypoints: Points, seen: Points, rate: float = 1.0, lag: int = 0) -> float:
+    """Mean pixels between 3D frames and the 2D of other moments, ``rate * frame + lag``; inf where few have any."""
+    some = np.linspace(0, len(seen) - 1, num=min(_SAMPLES, len(seen))).astype(int)
+    at = rate * some + lag
+    inside = (at >= 0) & (at <= len(keypoints) - 1)
+    if inside.mean() < 0.5:
+        return float("inf")
+    low = np.floor(at[inside]).astype(int)
+    part = (at[inside] - low)[:, None, None]
+    between = (1 - part) * keypoints[low] + part * keypoints[np.minimum(low + 1, len(keypoints) - 1)]
+    return float(np.linalg.norm(between - seen[some[inside]], axis=-1).mean())
