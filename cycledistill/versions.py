@@ -42,6 +42,16 @@ def require(*packages: str) -> None:
             )
 
 
+def made_with() -> dict[str, str]:
+    """The versions that a file is written with, for what the file says of itself.
+
+    Example:
+        >>> sorted(made_with())
+        ['cycledistill', 'torch']
+    """
+    return {name: _installed(name) or "unknown" for name in ("cycledistill", "torch")}
+
+
 @functools.cache
 def _floors() -> dict[str, str]:
     """Package -> the oldest version that a requirement of cycledistill takes."""

@@ -83,7 +83,7 @@ _INTEGRATION = more(
     },
 )
 INTEGRATION_ARROWS = {
-    "coco": _INTEGRATION | {"__init__": {"models", "losses", "weights"}, "prediction": _PREDICTION},
+    "coco": _INTEGRATION | {"__init__": {"data", "models", "losses", "weights"}, "prediction": _PREDICTION},
     "human36m": more(_INTEGRATION, {"convert": {"multiview"}})
     | {"__init__": {"models", "weights"}, "multiview": {"errors", "data", "models"}},
     "imagenet": _INTEGRATION | {"__init__": {"recipe", "task"}},

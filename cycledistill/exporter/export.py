@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import math
 import os
@@ -22,6 +23,7 @@ from cycledistill.inputs import Call, call_of, describe, guess_call, with_data
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.copies import meta_copy
+from cycledistill.versions import made_with
 
 _logger = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ def export(
     dynamic_batch: bool = True,
     postprocess: Callable[[Any], Any] | None = None,
     tolerance: float | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Exported:
     """Write a wrapped or plain model to a file, and compare what the file computes with what the model computes.
 
@@ -80,6 +83,9 @@ def export(
         tolerance: The largest difference allowed in each output, relative to its largest finite value. nan and
             infinities must be at the same places, integers and booleans equal. By default 0.001, and of models in half
             precision, whose rounding is coarser, 0.01 (float16) or 0.08 (bfloat16): ten rounding steps.
+        metadata: Words that the file shall hold beside the model's own (a model says them by a method
+            ``export_metadata()``; a pose model its joints, its input's size, mean and deviation), its class, the exit
+            and the versions. ONNX: ``metadata_props``; ``pt2``: the extra file ``metadata.json``.
 
     Returns:
         Path, format, exit and the largest difference.
@@ -103,11 +109,13 @@ def export(
     allowed = default_tolerance(model, call) if tolerance is None else tolerance
     whole = _followed_by(model, postprocess) if postprocess is not None else model
 
+    words = _words(model, exit) | dict(metadata or {})
+
     def write(folder: Path) -> float:
         if kind == "safetensors":
-            return write_state_dict(model, folder / target.name)
+            return write_state_dict(model, folder / target.name, words)
         samples = run_eagerly(model, postprocess, call, dynamic_batch, kind)
-        run = write_graph(kind, whole, call, folder / target.name, dynamic_batch)
+        run = write_graph(kind, whole, call, folder / target.name, dynamic_batch, words)
         return compare(type(model).__name__, run, samples, allowed)
 
     with at_exit(model, exit):
@@ -118,6 +126,13 @@ def export(
     result = Exported(target, kind, exit, describe(call), difference, dynamic_batch and kind != "safetensors")
     _logger.info("%s: exit %d, largest difference to the model %.3g on %s", target, exit, difference, result.inputs)
     return result
+
+
+def _words(model: nn.Module, exit: int) -> dict[str, str]:
+    """What a file says of itself: the model's own words, its class, the exit, and what it was written with."""
+    own = getattr(model, "export_metadata", None)
+    told: Mapping[str, str] = own() if callable(own) else {}
+    return {**told, "model": type(model).__name__, "exit": str(exit), "versions": json.dumps(made_with())}
 
 
 def _followed_by(model: nn.Module, postprocess: Callable[[Any], Any]) -> nn.Module:

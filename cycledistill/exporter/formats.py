@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,12 @@ INLINE = 1_900_000_000
 """Bytes of weights up to which an ONNX file holds them itself; protobuf ends at 2 GiB."""
 
 
-def write_graph(kind: str, model: nn.Module, call: Call, path: Path, dynamic: bool) -> Run:
+def write_graph(kind: str, model: nn.Module, call: Call, path: Path, dynamic: bool, words: Mapping[str, str]) -> Run:
     """Write ``model`` as ``"onnx"`` or ``"pt2"`` and read it back; raises as :func:`export` does."""
     name = type(model).__name__
     with torch.no_grad(), quiet():
         if kind == "pt2":
-            return _program(name, _traced(model, call, dynamic)[0], path)
+            return _program(name, _traced(model, call, dynamic)[0], path, words)
         require("onnx", "onnxscript", "onnxruntime")
         try:
             import onnxruntime  # noqa: F401  (before minutes of work)
@@ -36,7 +38,7 @@ def write_graph(kind: str, model: nn.Module, call: Call, path: Path, dynamic: bo
         program, free = _traced(model, call, dynamic)
         types = {x.dtype for x in (*program.state_dict.values(), *tree_leaves(call)) if isinstance(x, Tensor)}
         try:
-            _to_onnx(program, path, free)
+            _to_onnx(program, path, free, words)
         except OSError:
             raise
         except Exception as error:
@@ -74,7 +76,7 @@ def _fixed(model: nn.Module, call: Call) -> bool:
     return True
 
 
-def write_state_dict(model: nn.Module, path: Path) -> float:
+def write_state_dict(model: nn.Module, path: Path, words: Mapping[str, str]) -> float:
     """Write the state dict as safetensors, under the plain model's keys, and check it as it is read back."""
     require("safetensors")
     try:
@@ -84,7 +86,7 @@ def write_state_dict(model: nn.Module, path: Path) -> float:
         raise ImportError(f'{error}: pip install "safetensors"') from error
     state = {name: x.detach().cpu().contiguous().clone() for name, x in model.state_dict().items()}
     with os_errors(SafetensorError):
-        save_file(state, path, metadata={"format": "pt"})
+        save_file(state, path, metadata={**words, "format": "pt"})
     back = load_file(path)
     if any(not torch.equal(_bytes(back[name]), _bytes(x)) for name, x in state.items()):
         raise ExportError(f"{path.name}: the weights read back differ from those written; is the disk full?")
@@ -95,11 +97,11 @@ def _bytes(x: Tensor) -> Tensor:
     return x.flatten().view(torch.uint8)  # nan equals nan
 
 
-def _program(name: str, program: Any, path: Path) -> Run:
+def _program(name: str, program: Any, path: Path, words: Mapping[str, str]) -> Run:
     program.graph.eliminate_dead_code()  # at an exit above 1: the tail of the first cycle
     written = io.BytesIO()  # given a path, PyTorch ends the process where the disk is full
     try:
-        torch.export.save(program, written)
+        torch.export.save(program, written, extra_files={"metadata.json": json.dumps(dict(words))})
         path.write_bytes(written.getbuffer())
         module = torch.export.load(path).module()
     except OSError:
@@ -114,17 +116,18 @@ def _program(name: str, program: Any, path: Path) -> Run:
     return run
 
 
-def _to_onnx(program: Any, path: Path, free: Any) -> None:
+def _to_onnx(program: Any, path: Path, free: Any, words: Mapping[str, str]) -> None:
     weights = sum(x.numel() * x.element_size() for x in program.state_dict.values())
-    torch.onnx.export(
+    made = torch.onnx.export(
         program,
-        f=path,
         dynamo=True,
         verbose=False,
-        external_data=weights > INLINE,
         output_names=_output_names(program),
         dynamic_shapes=free,  # for the name of the free dimension alone
     )
+    assert made is not None
+    made.model.metadata_props.update(words)
+    made.save(path, external_data=weights > INLINE)
 
 
 def _session(name: str, path: Path, types: set[torch.dtype]) -> Any:

@@ -15,6 +15,7 @@ from cycledistill import lazy
 if typing.TYPE_CHECKING:
     from cycledistill.recipes.errors import CheckpointError as CheckpointError
 
+    from .data.joints import joints_of as joints_of
     from .losses.heatmap import HeatmapLoss as HeatmapLoss
     from .losses.rle import RLELoss as RLELoss
     from .models.config import TokenPoseConfig as TokenPoseConfig
@@ -39,6 +40,7 @@ else:
             "TokenPoseConfig": ".models.config",
             "build_pose_model": ".models.registry",
             "create_pose_model": ".models.registry",
+            "joints_of": ".data.joints",
             "list_pose_models": ".models.registry",
             "load_imagenet_backbone": ".weights.loading",
             "load_pose_weights": ".weights.loading",

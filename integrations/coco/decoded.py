@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 from torch import Tensor, nn
 
 from cycledistill import CycleOutput
 
+from .data.joints import JOINT_SETS, joints_of
 from .evaluation.coordinates import decode_coordinates
 from .evaluation.decode import Method, decode_heatmaps
 from .models.config import TokenPoseConfig
@@ -48,6 +51,13 @@ class DecodedPose(nn.Module):
     def config(self) -> TokenPoseConfig:
         """That of the model."""
         return self.model.config
+
+    def export_metadata(self) -> dict[str, str]:
+        """What an exported file says: what the model says, its joints, those of their number too, and the decoding."""
+        own: dict[str, str] = getattr(self.model, "export_metadata", dict)()
+        known = getattr(self.config, "num_keypoints", 0) in map(len, JOINT_SETS.values())
+        joints = {"joints": json.dumps(joints_of(self.model).to_dict())} if known else {}
+        return {**joints, **own, "decode": json.dumps(self.method)}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Find the joints of one person an image.

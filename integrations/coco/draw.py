@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cycledistill.files import atomic_write
 
 from .data.images import PoseDataError
-from .data.joints import COCO, JointSet
+from .data.joints import JointSet, joint_set_for
 
 Pixels = NDArray[np.uint8]
 
@@ -24,7 +24,7 @@ _CAPTION = 22
 def draw_poses(
     picture: Pixels,
     poses: NDArray[np.floating],
-    joints: JointSet = COCO,
+    joints: JointSet | None = None,
     *,
     threshold: float = 0.0,
     zoom: int = 1,
@@ -34,7 +34,7 @@ def draw_poses(
     Args:
         picture: (H, W, 3), RGB bytes.
         poses: (N, K, 3): x and y in pixels, and a score or a visibility flag; what `predict` returns, or annotations.
-        joints: The joint set.
+        joints: The joint set, such as `joints_of` the model; by default the one known by name with so many joints.
         threshold: Joints whose third number is not above this are left out, and so are their limbs.
         zoom: Pixels of the result a pixel of the picture; lines stay as thin as they are.
 
@@ -48,6 +48,8 @@ def draw_poses(
         >>> write_picture(draw_poses(picture, predict(model, [picture])[0], threshold=0.2), "poses.png")
     """
     poses = np.asarray(poses, dtype=np.float64)
+    if joints is None:
+        joints = joint_set_for(poses.shape[1] if poses.ndim == 3 else 17)
     if poses.ndim != 3 or poses.shape[1:] != (len(joints), 3):
         raise ValueError(f"poses of shape {poses.shape}: (N, {len(joints)}, 3) is expected, x, y, score a joint")
     drawn: Pixels = np.ascontiguousarray(picture).copy()
@@ -107,7 +109,7 @@ def write_picture(picture: Pixels, path: str | Path) -> None:
 
 
 def _colour(joints: JointSet, *ends: int) -> tuple[int, int, int]:
-    sides = {joints.names[end].split("_")[0] for end in ends}
+    sides = {joints.sides[end] for end in ends}
     return LEFT if sides == {"left"} else RIGHT if sides == {"right"} else MIDDLE
 
 

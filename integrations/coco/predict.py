@@ -15,7 +15,7 @@ from .data.annotations import Person, box_to_crop
 from .data.coco_file.boxes import refuse_other_forms
 from .data.exif import Exif
 from .data.images import PoseDataError
-from .data.joints import JOINT_SETS, JointSet
+from .data.joints import JointSet, joints_of
 from .data.pictures import GivenPictures, Picture
 from .evaluation.measure import DEFAULT, EvalSettings, Joints, predict_persons
 
@@ -44,7 +44,7 @@ def predict(
         boxes: For each picture the boxes of its persons, (N, 4): x, y, width, height in pixels. N = 0: nobody.
             ``None``, for all or for one: one person, who fills the picture, which the log says. See ``detector.py`` and
             ``detections.py`` for where boxes come from.
-        joints: The joint set; by default COCO's for 17 joints and CrowdPose's for 14.
+        joints: The joint set; by default the model's own, see `joints_of`.
         exit: The cycle whose prediction is wanted. A plain model has exit 1 only.
         settings: Flip test, decoding, batch size, precision, and what happens to a picture that cannot be read:
             ``broken="stop"``, or ``"skip"``.
@@ -71,7 +71,7 @@ def predict(
         lists = "no boxes" if boxes is None else f"{len(boxes)} lists of boxes"
         raise PoseDataError(f"{number} with {lists}: a list of pictures, and one list of boxes for each, is expected")
     config: Any = model.config
-    joints = joints or _joints_of(config.num_keypoints)
+    joints = joints or joints_of(model)
     given = GivenPictures(images, exif)
     persons: list[Person] = []
     counts: list[int | None] = []
@@ -156,11 +156,3 @@ def _by_picture(found: dict[int, Joints], counts: Sequence[int | None], joints: 
     if skipped:
         _logger.warning("%d of %d pictures could not be read and were skipped", skipped, len(result))
     return result
-
-
-def _joints_of(number: int) -> JointSet:
-    for joints in JOINT_SETS.values():
-        if len(joints) == number:
-            return joints
-    known = ", ".join(f"{len(joints)} ({name})" for name, joints in JOINT_SETS.items())
-    raise ValueError(f"the model predicts {number} joints; known are {known}: pass joints=JointSet(...)")

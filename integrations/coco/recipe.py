@@ -7,7 +7,7 @@ in ``cycledistill/recipes/config/overrides.py``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from cycledistill.recipes.config import sections
 from cycledistill.recipes.config.overrides import check
@@ -15,7 +15,7 @@ from cycledistill.recipes.config.sections import CyclicSection, EmaSection
 from cycledistill.recipes.errors import RecipeError
 
 from .data.augment import Augmentation
-from .data.joints import JOINT_SETS, JointSet
+from .data.joints import JOINT_SETS, JointError, JointSet, is_joints, joints_from, needs_file
 
 __all__ = ["Recipe", "RecipeError", "list_recipes", "load_recipe"]
 
@@ -25,12 +25,19 @@ class ModelSection(sections.ModelSection):
     """The pose model.
 
     ``name`` is one of ``list_pose_models()``; ``options`` are fields of ``TokenPoseConfig`` to set otherwise
-    (``image_size``, ``depth``, ...). ``weights`` starts from a file of weights, ``backbone_weights`` from HRNet's that
-    were trained on ImageNet.
+    (``image_size``, ``depth``, ...). ``weights`` starts from a file of weights, a run or a name on the hub,
+    ``backbone_weights`` from HRNet's that were trained on ImageNet. ``new_joints`` says what becomes of weights
+    of other joints: with ``by_name`` joints whose names agree keep their tokens, with ``random`` all tokens are new;
+    empty: such weights are refused.
     """
 
     name: str = "sdpose_s_v1"
     backbone_weights: str | None = None
+    new_joints: Literal["by_name", "random"] | None = None
+
+    def __post_init__(self) -> None:
+        fine = self.new_joints is None or self.weights is not None
+        check(fine, "model.new_joints", self.new_joints, "model.weights beside it, the weights to start from")
 
 
 @dataclass
@@ -56,16 +63,19 @@ class PruneSection:
 class DataSection:
     """Where persons and pictures are. Names are below ``root``, which may be a zip file.
 
-    ``detections``: a JSON list of person boxes to evaluate in; empty: the annotated boxes. ``joints``: ``coco`` (17) or
-    ``crowdpose`` (14). ``batch_size``: persons a process and step. ``broken_images``: ``stop`` names the file and ends
-    the run, ``skip`` leaves its persons out and counts them. ``allow_outside``: read pictures that the annotation file
-    names outside the folder of pictures too, by ``..`` or by an absolute path. ``categories``: ids or names of those
-    in the annotation files that count; empty: all that have these joints. ``exif``: whether pictures are turned as
-    their EXIF data says: ``auto``, where that fits the sizes in the annotation file, ``apply`` or ``ignore``.
+    ``detections``: a JSON list of person boxes to evaluate in; empty: the annotated boxes. ``joints``: ``coco`` (17),
+    ``crowdpose`` (14), ``mpii`` (16), ``ap10k`` (17), ``wholebody`` (133), ``wholebody_hand`` (21), ``wholebody_face``
+    (68); ``auto``: those of the annotation file's category; a YAML file; or a mapping, see ``data/joints/own.py``. A
+    run keeps the whole set, as a mapping. ``batch_size``: persons a process and step. ``broken_images``: ``stop`` names
+    the file and ends the run, ``skip`` leaves its persons out and counts them. ``allow_outside``: read pictures that
+    the annotation file names outside the folder of pictures too, by ``..`` or by an absolute path. ``categories``: ids
+    or names of those in the annotation files that count; empty: all that have these joints. ``exif``: whether pictures
+    are turned as their EXIF data says: ``auto``, where that fits the sizes in the annotation file, ``apply`` or
+    ``ignore``.
     """
 
     root: str | None = None
-    joints: str = "coco"
+    joints: str | dict[str, Any] = "coco"
     train_annotations: str = "annotations/person_keypoints_train2017.json"
     train_images: str = "train2017"
     val_annotations: str = "annotations/person_keypoints_val2017.json"
@@ -80,7 +90,7 @@ class DataSection:
     exif: Literal["auto", "apply", "ignore"] = "auto"
 
     def __post_init__(self) -> None:
-        check(self.joints in JOINT_SETS, "data.joints", self.joints, f"one of {', '.join(JOINT_SETS)}")
+        self._check_joints()
         check(self.batch_size >= 1, "data.batch_size", self.batch_size, "persons a process and step, at least 1")
         check(self.workers >= 0, "data.workers", self.workers, "a number of processes, 0 or more")
         _check_fraction("data.detection_threshold", self.detection_threshold)
@@ -89,8 +99,24 @@ class DataSection:
 
     @property
     def joint_set(self) -> JointSet:
-        """The joints that ``joints`` names."""
-        return JOINT_SETS[self.joints]
+        """The joints that ``joints`` names.
+
+        Raises:
+            RecipeError: They are in a file that is not read yet; a run begins by `training.joints.with_joints`.
+        """
+        if needs_file(self.joints):
+            raise RecipeError(f"data.joints={self.joints!r}: with_joints(recipe) reads them from their file first")
+        return joints_from(self.joints)
+
+    def _check_joints(self) -> None:
+        if isinstance(self.joints, str):
+            names = f"one of {', '.join(JOINT_SETS)}, auto, or a YAML file"
+            check(is_joints(self.joints), "data.joints", self.joints, names)
+        elif not needs_file(self.joints):
+            try:
+                joints_from(self.joints)
+            except JointError as error:
+                raise RecipeError(f"data.joints: {error}") from error
 
 
 @dataclass

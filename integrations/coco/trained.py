@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ from cycledistill.recipes.run.trained import find_weights, measure_trained, reci
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
+from .data.joints import JointSet, split_result
 from .evaluation.measure import Keep, evaluate
 from .models.tokenpose import TokenPose
 from .recipe import Recipe, load_recipe
 from .training.build import create_model, eval_settings
+from .training.joints import with_joints
 from .training.session import ADVICE
 from .training.sources import open_validation
+from .weights.described import check_joints, model_of_file
 from .weights.loading import check_network, load_pose_weights
 
 _logger = logging.getLogger(__name__)
@@ -29,26 +34,41 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
     """The model of a run or checkpoint, wrapped, in eval mode, on the CPU.
 
     Args:
-        path: A run's folder, a checkpoint, or a file of weights, ours or an official one (then ``recipe`` says of which
-            model).
+        path: A run's folder, a checkpoint, a file of weights, a folder that ``save_pretrained`` wrote, or a name on the
+            hub. Of a file that does not say itself of which model it is, such as an official one, ``recipe`` says it.
         ema: The average of the weights instead of the weights.
         recipe: Replaces the recipe stored in the checkpoint.
 
     Raises:
-        CheckpointError: Missing, damaged, of another model, or holding pickled code.
+        CheckpointError: Missing, damaged, of another model or other joints than the recipe's, or holding pickled code.
 
     Example:
         >>> model = load_trained("runs/a")
         >>> model.cyclic.exit = 2  # any-time inference; unwrap_cyclic(model) gives the plain TokenPose
     """
+    if recipe is None and Path(path).is_file():
+        model = model_of_file(path)
+        load_pose_weights(model, path)
+        return model.eval()
+    if _is_published(path):
+        return TokenPose.from_pretrained(path)
     file, stored = find_weights(path, ema, recipe)
-    model = create_model(recipe or stored_recipe(path))
+    kept = stored_recipe(path) if stored else Recipe()
+    model = create_model(with_joints(recipe, "val_annotations") if recipe else kept)
     if stored:
+        check_joints(kept.data.joint_set.to_dict(), model, file.parent)
         check_network(stored.get("network", {}), model.config, file.parent)
         load_weights(model, read_weights(file), file, ADVICE)
     else:
         load_pose_weights(model, file)
     return model.eval()
+
+
+def _is_published(path: str | Path) -> bool:
+    """Whether a path is a folder that ``save_pretrained`` wrote, or is nothing here and can be a name on the hub."""
+    if os.path.exists(path):
+        return (Path(path) / "config.json").is_file()
+    return re.fullmatch(r"(?!\.{1,2}/)[\w.-]+/[\w.-]+(?<!\.pth)(?<!\.pt)(?<!\.safetensors)", str(path)) is not None
 
 
 def stored_recipe(path: str | Path) -> Recipe:
@@ -104,6 +124,7 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
         CheckpointError: See :func:`load_trained`.
         OSError: The results cannot be written.
     """
+    recipe = with_joints(recipe, "val_annotations")
     names = iter(("model", "ema"))  # in this order they are measured
 
     def measure(model: TokenPose, accelerator: Any) -> tuple[Any, dict[str, Any]]:
@@ -119,7 +140,7 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
             exits=wanted_exits(model, recipe.evaluate.exits),
             settings=eval_settings(recipe),
             progress=recipe.run.progress and accelerator.is_main_process,
-            keep=_into(recipe.run.results, next(names)),
+            keep=_into(recipe.run.results, next(names), recipe.data.joint_set),
         )
         return figures, {"persons": len(validation.persons), "boxes": boxes}
 
@@ -129,11 +150,20 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
         measure,
         load_trained=load_trained,
         stored_recipe=stored_recipe,
-        measured_by=("model", "cyclic", "prune", "evaluate", "data.detect", "data.categories", "data.exif"),
+        measured_by=(
+            "model",
+            "cyclic",
+            "prune",
+            "evaluate",
+            "data.detect",
+            "data.categories",
+            "data.exif",
+            "data.joints",
+        ),
     )
 
 
-def _into(folder: str | None, name: str) -> Keep | None:
+def _into(folder: str | None, name: str, joints: JointSet) -> Keep | None:
     """What writes the results of each exit into a folder."""
     if folder is None:
         return None
@@ -141,7 +171,8 @@ def _into(folder: str | None, name: str) -> Keep | None:
 
     def keep(exit: int, results: list[dict[str, Any]]) -> None:
         path = Path(folder) / f"{name}_exit{exit}.json"
-        atomic_write(path, lambda file: file.write_text(json.dumps(results), encoding="utf-8"))
+        text = json.dumps([split_result(each, joints) for each in results])
+        atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
         _logger.info("%d poses in %s", len(results), path)
 
     return keep

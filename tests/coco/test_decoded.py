@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +20,13 @@ pytest.importorskip("pycocotools")
 from cycledistill import at_exit
 from cycledistill.exporter.export import ExportError, export
 from cycledistill.integrations.coco import create_pose_model
+from cycledistill.integrations.coco.data.dataset import MEAN, STD
+from cycledistill.integrations.coco.data.joints import COCO, JointSet
 from cycledistill.integrations.coco.decoded import DecodedPose
 from cycledistill.integrations.coco.deploy import prepare_for_inference
 from cycledistill.integrations.coco.evaluation.coordinates import decode_coordinates
 from cycledistill.integrations.coco.evaluation.decode import decode_heatmaps, to_image
+from cycledistill.recipes.weights.files import read_metadata
 from tests.coco.test_deploy import trained_looking
 
 pytestmark = [
@@ -90,14 +94,54 @@ def test_maps_with_zeros_borders_and_nothing_at_all(method: Any, ending: str, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_dark_alone_needs_numbers_of_64_bits(method: Any, tmp_path: Path) -> None:
+def test_no_file_has_numbers_of_64_bits_which_tensorrt_refuses(method: Any, tmp_path: Path) -> None:
     import onnx
 
     graph = onnx.load(export(decoding((128, 96), method), tmp_path / "maps.onnx", torch.rand(2, 4, 32, 24)).path).graph
     types = {info.type.tensor_type.elem_type for info in (*graph.value_info, *graph.input, *graph.output)}
     types |= {constant.data_type for constant in graph.initializer}
-    assert (onnx.TensorProto.DOUBLE in types) == (method == "dark")
-    assert onnx.TensorProto.FLOAT in types
+    types |= {each.i for node in graph.node if node.op_type == "Cast" for each in node.attribute if each.name == "to"}
+    assert onnx.TensorProto.DOUBLE not in types and onnx.TensorProto.FLOAT in types
+
+
+def test_single_precision_moves_joints_by_less_than_a_ten_thousandth_of_a_pixel(
+    fill: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = torch.from_numpy(fill.synth_heatmaps("A"))
+    exact, _ = decode_heatmaps(maps)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    moved = float((decode_heatmaps(maps)[0] - exact).abs().max())
+    assert 0 < moved < 5e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["onnx", "pt2", "safetensors"])
+def test_a_file_says_joints_and_images_and_how_it_was_made(ending: str, tmp_path: Path) -> None:
+    sizes = {"image_size": (32, 32), "backbone": "none", "patch_size": (16, 16), "dim": 16, "depth": 1, "heads": 2}
+    model = create_pose_model("sdpose_s_v1", **sizes).eval()
+    model.joints = COCO.to_dict() | {"name": "mine"}
+    exported = DecodedPose(model, "none") if ending != "safetensors" else model
+    path = export(exported, tmp_path / f"pose.{ending}", exit=2, metadata={"who": "me"}).path
+    if ending == "onnx":
+        import onnx
+
+        words = {each.key: each.value for each in onnx.load(path).metadata_props}
+    elif ending == "pt2":
+        extra = {"metadata.json": ""}
+        torch.export.load(path, extra_files=extra)
+        words = json.loads(extra["metadata.json"])
+    else:
+        words = read_metadata(path)
+    assert JointSet.from_dict(json.loads(words["joints"])).name == "mine"
+    assert (json.loads(words["mean"]), json.loads(words["std"])) == ([*MEAN], [*STD])
+    assert json.loads(words["input_size"]) == [32, 32] and (words["exit"], words["who"]) == ("2", "me")
+    assert {"cycledistill", "torch"} <= json.loads(words["versions"]).keys() and json.loads(words["cycles"]) == 2
+
+
+def test_joints_are_told_by_their_number_where_a_model_carries_none() -> None:
+    decoded = DecodedPose(create_pose_model("tokenpose_t", num_keypoints=14, dim=16, depth=1, heads=2))
+    assert json.loads(decoded.export_metadata()["joints"])["name"] == "crowdpose"
+    assert "joints" not in DecodedPose(create_pose_model("tokenpose_t", 5, dim=16, depth=1, heads=2)).export_metadata()
 
 
 def steady_images(model: nn.Module, method: Any, count: int) -> Tensor:

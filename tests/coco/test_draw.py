@@ -62,7 +62,7 @@ def test_every_limb_of_both_joint_sets_is_drawn() -> None:
 
 def test_poses_of_another_joint_set_are_refused() -> None:
     with pytest.raises(ValueError, match=r"poses of shape \(1, 14, 3\): \(N, 17, 3\) is expected"):
-        draw_poses(GREY, np.zeros((1, 14, 3)))
+        draw_poses(GREY, np.zeros((1, 14, 3)), COCO)
 
 
 def test_a_row_of_pictures() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -186,6 +187,20 @@ def test_the_joint_set_follows_from_the_model_and_exits_are_its_own(dots: Path, 
         predict(create_pose_model("tokenpose_t", 5, **options), [pixels(dots)])
     with pytest.raises(ValueError, match="not wrapped"):
         predict(create_pose_model("tokenpose_t", **options), [pixels(dots)], exit=2)
+
+
+def test_a_mirrored_picture_is_read_with_the_models_own_pairs(dots: Path) -> None:
+    """A model trained on own joints has other left/right pairs than COCO's, though it has as many joints."""
+    options = {"image_size": SIZE, "dim": 16, "depth": 1, "heads": 2, "patch_size": (16, 12)}
+    torch.manual_seed(0)
+    own: Any = create_pose_model("tokenpose_t", **options)
+    alone = dataclasses.replace(COCO, name="beast", flip_pairs=((3, 7),))
+    own.joints = alone.to_dict()
+    found, told = predict(own, [pixels(dots)])[0], predict(own, [pixels(dots)], joints=alone)[0]
+    as_coco = predict(own, [pixels(dots)], joints=COCO)[0]
+    assert found is not None and told is not None and as_coco is not None
+    np.testing.assert_array_equal(found, told)
+    assert np.abs(found - as_coco)[..., :2].max() > 1
 
 
 def test_detections_written_are_those_that_evaluation_reads(dots: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Person:
         score: Score of the box; 1 for an annotated one.
         category_id: Id of the category in the annotation file, as it is written there.
         size: Width and height of the picture, where the annotation file says them.
+        box_side: Longer side of the annotated box in pixels; 0 for a detection.
     """
 
     image_id: Any
@@ -53,6 +55,7 @@ class Person:
     score: float
     category_id: Any = 1
     size: tuple[int, int] | None = None
+    box_side: float = 0.0
 
     @property
     def area(self) -> float:
@@ -106,7 +109,8 @@ def annotated_persons(
         assert box is not None  # it would not count
         points = np.asarray(entry["keypoints"], dtype=np.float32).reshape(-1, 3)
         visible = (points[:, 2] > 0).astype(np.float32)
-        persons.append(_person(found, entry, box, points[:, :2], visible, image_size))
+        person = _person(found, entry, box, points[:, :2], visible, image_size)
+        persons.append(dataclasses.replace(person, box_side=float(max(entry["bbox"][2:]))))
     return persons
 
 

@@ -128,6 +128,8 @@ def _half_body(
     image_size: tuple[int, int],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    if not joints.upper_body or not joints.lower_body:  # it is not known what would be half of it
+        return None
     upper = [index for index in joints.upper_body if visible[index] > 0]
     lower = [index for index in joints.lower_body if visible[index] > 0]
     prefers_upper = rng.standard_normal() < 0.5

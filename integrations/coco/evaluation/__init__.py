@@ -8,7 +8,7 @@ versions.require("numpy", "pycocotools", "tqdm")
 
 if typing.TYPE_CHECKING:
     from .accuracy import mean_oks as mean_oks
-    from .accuracy import torso_pck as torso_pck
+    from .accuracy import pck as pck
     from .average_precision import PosePrediction as PosePrediction
     from .average_precision import evaluate_poses as evaluate_poses
     from .average_precision import to_results as to_results
@@ -28,9 +28,9 @@ else:
             "evaluate_poses": ".average_precision",
             "load_ground_truth": ".ground_truth",
             "mean_oks": ".accuracy",
+            "pck": ".accuracy",
             "predict_persons": ".measure",
             "to_results": ".average_precision",
-            "torso_pck": ".accuracy",
         },
         requires="cycledistill[coco]",
     )

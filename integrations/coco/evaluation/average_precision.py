@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools.coco import COCO
 
-from ..data.joints import JointSet
-from .ground_truth import GroundTruth
+from ..data.joints import JointSet, joined_result
+from .ground_truth import GroundTruth, indexed
 from .oks import oks_nms
+from .parts import parts_of, with_area
 from .protocol import NAMES, coco_numbers
 
 CROWD_LEVELS = {"easy": (-1.0, 0.1), "medium": (0.1, 0.8), "hard": (0.8, 1.0)}
@@ -111,12 +113,14 @@ def evaluate_poses(
 
     Returns:
         ``AP AP50 AP75 APm APl AR AR50 AR75 ARm ARl``, or for CrowdPose ``AP AP50 AP75 AR AR50 AR75 APeasy APmedium
-        APhard``. An empty list of results gives zeros.
+        APhard``. For joints with parts (COCO-WholeBody) also AP and AR of each part: ``APbody ARbody APfeet ...``, -1
+        where no joint of it is labelled. An empty list of results gives zeros.
 
     Raises:
         ValueError: Results for images, or by category for categories, that are not in the annotations, with another
             number of joints, or that are not finite (which COCO's evaluation would count as hits).
     """
+    results = [joined_result(entry, joints) for entry in results]
     truth = ground_truth.split if by_category else ground_truth
     images = ground_truth.image_numbers
     strangers = list(dict.fromkeys(entry["image_id"] for entry in results if entry["image_id"] not in images))
@@ -137,15 +141,26 @@ def evaluate_poses(
     ]
     chosen = sorted(images.values() if image_ids is None else (images[own] for own in image_ids))
     crowded = all("crowdIndex" in truth.imgs[image] for image in chosen) and bool(chosen)
-    numbers = dict(zip(NAMES, coco_numbers(truth, ours, joints.sigmas, chosen), strict=True))
+    placed = with_area(ours, joints)
+    numbers = dict(zip(NAMES, coco_numbers(truth, placed, joints.sigmas, chosen), strict=True))
     if not crowded:
-        return numbers
+        return numbers | _parts(truth, ours, joints, chosen)
     named = {name: numbers[name] for name in ("AP", "AP50", "AP75", "AR", "AR50", "AR75")}
     for level, (above, up_to) in CROWD_LEVELS.items():
         of_level = [image for image in chosen if above < truth.imgs[image]["crowdIndex"] <= up_to]
         found = coco_numbers(truth, ours, joints.sigmas, of_level) if of_level else [-1.0]
         named[f"AP{level}"] = float(found[0])
     return named
+
+
+def _parts(truth: COCO, results: list[dict[str, Any]], joints: JointSet, images: Sequence[int]) -> dict[str, float]:
+    """AP and AR of each part of the joints; -1 where nobody has a labelled joint of it."""
+    numbers: dict[str, float] = {}
+    for name, data, found, part in parts_of(truth.dataset, results, joints):
+        there = any(person["num_keypoints"] > 0 for person in data["annotations"])
+        stats = dict(zip(NAMES, coco_numbers(indexed(data), found, part.sigmas, images), strict=True)) if there else {}
+        numbers |= {f"AP{name}": float(stats.get("AP", -1)), f"AR{name}": float(stats.get("AR", -1))}
+    return numbers
 
 
 def _check_poses(results: list[dict[str, Any]], joints: JointSet) -> None:

@@ -31,15 +31,13 @@ class GroundTruth(COCO):
         self.image_numbers = {own: number for number, own in enumerate(annotations.image_ids, 1)}
         entries = [{**entry, "category_id": 1} for entry in annotations.data["annotations"]]
         one = [{"id": 1, "name": "any" if len(annotations.category_ids) > 1 else "person"}]
-        self._index({**annotations.data, "annotations": entries, "categories": one})
+        _index(self, {**annotations.data, "annotations": entries, "categories": one})
 
     @cached_property
     def split(self) -> COCO:
         """The same annotations, each of its own category."""
         entries = [dict(entry) for entry in self.annotations.data["annotations"]]
-        whole = COCO()
-        GroundTruth._index(whole, {**self.annotations.data, "annotations": entries})
-        return whole
+        return indexed({**self.annotations.data, "annotations": entries})
 
     def category_number(self, own: Any) -> int:
         """The id here of a category that the file or a result calls ``own``.
@@ -52,10 +50,18 @@ class GroundTruth(COCO):
             raise ValueError(f"a result has category_id {own!r:.80}; the annotations have {list(ids)!r:.200}")
         return ids.index(own) + 1
 
-    def _index(self: COCO, data: dict[str, Any]) -> None:
-        self.dataset = data
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.createIndex()
+
+def indexed(data: dict[str, Any]) -> COCO:
+    """Annotations in COCO's own form as pycocotools holds them."""
+    truth = COCO()
+    _index(truth, data)
+    return truth
+
+
+def _index(truth: COCO, data: dict[str, Any]) -> None:
+    truth.dataset = data
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
 
 
 def load_ground_truth(annotations: Any, joints: JointSet, categories: Sequence[Any] | None = None) -> GroundTruth:

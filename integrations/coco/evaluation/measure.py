@@ -28,7 +28,7 @@ from ..data.dataset import PersonCrops, PictureBatches, crop_loader, prepare_ima
 from ..data.images import PictureSource
 from ..data.joints import JointSet
 from ..models.tokenpose import TokenPose
-from .accuracy import mean_oks, torso_pck
+from .accuracy import mean_oks, pck
 from .average_precision import PosePrediction, evaluate_poses, to_results
 from .coordinates import decode_coordinates, flip_back_coordinates
 from .decode import Method, decode_heatmaps, flip_back, to_image
@@ -163,7 +163,8 @@ def evaluate(
 
     Returns:
         ``{exit: {"AP": ..., "AR": ...}}``, fractions, on every rank. With annotated persons also ``oks`` (mean over
-        persons, on 0.53 of the box) and ``pck`` (at 0.2 of the torso).
+        persons, on 0.53 of the box) and ``pck`` (by what the joints measure it in: 0.2 of the torso or the box, 0.5
+        of the head). Joints with parts, COCO-WholeBody's, have AP and AR of each: ``APbody``, ``ARbody``, ...
 
     Raises:
         ValueError: See :func:`predict_persons`.
@@ -237,7 +238,9 @@ def _numbers(
         visible = np.stack([persons[index].visible for index in known]).astype(np.float64)
         area = np.array([persons[index].area for index in known]) * (BOX_TO_AREA / PADDING**2)
         numbers["oks"] = mean_oks(predicted, labels, visible, area, joints)
-        numbers["pck"] = torso_pck(predicted, labels, visible, joints)
+        sides = np.array([persons[index].box_side for index in known])
+        if joints.pck != "none":
+            numbers["pck"] = pck(predicted, labels, visible, joints, sides)
     return {name: round(value, 6) for name, value in numbers.items()}
 
 

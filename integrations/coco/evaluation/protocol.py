@@ -37,7 +37,8 @@ def coco_numbers(
 
     Args:
         truth: Annotations that fulfil what pycocotools takes for granted.
-        results: ``image_id``, ``category_id``, ``keypoints`` and ``score``, with the ids of ``truth``.
+        results: ``image_id``, ``category_id``, ``keypoints`` and ``score``, with the ids of ``truth``; and ``area``,
+            where it is not that of the rectangle around the keypoints.
         sigmas: Per-joint standard deviations of OKS.
         images: Ids of the images that are evaluated.
         faster: By faster-coco-eval; default: where it is installed.
@@ -58,14 +59,24 @@ def coco_numbers(
 
 
 def _plain(truth: COCO, results: list[dict[str, Any]]) -> Any:
-    return COCOeval(truth, truth.loadRes(results), "keypoints")
+    return COCOeval(truth, _loaded(truth, results), "keypoints")
 
 
 def _faster(truth: COCO, results: list[dict[str, Any]]) -> Any:
     import faster_coco_eval
 
     same = faster_coco_eval.COCO(truth.dataset)
-    return faster_coco_eval.COCOeval_faster(same, same.loadRes(results), "keypoints", print_function=_quiet)
+    return faster_coco_eval.COCOeval_faster(same, _loaded(same, results), "keypoints", print_function=_quiet)
+
+
+def _loaded(truth: Any, results: list[dict[str, Any]]) -> Any:
+    """The results as they are evaluated, with the areas that they came with."""
+    areas = [entry.get("area") for entry in results]
+    found = truth.loadRes(results)
+    for entry, area in zip(found.dataset["annotations"], areas, strict=True):
+        if area is not None:
+            entry["area"] = area
+    return found
 
 
 def _quiet(*_: object) -> None:

@@ -16,6 +16,9 @@ Scale = Literal["head_dim", "dim"]
 BACKBONE_STRIDE = 4
 """Pixels of the image per pixel of a backbone's features, and per pixel of the heatmap."""
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, of red, green and blue between 0 and 1, by which images are normalised."""
+
 _CHANNELS = {"hrnet_w32": 32, "hrnet_w48": 48, "none": 3}
 _STEM_CHANNELS = 4
 """Channels of the stem's features per middle channel of its bottlenecks."""

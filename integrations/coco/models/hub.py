@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any, ClassVar, TypeVar
 
@@ -12,7 +13,7 @@ from cycledistill.recipes.hub.card import ModelFacts
 from cycledistill.recipes.hub.config import cycles_of, read_model_fields
 from cycledistill.recipes.hub.model import HubModel
 
-from .config import TokenPoseConfig
+from .config import MEAN, STD, TokenPoseConfig
 from .plugins import STACK, PoseModelConfig, add_plugins
 
 M = TypeVar("M", bound="PoseHubModel")
@@ -26,12 +27,21 @@ class PoseHubModel(HubModel, pipeline_tag="keypoint-detection", tags=["human-pos
 
     hub_options: ClassVar[tuple[str, ...]] = ("cycles", "distill", "prune_layers", "keep")
     config: TokenPoseConfig
+    joints: dict[str, Any] | None = None
+    """The joints that it predicts, as plain data that travels with its weights; `joints_of` reads them."""
 
     def hub_config(self) -> dict[str, Any]:
         """The network, its cycles and its pruning, as plain data."""
         pruning = handle_of(self, "pruning")
         pruned = {} if pruning is None else {"prune_layers": pruning.layers, "keep": pruning.keep}
-        return {"network": asdict(self.config), **cycles_of(self), **pruned}
+        joints = {} if self.joints is None else {"joints": self.joints}
+        return {"network": asdict(self.config), **cycles_of(self), **pruned, **joints}
+
+    def export_metadata(self) -> dict[str, str]:
+        """What an exported file says of the model: the joints, and what images it takes, each as JSON."""
+        told = {"input_size": self.config.image_size, "input_channels": "RGB", "mean": MEAN, "std": STD}
+        joints = {} if self.joints is None else {"joints": self.joints}
+        return {name: json.dumps(value) for name, value in (joints | told | cycles_of(self)).items()}
 
     @classmethod
     def from_hub_config(cls: type[M], config: dict[str, Any]) -> M:
@@ -40,8 +50,12 @@ class PoseHubModel(HubModel, pipeline_tag="keypoint-detection", tags=["human-pos
         Raises:
             ValueError: A field that is missing or unknown, or a value out of its range.
         """
+        config = dict(config)
+        joints = config.pop("joints", None)
         whole = read_model_fields(PoseModelConfig, TokenPoseConfig, config)
-        return add_plugins(cls(whole.network), whole)
+        model = cls(whole.network)
+        model.joints = checked_joints(joints, whole.network.num_keypoints)
+        return add_plugins(model, whole)
 
     def hub_facts(self) -> ModelFacts:
         """What the model card says of the model itself."""
@@ -64,3 +78,17 @@ class PoseHubModel(HubModel, pipeline_tag="keypoint-detection", tags=["human-pos
             example=f"one picture of {height} x {width}",
             stack=STACK,
         )
+
+
+def checked_joints(joints: Any, number: int) -> dict[str, Any] | None:
+    """Joints that were stored with weights, or nothing; what they say in detail is checked where they are used.
+
+    Raises:
+        ValueError: No mapping with as many names as the model has keypoints.
+    """
+    if joints is None:
+        return None
+    names = joints.get("names") if isinstance(joints, dict) else None
+    if not isinstance(names, list) or len(names) != number:
+        raise ValueError(f"joints={joints!r:.80}: a mapping with the names of {number} joints is expected")
+    return joints

@@ -16,11 +16,11 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
-from ..data.joints import JointSet
+from ..data.joints import JointSet, joints_of
 from ..evaluation.measure import DEFAULT, EvalSettings
 from .boxes import Boxes, FileBoxes, whole_picture
 from .sources import PictureFiles, Source
-from .stream import Predicted, joint_set_of, predict_stream
+from .stream import Predicted, predict_stream
 from .tracking import track
 from .videos import Camera
 from .written.folder import KINDS, check_output, open_outputs
@@ -79,7 +79,7 @@ def predict_source(
         >>> predict_source(model, open_source("photos"), "found", read_boxes("boxes.json"), settings=settings).rate
         31.4
     """
-    joints = joints or joint_set_of(model)
+    joints = joints or joints_of(model)
     check_output(Path(output), source)
     if boxes is whole_picture:
         _logger.warning(

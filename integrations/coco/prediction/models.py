@@ -19,9 +19,9 @@ def open_model(where: str | Path, config: str | None = None, ema: bool = False) 
     """A trained pose model in eval mode, on the CPU, and how it is evaluated: by its run's recipe, if it has one.
 
     Args:
-        where: A run's folder, a checkpoint, a file of weights (with ``config``), a folder that ``save_pretrained``
-            wrote, or a name on the Hugging Face hub, ``"user/name"``.
-        config: The recipe of a file of weights: a YAML file, or a packaged recipe's name.
+        where: A run's folder, a checkpoint, a file of weights, a folder that ``save_pretrained`` wrote, or a name on
+            the Hugging Face hub, ``"user/name"``.
+        config: The recipe of a file of weights that does not say it: a YAML file, or a packaged recipe's name.
         ema: The average of the weights instead of the weights.
 
     Raises:
@@ -35,12 +35,10 @@ def open_model(where: str | Path, config: str | None = None, ema: bool = False) 
     if config is not None:
         recipe = load_recipe(config)
         return load_trained(path, ema, recipe), eval_settings(recipe)
-    published = (path / "config.json").is_file() or (not path.exists() and _is_hub_name(str(where)))
-    if published:
-        return TokenPose.from_pretrained(where), dataclasses.replace(EvalSettings(), broken="stop")
-    if not path.is_file():
+    if path.is_dir() and not (path / "config.json").is_file():
         _check_integration(path)
-    return load_trained(path, ema), eval_settings(stored_recipe(path))
+        return load_trained(path, ema), eval_settings(stored_recipe(path))
+    return load_trained(where, ema), dataclasses.replace(EvalSettings(), broken="stop")
 
 
 def _check_integration(path: Path) -> None:
@@ -51,8 +49,3 @@ def _check_integration(path: Path) -> None:
             f"{path} was trained by `cycledistill train {command}`, and poses are found in pictures by models of "
             f"`cycledistill train coco`{lifting if command == 'human36m' else ''}"
         )
-
-
-def _is_hub_name(name: str) -> bool:
-    user, slash, model = name.partition("/")
-    return bool(slash and user and model) and "/" not in model and user not in (".", "..") and not name.endswith(".pth")

@@ -13,11 +13,11 @@ from torch import nn
 
 from ..data.annotations import PIXEL_STD, box_to_crop
 from ..data.detections import Detected
-from ..data.joints import JointSet
+from ..data.joints import JointSet, joints_of
 from ..evaluation.average_precision import pose_score
 from ..evaluation.measure import DEFAULT, EvalSettings
 from ..evaluation.oks import oks_nms
-from ..predict import _joints_of, check_boxes, predict
+from ..predict import check_boxes, predict
 from .boxes import Boxes, FileBoxes, ImageId, whole_picture
 from .frames import Frame
 from .sources import PictureFiles, Source
@@ -88,7 +88,7 @@ def predict_stream(
         >>> for found in predict_stream(model, open_source("talk.mp4"), DetectedBoxes(load_detector())):
         ...     print(found.frame.name, found.keypoints.shape)
     """
-    joints = joints or joint_set_of(model)
+    joints = joints or joints_of(model)
     settings = dataclasses.replace(settings, workers=0)
     if isinstance(boxes, FileBoxes) and isinstance(source, PictureFiles):
         source = boxes.sized(source)
@@ -105,15 +105,6 @@ def predict_stream(
         persons, size = persons + len(checked.boxes), size + frame.pixels.nbytes
         del frame  # it must not live on while others are read
     yield from _answers(model, waiting, boxes, joints, exit, settings)
-
-
-def joint_set_of(model: Any) -> JointSet:
-    """The joints of a model that nobody named a set for.
-
-    Raises:
-        ValueError: No set is known for so many.
-    """
-    return _joints_of(model.config.num_keypoints)
 
 
 def _answers(

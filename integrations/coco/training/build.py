@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cycledistill.recipes.config.distillation import read_distill
 
 from ..evaluation.measure import EvalSettings
@@ -11,7 +9,6 @@ from ..models.plugins import PoseModelConfig
 from ..models.registry import build_pose_model, pose_model_config
 from ..models.tokenpose import TokenPose
 from ..recipe import Recipe, RecipeError
-from ..weights.loading import load_imagenet_backbone, load_pose_weights
 
 
 def model_config(recipe: Recipe) -> PoseModelConfig:
@@ -60,16 +57,18 @@ def _check_pruned(recipe: Recipe, config: PoseModelConfig) -> None:
 
 
 def create_model(recipe: Recipe) -> TokenPose:
-    """The pose model of a recipe: pruned and wrapped as it says, with fresh weights.
+    """The pose model of a recipe: pruned and wrapped as it says, with fresh weights and the recipe's joints.
 
     Raises:
         RecipeError: See :func:`model_config`; or the stack cannot be wrapped so.
     """
     config = model_config(recipe)
     try:
-        return build_pose_model(config)
+        model = build_pose_model(config)
     except ValueError as error:
         raise RecipeError(f"cyclic or prune: {error}") from error
+    model.joints = recipe.data.joint_set.to_dict()
+    return model
 
 
 def eval_settings(recipe: Recipe) -> EvalSettings:
@@ -86,15 +85,3 @@ def eval_settings(recipe: Recipe) -> EvalSettings:
         precision=recipe.run.precision,
         by_category=section.by_category,
     )
-
-
-def load_starting_weights(model: TokenPose, recipe: Recipe) -> None:
-    """Load what ``model.backbone_weights`` and ``model.weights`` name, strictly.
-
-    Raises:
-        CheckpointError: A file that is missing, broken or of another model.
-    """
-    if recipe.model.backbone_weights:
-        load_imagenet_backbone(model, Path(recipe.model.backbone_weights))
-    if recipe.model.weights:
-        load_pose_weights(model, Path(recipe.model.weights))

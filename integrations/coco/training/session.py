@@ -19,9 +19,12 @@ from ..data.dataset import Batch, PersonCrops, PictureBatches, crop_loader
 from ..data.images import PoseDataError
 from ..evaluation.measure import evaluate
 from ..recipe import Recipe
-from .build import create_model, eval_settings, load_starting_weights
+from ..weights.described import words_of
+from .build import create_model, eval_settings
+from .joints import with_joints
 from .schedules import keep_fraction, learning_rate
 from .sources import Split, Validation, open_training, open_validation
+from .starting import load_starting_weights
 from .task import PoseTask, to_device
 
 ADVICE = "check model.name, model.options and data.joints"
@@ -52,6 +55,7 @@ class Session(TrainingSession):
     @classmethod
     def assemble(cls, recipe: Recipe, accelerator: Any, store: CheckpointStore, fresh: bool) -> Session:
         """Model, persons, loss and optimiser of a recipe."""
+        recipe = with_joints(recipe)
         model = create_model(recipe)
         exits = wanted_exits(model, recipe.evaluate.exits, recipe.evaluate.best_exit)
         size = model.config.image_size
@@ -134,6 +138,10 @@ class Session(TrainingSession):
     def network(self) -> dict[str, Any]:
         """The model's architecture, for ``recipe.json``."""
         return {"network": dataclasses.asdict(self.model.config)}
+
+    def weights_metadata(self) -> dict[str, str]:
+        """How the model is built and which joints it predicts, for a file of weights that is taken out of the run."""
+        return words_of(self.model, self.recipe.model.name)
 
     def task_state(self) -> dict[str, Any]:
         """State of the loss, which may have parameters of its own."""

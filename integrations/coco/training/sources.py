@@ -38,7 +38,7 @@ def open_training(data: DataSection, image_size: tuple[int, int]) -> Split:
     Raises:
         PoseDataError: Files that are missing or cannot be used; the message names the recipe's key.
     """
-    annotations = _read(data, "train_annotations")
+    annotations = read_part(data, "train_annotations")
     with _naming(data, "train_annotations"):
         persons = annotated_persons(annotations, data.joint_set, image_size, data.categories)
     images = _images(data, "train_images", persons)
@@ -51,8 +51,8 @@ def open_validation(data: DataSection, image_size: tuple[int, int]) -> Validatio
     Raises:
         PoseDataError: Files that are missing or cannot be used; the message names the recipe's key.
     """
-    annotations = _read(data, "val_annotations")
-    found = None if data.detections is None else _read(data, "detections")
+    annotations = read_part(data, "val_annotations")
+    found = None if data.detections is None else read_part(data, "detections")
     with _naming(data, "val_annotations"):
         listed = normalised(annotations, data.joint_set, data.categories)
         truth = load_ground_truth(listed, data.joint_set)
@@ -92,7 +92,12 @@ def _images(data: DataSection, key: str, persons: list[Person]) -> ImageStore:
         raise PoseDataError(f"data.{key}: {error}") from error
 
 
-def _read(data: DataSection, key: str) -> Any:
+def read_part(data: DataSection, key: str) -> Any:
+    """What the JSON file under a key of the recipe holds.
+
+    Raises:
+        PoseDataError: It cannot be read.
+    """
     name, root = Path(getattr(data, key)), _root(data)
     places = [root / name]  # an absolute name stands for itself
     if key == "detections" and not name.is_absolute() and name.parent != Path():
@@ -125,7 +130,8 @@ def _naming(data: DataSection, key: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        looked_for = f"data.joints={data.joints!r}"
+        joints = data.joints if isinstance(data.joints, str) else data.joint_set.name
+        looked_for = f"data.joints={joints!r}"
         if data.categories is not None:
             looked_for += f", data.categories={data.categories!r}"
         if key == "detections" and data.detection_threshold:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.files import State, of_file, read_weights, stored_network, write_model
+from cycledistill.recipes.weights.files import State, of_file, read_weights, stored_network, write_weights
 from cycledistill.recipes.weights.fitting import mismatch, other_network
 
 from ..models.config import TokenPoseConfig
 from ..models.tokenpose import TokenPose
+from .described import check_joints, joints_in, words_of
 from .key_map import check_ours, from_official, is_ours
 
 _BEYOND_STAGE_3 = ("stage4.", "transition3.", "stage3.3.fuse_layers.1.", "stage3.3.fuse_layers.2.")
@@ -22,6 +23,8 @@ _BEYOND_STAGE_1 = ("transition1.", "stage2.", "transition2.", "stage3.")
 def load_pose_weights(model: TokenPose, path: str | Path) -> State:
     """Load a file of weights, ours or an official one, into a model, all of them or none.
 
+    Where the file says which joints it is of, a model without joints of its own takes them.
+
     Args:
         model: A model of `create_pose_model`, wrapped or not.
         path: ``.safetensors`` or a PyTorch checkpoint.
@@ -30,7 +33,8 @@ def load_pose_weights(model: TokenPose, path: str | Path) -> State:
         The weights of `RLELoss` that an official file holds beside the model's, else empty.
 
     Raises:
-        CheckpointError: As for `read_weights` and `from_official`. The model is then as it was.
+        CheckpointError: As for `read_weights` and `from_official`, or weights of other joints. The model is then as it
+            was.
 
     Example:
         >>> model = create_pose_model("sdpose_b", stage1_width=32)
@@ -43,6 +47,7 @@ def load_pose_weights(model: TokenPose, path: str | Path) -> State:
         if is_ours(state):
             check_ours(state, model.config)
             check_network(stored_network(path), model.config, "stored config")
+            check_joints(joints_in(path), model, "stored joints")
         else:
             converted = from_official(state, model.config)
             state, loss = converted.model, converted.loss
@@ -99,4 +104,20 @@ def load_imagenet_backbone(model: TokenPose, path: str | Path) -> None:
     model.backbone.load_state_dict(state | counters, strict=True)
 
 
-save_pose_weights = write_model
+def save_pose_weights(model: TokenPose, path: str | Path, name: str | None = None) -> None:
+    """Write a model's weights; a safetensors file also says how it is built and which joints it predicts.
+
+    Args:
+        model: A pose model, wrapped or not.
+        path: ``.safetensors``, ``.pth`` or ``.pt``.
+        name: Its name in the registry, to be stored too.
+
+    Raises:
+        CheckpointError: Another suffix, or no such folder.
+
+    Example:
+        >>> save_pose_weights(model, "claws.safetensors")
+        >>> joints_of(load_trained("claws.safetensors")).names
+        ('base', 'left_tip', 'right_tip')
+    """
+    write_weights(model.state_dict(), path, words_of(model, name))

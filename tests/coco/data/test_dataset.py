@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -154,6 +155,15 @@ def test_half_bodies_prefer_the_upper_half() -> None:
         middle = np.linalg.solve(matrix[:, :2], np.array([SIZE[1] / 2, SIZE[0] / 2]) - matrix[:, 2])
         upper += bool(np.allclose(middle, person.joints[list(COCO.upper_body)].mean(0), atol=1e-2))
     assert upper / 1000 == pytest.approx(0.69, abs=0.04)
+
+
+def test_of_joints_without_an_upper_half_no_half_is_cut_out() -> None:
+    whole = dataclasses.replace(COCO, upper_body=())
+    person = annotated_persons(annotations(), whole, SIZE)[0]
+    always, never = (Augmentation(half_body_probability=chance) for chance in (1.0, 0.0))
+    for seed in range(20):
+        cut, left = (draw_crop(person, 120, whole, SIZE, each, np.random.default_rng(seed)) for each in (always, never))
+        np.testing.assert_array_equal(cut.matrix, left.matrix)
 
 
 def test_workers_and_neighbours_change_no_crop(folder: Path) -> None:

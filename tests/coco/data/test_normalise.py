@@ -172,7 +172,7 @@ def test_perfect_predictions_have_ap_one(what: str) -> None:
     CHANGES[what](data)
     before = copy.deepcopy(data)
     number, found = measured(data)
-    assert found["AP"] == found["AR"] == pytest.approx(1.0), found
+    assert (found["AP"], found["AR"]) == pytest.approx((1.0, 1.0)), found
     assert number == (1 if what == "one person" else 6)
     assert data == before  # what is given is left as it is
 
@@ -226,7 +226,7 @@ def test_categories_that_are_asked_for_count_alone() -> None:
     ):
         annotated_persons(data, COCO, SIZE, ["horse"])
     with_things(data)
-    with pytest.raises(PoseDataError, match="4 'hand' has 2 joints, and coco has 17"):
+    with pytest.raises(PoseDataError, match="4 'hand': it has 2 joints .*, and coco has 17"):
         annotated_persons(data, COCO, SIZE, ["hand"])
     data["categories"] = [{"id": 4, "name": "hand", "keypoints": ["wrist", "tip"]}]
     data["annotations"] = data["annotations"][-1:]

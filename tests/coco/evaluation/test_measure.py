@@ -17,8 +17,8 @@ pytest.importorskip("pycocotools")
 from cycledistill.integrations.coco.data.annotations import annotated_persons
 from cycledistill.integrations.coco.data.dataset import PersonCrops
 from cycledistill.integrations.coco.data.images import ImageStore
-from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE
-from cycledistill.integrations.coco.evaluation.accuracy import mean_oks, torso_pck
+from cycledistill.integrations.coco.data.joints import COCO, CROWDPOSE, HAND, JOINT_SETS
+from cycledistill.integrations.coco.evaluation.accuracy import mean_oks, pck
 from cycledistill.integrations.coco.evaluation.ground_truth import load_ground_truth
 from cycledistill.integrations.coco.evaluation.measure import EvalSettings, evaluate, predict_persons
 from cycledistill.integrations.coco.losses.targets import heatmap_targets
@@ -134,15 +134,15 @@ def test_mean_oks_and_pck_by_hand() -> None:
     predicted = truth.copy()
     predicted[0, shown[0]] += (0.0, 10.1)  # just too far; an unlabelled joint does not count
     predicted[0, 0] += 1000
-    assert torso_pck(predicted, truth, visible, COCO) == 0.5
+    assert pck(predicted, truth, visible, COCO) == 0.5
     predicted[0, shown[0]] = (0.0, 9.9)
-    assert torso_pck(predicted, truth, visible, COCO) == 1.0
+    assert pck(predicted, truth, visible, COCO) == 1.0
     area = np.array([900.0, 1.0])
     sigma = COCO.sigmas[shown[0]]
     expected = (1 + np.exp(-(9.9**2) / (2 * 900 * (2 * sigma) ** 2))) / 2
     assert mean_oks(predicted, truth, visible, area, COCO) == pytest.approx(expected)
     assert mean_oks(predicted, truth, 0 * visible, area, COCO) == 0
-    assert torso_pck(predicted, truth, 0 * visible, COCO) == 0
+    assert pck(predicted, truth, 0 * visible, COCO) == 0
 
 
 @pytest.mark.slow
@@ -205,3 +205,38 @@ def test_the_flip_test_averages_deviations_and_not_their_logits(dots: Path, head
             score = (there[joint, 2] + mirrored[twin, 2]) / 2
         expected = (left + place[0] * width, top + place[1] * height, score)
         np.testing.assert_allclose(found[joint], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_pck_by_the_head_the_box_and_not_at_all() -> None:
+    mpii = JOINT_SETS["mpii"]
+    top, neck = mpii.names.index("head_top"), mpii.names.index("upper_neck")
+    truth, visible = np.zeros((2, 16, 2)), np.ones((2, 16))
+    truth[0, top] = (0.0, 20.0)
+    visible[1, neck] = 0  # its head cannot be measured: it does not count
+    predicted = truth.copy()
+    predicted[0, :4, 0] += (9.9, 10.0, 10.1, 30.0)  # half a head is 10
+    predicted[1] += 1000
+    assert pck(predicted, truth, visible, mpii) == 14 / 16
+    assert pck(predicted, truth, visible, mpii, fraction=1.0) == 15 / 16
+    hand = HAND
+    truth, visible = np.zeros((1, 21, 2)), np.ones((1, 21))
+    predicted = truth.copy()
+    predicted[0, :3, 1] += (19.9, 20.1, 50.0)
+    assert pck(predicted, truth, visible, hand, np.array([100.0])) == 19 / 21
+    assert pck(predicted, truth, visible, hand, np.array([0.0])) == 0
+    with pytest.raises(ValueError, match="box_sides are needed for 'bbox'"):
+        pck(predicted, truth, visible, hand)
+    with pytest.raises(ValueError, match="measure PCK by 'none'"):
+        pck(predicted, truth, visible, dataclasses.replace(hand, pck="none"))
+
+
+def test_without_a_reference_there_is_no_pck(dots: Path) -> None:
+    annotations = json.loads((dots / "annotations" / "val.json").read_text())
+    for reference in ("bbox", "none"):
+        joints = dataclasses.replace(COCO, pck=reference)
+        persons = annotated_persons(annotations, joints, SIZE)
+        assert {person.box_side for person in persons} == {60.0}
+        model = Oracle(PersonCrops(persons, ImageStore(dots / "pictures"), joints, SIZE), 6, joints, "rle")
+        truth, settings = load_ground_truth(annotations, joints), EvalSettings(nms=None, batch_size=6)
+        found = evaluate(model, persons, ImageStore(dots / "pictures"), joints, truth, settings=settings)[1]
+        assert found.get("pck") == {"bbox": 1.0, "none": None}[reference]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..images import PoseDataError
-from ..joints import JointSet
+from ..joints import JointSet, other_than, with_all_joints
 from .boxes import is_numbers, refuse_other_forms
 from .checks import check_annotations, check_images
 
@@ -84,7 +84,7 @@ def normalised(annotations: Any, joints: JointSet, categories: Sequence[Any] | N
         annotations: The contents of a COCO keypoint file, or what this function returned.
         joints: The joints looked for.
         categories: Ids or names of the categories whose annotations count; default: all that have these joints, by the
-            names that the file lists for each.
+            names that the file lists for each, whatever their style (``Left Hip`` is ``hip_l``).
 
     Raises:
         PoseDataError: No COCO keypoint file; the entry and the key at fault are named. A category that is not there or
@@ -102,6 +102,7 @@ def normalised(annotations: Any, joints: JointSet, categories: Sequence[Any] | N
         return annotations
     images = check_images(annotations)
     check_annotations(annotations, images)
+    annotations = with_all_joints(annotations, joints)
     chosen = _chosen(annotations, joints, categories)
     image_ids, category_ids = tuple(sorted(images)), tuple(chosen)
     image_numbers = {own: number for number, own in enumerate(image_ids, 1)}
@@ -222,15 +223,19 @@ def _chosen(annotations: dict[str, Any], joints: JointSet, wanted: Sequence[Any]
     used = {_category(entry, annotations): None for entry in annotations["annotations"]}
     known: dict[Any, dict[str, Any]] = {own: listed.get(own, {"id": own}) for own in (*listed, *used)}
     numbers = {own: len(category["keypoints"]) for own, category in known.items() if category.get("keypoints")}
+    others = {own: other_than(known[own]["keypoints"], joints) for own in numbers}
     described = ", ".join(
         f"{_shown(category)}{f' with {numbers[own]} joints' if own in numbers else ''}"
         for own, category in [*known.items()][:10]
     )
     if wanted is None:
         # Where no category lists its joints, each annotation's numbers tell.
-        chosen = {own: each for own, each in known.items() if not numbers or numbers.get(own) == len(joints)}
+        chosen = {own: each for own, each in known.items() if not numbers or others.get(own) == ""}
         if known and not chosen:
-            raise PoseDataError(f"no category of the file has the {len(joints)} joints of {joints.name}: {described}")
+            raise PoseDataError(
+                f"no category of the file has the {len(joints)} joints of {joints.name}: {described}; "
+                f"{next(iter(others.values()))}. data.joints=auto takes the file's own joints"
+            )
     else:
         chosen = {}
         for each in wanted:
@@ -238,12 +243,9 @@ def _chosen(annotations: dict[str, Any], joints: JointSet, wanted: Sequence[Any]
             if not hits:
                 raise PoseDataError(f"categories {list(wanted)!r:.200}: the file has no {each!r:.80}, but {described}")
             chosen |= hits
-        other = next((own for own in chosen if numbers.get(own, len(joints)) != len(joints)), None)
+        other = next((own for own in chosen if others.get(own)), None)
         if other is not None:
-            raise PoseDataError(
-                f"categories {list(wanted)!r:.200}: {_shown(known[other])} has {numbers[other]} joints, and "
-                f"{joints.name} has {len(joints)}"
-            )
+            raise PoseDataError(f"categories {list(wanted)!r:.200}: {_shown(known[other])}: {others[other]}")
     return {own: chosen[own] for own in sorted(chosen, key=lambda own: (isinstance(own, str), own))}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from cycledistill.files import atomic_file, atomic_write
 
-from ...data.joints import JointSet
+from ...data.joints import JointSet, split_result
 from ...evaluation.average_precision import PosePrediction, to_results
 from ..stream import Predicted
 
@@ -41,7 +41,7 @@ def results_file(path: Path, joints: JointSet, threshold: float) -> Iterator[Add
             # doubles are gone already, so the boxes' areas do not matter
             persons = [PosePrediction(found.image_id, pose, score, 0.0) for pose, score in pairs]
             for entry in to_results(persons, joints, nms_threshold=None, keypoint_threshold=threshold):
-                text.write(before + json.dumps(entry))
+                text.write(before + json.dumps(split_result(entry, joints)))
                 before = ",\n"
 
         yield add
