@@ -234,7 +234,7 @@ def test_a_run_is_not_written_over(tiny: Recipe) -> None:
     train(change(tiny, run__max_steps=2))
     with pytest.raises(RecipeError, match="holds a run already"):
         train(tiny)
-    with pytest.raises(CheckpointError, match=r"of another model.*levels\.3"):
+    with pytest.raises(CheckpointError, match=r"not those of this .*levels\.3"):
         train(change(tiny, model__options__depth=4), resume="auto")
     with pytest.raises(CheckpointError, match="5 windows a step, this run has 4"):
         train(change(tiny, data__batch_size=4), resume="auto")

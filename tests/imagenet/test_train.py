@@ -198,7 +198,7 @@ def test_checkpoints_that_do_not_fit(tiny, tmp_path):
     train(change(tiny, run__max_steps=2))
     with pytest.raises(CheckpointError, match=r"inside an epoch with 4 images a step, this run has 2"):
         train(change(tiny, data__batch_size=2), resume="auto")
-    with pytest.raises(CheckpointError, match=r"of another model .* missing: blocks\.2\."):
+    with pytest.raises(CheckpointError, match=r"not those of this .* missing: blocks\.2\."):
         train(change(tiny, model__kwargs={"patch_size": 8, "depth": 3}), resume="auto")
     with pytest.raises(CheckpointError, match="does not exist"):
         train(tiny, resume=str(tmp_path / "absent"))
