@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cycledistill.cycle.snapshot import same_value
 from cycledistill.plugin.torch_private import keystr, tree_flatten, tree_leaves_with_path, tree_unflatten
 
 
@@ -42,13 +43,13 @@ def check_plain(outputs: Sequence[Any]) -> None:
     Raises:
         TypeError: They do.
     """
-    for entries in zip(*(tree_flatten(output)[0] for output in outputs), strict=False):
-        if not isinstance(entries[0], Tensor) and any(entry != entries[0] for entry in entries):
-            raise TypeError(_differs(entries))
-
-
-def _differs(entries: Sequence[Any]) -> str:
-    return f"the model's output holds {tuple(entries)!r:.200}, which differs between exits and is no row a sample"
+    paths = [path for path, _ in tree_leaves_with_path(outputs[0])]
+    for path, entries in zip(paths, zip(*(tree_flatten(output)[0] for output in outputs), strict=False), strict=False):
+        if not isinstance(entries[0], Tensor) and not all(same_value(entry, entries[0]) for entry in entries):
+            raise TypeError(
+                f"the model's output{at(path)} is {', '.join(f'{entry!r:.80}' for entry in entries)} at its exits, and "
+                "is no row a sample: samples of several exits have one output. Return a tensor with one row each"
+            )
 
 
 def rows_of_output(output: Any, rows: Tensor) -> Any:
@@ -70,14 +71,11 @@ def put_together(found: Sequence[tuple[Tensor, Any]]) -> Any:
     specs = [spec for _, spec in columns]
     if any(spec != specs[0] for spec in specs):
         raise TypeError("the model's output is put together in another way at later exits, so samples cannot be joined")
-    leaves = []
-    for entries in zip(*(leaves for leaves, _ in columns), strict=True):
-        if isinstance(entries[0], Tensor):
-            leaves.append(torch.cat(entries).index_select(0, order))
-        elif all(entry == entries[0] for entry in entries):
-            leaves.append(entries[0])
-        else:
-            raise TypeError(_differs(entries))
+    check_plain([output for _, output in found])
+    leaves = [
+        torch.cat(entries).index_select(0, order) if isinstance(entries[0], Tensor) else entries[0]
+        for entries in zip(*(leaves for leaves, _ in columns), strict=True)
+    ]
     return tree_unflatten(leaves, specs[0])
 
 

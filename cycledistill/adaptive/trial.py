@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from cycledistill.adaptive import samples
-from cycledistill.adaptive.outputs import check_outputs, check_plain, rows_of_output
+from cycledistill.adaptive.outputs import at, check_outputs, check_plain, rows_of_output
 from cycledistill.adaptive.samples import Axes, Layout, Mixed
 from cycledistill.adaptive.walk import Walk, first_tensor
 from cycledistill.cycle.call import ModelCall
 from cycledistill.cycle.handle import Cyclic
 from cycledistill.cycle.recording import Recording
-from cycledistill.cycle.snapshot import Snapshot
-from cycledistill.plugin.torch_private import tree_flatten, tree_leaves
+from cycledistill.cycle.snapshot import Snapshot, same_value
+from cycledistill.plugin.torch_private import tree_flatten, tree_leaves, tree_leaves_with_path
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,12 @@ def _check_rows(whole: Any, few: Any, rounding: float) -> None:
             "the model's output is put together otherwise for some samples alone than in a batch, so samples cannot "
             "leave: return the same entries for every size of batch"
         )
-    for a, b in zip(leaves, others, strict=True):
+    paths = [path for path, _ in tree_leaves_with_path(whole)]
+    for path, a, b in zip(paths, leaves, others, strict=True):
         if isinstance(a, Tensor):
-            samples.check_same("the model's output", a, b, rounding, 0)
-        elif a != b:
+            samples.check_same(f"the model's output{at(path)}", a, b, rounding, 0)
+        elif not same_value(a, b):
             raise Mixed(
-                f"the model's output holds {a!r:.80} for a batch and {b!r:.80} for some of its samples alone, a number "
-                "that is no row a sample: return a tensor with one row each, or leave it out"
+                f"the model's output{at(path)} is {a!r:.80} for a batch and {b!r:.80} for some of its samples alone, "
+                "and is no row a sample: return a tensor with one row each, or leave it out"
             )

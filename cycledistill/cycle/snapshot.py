@@ -65,7 +65,7 @@ def same_value(a: Any, b: Any) -> bool:
         except (RuntimeError, NotImplementedError):  # meta, fake, functorch and nested tensors have no values to read
             return True
     if isinstance(a, (str, numbers.Number)) and isinstance(b, (str, numbers.Number)):
-        return a == b
+        return bool(a == b or (a != a and b != b))  # two that are NaN are the same
     if type(a) is not type(b):
         return False
     return type(a).__module__ != "numpy" or (a.shape == b.shape and bool((a == b).all()))

@@ -33,7 +33,8 @@ def follow(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         with contextlib.redirect_stdout(io.StringIO()) as out:
             if fence.language == "python":
                 code = fence.code.replace("{epochs: 200, milestones: [150]", "{epochs: 5, milestones: [4]")
-                exec(compile("\n" * fence.line + code.replace("every: 200", "every: 5"), str(PAGE), "exec"), namespace.__dict__)
+                code = "\n" * fence.line + code.replace("every: 200", "every: 5")
+                exec(compile(code, str(PAGE), "exec"), namespace.__dict__)
                 assert fence.printed is None or out.getvalue().rstrip() == fence.printed.rstrip(), fence.line
             elif fence.language == "sh":
                 words = shlex.split(fence.code.replace("\\\n", " "))
