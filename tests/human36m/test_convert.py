@@ -76,7 +76,7 @@ def test_another_hosts_file_is_refused() -> None:
 
 def test_our_own_lifter_has_no_official_names() -> None:
     model = create_lifter("frame_lifter", frames=9, dim=16)
-    with pytest.raises(ValueError, match="FrameLifter: no official code"):
+    with pytest.raises(ValueError, match="no official code has a FrameLifter"):
         to_official(model.state_dict(), model)
 
 

@@ -10,7 +10,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from cycledistill.files import atomic_write, os_errors
 from cycledistill.recipes.errors import CheckpointError, PickledCodeError
 from cycledistill.recipes.reading.guard import SAFETENSORS, TORCH, reading
 from cycledistill.recipes.reading.texts import parse_json
+from cycledistill.recipes.weights.fitting import shorten
+from cycledistill.recipes.weights.stand_ins import StandIn, stand_ins
 
 State = dict[str, Tensor]
 
@@ -40,7 +42,8 @@ def read_weights(path: str | Path) -> State:
     """Read the tensors of a ``.safetensors`` file or of a PyTorch checkpoint, whoever wrote it; no code runs.
 
     A training checkpoint is opened to its weights (see `weights_in`). PyTorch files are read with
-    ``weights_only=True``.
+    ``weights_only=True``; of the numbers and arguments that trainers write beside the weights nothing is made
+    (`stand_ins`).
 
     Args:
         path: The file.
@@ -58,7 +61,10 @@ def read_weights(path: str | Path) -> State:
     """
     path = Path(path)
     check_is_file(path)
-    return weights_in(_read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path), path)
+    if path.suffix == ".safetensors":
+        return weights_in(_read_safetensors(path), path)
+    with stand_ins():
+        return weights_in(read_torch(path), path)
 
 
 def weights_in(found: Any, path: str | Path) -> State:
@@ -70,13 +76,12 @@ def weights_in(found: Any, path: str | Path) -> State:
     """
     for name in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
+            found, path = found[name], f"{path}, {name!r}"
             break
     if not isinstance(found, Mapping) or not found or not all(isinstance(each, Tensor) for each in found.values()):
-        inside = ", ".join(map(str, list(found)[:5])) if isinstance(found, Mapping) else type(found).__name__
         raise CheckpointError(
             f"{path}: a dict of tensors, or one that holds it as {', '.join(map(repr, _WRAPPERS))}, is expected; "
-            f"found: {inside or 'nothing'}"
+            f"found: {_contents(found)}"
         )
     state = dict(found)
     for name, tensor in state.items():
@@ -88,6 +93,29 @@ def weights_in(found: Any, path: str | Path) -> State:
     while prefix := next((each for each in _PREFIXES if all(str(name).startswith(each) for name in state)), None):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
+
+
+def _contents(found: Any) -> str:
+    """What a file holds, by its keys, those first that are no tensor and could hold the weights."""
+    if not isinstance(found, Mapping):
+        return _described(found)
+    others = sorted(
+        (name for name in found if not isinstance(found[name], Tensor)), key=lambda name: -_held(found[name])
+    )
+    tensors = len(found) - len(others)
+    told = [f"{name!s:.80} ({_described(found[name])})" for name in others]
+    return shorten([*told, *([f"{tensors} tensors"] if tensors else [])]) or "nothing"
+
+
+def _held(value: Any) -> int:
+    return sum(isinstance(each, Tensor) for each in value.values()) if isinstance(value, Mapping) else 0
+
+
+def _described(value: Any) -> str:
+    count = _held(value)
+    if count and count == len(value):
+        return f"a dict of {count} tensors, which is to be saved alone, or under one of these names"
+    return repr(value) if isinstance(value, StandIn) else type(value).__name__
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -220,9 +248,22 @@ def read_torch(path: Path) -> Any:
             raise CheckpointError(f"{path} is broken, or no PyTorch checkpoint") from None
         raise PickledCodeError(
             f"{path} holds a pickled {named[1][:100] if named else 'object'} beside tensors, which could run code, and "
-            "is not loaded. If you trust its source, save the weights alone from the code that made it: "
-            'torch.save(checkpoint["state_dict"], path)'
+            "is not loaded. If you trust its source, save the weights alone from the code that made it"
+            f"{_how_alone(path)}"
         ) from None
+
+
+def _how_alone(path: Path) -> str:
+    """How the weights of a file that is refused are saved alone, by the keys that are in it; all its names stand in."""
+    keys: list[Any] = []
+    with suppress(Exception):  # best effort: the file is refused already
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with stand_ins(named):
+            keys = list(torch.load(path, map_location="meta", weights_only=True))
+    held = [name for name in _WRAPPERS if name in keys]
+    if held or not keys:
+        return ": torch.save(" + (f"checkpoint[{held[0]!r}]" if held else "model.state_dict()") + ", path)"
+    return f"; the file has {shorten([f'{name!s:.80}' for name in keys])}"
 
 
 class _UnsafeError(CheckpointError):
