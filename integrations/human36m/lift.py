@@ -3,8 +3,9 @@ r"""Lift a file of 2D keypoints to 3D poses with a trained checkpoint.
     python -m cycledistill.integrations.human36m.lift keypoints.json poses.npz --checkpoint runs/a \\
         --layout coco --width 1920 --height 1080 --figure poses.png
 
-Input: see ``data/keypoints/files.py``. Output: ``poses`` (T, 17, 3), metres in camera axes (x right, y down, z away),
-relative to the pelvis, in an npz or JSON file, with the numbers of their pictures (``frames``) where the file has them.
+Input: the files of many tools, see docs/lifting.md. Output: ``poses`` (T, 17, 3), metres in camera axes (x right, y
+down, z away), relative to the pelvis, in an npz or JSON file, with the numbers of their pictures (``frames``) where the
+file has them.
 Where the person is and how tall is not known from 2D; the scale is that of the people the model was trained on, or the
 one that ``--person-height`` gives. All persons of the file that tracks tell apart, each in a file of its own. Any
 length: longer clips are cut into windows that overlap, shorter ones have their edges repeated.
@@ -28,9 +29,10 @@ from torch import nn
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 
 from .data.clips import check_keypoints
-from .data.keypoints.files import Keypoints, choose_persons, read_keypoints, read_persons
-from .data.keypoints.gaps import LEAST_CONFIDENCE
+from .data.keypoints.files import choose_persons, read_keypoints, read_persons
+from .data.keypoints.gaps import LEAST_CONFIDENCE, LONGEST_GAP, NAMES
 from .data.keypoints.inputs import model_input
+from .data.keypoints.person import Keypoints
 from .data.keypoints.plausible import check_normalised
 from .data.pose_files import check_target, write_poses
 from .data.skeleton import COCO_MAPPINGS
@@ -43,8 +45,6 @@ from .models.convention import convention_of
 from .models.lifter import Lifter
 
 _logger = logging.getLogger(__name__)
-
-LAYOUTS = ("coco", "h36m")
 
 
 @torch.no_grad()
@@ -132,7 +132,7 @@ def _shared_frames(overlap: int | None, settings: EvalSettings) -> int:
 
 def prepare(
     path: str | Path,
-    layout: str = "coco",
+    layout: str | None = None,
     width: float | None = None,
     height: float | None = None,
     *,
@@ -144,7 +144,7 @@ def prepare(
 
     Args:
         path: See :func:`read_persons`.
-        layout: ``"coco"``, COCO's 17 keypoints, or ``"h36m"``, Human3.6M's 17 joints.
+        layout: ``"coco"``, ``"h36m"`` or ``"halpe26"``; default, what the file's form says, else ``"coco"``.
         width: Of the picture in pixels; default, what the file says.
         height: The same.
         track: Which track of the file, where it has several.
@@ -244,21 +244,35 @@ def _of_track(path: Path, track: str | None) -> Path:
     return path.with_name(f"{path.stem}.track{quote(str(track), safe='')}{path.suffix}")
 
 
+def _frames(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number of frames, from 1, is expected")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m cycledistill.integrations.human36m.lift", description="Lift a file of 2D keypoints to 3D poses."
     )
-    parser.add_argument("keypoints", type=Path, help=".json or .npz")
+    parser.add_argument("keypoints", type=Path, help="a file, or a folder of files, as in docs/lifting.md")
     parser.add_argument("poses", type=Path, help="what to write, .npz or .json")
     parser.add_argument("--checkpoint", required=True, help="a run, a checkpoint, or a file of weights (with --config)")
     parser.add_argument("--config", help="recipe of the model, where the checkpoint is a file of weights")
     parser.add_argument("--ema", action="store_true", help="the average of the weights")
-    parser.add_argument("--layout", choices=LAYOUTS, default="coco", help="the keypoints' order (default: coco)")
+    parser.add_argument("--layout", choices=NAMES, help="the keypoints' order (default: the file's form, else coco)")
     parser.add_argument("--track", help="lift this track of the file alone (default: all, a file each)")
     parser.add_argument("--person", type=int, help="lift this person alone, from 1, the longest seen first")
     parser.add_argument("--width", type=float, help="of the picture, pixels; default, what the file says")
     parser.add_argument("--height", type=float, help="the same")
-    parser.add_argument("--fill-gaps", action="store_true", help="fill what was not detected from other frames")
+    parser.add_argument(
+        "--fill-gaps",
+        type=_frames,
+        nargs="?",
+        const=LONGEST_GAP,
+        default=0,
+        metavar="FRAMES",
+        help="fill what was not detected from the frames around, over so many in a row (%(const)s)",
+    )
     parser.add_argument(
         "--min-confidence",
         type=float,

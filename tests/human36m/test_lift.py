@@ -196,7 +196,7 @@ def test_other_errors(run: Path, person: np.ndarray, tmp_path: Path, capsys: pyt
     assert "there is no folder" in error_of(capsys, *early)
     np.savez(tmp_path / "objects.npz", keypoints=np.array([{}], dtype=object))
     message = error_of(capsys, tmp_path / "objects.npz", tmp_path / "p.npz", "--checkpoint", run, *size)
-    assert "Save the keypoints as an array of numbers" in message and "allow_pickle" not in message
+    assert "save the keypoints as an array of numbers" in message and "allow_pickle" not in message
     with pytest.raises(LiftingDataError, match="cannot be written"):
         write_poses(np.zeros((1, 17, 3), np.float32), tmp_path / "none" / "p.npz")
     weights = next((run / "checkpoints").glob("step-*/model.safetensors"))

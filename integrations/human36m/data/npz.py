@@ -103,13 +103,15 @@ def read_tree(path: str | Path, key: str, allow_pickle: bool = False) -> Tree:
 
 
 def flatten(value: Any, name: str) -> dict[str, np.ndarray]:
-    """Nested mappings and lists of arrays as arrays with names joined by ``/``; what is no array of numbers is left."""
+    """Nested mappings and lists of arrays and numbers as arrays with names joined by ``/``; the rest is left."""
     if isinstance(value, Mapping):
         parts = [flatten(entry, f"{name}/{key}") for key, entry in value.items()]
     elif isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype == object):
         parts = [flatten(entry, f"{name}/{number}") for number, entry in enumerate(value)]
     elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         return {name: value}
+    elif isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        return {name: np.asarray(value)}  # the size of a picture
     else:
         return {}  # "layout_name" and other text
     return {key: array for part in parts for key, array in part.items()}

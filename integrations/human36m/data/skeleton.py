@@ -43,6 +43,16 @@ COCO_NAMES = (
     "right_ankle",
 )  # fmt: skip
 
+HALPE_NAMES = (
+    *COCO_NAMES, "head", "neck", "hip", "left_big_toe", "right_big_toe", "left_small_toe", "right_small_toe",
+    "left_heel", "right_heel",
+)  # fmt: skip
+# Halpe-26 has COCO's 17 first, and joints of its own for pelvis, thorax and head.
+_FROM_HALPE: tuple[tuple[int, ...], ...] = (
+    (19,), (12,), (14,), (16,), (11,), (13,), (15,), (18, 19), (18,), (0,), (17,), (5,), (7,), (9,), (6,), (8,), (10,),
+)  # fmt: skip
+HALPE_USED = tuple(sorted({part for parts in _FROM_HALPE for part in parts}))
+
 
 def mirror(poses: Array) -> Array:
     """Poses as a mirror shows them: x negated, left and right joints exchanged.
@@ -101,6 +111,24 @@ def coco_to_h36m(keypoints: Array, mapping: str = "extrapolated") -> Array:
         joints[..., joint, 2:] = keypoints[..., list(parts), 2:].min(axis=-2)
     if mapping == "extrapolated":
         _extrapolate(joints, keypoints)
+    return joints
+
+
+def halpe_to_h36m(keypoints: Array) -> Array:
+    """Halpe's 26 keypoints, as AlphaPose detects them, as Human3.6M's 17 joints.
+
+    Args:
+        keypoints: (..., 26, 2 or 3).
+
+    Returns:
+        (..., 17, 2 or 3); a confidence is the lowest of those that went in.
+
+    Source: MotionBERT's ``dataset_wild.py``.
+    """
+    joints = np.empty((*keypoints.shape[:-2], len(JOINTS), keypoints.shape[-1]), keypoints.dtype)
+    for joint, parts in enumerate(_FROM_HALPE):
+        joints[..., joint, :] = keypoints[..., list(parts), :].mean(axis=-2)
+        joints[..., joint, 2:] = keypoints[..., list(parts), 2:].min(axis=-2)
     return joints
 
 

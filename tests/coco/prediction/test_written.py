@@ -23,6 +23,7 @@ from cycledistill.integrations.coco.prediction.sources import open_source
 from cycledistill.integrations.coco.prediction.stream import Predicted, predict_stream
 from cycledistill.integrations.coco.prediction.written import drawn
 from cycledistill.integrations.coco.prediction.written.folder import KINDS, check_output, open_outputs
+from cycledistill.integrations.human36m.data.keypoints.files import read_persons
 from cycledistill.integrations.human36m.lift import prepare
 from tests.coco.prediction.conftest import Write
 from tests.coco.prediction.test_stream import frames_of
@@ -87,6 +88,10 @@ def test_of_a_video(dots: Path, finder: Any, tmp_path: Path, write_video: Write)
     inputs = prepare(tmp_path / "o" / tracks[1], fill=True, confidence=True)
     assert inputs.shape == (4, 17, 3) and (inputs[2, :, 2] == 0).all() and (inputs[3, :, 2] > 0).all()
     np.testing.assert_allclose(inputs[2, :, :2], inputs[1, :, :2], atol=1e-6)
+    forms = [read_persons(tmp_path / "o" / name) for name in ("keypoints", "poses.jsonl")]
+    for npz, line in zip(*forms, strict=True):
+        assert npz.track == line.track and npz.frames.tolist() == line.frames.tolist() == [0, 1, 2, 3]  # type: ignore[union-attr]
+        np.testing.assert_allclose(npz.pixels, line.pixels, atol=1e-3)
     video = cv2.VideoCapture(str(tmp_path / "o" / "drawn.mp4"))
     assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (4, 12.5)
     frame = video.read()[1][..., ::-1].astype(int)

@@ -58,7 +58,7 @@ def test_gaps_are_filled_on_request(person: np.ndarray, caplog: pytest.LogCaptur
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.txt", "", "a .json or .npz file"),
+        ("a.csv", "", "npy or .txt file of keypoints is expected"),
         ("a.json", "{", "cannot be read as JSON"),
         ("a.json", '{"joints": []}', "no 'keypoints'; it has joints"),
         ("a.json", "[[[1, 2], [3, 4]], [[1, 2]]]", "the same for every frame"),

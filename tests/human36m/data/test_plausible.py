@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cycledistill.integrations.human36m.data.cameras import normalize_screen
-from cycledistill.integrations.human36m.data.keypoints.files import Keypoints
 from cycledistill.integrations.human36m.data.keypoints.inputs import model_input
+from cycledistill.integrations.human36m.data.keypoints.person import Keypoints
 from cycledistill.integrations.human36m.data.keypoints.plausible import check_normalised
 from cycledistill.integrations.human36m.data.skeleton import coco_to_h36m
 from cycledistill.integrations.human36m.errors import LiftingDataError

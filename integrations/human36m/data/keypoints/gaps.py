@@ -9,17 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import LiftingDataError
-from ..skeleton import COCO_NAMES, COCO_USED, JOINTS
+from ..skeleton import COCO_NAMES, COCO_USED, HALPE_NAMES, HALPE_USED, JOINTS
 
 _logger = logging.getLogger(__name__)
 
 LEAST_CONFIDENCE = 0.05
 """Below this a detector did not see the keypoint but guessed it: what OpenPose leaves out of its pictures."""
+LONGEST_GAP = 25
+"""Frames, half a second at Human3.6M's rate: over more a straight line is no guess at what the person did."""
 _EYES, _EARS = (1, 2), (3, 4)
-_LEGS = {"coco": (13, 14, 15, 16), "h36m": (2, 3, 5, 6)}
-NAMES = {"coco": COCO_NAMES, "h36m": JOINTS}
+_LEGS = {"coco": (13, 14, 15, 16), "halpe26": (13, 14, 15, 16), "h36m": (2, 3, 5, 6)}
+NAMES = {"coco": COCO_NAMES, "halpe26": HALPE_NAMES, "h36m": JOINTS}
 """Layout -> the names of its keypoints."""
-NEEDED = {"coco": COCO_USED, "h36m": tuple(range(len(JOINTS)))}
+NEEDED = {"coco": COCO_USED, "halpe26": HALPE_USED, "h36m": tuple(range(len(JOINTS)))}
 """Layout -> the keypoints that a model's input cannot do without."""
 
 
@@ -67,7 +69,11 @@ def undetected(pixels: NDArray[np.floating], least: float = 0.0) -> NDArray[np.b
 
 
 def fill_gaps(
-    pixels: NDArray[np.float32], source: str, needed: Sequence[int] | None = None, least: float = 0.0
+    pixels: NDArray[np.float32],
+    source: str,
+    needed: Sequence[int] | None = None,
+    least: float = 0.0,
+    longest: int | None = None,
 ) -> NDArray[np.float32]:
     """Keypoints with those that were not detected interpolated from the nearest frames in which they were.
 
@@ -76,12 +82,13 @@ def fill_gaps(
         source: Where from, for messages.
         needed: The joints that must be found in some frame; default, all.
         least: See :func:`undetected`.
+        longest: The most frames in a row over which a needed joint is filled, at the ends too; default, any number.
 
     Returns:
         The same shape. What was filled has a confidence of 0, where there are confidences.
 
     Raises:
-        LiftingDataError: A needed joint was detected in no frame.
+        LiftingDataError: A needed joint was detected in no frame, or not in more than ``longest`` in a row.
     """
     missing = undetected(pixels, least)
     if not missing.any():
@@ -99,9 +106,27 @@ def fill_gaps(
                 f"{source}: keypoint {joint} was detected in no frame, so there is none to fill it from"
             )
     counted = missing if needed is None else missing[:, needed]
+    if longest is not None:
+        _check_longest(counted, longest, source)
     if counted.any():
         _logger.warning("%s: %s; filled from the frames around them", source, describe_gaps(counted))
     return filled
+
+
+def _check_longest(missing: NDArray[np.bool_], longest: int, source: str) -> None:
+    """Refuse gaps of a joint, (T, J), that are longer than they may be."""
+    count, worst = np.zeros(missing.shape[1], int), (0, 0)
+    for frame, row in enumerate(missing):
+        count = np.where(row, count + 1, 0)
+        worst = max(worst, (int(count.max()), frame))
+    length, last = worst
+    if length > longest:
+        first = last - length + 1
+        whole = "nobody was" if missing[first : last + 1].all() else "a keypoint that is needed was not"
+        raise LiftingDataError(
+            f"{source}: {whole} detected in {length} frames in a row, {first} to {last}, and gaps of at most {longest} "
+            f"are filled; cut the clip there, or --fill-gaps {length} (fill={length}) fills them all the same"
+        )
 
 
 def describe_gaps(missing: NDArray[np.bool_]) -> str:

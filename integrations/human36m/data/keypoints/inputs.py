@@ -10,9 +10,19 @@ from numpy.typing import NDArray
 from ...errors import LiftingDataError
 from ..cameras import normalize_screen
 from ..clips import check_keypoints, with_confidence
-from ..skeleton import JOINTS, coco_to_h36m
-from .files import Keypoints
-from .gaps import LEAST_CONFIDENCE, NEEDED, check_seen, describe_gaps, fill_gaps, undetected, with_ears
+from ..skeleton import coco_to_h36m, halpe_to_h36m
+from .gaps import (
+    LEAST_CONFIDENCE,
+    LONGEST_GAP,
+    NAMES,
+    NEEDED,
+    check_seen,
+    describe_gaps,
+    fill_gaps,
+    undetected,
+    with_ears,
+)
+from .person import Keypoints
 from .plausible import check_confidences, check_person
 
 _logger = logging.getLogger(__name__)
@@ -21,11 +31,11 @@ _logger = logging.getLogger(__name__)
 def model_input(
     given: Keypoints,
     source: str,
-    layout: str = "coco",
+    layout: str | None = None,
     width: float | None = None,
     height: float | None = None,
     *,
-    fill: bool = False,
+    fill: bool | int = False,
     confidence: bool = False,
     coco: str = "extrapolated",
     least_confidence: float = LEAST_CONFIDENCE,
@@ -36,11 +46,12 @@ def model_input(
     Args:
         given: From :func:`read_persons`.
         source: Where from, for messages.
-        layout: ``"coco"``, COCO's 17 keypoints, or ``"h36m"``, Human3.6M's 17 joints.
+        layout: ``"coco"``, COCO's 17 keypoints, ``"h36m"``, Human3.6M's 17 joints, or ``"halpe26"``, of which COCO's
+            are taken where ``coco`` is ``"extrapolated"``; default, what the file's form says, else ``"coco"``.
         width: Of the picture in pixels; default, what the file says.
         height: The same.
         fill: Fill what was not detected, persons and single keypoints, from the frames around it, instead of refusing
-            the file. A keypoint at x = y = 0 was not detected.
+            the file. A keypoint at x = y = 0 was not detected. A number: over so many frames in a row; ``True``: 25.
         confidence: Whether the model takes a confidence; 1 where the file has none, and 0 for what was filled.
         coco: How COCO's keypoints become joints, see :func:`coco_to_h36m`; the model's ``convention.coco``.
         least_confidence: A keypoint with less was guessed, and counts as not detected.
@@ -59,13 +70,20 @@ def model_input(
             f"{source} does not say how large the picture is: give --width and --height in pixels, "
             "or write `width` and `height` beside `keypoints`"
         )
-    pixels = given.pixels
-    if pixels.ndim == 3 and pixels.shape[1] == len(JOINTS) and len(pixels) and pixels.shape[2] in (2, 3):
+    pixels, layout = given.pixels, layout or given.layout or "coco"
+    if given.shares:
+        pixels = (pixels * np.array([width, height, 1][: pixels.shape[2]])).astype(np.float32)
+    as_coco = layout == "coco" or (layout == "halpe26" and coco == "extrapolated")
+    if as_coco and pixels.ndim == 3 and pixels.shape[1] == len(NAMES["halpe26"]):
+        pixels, layout = pixels[:, : len(NAMES["coco"])], "coco"
+    if pixels.ndim == 3 and pixels.shape[1] == len(NAMES[layout]) and len(pixels) and pixels.shape[2] in (2, 3):
         pixels = with_confidence(pixels) if confidence and pixels.shape[2] == 2 else pixels
         missing = undetected(pixels, least_confidence)
         if checked:
             check_person(pixels, ~missing, (width, height), layout, source)
-        pixels = _whole(pixels, missing, layout, source, fill, least_confidence)
+        longest = LONGEST_GAP if fill is True else int(fill)
+        pixels = _whole(pixels, missing, layout, source, longest, least_confidence)
+        pixels = halpe_to_h36m(pixels) if layout == "halpe26" else pixels
     check_keypoints(pixels, source)
     if checked and len(pixels) == 1:
         raise LiftingDataError(
@@ -80,7 +98,7 @@ def model_input(
 
 
 def _whole(
-    pixels: NDArray[np.float32], missing: NDArray[np.bool_], layout: str, source: str, fill: bool, least: float
+    pixels: NDArray[np.float32], missing: NDArray[np.bool_], layout: str, source: str, longest: int, least: float
 ) -> NDArray[np.float32]:
     """The keypoints with nothing missing in them, or a refusal."""
     needed = NEEDED[layout]
@@ -93,10 +111,10 @@ def _whole(
     if gaps.all():  # nobody at all: told by others
         return pixels
     finite = np.isfinite(pixels).all()
-    if fill or finite:
+    if longest or finite:
         check_seen(missing, layout, source)
-    if fill and missing.any():
-        pixels, missing = fill_gaps(pixels, source, needed, least), missing & missing.all(axis=0)
+    if longest and missing.any():
+        pixels, missing = fill_gaps(pixels, source, needed, least, longest), missing & missing.all(axis=0)
     elif gaps.any() and finite:
         raise LiftingDataError(f"{source}: {describe_gaps(gaps)}; --fill-gaps fills them from the frames around them")
     return with_ears(pixels, missing) if layout == "coco" else pixels

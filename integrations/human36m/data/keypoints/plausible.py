@@ -21,7 +21,8 @@ _MOSTLY = 0.9
 """Share of the frames that must say so before a posture is taken for a mistake."""
 _FURTHEST = 4.0
 """Normalised, the picture's sides are at 1 and, of a tall one, at height / width: some 2.2 on a telephone."""
-_ENDS = {"coco": ((5, 6), ((15, 16), (13, 14), (11, 12))), "h36m": ((11, 14), ((3, 6), (2, 5), (1, 4)))}
+_FROM_COCO = ((5, 6), ((15, 16), (13, 14), (11, 12)))
+_ENDS = {"coco": _FROM_COCO, "halpe26": _FROM_COCO, "h36m": ((11, 14), ((3, 6), (2, 5), (1, 4)))}
 """Layout -> shoulders; ankles, knees, hips."""
 _LEAVE = "if they are right all the same, --unchecked (checked=False) lifts them as they are"
 
