@@ -17,6 +17,7 @@ from cycledistill.integrations.human36m.data.npz import read_tree
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.lift import prepare
 from tests.faults.damage import damaged, odd_documents
+from tests.human36m.data.tool_files import TOOLS
 
 CAMERA = {
     "orientation": [1, 0, 0, 0],
@@ -61,6 +62,19 @@ def test_cameras_with_any_value_anywhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("document", [KEYPOINTS, ENTRIES, KEYPOINTS["keypoints"]], ids=["object", "results", "list"])
 def test_keypoints_with_any_value_anywhere(tmp_path: Path, document: Any) -> None:
+    keypoints_of_any_value(tmp_path, document)
+
+
+TOOLS_OF_JSON = ("mmpose_demonstration", "coco_annotations", "alphapose_open", "yolo_json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", TOOLS_OF_JSON)
+def test_a_tools_file_with_any_value_anywhere(tmp_path: Path, tool: str) -> None:
+    keypoints_of_any_value(tmp_path, json.loads(TOOLS[tool](np.ones((2, 17, 3), np.float32), tmp_path).read_text()))
+
+
+def keypoints_of_any_value(tmp_path: Path, document: Any) -> None:
     file = tmp_path / "keypoints.json"
     for what, changed in odd_documents(document):
         file.write_text(json.dumps(changed))

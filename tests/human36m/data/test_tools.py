@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,16 @@ def test_halpe_has_joints_of_its_own_and_each_models_authors_take_theirs(tmp_pat
         np.testing.assert_allclose(midpoints[:, 7], halpe[:, 18:20, :2].mean(1), atol=1e-3)
         assert halpe_to_h36m(halpe).shape == (8, 17, 3)
         for layout in (None, "coco"):
-            found = pixels(prepare(file, layout, *SIZE, coco="extrapolated"))
-            np.testing.assert_allclose(found, coco_to_h36m(PERSON[..., :2]), atol=1e-3)
+            others = pixels(prepare(file, layout, *SIZE, coco="extrapolated"))
+            np.testing.assert_allclose(others, coco_to_h36m(PERSON[..., :2]), atol=1e-3)
+    names = {str(n): name for n, name in enumerate([*COCO, "head", "neck", "hip", *"abcdef"])}
+    instances = [{"keypoints": f[:, :2].tolist(), "keypoint_scores": f[:, 2].tolist(), "track_id": 5} for f in halpe]
+    frames = [{"frame_id": n, "instances": [each]} for n, each in enumerate(instances)]
+    found = read_keypoints(
+        dump(tmp_path / "m.json", {"meta_info": {"keypoint_id2name": names}, "instance_info": frames})
+    )
+    assert (found.layout, found.track) == ("halpe26", "5")
+    np.testing.assert_allclose(found.pixels, halpe, rtol=1e-6)
     wholebody = np.concatenate([PERSON, np.ones((8, 116, 3), np.float32)], axis=1)
     np.save(tmp_path / "wholebody.npy", wholebody)
     np.testing.assert_array_equal(read_keypoints(tmp_path / "wholebody.npy").pixels, PERSON)
@@ -201,3 +210,20 @@ def test_gaps_have_a_longest(tmp_path: Path) -> None:
     with pytest.raises(LiftingDataError, match=r"nobody was detected in 3 frames in a row, 57 to 59"):
         prepare(tmp_path / "a.npz", fill=2)
     assert len(prepare(tmp_path / "a.npz", fill=3)) == 60
+
+
+def test_cocos_own_annotations(tmp_path: Path) -> None:
+    """Of COCO's validation pictures, one person of one picture; and all of them are no video."""
+    source = Path(__file__).resolve().parents[4] / "shared/data/keypoint_gt/coco_val2017_538.json.gz"
+    if not source.is_file():
+        pytest.skip("COCO's annotations are not there")
+    data = json.loads(gzip.decompress(source.read_bytes()))
+    with pytest.raises(LiftingDataError, match=r"pictures of \d+ sizes"):
+        read_persons(dump(tmp_path / "all.json", data))
+    one = next(each for each in data["annotations"] if each.get("num_keypoints", 0) > 12)
+    found = read_keypoints(dump(tmp_path / "one.json", {**data, "annotations": [one]}))
+    points = np.array(one["keypoints"], np.float32).reshape(17, 3)
+    assert found.pixels.shape == (1, 17, 3) and (found.pixels[0, :, 2] > 0).sum() == one["num_keypoints"]
+    np.testing.assert_array_equal(found.pixels[0, :, :2], points[:, :2] * (points[:, 2:] > 0))
+    (image,) = (each for each in data["images"] if each["id"] == one["image_id"])
+    assert (found.width, found.height) == (image["width"], image["height"])

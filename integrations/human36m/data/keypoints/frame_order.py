@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import LiftingDataError
 
+_LARGEST = 10**18
 TRACKS = ("track_id", "track", "person_id", "idx")
 """What trackers call the number of a person; the last is AlphaPose's."""
 
@@ -55,6 +56,8 @@ def check_counts(numbers: list[int], step: int, path: Path) -> None:
         LiftingDataError: So it is.
     """
     first, last, there = min(numbers), max(numbers), len(set(numbers))
+    if first <= -_LARGEST or last >= _LARGEST:
+        raise LiftingDataError(f"{path}: an image_id of more than 18 digits is no number of a picture")
     count = (last - first) // step + 1
     if count > 2 * there:
         raise LiftingDataError(

@@ -34,13 +34,14 @@ def known_set(found: NDArray[np.float32]) -> tuple[NDArray[np.float32], str | No
 
 
 def by_names(names: Sequence[str], path: Path) -> list[int] | None:
-    """Where COCO's 17 keypoints are among named ones; ``None``: they are as they should be, or Human3.6M's.
+    """Where COCO's 17 keypoints are among named ones; ``None``: a set of which they are the first, or Human3.6M's.
 
     Raises:
         LiftingDataError: Some are missing.
     """
     plain = [str(name).lower().replace(" ", "_").replace("-", "_") for name in names]
-    if tuple(plain) == COCO_NAMES or plain[:1] in (["root"], ["pelvis"]):
+    begins = tuple(plain[: len(COCO_NAMES)]) == COCO_NAMES and len(plain) in {*_SIZES.values(), *_BEGIN_WITH_COCO}
+    if begins or plain[:1] in (["root"], ["pelvis"]):
         return None
     missing = [name for name in COCO_NAMES if name not in plain]
     if missing:
