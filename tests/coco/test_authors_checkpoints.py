@@ -17,6 +17,7 @@ from tests.trainers import TRAINERS
 WRITERS = {"sdpose": "mmcv", "sdpose-tokenpose": "mmcv", "distilpose": "mmcv", "tokenpose-s": "hrnet", "ppt-s": "hrnet"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", WRITERS)
 def test_pose_models(layout: str, tmp_path: Path) -> None:
     name = FILES[layout][0]

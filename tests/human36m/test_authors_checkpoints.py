@@ -52,6 +52,7 @@ def test_the_keys_of_another_container_are_named(tmp_path: Path, capsys: pytest.
     assert "model_traj (a dict of" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [False, True], ids=["its own", "a start from COCO"])
 def test_multiview(start: bool, tmp_path: Path) -> None:
     pytest.importorskip("timm")

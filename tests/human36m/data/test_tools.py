@@ -212,6 +212,7 @@ def test_gaps_have_a_longest(tmp_path: Path) -> None:
     assert len(prepare(tmp_path / "a.npz", fill=3)) == 60
 
 
+@pytest.mark.slow
 def test_cocos_own_annotations(tmp_path: Path) -> None:
     """Of COCO's validation pictures, one person of one picture; and all of them are no video."""
     source = Path(__file__).resolve().parents[4] / "shared/data/keypoint_gt/coco_val2017_538.json.gz"
