@@ -12,6 +12,7 @@ from typing import Any
 
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.reading.plain import check_plain
+from cycledistill.recipes.reading.texts import parse_json
 from cycledistill.recipes.weights.files import network_metadata, read_metadata
 from cycledistill.versions import made_with
 
@@ -104,7 +105,7 @@ def other_joints(theirs: JointSet, own: JointSet, at: int) -> str:
 
 def _object(text: str, path: object, what: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = parse_json(text, path, CheckpointError)
         if not isinstance(found, dict):
             raise RecipeError(f"{text[:80]!r}")
         check_plain(found, what, RecipeError)

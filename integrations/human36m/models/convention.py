@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any, Literal, get_args, get_type_hints
 
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.reading.texts import parse_json
 
 KEY = "convention"
 """Under which name files of weights and hub configs hold it."""
@@ -81,7 +82,7 @@ def read_convention(words: Mapping[str, str], source: object) -> Convention | No
     if KEY not in words:
         return None
     try:
-        return plain_convention(json.loads(words[KEY]))
+        return plain_convention(parse_json(words[KEY], source, CheckpointError))
     except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{source}: what it says of its unit and input is not known here ({error}), so its poses cannot be read"
