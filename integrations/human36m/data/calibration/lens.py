@@ -23,8 +23,8 @@ class Lens:
     """A lens as OpenCV calibrates it.
 
     Args:
-        model: ``"pinhole"`` (``cv2.calibrateCamera``: radial, tangential, rational, thin prism, tilted) or ``"fisheye"``
-            (``cv2.fisheye.calibrate``).
+        model: ``"pinhole"`` (``cv2.calibrateCamera``: radial, tangential, rational, thin prism, tilted sensor) or
+            ``"fisheye"`` (``cv2.fisheye.calibrate``).
         coefficients: In OpenCV's order, k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4, tx, ty, of which there may be
             4, 5, 8, 12 or 14; or k1, k2, k3, k4 of a fisheye.
 
