@@ -56,27 +56,27 @@ def read_storage(path: str | Path) -> Any:
 
 
 def _with_arrays(data: Any, where: str, depth: int = 0) -> Any:
-    """The same with arrays for OpenCV's matrices, ``{rows: 3, cols: 3, data: [...]}``."""
+    """The same with arrays for OpenCV's matrices: of ``rows`` and ``cols``, or of ``sizes``, as OpenCV 5 has (3,)."""
     if depth > _DEEPEST:
         raise LiftingDataError(f"{where}: more than {_DEEPEST} objects inside each other")
     if isinstance(data, list):
         return [_with_arrays(each, f"{where}[{number}]", depth + 1) for number, each in enumerate(data)]
     if not isinstance(data, dict):
         return data
-    if {"rows", "cols", "data"} <= set(data):
+    if {"rows", "cols", "data"} <= set(data) or {"sizes", "data"} <= set(data):
         return _matrix(data, where)
     return {str(name): _with_arrays(each, f"{where}: {name}", depth + 1) for name, each in data.items()}
 
 
 def _matrix(data: dict[str, Any], where: str) -> np.ndarray:
-    rows, columns = data["rows"], data["cols"]
     try:
+        sides = np.array(data.get("sizes", [data.get("rows"), data.get("cols")]), dtype=np.int64).reshape(-1)
         numbers = np.array(data["data"], dtype=np.float64).reshape(-1)
-        if numbers.size != rows * columns:
-            raise ValueError(f"{numbers.size} numbers for {rows} x {columns}")
-        return numbers.reshape(int(rows), int(columns))
+        if numbers.size != sides.prod() or len(sides) > 4:
+            raise ValueError(f"{numbers.size} numbers for {' x '.join(map(str, sides))}")
+        return numbers.reshape(sides)
     except (TypeError, ValueError, OverflowError) as error:
-        raise LiftingDataError(f"{where}: a matrix with rows, cols and data is expected: {error}") from error
+        raise LiftingDataError(f"{where}: a matrix with rows, cols (or sizes) and data is expected: {error}") from error
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
