@@ -80,7 +80,7 @@ def normalize_view(pixels: Tensor) -> Tensor:
     return (pixels.float() / 255 - mean) / deviation
 
 
-def to_picture(positions: Tensor, matrix: Array, stride: float = 4.0) -> Array:
+def heatmap_to_picture(positions: Tensor, matrix: Array, stride: float = 4.0) -> Array:
     """Positions in a view's heatmaps as pixels of the picture that the view was cut from.
 
     Args:
@@ -95,7 +95,7 @@ def to_picture(positions: Tensor, matrix: Array, stride: float = 4.0) -> Array:
         LiftingDataError: A matrix that cannot be undone.
 
     Example:
-        >>> to_picture(torch.tensor([[32.0, 32.0]]), view_matrix((100, 50, 200, 400))).tolist()
+        >>> heatmap_to_picture(torch.tensor([[32.0, 32.0]]), view_matrix((100, 50, 200, 400))).tolist()
         [[200.0, 250.0]]
     """
     return undo_crop(positions.detach().cpu().numpy().astype(np.float64) * stride, matrix)

@@ -140,10 +140,13 @@ class _Scene:
         near = weights / np.where(np.abs(depths) > 1e-6, depths, np.inf) ** 2
         return self._least_squares(np.nan_to_num(near))
 
-    def _least_squares(self, weights: Array) -> Array:
-        weighted = self.rows * weights[..., None, None]
-        normal = np.einsum("vnri,vnrj->nij", weighted, self.rows)
-        side = np.einsum("vnri,vnr->ni", weighted, self.sides)
+    def _least_squares(self, weights: Array, views: list[int] | None = None) -> Array:
+        chosen = slice(None) if views is None else views  # those of the others weigh nothing
+        count, equations = weights.shape[1], 2 * len(weights[chosen])
+        rows = self.rows[chosen].transpose(1, 0, 2, 3).reshape(count, equations, 3)
+        sides = self.sides[chosen].transpose(1, 0, 2).reshape(count, equations, 1)
+        weighted = (rows * np.repeat(weights[chosen].T, 2, axis=1)[..., None]).transpose(0, 2, 1)
+        normal, side = weighted @ rows, (weighted @ sides)[..., 0]
         scale = np.trace(normal, axis1=1, axis2=2)
         known = scale > 0
         known[known] = np.linalg.eigvalsh(normal[known])[:, 0] > 1e-12 * scale[known]
@@ -167,7 +170,7 @@ class _Scene:
         for pair in _pairs(len(self.cameras)):
             chosen = np.zeros_like(self.seen)
             chosen[list(pair)] = self.seen[list(pair)].all(axis=0)
-            off, _ = self._off(self._points(chosen))
+            off, _ = self._off(self._least_squares(self.weights * chosen, list(pair)))
             near = off <= threshold
             cost = (self.weights * np.minimum(off, threshold) ** 2).sum(axis=0)
             better = (cost < best) & (near & chosen).any(axis=0)

@@ -11,7 +11,7 @@ from cycledistill.integrations.coco.data.annotations import box_to_crop
 from cycledistill.integrations.coco.data.augment import crop_matrix
 from cycledistill.integrations.coco.evaluation.decode import to_image
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.multiview.crops import cut_view, normalize_view, to_picture, view_matrix
+from cycledistill.integrations.human36m.multiview.crops import cut_view, heatmap_to_picture, normalize_view, view_matrix
 
 BOX = (120.0, 40.0, 180.0, 300.0)
 
@@ -23,7 +23,7 @@ def test_a_view_is_the_crop_that_single_view_models_take(size: tuple[int, int]) 
     assert np.abs(matrix - crop_matrix(center, scale, 0.0, size)).max() < 1e-4
     positions, maps = torch.rand(1, 17, 2) * 40, (size[0] // 4, size[1] // 4)
     expected = to_image(positions, torch.from_numpy(center)[None], torch.from_numpy(scale)[None], maps)
-    assert np.abs(to_picture(positions, matrix) - expected.numpy()).max() < 1e-3
+    assert np.abs(heatmap_to_picture(positions, matrix) - expected.numpy()).max() < 1e-3
 
 
 def test_a_cut_view_is_that_of_warp_affine() -> None:
@@ -48,7 +48,7 @@ def test_views_are_normalised_as_imagenet_is() -> None:
         (lambda: view_matrix((0, 0, 0, 5)), "above 0 are expected"),
         (lambda: view_matrix((0, 0, 5)), "box: shape"),  # type: ignore[arg-type]
         (lambda: cut_view(np.zeros((5, 5, 3)), view_matrix(BOX)), r"float64 \(5, 5, 3\): an array of uint8"),  # type: ignore[arg-type]
-        (lambda: to_picture(torch.zeros(1, 2), np.zeros((2, 3))), "cannot be undone"),
+        (lambda: heatmap_to_picture(torch.zeros(1, 2), np.zeros((2, 3))), "cannot be undone"),
     ],
     ids=["empty box", "three numbers", "picture of floats", "matrix"],
 )
