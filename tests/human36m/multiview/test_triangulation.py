@@ -114,6 +114,8 @@ def test_what_was_not_found_in_a_view_does_not_count() -> None:
     assert np.abs(found.points[rest] - WORLD[rest]).max() < 1e-6
     assert found.used[:, 0, 0].tolist() == found.used[:, 0, 1].tolist() == [False, False, True, True]
     assert np.isnan(triangulate(RING, pixels, least_views=3).points[0, 0]).all()
+    trusting = triangulate(RING, pixels, ransac=False)  # a guess does not count there either
+    assert np.abs(trusting.points[rest] - WORLD[rest]).max() < 1e-6
 
 
 def test_no_point_where_the_views_cannot_tell_or_disagree() -> None:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cycledistill.integrations.human36m.data.calibration.lens import Lens
 from cycledistill.integrations.human36m.data.cameras import Camera
 from cycledistill.integrations.human36m.errors import LiftingDataError
 
@@ -73,6 +74,10 @@ def test_what_no_ray_comes_to_is_nan() -> None:
     found = turning.undistort(np.array([[630 + 900 * 0.7, 370.0], [np.nan, 3]]))
     assert 0.9 < found[0, 0] < np.sqrt(1 / 0.9)  # on the near side of where it turns back
     assert np.isnan(found[1]).all()
+    folded = Lens(coefficients=(-0.31, -0.14, 0.05, 0.01, -0.14, -0.14, 0.83, -0.16))
+    beyond = np.array([[-2.59310996, -3.78327873]])  # seen mirrored, where the polynomials have turned back
+    seen = folded.distort(beyond)
+    assert np.isnan(folded.undistort(seen)).all()
     assert np.isnan(camera(FISHEYE, "fisheye").undistort(np.array([[630 + 900 * 4.0, 370.0]]))).all()
 
 
