@@ -85,7 +85,11 @@ _INTEGRATION = more(
 INTEGRATION_ARROWS = {
     "coco": _INTEGRATION | {"__init__": {"data", "models", "losses", "weights"}, "prediction": _PREDICTION},
     "human36m": more(_INTEGRATION, {"convert": {"multiview"}})
-    | {"__init__": {"models", "weights"}, "multiview": {"errors", "data", "models"}},
+    | {
+        "__init__": {"models", "weights"},
+        "multiview": {"errors", "data", "models"},
+        "triangulate": {"errors", "data", "multiview"},
+    },
     "imagenet": _INTEGRATION | {"__init__": {"recipe", "task"}},
 }
 # What may be used of another integration. `mmpose` and `transformers` are small: inside, only circles are forbidden.

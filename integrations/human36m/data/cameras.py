@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from cycledistill.recipes.reading.texts import read_json
 
 from ..errors import LiftingDataError
+from .calibration.checks import check_rotation, finite_numbers
+from .calibration.lens import Lens, invert
 
 Array = NDArray[np.float64]
 
@@ -37,8 +39,6 @@ _SHAPES = {
     "tangential": (2,),
 }  # fmt: skip
 _ARRAYS = ("rotation", "position", "focal", "centre")
-_SKEWED = 1e-3
-"""How far a rotation's product with its transpose may be off the identity: files have four digits or more."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,14 @@ class Camera:
         size: Width and height in pixels.
         radial: Three coefficients of radial distortion.
         tangential: Two coefficients of tangential distortion.
+        lens: Distortion as OpenCV calibrates it, instead of the two before, which are of Human3.6M's form.
 
     Arrays may be given as lists or tensors. OpenCV's ``R`` and ``t`` are neither ``rotation`` nor ``position``: see
     :meth:`from_opencv`.
 
     Raises:
         LiftingDataError: Another shape, numbers that are not finite, a matrix that is no rotation, a focal length or a
-            size that is not above 0.
+            size that is not above 0; or distortion of both forms.
     """
 
     name: str
@@ -71,10 +72,11 @@ class Camera:
     size: tuple[int, int]
     radial: tuple[float, float, float] = (0.0, 0.0, 0.0)
     tangential: tuple[float, float] = (0.0, 0.0)
+    lens: Lens | None = None
 
     def __post_init__(self) -> None:
         for name, shape in _SHAPES.items():
-            value = _numbers(getattr(self, name), shape, f"camera {self.name}: {name}")
+            value = finite_numbers(getattr(self, name), shape, f"camera {self.name}: {name}")
             object.__setattr__(self, name, value if name in _ARRAYS else tuple(value.tolist()))
         check_rotation(self.rotation, f"camera {self.name}: rotation")
         if not (self.focal > 0).all():
@@ -88,9 +90,20 @@ class Camera:
                 f"camera {self.name}: size={self.size}: width and height in whole pixels above 0 are expected"
             )
         object.__setattr__(self, "size", size)
+        if self.lens and any((*self.radial, *self.tangential)):
+            raise LiftingDataError(f"camera {self.name}: a lens, or radial and tangential: one of them is expected")
 
     @classmethod
-    def from_opencv(cls, name: str, R: object, t: object, K: object, size: tuple[int, int]) -> Camera:
+    def from_opencv(
+        cls,
+        name: str,
+        R: object,
+        t: object,
+        K: object,
+        size: tuple[int, int],
+        distortion: object = (),
+        model: str = "pinhole",
+    ) -> Camera:
         """A camera from OpenCV's calibration, in which a point of the world is at ``R @ point + t`` in camera axes.
 
         Args:
@@ -99,12 +112,14 @@ class Camera:
             t: (3,) or (3, 1), metres: where the world's origin is in camera axes.
             K: (3, 3), the camera matrix, pixels; without skew.
             size: Width and height in pixels.
+            distortion: OpenCV's coefficients, see `Lens`; an array of any shape. Default: none, or undone already.
+            model: ``"pinhole"``, or ``"fisheye"`` for a calibration by ``cv2.fisheye``.
 
         Returns:
-            The camera, without distortion: undo OpenCV's on pictures or points first (``cv2.undistortPoints``).
+            The camera.
 
         Raises:
-            LiftingDataError: As for the class; or a ``K`` that is no camera matrix.
+            LiftingDataError: As for the class and for `Lens`; or a ``K`` that is no camera matrix.
 
         Example:
             >>> R, t, K = np.eye(3), [0, 0, 4], [[900, 0, 320], [0, 900, 240], [0, 0, 1]]
@@ -112,14 +127,19 @@ class Camera:
             [0.0, 0.0, -4.0]
         """
         where = f"camera {name}"
-        rotation, inner = _numbers(R, (3, 3), f"{where}: R"), _numbers(K, (3, 3), f"{where}: K")
+        rotation, inner = finite_numbers(R, (3, 3), f"{where}: R"), finite_numbers(K, (3, 3), f"{where}: K")
         check_rotation(rotation, f"{where}: R")
-        moved = _numbers(np.asarray(t).reshape(-1), (3,), f"{where}: t")
+        moved = finite_numbers(t, (3,), f"{where}: t", flat=True)
         if inner[0, 1] or inner[1, 0] or inner[2].tolist() != [0, 0, 1]:
             raise LiftingDataError(
                 f"{where}: K={inner.tolist()}: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] is expected, pixels"
             )
-        return cls(name, rotation.T, -rotation.T @ moved, inner.diagonal()[:2], inner[:2, 2], size)
+        numbers = finite_numbers(distortion, (-1,), f"{where}: distortion", flat=True)
+        try:
+            lens = Lens(model, tuple(numbers.tolist())) if len(numbers) or model != "pinhole" else None
+        except LiftingDataError as error:
+            raise LiftingDataError(f"{where}: {error}") from None
+        return cls(name, rotation.T, -rotation.T @ moved, inner.diagonal()[:2], inner[:2, 2], size, lens=lens)
 
     def to_camera(self, world: NDArray[np.floating]) -> Array:
         """Points (..., 3) in metres, from world axes to this camera's."""
@@ -129,10 +149,10 @@ class Camera:
     def project(self, points: Array) -> Array:
         """Pixels (..., 2) of points (..., 3) in camera axes.
 
-        Rays further than 45 degrees off the axis are drawn in to there, as in VideoPose3D. The distortion is of its
-        form too, which is not OpenCV's: with r2 = x^2 + y^2 the point (x, y) is scaled by
-        1 + k1 r2 + k2 r2^2 + k3 r2^3 + p1 x + p2 y and moved by (p1, p2) r2. Tangential coefficients that were
-        calibrated with OpenCV do not fit.
+        With a ``lens`` as ``cv2.projectPoints`` or ``cv2.fisheye.projectPoints``. Without one, rays further than 45
+        degrees off the axis are drawn in to there, as in VideoPose3D, and the distortion is of its form too, which is
+        not OpenCV's: with r2 = x^2 + y^2 the point (x, y) is scaled by 1 + k1 r2 + k2 r2^2 + k3 r2^3 + p1 x + p2 y and
+        moved by (p1, p2) r2. Tangential coefficients that were calibrated with OpenCV do not fit.
 
         Raises:
             LiftingDataError: A point that is not in front of the camera, which it does not see.
@@ -146,46 +166,32 @@ class Camera:
                 "see them: is it another recording's, or are its rotation and position OpenCV's R and t "
                 "(Camera.from_opencv takes those)?"
             )
-        plane = (points[..., :2] / points[..., 2:]).clip(-1, 1)
+        plane = points[..., :2] / points[..., 2:]
+        distorted = self.lens.distort(plane) if self.lens else self._distort(plane.clip(-1, 1))
+        pixels: Array = self.focal * distorted + self.centre
+        return pixels
+
+    def undistort(self, pixels: NDArray[np.floating]) -> Array:
+        """Pixels (..., 2) as points (x, y) of the rays (x, y, 1) in camera axes on which they are seen.
+
+        Returns:
+            (..., 2); NaN where the lens sees nothing, and where a pixel is NaN.
+
+        Example:
+            >>> camera.undistort(camera.project(np.array([[0.3, -0.2, 1.0]]))).round(6).tolist()
+            [[0.3, -0.2]]
+        """
+        plane = (pixels.astype(np.float64) - self.centre) / self.focal
+        if self.lens:
+            return self.lens.undistort(plane)
+        return invert(self._distort, plane) if any((*self.radial, *self.tangential)) else plane
+
+    def _distort(self, plane: Array) -> Array:
         square = (plane**2).sum(axis=-1, keepdims=True)
         powers = np.concatenate([square, square**2, square**3], axis=-1)
         radial = 1 + (np.array(self.radial) * powers).sum(axis=-1, keepdims=True)
         tangential = (np.array(self.tangential) * plane).sum(axis=-1, keepdims=True)
-        pixels: Array = self.focal * (plane * (radial + tangential) + np.array(self.tangential) * square) + self.centre
-        return pixels
-
-
-def check_rotation(matrix: Array, what: str) -> None:
-    """Refuse a (3, 3) matrix that is no rotation, and say what it is.
-
-    Raises:
-        LiftingDataError: So it is.
-    """
-    off = float(np.abs(matrix @ matrix.T - np.eye(3)).max())
-    determinant = float(np.linalg.det(matrix))
-    if off <= _SKEWED and determinant > 0:
-        return
-    scale = np.sign(determinant) * np.abs(determinant) ** (1 / 3)
-    if off <= _SKEWED:
-        found = "a reflection: an axis points the wrong way, or two are exchanged"
-    elif scale and np.abs(matrix @ matrix.T / scale**2 - np.eye(3)).max() <= _SKEWED:
-        found = f"a rotation times {scale:.4g}: divide by that"
-    else:
-        found = f"none (its product with its transpose is {off:.2g} off the identity)"
-    raise LiftingDataError(f"{what}: a rotation matrix is expected; this is {found}")
-
-
-def _numbers(value: object, shape: tuple[int, ...], what: str) -> Array:
-    """An array of finite numbers of a shape, from an array, a list or a tensor."""
-    try:
-        plain = value.detach().cpu().numpy() if hasattr(value, "detach") else value  # a tensor
-        found = np.array(plain, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        found = np.empty(0)
-    if found.shape != shape or not np.isfinite(found).all():
-        told = f"shape {found.shape}" if found.size and found.shape != shape else f"{value!r:.200}"
-        raise LiftingDataError(f"{what}: {told}: finite numbers of shape {shape} are expected")
-    return found
+        return plane * (radial + tangential) + np.array(self.tangential) * square
 
 
 def normalize_screen(pixels: NDArray[np.floating], width: float, height: float) -> NDArray[np.float32]:
@@ -257,10 +263,6 @@ def read_cameras(path: str | Path) -> dict[str, list[Camera]]:
     if not found:
         raise LiftingDataError(f"the camera file {path} has no camera with an orientation")
     return found
-
-
-def _is_list_of_cameras(value: object) -> bool:
-    return isinstance(value, list) and all(entry is None or isinstance(entry, dict) for entry in value)
 
 
 def _camera(entry: dict[str, Any], where: str) -> Camera:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,26 +28,42 @@ def check_target(path: str | Path) -> None:
         raise LiftingDataError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
 
 
-def write_poses(poses: NDArray[np.float32], path: str | Path, frames: NDArray[np.int64] | None = None) -> None:
-    """Write poses as ``.npz`` or ``.json``, beside and then renamed.
+def write_poses(
+    poses: NDArray[np.float32],
+    path: str | Path,
+    frames: NDArray[np.int64] | None = None,
+    **more: NDArray[Any],
+) -> None:
+    """Write poses as ``.npz`` or ``.json``, beside and then renamed. What is NaN is ``null`` in JSON.
 
     Args:
-        poses: (T, 17, 3).
+        poses: (T, J, 3).
         path: The file.
         frames: (T,), the numbers of their pictures, to be written too.
+        **more: Other arrays, by their names.
 
     Raises:
         LiftingDataError: Another suffix, or the file cannot be written.
     """
     path = Path(path)
     check_target(path)
-    numbers = {} if frames is None else {"frames": frames}
+    arrays: dict[str, NDArray[Any]] = {"poses": poses, **({} if frames is None else {"frames": frames}), **more}
     try:
         if path.suffix == ".npz":
-            write_npz(path, {"poses": poses, **numbers})
+            write_npz(path, arrays)
         else:
-            rounded = {"poses": np.round(poses.astype(float), 5).tolist()}
-            text = json.dumps(rounded | {name: each.tolist() for name, each in numbers.items()})
+            text = json.dumps({name: _plain(each) for name, each in arrays.items()})
             atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise LiftingDataError(f"{path} cannot be written: {error}") from error
+
+
+def _plain(array: NDArray[Any]) -> object:
+    if array.dtype.kind != "f":
+        return array.tolist()
+    rounded = np.round(array.astype(np.float64), 5)
+    if np.isfinite(rounded).all():
+        return rounded.tolist()
+    named: NDArray[Any] = rounded.astype(object)
+    named[~np.isfinite(rounded)] = None
+    return named.tolist()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.cameras import Camera
 from ..errors import LiftingDataError
+from .crops import undo_crop
 
 Array = NDArray[np.float64]
 
@@ -18,8 +19,8 @@ Array = NDArray[np.float64]
 def patch_rays(camera: Camera, grid: tuple[int, int], patch: tuple[int, int], crop: Array | None = None) -> Array:
     """A point in the world on the ray of each patch, one metre in front of the camera along its axis.
 
-    The camera is taken for a pinhole: its distortion, a pixel or two in Human3.6M, is not undone, as in the authors'
-    code. Pixels have their centre at whole numbers, so the middle of a patch of 16 pixels is at 7.5.
+    Human3.6M's distortion, a pixel or two, is not undone, as in the authors' code; a ``lens`` is. Pixels have their
+    centre at whole numbers, so the middle of a patch of 16 pixels is at 7.5.
 
     Args:
         camera: Who looks.
@@ -33,7 +34,7 @@ def patch_rays(camera: Camera, grid: tuple[int, int], patch: tuple[int, int], cr
 
     Raises:
         LiftingDataError: A grid or patch that is no pair of whole numbers above 0, a crop of another shape, or one that
-            cannot be undone.
+            cannot be undone; a patch where the camera's lens sees nothing.
 
     Example:
         >>> patch_rays(camera, grid=(16, 16), patch=(16, 16)).shape
@@ -52,8 +53,13 @@ def patch_rays(camera: Camera, grid: tuple[int, int], patch: tuple[int, int], cr
     v, u = (each.reshape(-1) for each in np.meshgrid(rows, columns, indexing="ij"))
     pixels = np.stack([u, v], axis=-1)
     if crop is not None:
-        pixels = _undo_crop(pixels, crop)
-    plane = (pixels - camera.centre) / camera.focal
+        pixels = undo_crop(pixels, crop)
+    plane = camera.undistort(pixels) if camera.lens else (pixels - camera.centre) / camera.focal
+    if not np.isfinite(plane).all():
+        raise LiftingDataError(
+            f"camera {camera.name}: its lens sees nothing at pixel {pixels[np.isnan(plane[:, 0])][0].tolist()}: is the "
+            "crop of another picture, or are the coefficients of distortion another model's?"
+        )
     ahead = np.concatenate([plane, np.ones((len(plane), 1))], axis=-1)
     points: Array = ahead @ camera.rotation.T + camera.position
     return points
@@ -93,17 +99,6 @@ def check_cameras(cameras: Sequence[Camera]) -> Array:
                 "where the camera is, in metres; Camera.from_opencv takes OpenCV's R and t"
             )
     return place
-
-
-def _undo_crop(pixels: Array, crop: Array) -> Array:
-    """Pixels (..., 2) of a view as those of the picture it was cut from."""
-    crop = np.asarray(crop, dtype=np.float64)
-    if crop.shape != (2, 3) or not np.isfinite(crop).all():
-        raise LiftingDataError(f"a crop of shape {crop.shape}: (2, 3) finite numbers, an affine map, are expected")
-    if abs(np.linalg.det(crop[:, :2])) < 1e-12:
-        raise LiftingDataError(f"the crop {crop.tolist()} cannot be undone: it maps the picture to a line")
-    undone: Array = (pixels - crop[:, 2]) @ np.linalg.inv(crop[:, :2]).T
-    return undone
 
 
 def ray_directions(rays: Tensor, centers: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ GOOD: dict[str, Any] = {
         ("size", (640, 0), "size=.*whole pixels above 0"),
         ("size", (640.5, 480), "size=.*whole pixels above 0"),
         ("radial", (0.1, 0.2), r"radial: shape \(2,\)"),
-        ("tangential", None, r"tangential: shape \(\)"),
+        ("tangential", None, r"tangential: None"),
     ],
 )
 def test_what_is_no_camera(field: str, value: Any, message: str) -> None:

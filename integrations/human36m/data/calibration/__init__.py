@@ -1,0 +1,1 @@
+"""Cameras as OpenCV calibrates them: lenses, files, and the cameras in them."""

@@ -1,0 +1,138 @@
+r"""3D poses of one person from keypoint files of several calibrated cameras.
+
+    python -m cycledistill.integrations.human36m.triangulate front=front.json left=left.json right=right.json \\
+        --calibration cameras.yml --unit mm --output poses.npz
+
+Input: a file of keypoints a view (see ``data/keypoints/files.py``), called as its camera in the calibration (see
+``data/calibration/file.py``), or ``NAME=FILE``. Output, npz or JSON: ``poses`` (T, J, 3), metres in the world of the
+calibration, in the joints of the files, NaN (``null``) where a joint is not known; ``error`` (T, J), pixels; ``used``
+(T, J, V), from which of the ``views`` a joint is made; ``frames``, where the files number their pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .data.calibration.file import read_calibration
+from .data.keypoints.files import Keypoints, read_keypoints
+from .data.keypoints.gaps import LEAST_CONFIDENCE
+from .data.pose_files import check_target, write_poses
+from .errors import LiftingDataError
+from .multiview.triangulation import THRESHOLD
+from .multiview.views import LAYOUTS, ViewPoses, poses_from_views
+
+_logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    try:
+        check_target(args.output)
+        views = _read_views(_by_name(args.keypoints, "keypoints"), _by_name(args.track, "--track"))
+        cameras = read_calibration(args.calibration, args.unit, _size(args, views))
+        found = poses_from_views(
+            views,
+            cameras,
+            layout=None if args.layout == "other" else args.layout,
+            threshold=args.threshold,
+            least_views=args.min_views,
+            least_confidence=args.min_confidence,
+            ransac=not args.all_views,
+            checked=not args.unchecked,
+        )
+        write_poses(
+            found.poses, args.output, found.frames, error=found.error, used=found.used, views=np.array(found.views)
+        )
+    except LiftingDataError as error:
+        parser.exit(2, f"error: {error}\n")
+    sys.stdout.write(_summary(found, args.output))
+    return 0
+
+
+def _by_name(given: Sequence[str], what: str) -> dict[str, str]:
+    """``NAME=VALUE``, or files by the names they have."""
+    found: dict[str, str] = {}
+    for each in given:
+        name, _, value = each.rpartition("=") if "=" in each else (Path(each).stem, "", each)
+        if name in found:
+            raise LiftingDataError(f"{what}: {name} is given twice; NAME=FILE tells views apart")
+        found[name] = value
+    return found
+
+
+def _read_views(files: dict[str, str], tracks: dict[str, str]) -> dict[str, Keypoints]:
+    """The views by name. One whose file is missing or broken is left out, as long as two are left."""
+    other = [name for name in tracks if name not in files]
+    if other:
+        raise LiftingDataError(f"--track {other[0]}=...: there is no view {other[0]}; views: {', '.join(files)}")
+    views, faults = {}, []
+    for name, file in files.items():
+        try:
+            views[name] = read_keypoints(file, tracks.get(name))
+        except LiftingDataError as error:
+            faults.append(f"view {name}: {error}")
+    if faults and len(views) < 2:
+        raise LiftingDataError("; ".join(faults))
+    for fault in faults:
+        _logger.warning("%s; the view is left out", fault)
+    return views
+
+
+def _size(args: argparse.Namespace, views: dict[str, Keypoints]) -> tuple[int, int] | None:
+    """Of the pictures, for calibrations that do not say it."""
+    if args.width and args.height:
+        return args.width, args.height
+    known = {(view.width, view.height) for view in views.values()}
+    width, height = known.pop() if len(known) == 1 else (None, None)
+    return (int(width), int(height)) if width and height else None
+
+
+def _summary(found: ViewPoses, output: Path) -> str:
+    known = np.isfinite(found.error)
+    lines = [f"{len(found.poses)} poses in {output}: {100 * known.mean():.1f} % of the joints are known"]
+    if known.any():
+        lines.append(f"reprojection error: median {np.median(found.error[known]):.2f} pixels")
+    share = found.used[known].mean(axis=0) if known.any() else np.zeros(len(found.views))
+    lines += [f"view {name}: used for {100 * own:.1f} % of them" for name, own in zip(found.views, share, strict=True)]
+    return "\n".join(lines) + "\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m cycledistill.integrations.human36m.triangulate",
+        description="3D poses of one person from keypoint files of several calibrated cameras.",
+    )
+    parser.add_argument("keypoints", nargs="+", help="a file a view, called as its camera, or NAME=FILE")
+    parser.add_argument("--calibration", action="append", required=True, help="a file or a folder; may be given again")
+    parser.add_argument("--output", type=Path, required=True, help="what to write, .npz or .json")
+    parser.add_argument("--unit", help="of the calibration: m, cm, mm, or the metres of one unit (default: m)")
+    parser.add_argument("--layout", choices=(*LAYOUTS, "other"), default="coco", help="the joints (default: coco)")
+    parser.add_argument("--track", action="append", default=[], metavar="NAME=TRACK", help="the person in a view")
+    parser.add_argument("--width", type=int, help="of the pictures, where neither calibration nor keypoints say it")
+    parser.add_argument("--height", type=int, help="the same")
+    parser.add_argument(
+        "--threshold", type=float, default=THRESHOLD, help="pixels that a view may be off (default: %(default)s)"
+    )
+    parser.add_argument("--min-views", type=int, default=2, help="that must agree on a joint (default: 2)")
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=LEAST_CONFIDENCE,
+        help="of a keypoint that counts (default: %(default)s)",
+    )
+    parser.add_argument("--all-views", action="store_true", help="leave no view out, however far off (no RANSAC)")
+    parser.add_argument("--unchecked", action="store_true", help="do not refuse what cannot be a person")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
