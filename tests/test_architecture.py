@@ -96,7 +96,7 @@ INTEGRATION_ARROWS = {
 BETWEEN = {"human36m.multiview": {"coco.models", "coco.weights.key_map"}, "mmpose": {"coco.models"}}
 MAY_LOAD = {"coco.weights.key_map": {"coco.weights", "coco.models", "coco.losses"}}
 # Models are what others build on, so they stand on little: torch, the library, and how models are published.
-MODELS_MAY_USE_RECIPES = {"hub", "errors"}
+MODELS_MAY_USE_RECIPES = {"hub", "errors", "reading"}
 
 # What a file of the library imports from outside, beside torch. Nothing else may be needed without a line here.
 THIRD_PARTY = {

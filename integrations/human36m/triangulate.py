@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from .data.calibration.file import read_calibration
-from .data.keypoints.files import Keypoints, read_keypoints
+from .data.keypoints.files import read_keypoints
 from .data.keypoints.gaps import LEAST_CONFIDENCE
+from .data.keypoints.person import Keypoints
 from .data.pose_files import check_target, write_poses
 from .errors import LiftingDataError
 from .multiview.triangulation import THRESHOLD

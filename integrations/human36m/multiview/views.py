@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..data.cameras import Camera
 from ..data.clips import with_confidence
-from ..data.keypoints.files import Keypoints
 from ..data.keypoints.gaps import LEAST_CONFIDENCE, undetected
+from ..data.keypoints.person import Keypoints
 from ..data.keypoints.plausible import check_confidences, check_person
 from ..errors import LiftingDataError
 from .triangulation import THRESHOLD, Triangulated, triangulate
