@@ -197,13 +197,15 @@ class Command:
         from cycledistill.recipes.run.trained import recipe_to_go_on  # they need PyTorch, and help does not
         from cycledistill.recipes.weights.checkpoint import store_of
 
+        named, output = [each for each in overrides if _key_of(each) == "run.output"], None
+        if named or resume == "auto":
+            output = self._work("recipe").load_recipe(None, named).run.output
         if resume == "auto":
-            output = [each for each in overrides if _key_of(each) == "run.output"]
-            checkpoint = store_of(self._work("recipe").load_recipe(None, output).run.output).last()
+            checkpoint = store_of(output).last()
             if checkpoint is None:
                 return None
             resume = str(checkpoint)
-        return recipe_to_go_on(resume, self._work("trained").stored_recipe)
+        return recipe_to_go_on(resume, self._work("trained").stored_recipe, output)
 
     def _summary(self, args: argparse.Namespace, recipe: Any) -> dict[str, Any]:
         if args.evaluate:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.run.accelerator import open_accelerator
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe, store_of
 
 _logger = logging.getLogger(__name__)
 
@@ -49,24 +49,30 @@ def recipe_of_run(path: str | Path, load_recipe: Callable[[Mapping[str, Any]], R
         raise CheckpointError(f"{folder / 'recipe.json'} is no recipe of this library: {error}") from error
 
 
-def recipe_to_go_on(path: str | Path, stored_recipe: Callable[[Path], Any]) -> dict[str, Any]:
+def recipe_to_go_on(
+    path: str | Path, stored_recipe: Callable[[Path], Any], output: str | None = None
+) -> dict[str, Any]:
     """The recipe by which a run goes on when nothing else is said: its own, in the folder where it lies now.
 
-    ``run.max_steps`` is left out where the checkpoint has reached it: a run that goes on would stop at once.
+    ``run.max_steps`` is left out where the checkpoint has reached it and was measured: a run that goes on would stop
+    at once. One that ended before it was measured goes on to that, and stops.
 
     Args:
         path: A run's folder or a checkpoint.
         stored_recipe: The command's own.
+        output: The folder in which it is to go on, where one is named.
 
     Raises:
         CheckpointError: There is no checkpoint, or it holds no recipe of this command.
     """
     checkpoint = find_checkpoint(path)
     recipe: dict[str, Any] = stored_recipe(checkpoint).to_dict()
-    run, step = recipe["run"], read_recipe(checkpoint).get("step")
+    run, found = recipe["run"], read_recipe(checkpoint)
     if checkpoint.parent.name == "checkpoints":  # it may have been moved, or named from another folder
         run["output"] = str(checkpoint.parent.parent)
-    if run["max_steps"] is not None and isinstance(step, int) and step >= run["max_steps"]:
+    here = store_of(output or run["output"]).folder.resolve() == checkpoint.parent.resolve()
+    ended = run["max_steps"] is not None and found.get("step", 0) >= run["max_steps"]
+    if ended and (found.get("metrics") or not here):  # a run of another folder owes this one no evaluation
         run["max_steps"] = None
     return recipe
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,16 @@ pytest.importorskip("accelerate")
 pytest.importorskip("timm")
 
 from cycledistill.recipes.run.command import Command
+from cycledistill.recipes.run.guard.signals import StopRequest
 
 NAMES = ["coco", "human36m", "imagenet"]
+TINY = {
+    "model": {"name": "frame_lifter", "options": {"dim": 8, "depth": 2, "heads": 2}},
+    "cyclic": {"cycles": 2},
+    "data": {"source": "generated", "sequences": 2, "length": 18, "views": 2, "frames": 9, "batch_size": 2},
+    "evaluate": {"exits": [1]},
+    "run": {"device": "cpu", "progress": False},
+}
 
 
 def command_of(name: str) -> Command:
@@ -26,13 +36,14 @@ def recipe_of(name: str, *words: str) -> Any:
     return command.recipe(command.parser().parse_args([str(word) for word in words]))
 
 
-def leave_run(name: str, folder: Path, step: int, **keys: Any) -> Path:
+def leave_run(name: str, folder: Path, step: int, measured: bool = True, **keys: Any) -> Path:
     """A checkpoint as far as its recipe is read."""
     load_recipe = importlib.import_module(f"{command_of(name).package}.recipe").load_recipe
     recipe = load_recipe(None, {key.replace("__", "."): value for key, value in keys.items()}).to_dict()
     checkpoint = folder / "checkpoints" / f"step-{step:08d}"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "recipe.json").write_text(json.dumps({"command": name, "recipe": recipe, "step": step}))
+    left = {"command": name, "recipe": recipe, "step": step, "metrics": {"step": step} if measured else {}}
+    (checkpoint / "recipe.json").write_text(json.dumps(left))
     return checkpoint
 
 
@@ -81,6 +92,41 @@ def test_a_limit_that_was_reached_stops_no_second_time(tmp_path: Path, limit: in
     leave_run("coco", tmp_path, 5, run__max_steps=limit)
     assert recipe_of("coco", "--resume", tmp_path).run.max_steps == goes_on_to
     assert recipe_of("coco", "--resume", tmp_path, "--max-steps", "8").run.max_steps == 8
+
+
+def test_a_limit_stays_where_the_last_checkpoint_is_still_to_be_measured(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    checkpoint = leave_run("coco", run, 5, measured=False, run__max_steps=5)
+    for words in (
+        ["--resume", run],
+        ["--resume", checkpoint],
+        ["--resume", checkpoint, "--output", f"{run}/"],
+        ["--resume", "auto", "--output", run],
+    ):
+        assert recipe_of("coco", *words).run.max_steps == 5, words
+    assert recipe_of("coco", "--resume", run, "--output", tmp_path / "other").run.max_steps is None  # not its to measure
+
+
+def test_the_printed_command_measures_what_was_stopped_at_its_limit_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cycledistill.integrations.human36m.training.session import Session
+
+    def stopped(self: Session, model: Any) -> Any:
+        raise StopRequest(signal.SIGTERM)
+
+    recipe, output = tmp_path / "recipe.yaml", str(tmp_path / "run")
+    recipe.write_text(json.dumps(TINY))  # JSON is YAML
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "measure", stopped)
+        words = ["--config", str(recipe), "--output", output, "--epochs", "2", "--max-steps", "2"]
+        assert command_of("human36m").main(words) == 143
+    how = shlex.split(capsys.readouterr().err.splitlines()[-1])
+    assert command_of("human36m").main(how[how.index("--resume") :]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["step"], summary["finished"], list(summary["exits"])) == (2, False, ["1"])
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert json.loads((checkpoint / "recipe.json").read_text())["metrics"]["exits"].keys() == {"1"}
 
 
 def test_what_cannot_be_resumed_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
