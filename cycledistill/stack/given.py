@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -40,11 +41,22 @@ def argument_names(module: nn.Module) -> tuple[str, ...]:
 
 
 def describe(given: Call) -> str:
-    """The arguments in words, tensors by shape: ``"1 x 3 x 224 x 224"``."""
+    """The arguments in words, tensors by shape, and by type where it is not float32: ``"1 x 3 x 224 x 224 uint8"``."""
     args, kwargs = given
     named = [("", x) for x in args] + [(f"{name} ", x) for name, x in kwargs.items()]
-    words = [(name, " x ".join(map(str, x.shape)) if isinstance(x, Tensor) else type(x).__name__) for name, x in named]
-    return ", ".join(name + word for name, word in words)
+    return ", ".join(name + (_in_words(x) if isinstance(x, Tensor) else type(x).__name__) for name, x in named)
+
+
+def _in_words(tensor: Tensor) -> str:
+    kind = "" if tensor.dtype == torch.float32 else str(tensor.dtype).removeprefix("torch.")
+    return f"{' x '.join(map(str, tensor.shape))} {kind}".strip()
+
+
+def in_types_of(other: Call, given: Call) -> Call:
+    """A call with its floating-point tensors in the type of another's: as autocast has them, which spares meta."""
+    types = [leaf.dtype for leaf in tree_leaves(other) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    as_there: Call = tree_map_only(Tensor, lambda x: x.to(types[0]) if types and x.is_floating_point() else x, given)
+    return as_there
 
 
 def given_call(model: nn.Module, inputs: Inputs) -> Call:
@@ -79,30 +91,41 @@ def given_call(model: nn.Module, inputs: Inputs) -> Call:
     return on_meta
 
 
-class UnusedInputs(StackError):
-    """Inputs that a trial ran with, and that nothing in the model looked at."""
-
-
 @contextmanager
-def all_used(model: nn.Module, given: Call | None) -> Iterator[None]:
-    """Refuse inputs that a forward swallows: a tensor that only its ``**kwargs`` or ``*args`` take, and nobody uses.
+def unused_told(copied: nn.Module, given: Call | None) -> Iterator[None]:
+    """Tell of tensors that only a forward's ``**kwargs`` or ``*args`` take, and that a trial in the block ignored.
 
-    Raises:
-        UnusedInputs: There is one, at the end of the block.
+    It may be a slip (nothing refuses a misspelt name), or what a trial does not run: labels are for training.
     """
-    loose = {} if given is None else _loose_tensors(model, given)
+    loose = {} if given is None else _loose_tensors(copied, given)
     if not loose:
         yield
         return
     with _Looked() as looked:
-        yield
+        hook = copied.register_forward_hook(lambda _, __, output: looked.note(output))  # handed through is used
+        try:
+            yield
+        finally:
+            hook.remove()
     unused = [name for name, tensor in loose.items() if id(tensor) not in looked.at]
     if unused:
-        raise UnusedInputs(
-            f"inputs: nothing in this {type(model).__name__} uses {', '.join(map(repr, unused))}, which its forward "
-            f"takes without a name, as it takes anything: ({', '.join(argument_names(model))}). Leave it out, or call "
-            "it what the model calls it"
+        _logger.warning(
+            "inputs: nothing used %s in a trial of this %s in eval mode, whose forward takes it without a name, as it "
+            "takes anything: (%s). Where it is not for training alone, look for a slip in its name",
+            ", ".join(map(repr, unused)),
+            type(copied).__name__,
+            ", ".join(argument_names(copied)),
         )
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """No line about inputs in the block, whose trials are not the user's own."""
+    before, _logger.disabled = _logger.disabled, True
+    try:
+        yield
+    finally:
+        _logger.disabled = before
 
 
 class _Looked(TorchFunctionMode):
@@ -112,8 +135,11 @@ class _Looked(TorchFunctionMode):
         super().__init__()
         self.at: set[int] = set()
 
+    def note(self, tree: Any) -> None:
+        self.at |= {id(leaf) for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.at |= {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        self.note((args, kwargs))
         return func(*args, **(kwargs or {}))
 
 
@@ -159,4 +185,4 @@ def judge_failed(model: nn.Module, given: Call, error: Exception, runs: Call | N
 
 def _is_of_the_copy(error: Exception) -> bool:
     """Whether an error may come of the meta device: an operation that needs data, or that has no form without."""
-    return isinstance(error, (NotImplementedError, StackError)) or "meta" in str(error).lower()
+    return isinstance(error, (NotImplementedError, StackError)) or bool(re.search(r"\bmeta\b", str(error), re.I))

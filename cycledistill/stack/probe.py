@@ -19,12 +19,12 @@ from cycledistill.stack.copies import bare_copy, unnoticed
 from cycledistill.stack.given import (
     Call,
     Inputs,
-    UnusedInputs,
-    all_used,
     argument_names,
     call_of,
     given_call,
+    in_types_of,
     judge_failed,
+    unused_told,
 )
 from cycledistill.stack.links import Trace, TracedCall, shapes
 
@@ -59,16 +59,17 @@ def probe(model: nn.Module, names: Iterable[str], inputs: Inputs | None = None) 
     for call in candidates:
         for gradients in (True, False):  # some models cannot run with them, and still chain
             try:
-                with all_used(model, given):
+                with unused_told(copied, given):
                     return _trace(copied, call, names, gradients)
-            except UnusedInputs:
-                raise
             except Exception as error:  # a wrong guess of the input fails anywhere inside the model
                 words = shapes(leaf for leaf in tree_leaves(call) if isinstance(leaf, torch.Tensor))
                 _logger.debug("probe of %s with %s failed: %s", type(model).__name__, words, error)
                 failed = error
     if given is not None and failed is not None:
-        judge_failed(model, given, failed, next((guess for guess in guess_inputs(model) if _runs(copied, guess)), None))
+        runs = next((guess for guess in guess_inputs(model) if _runs(copied, guess)), None)
+        if runs is not None and _runs(copied, in_types_of(runs, given)):
+            runs = None  # its type alone speaks against what was given, and under autocast nothing does
+        judge_failed(model, given, failed, runs)
     return None
 
 

@@ -24,7 +24,7 @@ def check_eval(subject: Subject) -> Proof:
     """At one cycle, with all tokens, the model is the plain one to the bit."""
     with subject.keeping(1.0):
         got = subject.ask()
-    want = subject.run(model=subject.given) if subject.given is not None else subject.tell()
+    want = subject.run(model=subject.given.eval()) if subject.given is not None else subject.tell()
     return Proof(check_same(got, want, exact=True))
 
 

@@ -20,6 +20,7 @@ from cycledistill.hourglass.wrap import wrap_hourglass
 from cycledistill.plugin.handle import HOURGLASS_STATE
 from cycledistill.plugin.torch_private import global_hook_tables, hook_tables, tree_leaves
 from cycledistill.prune.wrap import wrap_pruning
+from cycledistill.stack.given import untold
 from cycledistill.verification.oracle.calls import hooks
 from cycledistill.verification.oracle.copies import shared_copy
 from cycledistill.verification.oracle.plain import find_place
@@ -81,7 +82,8 @@ def check_trials(subject: Subject) -> Proof:
             continue
         on_all = register_module_forward_hook(_noting(fired, "all modules"))
         try:
-            wrap(_hooked(_copy(subject), fired), subject)
+            with untold():  # the user's own wrapping told of the inputs
+                wrap(_hooked(_copy(subject), fired), subject)
         except StackError as error:
             if not fired:
                 _refuse_as_it_is(subject, wrap)

@@ -20,6 +20,7 @@ from cycledistill.stack import choose_stack, find_stacks
 from tests import toys
 from tests.oracle import assert_same_gradients, gradients
 from tests.prune.oracle import vit
+from tests.verification.results import verified
 
 transformers = pytest.importorskip("transformers")
 
@@ -200,13 +201,13 @@ def test_blocks_that_the_given_inputs_do_not_run_are_refused() -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (torch.zeros(2, 3, 40, 40, dtype=torch.float64), r"2 x 3 x 40 x 40 \(AssertionError: Input height"),
-        ({"clips": torch.zeros(2, 4, 5, dtype=torch.float64)}, r"clips 2 x 4 x 5 \(RuntimeError: "),
+        (torch.zeros(2, 3, 40, 40, dtype=torch.float64), r"2 x 3 x 40 x 40 float64 \(AssertionError: Input height"),
+        ({"clips": torch.zeros(2, 4, 5, dtype=torch.float64)}, r"clips 2 x 4 x 5 float64 \(RuntimeError: "),
     ],
     ids=["pictures", "clips"],
 )
 def test_inputs_of_wrong_sizes_are_refused_where_the_right_ones_are_known(verb: Any, given: Any, reason: str) -> None:
-    said = rf"inputs: this Towers does not run with {reason}.*, and does with 1 x 3 x 32 x 32\. Give what"
+    said = rf"inputs: this Towers does not run with {reason}.*, and does with 1 x 3 x 32 x 32 float64\. Give what"
     with pytest.raises(StackError, match=f"(?s){said}"):
         verb(Towers(), inputs=given)
 
@@ -228,14 +229,79 @@ class TakesAnything(toys.ToyViT):
 
 
 @pytest.mark.parametrize("verb", [wrap_cyclic, VERBS["wrap_hourglass"]], ids=["wrap_cyclic", "wrap_hourglass"])
-def test_inputs_that_nothing_uses_are_refused(verb: Any) -> None:
+def test_inputs_that_nothing_used_in_the_trial_are_told_of_once(verb: Any, caplog: pytest.LogCaptureFixture) -> None:
     x, one = torch.zeros(2, 7, toys.FEATURES), torch.ones(())
-    with pytest.raises(StackError, match=r"nothing in this TakesAnything uses 'nonsense'.*\(x, more, others\).*Leave"):
-        verb(TakesAnything(), inputs={"x": x, "scale": one, "nonsense": one.clone()})
-    with pytest.raises(StackError, match=r"nothing in this TakesAnything uses 'more\[0\]'"):
-        verb(TakesAnything(), inputs=(x, one))
-    for given in ({"x": x, "scale": one}, {"x": x, "note": "that is no tensor"}, x):
+    for given, named in (
+        ({"x": x, "scale": one, "nonsense": one.clone()}, "'nonsense'"),
+        ((x, one), "'more[0]'"),
+        ({"x": x, "scale": one}, None),
+        ({"x": x, "note": "that is no tensor"}, None),
+        (x, None),
+    ):
+        caplog.clear()
         assert verb(TakesAnything(), inputs=given)
+        told = [each for each in caplog.messages if each.startswith("inputs: nothing used")]
+        assert len(told) == (named is not None), told
+        assert all(f"{named} in a trial of this TakesAnything" in each for each in told)
+
+
+class Labelled(toys.ToyViT):
+    """Its labels are for training, and its mask is for who reads the output."""
+
+    def forward(self, x: Tensor, **others: Any) -> Any:
+        y = super().forward(x)
+        if self.training:
+            return nn.functional.cross_entropy(y, others["labels"])
+        return {"logits": y, "mask": others.get("mask")}
+
+
+def test_what_is_for_training_or_handed_through_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    x, labels = torch.randn(2, 7, toys.FEATURES), torch.zeros(2, dtype=torch.long)
+    assert wrap_cyclic(Labelled(), distill=None, inputs={"x": x, "mask": torch.ones(2)})
+    assert caplog.messages == []
+    given = {"x": x, "labels": labels}
+    model = wrap_cyclic(Labelled(), distill=None, inputs=given)
+    assert "nothing used 'labels'" in caplog.text and len(model.train()(**given)) == 2
+
+
+def test_what_a_model_takes_in_training_alone_fails_no_claim(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"x": torch.randn(2, 7, toys.FEATURES), "labels": torch.zeros(2, dtype=torch.long)}
+    wrapped = wrap_cyclic(Labelled(), distill=None)
+    for model, told in ((wrapped, 0), (Labelled(), 1)):  # which is wrapped there
+        caplog.clear()
+        result = verified(monkeypatch, model, given)
+        assert result.ok, str(result)
+        assert caplog.text.count("nothing used 'labels'") == told
+        assert model.training
+
+
+@pytest.mark.parametrize(("weights", "images"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_types_that_autocast_brings_together_are_not_refused(
+    weights: str, images: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the meta device, where the trial runs, autocast does not act."""
+    given = IMAGES.to(getattr(torch, images))
+    with torch.autocast("cpu", torch.bfloat16):
+        model = wrap_cyclic(vit().to(getattr(torch, weights)), distill=None, inputs=given)
+        assert len(model.train()(given)) == 2
+    assert "do not run on a copy of it without data" in caplog.text
+    with pytest.raises(StackError, match=r"with 2 x 3 x 32 x 32 uint8 \(.*and does with 1 x 3 x 32 x 32( \w+)?\."):
+        wrap_cyclic(vit().to(getattr(torch, weights)), inputs=torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(StackError, match=r"with 2 x 3 x 40 x 40( \w+)? \("):
+        wrap_cyclic(vit().to(getattr(torch, weights)), inputs=torch.zeros(2, 3, 40, 40, dtype=given.dtype))
+
+
+def test_an_error_about_metadata_is_none_of_the_copy() -> None:
+    class Strict(Towers):
+        def forward(self, images: Tensor) -> Any:  # type: ignore[override]
+            if images.shape[0] != 1:
+                raise ValueError("the metadata is of one picture")
+            return super().forward(images)
+
+    with pytest.raises(StackError, match=r"does not run with 2 x .*the metadata is of one picture.*and does with 1 x"):
+        wrap_cyclic(Strict(), blocks="image.blocks", inputs=IMAGES)
 
 
 def test_inputs_are_left_alone_and_no_data_is_needed() -> None:

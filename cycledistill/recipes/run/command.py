@@ -197,10 +197,9 @@ class Command:
         from cycledistill.recipes.run.trained import recipe_to_go_on  # they need PyTorch, and help does not
         from cycledistill.recipes.weights.checkpoint import store_of
 
-        named, output = [each for each in overrides if _key_of(each) == "run.output"], None
-        if named or resume == "auto":
-            output = self._work("recipe").load_recipe(None, named).run.output
-        if resume == "auto":
+        named = [each for each in overrides if _key_of(each) == "run.output"]
+        output = self._work("recipe").load_recipe(None, named).run.output if named or resume == "auto" else None
+        if output is not None and resume == "auto":
             checkpoint = store_of(output).last()
             if checkpoint is None:
                 return None

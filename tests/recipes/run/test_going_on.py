@@ -104,7 +104,8 @@ def test_a_limit_stays_where_the_last_checkpoint_is_still_to_be_measured(tmp_pat
         ["--resume", "auto", "--output", run],
     ):
         assert recipe_of("coco", *words).run.max_steps == 5, words
-    assert recipe_of("coco", "--resume", run, "--output", tmp_path / "other").run.max_steps is None  # not its to measure
+    elsewhere = recipe_of("coco", "--resume", run, "--output", tmp_path / "other")
+    assert elsewhere.run.max_steps is None  # it is not its to measure
 
 
 def test_the_printed_command_measures_what_was_stopped_at_its_limit_and_ends(
