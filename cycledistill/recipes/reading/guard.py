@@ -7,6 +7,9 @@ whole. So a guard takes any ``Exception``, and what stands inside is the call of
 from __future__ import annotations
 
 import errno
+import math
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +17,9 @@ from dataclasses import dataclass
 from cycledistill.files import is_of_a_worker
 from cycledistill.recipes.errors import OutageError
 
+# Whose fault: an errno stands here where it says nothing of this file, and would meet every other one as well. It is the
+# storage's (it fails, is gone or out of reach) or the process's (no descriptors, no memory left). What a name, its
+# permissions or its bytes bring about (ENOENT, EACCES, EISDIR, EINVAL, ELOOP, ENAMETOOLONG, ...) is the file's.
 _OUTAGES = (
     "EIO EREMOTEIO ESTALE ENODEV ENXIO ETIMEDOUT ENOTCONN ESHUTDOWN ECONNRESET ECONNREFUSED ECONNABORTED EHOSTDOWN "
     "EHOSTUNREACH ENETDOWN ENETUNREACH ENETRESET"
@@ -71,6 +77,7 @@ def reading(where: object | Callable[[], object], kind: Kind, error: type[Except
         Traceback (most recent call last):
         DataError: a.png: not a picture, or a broken one (unexpected end)
     """
+    outside = sys.exc_info()[1]  # what is being handled around the block is the context of all that is raised inside
     try:
         yield
     except error:
@@ -79,23 +86,50 @@ def reading(where: object | Callable[[], object], kind: Kind, error: type[Except
         if is_of_a_worker(reason):  # and not of the file
             raise
         named = where() if callable(where) else where
-        advice = _advice(reason)
+        advice = _advice(reason, outside)
         if advice is not None:
             raise OutageError(f"{named} cannot be read now ({_said(reason)}), whatever it holds: {advice}") from reason
         quoted = f" ({first_line(reason)})" if kind.quoted else ""
         raise error(f"{named}: {kind.broken}{quoted}") from (reason if kind.quoted else None)
 
 
-def _advice(reason: Exception) -> str | None:
+def _advice(reason: Exception, outside: BaseException | None) -> str | None:
     """What to do where it is not the file's fault; None where it is."""
-    cause: BaseException | None = reason
-    while cause is not None:
+    for cause in _causes(reason, outside):
         if isinstance(cause, MemoryError):
-            return _ADVICE[errno.ENOMEM]
+            return None if _asks_for_too_much(cause) else _ADVICE[errno.ENOMEM]
         if isinstance(cause, OSError) and cause.errno in _ADVICE:
             return _ADVICE[cause.errno]
-        cause = cause.__cause__
     return None
+
+
+def _causes(reason: BaseException, outside: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that led to it, each once: what it was raised from, and while what was handled."""
+    seen = {id(outside)}
+    due: list[BaseException | None] = [reason]
+    while due:
+        cause = due.pop(0)
+        if cause is not None and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            due += [cause.__cause__, cause.__context__]  # the latter stays behind "from None"
+
+
+def _asks_for_too_much(error: MemoryError) -> bool:
+    """Whether NumPy was asked for an array larger than this machine's memory, as a damaged header says."""
+    shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
+    if not isinstance(shape, tuple) or dtype is None:
+        return False
+    memory = _memory()
+    return memory is not None and math.prod(shape) * dtype.itemsize > memory
+
+
+def _memory() -> int | None:
+    """Physical memory of this machine in bytes; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not POSIX
+        return None
 
 
 def _said(reason: Exception) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import traceback
 
+import numpy as np
 import pytest
 
 from cycledistill.recipes.errors import DataError, OutageError
-from cycledistill.recipes.reading.guard import PICTURE, TORCH, reading
+from cycledistill.recipes.reading.guard import NPZ, PICTURE, TORCH, reading
 
 
 class StrangeError(Exception):
@@ -49,6 +51,47 @@ def test_no_memory_is_no_fault_of_the_file() -> None:
     said = r"^a\.png cannot be read now \(MemoryError: MemoryError\), whatever it holds: make room in memory"
     with pytest.raises(OutageError, match=said), reading("a.png", PICTURE, DataError):
         raise MemoryError
+
+
+def test_a_header_that_asks_for_more_than_the_machine_has_is_damaged() -> None:
+    """The oracle is NumPy's own error, of the shape that a stranger's file claims."""
+    file = io.BytesIO()
+    np.save(file, np.zeros(1))
+    claims = file.getvalue().replace(b"(1,), }".ljust(24), b"(1000000000000000,), }".ljust(24))
+    assert claims != file.getvalue()
+    with pytest.raises(DataError, match=r"^a\.npz: cannot be read as an npz file \(Unable to allocate"):
+        with reading("a.npz", NPZ, DataError):
+            np.load(io.BytesIO(claims))
+    now = MemoryError("Unable to allocate")
+    now.shape, now.dtype = (300, 200), np.dtype("f8")  # type: ignore[attr-defined]  # which this machine has
+    with pytest.raises(OutageError), reading("a.npz", NPZ, DataError):
+        raise now
+
+
+def test_what_a_library_handled_before_counts_too() -> None:
+    outage = OSError(errno.EIO, os.strerror(errno.EIO))
+    with pytest.raises(OutageError), reading("a.png", PICTURE, DataError):
+        try:
+            raise outage
+        except OSError:
+            raise StrangeError("no picture")  # noqa: B904
+    with pytest.raises(OutageError), reading("a.png", PICTURE, DataError):
+        try:
+            raise outage
+        except OSError:
+            raise StrangeError("no picture") from None
+    try:
+        raise outage
+    except OSError:  # of another file, which is read in the place of one
+        with pytest.raises(DataError, match="why"), reading("b.png", PICTURE, DataError):
+            raise StrangeError("why")  # noqa: B904
+
+
+def test_causes_in_a_circle_end() -> None:
+    first, second = StrangeError("first"), StrangeError("second")
+    first.__cause__, second.__cause__ = second, first
+    with pytest.raises(DataError, match="first"), reading("a.png", PICTURE, DataError):
+        raise first
 
 
 def test_what_says_that_a_file_is_not_there_is_of_the_file() -> None:
