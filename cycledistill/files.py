@@ -147,12 +147,11 @@ def is_of_a_worker(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
-def check_writable(path: str | os.PathLike[str], *, parents: bool = False) -> None:
+def check_writable(path: str | os.PathLike[str]) -> None:
     """Refuse a file that cannot be written, before the work is done whose result it will hold. Nothing is left behind.
 
     Args:
         path: The file.
-        parents: Folders that will be made for it may be missing: then they must be such as can be made.
 
     Raises:
         OSError: There is no such folder, ``path`` is a folder, its name is too long, or no file can be made there.
@@ -162,17 +161,9 @@ def check_writable(path: str | os.PathLike[str], *, parents: bool = False) -> No
         Traceback (most recent call last):
         FileNotFoundError: [Errno 2] there is no folder: 'missing'
     """
-    tried, missing = [Path(path)], list[str]()
-    folder = tried[0].parent
-    while parents and not os.path.lexists(folder):
-        missing.append(folder.name)
-        folder = folder.parent
-    if missing:
-        tried = [folder / name for name in missing]  # each name, for one may be too long, where there is a folder
-    for each in tried:
-        _check_place(each)
-        with _temporary(each) as beside:
-            beside.touch(exist_ok=False)
+    _check_place(Path(path))
+    with _temporary(Path(path)) as beside:
+        beside.touch(exist_ok=False)
 
 
 def _check_place(path: Path) -> None:

@@ -100,26 +100,6 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file", "folder"]
 
 
-def test_folders_that_will_be_made_may_be_missing(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "nowhere").symlink_to(tmp_path / "absent" / "folder")
-    check_writable(tmp_path / "a" / "b" / "log", parents=True)
-    check_writable(tmp_path / "log", parents=True)
-    for where in (
-        "file/log",
-        "file/a/log",
-        "nowhere/log",
-        "nowhere/a/log",
-        "x" * 300 + "/log",
-        "a/" + "x" * 300 + "/log",
-    ):
-        with pytest.raises(OSError, match=r"^\[Errno \d+\]"):
-            check_writable(tmp_path / where, parents=True)
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
-        check_writable(tmp_path / "a" / "log")
-    assert names(tmp_path) == ["file", "nowhere"]
-
-
 def test_a_name_as_long_as_names_can_be(tmp_path: Path) -> None:
     path = tmp_path / ("ä" * 125 + ".json")
     check_writable(path)

@@ -168,7 +168,7 @@ def judge_failed(model: nn.Module, given: Call, error: Exception, runs: Call | N
         StackError: They are refused.
     """
     name, reason = type(model).__name__, f"{type(error).__name__}: {error}"
-    if runs is not None and not _is_of_the_copy(error):
+    if runs is not None and not is_of_the_copy(error):
         raise StackError(
             f"inputs: this {name} does not run with {describe(given)} ({reason}), and does with {describe(runs)}. Give "
             "what it is called with, or leave inputs out"
@@ -183,6 +183,6 @@ def judge_failed(model: nn.Module, given: Call, error: Exception, runs: Call | N
     )
 
 
-def _is_of_the_copy(error: Exception) -> bool:
+def is_of_the_copy(error: Exception) -> bool:
     """Whether an error may come of the meta device: an operation that needs data, or that has no form without."""
     return isinstance(error, (NotImplementedError, StackError)) or bool(re.search(r"\bmeta\b", str(error), re.I))

@@ -253,6 +253,16 @@ def test_the_command(tiny, tmp_path, capsys):
     assert (code, json.loads(text)["exits"]) == (0, trained["exits"])
 
 
+def test_a_size_that_the_model_does_not_take_leaves_nothing(tiny, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(json.dumps(tiny.to_dict()))
+    common = ("--config", str(tmp_path / "mine.yaml"), "--output", str(tmp_path / "cli"))
+    code, text = command(capsys, *common, "--set", "model.img_size=20")
+    assert code == 2 and text.splitlines()[-1].startswith(
+        "error: model.name='test_vit' does not run on RGB images of 20"
+    )
+    assert not (tmp_path / "cli").exists()
+
+
 @pytest.mark.slow
 def test_the_commands_errors(tiny, tmp_path, folder_dir, capsys):
     (tmp_path / "mine.yaml").write_text(json.dumps(tiny.to_dict()))

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from cycledistill.files import is_of_a_worker
 from cycledistill.recipes.errors import OutageError
 
-# Whose fault: an errno stands here where it says nothing of this file, and would meet every other one as well. It is the
-# storage's (it fails, is gone or out of reach) or the process's (no descriptors, no memory left). What a name, its
+# Whose fault: an errno stands here where it says nothing of this file, and would meet every other one as well. That is
+# the storage's (it fails, is gone or out of reach) or the process's (no descriptors, no memory left). What a name, its
 # permissions or its bytes bring about (ENOENT, EACCES, EISDIR, EINVAL, ELOOP, ENAMETOOLONG, ...) is the file's.
 _OUTAGES = (
     "EIO EREMOTEIO ESTALE ENODEV ENXIO ETIMEDOUT ENOTCONN ESHUTDOWN ECONNRESET ECONNREFUSED ECONNABORTED EHOSTDOWN "

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import timm
+import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from cycledistill import wrap_cyclic
 from cycledistill.recipes.config.distillation import read_distill
 from cycledistill.recipes.config.overrides import did_you_mean
+from cycledistill.stack.copies import bare_copy, unnoticed
+from cycledistill.stack.given import call_of, is_of_the_copy
+from cycledistill.stack.probe import run_meta
 
 from ..data.loader import eval_loader
 from ..data.splits import Images
@@ -28,7 +32,8 @@ def create_model(recipe: Recipe, classes: int) -> nn.Module:
         classes: Number of classes, where the recipe leaves it open.
 
     Raises:
-        RecipeError: timm has no such model, or it does not take the arguments, or cannot be cycled.
+        RecipeError: timm has no such model, or it does not take the arguments or images of this size, or cannot be
+            cycled.
 
     Example:
         >>> model = create_model(load_recipe("deit_tiny"), classes=1000)
@@ -47,8 +52,11 @@ def create_model(recipe: Recipe, classes: int) -> nn.Module:
             drop_path_rate=spec.drop_path,
             **kwargs,
         )
-    except TypeError as error:
-        raise RecipeError(f"model.kwargs={kwargs!r} do not fit {spec.name}: {error}") from error
+    except (OSError, ImportError):  # of weights that are fetched, or of a package that is missing
+        raise
+    except Exception as error:  # each model of timm has its own, assertions among them
+        raise RecipeError(f"model.kwargs={kwargs!r} do not fit {spec.name}: {_in_words(error)}") from error
+    _check_size(model, recipe)
     try:
         wrap_cyclic(model, recipe.cyclic.cycles, read_distill(recipe.cyclic.distill), blocks=recipe.cyclic.blocks)
     except ValueError as error:
@@ -64,6 +72,26 @@ def check_name(name: str) -> None:
     """
     if not timm.is_model(name):
         raise RecipeError(f"model.name: timm has no model {name!r}.{did_you_mean(name, timm.list_models())}")
+
+
+@unnoticed()
+def _check_size(model: nn.Module, recipe: Recipe) -> None:
+    """Refuse images of a size that only the first forward would, by a trial without data."""
+    copied, side = bare_copy(model), image_size(model, recipe)
+    if copied is None:
+        return
+    try:
+        run_meta(copied, call_of(torch.zeros(1, 3, side, side, device="meta")))
+    except Exception as error:  # whatever the model raises
+        if not is_of_the_copy(error):
+            raise RecipeError(
+                f"model.name={recipe.model.name!r} does not run on RGB images of {side} x {side} pixels "
+                f"({_in_words(error)}): set model.img_size or model.kwargs otherwise"
+            ) from error
+
+
+def _in_words(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__
 
 
 def validation_batches(recipe: Recipe, images: Images, model: nn.Module, accelerator: Any) -> Any:

@@ -10,13 +10,13 @@ from cycledistill.recipes.weights.checkpoint import CheckpointStore, find_checkp
 
 
 def find_start(output: str, store: CheckpointStore, resume: str | None, writes: bool) -> Path | None:
-    """The checkpoint to go on from, if any; the process that ``writes`` finds the folder writable, and makes none yet.
+    """The checkpoint to go on from, if any; the process that ``writes`` finds that the log can be written.
 
-    The log makes it: a run that is refused before leaves nothing behind.
+    Its folder is there: the lock (`guard.lock`) makes it, and takes it away again where a run is refused.
     """
     try:
         if writes:
-            check_writable(Path(output) / "log.jsonl", parents=True)
+            check_writable(Path(output) / "log.jsonl")
     except OSError as error:
         raise RecipeError(f"run.output={output!r} cannot be written to: {error}") from error
     checkpoint = store.last() if resume == "auto" else find_checkpoint(resume) if resume else None
