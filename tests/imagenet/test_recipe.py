@@ -118,7 +118,6 @@ def test_distill_as_plain_data():
         (["model.name=deit_tiny_patch16_244"], ["deit_tiny_patch16_244", "deit_tiny_patch16_224"]),
         (["model.kwargs.dept=3"], ["model.kwargs", "dept"]),
         (["model.kwargs.num_heads=5"], ["model.kwargs", "num_heads", "divisible"]),
-        (["model.img_size=20"], ["RGB images of 20 x 20 pixels", "divisible by patch size", "set model.img_size"]),
         (["model.name=resnet18", "model.kwargs={}"], ["cyclic:"]),
         (["cyclic.blocks=block"], ["cyclic:", "block"]),
         (["cyclic.distill=sdpos"], ["sdpos", "'sdpose'"]),

@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cycledistill.lazy import missing
@@ -154,10 +155,14 @@ class Command:
 
         primary = os.environ.get("RANK", "0") == "0"
         logging.basicConfig(level=logging.INFO if primary else logging.ERROR, format="%(name)s: %(message)s")
-        recipe = None
+        recipe = before = None
         try:
             with heeded():
-                recipe = self.recipe(args)
+                read = self.recipe(args)
+                before, recipe = (
+                    None if args.evaluate else _last_of(read),
+                    read,
+                )  # what is there before is none of this command's
                 summary = self._summary(args, recipe)
         except (RecipeError, DataError, CheckpointError, NonFiniteLossError, VersionError, OSError) as error:
             return _stop(2, f"error: {_message(error)}")
@@ -165,7 +170,7 @@ class Command:
             return _stop(2, f"error: {missing(error, self.package, self.requires)}")
         except KeyboardInterrupt as request:
             code = request.code if isinstance(request, StopRequest) else 130
-            return _stop(code, self._farewell(args, recipe, request)) if primary else code
+            return _stop(code, self._farewell(args, recipe, before, request)) if primary else code
         if primary:
             sys.stdout.write(json.dumps(summary, indent=1) + "\n")
         return 0
@@ -211,28 +216,28 @@ class Command:
             return self._work("trained").evaluate_trained(recipe, args.evaluate)
         return self._work("train").train(recipe, args.resume)
 
-    def _farewell(self, args: argparse.Namespace, recipe: Any, request: KeyboardInterrupt) -> str:
-        """What a command that was stopped left behind, and the command that goes on from there."""
-        from cycledistill.recipes.weights.checkpoint import store_of
+    def _farewell(self, args: argparse.Namespace, recipe: Any, before: Path | None, request: KeyboardInterrupt) -> str:
+        """What a command that was stopped left behind, and the command that goes on from there.
 
+        Args:
+            args: As typed.
+            recipe: The recipe, None where it was not read yet.
+            before: The last checkpoint that was in the run's folder when the command began.
+            request: Who stopped it.
+        """
         said = str(request) or "stopped"
         if args.evaluate:
             return said
-        store = None if recipe is None else store_of(recipe.run.output)
-        if store is None or store.last() is None:
-            return f"{said} before anything was saved: start again by the same command."
+        last = None if recipe is None else _last_of(recipe)
+        if last == before:
+            said += " before anything was saved"
+            if last is None or args.resume:
+                return f"{said}: start again by the same command."
+            return f"{said}. {recipe.run.output} holds a run already: pass --resume auto to go on, or another --output."
         words = going_on(args.program, self.package)
         where = " on each machine, with torchrun's options of meeting as before" if "--nnodes" in words else ""
-        how = shlex.join([*words, *self._given_beside_resume(args), *_typed("--resume", recipe.run.output)])
-        return f"{said}; {store.last_in_words()}. Go on from it{where} by:\n{how}"
-
-    def _given_beside_resume(self, args: argparse.Namespace) -> list[str]:
-        """What was typed beside ``--resume``: the last checkpoint may be of before, and does not hold it."""
-        if not args.resume:
-            return []
-        given = [("--config", args.config), *((flag.name, getattr(args, flag.attribute)) for flag in self.flags)]
-        given += [("--set", each) for each in args.set]
-        return [word for name, value in given if value is not None for word in _typed(name, str(value))]
+        how = shlex.join([*words, *_typed("--resume", recipe.run.output)])
+        return f"{said}; the last checkpoint is {last}. Go on from it{where} by:\n{how}"
 
     def _work(self, module: str) -> Any:
         return importlib.import_module(f"{self.package}.{module}")
@@ -253,6 +258,13 @@ def going_on(program: str, package: str) -> list[str]:
         return program.split()
     nodes = [] if world == here else ["--nnodes", str(world // here)]
     return ["torchrun", *nodes, "--nproc-per-node", str(here), "-m", f"{package}.train"]
+
+
+def _last_of(recipe: Any) -> Path | None:
+    """The last checkpoint in the folder of a recipe's run."""
+    from cycledistill.recipes.weights.checkpoint import store_of  # it needs PyTorch, and help does not
+
+    return store_of(recipe.run.output).last()
 
 
 def _typed(name: str, value: str) -> list[str]:

@@ -238,21 +238,38 @@ def test_a_fault_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_who_is_stopped_says_what_is_saved_and_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Lines, request_: BaseException, code: int, said: str
 ) -> None:
+    saves: list[Path] = []
+
     def work() -> None:
+        for path in saves:
+            leave_checkpoint(path)
         raise request_
 
     run = tmp_path / "a run"
     main = Rehearsed(monkeypatch, work, output=str(run)).command.main
+    again = " before anything was saved: start again by the same command.\n"
     assert main([]) == code
     first = capsys.readouterr().err
-    assert first.startswith(said) and first.endswith(" before anything was saved: start again by the same command.\n")
-    checkpoint = run / "checkpoints" / "step-00000005"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "recipe.json").touch()
+    assert first.startswith(said) and first.endswith(again)
+    saves.append(run / "checkpoints" / "step-00000005")
     assert main([]) == code
     told, command = capsys.readouterr().err.splitlines()
-    assert told.startswith(said) and told.endswith(f"; the last checkpoint is {checkpoint}. Go on from it by:")
+    assert told.startswith(said) and told.endswith(f"; the last checkpoint is {saves[0]}. Go on from it by:")
     assert shlex.split(command) == ["python", "-m", "rehearsed.train", "--resume", str(run)]
+    saves.clear()  # what is there is of an older run
+    assert main(["--epochs", "9"]) == code
+    told = capsys.readouterr().err
+    assert told.endswith(
+        f" before anything was saved. {run} holds a run already: pass --resume auto to go on, or another --output.\n"
+    )
+    assert main(["--config", "small", "--resume", "auto", "--epochs", "9"]) == code  # as was typed it goes on
+    assert capsys.readouterr().err.endswith(again)
+    saves.append(run / "checkpoints" / "step-00000006")
+    assert main(["--config", "small", "--resume", "auto", "--epochs", "9"]) == code  # which that checkpoint holds
+    told, command = capsys.readouterr().err.splitlines()
+    assert told.endswith(f"; the last checkpoint is {saves[0]}. Go on from it by:")
+    assert shlex.split(command) == ["python", "-m", "rehearsed.train", "--resume", str(run)]
+    saves.clear()
     assert main(["--evaluate", "w.safetensors"]) == code
     assert capsys.readouterr().err == f"{str(request_) or 'stopped'}\n"
     monkeypatch.setenv("RANK", "1")
@@ -260,34 +277,21 @@ def test_who_is_stopped_says_what_is_saved_and_how_to_go_on(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    "beside",
-    [
-        [],
-        ["--epochs", "30", "--set", "optim.lr=0.1", "--set", "run.seed=4"],
-        ["--config", "small", "--data=-d", "--distill", "none"],
-    ],
-)
-def test_what_was_typed_beside_resume_is_typed_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Lines, beside: list[str]
-) -> None:
-    """The last checkpoint may be of before, and know nothing of it. A folder may have a name like a flag's."""
+def leave_checkpoint(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "recipe.json").touch()
 
+
+def test_a_folder_with_a_name_like_a_flags_is_gone_on_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Lines
+) -> None:
     def work() -> None:
+        leave_checkpoint(tmp_path / "-x" / "checkpoints" / "step-00000005")
         raise StopRequest(signal.SIGTERM)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cycledistill.recipes.run.trained.recipe_to_go_on", lambda *_: {})
-    (tmp_path / "-x" / "checkpoints" / "step-00000005").mkdir(parents=True)
-    (tmp_path / "-x" / "checkpoints" / "step-00000005" / "recipe.json").touch()
-    rehearsed = Rehearsed(monkeypatch, work, output="-x")
-    assert rehearsed.command.main(["--resume=-x", *beside]) == 143
-    words = shlex.split(capsys.readouterr().err.splitlines()[-1])
-    assert words[:3] == ["python", "-m", "rehearsed.train"]
-    first = list(rehearsed.calls)
-    assert rehearsed.command.main(words[3:]) == 143
-    assert rehearsed.calls == first * 2  # the same recipe, from the same place
-    assert shlex.split(capsys.readouterr().err.splitlines()[-1]) == words
+    assert Rehearsed(monkeypatch, work, output="-x").command.main(["--output=-x"]) == 143
+    assert capsys.readouterr().err.splitlines()[-1] == "python -m rehearsed.train --resume=-x"
 
 
 def test_the_command_that_goes_on_is_the_one_that_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
