@@ -37,4 +37,15 @@ def with_joints(recipe: Recipe, part: str = "train_annotations") -> Recipe:
     if joints.to_dict() == data.joints:  # a run's own, that goes on
         return recipe
     _logger.info("joints %s: %s", joints.name, ", ".join(joints.names))
+    flips = {"augment.flip_probability=0": recipe.augment.flip_probability, "evaluate.flip=false": recipe.evaluate.flip}
+    mirrored = [off for off, on in flips.items() if on]
+    if mirrored and not joints.flip_pairs and "flip_pairs" not in given and len(joints) > 1:
+        _logger.warning(
+            "joints %s: no two names (%s%s) are left and right of each other, so in mirrored pictures every joint keeps "
+            "its name. Where that is wrong give data.joints.flip_pairs, or set %s",
+            joints.name,
+            ", ".join(joints.names[:4]),
+            ", ..." if len(joints) > 4 else "",
+            " and ".join(mirrored),
+        )
     return dataclasses.replace(recipe, data=dataclasses.replace(data, joints=joints.to_dict()))

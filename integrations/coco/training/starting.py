@@ -16,7 +16,7 @@ from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weight
 from cycledistill.recipes.weights.files import State, of_file, read_weights, stored_network
 
 from ..data.joints import JOINT_SETS, JointError, JointSet, joint_set_for
-from ..data.joints.names import canonical, first_difference
+from ..data.joints.names import first_difference, readings
 from ..models.tokenpose import TokenPose
 from ..recipe import Recipe, load_recipe
 from ..weights.described import joints_in, other_joints
@@ -150,11 +150,11 @@ def _shared(theirs: JointSet, own: JointSet) -> list[tuple[int, int]]:
     """Indices of the joints that two sets have in common: by their names, else by their names without style."""
     exact = {name: index for index, name in enumerate(theirs.names)}
     alike: dict[Any, list[int]] = {}
-    for index, name in enumerate(theirs.names):
-        alike.setdefault(canonical(name), []).append(index)
+    for index, read in enumerate(readings(theirs.names)):
+        alike.setdefault(read, []).append(index)
     pairs, taken = [], set()
-    for joint, name in enumerate(own.names):
-        found = [exact[name]] if name in exact else alike.get(canonical(name), [])
+    for joint, (name, read) in enumerate(zip(own.names, readings(own.names), strict=True)):
+        found = [exact[name]] if name in exact else alike.get(read, [])
         if len(found) == 1 and found[0] not in taken:
             taken.add(found[0])
             pairs.append((found[0], joint))

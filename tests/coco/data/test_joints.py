@@ -96,6 +96,29 @@ def test_letters_that_are_no_sides_are_left_alone() -> None:
     assert first_difference(["1", "2"], ["left_eye", "nose"]) is None  # numbers are no names
 
 
+def test_what_agrees_in_two_lists_is_mirrored_in_one() -> None:
+    mixed = ["L_Leg", "legR", "left_front_paw", "PawFront_R", "nose"]
+    assert mirror_names(mixed) == [1, 0, 3, 2, 4]
+    assert first_difference(["leye", "reye"], ["left_eye", "R-Eye"]) is None
+    assert first_difference(["l_finger_1_2"], ["l_finger_2_1"]) == 0
+    assert mirror_names(["left_eye", "l_eye", "right_eye"]) == [0, 1, 2]  # which of the two is not told
+
+
+@pytest.mark.parametrize(
+    ("names", "mirror"),
+    [
+        (["LF", "RF", "LB", "RB"], [1, 0, 3, 2]),
+        (["lf_paw", "rf_paw", "lh_paw", "rh_paw"], [1, 0, 3, 2]),
+        (["FL", "FR", "RL", "RR"], [1, 0, 3, 2]),  # front and rear
+        (["LF", "RF", "LR", "RR"], [1, 0, 3, 2]),
+        (["LR", "RL", "tail"], [0, 1, 2]),
+        (["1", "2", "3"], [0, 1, 2]),
+    ],
+)
+def test_the_legs_of_animals_by_their_letters(names: list[str], mirror: list[int]) -> None:
+    assert mirror_names(names) == mirror
+
+
 def test_auto_takes_names_skeleton_and_sigmas_from_the_category(caplog: pytest.LogCaptureFixture) -> None:
     names = ("nose", "Left Ear", "Right Ear", "tail")
     with caplog.at_level(logging.WARNING):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,18 @@ def test_one_field_of_a_known_set_is_changed_by_its_key(claws: Path) -> None:
     assert changed.pck == "bbox" and len(changed) == 17
     auto = with_joints(recipe_of(claws, "data.joints=auto", "data.joints.flip_pairs=[[L_tip, R_tip]]"))
     assert auto.data.joint_set.flip_pairs == ((1, 2),)
+
+
+def test_names_without_left_and_right_are_warned_of_where_pictures_are_mirrored(
+    claws: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name_joints(claws, ["1", "2", "3", "4", "5"])  # as CVAT writes them
+    with caplog.at_level(logging.WARNING):
+        with_joints(recipe_of(claws, "data.joints=auto"))
+    assert "no two names (1, 2, 3, 4, ...) are left and right of each other" in caplog.text
+    assert "give data.joints.flip_pairs, or set augment.flip_probability=0 and evaluate.flip=false" in caplog.text
+    for quiet in (["augment.flip_probability=0", "evaluate.flip=false"], ["data.joints.flip_pairs=[]"]):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            with_joints(recipe_of(claws, "data.joints=auto", *quiet))
+        assert "left and right" not in caplog.text

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from ..images import PoseDataError
-from .names import canonical, sides_of
+from .names import readings, sides_of
 
 Reference = Literal["torso", "head", "bbox", "none"]
 """What a distance is measured in by PCK."""
@@ -208,15 +208,15 @@ class JointSet:
 
 def reference_pairs(names: Sequence[str], reference: str) -> Pairs:
     """The joints a torso (two diagonals) or a head lies between, found by name; none where they are not there."""
-    place = {canonical(name): index for index, name in reversed(list(enumerate(names)))}
+    place = {each: index for index, each in reversed(list(enumerate(readings(names))))}
 
     def find(side: str | None, *words: str) -> int | None:
-        return place.get((side, frozenset(words)))
+        return place.get((side, words))
 
     if reference == "torso":
         ends = [(find(one, "shoulder"), find(other, "hip")) for one, other in (("left", "right"), ("right", "left"))]
     else:
-        upper = find(None, "upper", "neck")
+        upper = find(None, "neck", "upper")
         ends = [(find(None, "head"), find(None, "neck") if upper is None else upper)]
     pairs = [(a, b) for a, b in ends if a is not None and b is not None]
     return tuple(pairs) if len(pairs) == len(ends) else ()

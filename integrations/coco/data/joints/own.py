@@ -13,7 +13,7 @@ from cycledistill.recipes.reading.texts import parse_yaml
 
 from .joint_set import JointError, JointSet, Pairs, reference_pairs
 from .known import COCO, JOINT_SETS
-from .names import canonical, first_difference, mirror_names
+from .names import first_difference, mirror_names, readings, sides_of
 from .wholebody import BODY, FACE, HAND, WHOLEBODY
 
 _logger = logging.getLogger(__name__)
@@ -225,20 +225,13 @@ def _completed(fields: dict[str, Any]) -> JointSet:
 
 def _pairs_by_name(names: Sequence[str]) -> list[tuple[int, int]]:
     order = mirror_names(names)
-    pairs = []
-    for joint, mirror in enumerate(order):
-        if order[mirror] != joint:
-            raise JointError(
-                f"joints: by their names {names[joint]!r}, {names[mirror]!r} and {names[order[mirror]]!r} are each "
-                "other's mirror images: give flip_pairs"
-            )
-        if joint < mirror:
-            pairs.append((joint, mirror))
-    alone = [names[joint] for joint, mirror in enumerate(order) if joint == mirror and canonical(names[joint])[0]]
+    pairs = [(joint, mirror) for joint, mirror in enumerate(order) if joint < mirror]
+    sides = zip(order, sides_of(names), strict=True)
+    alone = [names[joint] for joint, (mirror, side) in enumerate(sides) if joint == mirror and side]
     if alone:
         _logger.warning(
-            "%s: the names tell a side, and no other joint is their mirror image; in a mirrored picture they keep "
-            "their place. Give flip_pairs where that is wrong",
+            "%s: the names tell a side, and no other joint, or more than one, is their mirror image; in a mirrored "
+            "picture they keep their place. Give flip_pairs where that is wrong",
             ", ".join(alone),
         )
     _logger.info("pairs of left and right by their names: %d of %d joints", 2 * len(pairs), len(names))
@@ -247,7 +240,7 @@ def _pairs_by_name(names: Sequence[str]) -> list[tuple[int, int]]:
 
 def _upper_by_name(names: Sequence[str]) -> list[int]:
     """The upper half, where every joint is one of a person's; else nothing, and no half is cut out in training."""
-    words = [canonical(name)[1] for name in names]
+    words = [set(words) for _, words in readings(names)]
     if not all(each & (_UPPER | _LOWER) for each in words):
         return []
     return [joint for joint, each in enumerate(words) if each & _UPPER]
