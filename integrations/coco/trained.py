@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from cycledistill.files import atomic_write
 from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
+from cycledistill.recipes.hub.files import can_be_on_hub
 from cycledistill.recipes.run.session import wanted_exits
 from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run
 from cycledistill.recipes.weights import read_weights
@@ -68,7 +68,7 @@ def _is_published(path: str | Path) -> bool:
     """Whether a path is a folder that ``save_pretrained`` wrote, or is nothing here and can be a name on the hub."""
     if os.path.exists(path):
         return (Path(path) / "config.json").is_file()
-    return re.fullmatch(r"(?!\.{1,2}/)[\w.-]+/[\w.-]+(?<!\.pth)(?<!\.pt)(?<!\.safetensors)", str(path)) is not None
+    return can_be_on_hub(path)
 
 
 def stored_recipe(path: str | Path) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ class HubFiles:
     source: str
     config: dict[str, Any]
     weights: Path
+
+
+def can_be_on_hub(name: str | Path) -> bool:
+    """Whether something that is no path here can be a name on the hub: ``user/name``, and not the name of a file.
+
+    Example:
+        >>> can_be_on_hub("user/name"), can_be_on_hub("runs/weights.safetensors"), can_be_on_hub("../name")
+        (True, False, False)
+    """
+    return re.fullmatch(r"(?!\.{1,2}/)[\w.-]+/[\w.-]+(?<!\.pth)(?<!\.pt)(?<!\.safetensors)", str(name)) is not None
 
 
 def find_files(name: str | Path, **download: Any) -> HubFiles:

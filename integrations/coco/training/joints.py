@@ -41,8 +41,8 @@ def with_joints(recipe: Recipe, part: str = "train_annotations") -> Recipe:
     mirrored = [off for off, on in flips.items() if on]
     if mirrored and not joints.flip_pairs and "flip_pairs" not in given and len(joints) > 1:
         _logger.warning(
-            "joints %s: no two names (%s%s) are left and right of each other, so in mirrored pictures every joint keeps "
-            "its name. Where that is wrong give data.joints.flip_pairs, or set %s",
+            "joints %s: no two names (%s%s) are left and right of each other, so in mirrored pictures every joint "
+            "keeps its name. Where that is wrong give data.joints.flip_pairs, or set %s",
             joints.name,
             ", ".join(joints.names[:4]),
             ", ..." if len(joints) > 4 else "",

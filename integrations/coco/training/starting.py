@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.hub.files import find_files
+from cycledistill.recipes.hub.files import can_be_on_hub, find_files
 from cycledistill.recipes.run.trained import recipe_of_run
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 from cycledistill.recipes.weights.files import State, of_file, read_weights, stored_network
@@ -89,6 +89,11 @@ def _source(weights: str, model: TokenPose) -> Start:
         joints = recipe_of_run(folder, load_recipe, "coco").data.joint_set
         state = read_weights(folder / "model.safetensors")
         return Start(str(folder), state, read_recipe(folder).get("network", {}), joints)
+    if not path.exists() and not can_be_on_hub(weights):
+        raise CheckpointError(
+            f"model.weights={weights}: there is no such file or folder; a file of weights, a run, or a name on the "
+            "hub, user/name, is expected"
+        )
     files = find_files(weights)
     network, told = files.config.get("network"), files.config.get("joints")
     if not isinstance(network, dict):

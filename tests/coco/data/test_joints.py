@@ -133,6 +133,15 @@ def test_auto_takes_names_skeleton_and_sigmas_from_the_category(caplog: pytest.L
         joints_from("auto", category(*names, sigmas=[0.1, 0.2, 0.3]))
 
 
+@pytest.mark.parametrize(("pair", "limb", "said"), [([2, 3], (1, 2), True), ([2, 4], (1, 3), False)], ids=str)
+def test_a_skeleton_that_does_not_tell_where_it_counts_from_is_said(
+    pair: list[int], limb: tuple[int, int], said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert joints_from("auto", category("a", "b", "c", "d", skeleton=[pair])).limbs == (limb,)
+    assert ("names neither joint 0 nor joint 4: taken as counted from 1" in caplog.text) is said
+
+
 def test_auto_on_known_data_sets_finds_what_is_known_of_them(caplog: pytest.LogCaptureFixture) -> None:
     for joints in (COCO, CROWDPOSE, JOINT_SETS["mpii"]):
         with caplog.at_level(logging.ERROR):
@@ -142,15 +151,23 @@ def test_auto_on_known_data_sets_finds_what_is_known_of_them(caplog: pytest.LogC
 
 
 def test_auto_refuses_files_without_joints_and_categories_that_disagree() -> None:
-    with pytest.raises(JointError, match=r"no category .* has a list 'keypoints'.*categories: none"):
+    with pytest.raises(JointError, match=r"no category .* has a list 'keypoints'.*the file has no categories"):
         joints_from("auto", {"categories": []})
-    with pytest.raises(JointError, match=r"categories: car\).*give data.joints a YAML file"):
+    with pytest.raises(JointError, match=r"the file has 1 'car'\).*give data.joints a YAML file"):
         joints_from("auto", {"categories": [{"id": 1, "name": "car"}]})
     two = category("a", "b")
     two["categories"].append({"id": 2, "name": "plant", "keypoints": ["a", "c"]})
     with pytest.raises(JointError, match=r"beast \(2\) and plant \(2\) differ from joint 1 on. Say by data.categories"):
         joints_from("auto", two)
-    assert joints_from("auto", two, ["plant"]).names == ("a", "c")
+    assert joints_from("auto", two, ["plant"]).names == joints_from("auto", two, ["2"]).names == ("a", "c")
+    two["categories"].append({"id": 3, "name": "stone"})
+    everything = "1 'beast' with 2 joints, 2 'plant' with 2 joints, 3 'stone'"
+    with pytest.raises(JointError, match=rf"categories \['foo'\]: the file has no 'foo', but {everything}"):
+        joints_from("auto", two, ["foo"])
+    with pytest.raises(JointError, match=rf"no category among \['stone'\] has .* \(the file has {everything}\)"):
+        joints_from("auto", two, ["stone"])
+    with pytest.raises(JointError, match=r"categories \[\]: none is asked for; .*1 'beast'"):
+        joints_from("auto", two, [])
     two["categories"][1]["keypoints"] = {"a": 1}
     with pytest.raises(JointError, match="a list of names is expected"):
         joints_from("auto", two, [2])
@@ -194,6 +211,10 @@ def test_a_file_of_other_joints_is_refused_by_their_names() -> None:
         normalised(file_of(*CROWDPOSE.names), COCO)
     with pytest.raises(PoseDataError, match="categories .'beast'.: 1 'beast': it has 'left_eye' as joint 0"):
         normalised(file_of(*animals), COCO, ["beast"])
+    own = joints_from("auto", category("a", "b"))  # auto is not advised to who has it
+    with pytest.raises(PoseDataError) as refused:
+        normalised(file_of(*animals), own)
+    assert "data.joints=auto" not in str(refused.value)
     both = file_of(*animals)
     both["categories"].append({"id": 2, "name": "person", "keypoints": [*COCO.names]})
     assert normalised(both, COCO).left_out == {"of another category": 1}  # as many joints, of other names

@@ -299,6 +299,20 @@ def test_the_same_image_id_twice_is_refused() -> None:
         annotated_persons(data, COCO, SIZE)
 
 
+def test_the_same_category_id_twice_is_refused() -> None:
+    data = file()
+    data["categories"].append({"id": 1, "name": "crab", "keypoints": NAMES})
+    with pytest.raises(PoseDataError, match="category 1 is there twice \\('person' and 'crab'\\): ids of"):
+        annotated_persons(data, COCO, SIZE)
+
+
+@pytest.mark.parametrize("given", ["1", 1.0, "person"])
+def test_annotations_give_their_category_as_detections_do(given: Any) -> None:
+    data = file()
+    every(lambda entry: entry.update(category_id=given))(data)
+    assert [person.category_id for person in annotated_persons(data, COCO, SIZE, categories=["person"])] == [1] * 6
+
+
 def detections(data: File, **changed: Any) -> list[dict[str, Any]]:
     keys = ("image_id", "category_id", "bbox")
     return [{key: entry[key] for key in keys} | {"score": 0.5} | changed for entry in data["annotations"]]

@@ -147,3 +147,10 @@ def test_a_file_alone_is_enough_and_what_it_says_is_checked(tmp_path: Path) -> N
     save_pose_weights(model, tmp_path / "broken.safetensors")
     with pytest.raises(CheckpointError, match=r"broken.safetensors: the model .* names of 3 joints is expected"):
         load_trained(tmp_path / "broken.safetensors")
+
+
+@pytest.mark.parametrize("name", ["nothing.safetensors", "runs/nothing.pth", "runs/a/checkpoints"])
+def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cycledistill.integrations.coco.training.starting.find_files", lambda _: pytest.fail("the hub"))
+    with pytest.raises(CheckpointError, match=f"model.weights={name}: there is no such file or folder"):
+        started(name)

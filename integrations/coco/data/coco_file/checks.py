@@ -36,7 +36,12 @@ def check_images(annotations: Any) -> dict[Any, dict[str, Any]]:
                 raise PoseDataError(f"{name} of the annotation file has no 'id': {str(entry)[:100]}")
             if not is_id(entry["id"]):
                 raise PoseDataError(f"{name} of the annotation file has id {entry['id']!r:.80}: {AN_ID} is expected")
+    categories: dict[Any, Any] = {}
     for category in annotations.get("categories", ()):
+        other = categories.setdefault(category["id"], category)
+        if other is not category:
+            names = " and ".join(f"{each.get('name')!r:.80}" for each in (other, category))
+            raise PoseDataError(f"category {category['id']} is there twice ({names}): ids of categories must differ")
         if not isinstance(category.get("keypoints") or [], list):
             raise PoseDataError(f"category {category['id']} has keypoints that are no list of names")
     images: dict[Any, dict[str, Any]] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..images import PoseDataError
-from ..joints import JointSet, other_than, with_all_joints
+from ..joints import JOINT_SETS, JointSet, other_than, with_all_joints
+from ..joints.categories import Category, asked_categories, described, id_text, ids_by_text, shown
 from .boxes import is_numbers, refuse_other_forms
 from .checks import check_annotations, check_images
 
@@ -67,9 +68,8 @@ class Annotations:
 
     def known_categories(self) -> dict[str, Any]:
         """The file's own ids of the categories, by what other files may call them: the id or the name, as text."""
-        pairs = list(zip(self.data["categories"], self.category_ids, strict=True))
-        named = {category["name"]: own for category, own in pairs if isinstance(category.get("name"), str)}
-        return named | {_as_text(own): own for _, own in pairs}
+        pairs = zip(self.data["categories"], self.category_ids, strict=True)
+        return ids_by_text([{**category, "id": own} for category, own in pairs])
 
 
 def normalised(annotations: Any, joints: JointSet, categories: Sequence[Any] | None = None) -> Annotations:
@@ -103,14 +103,18 @@ def normalised(annotations: Any, joints: JointSet, categories: Sequence[Any] | N
     images = check_images(annotations)
     check_annotations(annotations, images)
     annotations = with_all_joints(annotations, joints)
-    chosen = _chosen(annotations, joints, categories)
+    listed = annotations.get("categories") or []
+    own_categories = _categories(annotations["annotations"], listed)
+    known = {each["id"]: each for each in listed}
+    known |= {own: {"id": own} for own in own_categories if own not in known}
+    chosen = _chosen(known, joints, categories)
     image_ids, category_ids = tuple(sorted(images)), tuple(chosen)
     image_numbers = {own: number for number, own in enumerate(image_ids, 1)}
     category_numbers = {own: number for number, own in enumerate(category_ids, 1)}
     left_out: Counter[str] = Counter()
     entries = []
-    for number, entry in enumerate(annotations["annotations"], 1):
-        category = category_numbers.get(_category(entry, annotations))
+    for number, (entry, own_category) in enumerate(zip(annotations["annotations"], own_categories, strict=True), 1):
+        category = category_numbers.get(own_category)
         if category is None:
             left_out["of another category"] += 1
             continue
@@ -211,47 +215,30 @@ def _boxes(copied: Annotations) -> tuple[NDArray[np.float64], NDArray[np.float64
     return boxes, np.array(sizes, dtype=np.float64).reshape(-1, 2)
 
 
-def _category(entry: dict[str, Any], annotations: dict[str, Any]) -> Any:
-    given = entry.get("category_id")
-    listed = annotations.get("categories") or []
-    return (listed[0]["id"] if len(listed) == 1 else 1) if given is None else given
+def _categories(entries: Sequence[dict[str, Any]], listed: Sequence[Category]) -> list[Any]:
+    """The file's own id of each annotation's category, which some give as text, or by name."""
+    own, called = {each["id"] for each in listed}, ids_by_text(listed)
+    only = listed[0]["id"] if len(listed) == 1 else 1
+    given = [only if entry.get("category_id") is None else entry["category_id"] for entry in entries]
+    return [each if each in own else called.get(id_text(each), each) for each in given]
 
 
-def _chosen(annotations: dict[str, Any], joints: JointSet, wanted: Sequence[Any] | None) -> dict[Any, dict[str, Any]]:
+def _chosen(known: Mapping[Any, Category], joints: JointSet, wanted: Sequence[Any] | None) -> dict[Any, Category]:
     """The categories that count, by the file's own ids."""
-    listed = {category["id"]: category for category in annotations.get("categories") or []}
-    used = {_category(entry, annotations): None for entry in annotations["annotations"]}
-    known: dict[Any, dict[str, Any]] = {own: listed.get(own, {"id": own}) for own in (*listed, *used)}
-    numbers = {own: len(category["keypoints"]) for own, category in known.items() if category.get("keypoints")}
-    others = {own: other_than(known[own]["keypoints"], joints) for own in numbers}
-    described = ", ".join(
-        f"{_shown(category)}{f' with {numbers[own]} joints' if own in numbers else ''}"
-        for own, category in [*known.items()][:10]
-    )
+    others = {own: other_than(each["keypoints"], joints) for own, each in known.items() if each.get("keypoints")}
     if wanted is None:
         # Where no category lists its joints, each annotation's numbers tell.
-        chosen = {own: each for own, each in known.items() if not numbers or others.get(own) == ""}
+        chosen = {own: each for own, each in known.items() if not others or others.get(own) == ""}
         if known and not chosen:
+            named = JOINT_SETS.get(joints.name) == joints
+            hint = ". data.joints=auto takes the file's own joints" if named else ""
             raise PoseDataError(
-                f"no category of the file has the {len(joints)} joints of {joints.name}: {described}; "
-                f"{next(iter(others.values()))}. data.joints=auto takes the file's own joints"
+                f"no category of the file has the {len(joints)} joints of {joints.name}: "
+                f"{described([*known.values()])}; {next(iter(others.values()))}{hint}"
             )
     else:
-        chosen = {}
-        for each in wanted:
-            hits = {own: c for own, c in known.items() if each in (own, c.get("name")) or str(each) == _as_text(own)}
-            if not hits:
-                raise PoseDataError(f"categories {list(wanted)!r:.200}: the file has no {each!r:.80}, but {described}")
-            chosen |= hits
+        chosen = {each["id"]: each for each in asked_categories([*known.values()], wanted)}
         other = next((own for own in chosen if others.get(own)), None)
         if other is not None:
-            raise PoseDataError(f"categories {list(wanted)!r:.200}: {_shown(known[other])}: {others[other]}")
+            raise PoseDataError(f"categories {list(wanted)!r:.200}: {shown(known[other])}: {others[other]}")
     return {own: chosen[own] for own in sorted(chosen, key=lambda own: (isinstance(own, str), own))}
-
-
-def _shown(category: dict[str, Any]) -> str:
-    return f"{category['id']!r:.40}" + (f" {category['name']!r:.40}" if category.get("name") else "")
-
-
-def _as_text(own: Any) -> str:
-    return own if isinstance(own, str) else str(int(own))

@@ -11,6 +11,7 @@ from cycledistill.recipes.config.overrides import did_you_mean
 from cycledistill.recipes.reading.guard import FILE, reading
 from cycledistill.recipes.reading.texts import parse_yaml
 
+from .categories import Category, asked_categories, described
 from .joint_set import JointError, JointSet, Pairs, reference_pairs
 from .known import COCO, JOINT_SETS
 from .names import first_difference, mirror_names, readings, sides_of
@@ -146,15 +147,15 @@ def _categories(annotations: Any) -> list[dict[str, Any]]:
     return found
 
 
-def _category(annotations: Any, wanted: Sequence[int | str] | None) -> dict[str, Any]:
+def _category(annotations: Any, wanted: Sequence[int | str] | None) -> Category:
     """The category whose joints a file is about."""
     every = _categories(annotations)
-    asked = [each for each in every if wanted is None or each["id"] in wanted or each.get("name") in wanted]
+    asked = every if wanted is None else asked_categories(every, wanted)
     able = [each for each in asked if each.get("keypoints")]
     if not able:
-        told = ", ".join(str(each.get("name", each["id"])) for each in asked[:5]) or "none"
+        which = "of the annotation file" if wanted is None else f"among {list(wanted)!r:.80}"
         raise JointError(
-            f"no category of the annotation file has a list 'keypoints' with names of joints (categories: {told}): "
+            f"no category {which} has a list 'keypoints' with names of joints (the file has {described(every)}): "
             "give data.joints a YAML file with names"
         )
     first = _names(able[0])
@@ -192,6 +193,8 @@ def _skeleton(category: Mapping[str, Any], number: int) -> Pairs:
     pairs = [tuple(pair) for pair in given if isinstance(pair, (list, tuple)) and len(pair) == 2]
     whole = [pair for pair in pairs if all(isinstance(end, int) for end in pair)]
     least = 0 if any(0 in pair for pair in whole) else 1
+    if whole and not any(end in (0, number) for pair in whole for end in pair):
+        _logger.info("the category's skeleton names neither joint 0 nor joint %d: taken as counted from 1", number)
     fine = [(a - least, b - least) for a, b in whole if a != b and least <= min(a, b) and max(a, b) < number + least]
     if len(fine) != len(given):
         # CrowdPose's own files have COCO's skeleton, which leads to joints that they do not have
