@@ -266,7 +266,10 @@ def _set(key: str, value: Any) -> Any:
         (lambda: annotated_persons([], COCO, SIZE), "COCO keypoint file"),
         (lambda: annotated_persons(edited(lambda a: a.pop("annotations")), COCO, SIZE), "no list 'annotations'"),
         (lambda: annotated_persons(annotations(), CROWDPOSE, SIZE), "42 are expected"),
-        (lambda: annotated_persons(edited(_set("bbox", [5, 5, 0, 0])), COCO, SIZE), "no box inside the picture': 12"),
+        (
+            lambda: annotated_persons(edited(_set("bbox", [5, 5, 0, 0])), COCO, SIZE),
+            "none of 12 boxes has a size .5, 5, 0, 0",
+        ),
         (lambda: annotated_persons(edited(_set("bbox", [500, 5, 9, 9])), COCO, SIZE), "no box inside the picture': 12"),
         (lambda: annotated_persons(edited(_set("keypoints", [0] * 51)), COCO, SIZE), "no labelled joint': 12"),
         (

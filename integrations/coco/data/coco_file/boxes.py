@@ -14,6 +14,8 @@ from ..images import PoseDataError
 # Detectors cut their boxes at the border of the picture; corners that are read as sizes reach far beyond it.
 _FAR = 1 / 3  # of a box's own side
 _MANY = 0.2  # of the boxes
+MOST = 0.9  # of the boxes: a few are wrong in every large file, and do not hide what the rest says
+"""The share of boxes that decides of which form all are."""
 
 
 def is_numbers(values: Any, count: int | None = None) -> bool:
@@ -32,28 +34,40 @@ def refuse_other_forms(boxes: NDArray[np.float64], sizes: NDArray[np.float64], n
         name: What they are called in the message.
 
     Raises:
-        PoseDataError: The guess is named. Fractions: no number is above 1. Corners: read so, every box is right and
-            inside its picture, while as x, y, width, height a fifth of them reach far beyond it.
+        PoseDataError: The guess is named. No box has a size. Fractions: in nine of ten boxes no number is above 1.
+            Corners: read so, nine of ten boxes are right and inside their picture, while as x, y, width, height a fifth
+            of them reach far beyond it; where no size is known, this is not looked for.
     """
+    sized = (boxes[:, 2:] > 0).all(axis=1)
+    if len(boxes) and not sized.any():
+        raise PoseDataError(
+            f"{name}: none of {len(boxes)} boxes has a size ({_shown(boxes[0, :2], boxes[0, 2:])}): x, y, width, "
+            "height in pixels is expected, the last two above 0"
+        )
+    boxes, sizes = boxes[sized], sizes[sized]
     if not len(boxes):
         return
-    if boxes.max() <= 1:
+    small = boxes.max(axis=1) <= 1
+    if small.mean() >= MOST:
+        many = f"{len(boxes)}" if small.all() else f"{int(small.sum())} of {len(boxes)}"
         raise PoseDataError(
-            f"{name}: none of the numbers of {len(boxes)} boxes is above 1, so they look like fractions of the "
-            "picture, as YOLO writes them: x, y, width, height in pixels is expected (multiply by the picture's width "
-            "and height; if x and y are the middle, take half the width and height off)"
+            f"{name}: none of the numbers of {many} boxes is above 1, so they look like fractions of "
+            "the picture, as YOLO writes them: x, y, width, height in pixels is expected (multiply by the picture's "
+            "width and height; if x and y are the middle, take half the width and height off)"
         )
     known = ~np.isnan(sizes).any(axis=1)
     if not known.any():
         return
     first, second, size = boxes[known, :2], boxes[known, 2:], sizes[known]
-    as_corners = (first >= 0) & (second > first) & (second <= size + 1)
+    side = second - first
+    as_corners = ((first >= -_FAR * side) & (side > 0) & (second <= size + _FAR * side + 1)).all(axis=1)
     far = (first + second > size + _FAR * second).any(axis=1)
-    if as_corners.all() and far.mean() >= _MANY:
+    if as_corners.mean() >= MOST and far.mean() >= _MANY:
         raise PoseDataError(
-            f"{name}: {int(far.sum())} of {len(far)} boxes reach far beyond their picture, and all fit as two corners, "
-            f"so they look like left, top, right, bottom ({_shown(first[far][0], second[far][0])} in a picture of "
-            f"{_size(size[far][0])}): x, y, width, height is expected (width = right - left, height = bottom - top)"
+            f"{name}: {int(far.sum())} of {len(far)} boxes reach far beyond their picture, and "
+            f"{int(as_corners.sum())} fit as two corners, so they look like left, top, right, bottom "
+            f"({_shown(first[far][0], second[far][0])} in a picture of {_size(size[far][0])}): x, y, width, height is "
+            "expected (width = right - left, height = bottom - top)"
         )
 
 

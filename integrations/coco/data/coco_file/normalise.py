@@ -21,6 +21,7 @@ from ..joints import JOINT_SETS, JointSet, other_than, with_all_joints
 from ..joints.categories import Category, asked_categories, described, id_text, ids_by_text, shown
 from .boxes import is_numbers, refuse_other_forms
 from .checks import check_annotations, check_images
+from .joints_in_boxes import refuse_other_units
 
 _logger = logging.getLogger(__name__)
 
@@ -88,7 +89,8 @@ def normalised(annotations: Any, joints: JointSet, categories: Sequence[Any] | N
 
     Raises:
         PoseDataError: No COCO keypoint file; the entry and the key at fault are named. A category that is not there or
-            has other joints. An id that is there twice. Boxes that look like fractions of the picture or two corners.
+            has other joints. An id that is there twice. Boxes or joints that look like
+            fractions or percents of the picture, boxes like two corners.
         ValueError: What is given was made for other joints.
 
     Example:
@@ -135,7 +137,10 @@ def normalised(annotations: Any, joints: JointSet, categories: Sequence[Any] | N
         left_out=dict(left_out),
         total=len(annotations["annotations"]),
     )
-    refuse_other_forms(*_boxes(copied), "bbox of annotations")
+    boxes, sizes, points = _labelled(copied)
+    refuse_other_forms(boxes, sizes, "bbox of annotations")
+    some = slice(None, None, 1 + len(points) // 20_000)  # of a large file a part tells
+    refuse_other_units(boxes[some], sizes[some], np.array(points[some], np.float64).reshape(-1, len(joints), 3))
     for reason, many in left_out.items():
         _logger.info("%d of %d annotations left out: %s", many, copied.total, reason)
     return copied
@@ -174,7 +179,7 @@ def _entry(
         given = "no 'bbox'" if box is None else f"bbox {box!r:.80}"
         raise PoseDataError(f"{name} has {given}: four finite numbers are expected, x, y, width, height")
     elif inside(box, picture) is None:
-        left_out["no box inside the picture"] += 1
+        left_out["a box without size" if min(box[2:]) <= 0 else "no box inside the picture"] += 1
         labelled = 0
     area = entry.get("area") or 0
     if not joints.has_area or area <= 0:
@@ -203,8 +208,8 @@ def _picture(picture: dict[str, Any], number: int) -> dict[str, Any]:
     return {key: value for key, value in picture.items() if value is not None} | {"id": number}
 
 
-def _boxes(copied: Annotations) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Boxes of labelled persons, and the sizes of their pictures, nan where the file does not say.
+def _labelled(copied: Annotations) -> tuple[NDArray[np.float64], NDArray[np.float64], list[list[float]]]:
+    """Boxes of labelled persons, the sizes of their pictures, nan where the file does not say, and their joints.
 
     Of all of them: boxes in another form may be why some do not count.
     """
@@ -212,7 +217,8 @@ def _boxes(copied: Annotations) -> tuple[NDArray[np.float64], NDArray[np.float64
     found = [each for each in entries if not each["iscrowd"] and any(flag > 0 for flag in each["keypoints"][2::3])]
     sizes = [size_of(pictures[entry["image_id"] - 1]) or (np.nan, np.nan) for entry in found]
     boxes = np.array([entry["bbox"] for entry in found], dtype=np.float64).reshape(-1, 4)
-    return boxes, np.array(sizes, dtype=np.float64).reshape(-1, 2)
+    points = [entry["keypoints"] for entry in found]
+    return boxes, np.array(sizes, dtype=np.float64).reshape(-1, 2), points
 
 
 def _categories(entries: Sequence[dict[str, Any]], listed: Sequence[Category]) -> list[Any]:
