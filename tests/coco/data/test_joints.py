@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +230,32 @@ def test_published_files_pass_under_their_own_joint_sets() -> None:
     assert joints_from("auto", crowd).limbs == ()  # its skeleton is COCO's, of joints 1 to 17
     coco = json.loads((SHARED / "keypoint_gt" / "faster_coco_eval_keypoints_gt.json").read_text())
     assert normalised(coco, COCO).counted()
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("lspet/lspet.zip", "annotations/val.json"),
+        ("coco/coco_person_free.zip", "annotations/person_keypoints_val2017.json"),
+        ("keypoint_gt/coco_val2017_538.json.gz", None),
+    ],
+    ids=["lspet", "coco", "coco 538"],
+)
+def test_nothing_in_real_files_is_refused_or_doubted(
+    name: str, inside: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    if inside is None:
+        data = json.loads(gzip.decompress((SHARED / name).read_bytes()))
+    else:
+        with zipfile.ZipFile(SHARED / name) as packed:
+            data = json.loads(packed.read(inside))
+    for size in ("told", "unknown"):
+        if size == "unknown":
+            data["images"] = [{key: picture[key] for key in ("id", "file_name")} for picture in data["images"]]
+        with caplog.at_level(logging.WARNING):
+            assert normalised(data, joints_from("auto", data)).counted()
+    assert "outside their box" not in caplog.text and "100 pixels" not in caplog.text
 
 
 # Sums of the published sigmas, added up apart: COCO's and CrowdPose's evaluation, mmpose's mpii.py and
