@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..images import PoseDataError
 from ..joints import JOINT_SETS, JointSet, other_than, with_all_joints
-from ..joints.categories import Category, asked_categories, described, id_text, ids_by_text, shown
+from ..joints.categories import Category, asked_categories, id_text, ids_by_text, in_words, shown
 from .boxes import is_numbers, refuse_other_forms
 from .checks import check_annotations, check_images
 from .joints_in_boxes import refuse_other_units
@@ -240,7 +240,7 @@ def _chosen(known: Mapping[Any, Category], joints: JointSet, wanted: Sequence[An
             hint = ". data.joints=auto takes the file's own joints" if named else ""
             raise PoseDataError(
                 f"no category of the file has the {len(joints)} joints of {joints.name}: "
-                f"{described([*known.values()])}; {next(iter(others.values()))}{hint}"
+                f"{in_words([*known.values()])}; {next(iter(others.values()))}{hint}"
             )
     else:
         chosen = {each["id"]: each for each in asked_categories([*known.values()], wanted)}

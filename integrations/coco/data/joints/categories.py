@@ -22,12 +22,12 @@ def asked_categories(known: Sequence[Category], wanted: Sequence[Any]) -> list[C
     """
     asked = f"categories {list(wanted)!r:.200}"
     if not len(wanted):
-        raise JointError(f"{asked}: none is asked for; leave them out for all, or name some: {described(known)}")
+        raise JointError(f"{asked}: none is asked for; leave them out for all, or name some: {in_words(known)}")
     found = []
     for each in wanted:
         hits = [own for own in known if each in (own["id"], own.get("name")) or str(each) == id_text(own["id"])]
         if not hits:
-            raise JointError(f"{asked}: the file has no {each!r:.80}, but {described(known)}")
+            raise JointError(f"{asked}: the file has no {each!r:.80}, but {in_words(known)}")
         found += hits
     return [own for own in known if own in found]
 
@@ -38,7 +38,7 @@ def ids_by_text(known: Sequence[Category]) -> dict[str, Any]:
     return named | {id_text(own["id"]): own["id"] for own in known}
 
 
-def described(known: Sequence[Category]) -> str:
+def in_words(known: Sequence[Category]) -> str:
     """The first categories in words: id, name, and how many joints each lists."""
     told = [shown(own) + (f" with {len(own['keypoints'])} joints" if own.get("keypoints") else "") for own in known]
     return ", ".join(told[:10]) + (f" and {len(told) - 10} more" if len(told) > 10 else "") or "no categories"

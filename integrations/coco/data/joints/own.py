@@ -11,7 +11,7 @@ from cycledistill.recipes.config.overrides import did_you_mean
 from cycledistill.recipes.reading.guard import FILE, reading
 from cycledistill.recipes.reading.texts import parse_yaml
 
-from .categories import Category, asked_categories, described
+from .categories import Category, asked_categories, in_words
 from .joint_set import JointError, JointSet, Pairs, reference_pairs
 from .known import COCO, JOINT_SETS
 from .names import first_difference, mirror_names, readings, sides_of
@@ -155,7 +155,7 @@ def _category(annotations: Any, wanted: Sequence[int | str] | None) -> Category:
     if not able:
         which = "of the annotation file" if wanted is None else f"among {list(wanted)!r:.80}"
         raise JointError(
-            f"no category {which} has a list 'keypoints' with names of joints (the file has {described(every)}): "
+            f"no category {which} has a list 'keypoints' with names of joints (the file has {in_words(every)}): "
             "give data.joints a YAML file with names"
         )
     first = _names(able[0])
