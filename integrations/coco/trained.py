@@ -114,7 +114,8 @@ def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
 def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
     """AP of a checkpoint or file of weights on the recipe's validation persons, at every exit.
 
-    With ``run.results`` the poses are written there, as ``model_exit1.json`` and, of the average, ``ema_exit1.json``.
+    With ``run.results`` the poses are written there, as ``model_exit1.json`` and, of the average, ``ema_exit1.json``;
+    the log says which of these files were there and are replaced.
 
     Returns:
         ``weights`` (what was measured), ``persons``, ``exits`` and, where there is an average, ``ema_exits``.
@@ -171,6 +172,8 @@ def _into(folder: str | None, name: str, joints: JointSet) -> Keep | None:
 
     def keep(exit: int, results: list[dict[str, Any]]) -> None:
         path = Path(folder) / f"{name}_exit{exit}.json"
+        if path.exists():
+            _logger.warning("%s was there and is replaced", path)
         text = json.dumps([split_result(each, joints) for each in results])
         atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
         _logger.info("%d poses in %s", len(results), path)

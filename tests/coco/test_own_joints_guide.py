@@ -60,6 +60,8 @@ def test_every_step_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplo
     # measured and predicted: the same poses, under the ids of the file
     measured = json.loads(next(Path("measured").rglob("*.json")).read_text())
     assert {each["image_id"] for each in measured} == set(range(6))
+    found = json.loads(Path("found/results.json").read_text())
+    assert [(each["image_id"], each["category_id"]) for each in found] == [(n, 1) for n in range(6) for _ in range(2)]
     assert len(list(Path("found/drawn").iterdir())) == len(list(Path("found/poses").iterdir())) == 6
     pose = json.loads(next(Path("found/poses").iterdir()).read_text())
     assert "claw_l" in json.dumps(pose)

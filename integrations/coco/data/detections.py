@@ -17,6 +17,7 @@ from cycledistill.files import atomic_write
 from cycledistill.recipes.reading import texts
 
 from .coco_file.boxes import is_numbers, refuse_other_forms
+from .coco_file.categories import category_name
 from .coco_file.checks import AN_ID, is_id
 from .images import PoseDataError
 
@@ -33,10 +34,18 @@ class Detected:
     Attributes:
         boxes: (N, 4): x, y, width, height in pixels.
         scores: (N,), 0 to 1.
+        categories: (N,) ids of their categories in the file that they came from; ``None`` where they came from none.
     """
 
     boxes: NDArray[np.float64]
     scores: NDArray[np.float64]
+    categories: tuple[Any, ...] | None = None
+
+    def __getitem__(self, rows: Any) -> Detected:
+        """Those of the persons at ``rows``, an array of indices or of truth values."""
+        index = np.arange(len(self.boxes))[rows]
+        own = None if self.categories is None else tuple(self.categories[row] for row in index)
+        return Detected(self.boxes[index], self.scores[index], own)
 
 
 def read_detections(path: str | Path, threshold: float = 0.0) -> dict[Any, Detected]:
@@ -81,14 +90,15 @@ def detection_entries(
     """
     if not isinstance(detections, list):
         raise PoseDataError(
-            "the detections file holds no list; a list of image_id, category_id, bbox, score is expected"
+            f"the detections file holds no list but {detections!s:.40}; a list of image_id, category_id, bbox, score "
+            "is expected"
         )
     kept: list[dict[str, Any]] = []
     left_out: Counter[str] = Counter()
     for entry in detections:
         _check_detection(entry)
         given = entry.get("category_id")
-        category = next(iter(categories.values())) if given is None else categories.get(_category_name(given))
+        category = next(iter(categories.values())) if given is None else categories.get(category_name(given))
         if category is None:
             left_out[f"of category {given!r:.40}"] += 1
         elif entry["score"] < threshold:
@@ -119,11 +129,12 @@ def _check_detection(entry: Any) -> None:
             f"a detection of image {entry['image_id']} has bbox {entry['bbox']!r:.80} and score "
             f"{entry['score']!r:.80}: x, y, width, height is expected, and one score, all finite numbers"
         )
-
-
-def _category_name(given: Any) -> str:
-    """What is looked up: 1, 1.0 and "1" are one id."""
-    return str(int(given)) if is_id(given) and not isinstance(given, str) else str(given)
+    if entry["score"] > 1 + 1e-6:
+        guess = "; is it a percentage? Divide by 100" if entry["score"] <= 100 else ""
+        raise PoseDataError(
+            f"a detection of image {entry['image_id']} has score {entry['score']:g}: a number from 0 to 1 is "
+            f"expected{guess}"
+        )
 
 
 def write_detections(path: str | Path, found: Mapping[int, Detected]) -> None:

@@ -52,6 +52,7 @@ class EvalSettings:
         broken: What to do with a picture that cannot be read: ``"stop"``, or ``"skip"`` its persons.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         by_category: Measure each category by itself and average; default: whatever the category, a pose is a pose.
+        categories: Ids or names of those that count, for who reads a file of boxes; default: all that have the joints.
     """
 
     flip: bool = True
@@ -63,6 +64,7 @@ class EvalSettings:
     broken: Literal["stop", "skip"] = "stop"
     precision: str = "fp32"
     by_category: bool = False
+    categories: tuple[int | str, ...] | None = None
 
 
 DEFAULT = EvalSettings()

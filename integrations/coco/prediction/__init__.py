@@ -5,9 +5,9 @@ import typing
 from cycledistill import lazy
 
 if typing.TYPE_CHECKING:
+    from .box_files import read_boxes as read_boxes
     from .boxes import DetectedBoxes as DetectedBoxes
     from .boxes import FileBoxes as FileBoxes
-    from .boxes import read_boxes as read_boxes
     from .frames import Frame as Frame
     from .job import predict_source as predict_source
     from .models import open_model as open_model
@@ -29,7 +29,7 @@ else:
             "open_source": ".sources",
             "predict_source": ".job",
             "predict_stream": ".stream",
-            "read_boxes": ".boxes",
+            "read_boxes": ".box_files",
             "track": ".tracking",
         },
         requires="cycledistill[coco]",

@@ -29,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--box-score", type=float, metavar="S", help="least score of a box (default 0.3 of a detector, 0 of a file)"
     )
+    parser.add_argument(
+        "--categories",
+        nargs="+",
+        metavar="ID",
+        help="of a file of boxes these categories, by id or name (default: the run's data.categories; else those that "
+        "have the model's joints, or the only one)",
+    )
     parser.add_argument("--track", action="store_true", help="follow persons from frame to frame, and number them")
     parser.add_argument(
         "--write", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=f"of {', '.join(KINDS)} (default: all)"
@@ -54,18 +61,25 @@ def run(args: argparse.Namespace) -> int:
     from cycledistill.commands.arguments import check_positive
     from cycledistill.recipes.run.accelerator import open_accelerator
 
+    from ..data.joints import joints_of
+    from .box_files import read_boxes
     from .job import predict_source
     from .models import open_model
     from .sources import open_source
     from .written.folder import check_output
 
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    if args.categories and args.boxes is None:
+        raise ValueError(f"--categories {' '.join(args.categories)} without --boxes: no other box has a category")
     for option in ("limit", "exit", "batch_size"):
         check_positive(f"--{option.replace('_', '-')}", getattr(args, option))
     source = open_source(args.source, args.limit, args.exif)
     check_output(args.output, source)
-    boxes = _boxes(args)
+    boxes = None if args.boxes is not None else _boxes(args)
     model, settings = open_model(args.model, args.config, args.ema)
+    if boxes is None:  # which of a file's boxes count is a matter of the model
+        categories = args.categories or settings.categories
+        boxes = read_boxes(args.boxes, args.box_score or 0.0, joints_of(model), categories)
     settings = dataclasses.replace(
         settings,
         batch_size=args.batch_size or settings.batch_size,
@@ -93,10 +107,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _boxes(args: argparse.Namespace) -> Boxes:
-    from .boxes import DetectedBoxes, read_boxes, whole_picture
+    from .boxes import DetectedBoxes, whole_picture
 
-    if args.boxes is not None:
-        return read_boxes(args.boxes, args.box_score or 0.0)
     if args.detector is None:
         if args.box_score is not None:
             raise ValueError(f"--box-score {args.box_score:g} without --boxes or --detector: no box has a score")

@@ -87,7 +87,7 @@ def predict_source(
             "or a detector where that is wrong"
         )
     if isinstance(boxes, FileBoxes) and isinstance(source, PictureFiles):
-        boxes.check(source.names, source.ids)
+        boxes.check(source)
     frames = persons = empty = 0
     start = time.perf_counter()
     stream: Iterable[Predicted] = predict_stream(model, source, boxes, joints=joints, exit=exit, settings=settings)

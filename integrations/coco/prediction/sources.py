@@ -38,7 +38,7 @@ class Source(Protocol):
         fps: Frames a second of a video; ``None``: pictures, each for itself.
         total: How many frames there are, as far as that is known; a video's own figure may be wrong.
         files: The files that are read.
-        tree: The folder whose files are read at any depth, if there is one.
+        folders: The folders whose pictures are read; none of a zip file, a video or a camera.
     """
 
     @property
@@ -50,7 +50,7 @@ class Source(Protocol):
     @property
     def files(self) -> Sequence[Path]: ...  # noqa: D102
     @property
-    def tree(self) -> Path | None: ...  # noqa: D102
+    def folders(self) -> Sequence[Path]: ...  # noqa: D102
 
     def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
         """Each frame in order, read when it is asked for.
@@ -65,6 +65,7 @@ class PictureFiles:
     """Picture files in a folder or zip file, in the order of their names; a few are read ahead.
 
     Attributes:
+        tree: The folder that was read at any depth, if there is one.
         exif: Whether they are turned as their EXIF data says; ``"auto"``: where that gives the size in ``sizes``.
         sizes: Name -> width and height, where they are known beforehand.
     """
@@ -89,12 +90,26 @@ class PictureFiles:
         return [self.root / name for name in self.names] if archive is None else [archive]
 
     @property
+    def folders(self) -> Sequence[Path]:
+        """Those that the pictures are in, and the one that was read at any depth; none of a zip file."""
+        if ImageStore(self.root).archive is not None:
+            return ()
+        return [*dict.fromkeys(each.parent for each in self.files), *([] if self.tree is None else [self.tree])]
+
+    @property
     def ids(self) -> list[int]:
-        """COCO's number of each picture where all are named by different ones; else 1, 2, 3 and so on."""
+        """COCO's number of each picture where all are `numbered`; else 1, 2, 3 and so on."""
+        return self._numbers() if self.numbered else list(range(1, len(self.names) + 1))
+
+    @property
+    def numbered(self) -> bool:
+        """Whether all pictures are named by different numbers."""
+        numbers = self._numbers()
+        return len(set(numbers)) == len(self.names) and max(numbers, default=0) < _LARGEST_ID
+
+    def _numbers(self) -> list[int]:
         stems = [PurePosixPath(name).stem for name in self.names]
-        numbers = [int(stem) for stem in stems if stem.isdecimal()]
-        named = len(set(numbers)) == len(stems) and max(numbers, default=0) < _LARGEST_ID
-        return numbers if named else list(range(1, len(stems) + 1))
+        return [int(stem) for stem in stems if stem.isdecimal()]
 
     def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
         """See `Source`."""

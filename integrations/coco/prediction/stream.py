@@ -20,6 +20,7 @@ from ..evaluation.oks import oks_nms
 from ..predict import check_boxes, predict
 from .boxes import Boxes, FileBoxes, ImageId, whole_picture
 from .frames import Frame
+from .outside import Outside
 from .sources import PictureFiles, Source
 
 HELD_BYTES = 2**28
@@ -37,6 +38,7 @@ class Predicted:
         scores: (N,): the box's score times the mean of the joints' scores that count, as the evaluation has it.
         boxes: (N, 4): x, y, width, height.
         box_scores: (N,).
+        categories: (N,) ids of their categories in the file that the boxes came from; ``None`` where there is no file.
         tracks: (N,): the number of each person through the frames; ``None`` where nobody was followed.
     """
 
@@ -47,6 +49,7 @@ class Predicted:
     boxes: NDArray[np.float64]
     box_scores: NDArray[np.float64]
     tracks: NDArray[np.int64] | None = None
+    categories: tuple[Any, ...] | None = None
 
     def __len__(self) -> int:
         """The number of persons."""
@@ -81,7 +84,8 @@ def predict_stream(
         One `Predicted` for each frame that can be read, nobody in it included.
 
     Raises:
-        PoseDataError: A frame that cannot be read, or boxes that are none (see `predict`).
+        PoseDataError: A frame that cannot be read, or boxes that are none (see `predict`). Of a file of boxes a few
+            that are outside their picture are left out, which the log counts; of half of them it is refused.
         ValueError: See `predict`.
 
     Example:
@@ -90,20 +94,28 @@ def predict_stream(
     """
     joints = joints or joints_of(model)
     settings = dataclasses.replace(settings, workers=0)
-    if isinstance(boxes, FileBoxes) and isinstance(source, PictureFiles):
-        source = boxes.sized(source)
+    outside = Outside(str(boxes.path)) if isinstance(boxes, FileBoxes) else None
+    if isinstance(boxes, FileBoxes):
+        boxes = boxes.of(source)
+        source = boxes.sized(source) if isinstance(source, PictureFiles) else source
     waiting: list[tuple[Frame, Detected]] = []
     persons = size = 0
     for frame in source.frames(settings.broken):
         found = boxes(frame)
-        checked = Detected(check_boxes(found.boxes, frame.size, frame.name), found.scores)
+        if outside is not None:
+            found = outside.without(found, frame.size, frame.name)
+        checked = dataclasses.replace(found, boxes=check_boxes(found.boxes, frame.size, frame.name))
         full = persons + len(checked.boxes) > settings.batch_size or size + frame.pixels.nbytes > HELD_BYTES
         if waiting and (full or len(waiting) == settings.batch_size):
+            if outside is not None:
+                outside.check()
             yield from _answers(model, waiting, boxes, joints, exit, settings)
             persons = size = 0
         waiting.append((frame, checked))
         persons, size = persons + len(checked.boxes), size + frame.pixels.nbytes
         del frame  # it must not live on while others are read
+    if outside is not None:
+        outside.check(ended=True)
     yield from _answers(model, waiting, boxes, joints, exit, settings)
 
 
@@ -147,4 +159,7 @@ def _without_doubles(
         sides = [box_to_crop(box, model.config.image_size)[1] * PIXEL_STD for box in found.boxes.tolist()]
         areas = np.prod(sides, axis=1)
         kept = oks_nms(keypoints[..., :2], scores, areas, joints.sigmas, settings.nms)
-    return Predicted(frame, image_id, keypoints[kept], scores[kept], found.boxes[kept], found.scores[kept])
+    best = found[kept]
+    return Predicted(
+        frame, image_id, keypoints[kept], scores[kept], best.boxes, best.scores, categories=best.categories
+    )

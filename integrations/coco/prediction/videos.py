@@ -39,7 +39,7 @@ class Video:
     fps: float
     total: int | None
     limit: int | None = None
-    tree: None = None
+    folders: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -89,7 +89,7 @@ class Camera:
     limit: int | None = None
     stopped: bool = False
     files: Sequence[Path] = ()
-    tree: None = None
+    folders: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:

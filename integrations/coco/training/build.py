@@ -84,4 +84,5 @@ def eval_settings(recipe: Recipe) -> EvalSettings:
         broken=data.broken_images,
         precision=recipe.run.precision,
         by_category=section.by_category,
+        categories=None if data.categories is None else tuple(data.categories),
     )

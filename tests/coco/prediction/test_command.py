@@ -27,6 +27,7 @@ from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.prediction.models import open_model
 from cycledistill.integrations.coco.recipe import load_recipe
 from cycledistill.integrations.coco.train import train
+from cycledistill.integrations.coco.training.build import eval_settings
 from cycledistill.integrations.coco.weights.loading import save_pose_weights
 from cycledistill.recipes.errors import CheckpointError
 from tests.coco.test_predict import near
@@ -77,6 +78,32 @@ def test_a_published_model_and_a_file_of_weights(
     assert not np.allclose(poses_of(tmp_path / "b"), poses_of(out)[:2], atol=0.1)  # by its recipe: no flip test, exit 1
 
 
+def test_categories_are_named_and_written(dots: Path, saved: Path, tmp_path: Path, capsys: Lines) -> None:
+    entries = json.loads((dots / "detections.json").read_text())
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text(json.dumps([{**each, "category_id": 3 + place % 2} for place, each in enumerate(entries)]))
+    words = ["predict", str(saved), str(dots / "pictures"), "--output", str(tmp_path / "out"), "--write", "results"]
+    words += ["--device", "cpu"]
+    assert exit_code(main, [*words, "--boxes", str(boxes)]) == 2
+    assert "the boxes are of 2 categories (3, 4), and nothing says which count" in capsys.readouterr().err
+    assert exit_code(main, [*words, "--categories", "4"]) == 2
+    assert "--categories 4 without --boxes" in capsys.readouterr().err
+    assert exit_code(main, [*words, "--boxes", str(boxes), "--categories", "4"]) == 0
+    assert [each["category_id"] for each in json.loads((tmp_path / "out" / "results.json").read_text())] == [4] * 3
+    # poses of the model's joints, as --results writes them: whatever their categories
+    people = json.loads((dots / "annotations" / "val.json").read_text())["annotations"]
+    poses = [
+        {"image_id": each["image_id"], "category_id": 3 + place % 2, "keypoints": each["keypoints"], "score": 0.5}
+        for place, each in enumerate(people)
+    ]
+    boxes.write_text(json.dumps(poses))
+    shutil.rmtree(tmp_path / "out")
+    assert exit_code(main, [*words, "--boxes", str(boxes)]) == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [each["image_id"] for each in found] == [each["image_id"] for each in poses]
+    assert [each["category_id"] for each in found] == [3, 4] * 3
+
+
 @pytest.mark.slow
 def test_a_run_says_by_itself_how_it_is_evaluated(dots: Path, tmp_path: Path, capsys: Lines) -> None:
     parts = {"train_annotations": "annotations/train.json", "val_annotations": "annotations/val.json"}
@@ -99,6 +126,8 @@ def test_a_run_says_by_itself_how_it_is_evaluated(dots: Path, tmp_path: Path, ca
     assert "3 persons in 3 pictures" in capsys.readouterr().out
     results = tmp_path / "results"
     assert exit_code(main, ["train", "coco", "--evaluate", str(tmp_path / "run"), "--results", str(results)]) == 0
+    settings_of = load_recipe({**recipe, "data": {**recipe["data"], "categories": ["person"]}})
+    assert eval_settings(settings_of).categories == ("person",) and settings.categories is None
     names = [f"{weights}_exit{n}.json" for weights in ("ema", "model") for n in (1, 2, 3)]
     assert sorted(each.name for each in results.iterdir()) == names
     labels = json.loads((dots / "annotations" / "val.json").read_text())

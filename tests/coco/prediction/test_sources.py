@@ -118,7 +118,7 @@ def test_frames_of_a_video_are_those_that_were_written(write_video: Write, caplo
     frames = np.random.default_rng(0).integers(0, 255, (5, 48, 64, 3), dtype=np.uint8)
     path = write_video(frames, "noise.avi", "HFYU")
     video = open_source(path)
-    assert (video.total, video.fps, video.tree, list(video.files)) == (5, 12.5, None, [path])
+    assert (video.total, video.fps, list(video.folders), list(video.files)) == (5, 12.5, [], [path])
     found = list(video.frames())
     assert [(each.name, each.number) for each in found] == [(f"{n:06d}", n) for n in range(5)]
     for one, two in zip(frames, found, strict=True):

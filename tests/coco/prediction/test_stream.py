@@ -21,7 +21,8 @@ from cycledistill.integrations.coco.evaluation.measure import EvalSettings
 from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.prediction import stream as streams
 from cycledistill.integrations.coco.prediction.ahead import AHEAD, in_order
-from cycledistill.integrations.coco.prediction.boxes import DetectedBoxes, read_boxes
+from cycledistill.integrations.coco.prediction.box_files import read_boxes
+from cycledistill.integrations.coco.prediction.boxes import DetectedBoxes
 from cycledistill.integrations.coco.prediction.frames import Frame
 from cycledistill.integrations.coco.prediction.sources import open_source
 from cycledistill.integrations.coco.prediction.stream import Predicted, predict_stream
@@ -69,10 +70,29 @@ def test_of_two_poses_of_a_person_the_better_one_stays(dots: Path, finder: Any) 
     assert len(found) == 3
 
 
+def test_boxes_outside_their_picture_are_left_out_and_counted(
+    dots: Path, finder: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, right = open_source(dots / "pictures"), json.loads((dots / "detections.json").read_text())
+    path = tmp_path / "boxes.json"
+    stray = [{**right[-1], "bbox": [9000, 9000, 20, 20]}]
+    path.write_text(json.dumps([{**each, "category_id": 4} for each in right + stray]))
+    settings = dataclasses.replace(FLIPLESS, batch_size=2)
+    found = list(predict_stream(finder, source, read_boxes(path), settings=settings))
+    assert [len(each) for each in found] == [2, 2, 2] and [each.categories for each in found] == [(4, 4)] * 3
+    assert "1 of 7 boxes left out: outside their picture, such as in 3.png" in caplog.text
+    with results_file(tmp_path / "results.json", COCO, 0.2) as add:
+        add(found[0])
+    assert [each["category_id"] for each in json.loads((tmp_path / "results.json").read_text())] == [4, 4]
+    path.write_text(json.dumps(right + stray * 6))
+    with pytest.raises(PoseDataError, match="the middle of 6 of 12 boxes is outside their picture"):
+        list(predict_stream(finder, source, read_boxes(path), settings=FLIPLESS))
+
+
 class Watched:
     """A source that counts how many of its pictures live."""
 
-    name, fps, total, files, tree = "watched", None, None, (), None
+    name, fps, total, files, folders = "watched", None, None, (), ()
 
     def __init__(self, number: int, shape: tuple[int, int]) -> None:
         self.number, self.shape, self.alive, self.most = number, shape, 0, 0

@@ -17,7 +17,7 @@ from cycledistill.integrations.coco.data.joints import COCO
 from cycledistill.integrations.coco.draw import draw_poses
 from cycledistill.integrations.coco.evaluation.measure import EvalSettings
 from cycledistill.integrations.coco.prediction import command
-from cycledistill.integrations.coco.prediction.boxes import read_boxes
+from cycledistill.integrations.coco.prediction.box_files import read_boxes
 from cycledistill.integrations.coco.prediction.job import predict_source
 from cycledistill.integrations.coco.prediction.sources import open_source
 from cycledistill.integrations.coco.prediction.stream import Predicted, predict_stream
@@ -194,7 +194,9 @@ def test_a_video_that_lacks_frames_is_no_file(dots: Path, tmp_path: Path, monkey
         ("photos/1.png", "photos", "is not empty"),
         ("photos", "file", "file is a file"),
         ("link", "photos/found", "in each other"),
-        ("photos/*.png", "photos/found", None),
+        ("photos/*.png", "photos/found", "in each other"),
+        ("photos/1.png", "photos/found", "in each other"),
+        ("photos/*.png", "photos2", None),
         ("photos", "found", None),
         ("photos", "empty", None),
         ("photos/1.png", "found", None),

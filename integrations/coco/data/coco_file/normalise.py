@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..images import PoseDataError
-from ..joints import JOINT_SETS, JointSet, other_than, with_all_joints
-from ..joints.categories import Category, asked_categories, id_text, ids_by_text, in_words, shown
+from ..joints import JointSet, with_all_joints
+from ..joints.categories import ids_by_text
 from .boxes import is_numbers, refuse_other_forms
+from .categories import chosen_categories, own_categories
 from .checks import check_annotations, check_images
 from .joints_in_boxes import refuse_other_units
 
@@ -106,16 +107,14 @@ def normalised(annotations: Any, joints: JointSet, categories: Sequence[Any] | N
     check_annotations(annotations, images)
     annotations = with_all_joints(annotations, joints)
     listed = annotations.get("categories") or []
-    own_categories = _categories(annotations["annotations"], listed)
-    known = {each["id"]: each for each in listed}
-    known |= {own: {"id": own} for own in own_categories if own not in known}
-    chosen = _chosen(known, joints, categories)
+    of_each = own_categories(annotations["annotations"], listed)
+    chosen = chosen_categories(of_each, listed, joints, categories)
     image_ids, category_ids = tuple(sorted(images)), tuple(chosen)
     image_numbers = {own: number for number, own in enumerate(image_ids, 1)}
     category_numbers = {own: number for number, own in enumerate(category_ids, 1)}
     left_out: Counter[str] = Counter()
     entries = []
-    for number, (entry, own_category) in enumerate(zip(annotations["annotations"], own_categories, strict=True), 1):
+    for number, (entry, own_category) in enumerate(zip(annotations["annotations"], of_each, strict=True), 1):
         category = category_numbers.get(own_category)
         if category is None:
             left_out["of another category"] += 1
@@ -219,32 +218,3 @@ def _labelled(copied: Annotations) -> tuple[NDArray[np.float64], NDArray[np.floa
     boxes = np.array([entry["bbox"] for entry in found], dtype=np.float64).reshape(-1, 4)
     points = [entry["keypoints"] for entry in found]
     return boxes, np.array(sizes, dtype=np.float64).reshape(-1, 2), points
-
-
-def _categories(entries: Sequence[dict[str, Any]], listed: Sequence[Category]) -> list[Any]:
-    """The file's own id of each annotation's category, which some give as text, or by name."""
-    own, called = {each["id"] for each in listed}, ids_by_text(listed)
-    only = listed[0]["id"] if len(listed) == 1 else 1
-    given = [only if entry.get("category_id") is None else entry["category_id"] for entry in entries]
-    return [each if each in own else called.get(id_text(each), each) for each in given]
-
-
-def _chosen(known: Mapping[Any, Category], joints: JointSet, wanted: Sequence[Any] | None) -> dict[Any, Category]:
-    """The categories that count, by the file's own ids."""
-    others = {own: other_than(each["keypoints"], joints) for own, each in known.items() if each.get("keypoints")}
-    if wanted is None:
-        # Where no category lists its joints, each annotation's numbers tell.
-        chosen = {own: each for own, each in known.items() if not others or others.get(own) == ""}
-        if known and not chosen:
-            named = JOINT_SETS.get(joints.name) == joints
-            hint = ". data.joints=auto takes the file's own joints" if named else ""
-            raise PoseDataError(
-                f"no category of the file has the {len(joints)} joints of {joints.name}: "
-                f"{in_words([*known.values()])}; {next(iter(others.values()))}{hint}"
-            )
-    else:
-        chosen = {each["id"]: each for each in asked_categories([*known.values()], wanted)}
-        other = next((own for own in chosen if others.get(own)), None)
-        if other is not None:
-            raise PoseDataError(f"categories {list(wanted)!r:.200}: {shown(known[other])}: {others[other]}")
-    return {own: chosen[own] for own in sorted(chosen, key=lambda own: (isinstance(own, str), own))}

@@ -28,10 +28,9 @@ def check_output(folder: Path, source: Source) -> None:
         what = "is not empty" if folder.is_dir() else "is a file"
         raise PoseDataError(f"the output {folder} {what}: a new folder is expected, so that nothing old is in it")
     place = folder.resolve()
-    homes = {parent.resolve() for parent in {each.parent for each in source.files}}
-    homes |= {source.tree.resolve()} if source.tree is not None else set()
-    inside = source.tree is not None and any(home in place.parents for home in homes)
-    if inside or any(place == home or place in home.parents for home in homes):
+    read = {each.resolve() for each in source.folders}
+    homes = read | {each.parent.resolve() for each in source.files}
+    if any(home in place.parents for home in read) or any(place == home or place in home.parents for home in homes):
         raise PoseDataError(
             f"the output {folder} and {source.name} are in each other: the next run would take drawn pictures for "
             "pictures. Give a folder beside it"

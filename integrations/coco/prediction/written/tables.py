@@ -27,6 +27,8 @@ Add = Callable[[Predicted], None]
 def results_file(path: Path, joints: JointSet, threshold: float) -> Iterator[Add]:
     """COCO's results, as its evaluation server takes them for test-dev: one list, an entry a person.
 
+    ``category_id`` is that of the file of boxes, and 1 without one.
+
     Args:
         path: The JSON file.
         joints: The joint set.
@@ -37,9 +39,10 @@ def results_file(path: Path, joints: JointSet, threshold: float) -> Iterator[Add
 
         def add(found: Predicted) -> None:
             nonlocal before
-            pairs = zip(found.keypoints, found.box_scores.tolist(), strict=True)
+            categories = found.categories or [1] * len(found)
+            rows = zip(found.keypoints, found.box_scores.tolist(), categories, strict=True)
             # doubles are gone already, so the boxes' areas do not matter
-            persons = [PosePrediction(found.image_id, pose, score, 0.0) for pose, score in pairs]
+            persons = [PosePrediction(found.image_id, pose, score, 0.0, own) for pose, score, own in rows]
             for entry in to_results(persons, joints, nms_threshold=None, keypoint_threshold=threshold):
                 text.write(before + json.dumps(split_result(entry, joints)))
                 before = ",\n"
