@@ -91,8 +91,11 @@ class PictureFiles:
 
     @property
     def folders(self) -> Sequence[Path]:
-        """Those that the pictures are in, and the one that was read at any depth; none of a zip file."""
-        if ImageStore(self.root).archive is not None:
+        """Those that the pictures are in, and the one that was read at any depth; none of a zip file.
+
+        Nor of a picture that was named by itself: predictions beside it are no pictures of the next run.
+        """
+        if ImageStore(self.root).archive is not None or Path(self.name) == self.root / self.names[0]:
             return ()
         return [*dict.fromkeys(each.parent for each in self.files), *([] if self.tree is None else [self.tree])]
 
