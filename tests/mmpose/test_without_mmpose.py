@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fractions import Fraction
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
@@ -195,12 +196,12 @@ def test_a_trusted_checkpoint_is_read_whole_and_named_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "mine.pth"
-    torch.save({"state_dict": {"module.a": torch.ones(2)}, "meta": {"path": tmp_path}}, path)
+    torch.save({"state_dict": {"module.a": torch.ones(2)}, "meta": {"share": Fraction(1, 2)}}, path)
     with pytest.raises(CheckpointError, match="--trust-checkpoint"):
         checkpoint.read_checkpoint(path)
     assert not caplog.text
     found = checkpoint.read_checkpoint(path, trusted=True)
-    assert found["meta"]["path"] == tmp_path and list(found["state_dict"]) == ["a"]
+    assert found["meta"]["share"] == Fraction(1, 2) and list(found["state_dict"]) == ["a"]
     assert "mine.pth" in caplog.text
 
 

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cycledistill.versions import require
+
 if TYPE_CHECKING:
     from PIL import Image
+
+require("pillow")
 
 
 def to_rgb(image: Image.Image, file_format: str | None = None) -> Image.Image:

@@ -2,7 +2,9 @@
 
 import typing
 
-from cycledistill import lazy
+from cycledistill import lazy, versions
+
+versions.require("numpy")
 
 if typing.TYPE_CHECKING:
     from .cameras import Camera as Camera
