@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from fractions import Fraction
 from functools import partial
 from html import escape
 from itertools import pairwise
@@ -114,13 +115,14 @@ def laid_out(graph: Graph, arrows: Graph) -> tuple[list[list[Slot]], dict[Arrow,
     links = [pair for way in ways.values() for pair in pairwise(way)]
 
     def sort(row: list[Slot], beside: list[Slot]) -> None:
-        place = {slot: (number + 1) / (len(beside) + 1) for number, slot in enumerate(beside)}
-        near: dict[Slot, list[float]] = {slot: [] for slot in row}
+        place = {slot: Fraction(number + 1, len(beside) + 1) for number, slot in enumerate(beside)}
+        near: dict[Slot, list[Fraction]] = {slot: [] for slot in row}
         for ends in links:
             for slot, other in (ends, ends[::-1]):
                 if slot in near and other in place:
                     near[slot].append(place[other])
-        row.sort(key=lambda slot: sum(near[slot]) / len(near[slot]) if near[slot] else 1.0)
+        # Fractions, since a sum of floats differs between versions of Python, and with it which of two equals is first.
+        row.sort(key=lambda slot: sum(near[slot]) / len(near[slot]) if near[slot] else Fraction(1))
 
     for _ in range(2):
         for upper, lower in pairwise(rows):
