@@ -17,7 +17,7 @@ pytest.importorskip("pycocotools")
 from PIL import Image
 
 from cycledistill.integrations.coco.data.annotations import annotated_persons, detected_persons
-from cycledistill.integrations.coco.data.detections import Detected, image_id_of, read_detections, write_detections
+from cycledistill.integrations.coco.data.detections import read_detections
 from cycledistill.integrations.coco.data.images import ImageStore, PoseDataError
 from cycledistill.integrations.coco.data.joints import COCO
 from cycledistill.integrations.coco.evaluation.measure import EvalSettings, predict_persons
@@ -203,12 +203,11 @@ def test_a_mirrored_picture_is_read_with_the_models_own_pairs(dots: Path) -> Non
     assert np.abs(found - as_coco)[..., :2].max() > 1
 
 
-def test_detections_written_are_those_that_evaluation_reads(dots: Path, tmp_path: Path) -> None:
-    found = {1: Detected(np.array([[8.0, 8, 30, 60], [54, 8, 30.5, 60]]), np.array([0.9, 0.25])), 3: Detected(
-        np.empty((0, 4)), np.empty(0))}  # fmt: skip
+def test_detections_are_those_that_evaluation_reads(dots: Path, tmp_path: Path) -> None:
+    boxes, scores = [[8.0, 8, 30, 60], [54, 8, 30.5, 60]], [0.9, 0.25]
+    entries = [{"image_id": 1, "category_id": 1, "bbox": b, "score": s} for b, s in zip(boxes, scores, strict=True)]
     path = tmp_path / "boxes.json"
-    write_detections(path, found)
-    assert list(tmp_path.iterdir()) == [path]
+    path.write_text(json.dumps(entries))
     annotations = json.loads((dots / "annotations" / "val.json").read_text())
     persons = detected_persons(json.loads(path.read_text()), annotations, COCO, SIZE)
     assert [(p.image_id, p.file_name, p.score) for p in persons] == [(1, "1.png", 0.9), (1, "1.png", 0.25)]
@@ -216,7 +215,7 @@ def test_detections_written_are_those_that_evaluation_reads(dots: Path, tmp_path
     assert np.abs(persons[0].center - annotated.center).max() <= 4  # its box, and not another's
     again = read_detections(path)
     assert list(again) == [1]
-    np.testing.assert_array_equal(again[1].boxes, found[1].boxes)
+    np.testing.assert_array_equal(again[1].boxes, boxes)
     assert read_detections(path, threshold=0.5)[1].scores.tolist() == [0.9]
 
 
@@ -236,23 +235,3 @@ def test_bad_detection_files_are_named(tmp_path: Path, text: str, message: str) 
     (tmp_path / "boxes.json").write_text(text)
     with pytest.raises(PoseDataError, match=message):
         read_detections(tmp_path / "boxes.json")
-
-
-def test_the_old_file_survives_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "boxes.json"
-    write_detections(path, {})
-
-    def full(self: Path, *_: object, **__: object) -> None:
-        self.touch()
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OSError, match="No space"):
-        write_detections(path, {1: Detected(np.ones((1, 4)), np.ones(1))})
-    assert path.read_bytes() == b"[]" and list(tmp_path.iterdir()) == [path]
-
-
-def test_pictures_are_known_by_cocos_numbers() -> None:
-    assert image_id_of(Path("val2017/000000000785.jpg")) == 785
-    with pytest.raises(PoseDataError, match=r"street.jpg: .*this name is none"):
-        image_id_of("street.jpg")

@@ -16,9 +16,7 @@ if typing.TYPE_CHECKING:
     from .dataset import PictureBatches as PictureBatches
     from .dataset import crop_loader as crop_loader
     from .dataset import prepare_images as prepare_images
-    from .detections import image_id_of as image_id_of
     from .detections import read_detections as read_detections
-    from .detections import write_detections as write_detections
     from .images import ImageStore as ImageStore
     from .images import PoseDataError as PoseDataError
     from .joints import COCO as COCO
@@ -43,11 +41,9 @@ else:
             "annotated_persons": ".annotations",
             "crop_loader": ".dataset",
             "detected_persons": ".annotations",
-            "image_id_of": ".detections",
             "prepare_images": ".dataset",
             "read_detections": ".detections",
             "read_json": ".annotations",
-            "write_detections": ".detections",
             "write_synthetic": ".synthetic",
         },
         requires="cycledistill[coco]",

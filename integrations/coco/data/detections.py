@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -13,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cycledistill.files import atomic_write
 from cycledistill.recipes.reading import texts
 
 from .coco_file.boxes import is_numbers, refuse_other_forms
-from .coco_file.categories import category_name
 from .coco_file.checks import AN_ID, is_id
+from .coco_file.chosen_categories import category_name
 from .images import PoseDataError
 
 _logger = logging.getLogger(__name__)
@@ -135,37 +133,3 @@ def _check_detection(entry: Any) -> None:
             f"a detection of image {entry['image_id']} has score {entry['score']:g}: a number from 0 to 1 is "
             f"expected{guess}"
         )
-
-
-def write_detections(path: str | Path, found: Mapping[int, Detected]) -> None:
-    """Write person boxes as the file that evaluation takes as ``data.detections``; beside, then renamed.
-
-    Args:
-        path: The JSON file.
-        found: Image id -> what was found there.
-
-    Raises:
-        OSError: It cannot be written; a file that was there is as it was.
-    """
-    entries = [
-        {"image_id": image, "category_id": 1, "bbox": box, "score": score}
-        for image, each in found.items()
-        for box, score in zip(each.boxes.tolist(), each.scores.tolist(), strict=True)
-    ]
-    atomic_write(path, lambda file: file.write_text(json.dumps(entries), encoding="utf-8"))
-
-
-def image_id_of(name: str | Path) -> int:
-    """COCO's id of a picture: the number that its file is named by.
-
-    Raises:
-        PoseDataError: The name is no number.
-
-    Example:
-        >>> image_id_of("val2017/000000000785.jpg")
-        785
-    """
-    stem = Path(name).stem
-    if not stem.isdecimal():
-        raise PoseDataError(f"{name}: a detections file knows pictures by COCO's numbers, and this name is none")
-    return int(stem)

@@ -12,8 +12,8 @@ import numpy as np
 
 from ..data.annotations import read_json
 from ..data.coco_file.boxes import is_numbers, refuse_other_forms
-from ..data.coco_file.categories import categories_of_boxes, own_categories
 from ..data.coco_file.checks import check_annotations, check_images
+from ..data.coco_file.chosen_categories import categories_of_boxes, own_categories
 from ..data.coco_file.normalise import size_of
 from ..data.detections import Detected, detection_entries
 from ..data.images import PoseDataError

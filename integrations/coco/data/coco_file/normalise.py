@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from ..images import PoseDataError
 from ..joints import JointSet, with_all_joints
-from ..joints.categories import ids_by_text
+from ..joints.category_list import ids_by_text
 from .boxes import is_numbers, refuse_other_forms
-from .categories import chosen_categories, own_categories
 from .checks import check_annotations, check_images
+from .chosen_categories import chosen_categories, own_categories
 from .joints_in_boxes import refuse_other_units
 
 _logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from cycledistill.recipes.config.overrides import did_you_mean
 from cycledistill.recipes.reading.guard import FILE, reading
 from cycledistill.recipes.reading.texts import parse_yaml
 
-from .categories import Category, asked_categories, in_words
+from .category_list import Category, asked_categories, in_words
 from .joint_set import JointError, JointSet, Pairs, reference_pairs
 from .known import COCO, JOINT_SETS
 from .names import first_difference, mirror_names, readings, sides_of

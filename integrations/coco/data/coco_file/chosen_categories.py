@@ -7,7 +7,7 @@ from typing import Any
 
 from ..images import PoseDataError
 from ..joints import JOINT_SETS, JointSet, joined_result, other_than
-from ..joints.categories import Category, asked_categories, id_text, ids_by_text, in_words, shown
+from ..joints.category_list import Category, asked_categories, id_text, ids_by_text, in_words, shown
 from .checks import is_id
 
 
