@@ -88,7 +88,7 @@ def check_cameras(cameras: Sequence[Camera]) -> Array:
         raise LiftingDataError(f"{len(cameras)} cameras: two or more are needed to tell whether they look at one place")
     across = [np.eye(3) - np.outer(each.rotation[:, 2], each.rotation[:, 2]) for each in cameras]
     held = sum(one @ each.position for one, each in zip(across, cameras, strict=True))
-    place: Array = np.linalg.lstsq(sum(across, np.zeros((3, 3))), held, rcond=1e-6)[0]
+    place: Array = np.linalg.lstsq(sum(across, np.zeros((3, 3))), held, rcond=1e-6)[0].astype(np.float64)
     for camera in cameras:
         x, y, depth = camera.to_camera(place)
         pixel = camera.focal * [x, y] / depth + camera.centre if depth > 0 else np.full(2, np.inf)

@@ -60,8 +60,8 @@ def refuse_other_forms(boxes: NDArray[np.float64], sizes: NDArray[np.float64], n
         return
     first, second, size = boxes[known, :2], boxes[known, 2:], sizes[known]
     side = second - first
-    as_corners = ((first >= -_FAR * side) & (side > 0) & (second <= size + _FAR * side + 1)).all(axis=1)
-    far = (first + second > size + _FAR * second).any(axis=1)
+    as_corners = np.all((first >= -_FAR * side) & (side > 0) & (second <= size + _FAR * side + 1), axis=1)
+    far = np.any(first + second > size + _FAR * second, axis=1)
     if as_corners.mean() >= MOST and far.mean() >= _MANY:
         raise PoseDataError(
             f"{name}: {int(far.sum())} of {len(far)} boxes reach far beyond their picture, and "
@@ -84,7 +84,7 @@ def refuse_another_size(boxes: NDArray[np.float64], sizes: NDArray[np.float64], 
     """
     middle = boxes[:, :2] + boxes[:, 2:] / 2
     with np.errstate(invalid="ignore"):
-        beyond = (middle < 0).any(axis=1) | (middle > sizes).any(axis=1)
+        beyond = np.any((middle < 0) | (middle > sizes), axis=1)
     known = ~np.isnan(sizes).any(axis=1)
     if known.any() and beyond[known].mean() >= 0.5:
         index = int(np.flatnonzero(beyond & known)[0])
@@ -99,7 +99,8 @@ def refuse_another_size(boxes: NDArray[np.float64], sizes: NDArray[np.float64], 
 def touches(boxes: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(N,) whether some of a box is inside its picture; (N, 4) boxes and (N, 2) sizes, nan where unknown."""
     border = np.where(np.isnan(sizes), np.inf, sizes)
-    return ((boxes[:, :2] < border) & (boxes[:, :2] + boxes[:, 2:] > 0)).all(axis=1)
+    inside: NDArray[np.bool_] = np.all((boxes[:, :2] < border) & (boxes[:, :2] + boxes[:, 2:] > 0), axis=1)
+    return inside
 
 
 def _shown(first: NDArray[np.float64], second: NDArray[np.float64]) -> str:

@@ -104,7 +104,7 @@ def _share(places: Array, boxes: Array, labelled: NDArray[np.bool_]) -> float:
     """The share of the labelled joints that are in their box, 0 for boxes of pictures without a size."""
     low, high = boxes[:, None, :2], boxes[:, None, :2] + boxes[:, None, 2:]
     slack = boxes[:, None, 2:] * 0.02 + 1e-9
-    inside = ((places >= low - slack) & (places <= high + slack)).all(axis=-1)
+    inside = np.all((places >= low - slack) & (places <= high + slack), axis=-1)
     return float(inside[labelled].mean())
 
 
