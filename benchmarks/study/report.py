@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from markdown_it import MarkdownIt
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from cycledistill.files import atomic_write
 
@@ -222,10 +223,12 @@ def draw(plan: Plan, runs: Sequence[Record]) -> Figure:
     """Each metric against the cost of an answer: a line an arm through its exits, with the deviation over seeds."""
     columns = min(3, len(plan.metrics))
     lines = -(-len(plan.metrics) // columns)
-    figure = Figure(figsize=(5 * columns, 3.8 * lines), layout="constrained")
+    legend = -(-len(plan.arms) // (4 * columns))
+    figure = Figure(figsize=(5 * columns, 3.8 * lines + 0.2 * legend), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).flat
+    colours = colormaps["tab10" if len(plan.arms) <= 10 else "tab20"]
     for metric, axis in zip(plan.metrics, axes, strict=False):
-        for arm in plan.arms:
+        for number, arm in enumerate(plan.arms):
             own = [run for run in runs if run["arm"] == arm and not run["diverged"]]
             if not own:
                 continue
@@ -236,12 +239,17 @@ def draw(plan: Plan, runs: Sequence[Record]) -> Figure:
             cycled = plan.arms[arm].cycles > 1
             axis.errorbar(
                 cost, means, spread, label=arm, capsize=2, marker="o" if cycled else "s", markersize=4,
-                linestyle="-" if cycled else ":",
+                linestyle="-" if cycled else ":", color=colours(number % colours.N),
             )  # fmt: skip
         axis.set(title=metric, xlabel="million MACs an answer, inputs as trained", ylabel="%")
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())  # numbers between these run into each other
         axis.grid(alpha=0.3)
     for axis in list(axes)[len(plan.metrics) :]:
         axis.set_axis_off()
-    figure.axes[0].legend(fontsize="small")
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4 * columns, fontsize="small"
+    )
     return figure
