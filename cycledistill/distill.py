@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -90,8 +90,8 @@ class Distill:
         _check_choice(self.output_loss, ("kl", *_OUTPUT_LOSSES), "output_loss", or_callable=True)
         _check_choice(self.teacher, get_args(Teacher), "teacher")
         _check_choice(self.student, get_args(Student), "student")
-        if not _is_number(self.temperature) or not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature={self.temperature!r}: a positive number is expected")
+        if not _is_number(self.temperature) or self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature!r:.80}: a positive, finite number is expected")
         if self.select is not None and not callable(self.select):
             raise ValueError(f"select={self.select!r}: a callable output -> tensor is expected")
         if self.detach and self.token_loss == "mse" and not self.normalize and any(weights.values()):
@@ -152,14 +152,14 @@ class Distill:
             ValueError: ``token_weight`` names a group the model does not have.
         """
         if not isinstance(self.token_weight, Mapping):
-            return dict.fromkeys(groups, self.token_weight) if self.token_weight != 0 else {}
+            return dict.fromkeys(groups, float(self.token_weight)) if self.token_weight != 0 else {}
         unknown = [name for name in self.token_weight if name not in groups]
         if unknown:
             raise ValueError(
                 f"token_weight names the token group {unknown[0]!r}; the groups of this model are "
                 f"{', '.join(map(repr, groups))} (set them by wrap_cyclic(..., tokens={{name: slice}}))"
             )
-        return {name: weight for name, weight in self.token_weight.items() if weight != 0}
+        return {name: float(weight) for name, weight in self.token_weight.items() if weight != 0}
 
     def losses(
         self, outputs: tuple[Any, ...], tokens: tuple[Tokens, ...], groups: Mapping[str, slice]
@@ -186,7 +186,7 @@ class Distill:
             terms[f"token_{name}"] = weight * _total(part, drawn)
         if self.output_weight != 0:
             part = [self._output_term(outputs[s], outputs[t]) for s, t in pairs]
-            terms["output"] = self.output_weight * _total(part, drawn)
+            terms["output"] = float(self.output_weight) * _total(part, drawn)
         return terms
 
     def _draw(self, pairs: int, tokens: Tokens) -> torch.Tensor:
@@ -254,9 +254,10 @@ def _kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> tor
             f'output_loss="kl" compares logits of shape (B, classes), and the output has shape {tuple(student.shape)}: '
             'use output_loss="mse", a callable, or select= the logits'
         )
+    temperature = float(temperature)
     log_student = F.log_softmax(student / temperature, dim=-1)
     log_teacher = F.log_softmax(teacher / temperature, dim=-1)
-    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature * temperature
 
 
 def _total(parts: list[torch.Tensor], drawn: torch.Tensor | None) -> torch.Tensor:
@@ -266,12 +267,13 @@ def _total(parts: list[torch.Tensor], drawn: torch.Tensor | None) -> torch.Tenso
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Also that floating point holds it, which whole numbers of Python can be beyond; nan is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _check_weight(weight: object, name: str) -> None:
-    if not _is_number(weight) or not 0 <= weight < math.inf:  # type: ignore[operator]
-        raise ValueError(f"{name}={weight!r}: a finite number of at least 0 is expected")
+    if not _is_number(weight) or weight < 0:  # type: ignore[operator]
+        raise ValueError(f"{name}={weight!r:.80}: a finite number of at least 0 is expected")
 
 
 def _check_choice(value: object, choices: tuple[str, ...], name: str, or_callable: bool = False) -> None:

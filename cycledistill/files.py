@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -144,7 +145,7 @@ def os_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 def is_of_a_worker(error: Exception) -> bool:
     """Whether PyTorch raised it because a loader's worker died: a signal's handler does, in whatever runs just then."""
-    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker ")
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -173,6 +174,22 @@ def _check_place(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with contextlib.suppress(FileNotFoundError):
         path.lstat()  # a name that is too long
+
+
+def clear_unfinished(path: str | os.PathLike[str]) -> None:
+    """Take away what writes of ``path`` left beside it when their process was killed.
+
+    Only where nobody else writes ``path`` now, as in the folder of a run that holds its lock.
+
+    Raises:
+        OSError: It cannot be taken away.
+
+    Example:
+        >>> clear_unfinished("runs/a/train.csv")
+    """
+    path = Path(path)
+    for each in path.parent.glob(f".new-{'[0-9a-f]' * 8}-{glob.escape(path.name[-_SHOWN:])}"):
+        each.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

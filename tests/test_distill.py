@@ -351,6 +351,9 @@ BAD = {
     "negative group weight": ({"token_weight": {"visual": -0.5}}, "visual.*-0.5"),
     "nan weight": ({"token_weight": math.nan}, "nan"),
     "infinite weight": ({"output_weight": math.inf}, "inf"),
+    "weight beyond floating point": ({"output_weight": 10**400}, "1000"),
+    "temperature beyond floating point": ({"temperature": 10**400}, "1000"),
+    "temperature infinite": ({"temperature": math.inf}, "inf"),
     "text weight": ({"output_weight": "1"}, "'1'"),
     "boolean weight": ({"output_weight": True}, "True"),
     "negative output weight": ({"output_weight": -2}, "-2"),
@@ -376,6 +379,16 @@ def test_a_scheme_checks_itself(name: str) -> None:
     with pytest.raises((ValueError, TypeError), match=match) as caught:
         Distill(**options)
     assert next(iter(options)) in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", ["kl", "mse"])
+def test_numbers_that_integers_of_tensors_cannot_hold(loss: Any) -> None:
+    scheme = Distill(token_weight=10**30, output_weight=10**30, output_loss=loss, temperature=10**30)
+    pair = (torch.eye(2), torch.eye(2).flip(0))
+    losses = scheme.losses(pair, (pair[0][None], pair[1][None]), {"all": slice(None)})
+    assert_same(losses["token_all"], torch.tensor(1e30))
+    assert losses["output"] == 1e30 if loss == "mse" else losses["output"] >= 0
+    Distill(output_weight=1.0, temperature=1e200).losses(pair, pair, {})  # its square is beyond floating point
 
 
 @pytest.mark.parametrize("weight", [0.1, {"visual": 0.1}])

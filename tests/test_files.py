@@ -13,7 +13,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cycledistill.files import atomic_file, atomic_files, atomic_folder, atomic_write, check_writable, os_errors
+from cycledistill.files import (
+    atomic_file,
+    atomic_files,
+    atomic_folder,
+    atomic_write,
+    check_writable,
+    clear_unfinished,
+    os_errors,
+)
 from cycledistill.recipes.reading.guard import PICTURE, reading
 
 
@@ -108,6 +116,22 @@ def test_a_name_as_long_as_names_can_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_what_a_killed_write_left_is_found_by_the_name_of_its_file(tmp_path: Path) -> None:
+    path, longer = tmp_path / "[a].csv", tmp_path / ("b" * 60 + ".csv")
+    own = [tmp_path / f".new-00ff00ff-{each.name[-40:]}" for each in (path, longer)]
+    others = [path, longer, tmp_path / ".new-00ff00ff-a.csv", tmp_path / ".new-mine-[a].csv", tmp_path / "x.csv"]
+    for each in (*own, *others):
+        each.touch()
+    clear_unfinished(path)
+    clear_unfinished(longer)
+    assert names(tmp_path) == sorted(each.name for each in others)
+    used: list[Path] = []
+    atomic_write(path, used.append)
+    used[0].touch()  # the name that a write has
+    clear_unfinished(path)
+    assert names(tmp_path) == sorted(each.name for each in others)
+
+
 def test_others_read_the_file_as_the_umask_says(tmp_path: Path) -> None:
     previous = os.umask(0o027)
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +175,7 @@ def _check(model: Any, target: Path, kind: str, postprocess: Any, tolerance: flo
         raise TypeError(f"postprocess={postprocess!r}: a callable that takes the model's output is expected")
     if postprocess is not None and kind == "safetensors":
         raise ValueError("postprocess= has no place in a file of weights: leave it out, or write 'onnx' or 'pt2'")
-    if tolerance is not None and not (math.isfinite(tolerance) and tolerance >= 0):
+    if tolerance is not None and not 0 <= tolerance <= sys.float_info.max:
         raise ValueError(f"tolerance={tolerance!r}: a finite number of at least 0 is expected, such as 0.001")
     _check_mode(model)
 

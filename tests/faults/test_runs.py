@@ -44,6 +44,12 @@ def test_each_operation_while_a_checkpoint_is_written_may_be_the_last(runs: Runs
         runs.check([{"kill_at": number}], certainly)
 
 
+@pytest.mark.parametrize("moment", [3, 23, 143, 187])
+def test_what_is_half_written_when_a_run_is_killed_does_not_stay(runs: Runs, moment: int) -> None:
+    """A lock; the log of a run that goes on; its table of evaluations; that log at the last checkpoint."""
+    runs.check([{"kill_at": 143 if moment == 23 else 1}, {"kill_at": moment}], killed)
+
+
 @pytest.mark.parametrize("spoil", ["model.safetensors", "recipe.json"])
 def test_another_end_is_noticed(runs: Runs, spoil: str) -> None:
     """The harness itself: a run that goes on from something else does not pass."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cycledistill.recipes.errors import RecipeError
 from cycledistill.recipes.hub.config import check_names
+from cycledistill.recipes.reading.plain import is_finite
 
 METADATA = ("license", "license_name", "license_link", "tags", "datasets", "base_model")
 Figures = Mapping[str, float]
@@ -61,8 +61,7 @@ class CardFields:
             raise RecipeError(f"model_card_kwargs: results={self.results!r}: figures by name are expected")
         for column, figures in self.columns.items():
             for name, value in figures.items():
-                fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-                if not fine:
+                if not is_finite(value):
                     raise RecipeError(
                         f"model_card_kwargs: results[{column!r}][{name!r}]={value!r}: a finite number is expected"
                     )
@@ -99,9 +98,7 @@ def recorded_results(recipe: Mapping[str, Any], ema: bool) -> dict[str, dict[str
     """
     measured = (recipe.get("metrics") or {}).get("ema_exits" if ema else "exits") or {}
     return {
-        cycles_in_words(exit): {
-            name: value for name, value in figures.items() if type(value) in (int, float) and math.isfinite(value)
-        }
+        cycles_in_words(exit): {name: value for name, value in figures.items() if is_finite(value)}
         for exit, figures in measured.items()
     }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -87,6 +88,29 @@ def batch_loader(
             generator=torch.Generator().manual_seed(seed),
         )
     )
+
+
+def received(loader: Iterable[B]) -> Iterator[B]:
+    """The batches of a loader. That a worker died is always PyTorch's own error for it.
+
+    A worker that is killed while it sends breaks the connection a moment before PyTorch can see it dead, which then
+    raises what the connection did.
+
+    Raises:
+        RuntimeError: A worker died.
+    """
+    try:
+        yield from loader
+    except (ConnectionError, EOFError) as error:
+        if not _of_the_connection(error):
+            raise
+        raise RuntimeError(f"DataLoader worker exited unexpectedly: {error!r}") from error
+
+
+def _of_the_connection(error: Exception) -> bool:
+    """Whether it came from receiving a batch, and not from the data set, whose errors PyTorch raises elsewhere."""
+    frames = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
+    return "_try_get_data" in frames or "in pin memory thread" in str(error)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cycledistill.files import atomic_write
+from cycledistill.files import atomic_write, clear_unfinished
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.reading.texts import parse_json
 from cycledistill.recipes.weights.checkpoint import store_of
@@ -41,6 +41,8 @@ class RunLog:
     def __init__(self, folder: Path, step: int = 0, tensorboard: bool = False, evaluates: bool = False):
         self.folder, self.columns = folder, dict[str, list[str]]()
         with _writing(folder):
+            for name in ("log.jsonl", *(f"{kind}.csv" for kind in _KINDS)):
+                clear_unfinished(folder / name)
             kept = [row for row in _read(folder / "log.jsonl") if row["step"] <= step] if step else []
             self.rows = [row for row in kept if not (evaluates and (row["kind"], row["step"]) == ("eval", step))]
             text = "".join(json.dumps(row) + "\n" for row in self.rows)

@@ -9,6 +9,7 @@ from typing import Any
 
 from cycledistill.recipes.errors import NonFiniteLossError
 from cycledistill.recipes.run.accelerator import open_accelerator
+from cycledistill.recipes.run.batches import received
 from cycledistill.recipes.run.graph.start import create_step
 from cycledistill.recipes.run.guard.lock import run_lock
 from cycledistill.recipes.run.guard.signals import held
@@ -88,7 +89,7 @@ def _run_epoch(session: TrainingSession, step: Step, vote: StopVote, began: floa
         initial=session.batch,
         disable=None if run.progress and accelerator.is_main_process else True,
     )
-    for batch in bar:
+    for batch in received(bar):
         vote.cast()
         rate, extra = session.prepare()
         step.set_rate(rate)

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cycledistill.files import atomic_folder, atomic_write
+from cycledistill.files import atomic_folder, atomic_write, clear_unfinished
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.reading.guard import RECIPE
 from cycledistill.recipes.reading.plain import is_finite
@@ -81,6 +81,7 @@ class CheckpointStore:
         path = self.folder / f"step-{step:08d}"
         text = _recipe_text({**read_recipe(path), "metrics": metrics}, step)
         try:
+            clear_unfinished(path / "recipe.json")
             atomic_write(path / "recipe.json", lambda file: file.write_text(text, encoding="utf-8"), sync=True)
             self._prune()
         except OSError as error:

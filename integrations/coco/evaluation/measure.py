@@ -20,6 +20,7 @@ from tqdm import tqdm
 from cycledistill.cycle.exits import at_exit
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.run.accelerator import autocast, shared
+from cycledistill.recipes.run.batches import received
 from cycledistill.recipes.run.sub_batches import SUB_BATCH, in_sub_batches
 
 from ..data.annotations import PADDING, Person
@@ -124,7 +125,7 @@ def predict_persons(
     found: dict[int, dict[int, Joints]] = {number: {} for number in exits}
     model.eval()
     with torch.no_grad():
-        for batch in loader if len(persons) else ():
+        for batch in received(loader) if len(persons) else ():
             index = batch["person"].tolist()
             if not index:
                 continue  # none of its pictures could be read

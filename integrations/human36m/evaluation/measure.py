@@ -14,6 +14,7 @@ from tqdm import tqdm
 from cycledistill.cycle.exits import at_exit
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.run.accelerator import autocast, shared
+from cycledistill.recipes.run.batches import received
 
 from ..data.clips import Clip
 from ..data.dataset import Batch, LiftWindows, WindowBatches, window_loader
@@ -162,7 +163,7 @@ def _measure(
     )
     model.eval()
     batch: Batch
-    for batch in loader:
+    for batch in received(loader):
         inputs = batch["inputs"].to(device)
         for number, found in poses.items():
             with at_exit(model, number):

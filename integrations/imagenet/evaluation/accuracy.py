@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cycledistill import at_exit
 from cycledistill.plugin.handle import handle_of
 from cycledistill.recipes.run.accelerator import autocast, shared
+from cycledistill.recipes.run.batches import received
 
 
 @torch.no_grad()
@@ -52,7 +53,8 @@ def evaluate(
     limit = evaluation_sample_limit(loader)
     counts = {number: ClassificationEvaluator(device, max_samples=limit) for number in exits}
     model.eval()
-    for images, target in tqdm(loader, desc="evaluate", leave=False, disable=None if progress else True):
+    bar = tqdm(loader, desc="evaluate", leave=False, disable=None if progress else True)
+    for images, target in received(bar):
         images, target = images.to(device), target.to(device)
         for number, evaluator in counts.items():
             with at_exit(bare, number), autocast(device, precision):

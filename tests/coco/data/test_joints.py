@@ -38,6 +38,7 @@ def category(*names: str, **other: Any) -> dict[str, Any]:
     [
         ({"sigmas": [0.03] * 17}, "sigmas: 17 for 21 joints; one for each"),
         ({"sigmas": [0.03] * 20 + [0.0]}, "sigmas: 0.0 of 'joint 20'; a number above 0"),
+        ({"sigmas": [0.03] * 20 + [10**400]}, "sigmas: 1000.* of 'joint 20'; a number above 0"),
         ({"flip_pairs": [[0, 21]]}, r"flip_pairs: \[0, 21\]; two indices from 0 to 20"),
         ({"flip_pairs": [[0, -1]]}, r"flip_pairs: \[0, -1\]; two indices"),
         ({"flip_pairs": [[0, 1], [1, 2]]}, "flip_pairs: 'joint 1' is in two pairs"),

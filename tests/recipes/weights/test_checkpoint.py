@@ -56,7 +56,10 @@ def test_keeps_the_last_and_the_best(tmp_path):
 def test_what_was_measured_may_be_numbers_of_numpy_and_pytorch(tmp_path):
     store = CheckpointStore(tmp_path, keep=2, best_by=("exits", "1", "top1"))
     save(store, 1)
+    left = store.folder / "step-00000001" / ".new-00ff00ff-recipe.json"
+    left.touch()  # by a process that was killed while it did the same
     store.record(1, {"exits": {"1": {"top1": np.float32(50.0), "loss": torch.tensor(0.5)}}})
+    assert not left.exists()
     assert read_recipe(store.last())["metrics"] == {"exits": {"1": {"top1": 50.0, "loss": 0.5}}}
     with pytest.raises(CheckpointError, match="JSON cannot hold 'metrics'"):
         store.record(1, {"exits": object()})

@@ -63,6 +63,7 @@ class RunLock:
                 )
             if self._remove(token):
                 _logger.warning("%s was left by %s, %s: taken over", self.path.parent, _name(who), why)
+        self._clear()
         self._heart = threading.Thread(target=self._beat, name="run lock", daemon=True)
         self._heart.start()
 
@@ -106,6 +107,17 @@ class RunLock:
         finally:
             beside.unlink(missing_ok=True)
         return True
+
+    def _clear(self) -> None:
+        """Take away what processes that were killed while they took or gave back a lock left beside it.
+
+        One that takes the lock just now does without its file: it finds the folder taken, as it is.
+        """
+        for each in self.path.parent.glob(f".{NAME}-*"):
+            found = _read(each)
+            if found is not None and found[1] != self.token:  # else another process is about to put ours back
+                with contextlib.suppress(OSError):
+                    each.unlink()
 
     def _why_left(self, who: ProcessId | None) -> str | None:
         """Why the lock's owner is taken to have ended; None: it has not."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
+
+from cycledistill.recipes.reading.plain import is_finite
 
 from ..images import PoseDataError
 from .names import readings, sides_of
@@ -181,9 +182,9 @@ class JointSet:
         given, number = len(self.sigmas), len(self)
         self._check(given == number, "sigmas", f"{given} for {number} joints; one for each is expected")
         for name, sigma in zip(self.names, self.sigmas, strict=True):
-            fine = isinstance(sigma, (int, float)) and not isinstance(sigma, bool)
-            fine = fine and math.isfinite(sigma) and sigma > 0
-            self._check(fine, "sigmas", f"{sigma!r:.80} of {name!r}; a number above 0 is expected")
+            self._check(
+                is_finite(sigma) and sigma > 0, "sigmas", f"{sigma!r:.80} of {name!r}; a number above 0 is expected"
+            )
 
     def _check_pairs(self, field: str, pairs: Sequence[Any]) -> None:
         for pair in pairs:

@@ -253,6 +253,19 @@ def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
             pass
 
 
+def test_what_killed_processes_left_beside_the_lock_is_cleared(tmp_path: Path) -> None:
+    left = [tmp_path / f".{NAME}-0123", tmp_path / f".{NAME}-4567-old", tmp_path / f".{NAME}-89ab"]
+    for each in left[:2]:
+        each.write_text(json.dumps({**dataclasses.asdict(elsewhere()), "token": "theirs"}))
+    left[2].touch()  # killed before it wrote
+    with run_lock(tmp_path) as lock:
+        assert lock is not None and [each.name for each in tmp_path.iterdir()] == [NAME]
+        ours = tmp_path / f".{NAME}-4567-old"
+        ours.write_text((tmp_path / NAME).read_text())
+        lock._clear()
+        assert ours.is_file()  # another process is about to put it back
+
+
 def test_a_lock_that_another_took_over_first_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two found the same lock left behind: who is slower has looked at what is no longer there."""
     path = leave(tmp_path, elsewhere())
