@@ -118,7 +118,7 @@ THIRD_PARTY = {
 # The same of the integrations, each as a whole.
 THIRD_PARTY_OF_INTEGRATIONS = {
     "coco": {"PIL", "cv2", "faster_coco_eval", "numpy", "pycocotools", "torchvision", "tqdm"},
-    "human36m": {"matplotlib", "numpy", "tqdm"},
+    "human36m": {"h5py", "matplotlib", "numpy", "tqdm"},
     "imagenet": {"PIL", "numpy", "pyarrow", "timm", "torchcodec", "torchvision", "tqdm"},
     "mmpose": {"mmengine", "mmpose", "pycocotools"},
 }

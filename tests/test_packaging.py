@@ -63,6 +63,7 @@ def test_wheel_states_version_licence_and_extras(wheel: Path) -> None:
         "imagenet",
         "coco",
         "human36m",
+        "hdf5",
         "faster",
         "torchcodec",
         "transformers",

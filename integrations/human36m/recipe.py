@@ -15,6 +15,7 @@ from cycledistill.recipes.errors import RecipeError
 
 from .data.dataset import Flip
 from .data.h36m import TEST_SUBJECTS, TRAIN_SUBJECTS
+from .data.mpi_inf_3dhp.hdf5 import Annotation
 
 __all__ = ["Recipe", "RecipeError", "list_recipes", "load_recipe"]
 
@@ -51,23 +52,43 @@ class HourglassSection:
 
 
 @dataclass
+class LeaveOutSection:
+    """What is neither trained on nor measured, by the data's names; one that the data does not have is refused.
+
+    Sequences are ``S9/Greeting`` of Human3.6M, ``S1/Seq2`` and ``TS3`` of MPI-INF-3DHP, ``train/running/a`` of a file
+    of motion, ``figure_3/walking`` of generated motion. ``damaged`` stands for Human3.6M's three whose 3D is displaced
+    (``data/h36m.py`` says which, and who leaves them out).
+    """
+
+    subjects: list[str] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
+    sequences: list[str] = field(default_factory=list)
+
+
+@dataclass
 class DataSection:
     """Where poses come from and how they are cut.
 
     ``source``: ``generated`` (embedded motion, made by formulas), ``cmu`` (``motion``: an npz of recorded motion, seen
-    by made-up cameras) or ``h36m`` (``pose_3d``, ``pose_2d``, ``cameras``). ``allow_pickle`` reads object arrays, which
-    runs code in the files: see ``npz.py``. ``frames``: of a window. ``stride``: between training windows; empty:
-    ``frames``, or 1 where ``centred``. ``noise``: pixels, of made-up 2D. ``batch_size``: windows a process and step.
+    by made-up cameras), ``h36m`` (``pose_3d``, ``pose_2d``, ``cameras``; of ``train_subjects`` and ``test_subjects``,
+    the ``actions``, or all) or ``3dhp`` (MPI-INF-3DHP; ``train_data``, ``test_data``: npz files, or the folder of the
+    test set, of which ``annotation`` chooses the 3D). ``allow_pickle`` reads object arrays, which runs code in the
+    files: see ``npz.py``. ``frames``: of a window. ``stride``: between training windows; empty: ``frames``, or 1 where
+    ``centred``. ``noise``: pixels, of made-up 2D. ``batch_size``: windows a process and step.
     """
 
-    source: Literal["generated", "cmu", "h36m"] = "h36m"
+    source: Literal["generated", "cmu", "h36m", "3dhp"] = "h36m"
     pose_3d: str | None = None
     pose_2d: str | None = None
     cameras: str | None = None
+    train_data: str | None = None
+    test_data: str | None = None
+    annotation: Annotation = "universal"
     allow_pickle: bool = False
     train_subjects: list[str] = field(default_factory=lambda: list(TRAIN_SUBJECTS))
     test_subjects: list[str] = field(default_factory=lambda: list(TEST_SUBJECTS))
     actions: list[str] | None = None
+    leave_out: LeaveOutSection = field(default_factory=LeaveOutSection)
     motion: str | None = None
     sequences: int = 64
     length: int = 243

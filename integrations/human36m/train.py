@@ -1,4 +1,4 @@
-r"""Train a lifting model on Human3.6M, CMU or generated motion, from the command line or from Python.
+r"""Train a lifting model on Human3.6M, MPI-INF-3DHP, CMU or generated motion, from the command line or from Python.
 
     cycledistill train human36m --config frame_token_small --output runs/a      # needs no data
     cycledistill train human36m --config hot_mixste --pose-3d data_3d_h36m.npz \
@@ -58,13 +58,16 @@ COMMAND = Command(
         Flag(
             "--data",
             "data.source",
-            "where motion comes from: generated, cmu or h36m",
+            "where motion comes from: generated, cmu, h36m or 3dhp",
             old=["--source"],
-            advice="Files have flags of their own: --motion (cmu), or --pose-3d, --pose-2d and --cameras (h36m).",
+            advice="Files have flags of their own: --motion (cmu), --pose-3d, --pose-2d and --cameras (h36m), or "
+            "--train-data and --test-data (3dhp).",
         ),
         Flag("--pose-3d", "data.pose_3d", "npz of 3D poses, Human3.6M"),
         Flag("--pose-2d", "data.pose_2d", "npz of 2D keypoints, Human3.6M"),
         Flag("--cameras", "data.cameras", "JSON of cameras, Human3.6M"),
+        Flag("--train-data", "data.train_data", "npz of the training set, MPI-INF-3DHP"),
+        Flag("--test-data", "data.test_data", "npz or folder of the test set, MPI-INF-3DHP"),
         Flag("--motion", "data.motion", "npz of 3D motion, CMU"),
         Flag("--frames", "data.frames", "frames of a window", int),
     ),

@@ -84,6 +84,7 @@ def recorded_card(path: str | Path, ema: bool = False) -> dict[str, Any]:
         "generated": "motion made by formulas, which says nothing about people",
         "cmu": f"recorded motion ({Path(data.motion or '').name}), seen by made-up cameras with made-up noise",
         "h36m": f"Human3.6M, subjects {', '.join(data.test_subjects)}, 2D from {Path(data.pose_2d or '').name}",
+        "3dhp": f"MPI-INF-3DHP, valid frames, annotated 2D, {data.annotation} 3D ({Path(data.test_data or '').name})",
     }[data.source]
     settings = f"{'with' if section.flip else 'without'} flip test, mode `{section.mode}`, border `{section.border}`"
     optim = f"{recipe.optim.name}, learning rate {recipe.optim.lr:g}, {data.batch_size} windows a process and step"
@@ -134,9 +135,9 @@ def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:
     )
 
 
-def _check_rate(model: Lifter, rate: float, source: str) -> None:
+def _check_rate(model: Lifter, rate: float | None, source: str) -> None:
     trained = model.convention.frame_rate
-    if trained is not None and not 0.9 < rate / trained < 1.1:
+    if trained is not None and rate is not None and not 0.9 < rate / trained < 1.1:
         _logger.warning(
             "the weights were trained on %g frames a second, the clips of %s have %g: their motion looks %.2g times as "
             "fast to the model",

@@ -249,6 +249,15 @@ def read_cameras(path: str | Path) -> dict[str, list[Camera]]:
     Raises:
         LiftingDataError: Not there, not JSON, or of another form; the camera and its field are named.
     """
+    return {subject: [each for each in cameras if each] for subject, cameras in read_camera_table(path).items()}
+
+
+def read_camera_table(path: str | Path) -> dict[str, list[Camera | None]]:
+    """As :func:`read_cameras`, with ``None`` where a camera's place in the list is empty (``null`` or ``{}``).
+
+    Raises:
+        LiftingDataError: As :func:`read_cameras`.
+    """
     table = read_json(path, LiftingDataError)
     lists = table.values() if isinstance(table, dict) else [None]
     if not all(
@@ -257,9 +266,9 @@ def read_cameras(path: str | Path) -> dict[str, list[Camera]]:
         raise LiftingDataError(f"the camera file {path}: subject -> list of cameras, each an object, is expected")
     found = {}
     for subject, entries in table.items():
-        known = [entry for entry in entries if entry]
-        if known and any("orientation" in entry for entry in known):
-            found[subject] = [_camera(entry, f"{path}: {subject}, camera {i}") for i, entry in enumerate(known)]
+        if any("orientation" in entry for entry in entries if entry):
+            places = [(entry, f"{path}: {subject}, camera {i}") for i, entry in enumerate(entries)]
+            found[subject] = [_camera(entry, where) if entry else None for entry, where in places]
     if not found:
         raise LiftingDataError(f"the camera file {path} has no camera with an orientation")
     return found

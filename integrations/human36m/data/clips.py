@@ -18,12 +18,13 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Motion:
-    """A sequence of 3D poses in the world: ``world`` (T, 17, 3), metres, y up."""
+    """A sequence of 3D poses in the world: ``world`` (T, 17, 3), metres, y up; ``sequence``: that it is a piece of."""
 
     subject: str
     action: str
     name: str
     world: Array
+    sequence: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Clip:
         targets: (T, 17, 3), metres, camera axes, relative to the root (joint 0).
         root: (T, 3), where the root is, metres in camera axes; ``None`` where that is not known.
         camera: Who sees it; the same.
+        valid: (T,), the frames that count; the others are seen by the models alone. ``None``: all.
     """
 
     subject: str
@@ -47,6 +49,7 @@ class Clip:
     targets: Array
     root: NDArray[np.float64] | None = None
     camera: Camera | None = None
+    valid: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """Frames."""

@@ -61,7 +61,7 @@ def load_cmu(path: str | Path, split: str, shortest: int = 1, tear: float = TEAR
                 left_out += stop - start
                 continue
             piece = sequence if len(pieces) == 1 else f"{sequence}.{number}"
-            motions.append(Motion("cmu", action, piece, poses[start:stop] / 1000))
+            motions.append(Motion("cmu", action, piece, poses[start:stop] / 1000, sequence))
     if left_out:
         _logger.info("%s: %d frames between tears, in pieces shorter than %d, left out", split, left_out, shortest)
     return motions

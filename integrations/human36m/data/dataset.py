@@ -29,7 +29,7 @@ class Batch(TypedDict):
     targets: Tensor
     """(B, F, 17, 3), metres, root-relative."""
     inside: Tensor
-    """(B, F), false where the edge of a clip is repeated."""
+    """(B, F), false where the edge of a clip is repeated, and in frames of it that do not count."""
 
 
 class LiftWindows(Dataset[Batch]):
@@ -101,7 +101,7 @@ class LiftWindows(Dataset[Batch]):
                 seen, poses = mirror(seen), mirror(poses)
             inputs.append(seen)
             targets.append(poses)
-            inside.append(own[0])
+            inside.append(own[0] if clip.valid is None else own[0] & clip.valid[places[0]])
         return {
             "inputs": torch.from_numpy(np.stack(inputs)),
             "targets": torch.from_numpy(np.stack(targets)),

@@ -121,7 +121,8 @@ def evaluate(
 
     Returns:
         ``{exit: figures}``, see :meth:`MotionScores.summary`. Velocity counts every step of a clip, those from one
-        window to the next too; deviations over time are taken inside windows.
+        window to the next too; deviations over time are taken inside windows. Frames that a clip says do not count
+        (``Clip.valid``) are seen by the model and in no figure.
 
     Raises:
         ValueError: A plain model was asked for another exit than 1.
@@ -181,14 +182,26 @@ def _count(
         found, length = poses[owner == number], len(clip)
         if settings.mode == "centre":  # a window each frame; single frames become windows again
             places, found = torch.arange(length), found[:, 0]
-            pieces = [frames] * (length // frames) + [length % frames] * (length % frames > 0)
+            window = places // frames
         else:
             at, inside = map(torch.from_numpy, window_frames(windows.bounds[windows.owner == number], length))
             counted = inside if settings.border == "mask" else torch.ones_like(inside)
-            places, found, pieces = at[counted], found[counted], counted.sum(dim=1).tolist()
+            places, found = at[counted], found[counted]
+            window = torch.arange(len(at))[:, None].expand_as(at)[counted]
         scale = 1 if scales is None else scales[number][places, None, None]
-        truth = torch.from_numpy(clip.targets)[places]
-        scores.add(clip.action, (scale * found)[None], (scale * truth)[None], pieces)
+        found, truth = scale * found, scale * torch.from_numpy(clip.targets)[places]
+        for run in _runs(None if clip.valid is None else torch.from_numpy(clip.valid)[places], len(places)):
+            pieces = window[run].unique_consecutive(return_counts=True)[1].tolist()
+            scores.add(clip.action, found[run][None], truth[run][None], pieces)
+
+
+def _runs(valid: Tensor | None, length: int) -> list[slice]:
+    """The stretches of frames that count: no step leads over those that do not."""
+    if valid is None:
+        return [slice(0, length)]
+    edges = torch.nn.functional.pad(valid.int(), (1, 1)).diff()
+    starts, stops = ((edges == sign).nonzero().flatten().tolist() for sign in (1, -1))
+    return [slice(start, stop) for start, stop in zip(starts, stops, strict=True)]
 
 
 def _forward(model: nn.Module, inputs: Tensor, settings: EvalSettings, index: Any = None) -> tuple[Tensor, Any]:

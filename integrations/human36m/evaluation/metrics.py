@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.skeleton import JOINTS
 from ..errors import LiftingDataError
 
 PCK_THRESHOLD = 150.0
@@ -21,6 +22,10 @@ PCK_THRESHOLD = 150.0
 Figures = dict[str, float | None]
 """By name; ``None`` where there is nothing to measure: a velocity without a step, a ratio of no motion."""
 AUC_THRESHOLDS = tuple(np.linspace(0, PCK_THRESHOLD, 31).tolist())
+PCK_JOINTS = (1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16)
+"""Those of Human3.6M's order that MPI-INF-3DHP's evaluation counts: ``mpii_get_pck_auc_joint_groups.m`` has top of the
+head, neck, shoulders, elbows, wrists, hips, knees and ankles; not the root, which is right by alignment, nor spine and
+head."""
 
 
 def mpjpe(predicted: Tensor, target: Tensor) -> Tensor:
@@ -78,7 +83,7 @@ def velocity_error(predicted: Tensor, target: Tensor) -> Tensor:
 def pck(predicted: Tensor, target: Tensor, threshold: float = PCK_THRESHOLD) -> Tensor:
     """Share of a frame's joints nearer to the target than ``threshold``: (..., J, 3) in millimetres to (...).
 
-    Every joint given counts; slice first to leave some out (the root, say, which is right by alignment).
+    Every joint given counts; slice first to leave some out: MPI-INF-3DHP's evaluation counts ``PCK_JOINTS`` alone.
 
     Source: Mehta et al., MPI-INF-3DHP (3DV 2017).
     """
@@ -150,7 +155,8 @@ class MotionScores:
 
         Args:
             action: Whose mean they go into.
-            predicted: (W, T, J, 3), metres, root-relative.
+            predicted: (W, T, J, 3), metres, root-relative; of joints other than Human3.6M's 17, all but the root count
+                in PCK and AUC.
             target: (W, T, J, 3).
             pieces: Lengths of the pieces, T in all, such as the windows that a clip was predicted in; default, one.
 
@@ -164,10 +170,12 @@ class MotionScores:
         sums = self.actions.setdefault(action, _Sums())
         sums.frames += poses.shape[0] * poses.shape[1]
         sums.steps += poses.shape[0] * (poses.shape[1] - 1)
-        measures = {"mpjpe": mpjpe, "p_mpjpe": p_mpjpe, "n_mpjpe": n_mpjpe, "velocity": velocity_error, "auc": auc}
+        measures = {"mpjpe": mpjpe, "p_mpjpe": p_mpjpe, "n_mpjpe": n_mpjpe, "velocity": velocity_error}
         for name, measure in measures.items():
             sums.add(name, measure(poses, truth))
-        sums.add("pck150", pck(poses, truth))
+        counted = list(PCK_JOINTS if poses.shape[2] == len(JOINTS) else range(1, poses.shape[2]))
+        for name, measure in {"pck150": pck, "auc": auc}.items():
+            sums.add(name, measure(poses[..., counted, :], truth[..., counted, :]))
         lengths = [poses.shape[1]] if pieces is None else list(pieces)
         for name, sequence in (("std_predicted", poses), ("std_target", truth)):
             for piece in sequence.split(lengths, dim=1):
@@ -185,7 +193,8 @@ class MotionScores:
     def summary(self) -> dict[str, object]:
         """All figures: ``X_frame_mean`` over all frames, ``X_action_mean`` over the actions' means, ``actions``.
 
-        Millimetres; millimetres a frame for ``velocity``; shares for ``pck150`` and ``auc``. ``temporal_std_ratio`` is
+        Millimetres; millimetres a frame for ``velocity``; shares for ``pck150`` and ``auc``, over ``PCK_JOINTS``, as
+        MPI-INF-3DHP's evaluation has them, while ``mpjpe`` is over all joints, there too. ``temporal_std_ratio`` is
         the deviation over time of the predictions over that of the targets: 1 moves as much, 0 stands still. Published
         Human3.6M figures are mostly action means; a frame mean of the same predictions is not the same number.
 

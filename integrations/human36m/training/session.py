@@ -136,6 +136,7 @@ def describe(found: dict[str, Any]) -> str:
     return (
         f"MPJPE {found['mpjpe_frame_mean']:.1f} mm over frames, {found['mpjpe_action_mean']:.1f} mm over actions; "
         f"P-MPJPE {found['p_mpjpe_frame_mean']:.1f} mm; "
+        f"PCK {found['pck150_frame_mean']:.1%}, AUC {found['auc_frame_mean']:.1%}; "
         + ("no velocity (single frames); " if velocity is None else f"velocity {velocity:.2f} mm a frame; ")
         + ("no temporal std (no motion)" if ratio is None else f"temporal std {ratio:.2f} of the truth's")
     )
