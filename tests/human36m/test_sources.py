@@ -19,12 +19,19 @@ def test_every_source_has_a_reader() -> None:
 
 def test_an_unknown_source_is_not_taken_for_another() -> None:
     other: Any = dataclasses.replace(DataSection(), source="h37m")  # type: ignore[arg-type]
-    with pytest.raises(LiftingDataError, match="data.source='h37m': expected one of 'generated', 'cmu', 'h36m'"):
+    with pytest.raises(
+        LiftingDataError, match="data.source='h37m': expected one of 'generated', 'cmu', 'h36m', '3dhp'"
+    ):
         open_clips(other)
 
 
 @pytest.mark.parametrize(
-    ("source", "flags"), [("cmu", ["--motion"]), ("h36m", ["--pose-3d", "--pose-2d", "--cameras"])]
+    ("source", "flags"),
+    [
+        ("cmu", ["--motion"]),
+        ("h36m", ["--pose-3d", "--pose-2d", "--cameras"]),
+        ("3dhp", ["--train-data", "--test-data"]),
+    ],
 )
 def test_what_names_the_missing_files_is_a_flag_of_the_command(source: Any, flags: list[str]) -> None:
     with pytest.raises(LiftingDataError) as error:

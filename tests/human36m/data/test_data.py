@@ -14,7 +14,7 @@ import pytest
 from cycledistill.integrations.human36m.data.cameras import Camera, normalize_screen, read_cameras, ring_of_cameras
 from cycledistill.integrations.human36m.data.clips import check_keypoints, film
 from cycledistill.integrations.human36m.data.cmu import load_cmu, whole_pieces
-from cycledistill.integrations.human36m.data.h36m import TEST_SUBJECTS, Human36M
+from cycledistill.integrations.human36m.data.h36m import DAMAGED, TEST_SUBJECTS, Human36M
 from cycledistill.integrations.human36m.data.motion import generate_motion
 from cycledistill.integrations.human36m.data.npz import main as convert_main
 from cycledistill.integrations.human36m.data.npz import open_npz, read_tree
@@ -278,7 +278,7 @@ def test_a_camera_that_does_not_see_the_person(files: dict[str, Path], tmp_path:
     ("change", "message"),
     [
         (lambda t: t.pop("S9"), "camera file .* has no subject S9"),
-        (lambda t: t["S9"].pop(), "4 cameras in the 2D file .*, 3 in the camera file"),
+        (lambda t: t["S9"].pop(1), "does not match.* a view is missing in the 2D file's list"),
         (lambda t: t["S9"].reverse(), "does not match: its cameras are in another order"),
         (lambda t: [c.update(translation=[v / 1000 for v in c["translation"]]) for c in t["S9"]], "does not match"),
         (lambda t: t["S9"][1].update(orientation=[1, 1, 0, 0]), "camera 1: orientation has length 1.41"),
@@ -288,7 +288,7 @@ def test_a_camera_that_does_not_see_the_person(files: dict[str, Path], tmp_path:
         (lambda t: [t.update({s: [{}]}) for s in list(t)], "no camera with an orientation"),
         (lambda t: t.update(S9=3), "subject -> list of cameras"),
     ],
-    ids=["subject", "fewer", "order", "unit", "quaternion", "missing", "text", "size", "empty", "form"],
+    ids=["subject", "shifted", "order", "unit", "quaternion", "missing", "text", "size", "empty", "form"],
 )
 def test_camera_files_that_do_not_match(files: dict[str, Path], tmp_path: Path, change: Any, message: str) -> None:
     cameras = json.loads(files["cameras"].read_text())
@@ -296,6 +296,69 @@ def test_camera_files_that_do_not_match(files: dict[str, Path], tmp_path: Path, 
     (tmp_path / "cameras.json").write_text(json.dumps(cameras))
     with pytest.raises(LiftingDataError, match=message):
         Human36M(files["poses"], files["keypoints"], tmp_path / "cameras.json", allow_pickle=True).clips(["S9"])
+
+
+def told(caplog: pytest.LogCaptureFixture) -> str:
+    (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    return record.getMessage()
+
+
+def test_a_missing_view_does_not_block_the_set(
+    files: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others keep their cameras: nothing moves up."""
+    whole = {clip.name: clip for clip in Human36M(**files, allow_pickle=True).clips(["S9"])}
+    data = Human36M(**files, allow_pickle=True)
+    del data.keypoints["S9"]["Walking"]["1"]
+    data.keypoints["S9"]["Waiting 1"]["3"] = np.zeros((0, 17, 2))
+    clips = data.clips(["S9"])
+    assert {clip.name for clip in clips} == whole.keys() - {"S9/Walking, camera 1", "S9/Waiting 1, camera 3"}
+    assert all(np.array_equal(clip.inputs, whole[clip.name].inputs) for clip in clips)
+    message = told(caplog)
+    assert "2 views are missing" in message and "S9/Walking, view 1: no keypoints" in message
+    data.keypoints["S9"]["Walking"].clear()
+    with pytest.raises(LiftingDataError, match=r"S9/Walking: no view has keypoints .*data\.leave_out\.sequences"):
+        data.clips(["S9"])
+    assert len(data.clips(["S9"], leave_out=["S9/Walking"])) == 3
+
+
+@pytest.mark.parametrize("gone", ["null", "the last"])
+def test_a_missing_camera_does_not_block_the_set(
+    files: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, gone: str
+) -> None:
+    cameras = json.loads(files["cameras"].read_text())
+    if gone == "null":
+        cameras["S9"][1] = None
+    else:
+        cameras["S9"].pop()
+    (tmp_path / "cameras.json").write_text(json.dumps(cameras))
+    clips = Human36M(files["poses"], files["keypoints"], tmp_path / "cameras.json", True).clips(["S9"], ["Walking"])
+    assert [clip.name[-1] for clip in clips] == (["0", "2", "3"] if gone == "null" else ["0", "1", "2"])
+    assert f"S9/Walking, view {1 if gone == 'null' else 3}: no camera in " in told(caplog)
+    assert len(read_cameras(tmp_path / "cameras.json")["S9"]) == 3
+
+
+def test_sequences_known_to_be_displaced_are_told_and_can_be_left_out(
+    files: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert DAMAGED == ("S9/Greeting", "S9/SittingDown 1", "S9/Waiting 1")
+    data = Human36M(**files, allow_pickle=True)
+    for subject in TEST_SUBJECTS:
+        data.poses[subject]["Waiting 1"] = data.poses[subject]["Waiting 1"] + np.float32(0.6)
+    assert len(data.clips(["S9"])) == 8, "published figures count them"
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 4 and all(
+        "S9/Waiting 1" in one and "leave_out.sequences=[damaged]" in one for one in messages
+    )
+    caplog.clear()
+    assert {clip.action for clip in data.clips(["S9"], leave_out=DAMAGED)} == {"Walking"}
+    assert not caplog.records
+    with pytest.raises(LiftingDataError, match="S11/Waiting 1, camera 0: .*pixels"):
+        data.clips(["S11"])
+    with pytest.raises(
+        LiftingDataError, match=r"no sequence of \['S9'\] in the actions None without S9/Waiting 1, S9/Walk"
+    ):
+        data.clips(["S9"], leave_out=["S9/Walking", "S9/Waiting 1"])
 
 
 def test_camera_file_that_is_none(tmp_path: Path) -> None:
