@@ -127,9 +127,9 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
         (["--set", "optim.rl=1"], "unknown key 'optim.rl'. Did you mean 'optim.lr'"),
         (
             ["--data", "/absent"],
-            "error: --data: data.source: got '/absent' (str), expected one of 'generated', 'cmu', 'h36m'.",
+            "error: --data: data.source: got '/absent' (str), expected one of 'generated', 'cmu', 'h36m', '3dhp'.",
         ),
-        (["--data", "/absent"], " --motion (cmu), or --pose-3d, --pose-2d and --cameras (h36m).\n"),
+        (["--data", "/absent"], " --motion (cmu), --pose-3d, --pose-2d and --cameras (h36m), or --train-data and --test-data (3dhp).\n"),
         (["--evaluate", str(tmp_path)], "holds no complete checkpoint"),
         (["--evaluate", "x", "--resume", "y"], "exclude each other"),
     ):

@@ -18,9 +18,10 @@ from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.models.registry import create_lifter
 from cycledistill.integrations.human36m.recipe import Recipe, load_recipe
 from cycledistill.integrations.human36m.train import train
-from cycledistill.integrations.human36m.trained import evaluate_trained, load_trained
+from cycledistill.integrations.human36m.trained import evaluate_trained, load_trained, recorded_card
 from cycledistill.recipes.errors import CheckpointError, NonFiniteLossError, RecipeError
 from cycledistill.recipes.weights.checkpoint import read_recipe
+from tests.human36m.data.mpi_inf_3dhp_files import write_test, write_train
 from tests.recipes.run_checks import (
     assert_graphs_change_nothing,
     assert_same_state,
@@ -71,6 +72,24 @@ def test_resume_is_bit_exact(tiny: Recipe, tmp_path: Path) -> None:
     assert_same_state(last(whole), last(parts))
     assert rows(parts) == rows(whole)
     assert [row for row in rows(parts, "eval") if row["step"] != 8] == rows(whole, "eval")
+
+
+@pytest.mark.slow
+def test_a_run_on_mpi_inf_3dhp(tiny: Recipe, tmp_path: Path) -> None:
+    write_train(tmp_path / "train.npz", frames=18, cameras=(0,))
+    write_test(tmp_path / "test.npz", frames=45)
+    there = {"train_data": str(tmp_path / "train.npz"), "test_data": str(tmp_path / "test.npz"), "allow_pickle": True}
+    recipe = change(tiny, **PLAIN, data__source="3dhp", **{f"data__{key}": value for key, value in there.items()})
+    summary = train(change(recipe, schedule__epochs=1))
+    assert sorted(summary["exits"][1]["actions"]) == [f"TS{number}" for number in range(1, 7)]
+    model = load_trained(recipe.run.output)
+    assert model.convention.frame_rate is None, "it was recorded at two"
+    again = evaluate_trained(recipe, recipe.run.output)
+    assert again["exits"][1] == summary["exits"][1]
+    assert (
+        "MPI-INF-3DHP, valid frames, annotated 2D, universal 3D (test.npz)"
+        in recorded_card(recipe.run.output)["evaluation"]
+    )
 
 
 HOSTS = [
