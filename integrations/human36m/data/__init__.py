@@ -17,6 +17,7 @@ if typing.TYPE_CHECKING:
     from .dataset import window_loader as window_loader
     from .h36m import Human36M as Human36M
     from .motion import generate_motion as generate_motion
+    from .mpi_inf_3dhp.files import MpiInf3dhp as MpiInf3dhp
     from .windows import chunk_bounds as chunk_bounds
     from .windows import window_frames as window_frames
 else:
@@ -27,6 +28,7 @@ else:
             "Clip": ".clips",
             "Human36M": ".h36m",
             "LiftWindows": ".dataset",
+            "MpiInf3dhp": ".mpi_inf_3dhp.files",
             "WindowBatches": ".dataset",
             "chunk_bounds": ".windows",
             "film": ".clips",
