@@ -129,7 +129,10 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
             ["--data", "/absent"],
             "error: --data: data.source: got '/absent' (str), expected one of 'generated', 'cmu', 'h36m', '3dhp'.",
         ),
-        (["--data", "/absent"], " --motion (cmu), --pose-3d, --pose-2d and --cameras (h36m), or --train-data and --test-data (3dhp).\n"),
+        (
+            ["--data", "/absent"],
+            " --motion (cmu), --pose-3d, --pose-2d and --cameras (h36m), or --train-data and --test-data (3dhp).\n",
+        ),
         (["--evaluate", str(tmp_path)], "holds no complete checkpoint"),
         (["--evaluate", "x", "--resume", "y"], "exclude each other"),
     ):

@@ -175,6 +175,22 @@ def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
         MpiInf3dhp(tmp_path, "test")
 
 
+def test_damaged_files_of_the_folder_are_refused_or_read(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    write_test_folder(tmp_path, {"TS1": write_test(tmp_path / "test.npz", frames=45)["TS1"]})
+    file = tmp_path / "TS1" / "annot_data.mat"
+    whole, rng, refused = file.read_bytes(), np.random.default_rng(0), 0
+    for number in range(40):
+        damaged = bytearray(whole[: rng.integers(len(whole))] if number % 2 else whole)
+        damaged[rng.integers(600, min(6000, max(len(damaged), 601))) % len(damaged)] ^= 0xFF
+        file.write_bytes(damaged)
+        try:
+            MpiInf3dhp(tmp_path, "test").clips()
+        except LiftingDataError as error:
+            refused += "TS1" in str(error)
+    assert refused >= 20
+
+
 _INVERSE = [14, 8, 9, 10, 11, 12, 13, 15, 1, 16, 0, 5, 6, 7, 2, 3, 4]
 
 
