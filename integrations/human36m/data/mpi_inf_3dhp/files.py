@@ -206,7 +206,7 @@ def _valid(found: NDArray[Any], frames: int, where: str) -> NDArray[np.bool_]:
 
 def _filled(points: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Frames that do not count and hold no person get the nearest one that counts: models see them as context."""
-    nobody = (points == points[:, :1]).all(axis=(1, 2)) | ~np.isfinite(points).all(axis=(1, 2))
+    nobody = np.all(points == points[:, :1], axis=(1, 2)) | ~np.all(np.isfinite(points), axis=(1, 2))
     empty, known, filled = np.flatnonzero(nobody & ~valid), np.flatnonzero(valid), points.astype(np.float64)
     filled[empty] = points[known[np.abs(known[:, None] - empty).argmin(axis=0)]]
     return filled
@@ -219,7 +219,7 @@ def _check_pixels(pixels: NDArray[np.float64], size: tuple[int, int], where: str
         raise LiftingDataError(f"{where}: {describe_gaps(missing)}; leave the sequence out, or fill them in")
     if np.abs(pixels[..., :2]).max() <= 2:
         raise LiftingDataError(f"{where}: data_2d is normalised, or shares of the picture; pixels are expected")
-    outside = ((pixels[..., :2] < 0) | (pixels[..., :2] > np.array(size))).any(axis=-1).mean()
+    outside = np.any((pixels[..., :2] < 0) | (pixels[..., :2] > np.array(size)), axis=-1).mean()
     if outside > _FURTHEST_OUT:
         raise LiftingDataError(
             f"{where}: {outside:.0%} of the joints lie outside the picture of {size[0]} x {size[1]} pixels: was it "
