@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from cycledistill.files import atomic_write
 from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
-from cycledistill.recipes.hub.files import can_be_on_hub
+from cycledistill.recipes.hub.files import is_published
 from cycledistill.recipes.run.session import wanted_exits
-from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run
+from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run, refuse_average
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
@@ -47,10 +46,12 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
         >>> model.cyclic.exit = 2  # any-time inference; unwrap_cyclic(model) gives the plain TokenPose
     """
     if recipe is None and Path(path).is_file():
+        refuse_average(path, ema)
         model = model_of_file(path)
         load_pose_weights(model, path)
         return model.eval()
-    if _is_published(path):
+    if is_published(path):
+        refuse_average(path, ema)
         return TokenPose.from_pretrained(path)
     file, stored = find_weights(path, ema, recipe)
     kept = stored_recipe(path) if stored else Recipe()
@@ -62,13 +63,6 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
     else:
         load_pose_weights(model, file)
     return model.eval()
-
-
-def _is_published(path: str | Path) -> bool:
-    """Whether a path is a folder that ``save_pretrained`` wrote, or is nothing here and can be a name on the hub."""
-    if os.path.exists(path):
-        return (Path(path) / "config.json").is_file()
-    return can_be_on_hub(path)
 
 
 def stored_recipe(path: str | Path) -> Recipe:

@@ -8,7 +8,8 @@ down, z away), relative to the pelvis, in an npz or JSON file, with the numbers 
 file has them.
 Where the person is and how tall is not known from 2D; the scale is that of the people the model was trained on, or the
 one that ``--person-height`` gives. All persons of the file that tracks tell apart, each in a file of its own. Any
-length: longer clips are cut into windows that overlap, shorter ones have their edges repeated.
+length and frame rate: longer clips are cut into windows that overlap, shorter ones have their edges repeated, and those
+of another rate than the model was trained on are resampled.
 """
 
 from __future__ import annotations
@@ -17,117 +18,34 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 
-from .data.clips import check_keypoints
 from .data.keypoints.files import choose_persons, read_keypoints, read_persons
 from .data.keypoints.gaps import LEAST_CONFIDENCE, LONGEST_GAP, NAMES
 from .data.keypoints.inputs import model_input
 from .data.keypoints.person import Keypoints
-from .data.keypoints.plausible import check_normalised
 from .data.pose_files import check_target, write_poses
 from .data.skeleton import COCO_MAPPINGS
-from .data.stature import scale_to_height
-from .data.windows import blend_windows, centred_bounds, chunk_bounds, log_short, window_frames
 from .draw import draw_sequences
 from .errors import LiftingDataError
-from .evaluation.measure import EvalSettings, predict
-from .models.convention import convention_of
+from .evaluation.measure import EvalSettings
+from .lifting.clip import check_unit, lift, shared_frames
 from .models.lifter import Lifter
+
+__all__ = ["lift", "main", "prepare"]
 
 _logger = logging.getLogger(__name__)
 
-
-@torch.no_grad()
-def lift(
-    model: nn.Module,
-    keypoints: NDArray[np.float32],
-    settings: EvalSettings,
-    *,
-    overlap: int | None = None,
-    person_height: float | None = None,
-) -> NDArray[np.float32]:
-    """Poses of a clip of any length.
-
-    Longer clips are cut into windows that overlap, and where two do, one is faded into the other: side by side, poses
-    jump from the last frame of a window to the first of the next.
-
-    Args:
-        model: A trained lifting model, wrapped or not; put in eval mode. Its ``convention`` says what its numbers mean.
-        keypoints: (T, 17, 2), or (T, 17, 3) with a confidence, in Human3.6M's order, normalised
-            (:func:`normalize_screen`).
-        settings: How; ``frames`` is what the model was built for.
-        overlap: Frames that neighbouring windows share; default, a quarter of a window. 0: side by side, as models are
-            measured. Not in mode ``"centre"``, which has a window around every frame.
-        person_height: Metres. Needed of a model that gives no metres, whose poses are scaled to it in every frame; of
-            one that does, they are scaled to it too, where it is given.
-
-    Returns:
-        (T, 17, 3), metres, the root at zero.
-
-    Raises:
-        LiftingDataError: Keypoints that no model should see, see :func:`check_keypoints` and :func:`check_normalised`;
-            a model that gives no metres, without a height; an overlap that is none.
-
-    Example:
-        >>> poses = lift(load_trained("runs/a"), keypoints, EvalSettings(frames=243))
-    """
-    check_keypoints(keypoints, "the keypoints")
-    check_normalised(keypoints, "the keypoints")
-    check_unit(model, person_height)
-    length, frames, centre = len(keypoints), settings.frames, settings.mode == "centre"
-    shared = _shared_frames(overlap, settings)
-    log_short([length], frames)
-    bounds = centred_bounds(length, frames) if centre else chunk_bounds(length, frames, frames - shared)
-    places, inside = window_frames(bounds, length)
-    device = next(model.parameters()).device
-    model.eval()
-    found = []
-    for start in range(0, len(places), settings.batch_size):
-        windows = torch.from_numpy(keypoints[places[start : start + settings.batch_size]]).to(device)
-        found.append(predict(model, windows, settings).float().cpu().numpy())
-    windowed = np.concatenate(found)
-    poses: NDArray[np.float32] = windowed[:, 0] if centre else blend_windows(windowed, places, inside, length, shared)
-    poses[:, 0] = 0
-    return poses if person_height is None else scale_to_height(poses, person_height)
-
-
-def check_unit(model: nn.Module, person_height: float | None) -> None:
-    """Refuse a model whose poses cannot be brought to metres.
-
-    Raises:
-        LiftingDataError: It gives picture units, and there is no height of the person.
-    """
-    if convention_of(model).unit != "metres" and person_height is None:
-        raise LiftingDataError(
-            f"the weights give poses in the unit {convention_of(model).unit!r} (half widths of the picture, as "
-            "MotionBERT is trained), which are no metres without the person's height: give "
-            "--person-height (person_height=), in metres, such as 1.7"
-        )
-
-
-def _shared_frames(overlap: int | None, settings: EvalSettings) -> int:
-    if settings.mode == "centre":
-        if overlap:
-            raise LiftingDataError(f"overlap={overlap}: in mode 'centre' there is a window around every frame already")
-        return 0
-    if overlap is None:
-        return settings.frames // 4
-    if isinstance(overlap, bool) or not isinstance(overlap, int) or not 0 <= overlap < settings.frames:
-        raise LiftingDataError(
-            f"overlap={overlap!r}: a whole number of frames from 0 to {settings.frames - 1} is expected, less than a "
-            "window"
-        )
-    return overlap
+Array = NDArray[np.float32]
 
 
 def prepare(
@@ -139,7 +57,7 @@ def prepare(
     track: str | None = None,
     person: int | None = None,
     **options: Any,
-) -> NDArray[np.float32]:
+) -> Array:
     """A file of keypoints as a model's input: of one person.
 
     Args:
@@ -174,44 +92,49 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from .recipe import load_recipe
-    from .trained import load_trained, stored_recipe
-    from .training.build import eval_settings
+    from cycledistill.recipes.run.accelerator import open_accelerator
+
+    from .lifting.models import open_model
 
     check_target(args.poses)
-    recipe = load_recipe(args.config) if args.config else stored_recipe(args.checkpoint)
-    settings = eval_settings(recipe)
-    _shared_frames(args.overlap, settings)
-    model = load_trained(args.checkpoint, args.ema, recipe if args.config else None)
+    if args.delay is not None and args.fill_gaps:
+        raise LiftingDataError("--fill-gaps looks at later frames, and --delay must not: leave one of them out")
+    model, settings = open_model(args.checkpoint, args.config, args.ema)
+    shared_frames(args.overlap, settings, args.delay)
     check_unit(model, args.person_height)
     persons = choose_persons(read_persons(args.keypoints), args.keypoints, args.track, args.person)
-    done = 0
-    for one in persons:
-        source = f"{args.keypoints}, track {one.track}" if len(persons) > 1 else str(args.keypoints)
-        try:
-            poses = _lifted(one, source, args, model, settings, recipe.data.confidence)
-        except LiftingDataError as error:
-            if len(persons) == 1:
-                raise
-            _logger.warning("%s; not lifted", error)
-            continue
-        done += 1
-        _write(poses, one, args, several=len(persons) > 1)
-    if not done:
-        raise LiftingDataError(f"{args.keypoints}: none of its {len(persons)} persons could be lifted, as told above")
+    frames, seconds = 0, 0.0
+    with open_accelerator(args.device, settings.precision) as accelerator:
+        model.to(accelerator.device)
+        for one in persons:
+            source = f"{args.keypoints}, track {one.track}" if len(persons) > 1 else str(args.keypoints)
+            try:
+                inputs, rate = _inputs(one, source, args, model)
+                start = perf_counter()
+                poses = _lifted(inputs, rate, args, model, settings)
+            except LiftingDataError as error:
+                if len(persons) == 1:
+                    raise
+                _logger.warning("%s; not lifted", error)
+                continue
+            frames, seconds = frames + len(poses), seconds + perf_counter() - start
+            _write(poses, one, args, several=len(persons) > 1)
+        if not frames:
+            raise LiftingDataError(
+                f"{args.keypoints}: none of its {len(persons)} persons could be lifted, as told above"
+            )
+        sys.stdout.write(f"lifted on {accelerator.device.type}, {frames / seconds:.1f} frames a second\n")
 
 
-def _lifted(
-    one: Keypoints, source: str, args: argparse.Namespace, model: Lifter, settings: EvalSettings, confidence: bool
-) -> NDArray[np.float32]:
-    trained, rate = model.convention.frame_rate, args.frame_rate or one.frame_rate
-    if rate and trained and not 0.9 < rate / trained < 1.1:
+def _inputs(one: Keypoints, source: str, args: argparse.Namespace, model: Lifter) -> tuple[Array, float | None]:
+    """A person as the model's input, and the frame rate, where it is known."""
+    rate = args.frame_rate or one.frame_rate
+    if rate is None and model.convention.frame_rate:
         _logger.warning(
-            "%s: %g frames a second, and the model was trained on %g: motion looks %.2g times as fast to it",
+            "%s does not say how many frames it has a second: taken for the %g that the model was trained on; "
+            "--frame-rate says it",
             source,
-            rate,
-            trained,
-            trained / rate,
+            model.convention.frame_rate,
         )
     inputs = model_input(
         one,
@@ -220,15 +143,29 @@ def _lifted(
         args.width,
         args.height,
         fill=args.fill_gaps,
-        confidence=confidence,
+        confidence=model.config.in_channels == 3,
         coco=args.coco_mapping or model.convention.coco,
         least_confidence=args.min_confidence,
         checked=not args.unchecked,
     )
-    return lift(model, inputs, settings, overlap=args.overlap, person_height=args.person_height)
+    return inputs, rate
 
 
-def _write(poses: NDArray[np.float32], one: Keypoints, args: argparse.Namespace, several: bool) -> None:
+def _lifted(
+    inputs: Array, rate: float | None, args: argparse.Namespace, model: Lifter, settings: EvalSettings
+) -> Array:
+    return lift(
+        model,
+        inputs,
+        settings,
+        overlap=args.overlap,
+        person_height=args.person_height,
+        frame_rate=rate,
+        delay=args.delay,
+    )
+
+
+def _write(poses: Array, one: Keypoints, args: argparse.Namespace, several: bool) -> None:
     target, figure = args.poses, args.figure
     if several:
         target, figure = _of_track(target, one.track), figure and _of_track(figure, one.track)
@@ -250,20 +187,33 @@ def _frames(text: str) -> int:
     return int(text)
 
 
+def _above_0(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not (isfinite(found) and found > 0):
+        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 is expected")
+    return found
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m cycledistill.integrations.human36m.lift", description="Lift a file of 2D keypoints to 3D poses."
     )
     parser.add_argument("keypoints", type=Path, help="a file, or a folder of files, as in docs/lifting.md")
     parser.add_argument("poses", type=Path, help="what to write, .npz or .json")
-    parser.add_argument("--checkpoint", required=True, help="a run, a checkpoint, or a file of weights (with --config)")
-    parser.add_argument("--config", help="recipe of the model, where the checkpoint is a file of weights")
+    parser.add_argument(
+        "--checkpoint", required=True, help="a run, a checkpoint, weights, a saved folder, or USER/NAME"
+    )
+    parser.add_argument("--config", help="recipe of the model, where its weights are a file that does not say it")
     parser.add_argument("--ema", action="store_true", help="the average of the weights")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--layout", choices=NAMES, help="the keypoints' order (default: the file's form, else coco)")
     parser.add_argument("--track", help="lift this track of the file alone (default: all, a file each)")
     parser.add_argument("--person", type=int, help="lift this person alone, from 1, the longest seen first")
-    parser.add_argument("--width", type=float, help="of the picture, pixels; default, what the file says")
-    parser.add_argument("--height", type=float, help="the same")
+    parser.add_argument("--width", type=_above_0, help="of the picture, pixels; default, what the file says")
+    parser.add_argument("--height", type=_above_0, help="the same")
     parser.add_argument(
         "--fill-gaps",
         type=_frames,
@@ -279,8 +229,11 @@ def _parser() -> argparse.ArgumentParser:
         default=LEAST_CONFIDENCE,
         help="a keypoint with less was guessed, not detected (default: %(default)s)",
     )
-    parser.add_argument("--frame-rate", type=float, help="of the keypoints, a second; default, what the file says")
+    parser.add_argument("--frame-rate", type=_above_0, help="of the keypoints, a second; default, what the file says")
     parser.add_argument("--overlap", type=int, help="frames that windows share (default: a quarter of a window)")
+    parser.add_argument(
+        "--delay", type=int, metavar="FRAMES", help="see so many frames after each at most, as live; 0: the past alone"
+    )
     parser.add_argument("--person-height", type=float, help="metres; scales the poses, and is needed for MotionBERT's")
     parser.add_argument("--coco-mapping", choices=COCO_MAPPINGS, help="default, as the weights' authors do it")
     parser.add_argument("--unchecked", action="store_true", help="lift what does not look like a person in the picture")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
+from cycledistill.recipes.hub.files import is_published
 from cycledistill.recipes.run.session import wanted_exits
-from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run
+from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run, refuse_average
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
@@ -20,6 +21,7 @@ from .recipe import Recipe, load_recipe
 from .training.build import convention_of_recipe, create_model, eval_settings
 from .training.session import ADVICE
 from .training.sources import FRAME_RATES, open_clips
+from .weights.described import model_of_file
 from .weights.loading import load_lifter_weights, stored_convention
 
 _logger = logging.getLogger(__name__)
@@ -29,18 +31,27 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
     """The model of a run or checkpoint, wrapped, in eval mode, on the CPU.
 
     Args:
-        path: A run's folder, a checkpoint, or a file of weights, ours or an official one (then ``recipe`` says of which
-            model).
+        path: A run's folder, a checkpoint, a file of weights, a folder that ``save_pretrained`` wrote, or a name on the
+            hub. Of a file that does not say itself of which model it is, such as an official one, ``recipe`` says it.
         ema: The average of the weights instead of the weights.
         recipe: Replaces the recipe stored in the checkpoint.
 
     Raises:
-        CheckpointError: Missing, damaged, of another model, or holding pickled code.
+        CheckpointError: Missing, damaged, of another model, or holding pickled code; ``ema`` of what has one set of
+            weights.
 
     Example:
         >>> model = load_trained("runs/a")
         >>> model(keypoints).shape  # (B, F, 17, 2), normalised, to (B, F, 17, 3), in model.convention.unit
     """
+    if recipe is None and Path(path).is_file():
+        refuse_average(path, ema)
+        model = model_of_file(path)
+        load_lifter_weights(model, path)
+        return model.eval()
+    if is_published(path):
+        refuse_average(path, ema)
+        return Lifter.from_pretrained(path)
     file, stored = find_weights(path, ema, recipe)
     recipe = recipe or stored_recipe(path)
     model = create_model(recipe)

@@ -46,6 +46,13 @@ def can_be_on_hub(name: str | Path) -> bool:
     return re.fullmatch(r"(?!\.{1,2}/)[\w.-]+/[\w.-]+(?<!\.pth)(?<!\.pt)(?<!\.safetensors)", str(name)) is not None
 
 
+def is_published(path: str | Path) -> bool:
+    """Whether a path is a folder that ``save_pretrained`` wrote, or is nothing here and can be a name on the hub."""
+    if os.path.exists(path):
+        return (Path(path) / CONFIG).is_file()
+    return can_be_on_hub(path)
+
+
 def find_files(name: str | Path, **download: Any) -> HubFiles:
     """The files of a model in a folder, or on the hub (downloaded, or from its cache).
 

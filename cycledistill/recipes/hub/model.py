@@ -118,7 +118,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
         )
         config = dict(files.config)
         try:
-            chosen = _class_named(cls, config)
+            chosen = class_named(cls, config)
             about = {name: config.pop(name, None) for name in _ABOUT}
             model = chosen.from_hub_config(config | options)
             model.name, model.note = _words(about)
@@ -236,7 +236,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
         return dict(zip(_ABOUT, about, strict=True)) | built_from
 
 
-def _class_named(asked: type[M], config: dict[str, Any]) -> type[M]:
+def class_named(asked: type[M], config: dict[str, Any]) -> type[M]:
     """The class that a config is of, among the one that was asked for and those derived from it."""
     if config.get("library") != "cycledistill":
         raise RecipeError(

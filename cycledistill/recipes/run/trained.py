@@ -23,14 +23,28 @@ def find_weights(path: str | Path, ema: bool, recipe: object) -> tuple[Path, dic
     """The file of weights that a path means, and what ``recipe.json`` says of it; nothing of a file of weights alone.
 
     Raises:
-        CheckpointError: There is no checkpoint, or a file of weights without a recipe.
+        CheckpointError: There is no checkpoint; a file of weights without a recipe, or asked for an average.
     """
     if Path(path).is_file():
+        refuse_average(path, ema)
         if recipe is None:
             raise CheckpointError(_WEIGHTS_ONLY.format(path))
         return Path(path), {}
     folder = find_checkpoint(path)
     return folder / ("ema.safetensors" if ema else "model.safetensors"), read_recipe(folder)
+
+
+def refuse_average(path: str | Path, ema: bool) -> None:
+    """Refuse to take the average of the weights from what has one set of weights.
+
+    Raises:
+        CheckpointError: It is asked for.
+    """
+    if ema:
+        raise CheckpointError(
+            f"{path} holds one set of weights, and no average beside it (--ema, ema=True): runs and checkpoints have "
+            "both; leave it out here"
+        )
 
 
 def recipe_of_run(path: str | Path, load_recipe: Callable[[Mapping[str, Any]], R], command: str) -> R:

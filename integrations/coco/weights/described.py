@@ -10,18 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cycledistill.recipes.errors import CheckpointError, RecipeError
-from cycledistill.recipes.reading.plain import check_plain
-from cycledistill.recipes.reading.texts import parse_json
+from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.hub.described import build_described, built_from_words, plain_object
 from cycledistill.recipes.weights.files import network_metadata, read_metadata
 from cycledistill.versions import made_with
 
 from ..data.joints import JointError, JointSet
 from ..data.joints.names import first_difference
 from ..models.tokenpose import TokenPose
-
-_BUILT_FROM = "built_from"
-"""The word that holds, as JSON, what the hub's ``config.json`` would: network, cycles, scheme, pruning, joints."""
 
 
 def words_of(model: TokenPose, name: str | None = None) -> dict[str, str]:
@@ -36,7 +32,7 @@ def words_of(model: TokenPose, name: str | None = None) -> dict[str, str]:
     """
     words = network_metadata(model.config, name)
     if model.own_class() is TokenPose:  # not a prepared copy, whose layers are others
-        words[_BUILT_FROM] = json.dumps(model.hub_config())
+        words |= built_from_words(model.hub_config())
     if model.joints is not None:
         words["joints"] = json.dumps(model.joints)
     return words | {"versions": json.dumps(made_with())}
@@ -48,18 +44,8 @@ def model_of_file(path: str | Path) -> TokenPose:
     Raises:
         CheckpointError: The file does not say what its weights are of, or says what cannot be built.
     """
-    words = read_metadata(path)
-    if _BUILT_FROM not in words:
-        raise CheckpointError(
-            f"{path} holds weights only, and does not say of which model: give a recipe, load_trained(path, "
-            "recipe=...); on the command line --config NAME"
-        )
-    config = _object(words[_BUILT_FROM], path, "what the model is built from")
-    try:
-        model = TokenPose.from_hub_config(config)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: the model that it describes cannot be built: {error}") from error
-    model.name = words.get("model")
+    model = build_described(path, TokenPose.from_hub_config)
+    model.name = read_metadata(path).get("model")
     return model
 
 
@@ -70,7 +56,7 @@ def joints_in(path: str | Path) -> dict[str, Any] | None:
         CheckpointError: What it says are no joints.
     """
     text = read_metadata(path).get("joints")
-    return None if text is None else _object(text, path, "joints")
+    return None if text is None else plain_object(text, path, "joints")
 
 
 def check_joints(stored: Mapping[str, Any] | None, model: TokenPose, where: object) -> None:
@@ -101,14 +87,3 @@ def other_joints(theirs: JointSet, own: JointSet, at: int) -> str:
     if len(theirs) != len(own):
         return f"{len(theirs)} joints ({theirs.name}), and {len(own)} ({own.name}) are asked for"
     return f"other joints: joint {at} is {theirs.names[at]!r} ({theirs.name}), and here {own.names[at]!r} ({own.name})"
-
-
-def _object(text: str, path: object, what: str) -> dict[str, Any]:
-    try:
-        found = parse_json(text, path, CheckpointError)
-        if not isinstance(found, dict):
-            raise RecipeError(f"{text[:80]!r}")
-        check_plain(found, what, RecipeError)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: {what} is expected to be a JSON object of plain data: {error}") from error
-    return found

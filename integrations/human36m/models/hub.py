@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any, ClassVar, TypeVar
 
@@ -14,7 +15,7 @@ from cycledistill.recipes.hub.config import cycles_of, read_model_fields
 from cycledistill.recipes.hub.model import HubModel
 
 from .config import NetworkConfig
-from .convention import Convention, plain_convention
+from .convention import Convention, convention_words, plain_convention
 from .plugins import STACK, LifterConfig, Mode, add_plugins
 
 M = TypeVar("M", bound="LifterHubModel")
@@ -52,6 +53,12 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
             usual = self.own_class().from_hub_config(plain)
         options = _options(self, usual)
         return described | ({"hourglass": options} if options else {})
+
+    def export_metadata(self) -> dict[str, str]:
+        """What an exported file says of the model, each as JSON: the convention of its numbers, and its window."""
+        told = {"frames": self.config.frames, "mode": self.mode, **cycles_of(self)}
+        words = {name: json.dumps(value) for name, value in told.items()}
+        return words | convention_words(self.convention, self.config.in_channels)
 
     @classmethod
     def from_hub_config(cls: type[M], config: dict[str, Any]) -> M:

@@ -17,9 +17,9 @@ from cycledistill.recipes.weights.checkpoint import CheckpointStore
 from ..data.clips import Clip
 from ..data.dataset import Batch, LiftWindows, WindowBatches, window_loader
 from ..evaluation.measure import evaluate
-from ..models.convention import convention_words
 from ..models.lifter import Lifter
 from ..recipe import Recipe
+from ..weights.described import words_of
 from ..weights.loading import load_lifter_weights
 from .build import create_model, eval_settings
 from .schedules import learning_rate
@@ -79,8 +79,8 @@ class Session(TrainingSession):
         )
 
     def weights_metadata(self) -> dict[str, str]:
-        """The unit of the poses and the convention of the input."""
-        return convention_words(self.model.convention, self.model.config.in_channels)
+        """How the model is built and what its numbers mean, for a file of weights that is taken out of the run."""
+        return words_of(self.model, self.model.convention, self.recipe.model.name)
 
     def prepare(self) -> tuple[float, dict[str, float]]:
         """The learning rate."""

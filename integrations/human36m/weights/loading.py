@@ -8,15 +8,15 @@ from pathlib import Path
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.files import (
     State,
-    network_metadata,
     of_file,
     read_metadata,
     read_weights,
     write_weights,
 )
 
-from ..models.convention import Convention, convention_words, read_convention
+from ..models.convention import Convention, read_convention
 from ..models.lifter import Lifter
+from .described import words_of
 from .key_map import check_ours, from_official, is_ours
 
 _logger = logging.getLogger(__name__)
@@ -70,7 +70,9 @@ def stored_convention(path: str | Path) -> Convention | None:
 
 
 def save_lifter_weights(model: Lifter, path: str | Path, name: str | None = None) -> None:
-    """Write a model's weights; a safetensors file also holds its network's config and its convention.
+    """Write a model's weights; a safetensors file also holds what the model is built from and its convention.
+
+    `load_trained` of ``trained.py``, and ``lift --checkpoint``, then take the file alone.
 
     Args:
         model: A lifting model, wrapped or not.
@@ -90,5 +92,4 @@ def write_lifter_state(state: State, model: Lifter, convention: Convention, path
             f"{path}: a PyTorch file holds tensors alone, and not that poses are in the unit {convention.unit!r}; "
             "write a .safetensors file"
         )
-    words = network_metadata(model.config, name) | convention_words(convention, model.config.in_channels)
-    write_weights(state, path, words)
+    write_weights(state, path, words_of(model, convention, name))

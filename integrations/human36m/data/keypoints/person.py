@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -81,18 +82,19 @@ def _zeros(keypoints: Any) -> Any:
 
 
 def number(data: dict[str, Any], name: str, path: Path) -> float | None:
-    """A number of a file, where it is there.
+    """A number of a file, where it is there: a size or a rate above 0, or the whole number of the first frame.
 
     Raises:
         LiftingDataError: It is none.
     """
     if data.get(name) is None:
         return None
+    first = name == "first_frame"
     try:
         found = float(data[name])
-        if name == "first_frame" and not (found.is_integer() and abs(found) < 2**31):
+        if not (found.is_integer() and abs(found) < 2**31 if first else isfinite(found) and found > 0):
             raise ValueError
         return found
     except (TypeError, ValueError, OverflowError) as error:
-        kind = "a whole number" if name == "first_frame" else "a number"
+        kind = "a whole number" if first else "a number above 0"
         raise LiftingDataError(f"{path}: {name}={data[name]!r:.80}, {kind} is expected") from error
