@@ -78,15 +78,16 @@ _INTEGRATION = more(
     | dict.fromkeys(_DOORS, _ROOMS),
     {
         "weights": {"losses"},  # a flow's are in the file of its model
-        "lift": {"draw", "recipe", "training"},  # the command draws, takes recipes, and tests as training does
+        "lift": {"draw"},
         "insight": {"lift"},  # the report is shown what is lifted
     },
 )
 INTEGRATION_ARROWS = {
     "coco": _INTEGRATION | {"__init__": {"data", "models", "losses", "weights"}, "prediction": _PREDICTION},
-    "human36m": more(_INTEGRATION, {"convert": {"multiview"}})
+    "human36m": more(_INTEGRATION, {"convert": {"multiview"}, "lift": {"lifting"}})
     | {
         "__init__": {"models", "weights"},
+        "lifting": _ROOMS | {"recipe", "training"},  # by the run's own settings
         "multiview": {"errors", "data", "models"},
         "triangulate": {"errors", "data", "multiview"},
     },
@@ -118,7 +119,7 @@ THIRD_PARTY = {
 # The same of the integrations, each as a whole.
 THIRD_PARTY_OF_INTEGRATIONS = {
     "coco": {"PIL", "cv2", "faster_coco_eval", "numpy", "pycocotools", "torchvision", "tqdm"},
-    "human36m": {"h5py", "matplotlib", "numpy", "tqdm"},
+    "human36m": {"h5py", "matplotlib", "numpy", "scipy", "tqdm"},
     "imagenet": {"PIL", "numpy", "pyarrow", "timm", "torchcodec", "torchvision", "tqdm"},
     "mmpose": {"mmengine", "mmpose", "pycocotools"},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ import pytest
 
 pytest.importorskip("accelerate")
 
+from safetensors.torch import load_file, save_file
+
 from cycledistill.integrations.human36m.data.cameras import normalize_screen
 from cycledistill.integrations.human36m.data.skeleton import coco_to_h36m
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.lift import main, prepare, write_poses
+from cycledistill.integrations.human36m.lift import lift, main, prepare, write_poses
+from cycledistill.integrations.human36m.lifting.models import open_model
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.train import train
 from cycledistill.recipes.errors import RecipeError
@@ -200,10 +204,58 @@ def test_other_errors(run: Path, person: np.ndarray, tmp_path: Path, capsys: pyt
     with pytest.raises(LiftingDataError, match="cannot be written"):
         write_poses(np.zeros((1, 17, 3), np.float32), tmp_path / "none" / "p.npz")
     weights = next((run / "checkpoints").glob("step-*/model.safetensors"))
-    message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", weights, *size)
-    assert "model.safetensors holds weights only: say of which model by a recipe (--config NAME)" in message
     message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", weights, "--config", "mixste", *size)
     assert "model.safetensors" in message
+    bare = tmp_path / "bare.safetensors"
+    save_file(load_file(weights), bare)  # without metadata
+    message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", bare, *size)
+    assert "bare.safetensors holds weights only" in message and "--config NAME" in message
+    message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run, "--device", "cud", *size)
+    assert "'cud' is not here; there is: cpu" in message
+    for option in ("--frame-rate", "--width", "--height"):
+        for value in ("0", "-25", "nan", "fast"):
+            message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run, option, value)
+            assert f"argument {option}: {value!r}: a number above 0 is expected" in message
+    np.savez(source, keypoints=person, fps=0)
+    message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run, *size)
+    assert "fps=" in message and "a number above 0 is expected" in message
+    (tmp_path / "empty.json").write_bytes(b"")
+    assert "empty.json" in error_of(capsys, tmp_path / "empty.json", tmp_path / "p.npz", "--checkpoint", run, *size)
+    np.savez(source, keypoints=person[:1])
+    assert "one frame" in error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run, *size)
+    assert not (tmp_path / "p.npz").exists()
+
+
+def test_another_rate_and_a_delay(run: Path, person: np.ndarray, tmp_path: Path, capsys: Any, caplog: Any) -> None:
+    found = {}
+    for name, facts, options in (
+        ("plain", {}, []),
+        ("same", {"fps": 50}, []),
+        ("file", {"fps": 25}, []),
+        ("flag", {"fps": 50}, ["--frame-rate", "25"]),
+        ("late", {"fps": 50}, ["--delay", "2"]),
+        ("past", {"fps": 50}, ["--delay", "0", "--device", "cpu"]),
+    ):
+        np.savez(tmp_path / "a.npz", keypoints=person, width=640, height=480, **facts)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            assert main([str(tmp_path / "a.npz"), str(tmp_path / "p.npz"), "--checkpoint", str(run), *options]) == 0
+        assert re.search(r"lifted on cpu, [\d.]+ frames a second\n", capsys.readouterr().out)
+        assert ("taken for the 50" in caplog.text) == (name == "plain")
+        assert ("20 frames are lifted as 39" in caplog.text) == (name in ("file", "flag"))
+        with np.load(tmp_path / "p.npz") as poses:
+            found[name] = poses["poses"]
+    assert np.array_equal(found["plain"], found["same"]) and np.array_equal(found["file"], found["flag"])
+    names = ("plain", "file", "late", "past")
+    assert all(not np.allclose(found[one], found[two]) for one in names for two in names if one < two)
+    model, settings = open_model(run)
+    inputs = prepare(tmp_path / "a.npz")
+    assert np.array_equal(found["late"], lift(model, inputs, settings, delay=2))
+    assert np.array_equal(found["file"], lift(model, inputs, settings, frame_rate=25))
+    asked = [tmp_path / "a.npz", tmp_path / "p.npz", "--checkpoint", run]
+    assert "--fill-gaps looks at later frames" in error_of(capsys, *asked, "--delay", "0", "--fill-gaps")
+    assert "delay=9: a whole number of frames from 0" in error_of(capsys, *asked, "--delay", "9")
+    assert "overlap=2: with delay=1" in error_of(capsys, *asked, "--delay", "1", "--overlap", "2")
 
 
 def test_an_old_picture_survives_a_new_one_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from cycledistill import lazy, versions
 versions.require("numpy")
 
 if typing.TYPE_CHECKING:
+    from .calibration.file import read_calibration as read_calibration
     from .cameras import Camera as Camera
     from .cameras import ring_of_cameras as ring_of_cameras
     from .clips import Clip as Clip
@@ -34,6 +35,7 @@ else:
             "film": ".clips",
             "generate_motion": ".motion",
             "load_cmu": ".cmu",
+            "read_calibration": ".calibration.file",
             "ring_of_cameras": ".cameras",
             "window_frames": ".windows",
             "window_loader": ".dataset",

@@ -9,16 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..data.causal import causal_windows, check_delay, newest_frames
 from ..data.clips import check_keypoints
 from ..data.keypoints.plausible import check_normalised
-from ..data.resampling import is_near, resample, resample_keypoints, resampled_length
 from ..data.skeleton import JOINTS
 from ..data.stature import scale_to_height
 from ..data.windows import blend_windows, centred_bounds, chunk_bounds, log_short, window_frames
 from ..errors import LiftingDataError
 from ..evaluation.measure import EvalSettings, predict
 from ..models.convention import convention_of
+from .causal import causal_windows, check_delay, newest_frames
+from .resampling import is_near, resample, resample_keypoints, resampled_length
 
 _logger = logging.getLogger(__name__)
 

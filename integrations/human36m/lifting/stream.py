@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..data.causal import causal_windows, check_delay, newest_frames
 from ..data.clips import check_keypoints
 from ..data.keypoints.plausible import check_normalised
 from ..data.skeleton import JOINTS
 from ..data.stature import scale_to_height
 from ..evaluation.measure import EvalSettings
+from .causal import causal_windows, check_delay, newest_frames
 from .clip import check_fits, check_unit, lift_windows
 
 Array = NDArray[np.float32]
@@ -22,8 +22,9 @@ Array = NDArray[np.float32]
 class LiftStream:
     """Poses of one person, frame by frame, each with a bounded delay.
 
-    The poses are those of ``lift(..., delay=delay, every=every)`` on the whole clip. What is kept is bounded: a window
-    and the delay. Frames are expected at the rate of the model's training (``model.convention.frame_rate``).
+    The poses are those of ``lift(..., delay=delay, every=every)`` on the whole clip: bit for bit with ``batch_size=1``,
+    else up to the rounding of other batches, by which an hourglass that chooses frames by what they hold may choose
+    others. What is kept is bounded: a window and the delay. Frames are expected at the rate of the model's training (``model.convention.frame_rate``).
 
     Args:
         model: A trained lifting model, wrapped or not; put in eval mode.

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cycledistill.integrations.human36m.data.resampling import (
+from cycledistill.integrations.human36m.errors import LiftingDataError
+from cycledistill.integrations.human36m.lifting.resampling import (
     check_rate,
     is_near,
     resample,
     resample_keypoints,
     resampled_length,
 )
-from cycledistill.integrations.human36m.errors import LiftingDataError
 
 FASTEST = 2.0
 """Of the sines, hertz."""

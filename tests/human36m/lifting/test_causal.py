@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cycledistill.integrations.human36m.data.causal import causal_windows, check_delay, newest_frames
 from cycledistill.integrations.human36m.errors import LiftingDataError
+from cycledistill.integrations.human36m.lifting.causal import causal_windows, check_delay, newest_frames
 
 
 @pytest.mark.parametrize("centre", [False, True])
