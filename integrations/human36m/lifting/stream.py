@@ -24,7 +24,8 @@ class LiftStream:
 
     The poses are those of ``lift(..., delay=delay, every=every)`` on the whole clip: bit for bit with ``batch_size=1``,
     else up to the rounding of other batches, by which an hourglass that chooses frames by what they hold may choose
-    others. What is kept is bounded: a window and the delay. Frames are expected at the rate of the model's training (``model.convention.frame_rate``).
+    others. What is kept is bounded: a window and the delay. Frames are expected at the rate of the model's training
+    (``model.convention.frame_rate``).
 
     Args:
         model: A trained lifting model, wrapped or not; put in eval mode.
