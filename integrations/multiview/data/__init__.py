@@ -1,0 +1,1 @@
+"""Moments that several calibrated cameras see, and batches of their views."""

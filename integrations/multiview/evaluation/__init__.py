@@ -1,0 +1,1 @@
+"""How good the joints in the pictures and the triangulated poses are."""
