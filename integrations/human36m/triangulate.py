@@ -16,6 +16,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,28 +39,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
         check_target(args.output)
-        views = _read_views(_by_name(args.keypoints, "keypoints"), _by_name(args.track, "--track"))
+        views = _read_views(by_name(args.keypoints, "keypoints"), by_name(args.track, "--track"))
         cameras = read_calibration(args.calibration, args.unit, _size(args, views))
         found = poses_from_views(
             views,
             cameras,
             layout=None if args.layout == "other" else args.layout,
-            threshold=args.threshold,
-            least_views=args.min_views,
-            least_confidence=args.min_confidence,
-            ransac=not args.all_views,
-            checked=not args.unchecked,
+            **triangulation_of(args),
         )
         write_poses(
             found.poses, args.output, found.frames, error=found.error, used=found.used, views=np.array(found.views)
         )
     except LiftingDataError as error:
         parser.exit(2, f"error: {error}\n")
-    sys.stdout.write(_summary(found, args.output))
+    sys.stdout.write(describe_poses(found, args.output))
     return 0
 
 
-def _by_name(given: Sequence[str], what: str) -> dict[str, str]:
+def by_name(given: Sequence[str], what: str) -> dict[str, str]:
     """``NAME=VALUE``, or files by the names they have."""
     found: dict[str, str] = {}
     for each in given:
@@ -97,7 +94,8 @@ def _size(args: argparse.Namespace, views: dict[str, Keypoints]) -> tuple[int, i
     return (int(width), int(height)) if width and height else None
 
 
-def _summary(found: ViewPoses, output: Path) -> str:
+def describe_poses(found: ViewPoses, output: Path) -> str:
+    """What was found, in a few lines."""
     known = np.isfinite(found.error)
     lines = [f"{len(found.poses)} poses in {output}: {100 * known.mean():.1f} % of the joints are known"]
     if known.any():
@@ -113,11 +111,17 @@ def _parser() -> argparse.ArgumentParser:
         description="3D poses of one person from keypoint files of several calibrated cameras.",
     )
     parser.add_argument("keypoints", nargs="+", help="a file a view, called as its camera, or NAME=FILE")
+    parser.add_argument("--layout", choices=(*LAYOUTS, "other"), default="coco", help="the joints (default: coco)")
+    parser.add_argument("--track", action="append", default=[], metavar="NAME=TRACK", help="the person in a view")
+    add_triangulation(parser)
+    return parser
+
+
+def add_triangulation(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say of which cameras, how, and where to."""
     parser.add_argument("--calibration", action="append", required=True, help="a file or a folder; may be given again")
     parser.add_argument("--output", type=Path, required=True, help="what to write, .npz or .json")
     parser.add_argument("--unit", help="of the calibration: m, cm, mm, or the metres of one unit (default: m)")
-    parser.add_argument("--layout", choices=(*LAYOUTS, "other"), default="coco", help="the joints (default: coco)")
-    parser.add_argument("--track", action="append", default=[], metavar="NAME=TRACK", help="the person in a view")
     parser.add_argument("--width", type=int, help="of the pictures, where neither calibration nor keypoints say it")
     parser.add_argument("--height", type=int, help="the same")
     parser.add_argument(
@@ -132,7 +136,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--all-views", action="store_true", help="leave no view out, however far off (no RANSAC)")
     parser.add_argument("--unchecked", action="store_true", help="do not refuse what cannot be a person")
-    return parser
+
+
+def triangulation_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_triangulation` read, as arguments of `poses_from_views`."""
+    return {
+        "threshold": args.threshold,
+        "least_views": args.min_views,
+        "least_confidence": args.min_confidence,
+        "ransac": not args.all_views,
+        "checked": not args.unchecked,
+    }
 
 
 if __name__ == "__main__":

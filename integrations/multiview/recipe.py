@@ -37,10 +37,10 @@ class DataSection:
     ``source``: ``human36m`` (``root``, with ``train_subjects`` and ``test_subjects``; see ``data/human36m.py``),
     ``folders`` (``train`` and ``test``, a recording or a folder of recordings each; ``calibration`` and ``unit`` where
     these do not say it; see ``data/folders.py``) or ``generated`` (``moments`` of ``views`` cameras, pictures of
-    ``size`` pixels). ``cameras``: those that count, by name. ``train_every``, ``test_every``: pictures whose number is a
-    multiple of it. ``least_views``: fewest views of a moment; one that lacks others goes without them. ``padding``: by
-    which boxes are enlarged. ``layout``: the joints, for checks and for the pelvis. ``batch_size``: moments a process
-    and step.
+    ``size`` pixels). ``cameras``: those that count, by name. ``train_every``, ``test_every``: pictures whose number is
+    a multiple of it. ``least_views``: fewest views of a moment; one that lacks others goes without them. ``padding``:
+    by which boxes are enlarged. ``layout``: the joints, for checks and for the pelvis. ``batch_size``: moments a
+    process and step.
     """
 
     source: Literal["generated", "folders", "human36m"] = "human36m"
@@ -74,7 +74,7 @@ class DataSection:
 
 @dataclass
 class LossSection:
-    """Squared errors of heatmaps, summed over views. ``scale`` multiplies it; ``sigma``: the targets', heatmap pixels."""
+    """Squared errors of heatmaps, summed over views, times ``scale``. ``sigma``: the targets', heatmap pixels."""
 
     scale: float = 0.5
     sigma: float = 2.0
@@ -117,9 +117,9 @@ class ScheduleSection:
 class EvalSection(sections.EvalSection):
     """When and how joints and poses are measured. No checkpoint is chosen by them: there is no validation set.
 
-    ``decode``: of heatmaps; the authors' is ``quarter``. ``head_size``: pixels of the pictures, half of which a detected
-    joint may be off (JDR); 25.6 is the published one for pictures of 1000 pixels. ``threshold``: pixels that a view may be
-    off for a joint to be triangulated from it.
+    ``decode``: of heatmaps; the authors' is ``quarter``. ``head_size``: pixels of the pictures, half of which a
+    detected joint may be off (JDR); 25.6 is the published one for pictures of 1000 pixels. ``threshold``: pixels that a
+    view may be off for a joint to be triangulated from it.
     """
 
     every: int = 1

@@ -70,13 +70,11 @@ def read_folder(
     folders = [root] if _is_recording(root) else sorted(each for each in root.iterdir() if _is_recording(each))
     if not folders:
         raise LiftingDataError(
-            f"{root}: no recording: a folder with {_POSES}, or with a file of labels (CAMERA.json) beside each camera's "
+            f"{root}: no recording: a folder with {_POSES}, or with labels (CAMERA.json) beside each camera's "
             "folder of pictures, is expected, or a folder of such folders"
         )
     moments = [
-        moment
-        for folder in folders
-        for moment in _Recording(folder, root, calibration, unit, cameras).moments(every)
+        moment for folder in folders for moment in _Recording(folder, root, calibration, unit, cameras).moments(every)
     ]
     return make_set(moments, ImageStore(root), str(root), least_views, cameras)
 
@@ -118,7 +116,9 @@ class _Recording:
                 continue
             views: dict[str, View] = {}
             for name, own in pictures.items():
-                label = labels[name].get(number) if labels[name] is not None else _seen(cameras[name], poses.get(number))
+                label = (
+                    labels[name].get(number) if labels[name] is not None else _seen(cameras[name], poses.get(number))
+                )
                 view = number in own and label and labelled_view(cameras[name], own[number], *label)
                 if view:
                     views[name] = view
@@ -175,8 +175,8 @@ class _Recording:
         found = read_joints(path, numbers)
         if not set(found) & set(numbers):
             raise LiftingDataError(
-                f"{path}: its labels are of pictures {min(found, default='-')} to {max(found, default='-')}, and those of "
-                f"camera {name} are {min(numbers)} to {max(numbers)}: none is labelled"
+                f"{path}: its labels are of pictures {min(found, default='-')} to {max(found, default='-')}, and "
+                f"those of camera {name} are {min(numbers)} to {max(numbers)}: none is labelled"
             )
         return found
 

@@ -26,9 +26,7 @@ _LINE, _JOINT = 0.02, 0.018
 _SUBPIXEL = 4
 
 
-def generate_moments(
-    count: int, cameras: int = 4, size: int = 256, *, first: int = 0, seed: int = 0
-) -> MultiViewSet:
+def generate_moments(count: int, cameras: int = 4, size: int = 256, *, first: int = 0, seed: int = 0) -> MultiViewSet:
     """Moments with a figure each, within a quarter of a metre of the middle of the ring.
 
     Args:

@@ -1,8 +1,8 @@
 """Human3.6M's pictures with annotations in JSON, as 3DMPPE's and its successors' preprocessing writes them.
 
 The root holds ``images/s_01_act_02_subact_01_ca_01/..._000001.jpg`` (or ``images.zip``) and ``annotations``, for each
-subject ``Human36M_subject1_data.json`` (COCO's pictures and boxes), ``Human36M_subject1_camera.json`` (R, t, f and c) and
-``Human36M_subject1_joint_3d.json`` (millimetres in the world). Cameras have no distortion there; 2D joints are the
+subject ``Human36M_subject1_data.json`` (COCO's pictures and boxes), ``Human36M_subject1_camera.json`` (R, t, f and c)
+and ``Human36M_subject1_joint_3d.json`` (millimetres in the world). Cameras have no distortion there; 2D joints are the
 projected 3D ones.
 """
 
@@ -44,8 +44,8 @@ def read_human36m(
 ) -> MultiViewSet:
     """Read Human3.6M's annotations of some subjects; no picture is opened yet. See this module's text for the form.
 
-    The camera that is missing (of S11, Directions 2) is a missing view. Files of both conventions are read, with ``t`` as
-    where the camera is and as OpenCV's: that which puts the persons into their boxes.
+    The camera that is missing (of S11, Directions 2) is a missing view. Files of both conventions are read, with ``t``
+    as where the camera is and as OpenCV's: that which puts the persons into their boxes.
 
     Args:
         root: The folder with ``images`` and ``annotations``.

@@ -33,8 +33,8 @@ def read_poses(path: Path, numbers: list[int], metres: float) -> dict[int, Array
     """3D poses (J, 3) in metres by the number of their pictures, NaN where a joint is not known.
 
     Args:
-        path: An npz file with ``poses`` (T, J, 3) in the world of the calibration, and with ``frames`` (T,), the numbers
-            of their pictures; without these they are the poses of all pictures, in their order.
+        path: An npz file with ``poses`` (T, J, 3) in the world of the calibration, and with ``frames`` (T,), the
+            numbers of their pictures; without these they are the poses of all pictures, in their order.
         numbers: Of the pictures, all cameras' together.
         metres: Of a unit of the poses.
 
@@ -76,7 +76,7 @@ def read_joints(path: Path, numbers: list[int]) -> dict[int, Labelled]:
     frames = numbers if found.frames is None else found.frames.tolist()
     if len(frames) != len(found.pixels):
         raise LiftingDataError(
-            f"{path}: joints of {len(found.pixels)} pictures, without their numbers, and there are {len(frames)} pictures"
+            f"{path}: joints of {len(found.pixels)} pictures, without numbers, and there are {len(frames)} pictures"
         )
     joints = np.zeros((*found.pixels.shape[:2], 3))
     joints[..., :2], joints[..., 2] = np.nan_to_num(found.pixels[..., :2]), ~undetected(found.pixels, 1e-6)

@@ -131,7 +131,7 @@ def make_set(
     if not found:
         most = max((len(moment.views) for moment in kept), default=0)
         raise LiftingDataError(
-            f"{what}: none of {len(every)} moments has {least_views} views with a labelled person (the most is {most}): "
+            f"{what}: none of {len(every)} moments has {least_views} views with a labelled person (at most {most}): "
             "are the pictures of all cameras numbered alike, and the labels of these pictures?"
         )
     if len(found) < len(every):
@@ -144,7 +144,9 @@ def make_set(
         _logger.info("%s: %d of %d moments lack a view, and go without it", what, fewer, len(found))
     counts = {len(view.joints) for moment in found for view in moment.views.values()}
     if len(counts) > 1:
-        raise LiftingDataError(f"{what}: persons of {', '.join(map(str, sorted(counts)))} joints; one number is expected")
+        raise LiftingDataError(
+            f"{what}: persons of {', '.join(map(str, sorted(counts)))} joints; one number is expected"
+        )
     return MultiViewSet(found, pictures)
 
 

@@ -71,8 +71,8 @@ def evaluate(
     Returns:
         Exit -> ``jdr``, per cent of the labelled joints (the mean over joints); ``error_2d``, pixels; and where there
         are 3D labels ``mpjpe``, millimetres in the world, ``mpjpe_root``, after the root joints were put together, and
-        ``triangulated``, per cent of the joints that are known in 3D and were found there, which the errors are of. What
-        there is nothing of is ``None``.
+        ``triangulated``, per cent of the joints on which two views or more agree. The errors are of all joints; of the
+        others, the point is the one nearest to what all views say. What there is nothing of is ``None``.
 
     Raises:
         ValueError: A plain model was asked for another exit than 1.
@@ -135,4 +135,3 @@ def in_pictures(positions: Tensor, scores: Tensor, matrices: Sequence[Array], mo
     pixels = [heatmap_to_picture(own, matrix, stride) for own, matrix in zip(positions, matrices, strict=True)]
     confidences = scores.double().clamp(0, 1).numpy()
     return np.concatenate([np.stack(pixels), confidences[..., None]], axis=-1)
-

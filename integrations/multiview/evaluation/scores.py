@@ -38,16 +38,18 @@ class MultiViewScores:
     found: list[Array] = field(default_factory=list)
     labels: list[Array] = field(default_factory=list)
     errors: list[Array] = field(default_factory=list)
-    """Metres, (J,) a moment, NaN where a joint was not triangulated."""
+    """Metres, (J,) a moment; NaN where no point is in front of all cameras."""
     relative: list[Array] = field(default_factory=list)
     asked: list[NDArray[np.bool_]] = field(default_factory=list)
     """Which joints are known in 3D, (J,) a moment."""
+    agreed: list[NDArray[np.bool_]] = field(default_factory=list)
+    """On which joints two views or more agree, (J,) a moment."""
 
     @classmethod
     def joined(cls, parts: Sequence[MultiViewScores]) -> MultiViewScores:
         """What several processes counted, as one."""
         whole = cls(parts[0].head_size, parts[0].threshold, parts[0].root)
-        for name in ("found", "labels", "errors", "relative", "asked"):
+        for name in ("found", "labels", "errors", "relative", "asked", "agreed"):
             getattr(whole, name).extend(each for part in parts for each in getattr(part, name))
         return whole
 
@@ -63,9 +65,14 @@ class MultiViewScores:
         if moment.pose is None or len(joints) < 2:
             return
         cameras = [view.camera for view in moment.views.values()]
-        # Confidences weigh, and leave nothing out: a joint without one would drop out of the mean.
+        # A joint that is left out would flatter the mean: confidences weigh, and where no views agree all count.
         weighed = np.concatenate([joints[..., :2], joints[..., 2:].clip(1e-3)], axis=-1)
-        poses = triangulate(cameras, weighed, threshold=self.threshold, least_confidence=0.0).points
+        poses, anyhow = (
+            triangulate(cameras, weighed, threshold=self.threshold, least_confidence=0.0, ransac=ransac).points
+            for ransac in (True, False)
+        )
+        self.agreed.append(np.isfinite(poses).all(axis=-1))
+        poses = np.where(np.isfinite(poses), poses, anyhow)
         self.asked.append(np.isfinite(moment.pose).all(axis=-1))
         self.errors.append(np.linalg.norm(poses - moment.pose, axis=-1))
         if self.root is not None:
@@ -86,7 +93,7 @@ class MultiViewScores:
         return figures | {
             "mpjpe": _mean(1000 * errors),
             "mpjpe_root": _mean(1000 * relative),
-            "triangulated": _rounded(100 * float(np.isfinite(errors).mean())) if len(errors) else None,
+            "triangulated": _rounded(100 * float(np.concatenate(self.agreed)[asked].mean())) if asked.any() else None,
         }
 
 

@@ -1,0 +1,135 @@
+r"""3D poses of one person from the pictures or videos of several calibrated cameras.
+
+    python -m cycledistill.integrations.multiview.predict runs/a front=front left=left.mp4 --calibration cameras.yml \
+        --unit mm --boxes front=front_boxes.json --boxes left=left_boxes.json --output poses.npz
+
+Input: a multi-view model (a run, a checkpoint, a file of weights, a folder that ``save_pretrained`` wrote, or a name
+on the hub), and for each view a folder of pictures or a video, called as its camera in the calibration, or
+``NAME=FOLDER``. Output, npz or JSON: ``poses`` (T, J, 3), metres in the world of the calibration, NaN (``null``) where
+a joint is not known; ``error`` (T, J), pixels; ``used`` (T, J, V), from which of the ``views`` a joint is made;
+``frames``, where pictures are numbered; and ``keypoints`` (V, T, J, 3), what was found in the pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cycledistill.integrations.coco.detector import DETECTORS, DetectorError, load_detector
+from cycledistill.integrations.coco.prediction.box_files import read_boxes
+from cycledistill.integrations.coco.prediction.boxes import DetectedBoxes
+from cycledistill.integrations.human36m.data.calibration.file import read_calibration
+from cycledistill.integrations.human36m.data.pose_files import check_target, write_poses
+from cycledistill.integrations.human36m.multiview.views import LAYOUTS
+from cycledistill.integrations.human36m.triangulate import (
+    add_triangulation,
+    by_name,
+    describe_poses,
+    triangulation_of,
+)
+from cycledistill.recipes.errors import CheckpointError, DataError, RecipeError
+from cycledistill.recipes.run.accelerator import open_accelerator
+from cycledistill.recipes.weights.checkpoint import find_checkpoint
+
+from .evaluation.measure import EvalSettings
+from .prediction.frames import OpenViews, open_views
+from .prediction.poses import Boxes, predict_poses
+from .trained import load_trained, stored_recipe
+from .training.build import eval_settings
+
+_logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    try:
+        found = _run(args)
+    except (DataError, CheckpointError, RecipeError, DetectorError) as error:
+        parser.exit(2, f"error: {error}\n")
+    sys.stdout.write(found)
+    return 0
+
+
+def _run(args: argparse.Namespace) -> str:
+    check_target(args.output)
+    views = open_views(by_name(args.pictures, "pictures"))
+    size = (args.width, args.height) if args.width and args.height else None
+    cameras = read_calibration(args.calibration, args.unit, size)
+    model = load_trained(args.model, args.ema)
+    settings, layout = _settings(args)
+    with open_accelerator(args.device, "fp32") as accelerator:
+        predicted = predict_poses(
+            model.to(accelerator.device),
+            views,
+            cameras,
+            boxes=_boxes(args, views, accelerator.device),
+            layout=None if layout == "other" else layout,
+            exit=args.exit,
+            settings=settings,
+            broken="skip" if args.skip_broken else "stop",
+            progress=True,
+            **triangulation_of(args),
+        )
+    found = predicted.found
+    write_poses(
+        found.poses,
+        args.output,
+        found.frames if views.numbered else None,
+        error=found.error,
+        used=found.used,
+        views=np.array(found.views),
+        keypoints=predicted.keypoints,
+    )
+    return describe_poses(found, args.output)
+
+
+def _settings(args: argparse.Namespace) -> tuple[EvalSettings, str]:
+    """How the model's run measures it, and the layout of its joints; of a model without a run, what is usual."""
+    settings, layout = EvalSettings(), "h36m"
+    path = Path(args.model)
+    if path.is_dir() and not (path / "config.json").is_file():
+        recipe = stored_recipe(find_checkpoint(path))
+        settings, layout = eval_settings(recipe), recipe.data.layout
+    return dataclasses.replace(settings, batch_size=args.batch_size or settings.batch_size), args.layout or layout
+
+
+def _boxes(args: argparse.Namespace, views: OpenViews, device: Any) -> dict[str, Boxes]:
+    found: dict[str, Boxes] = {}
+    if args.detector:
+        detector = load_detector(args.detector).to(device)
+        found = dict.fromkeys(views.sources, DetectedBoxes(detector))
+    return found | {name: read_boxes(file) for name, file in by_name(args.boxes, "--boxes").items()}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m cycledistill.integrations.multiview.predict",
+        description="3D poses of one person from the pictures or videos of several calibrated cameras.",
+        epilog="Without --boxes and --detector one person is taken to fill each picture.",
+    )
+    parser.add_argument("model", metavar="RUN_OR_WEIGHTS", help="a run, a checkpoint, weights, or USER/NAME")
+    parser.add_argument("pictures", nargs="+", help="a folder or a video a view, called as its camera, or NAME=FOLDER")
+    add_triangulation(parser)
+    parser.add_argument("--boxes", action="append", default=[], metavar="NAME=FILE", help="JSON of a view's boxes")
+    parser.add_argument("--detector", choices=DETECTORS, help="find the person by this detector of torchvision")
+    parser.add_argument("--layout", choices=(*LAYOUTS, "other"), help="the joints (default: the run's, else h36m)")
+    parser.add_argument("--skip-broken", action="store_true", help="take pictures that cannot be read for missing ones")
+    parser.add_argument("--ema", action="store_true", help="the average of the weights")
+    parser.add_argument("--exit", type=int, default=1, metavar="N", help="the cycle that answers (default 1)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="moments at once (default: the run's, else 8)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

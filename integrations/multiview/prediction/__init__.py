@@ -1,0 +1,1 @@
+"""From the pictures of several cameras to 3D poses."""
