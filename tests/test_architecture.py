@@ -92,10 +92,46 @@ INTEGRATION_ARROWS = {
         "triangulate": {"errors", "data", "multiview"},
     },
     "imagenet": _INTEGRATION | {"__init__": {"recipe", "task"}},
+    "multiview": more(_INTEGRATION, {"predict": {"prediction", "training"}})  # by the run's own settings
+    | {"__init__": set(), "prediction": {"data", "evaluation"}},
 }
 # What may be used of another integration. `mmpose` and `transformers` are small: inside, only circles are forbidden.
-BETWEEN = {"human36m.multiview": {"coco.models", "coco.weights.key_map"}, "mmpose": {"coco.models"}}
-MAY_LOAD = {"coco.weights.key_map": {"coco.weights", "coco.models", "coco.losses"}}
+BETWEEN = {
+    "human36m.multiview": {"coco.models", "coco.weights.key_map"},
+    "mmpose": {"coco.models"},
+    # Pictures of people from the one, cameras and the network from the other.
+    "multiview": {"human36m.data", "human36m.errors", "human36m.multiview"},
+    "multiview.data": {"coco.data.images", "coco.prediction.sources", "coco.prediction.videos"},
+    "multiview.evaluation": {"coco.evaluation.decode"},
+    "multiview.training": {"coco.losses"},
+    "multiview.prediction": {
+        "coco.data.detections", "coco.prediction.boxes", "coco.prediction.frames", "coco.prediction.sources",
+    },
+    "multiview.predict": {
+        "coco.detector", "coco.prediction.box_files", "coco.prediction.boxes", "human36m.triangulate",
+    },
+}  # fmt: skip
+_PICTURES = {"coco.data", "coco.prediction"}
+_DETECTING = _PICTURES | {"coco.detector"}
+_GEOMETRY = {
+    "human36m.multiview", "human36m.data", "human36m.errors", "coco.models", "coco.weights", "coco.losses",
+}  # fmt: skip
+MAY_LOAD = {
+    "coco.weights.key_map": {"coco.weights", "coco.models", "coco.losses"},
+    "coco.data.images": {"coco.data"},
+    "coco.data.detections": {"coco.data"},
+    "coco.detector": _DETECTING,
+    "coco.evaluation.decode": {"coco.evaluation", "coco.data"},
+    "coco.losses": {"coco.losses", "coco.models"},
+    "coco.prediction.box_files": _DETECTING,
+    "coco.prediction.boxes": _DETECTING,
+    "coco.prediction.frames": {"coco.prediction"},
+    "coco.prediction.sources": _PICTURES,
+    "coco.prediction.videos": _PICTURES,
+    "human36m.data": {"human36m.data", "human36m.errors"},
+    "human36m.multiview": _GEOMETRY,
+    "human36m.triangulate": _GEOMETRY | {"human36m.triangulate"},
+}
 # Models are what others build on, so they stand on little: torch, the library, and how models are published.
 MODELS_MAY_USE_RECIPES = {"hub", "errors", "reading"}
 
@@ -122,6 +158,7 @@ THIRD_PARTY_OF_INTEGRATIONS = {
     "human36m": {"h5py", "matplotlib", "numpy", "scipy", "tqdm"},
     "imagenet": {"PIL", "numpy", "pyarrow", "timm", "torchcodec", "torchvision", "tqdm"},
     "mmpose": {"mmengine", "mmpose", "pycocotools"},
+    "multiview": {"cv2", "numpy", "tqdm"},
 }
 
 # Who imports by a name that is made up as it runs, which no rule here can follow, and what.

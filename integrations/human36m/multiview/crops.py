@@ -70,7 +70,7 @@ def cut_view(picture: NDArray[np.uint8], matrix: Array, size: tuple[int, int] = 
     at = undo_crop(np.stack([columns, rows], axis=-1).astype(np.float64), matrix)
     sides = np.maximum(np.array([picture.shape[1], picture.shape[0]]) - 1, 1)
     grid = torch.from_numpy(2 * at / sides - 1).float()[None]
-    pixels = torch.from_numpy(picture).permute(2, 0, 1).float()[None]
+    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float()[None]  # BGR turned is a view
     return normalize_view(torch.nn.functional.grid_sample(pixels, grid, align_corners=True)[0])
 
 

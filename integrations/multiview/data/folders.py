@@ -116,10 +116,9 @@ class _Recording:
                 continue
             views: dict[str, View] = {}
             for name, own in pictures.items():
-                label = (
-                    labels[name].get(number) if labels[name] is not None else _seen(cameras[name], poses.get(number))
-                )
-                view = number in own and label and labelled_view(cameras[name], own[number], *label)
+                table = labels[name]
+                label = _seen(cameras[name], poses.get(number)) if table is None else table.get(number)
+                view = labelled_view(cameras[name], own[number], *label) if label and number in own else None
                 if view:
                     views[name] = view
             yield Moment(f"{self.folder.name}, picture {number}", views, poses.get(number))

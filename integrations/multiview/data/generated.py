@@ -82,9 +82,9 @@ class _Painted:
         far_first = sorted(range(len(BONES)), key=lambda bone: -float(depths[list(BONES[bone])].mean()))
         for bone in far_first:
             parent, joint = BONES[bone]
-            ends = [_sixteenths(joints[place]) for place in (parent, joint)]
+            start, end = _sixteenths(joints[parent]), _sixteenths(joints[joint])
             thick = max(round(_LINE * height), 1)
-            cv2.line(picture, *ends, _colour(joint), thick, cv2.LINE_AA, _SUBPIXEL)
+            cv2.line(picture, start, end, _colour(joint), thick, cv2.LINE_AA, _SUBPIXEL)
         for joint in np.argsort(-depths).tolist():
             radius = max(round(_JOINT * height * 2**_SUBPIXEL), 2**_SUBPIXEL)
             cv2.circle(picture, _sixteenths(joints[joint]), radius, _colour(joint), -1, cv2.LINE_AA, _SUBPIXEL)

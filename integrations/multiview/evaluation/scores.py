@@ -83,8 +83,8 @@ class MultiViewScores:
         """The figures by name, see `evaluate`."""
         found, labels = np.stack(self.found), np.stack(self.labels)
         mask = labels[..., 2] > 0
-        pair = (torch.from_numpy(each).double() for each in (found, labels[..., :2]))
-        detected = joint_detection_rate(*pair, self.head_size, mask=torch.from_numpy(mask))
+        predicted, target, counts = map(torch.from_numpy, (found, labels[..., :2], mask))
+        detected = joint_detection_rate(predicted, target, self.head_size, mask=counts)
         off = np.linalg.norm(found - labels[..., :2], axis=-1)[mask]
         figures: Figures = {"jdr": _rounded(100 * float(detected.nanmean())), "error_2d": _mean(off)}
         asked = np.concatenate(self.asked) if self.asked else np.zeros(0, dtype=np.bool_)

@@ -31,7 +31,7 @@ from .frames import Broken, Given, OpenViews, open_views
 _logger = logging.getLogger(__name__)
 
 Boxes = Callable[[Frame], Detected] | ArrayLike
-"""Who is in a picture: what `read_boxes` gives, `DetectedBoxes`; or an array (T, 4), x, y, width, height; NaN: nobody."""
+"""Who is there: what `read_boxes` gives, `DetectedBoxes`; or an array (T, 4), x, y, width, height, NaN for nobody."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def predict_poses(
 
     Raises:
         LiftingDataError: Fewer than two views; one without a camera, of another length, or with pictures of another
-            size than its camera was calibrated on; several persons in a picture of a file of boxes; nobody in any picture;
-            cameras that do not see the person, and all else that `poses_from_views` refuses.
+            size than its camera was calibrated on; several persons in a picture of a file of boxes; nobody in any
+            picture; cameras that do not see the person, and all else that `poses_from_views` refuses.
         DataError: A picture that cannot be read.
 
     Example:
@@ -110,7 +110,7 @@ def predict_poses(
         _logger.info("views %s: without boxes, one person is taken to fill each picture", ", ".join(whole))
     finders = {name: _finder(opened, name, (boxes or {}).get(name)) for name in names}
     tables: dict[int, dict[str, Array]] = {}
-    joints = model.config.num_keypoints  # type: ignore[union-attr]
+    joints: int = model.config.num_keypoints  # type: ignore[union-attr,assignment]
     model.eval()
     moments = tqdm(opened.moments(broken), "moments", leave=False, disable=None if progress else True)
     pending: list[_Seen] = []

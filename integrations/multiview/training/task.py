@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class MultiViewTask(nn.Module):
 
     def _targets(self, views: Views) -> tuple[Tensor, Tensor]:
         """Heatmaps (V * B, J, H, W) and weights (V * B, J)."""
-        config = self.model.config
+        config: Any = self.model.config
         joints, labelled = views.joints.flatten(0, 1), views.labelled.flatten(0, 1)
         return heatmap_targets(joints, labelled, config.image_size, config.heatmap_size, self.sigma)
 

@@ -31,6 +31,7 @@ def test_a_cut_view_is_that_of_warp_affine() -> None:
     picture = cv2.resize(blocks, (400, 300), interpolation=cv2.INTER_CUBIC)
     matrix = view_matrix(BOX)  # reaches over the lower border
     expected = cv2.warpAffine(picture, matrix, (256, 256), flags=cv2.INTER_LINEAR)
+    assert torch.equal(cut_view(picture[..., ::-1], matrix), cut_view(picture[..., ::-1].copy(), matrix))  # OpenCV's
     off = cut_view(picture, matrix) - normalize_view(torch.from_numpy(expected).permute(2, 0, 1))
     assert off.abs().mean() < 0.004  # OpenCV's weights have five bits
     assert off.abs().max() < 0.5  # at the black border

@@ -1,0 +1,167 @@
+"""From pictures to 3D poses: exact for a model that is, by every way in, and in words where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2")
+pytest.importorskip("accelerate")
+
+from cycledistill.integrations.human36m.data.calibration.file import read_calibration
+from cycledistill.integrations.human36m.errors import LiftingDataError
+from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
+from cycledistill.integrations.human36m.multiview.model import create_multiview
+from cycledistill.integrations.multiview import predict
+from cycledistill.integrations.multiview.data.folders import read_folder
+from cycledistill.integrations.multiview.data.samples import MultiViewSamples
+from cycledistill.integrations.multiview.evaluation.measure import EvalSettings, evaluate
+from cycledistill.integrations.multiview.prediction.poses import predict_poses
+from cycledistill.recipes.errors import DataError
+from tests.multiview.scenes import SMALL, Oracle, some, write_recording
+
+CONFIG = MultiViewConfig()
+NAMES = ("cam0", "cam1", "cam2")
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recording(tmp_path_factory.mktemp("views") / "a", some())
+
+
+@pytest.fixture
+def folder(recording: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(recording, tmp_path / "a"))
+
+
+@pytest.fixture(scope="module")
+def oracle(recording: Path) -> Oracle:
+    """It knows the views of the recording, cut out by its boxes."""
+    moments = read_folder(recording, unit="mm")
+    model = Oracle(CONFIG)
+    for views in MultiViewSamples(moments, CONFIG).__getitems__([0, 1]):
+        for pixels, joints in zip(views.pixels.flatten(0, 1), views.joints.flatten(0, 1), strict=True):
+            model.learn(pixels, joints)
+    return model
+
+
+def boxes_of(folder: Path) -> dict[str, np.ndarray]:
+    moments = read_folder(folder, unit="mm").moments
+    return {name: np.array([each.views[name].box for each in moments]) for name in NAMES}
+
+
+def test_true_heatmaps_give_the_true_poses(recording: Path, oracle: Oracle) -> None:
+    """Through crops, decoding, the way back to the picture, and triangulation: the whole chain, to a millimetre."""
+    truth = np.stack([each.pose for each in some().moments if each.pose is not None])
+    cameras = read_calibration(recording / "calibration.json", "mm")
+    found = predict_poses(oracle, {name: recording / name for name in NAMES}, cameras, boxes=boxes_of(recording))
+    assert np.abs(found.found.poses - truth).max() < 1e-3
+    assert found.found.error.max() < 0.05 and found.found.used.all()
+    assert found.found.frames is not None and found.found.frames.tolist() == [7, 8]
+    own = cameras["cam1"]
+    assert np.abs(found.keypoints[1, ..., :2] - own.project(own.to_camera(truth))).max() < 0.05
+    figures = evaluate(oracle, read_folder(recording, unit="mm"), EvalSettings(head_size=2.0))[1]
+    assert figures["jdr"] == 100 and figures["triangulated"] == 100
+    assert figures["mpjpe"] < 1 and figures["mpjpe_root"] < 1 and figures["error_2d"] < 0.05
+
+
+def test_a_quarter_pixel_is_what_the_authors_decoding_leaves(recording: Path, oracle: Oracle) -> None:
+    figures = evaluate(oracle, read_folder(recording, unit="mm"), EvalSettings(decode="quarter"))[1]
+    assert 1 < figures["mpjpe"] < 15
+
+
+def test_a_missing_picture_does_not_block(folder: Path, oracle: Oracle) -> None:
+    boxes = boxes_of(folder)
+    (folder / "cam2" / "take2_0007.png").unlink()
+    cameras = read_calibration(folder / "calibration.json", "mm")
+    given = {name: folder / name for name in NAMES}
+    found = predict_poses(oracle, given, cameras, boxes={**boxes, "cam2": boxes["cam2"][1:]}).found
+    truth = np.stack([each.pose for each in some().moments if each.pose is not None])
+    assert np.abs(found.poses - truth).max() < 2e-3
+    assert found.used.all(axis=1).tolist() == [[True, True, False], [True, True, True]]
+    moments = read_folder(folder, unit="mm")
+    assert [len(each.views) for each in moments.moments] == [2, 3]
+    assert evaluate(oracle, moments, EvalSettings())[1]["mpjpe"] < 1
+
+
+@pytest.mark.slow
+def test_the_command_takes_a_hub_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = create_multiview(**{key: tuple(v) if isinstance(v, list) else v for key, v in SMALL.items()})
+    model.save_pretrained(tmp_path / "hub")
+    told = ["--calibration", str(folder / "calibration.json"), "--unit", "mm", "--output", str(tmp_path / "o.json")]
+    pictures = [str(folder / name) for name in NAMES]
+    args = [str(tmp_path / "hub"), *pictures, *told, "--unchecked", "--device", "cpu", "--min-confidence", "0"]
+    assert predict.main(args) == 0
+    found = json.loads((tmp_path / "o.json").read_text())
+    assert np.array(found["poses"], dtype=object).shape[:2] == (2, 17)
+    assert np.array(found["keypoints"]).shape == (3, 2, 17, 3) and found["frames"] == [7, 8]
+    assert "2 poses in" in capsys.readouterr().out
+
+
+def wrong(kind: str, folder: Path, oracle: Oracle) -> object:
+    cameras = read_calibration(folder / "calibration.json", "mm")
+    given, boxes = {name: folder / name for name in NAMES}, boxes_of(folder)
+    if kind == "one view":
+        given = {"cam0": given["cam0"]}
+    elif kind == "no camera":
+        del cameras["cam1"]
+    elif kind == "size":
+        cameras["cam1"] = replace(cameras["cam1"], size=(256, 128))
+    elif kind == "unreadable":
+        (folder / "cam1" / "take2_0008.png").write_bytes(b"no picture")
+    elif kind == "lengths":
+        frames = {name: [np.zeros((128, 128, 3), np.uint8)] * (2 + (name == "cam1")) for name in NAMES}
+        return predict_poses(oracle, frames, cameras, boxes=boxes)
+    elif kind == "away":
+        turned = np.diag([-1.0, 1.0, -1.0])
+        cameras = {name: replace(each, rotation=each.rotation @ turned) for name, each in cameras.items()}
+    elif kind == "nobody":
+        boxes = {name: np.full((2, 4), np.nan) for name in NAMES}
+    elif kind == "boxes":
+        boxes["cam1"] = boxes["cam1"][:1]
+    return predict_poses(oracle, given, cameras, boxes=boxes if kind != "one view" else None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("one view", r"1 views \(cam0\): two or more are needed"),
+        ("no camera", "the calibration has no camera cam1; it has cam0, cam2"),
+        ("size", r"take2_0007.png is 128 x 128 pixels, and camera cam1 was calibrated on pictures of 256 x 128"),
+        ("unreadable", "take2_0008.png: not a picture, or a broken one"),
+        ("lengths", "different numbers of pictures: cam0 2, cam1 3, cam2 2"),
+        ("away", "only 0 % of the joints .* are where rays of their cameras meet"),
+        ("nobody", "0 of the views cam0, cam1, cam2 have a person in some picture"),
+        ("boxes", "view cam1: 1 boxes, and more pictures"),
+    ],
+)
+def test_what_cannot_be_is_said(kind: str, said: str, folder: Path, oracle: Oracle) -> None:
+    with pytest.raises(DataError, match=said):
+        wrong(kind, folder, oracle)
+
+
+def test_a_broken_picture_is_a_missing_view_where_that_is_asked(folder: Path, oracle: Oracle) -> None:
+    boxes = boxes_of(folder)
+    (folder / "cam1" / "take2_0008.png").write_bytes(b"no picture")
+    cameras = read_calibration(folder / "calibration.json", "mm")
+    given = {name: folder / name for name in NAMES}
+    found = predict_poses(oracle, given, cameras, boxes=boxes, broken="skip").found
+    assert found.used[1].all(axis=0).tolist() == [True, False, True] and np.isfinite(found.poses).all()
+
+
+def test_videos_of_one_length_are_matched_by_their_order(folder: Path, oracle: Oracle) -> None:
+    cameras = read_calibration(folder / "calibration.json", "mm")
+    pictures = {
+        name: [cv2.imread(str(each))[..., ::-1] for each in sorted((folder / name).iterdir())] for name in NAMES
+    }
+    found = predict_poses(oracle, pictures, cameras, boxes=boxes_of(folder)).found
+    truth = np.stack([each.pose for each in some().moments if each.pose is not None])
+    assert np.abs(found.poses - truth).max() < 1e-3
+    with pytest.raises(LiftingDataError, match="view cam1: boxes of shape"):
+        predict_poses(oracle, pictures, cameras, boxes={"cam1": np.zeros(4)})
