@@ -192,7 +192,7 @@ def pictures() -> dict[str, str]:
         "library": rooms(ROOT / "cycledistill", "cycledistill"),
         "recipes": rooms(ROOT / "cycledistill" / "recipes", "cycledistill.recipes"),
     }
-    for name in ("coco", "human36m", "imagenet"):
+    for name in ("coco", "human36m", "imagenet", "multiview"):
         graphs[name] = rooms(ROOT / "integrations" / name, f"cycledistill.integrations.{name}")
     return {f"{name}.svg": picture(graph, f"{name}: what imports what") for name, graph in graphs.items()}
 
