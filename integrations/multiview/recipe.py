@@ -18,12 +18,12 @@ __all__ = ["Recipe", "RecipeError", "list_recipes", "load_recipe"]
 
 @dataclass
 class ModelSection(sections.ModelSection):
-    """The model: ``options`` are fields of `MultiViewConfig`, ``weights`` a file to start from.
+    """The model, a ``multiview_ppt``: ``options`` are fields of `MultiViewConfig`, ``weights`` a file to start from.
 
     ``from_coco``: ``weights`` are of a single-view PPT-S that was trained on COCO, see `start_from_coco`.
     """
 
-    name: Literal["multiview_ppt"] = "multiview_ppt"
+    name: str = "multiview_ppt"
     from_coco: bool = False
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ from tests.scripts import exit_code
 Lines = pytest.CaptureFixture[str]
 Announce = Callable[..., None]
 ROOT = Path(__file__).resolve().parents[2]
-TRAINING = ("coco", "human36m", "imagenet")
+TRAINING = ("coco", "human36m", "imagenet", "multiview")
 MINE = """
 import argparse
 help = "count to 100 %"
@@ -94,7 +94,7 @@ print(json.dumps(shown))
     for words in ("report", "stacks", "insight", "verify", "train"):
         assert f" {words} " in shown[""]
     for name in TRAINING:
-        assert f" {name} " in shown["train"]
+        assert name in shown["train"].split()
         assert "--data" in shown[f"train {name}"] and "Packaged recipes: " in shown[f"train {name}"]
     assert "cannot be loaded" not in "".join(shown.values())
 

@@ -149,6 +149,7 @@ def test_the_command_trains_on_folders(tiny: Recipe, tmp_path: Path, capsys: pyt
     ("key", "value", "kind", "said"),
     [
         ("data__source", "human36m", DataError, "data.root is not set"),
+        ("model__name", "mixste", RecipeError, "model.name='mixste': expected 'multiview_ppt'"),
         ("model__options", {"num_keypoints": 5}, RecipeError, r"num_keypoints=5: expected 17"),
         ("model__options", {"depht": 5}, RecipeError, "model.options: .*depth"),
         ("model__weights", "gone.safetensors", CheckpointError, "gone.safetensors"),

@@ -9,7 +9,7 @@ import torch
 from cycledistill import wrap_cyclic
 from cycledistill.integrations.human36m.multiview.model import MultiViewPPT, create_multiview
 from cycledistill.integrations.human36m.multiview.start import start_from_coco
-from cycledistill.integrations.human36m.multiview.weights import load_multiview_weights
+from cycledistill.integrations.human36m.multiview.weights import MODEL, load_multiview_weights
 from cycledistill.recipes.config.distillation import read_distill
 
 from ..evaluation.measure import EvalSettings
@@ -27,10 +27,12 @@ def create_model(recipe: Recipe, joints: int) -> MultiViewPPT:
         joints: How many the data has.
 
     Raises:
-        RecipeError: An unknown option, or what the model or the cycles refuse; data of another number of joints than
+        RecipeError: An unknown model or option, or what the model or the cycles refuse; data of another number of joints than
             ``data.layout`` has.
     """
     section, layout = recipe.model, recipe.data.layout
+    if section.name != MODEL:
+        raise RecipeError(f"model.name={section.name!r}: expected {MODEL!r}, of which model.options say the sizes.")
     if JOINTS.get(layout, joints) != joints:
         raise RecipeError(
             f"data.layout={layout!r}: expected 17 joints, and the data has {joints}; for others set data.layout=other."

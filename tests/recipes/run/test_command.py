@@ -39,7 +39,7 @@ def command_of(name: str) -> Command:
     return importlib.import_module(f"cycledistill.integrations.{name}.train").COMMAND
 
 
-@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet", "multiview"])
 def test_all_commands_take_the_same_flags(name: str) -> None:
     command = command_of(name)
     text = command.parser().format_help()
@@ -65,7 +65,7 @@ def test_old_flags_work_and_are_not_shown(name: str, old: str, value: str, key: 
     assert f"{old} " not in parser.format_help() + parser.format_usage()
 
 
-@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet", "multiview"])
 def test_the_module_is_the_command_too(name: str, monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
     """As ``torchrun -m`` and ``accelerate launch -m`` start it."""
     module = command_of(name).package + ".train"
@@ -77,7 +77,7 @@ def test_the_module_is_the_command_too(name: str, monkeypatch: pytest.MonkeyPatc
     assert capsys.readouterr().err.startswith("error: config 'no_such_recipe' is neither a file nor")
 
 
-@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet", "multiview"])
 def test_the_usage_can_be_typed(name: str, capsys: Lines) -> None:
     command = command_of(name)
     starts = {
@@ -113,13 +113,13 @@ def test_a_key_is_proposed_for_its_own_name_and_not_for_its_section(key: str, sa
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet", "multiview"])
 def test_a_section_that_is_set_is_said_to_be_one(name: str, capsys: Lines) -> None:
     assert command_of(name).main(["--set", "optim=3"]) == 2
     assert capsys.readouterr().err == "error: optim is a section: set one of its keys, such as optim.name.\n"
 
 
-@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet", "multiview"])
 def test_what_a_flag_does_not_take_is_said_of_the_flag(name: str, capsys: Lines) -> None:
     for flag, value, said in (
         ("--distill", "sdpos", "error: --distill: cyclic.distill='sdpos': unknown preset; the presets are 'sdpose', "),
@@ -331,7 +331,7 @@ def test_what_is_asked_for_is_done(monkeypatch: pytest.MonkeyPatch, capsys: Line
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet", "multiview"])
 def test_what_is_evaluated_is_looked_at_and_not_guessed_by_its_name(name: str, tmp_path: Path, capsys: Lines) -> None:
     command = command_of(name)
     for file in ("w.pth.tar", "w.ckpt", "w.pth", "w.safetensors"):
@@ -369,7 +369,7 @@ def test_weights_of_another_model_are_refused_by_the_name_of_their_file(
         importlib.import_module(f"{package}.trained").load_trained(file, recipe=recipe)
 
 
-@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet"])
+@pytest.mark.parametrize("name", ["coco", "human36m", "imagenet", "multiview"])
 def test_a_run_of_another_command_is_said_to_be_one(name: str, tmp_path: Path, capsys: Lines) -> None:
     command, run = command_of(name), tmp_path / "run"
     session = importlib.import_module(f"{command.package}.training.session").Session

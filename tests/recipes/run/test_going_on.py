@@ -17,7 +17,7 @@ pytest.importorskip("timm")
 from cycledistill.recipes.run.command import Command
 from cycledistill.recipes.run.guard.signals import StopRequest
 
-NAMES = ["coco", "human36m", "imagenet"]
+NAMES = ["coco", "human36m", "imagenet", "multiview"]
 TINY = {
     "model": {"name": "frame_lifter", "options": {"dim": 8, "depth": 2, "heads": 2}},
     "cyclic": {"cycles": 2},
