@@ -55,7 +55,12 @@ INTEGRATIONS = sorted(path.parent.name for path in (ROOT / "integrations").glob(
 FOLLOWED_ELSEWHERE = {"own_joints"}  # its commands come between: tests/coco/test_own_joints_guide.py
 SKIPPED_COMMANDS = ("git clone", "cd ")
 GUIDES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
-ABOUT = {"lifting": ["human36m", "multiview"], "sdpose_coco": ["coco"], "mmpose": ["mmpose"], "CONTRIBUTING": INTEGRATIONS}
+ABOUT = {
+    "lifting": ["human36m", "multiview"],
+    "sdpose_coco": ["coco"],
+    "mmpose": ["mmpose"],
+    "CONTRIBUTING": INTEGRATIONS,
+}
 NOT_HERE = ("timm/", "runs/")  # of another package, and what a run writes
 
 

@@ -1,1 +1,5 @@
 """How good the joints in the pictures and the triangulated poses are."""
+
+from cycledistill import versions
+
+versions.require("numpy", "tqdm")
