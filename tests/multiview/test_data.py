@@ -122,6 +122,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "lengths": (lambda f: _poses(f, poses=np.zeros((3, 17, 3))), "3 poses for 2 pictures"),
     "shape": (lambda f: _poses(f, poses=np.zeros((2, 17, 2))), r"poses of shape \(2, 17, 2\)"),
     "name": (lambda f: _poses(f, pose=np.zeros((2, 17, 3))), r"has pose: poses \(T, J, 3\) is expected"),
+    "3D and 2D of other joints": (
+        lambda f: (f / "cam1.json").write_text(json.dumps(coco(f, "cam1", keypoints=[50, 60, 2] * 5))),
+        "persons of 5, 17 joints; one number is expected",
+    ),
     "two persons": (
         lambda f: (f / "cam1.json").write_text(
             json.dumps({k: v * (1 + (k == "annotations")) for k, v in coco(f, "cam1").items()})
@@ -134,6 +138,13 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no annotations": (lambda f: (f / "cam1.json").write_text('{"images": [{}], "annotations": []}'), "not COCO ann"),
 }  # fmt: skip
+
+
+def test_a_unit_that_is_not_said_is_noticed(folder: Path) -> None:
+    """Calibration and labels, both in millimetres, agree with each other as metres: just a thousand times as large."""
+    with pytest.raises(LiftingDataError, match=r"the person is 1[.\d]+e\+03 m large: .* It looks like mm"):
+        read_folder(folder)
+    assert len(read_folder(folder, checked=False)) == 2
 
 
 @pytest.mark.parametrize(("breaks", "said"), BROKEN.values(), ids=BROKEN)

@@ -101,7 +101,7 @@ def poses_from_views(
     if checked:
         seen = ~np.stack([undetected(table, least_confidence) for table in tables])
         _check_agreement(found, seen, list(views), chosen, tables, solve)
-        _check_size(found.points)
+        check_size(found.points)
     return ViewPoses(
         found.points.astype(np.float32),
         found.error.astype(np.float32),
@@ -248,8 +248,15 @@ def _guess(
     return ""
 
 
-def _check_size(points: NDArray[np.float64]) -> None:
-    """Refuse persons who are too large or too small: their poses are in another unit than metres."""
+def check_size(points: NDArray[np.float64]) -> None:
+    """Refuse persons who are too large or too small: their poses are in another unit than metres.
+
+    Args:
+        points: (T, J, 3), NaN where a joint is not known.
+
+    Raises:
+        LiftingDataError: They are; with the unit that it looks like.
+    """
     known = np.isfinite(points[..., 0])
     whole = points[known.mean(axis=1) > 0.5]
     if not len(whole):

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from cycledistill.integrations.coco.data.images import ImageStore
 from cycledistill.integrations.coco.prediction.sources import PICTURES, natural
 from cycledistill.integrations.coco.prediction.videos import VIDEOS
@@ -26,6 +28,7 @@ from cycledistill.integrations.human36m.data.calibration.file import metres_of, 
 from cycledistill.integrations.human36m.data.calibration.storage import SUFFIXES
 from cycledistill.integrations.human36m.data.cameras import Camera
 from cycledistill.integrations.human36m.errors import LiftingDataError
+from cycledistill.integrations.human36m.multiview.views import check_size
 
 from .labels import Labelled, read_joints, read_poses
 from .moments import Array, Moment, MultiViewSet, View, labelled_view, make_set, picture_number, seen_by
@@ -45,6 +48,7 @@ def read_folder(
     cameras: Sequence[str] | None = None,
     least_views: int = 2,
     every: int = 1,
+    checked: bool = True,
 ) -> MultiViewSet:
     """Read a recording, or a folder of recordings; no picture is opened yet. See this module's text for the form.
 
@@ -55,6 +59,7 @@ def read_folder(
         cameras: The names of those that count; default, all that have pictures.
         least_views: Fewest views of a moment.
         every: Moments whose number is a multiple of this.
+        checked: Refuse 3D labels that are no person of a possible size, as those in another unit are.
 
     Raises:
         LiftingDataError: No recording, no calibration or one without a camera that has pictures, no labels, or no
@@ -76,7 +81,11 @@ def read_folder(
     moments = [
         moment for folder in folders for moment in _Recording(folder, root, calibration, unit, cameras).moments(every)
     ]
-    return make_set(moments, ImageStore(root), str(root), least_views, cameras)
+    found = make_set(moments, ImageStore(root), str(root), least_views, cameras)
+    poses = [moment.pose for moment in found.moments if moment.pose is not None]
+    if checked and poses:
+        check_size(np.stack(poses))
+    return found
 
 
 def _is_recording(folder: Path) -> bool:

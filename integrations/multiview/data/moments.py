@@ -131,8 +131,9 @@ def make_set(
     if not found:
         most = max((len(moment.views) for moment in kept), default=0)
         raise LiftingDataError(
-            f"{what}: none of {len(every)} moments has {least_views} views with a labelled person (at most {most}): "
-            "are the pictures of all cameras numbered alike, and the labels of these pictures?"
+            f"{what}: none of {len(every)} moments has {least_views} views with a labelled person (at most {most}): are "
+            " the pictures of all cameras numbered alike and the labels of these pictures, and do the cameras see the "
+            "person (R and t)?"
         )
     if len(found) < len(every):
         _logger.warning(
@@ -143,6 +144,7 @@ def make_set(
     if fewer:
         _logger.info("%s: %d of %d moments lack a view, and go without it", what, fewer, len(found))
     counts = {len(view.joints) for moment in found for view in moment.views.values()}
+    counts |= {len(moment.pose) for moment in found if moment.pose is not None}
     if len(counts) > 1:
         raise LiftingDataError(
             f"{what}: persons of {', '.join(map(str, sorted(counts)))} joints; one number is expected"

@@ -27,8 +27,8 @@ def create_model(recipe: Recipe, joints: int) -> MultiViewPPT:
         joints: How many the data has.
 
     Raises:
-        RecipeError: An unknown model or option, or what the model or the cycles refuse; data of another number of joints
-            than ``data.layout`` has.
+        RecipeError: An unknown model or option, or what the model or the cycles refuse; data of another number of
+            joints than ``data.layout`` has.
     """
     section, layout = recipe.model, recipe.data.layout
     if section.name != MODEL:

@@ -46,6 +46,7 @@ def _folders(data: DataSection, split: Split) -> MultiViewSet:
         cameras=data.cameras,
         least_views=data.least_views,
         every=every,
+        checked=data.layout != "other",
     )
 
 
