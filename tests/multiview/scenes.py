@@ -17,7 +17,7 @@ from cycledistill.integrations.multiview.data.generated import generate_moments
 from cycledistill.integrations.multiview.data.moments import MultiViewSet
 
 SMALL: dict[str, Any] = {
-    "image_size": [64, 64], "patch_size": [4, 4], "dim": 32, "depth": 3, "heads": 2, "prune_layers": [1],
+    "image_size": [32, 32], "patch_size": [2, 2], "dim": 16, "depth": 3, "heads": 2, "prune_layers": [1],
     "fused_layers": 1, "stage1_width": 8,
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ from cycledistill.integrations.multiview.training.schedules import learning_rate
 from cycledistill.integrations.multiview.training.task import MultiViewTask, flat
 from cycledistill.recipes.errors import CheckpointError, DataError, RecipeError
 from tests.multiview.scenes import SMALL, write_recording
-from tests.recipes.run_checks import assert_same_state, changing, last, rows
+from tests.recipes.run_checks import assert_graphs_change_nothing, assert_same_state, changing, in_graphs, last, rows
 
 change = changing(load_recipe)
 
@@ -66,6 +66,12 @@ def test_resume_is_bit_exact(tiny: Recipe, tmp_path: Path) -> None:
     assert evaluate_trained(whole, whole.run.output)["exits"] == summary["exits"]
 
 
+@pytest.mark.slow
+def test_graphs_change_nothing(tiny: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of each epoch's batches is smaller."""
+    assert_graphs_change_nothing(train, change(tiny, data__moments=5), in_graphs(monkeypatch), stop=4)
+
+
 def test_cycles_are_trained(tiny: Recipe) -> None:
     summary = train(change(tiny, cyclic__cycles=2, schedule__epochs=1, ema__enabled=False, schedule__milestones=[]))
     assert set(summary["exits"]) == {1, 2, 3}
@@ -92,7 +98,7 @@ def test_a_batch_with_a_missing_view_is_the_mean_over_its_moments(tiny: Recipe) 
 @pytest.mark.slow
 def test_a_few_scenes_are_learned(tiny: Recipe) -> None:
     """By heart, from pictures of 64 pixels, of which one is 36 mm at the person."""
-    patches = {"backbone": "none", "patch_size": [8, 8], "stage1_width": 64, "dim": 48}
+    patches = {"backbone": "none", "image_size": [64, 64], "patch_size": [8, 8], "stage1_width": 64, "dim": 48}
     recipe = change(
         tiny,
         model__options={**SMALL, **patches},

@@ -131,9 +131,9 @@ def make_set(
     if not found:
         most = max((len(moment.views) for moment in kept), default=0)
         raise LiftingDataError(
-            f"{what}: none of {len(every)} moments has {least_views} views with a labelled person (at most {most}): are "
-            " the pictures of all cameras numbered alike and the labels of these pictures, and do the cameras see the "
-            "person (R and t)?"
+            f"{what}: none of {len(every)} moments has {least_views} views with a labelled person (at most {most}): "
+            "are the pictures of all cameras numbered alike and the labels of these pictures, and do the cameras see "
+            "the person (R and t)?"
         )
     if len(found) < len(every):
         _logger.warning(
