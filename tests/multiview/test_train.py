@@ -147,7 +147,7 @@ def test_the_command_trains_on_folders(tiny: Recipe, tmp_path: Path, capsys: pyt
     flags = ["--config", str(tmp_path / "recipe.yaml"), "--data", "folders", "--train", str(tmp_path / "sets")]
     assert main([*flags, "--test", str(folder), "--unit", "mm", "--max-steps", "1"]) == 0
     assert '"mpjpe"' in capsys.readouterr().out
-    assert main([*flags, "--output", str(tmp_path / "b")]) == 2
+    assert main([*flags, "--unit", "mm", "--output", str(tmp_path / "b")]) == 2
     assert "data.test is not set: data.source='folders' needs --train and --test" in capsys.readouterr().err
 
 
