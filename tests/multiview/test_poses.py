@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("cv2")
 pytest.importorskip("accelerate")
 
+from cycledistill.integrations.coco.prediction.box_files import read_boxes
 from cycledistill.integrations.human36m.data.calibration.file import read_calibration
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
@@ -123,6 +124,10 @@ def wrong(kind: str, folder: Path, oracle: Oracle) -> object:
         cameras = {name: replace(each, rotation=each.rotation @ turned) for name, each in cameras.items()}
     elif kind == "nobody":
         boxes = {name: np.full((2, 4), np.nan) for name in NAMES}
+    elif kind == "two persons":
+        two = [[10, 10, 50, 90], [60, 10, 50, 90]]
+        (folder / "boxes.json").write_text(json.dumps({f"take2_000{number}.png": two for number in (7, 8)}))
+        return predict_poses(oracle, given, cameras, boxes={**boxes, "cam1": read_boxes(folder / "boxes.json")})
     elif kind == "boxes":
         boxes["cam1"] = boxes["cam1"][:1]
     return predict_poses(oracle, given, cameras, boxes=boxes if kind != "one view" else None)
@@ -138,6 +143,7 @@ def wrong(kind: str, folder: Path, oracle: Oracle) -> object:
         ("lengths", "different numbers of pictures: cam0 2, cam1 3, cam2 2"),
         ("away", "only 0 % of the joints .* are where rays of their cameras meet"),
         ("nobody", "0 of the views cam0, cam1, cam2 have a person in some picture"),
+        ("two persons", "view cam1: take2_0007.png has 2 boxes, and one person is expected"),
         ("boxes", "view cam1: 1 boxes, and more pictures"),
     ],
 )
