@@ -84,12 +84,13 @@ _INTEGRATION = more(
 )
 INTEGRATION_ARROWS = {
     "coco": _INTEGRATION | {"__init__": {"data", "models", "losses", "weights"}, "prediction": _PREDICTION},
-    "human36m": more(_INTEGRATION, {"convert": {"multiview"}, "lift": {"lifting"}})
+    "human36m": more(_INTEGRATION, {"convert": {"multiview"}, "lift": {"lifting", "written"}})
     | {
         "__init__": {"models", "weights"},
         "lifting": _ROOMS | {"recipe", "training"},  # by the run's own settings
         "multiview": {"errors", "data", "models"},
-        "triangulate": {"errors", "data", "multiview"},
+        "triangulate": {"errors", "data", "multiview", "written"},
+        "written": {"errors", "data"},
     },
     "imagenet": _INTEGRATION | {"__init__": {"recipe", "task"}},
     "multiview": more(_INTEGRATION, {"predict": {"prediction", "training"}})  # by the run's own settings
@@ -155,7 +156,7 @@ THIRD_PARTY = {
 # The same of the integrations, each as a whole.
 THIRD_PARTY_OF_INTEGRATIONS = {
     "coco": {"PIL", "cv2", "faster_coco_eval", "numpy", "pycocotools", "torchvision", "tqdm"},
-    "human36m": {"h5py", "matplotlib", "numpy", "scipy", "tqdm"},
+    "human36m": {"PIL", "cv2", "h5py", "matplotlib", "numpy", "scipy", "tqdm"},
     "imagenet": {"PIL", "numpy", "pyarrow", "timm", "torchcodec", "torchvision", "tqdm"},
     "mmpose": {"mmengine", "mmpose", "pycocotools"},
     "multiview": {"cv2", "numpy", "tqdm"},

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from cycledistill.recipes.errors import RecipeError
+
 from .data.calibration.file import read_calibration
 from .data.keypoints.files import read_keypoints
 from .data.keypoints.gaps import LEAST_CONFIDENCE
@@ -28,6 +30,7 @@ from .data.pose_files import check_target, write_poses
 from .errors import LiftingDataError
 from .multiview.triangulation import THRESHOLD
 from .multiview.views import LAYOUTS, ViewPoses, poses_from_views
+from .written.command import add_arguments, check_outputs, write_outputs
 
 _logger = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
         check_target(args.output)
+        check_outputs(args)
         views = _read_views(by_name(args.keypoints, "keypoints"), by_name(args.track, "--track"))
         cameras = read_calibration(args.calibration, args.unit, _size(args, views))
         found = poses_from_views(
@@ -50,10 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_poses(
             found.poses, args.output, found.frames, error=found.error, used=found.used, views=np.array(found.views)
         )
-    except LiftingDataError as error:
+        sys.stdout.write(describe_poses(found, args.output))
+        write_outputs(found.poses, args, args.frame_rate or _rate(views), joints=args.layout)
+    except (LiftingDataError, RecipeError) as error:
         parser.exit(2, f"error: {error}\n")
-    sys.stdout.write(describe_poses(found, args.output))
     return 0
+
+
+def _rate(views: dict[str, Keypoints]) -> float | None:
+    """Frames a second, where the files say it."""
+    return next((view.frame_rate for view in views.values() if view.frame_rate), None)
 
 
 def by_name(given: Sequence[str], what: str) -> dict[str, str]:
@@ -114,6 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layout", choices=(*LAYOUTS, "other"), default="coco", help="the joints (default: coco)")
     parser.add_argument("--track", action="append", default=[], metavar="NAME=TRACK", help="the person in a view")
     add_triangulation(parser)
+    parser.add_argument("--frame-rate", type=float, help="of the keypoints, a second; default, what a file says")
+    add_arguments(parser, lifted=False)
     return parser
 
 

@@ -146,6 +146,11 @@ class Camera:
         moved: Array = (world.astype(np.float64) - self.position) @ self.rotation
         return moved
 
+    def to_world(self, points: NDArray[np.floating]) -> Array:
+        """Points (..., 3) in metres, from this camera's axes to the world's."""
+        turned: Array = points.astype(np.float64) @ self.rotation.T + self.position
+        return turned
+
     def project(self, points: Array) -> Array:
         """Pixels (..., 2) of points (..., 3) in camera axes.
 
@@ -207,6 +212,17 @@ def normalize_screen(pixels: NDArray[np.floating], width: float, height: float) 
         raise LiftingDataError(f"a picture of {width} x {height} pixels: width and height must be above 0")
     scaled = pixels.astype(np.float64) / width * 2 - np.array([1.0, height / width])
     return scaled.astype(np.float32)
+
+
+def screen_to_pixels(normal: NDArray[np.floating], width: float, height: float) -> NDArray[np.float64]:
+    """The models' input (..., 2) as pixels of the picture: what :func:`normalize_screen` undoes.
+
+    Example:
+        >>> screen_to_pixels(np.array([[0.0, 0.0]]), 1000, 1002).tolist()
+        [[500.0, 501.0]]
+    """
+    pixels: NDArray[np.float64] = (normal.astype(np.float64) + np.array([1.0, height / width])) * width / 2
+    return pixels
 
 
 def ring_of_cameras(

@@ -12,6 +12,8 @@ _CHAINS = (("left_hip", "left_knee", "left_ankle"), ("right_hip", "right_knee", 
 _TRUNK = ("pelvis", "spine", "thorax", "neck", "head")
 _ANKLE = 0.039
 """Height of the ankle joint above the ground, as a share of a person's."""
+_UNITS = (("cm", 100), ("mm", 1000))
+"""Others that heights are given in, and how many a metre has."""
 
 
 def scale_to_height(poses: NDArray[np.floating], height: float) -> NDArray[np.float32]:
@@ -33,7 +35,8 @@ def scale_to_height(poses: NDArray[np.floating], height: float) -> NDArray[np.fl
     Source: the ankle's height: Drillis and Contini (1966), body segment parameters.
     """
     if not 0.3 <= height <= 2.8:
-        raise LiftingDataError(f"a person {height:g} metres tall: 0.3 to 2.8 metres are expected")
+        guesses = [f"; for {height:g} {unit} give {height / of:g}" for unit, of in _UNITS if 0.5 <= height / of <= 2.8]
+        raise LiftingDataError(f"a person {height:g} metres tall: 0.3 to 2.8 metres are expected{''.join(guesses)}")
     legs = sum(_length(poses, chain) for chain in _CHAINS) / len(_CHAINS)
     long = legs + _length(poses, _TRUNK)
     if not (long > 0).all():
