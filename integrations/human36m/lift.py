@@ -40,6 +40,7 @@ from .errors import LiftingDataError
 from .evaluation.measure import EvalSettings
 from .lifting.clip import check_unit, lift, shared_frames
 from .models.lifter import Lifter
+from .written.command import Seen, add_arguments, check_outputs, in_world, seen_by, write_outputs
 
 __all__ = ["lift", "main", "prepare"]
 
@@ -97,6 +98,7 @@ def _run(args: argparse.Namespace) -> None:
     from .lifting.models import open_model
 
     check_target(args.poses)
+    check_outputs(args)
     if args.delay is not None and args.fill_gaps:
         raise LiftingDataError("--fill-gaps looks at later frames, and --delay must not: leave one of them out")
     model, settings = open_model(args.checkpoint, args.config, args.ema)
@@ -112,13 +114,16 @@ def _run(args: argparse.Namespace) -> None:
                 inputs, rate = _inputs(one, source, args, model)
                 start = perf_counter()
                 poses = _lifted(inputs, rate, args, model, settings)
+                taken = perf_counter() - start
+                seen = seen_by(inputs, one, args, model.convention.frame_rate)
+                placed = in_world(poses, seen, args)
             except LiftingDataError as error:
                 if len(persons) == 1:
                     raise
                 _logger.warning("%s; not lifted", error)
                 continue
-            frames, seconds = frames + len(poses), seconds + perf_counter() - start
-            _write(poses, one, args, several=len(persons) > 1)
+            frames, seconds = frames + len(poses), seconds + taken
+            _write(poses, placed, seen, one, args, several=len(persons) > 1)
         if not frames:
             raise LiftingDataError(
                 f"{args.keypoints}: none of its {len(persons)} persons could be lifted, as told above"
@@ -165,15 +170,26 @@ def _lifted(
     )
 
 
-def _write(poses: Array, one: Keypoints, args: argparse.Namespace, several: bool) -> None:
-    target, figure = args.poses, args.figure
-    if several:
-        target, figure = _of_track(target, one.track), figure and _of_track(figure, one.track)
-    write_poses(poses, target, one.frames)
+def _write(
+    poses: Array,
+    placed: Array,
+    seen: Seen,
+    one: Keypoints,
+    args: argparse.Namespace,
+    several: bool,
+) -> None:
+    """Write poses in camera axes, and as they are ``placed`` in a world where there is one."""
+
+    def named(path: Path) -> Path:
+        return _of_track(path, one.track) if several else path
+
+    target, figure = named(args.poses), args.figure and named(args.figure)
+    write_poses(placed, target, one.frames)
     sys.stdout.write(f"{len(poses)} poses in {target}\n")
     if figure:
         draw_sequences({"lifted": poses}, figure)
         sys.stdout.write(f"picture: {figure}\n")
+    write_outputs(placed, args, seen.frame_rate, seen=seen, world=bool(args.camera), named=named)
 
 
 def _of_track(path: Path, track: str | None) -> Path:
@@ -238,6 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--coco-mapping", choices=COCO_MAPPINGS, help="default, as the weights' authors do it")
     parser.add_argument("--unchecked", action="store_true", help="lift what does not look like a person in the picture")
     parser.add_argument("--figure", type=Path, help="also draw some of the poses; needs matplotlib")
+    add_arguments(parser, lifted=True)
     return parser
 
 
