@@ -131,13 +131,14 @@ def _next_picture(
 
 def _stage(poses: NDArray[np.float64], frame_rate: float) -> tuple[NDArray[np.float64], float, float]:
     """What is in the middle of each frame (T, 3), the metres that are shown, and the height of the floor."""
-    low, high = np.nanmin(poses, axis=1), np.nanmax(poses, axis=1)
-    there = np.isfinite(low).all(axis=1)
-    times = np.arange(len(poses))
-    middle = np.stack([np.interp(times, times[there], ((low + high) / 2)[there, axis]) for axis in range(3)], axis=1)
+    missing = np.isnan(poses)
+    low, high = np.where(missing, np.inf, poses).min(axis=1), np.where(missing, -np.inf, poses).max(axis=1)
+    there, times = np.isfinite(low).all(axis=1), np.arange(len(poses))
+    known = (low[there] + high[there]) / 2
+    middle = np.stack([np.interp(times, times[there], known[:, axis]) for axis in range(3)], axis=1)
     half = max(1, round(frame_rate / 2))
     padded = np.pad(middle, ((half, half), (0, 0)), mode="edge")
     summed = np.cumsum(np.concatenate([np.zeros((1, 3)), padded]), axis=0)
     middle = (summed[2 * half + 1 :] - summed[: -2 * half - 1]) / (2 * half + 1)
     span = 1.15 * max(2 * float(np.nanmax(np.abs(poses - middle[:, None]))), 1e-3)
-    return middle, span, float(np.nanpercentile(low[:, 1], 5))
+    return middle, span, float(np.percentile(low[there, 1], 5))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,8 @@ def seen_by(inputs: Array, person: Keypoints, args: argparse.Namespace, usual_ra
         args: The command's: ``width``, ``height`` and ``frame_rate`` go before what the file says.
         usual_rate: Frames a second of the model, where neither does.
     """
-    width, height = float(args.width or person.width), float(args.height or person.height)
+    width: Any = args.width or person.width  # one of them is known, or there would be no inputs
+    height: Any = args.height or person.height
     rate = args.frame_rate or person.frame_rate or usual_rate
     return Seen(screen_to_pixels(inputs[..., :2], width, height), (width, height), rate, person.frames)
 

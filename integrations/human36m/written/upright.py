@@ -160,9 +160,10 @@ def stand(poses: Array) -> NDArray[np.float64]:
     What is relative to the pelvis would hang by it and kick in the air. A jump is not seen in such poses either way.
 
     Args:
-        poses: (T, 17, 3), y up.
+        poses: (T, 17, 3), y up, NaN where a joint is not known.
 
     Returns:
         (T, 17, 3).
     """
-    return np.asarray(poses - np.nanmin(poses[..., 1], axis=1)[:, None, None] * np.array([0.0, 1.0, 0.0]))
+    low = np.where(np.isnan(poses[..., 1]), np.inf, poses[..., 1]).min(axis=1)
+    return np.asarray(poses - np.where(np.isinf(low), 0, low)[:, None, None] * np.array([0.0, 1.0, 0.0]))
