@@ -94,6 +94,10 @@ def test_quaternions_do_not_jump_between_frames(tmp_path: Path) -> None:
     poses = np.stack([rigid(1)[0] @ turn(1, angle).T for angle in np.linspace(0, 720, 37)])
     write_gltf(poses, tmp_path / "a.glb", 50)
     read = Gltf(tmp_path / "a.glb")
+    for channel in read.json["animations"][0]["channels"]:
+        values = read.array(read.json["animations"][0]["samplers"][channel["sampler"]]["output"])
+        if channel["target"]["path"] == "rotation":
+            assert ((values[1:] * values[:-1]).sum(axis=1) > 0).all()  # for viewers that go the long way otherwise
     for frame in (2, 17):
         half = as_array(read.joints((frame + 0.5) / 50))
         expected = poses[0] @ turn(1, 20 * (frame + 0.5)).T

@@ -22,8 +22,9 @@ from cycledistill.integrations.human36m.written.upright import UPS
 
 WALK = generate_motion(1, 8)[0].world.astype(np.float64)
 WALK = WALK - WALK[:, :1].mean(axis=0) + [0, 1, 0]
-# A camera 4 m away on the world's x axis, y up, that looks back along it: its x is the world's -z, its y down.
-TO_CAMERA = np.array([[0.0, 0.0, -1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
+# A camera 4 m away on the world's x axis, y up, that looks back along it and lies on its side: its x points down in the
+# world, its y along z.
+TO_CAMERA = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]])
 AT = np.array([4.0, 1.0, 0.0])
 K, DIST = np.array([[900.0, 0, 640], [0, 900, 360], [0, 0, 1]]), np.array([-0.1, 0.02, 0.001, -0.002])
 CAMERA = Camera.from_opencv("side", TO_CAMERA, -TO_CAMERA @ AT, K, (1280, 720), DIST)
@@ -32,8 +33,8 @@ SEEN = cv2.projectPoints(WALK.reshape(-1, 3), TO_CAMERA, -TO_CAMERA @ AT, K, DIS
 
 
 def test_by_hand_a_camera_brings_points_back_to_the_world() -> None:
-    # one metre to the right, two down, three ahead of a camera at (4, 1, 0) that looks along -x
-    assert CAMERA.to_world(np.array([1.0, 2.0, 3.0])).tolist() == [4 - 3, 1 - 2, 0 - 1]
+    # one metre along its x, two along its y, three ahead
+    assert CAMERA.to_world(np.array([1.0, 2.0, 3.0])).tolist() == [4 - 3, 1 - 1, 0 + 2]
     np.testing.assert_allclose(CAMERA.to_world(CAMERA.to_camera(WALK)), WALK, atol=1e-12)
 
 
@@ -58,7 +59,7 @@ def test_noise_of_pixels_moves_the_place_by_centimetres() -> None:
     ("told", "poses", "pixels"),
     [
         ("would be behind it", -(IN_CAMERA - IN_CAMERA[:, :1]), SEEN),
-        ("% of the person's size in the picture off", (IN_CAMERA - IN_CAMERA[:, :1]) * [1, 0.1, 1], SEEN),
+        ("% of the person's size in the picture off", (IN_CAMERA - IN_CAMERA[:, :1]) * [0.1, 1, 1], SEEN),
         ("pixels of shape", IN_CAMERA, SEEN[:3]),
         ("pixels of shape", IN_CAMERA, SEEN * np.nan),
         ("there is no frame", IN_CAMERA[:0], SEEN[:0]),
