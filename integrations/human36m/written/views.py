@@ -112,7 +112,7 @@ def draw_keypoints(
     else:
         canvas = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     places = keypoints * (np.array([width, height]) / np.array(size))
-    _skeleton(canvas, places, list(BONES), max(2, height // 160))
+    _skeleton(canvas, places, list(BONES), max(2, height // 120))
     _caption(canvas, "2D")
     return canvas
 
