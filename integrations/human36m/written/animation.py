@@ -14,7 +14,7 @@ from cycledistill.recipes.errors import RecipeError
 from ..data.skeleton import JOINTS
 from ..errors import LiftingDataError
 from .targets import check_file, check_rate
-from .upright import check_poses
+from .upright import check_body
 
 Pixels = NDArray[np.uint8]
 Array = NDArray[np.floating]
@@ -56,7 +56,7 @@ def animate(
     """
     check_file(path, _SUFFIXES)
     check_rate(frame_rate)
-    check_poses(poses, "the poses", known=False)
+    check_body(poses, "the poses", known=False)
     if not _HEIGHTS[0] <= height <= _HEIGHTS[1]:
         raise LiftingDataError(f"height={height!r}: {_HEIGHTS[0]} to {_HEIGHTS[1]} pixels are expected")
     if keypoints is not None:

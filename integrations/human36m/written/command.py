@@ -21,7 +21,7 @@ from .animation import animate
 from .bvh import write_bvh
 from .gltf import write_gltf
 from .targets import check_file, check_rate
-from .upright import UPS, body_joints, check_poses, fill_joints, stand, up_axis, upright
+from .upright import UPS, body_joints, check_body, fill_joints, stand, up_axis, upright
 from .world import place_in_world
 
 _logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def write_outputs(
         raise LiftingDataError("how many frames a second there are is not known: give --frame-rate")
     check_rate(frame_rate)
     body = body_joints(poses, joints)
-    check_poses(body, "the poses", known=False)
+    check_body(body, "the poses", known=False)
     shown = upright(body, _up(body, args.up)) if world else stand(upright(body, "-y"))
     if args.animate:
         path = named(args.animate)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..data.skeleton import BONES, JOINTS, LEFT, PARENTS
 from ..errors import LiftingDataError
 from .rotations import best_rotations, between, unit
-from .upright import check_poses
+from .upright import check_body
 
 Array = NDArray[np.float64]
 
@@ -66,14 +66,14 @@ def fit_rig(poses: NDArray[np.floating]) -> Rig:
         The rig. Of a body whose bones are constant its joints are the poses', to rounding.
 
     Raises:
-        LiftingDataError: See :func:`check_poses`; or a bone that has no length in most frames.
+        LiftingDataError: See :func:`check_body`; or a bone that has no length in most frames.
 
     Example:
         >>> rig = fit_rig(stand(upright(lift(model, keypoints, settings), "-y")))
         >>> print(rig.describe())
         bones of constant length (the median of each) move joints by 4.7 mm on average, 31.2 mm at most
     """
-    check_poses(poses, "the poses")
+    check_body(poses, "the poses")
     places = poses.astype(np.float64)
     offsets = _rest(places)
     root, turned = places[:, _PELVIS], np.empty((len(places), len(JOINTS), 3, 3))

@@ -24,7 +24,7 @@ _COUNTS = {"h36m": 17, "coco": 17, "halpe26": 26}
 _PELVIS, _THORAX = JOINTS.index("pelvis"), JOINTS.index("thorax")
 
 
-def check_poses(poses: Array, source: str, *, known: bool = True) -> None:
+def check_body(poses: Array, source: str, *, known: bool = True) -> None:
     """Refuse what is no clip of Human3.6M's 17 joints.
 
     Args:
@@ -99,7 +99,7 @@ def fill_joints(poses: Array) -> NDArray[np.float64]:
     Raises:
         LiftingDataError: A joint that no frame has.
     """
-    check_poses(poses, "the poses", known=False)
+    check_body(poses, "the poses", known=False)
     filled, times = poses.astype(np.float64), np.arange(len(poses))
     missing = np.isnan(poses).any(axis=-1)
     for joint in np.flatnonzero(missing.any(axis=0)):

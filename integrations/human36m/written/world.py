@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..data.cameras import Camera
 from ..data.skeleton import JOINTS
 from ..errors import LiftingDataError
-from .upright import check_poses
+from .upright import check_body
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def place_in_world(
         >>> camera = read_calibration("cameras.yml")["front"]
         >>> world, error = place_in_world(lift(model, inputs, settings, person_height=1.75), pixels, camera)
     """
-    check_poses(poses, "the poses")
+    check_body(poses, "the poses")
     if pixels.shape != (len(poses), len(JOINTS), 2) or not np.isfinite(pixels).all():
         raise LiftingDataError(
             f"pixels of shape {pixels.shape} for {len(poses)} poses: finite ({len(poses)}, {len(JOINTS)}, 2), the "
