@@ -131,7 +131,7 @@ MAY_LOAD = {
     "coco.prediction.videos": _PICTURES,
     "human36m.data": {"human36m.data", "human36m.errors"},
     "human36m.multiview": _GEOMETRY,
-    "human36m.triangulate": _GEOMETRY | {"human36m.triangulate"},
+    "human36m.triangulate": _GEOMETRY | {"human36m.triangulate", "human36m.written"},
 }
 # Models are what others build on, so they stand on little: torch, the library, and how models are published.
 MODELS_MAY_USE_RECIPES = {"hub", "errors", "reading"}

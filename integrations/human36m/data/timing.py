@@ -1,11 +1,16 @@
-"""Whether 2D keypoints and 3D poses of a recording are of the same moments, told by how the poses are seen."""
+"""When frames are: what a frame rate can be, and whether 2D and 3D of a recording are of the same moments."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import LiftingDataError
+
 Points = NDArray[np.floating]
+
+FASTEST = 1000
+"""Frames a second."""
 
 _LAGS, _STRIDE = 60, 3
 """Frames, of the 3D poses, by which the 2D may be early or late, 1.2 seconds of Human3.6M; and how coarsely they are
@@ -15,6 +20,19 @@ _RATES = (0.5, 0.6, 5 / 6, 1.2, 5 / 3, 2.0)
 _SAMPLES = 48
 _BETTER, _LEAST = 0.5, 4.0
 """Another timing must leave half of the distance, and explain so many pixels of it: detectors are off by some five."""
+
+
+def check_rate(rate: object) -> None:
+    """Refuse what is no number of frames a second.
+
+    Raises:
+        LiftingDataError: Not a number above 0 and at most 1000.
+    """
+    number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
+    if not (number and 0 < rate <= FASTEST):  # type: ignore[operator]
+        raise LiftingDataError(
+            f"frame_rate={rate!r}: frames a second, a number above 0 and at most {FASTEST}, is expected, such as 25"
+        )
 
 
 def mistimed(keypoints: Points, seen: Points) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from math import isfinite
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from cycledistill.versions import require
 
-from ..errors import LiftingDataError
+from ..data.timing import check_rate
 
 require("scipy")
 
@@ -27,17 +25,6 @@ def is_near(rate: float, other: float) -> bool:
     check_rate(rate)
     check_rate(other)
     return max(rate, other) < _NEAR * min(rate, other)
-
-
-def check_rate(rate: float) -> None:
-    """Refuse what is no frame rate.
-
-    Raises:
-        LiftingDataError: Not a finite number above 0.
-    """
-    number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
-    if not (number and isfinite(rate) and rate > 0):
-        raise LiftingDataError(f"frame_rate={rate!r}: frames a second, a number above 0, is expected, such as 25")
 
 
 def resampled_length(length: int, rate: float, wanted: float) -> int:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from cycledistill.recipes.errors import RecipeError
 
 from ..data.skeleton import JOINTS
+from ..data.timing import check_rate
 from ..errors import LiftingDataError
-from .targets import check_file, check_rate
+from .targets import check_file
 from .upright import check_body
 
 Pixels = NDArray[np.uint8]

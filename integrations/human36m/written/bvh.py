@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from cycledistill.files import atomic_write
 
 from ..data.skeleton import JOINTS
+from ..data.timing import check_rate
 from ..errors import LiftingDataError
 from .rig import CHILDREN, Rig, fit_rig
 from .rotations import angles_zxy
-from .targets import check_file, check_rate
+from .targets import check_file
 
 _UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
 _TIP = 0.25

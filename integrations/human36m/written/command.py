@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from ..data.calibration.file import read_calibration
 from ..data.cameras import Camera, screen_to_pixels
 from ..data.keypoints.person import Keypoints
+from ..data.timing import check_rate
 from ..errors import LiftingDataError
 from .animation import animate
 from .bvh import write_bvh
 from .gltf import write_gltf
-from .targets import check_file, check_rate
+from .targets import check_file
 from .upright import UPS, body_joints, check_body, fill_joints, stand, up_axis, upright
 from .world import place_in_world
 

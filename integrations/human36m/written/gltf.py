@@ -15,10 +15,11 @@ from cycledistill.files import atomic_write
 from cycledistill.versions import made_with
 
 from ..data.skeleton import BONES, JOINTS, LEFT, RIGHT
+from ..data.timing import check_rate
 from ..errors import LiftingDataError
 from .rig import CHILDREN, Rig, fit_rig
 from .rotations import quaternions, unit
-from .targets import check_file, check_rate
+from .targets import check_file
 
 _FLOAT, _BYTE, _VERTICES = 5126, 5121, 34962
 _KINDS = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.lifting.resampling import (
-    check_rate,
     is_near,
     resample,
     resample_keypoints,
@@ -67,9 +63,3 @@ def test_the_shortest_clips(length: int) -> None:
 def test_rates_that_count_as_one() -> None:
     assert is_near(50, 50) and is_near(29.97, 30) and is_near(48, 50)
     assert not is_near(60, 50) and not is_near(50, 60) and not is_near(25, 50)
-
-
-@pytest.mark.parametrize("rate", [0, -25, float("nan"), float("inf"), True, "25", None])
-def test_what_is_no_rate(rate: Any) -> None:
-    with pytest.raises(LiftingDataError, match="frames a second, a number above 0, is expected"):
-        check_rate(rate)
