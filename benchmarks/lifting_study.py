@@ -1,15 +1,15 @@
 """Does a lifting model keep its accuracy when frames are dropped? What choice, recovery and cycles each do to it.
 
-    python benchmarks/lifting_study.py cmu17.npz                     # recorded motion; under an hour of one CPU core
-    python benchmarks/lifting_study.py cmu17.npz --epochs 40 --device auto --out results/lifting_study-gpu.json
-    python benchmarks/lifting_study.py generated --epochs 1 --seeds 1 --arms full "tpc, linear"      # without data
+    python benchmarks/lifting_study.py cmu17.npz                       # recorded motion; an hour of one CPU core
+    python benchmarks/lifting_study.py generated --epochs 1 --seeds 1 --arms full "tpc, linear"        # without data
+    python benchmarks/lifting_study.py cmu17.npz --host mixste --epochs 30 --device auto --out mixste.json  # GPU, days
 
-Every arm is the packaged recipe ``frame_token_small`` (one token a frame, 6 levels, windows of 81 frames) with other
-overrides, and a hourglass drops 54 of 81 frames after the first level. Data, number of steps, initial weights of the
-host and order of the windows are the same for all arms of a seed. Errors are those of the test split at the last step,
-in millimetres, over frames, with the mirrored pass averaged in; no checkpoint is chosen. "std" is how much predictions
-move within a clip over how much the truth does: read it before the error, since a model that answers with one still
-pose a window has hardly a worse MPJPE.
+Every arm is a packaged recipe with other overrides, for the host that is asked for: ``tiny`` (the default) and
+``small`` have one token a frame, ``mixste`` has the published size. A hourglass drops two frames of three. Data, number
+of steps, initial weights of the host and order of the windows are the same for all arms of a seed. Errors are those of
+the test split at the last step, in millimetres, over frames, with the mirrored pass averaged in; no checkpoint is
+chosen. "std" is how much predictions move within a window over how much the truth does: read it before the error,
+since a model that answers with one still pose a window may not have a much worse MPJPE.
 
 A run that was stopped goes on where it was: finished runs are read from ``--out``, an unfinished one from ``--work``.
 """
@@ -21,6 +21,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,29 @@ from cycledistill.integrations.human36m.train import train
 from cycledistill.integrations.human36m.trained import evaluate_trained
 from cycledistill.integrations.human36m.training.build import create_model
 
-LAYER, KEEP, FRAMES = 1, 27, 81
 Overrides = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Host:
+    """A model that is trained: its recipe, where it drops frames, and how long its windows are."""
+
+    recipe: str
+    layer: int
+    frames: int
+    overrides: Overrides = field(default_factory=dict)
+
+
+HOSTS = {
+    "tiny": Host("frame_token_small", 1, 81, {"model.options": {"dim": 48, "depth": 3}, "data.batch_size": 8}),
+    "small": Host("frame_token_small", 1, 81),  # 96 channels, 6 levels, batches of 32
+    "mixste": Host("mixste", 3, 243),  # 512 channels, 8 levels, batches of 4
+}
+
+
 def hourglass(select: str, recover: bool | str) -> Overrides:
-    """Overrides that drop frames."""
-    glass = {"layer": LAYER, "keep": KEEP, "select": select, "recover": recover}
-    return {f"hourglass.{name}": value for name, value in glass.items()}
+    """Overrides that drop frames; those that are kept are a third of the window."""
+    return {"hourglass.select": select, "hourglass.recover": recover}
 
 
 CYCLES: Overrides = {"cyclic.cycles": 2, "evaluate.exits": [1, 2]}
@@ -48,6 +64,7 @@ ARMS: dict[str, Overrides] = {
     "full": {},
     "tpc, learned": hourglass("tpc", True),  # HoT
     "uniform, learned": hourglass("uniform", True),
+    "tpc, local": hourglass("tpc", "local"),
     "tpc, linear": hourglass("tpc", "linear"),
     "tpc, nearest": hourglass("tpc", "nearest"),
     "uniform, linear": hourglass("uniform", "linear"),
@@ -57,16 +74,23 @@ ARMS: dict[str, Overrides] = {
     "tpc, linear, 2 cycles": {**hourglass("tpc", "linear"), **CYCLES},
     "tpc, learned, 2 cycles": {**hourglass("tpc", True), **CYCLES},
 }
+RECORDED = [arm for arm in ARMS if arm.startswith(("full", "tpc, l", "uniform, linear"))]
+"""Those that run where none are named."""
 MEASURES = {"mpjpe": 1, "p_mpjpe": 1, "velocity": 2, "temporal_std_ratio": 2}  # and digits to print
 
 
-def recipe_of(arm: str, seed: int, settings: Mapping[str, Any], work: Path) -> Recipe:
+def recipe_of(
+    arm: str, seed: int, settings: Mapping[str, Any], work: Path, more: Mapping[str, Any] | None = None
+) -> Recipe:
     """The recipe of a run."""
+    host, changes = HOSTS[settings["host"]], ARMS[arm]
+    keep = host.frames // 3
     source = {"data.source": "cmu", "data.motion": settings["motion"]}
     common: Overrides = {
-        **({} if settings["motion"] == "generated" else source),
-        "data.frames": FRAMES,
-        "data.stride": KEEP,
+        **({"data.source": "generated"} if settings["motion"] == "generated" else source),
+        **host.overrides,
+        "data.frames": host.frames,
+        "data.stride": keep,
         "schedule.epochs": settings["epochs"],
         "evaluate.every": settings["epochs"],
         "evaluate.exits": [1],
@@ -77,7 +101,9 @@ def recipe_of(arm: str, seed: int, settings: Mapping[str, Any], work: Path) -> R
         "run.log_every": 100,
         "run.progress": False,
     }
-    return load_recipe("frame_token_small", {**common, **ARMS[arm]})
+    if "hourglass.select" in changes:
+        common |= {"hourglass.layer": host.layer, "hourglass.keep": keep}
+    return load_recipe(host.recipe, {**common, **changes, **(more or {})})
 
 
 def run(arm: str, seed: int, settings: Mapping[str, Any], work: Path) -> dict[str, Any]:
@@ -96,7 +122,7 @@ def macs(arm: str, settings: Mapping[str, Any], work: Path) -> list[float]:
     """Millions of MACs of a window at each exit that is measured."""
     recipe = recipe_of(arm, 0, settings, work)
     exits = recipe.evaluate.exits or [1]
-    report = cost(create_model(recipe), torch.zeros(1, FRAMES, 17, 2), cycles=max(exits))
+    report = cost(create_model(recipe), torch.zeros(1, recipe.data.frames, 17, 2), cycles=max(exits))
     return [report.exits[exit - 1].total / 1e6 for exit in exits]
 
 
@@ -145,9 +171,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, print, write."""
     parser = study_parser(__doc__, RESULTS / "lifting_study-cpu.json")
     parser.add_argument("motion", help="npz of recorded motion, as docs/lifting.md says, or 'generated'")
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM")
+    parser.add_argument("--host", choices=list(HOSTS), default="tiny")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=RECORDED, metavar="ARM")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=4, help="of 108 steps, on the motion of the committed record")
+    parser.add_argument("--epochs", type=int, default=7, help="of 432 steps, for the tiny host on CMU's motion")
     parser.add_argument("--device", choices=("cpu", "auto"), default="cpu")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lifting_study", help="checkpoints")
     args = parser.parse_args(argv)
@@ -155,8 +182,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--seeds {args.seeds} --epochs {args.epochs}: at least 1 of each")
     if args.device == "cpu":
         torch.set_num_threads(1)  # tensors this small are slower on more
-    settings = {"motion": args.motion, "epochs": args.epochs, "device": args.device}
-    work = args.work / f"{Path(args.motion).stem}-{args.epochs}-{args.device}"  # never another study's checkpoints
+    settings = {"motion": args.motion, "host": args.host, "epochs": args.epochs, "device": args.device}
+    # never another study's checkpoints
+    work = args.work / f"{Path(args.motion).stem}-{args.host}-{args.epochs}-{args.device}"
     try:
         record = begin(args.out, settings)
     except ValueError as error:

@@ -66,9 +66,12 @@ def check_select(select: Any, stack: Stack, layers: tuple[int, ...]) -> Select:
 
 def check_recover(recover: Any) -> bool | str:
     """A known recovery."""
-    if recover is True or recover is False or recover in ("linear", "nearest"):
+    if recover is True or recover is False or recover in ("local", "linear", "nearest"):
         return recover
-    raise StackError(f'recover={recover!r}: True (learned attention), "linear", "nearest" or False is expected')
+    raise StackError(
+        f'recover={recover!r}: True (learned attention), "local" (one that '
+        'looks near in time), "linear", "nearest" or False is expected'
+    )
 
 
 def check_centre(centre: Any, recover: bool | str, frames: int | None) -> int | bool:

@@ -159,7 +159,7 @@ def _all_frames(state: HourglassState, output: Any, kept: KeptFrames, frames: in
     settings = state.handle.settings
     if state.recovery is not None:
         _check_width(state.path, grid, state.recovery.query)
-        grid = state.recovery(grid, frames, settings.lengths)
+        grid = state.recovery(grid, frames, settings.lengths, kept.index)
     elif count != frames:
         recover = recover_linear if settings.recover == "linear" else recover_nearest
         grid = recover(grid, kept.index, frames)

@@ -58,7 +58,7 @@ class Hourglass(Handle, Segmented):
 
     @property
     def recover(self) -> bool | str:
-        """How all frames come back: ``True`` (learned attention), ``"linear"``, ``"nearest"``, or not (``False``)."""
+        """How all frames come back, as for ``wrap_hourglass``; ``False``: they do not."""
         return self._settings.recover
 
     @property

@@ -39,37 +39,52 @@ class FrameRecovery(nn.Module):
     Over time, for each entry of the J axis apart. The residual is the query, which is zero at first: until training
     breaks that, all frames of a clip come out alike.
 
+    With ``local=True`` a kept frame counts the less, the further in time it is from the frame that is recovered:
+    :func:`time_bias` is added to the scores. Parameters and their names are the same.
+
     Args:
         frames: Frames of a clip, F.
         width: Channels of a token, C.
         heads: Attention heads, which divide C.
+        local: Whether the attention looks near in time, which is not published.
 
     Source: HoT (CVPR 2024), section 3.3.
     """
 
-    def __init__(self, frames: int, width: int, heads: int) -> None:
+    def __init__(self, frames: int, width: int, heads: int, local: bool = False) -> None:
         super().__init__()
         if width % heads:
             raise StackError(f"heads={heads} do not divide the {width} channels of a token")
-        self.heads = heads
+        self.heads, self.local = heads, local
         self.query = nn.Parameter(torch.zeros(1, frames, width))
         self.q, self.k, self.v, self.proj = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, kept: Tensor, frames: int | None = None, lengths: str = "exact") -> Tensor:
+    def forward(
+        self, kept: Tensor, frames: int | None = None, lengths: str = "exact", index: Tensor | None = None
+    ) -> Tensor:
         """Recover all frames.
 
         Args:
             kept: Tokens of the kept frames, (B, K, J, C).
             frames: Frames of the clip, by default those of the query.
             lengths: How the query is made to fit another number of frames, as in :func:`table_for`.
+            index: Numbers of the kept frames (B, K), which ``local=True`` needs.
 
         Returns:
             (B, F, J, C).
+
+        Raises:
+            ValueError: ``local=True`` without an index.
         """
         batch, _, joints, _ = kept.shape
         query = table_for(self.query, frames or self.query.shape[1], lengths)
         q, k, v = (self._heads(each) for each in (self.q(query).unsqueeze(2), self.k(kept), self.v(kept)))
-        mixed = functional.scaled_dot_product_attention(q.expand(batch * joints, -1, -1, -1), k, v)
+        bias = None
+        if self.local:
+            if index is None:
+                raise ValueError("index=None: a local recovery needs the numbers of the kept frames, (B, K)")
+            bias = time_bias(index, query.shape[1], self.heads, q.dtype).repeat_interleave(joints, 0)
+        mixed = functional.scaled_dot_product_attention(q.expand(batch * joints, -1, -1, -1), k, v, attn_mask=bias)
         # (B * J, H, F, D) to (B, F, J, H * D)
         mixed = mixed.unflatten(0, (batch, joints)).permute(0, 3, 1, 2, 4).flatten(3)
         return query.unsqueeze(2) + self.proj(mixed)
@@ -77,6 +92,30 @@ class FrameRecovery(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         """(B, N, J, C) to (B * J, H, N, D)."""
         return x.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)
+
+
+def time_bias(index: Tensor, frames: int, heads: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What a local recovery adds to the scores of its attention: minus the distance in time, by a slope for each head.
+
+    Distances are in units of the mean distance between kept frames, F / K. The slopes fall from 2 to 1/4 in equal
+    ratios: the first head sees little but the two frames around, the last a dozen.
+
+    Args:
+        index: Numbers of the kept frames (B, K).
+        frames: Frames of the clip, F.
+        heads: Attention heads, H.
+        dtype: Of the result; half precision is rounded from single.
+
+    Returns:
+        (B, H, F, K).
+
+    Source: linear biases as in ALiBi (Press et al., ICLR 2022), in both directions and with other slopes.
+    """
+    time = torch.arange(frames, device=index.device)
+    wide = torch.promote_types(dtype, torch.float32)
+    distance = (time[:, None] - index[:, None]).abs().to(wide) * (index.shape[1] / frames)
+    slopes = 2 ** torch.linspace(1, -2, heads, dtype=wide, device=index.device)
+    return (-slopes[:, None, None] * distance.unsqueeze(1)).to(dtype)
 
 
 def recover_nearest(kept: Tensor, index: Tensor, frames: int) -> Tensor:

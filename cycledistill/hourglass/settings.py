@@ -18,6 +18,9 @@ from cycledistill.errors import StackError
 
 Select = str | Callable[[Tensor, int], Tensor]
 
+LEARNED = (True, "local")
+"""Recoveries with weights."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -40,7 +43,7 @@ class Settings:
     @property
     def learns(self) -> bool:
         """Whether there are tables for a given number of frames."""
-        return self.recover is True
+        return self.recover in LEARNED
 
     def centre_of(self, frames: int) -> int | None:
         """The frame that is always kept in a clip of ``frames``."""

@@ -37,7 +37,7 @@ from cycledistill.hourglass.modules import (
     attention_roles,
 )
 from cycledistill.hourglass.recovery import FrameRecovery, RankPositions
-from cycledistill.hourglass.settings import Select, Settings, check_noise
+from cycledistill.hourglass.settings import LEARNED, Select, Settings, check_noise
 from cycledistill.plugin.handle import HOURGLASS_STATE
 from cycledistill.plugin.install import Plugin, Role, install, refuse, remove
 from cycledistill.stack.choose import advice, choose_stack
@@ -101,16 +101,17 @@ def wrap_hourglass(
             ``"attention"``, those most attended in the block before; or a callable ``(tokens (B, F, J, C), keep)`` to
             frame numbers (B, keep), called without gradients, and again where activation checkpointing runs the
             block again, so that its random numbers do not shift those of dropout.
-        recover: ``True``, learned attention; ``"linear"`` or ``"nearest"``, interpolation along time; ``False``, the
-            model returns the kept frames alone, whose numbers are ``model.hourglass.index``.
-        recover_after: Path of the module in whose output all frames return. Default: for ``True`` the ``norm`` beside
-            or above the blocks, for interpolation the model's ``head``, else the last block.
+        recover: ``True``, learned attention, as published; ``"local"``, the same with scores that fall with the
+            distance in time, so that clips move early in training; ``"linear"`` or ``"nearest"``, interpolation along
+            time; ``False``, the model returns the kept frames alone, whose numbers are ``model.hourglass.index``.
+        recover_after: Path of the module in whose output all frames return. Default: for ``True`` and ``"local"`` the
+            ``norm`` beside or above the blocks, for interpolation the model's ``head``, else the last block.
         layout: Two functions, from the tokens of the blocks to (B, F, J, C) and back, where it is neither that, nor
             (B, F, C), nor a tuple of such tensors. The first may take the number of frames as a second argument.
         pool: How the J tokens of a frame become one vector for the choice: ``"mean"`` or ``"concat"``. Default: what
             the model declares as ``pool``, else ``"mean"``.
         heads: Heads of the recovery. Default: those of the blocks.
-        frames: Frames of a clip, for the tables of ``recover=True``, and what the token axis is held against.
+        frames: Frames of a clip, for the tables of a learned recovery, and what the token axis is held against.
             Default: what the model or its ``config`` declares (``frames``, or the ``num_frames`` of a video).
         prefix: Tokens in front, on axis 1 of what the blocks take, that are never dropped nor counted, as a class
             token. ``"auto"``: as the model declares, by ``num_prefix_tokens``, a group ``"prefix"`` in
@@ -152,8 +153,8 @@ def wrap_hourglass(
     lengths = one_of("lengths", lengths or (own_lengths if own_lengths in LENGTHS else "exact"), LENGTHS)
     axis = token_axis(model, prefix, frames, lengths)
     frames = axis.frames
-    if frames is not None or recover is True:
-        frames = size("frames", frames, None, "recover=True learns a query for every frame of a clip")
+    if frames is not None or recover in LEARNED:
+        frames = size("frames", frames, None, f"recover={recover!r} learns a query for every frame of a clip")
     if layout is None and stack.shape is not None and len(stack.shape) == 3:
         axis.check(stack.path, stack.shape[1], flat=True)
     settings = Settings(
@@ -229,7 +230,7 @@ def _recovery_module(
 def _default_module(model: nn.Module, stack: Stack, recover: bool | str) -> nn.Module | None:
     container = stack.path.split("[")[0]
     owners = [model.get_submodule(container.rpartition(".")[0]), model]
-    for name in ("norm",) if recover is True else ("head", "norm"):
+    for name in ("norm",) if recover in LEARNED else ("head", "norm"):
         for owner in owners:
             found = getattr(owner, name, None)
             if isinstance(found, nn.Module):
@@ -243,11 +244,12 @@ def _tables(model: nn.Module, stack: Stack, settings: Settings, heads: int | Non
     if taken:
         raise StackError(f"this {type(model).__name__} has attributes of its own called {taken}: rename them")
     block = stack.modules(model)[settings.layers[0]]
-    why = "recover=True learns positions and an attention"
+    why = f"recover={settings.recover!r} learns positions and an attention"
     channels = size("width", width, guess_width(model, block), why)
     frames = settings.frames
     assert frames is not None
-    recovery = FrameRecovery(frames, channels, size("heads", heads, guess_heads(model, block), why))
+    heads = size("heads", heads, guess_heads(model, block), why)
+    recovery = FrameRecovery(frames, channels, heads, local=settings.recover == "local")
     counts = [settings.count(point, frames) for point in range(len(settings.layers))]
     prune = nn.ModuleList(RankPositions(count, channels) for count in counts)
     like = next((each for each in block.parameters() if each.is_floating_point()), None)

@@ -34,8 +34,9 @@ class FramesDropped:
         self.last = self.blocks[self.handle.end]
         after = self.handle.recover_after
         self.back = model.get_submodule(after) if after is not None else None
-        self.tables = [each.pos for each in model.prune] if self.handle.recover is True else None  # type: ignore[union-attr]
-        self.recovery: Any = model.recover if self.handle.recover is True else None
+        learns = self.handle.settings.learns
+        self.tables = [each.pos for each in model.prune] if learns else None  # type: ignore[union-attr]
+        self.recovery: Any = model.recover if learns else None
         self.frames, self.due = 0, False
 
     @contextmanager
@@ -99,7 +100,7 @@ class FramesDropped:
         first = tokens.shape[1] - index.shape[1]
         front, kept = tokens[:, :first], tokens[:, first:]
         if self.recovery is not None:
-            return torch.cat((front, _attended(self.recovery, kept)), 1)
+            return torch.cat((front, _attended(self.recovery, kept, index)), 1)
         interpolate = _linear if self.handle.recover == "linear" else _nearest
         made = [interpolate(clip, numbers.tolist(), self.frames) for clip, numbers in zip(kept, index, strict=True)]
         return torch.cat((front, torch.stack(made)), 1)
@@ -181,7 +182,7 @@ def _grid(subject: Subject, tokens: Tensor, frames: int | None) -> Tensor:
 
 def _check_content(subject: Subject, kept: Tensor, whole: Tensor, index: Tensor) -> None:
     chosen = torch.stack([clip[each] for clip, each in zip(whole, index.expand(len(whole), -1), strict=True)])
-    if subject.handle("hourglass").recover is True:
+    if subject.handle("hourglass").settings.learns:
         chosen = chosen + _for_each_frame(subject.model.prune[0].pos, chosen)  # type: ignore[index, union-attr]
     check_same(kept, chosen, what="the tokens that enter: ")
 
@@ -216,16 +217,21 @@ def _for_each_frame(table: Tensor, tokens: Tensor) -> Tensor:
     return table if tokens.ndim == 3 else table.unsqueeze(2)
 
 
-def _attended(recovery: Any, kept: Tensor) -> Tensor:
+def _attended(recovery: Any, kept: Tensor, index: Tensor) -> Tensor:
     """Queries of all frames over the kept ones, head by head; the residual is the query."""
     if kept.ndim == 4:
-        return torch.stack([_attended(recovery, kept[:, :, joint]) for joint in range(kept.shape[2])], 2)
+        return torch.stack([_attended(recovery, kept[:, :, joint], index) for joint in range(kept.shape[2])], 2)
     width = kept.shape[-1] // recovery.heads
     q, k, v = recovery.q(recovery.query), recovery.k(kept), recovery.v(kept)
     mixed = []
     for head in range(recovery.heads):
         part = slice(head * width, (head + 1) * width)
-        mixed.append((q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(width)).softmax(-1) @ v[..., part])
+        scores = q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(width)
+        if recovery.local:
+            slope = 2 ** (1 - 3 * head / max(recovery.heads - 1, 1))
+            away = (torch.arange(q.shape[1], device=index.device)[:, None] - index[:, None]).abs().to(scores.dtype)
+            scores = scores - slope * away * index.shape[1] / q.shape[1]
+        mixed.append(scores.softmax(-1) @ v[..., part])
     return recovery.query + recovery.proj(torch.cat(mixed, -1))
 
 

@@ -40,14 +40,15 @@ class HourglassSection:
 
     ``hot_...`` and ``tpc_...`` have an hourglass, which keeps the published share of ``data.frames``. Any other model
     gets one by ``layer`` and ``keep``: frames, or a share of the window's (0.25). Both may be lists: several prune
-    points. ``recover`` is true (recovery attention), ``linear`` or ``nearest``, or false: the poses of the kept frames
-    alone, trained on just those, which needs ``evaluate.mode=centre``. ``options`` are its other arguments.
+    points. ``recover`` is true (recovery attention), ``local`` (one that looks near in time), ``linear`` or
+    ``nearest``, or false: the poses of the kept frames alone, trained on just those, which needs
+    ``evaluate.mode=centre``. ``options`` are its other arguments.
     """
 
     layer: int | list[int] | None = None
     keep: int | float | list[int | float] | None = None
     select: Literal["tpc", "uniform", "attention", "motion"] | None = None
-    recover: bool | Literal["linear", "nearest"] | None = None
+    recover: bool | Literal["local", "linear", "nearest"] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -211,7 +211,9 @@ def test_study_goes_on_where_it_stopped(study: ModuleType, tmp_path: Path, capsy
     other = tmp_path / "other" / "study.json"
     assert study.main([*arguments, "full", "--epochs", "2", "--out", str(other)]) == 0
     assert json.loads(other.read_text())["runs"][0]["steps"] == 2 * record["runs"][0]["steps"]
-    assert len(list((tmp_path / "generated-2-cpu").iterdir())) == 1  # trained afresh, not from the other study's end
+    assert (
+        len(list((tmp_path / "generated-tiny-2-cpu").iterdir())) == 1
+    )  # trained afresh, not from the other study's end
     with pytest.raises(SystemExit):
         study.main([*arguments, "full", "--epochs", "2"])
     assert "holds a study of other settings" in capsys.readouterr().err

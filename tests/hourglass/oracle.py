@@ -46,19 +46,26 @@ def add(x: Any, table: Tensor) -> Any:
     return x + (table if x.ndim == 3 else table[:, :, None])
 
 
-def recover(module: nn.Module, x: Any) -> Any:
-    """Attention of the queries over the kept frames, head by head; the residual is the query."""
+def recover(module: nn.Module, x: Any, index: Tensor | None = None) -> Any:
+    """Attention of the queries over the kept frames, head by head; the residual is the query.
+
+    With an index it is a local one: scores fall with the distance in time.
+    """
     if isinstance(x, tuple):
-        return tuple(recover(module, each) for each in x)
+        return tuple(recover(module, each, index) for each in x)
     if x.ndim == 4:
-        return torch.stack([recover(module, x[:, :, joint]) for joint in range(x.shape[2])], 2)
+        return torch.stack([recover(module, x[:, :, joint], index) for joint in range(x.shape[2])], 2)
     heads, width = module.heads, x.shape[-1] // module.heads
     q, k, v = module.q(module.query), module.k(x), module.v(x)
     mixed = []
     for head in range(heads):
         part = slice(head * width, (head + 1) * width)
-        weights = (q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(width)).softmax(-1)
-        mixed.append(weights @ v[..., part])
+        scores = q[..., part] @ k[..., part].transpose(1, 2) / math.sqrt(width)
+        if index is not None:
+            away = [[[abs(f - int(i)) for i in clip] for f in range(q.shape[1])] for clip in index]
+            slope = 2 ** (1 - 3 * head / (heads - 1)) * index.shape[1] / q.shape[1]
+            scores = scores - slope * torch.tensor(away, dtype=x.dtype)
+        mixed.append(scores.softmax(-1) @ v[..., part])
     return module.query + module.proj(torch.cat(mixed, -1))
 
 
@@ -81,10 +88,11 @@ def by_hand(
         for level in plain.levels[layers[-1] :]:
             x = level(*x) if isinstance(x, tuple) else level(x)
         tokens.append(x)
-    return [finish(plain, added, each) for each in tokens], tokens, kept
+    local = numbers if added.recover.local else None
+    return [finish(plain, added, each, local) for each in tokens], tokens, kept
 
 
-def finish(plain: Any, added: Any, x: Any) -> Tensor:
+def finish(plain: Any, added: Any, x: Any, index: Tensor | None = None) -> Tensor:
     normed = plain.norm(*x) if isinstance(x, tuple) else plain.norm(x)
-    recovered = recover(added.recover, normed)
+    recovered = recover(added.recover, normed, index)
     return plain.head(sum(recovered) if isinstance(x, tuple) else recovered)

@@ -10,7 +10,14 @@ import torch
 
 from cycledistill import StackError
 from cycledistill.hourglass.key_map import KEY_MAP, from_official
-from cycledistill.hourglass.recovery import FrameRecovery, RankPositions, recover_linear, recover_nearest, table_for
+from cycledistill.hourglass.recovery import (
+    FrameRecovery,
+    RankPositions,
+    recover_linear,
+    recover_nearest,
+    table_for,
+    time_bias,
+)
 from tests.hourglass.filled import weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tra.npz"
@@ -54,6 +61,42 @@ def test_at_first_all_frames_are_alike_and_training_breaks_that() -> None:
     torch.optim.SGD(module.parameters(), lr=0.1).step()
     out = module(kept)
     assert (out[:, 1:] - out[:, :-1]).abs().amin(dim=(0, 2, 3)).min() > 0
+
+
+def test_a_local_recovery_is_pytorchs_attention_with_a_mask_by_hand() -> None:
+    batch, frames, keep, width, heads = 2, 11, 4, 12, 3
+    module = FrameRecovery(frames, width, heads, local=True)
+    torch.nn.init.normal_(module.query)
+    kept, index = torch.randn(batch, keep, 5, width), torch.tensor([[0, 3, 4, 9], [1, 2, 7, 10]])
+    theirs = torch.nn.MultiheadAttention(width, heads, batch_first=True)
+    ours = (module.q, module.k, module.v)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([each.weight for each in ours]))
+        theirs.in_proj_bias.copy_(torch.cat([each.bias for each in ours]))
+        theirs.out_proj.load_state_dict(module.proj.state_dict())
+        mask = torch.zeros(batch, heads, frames, keep)
+        for clip, head, frame, rank in np.ndindex(*mask.shape):
+            slope = (2.0, 2**-0.5, 0.25)[head]  # in equal ratios
+            mask[clip, head, frame, rank] = -slope * abs(frame - int(index[clip, rank])) * keep / frames
+        got = module(kept, index=index)
+        for joint in range(5):
+            query = module.query.expand(batch, -1, -1)
+            want, _ = theirs(query, kept[:, :, joint], kept[:, :, joint], attn_mask=mask.flatten(0, 1))
+            torch.testing.assert_close(got[:, :, joint], query + want, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="index=None"):
+        module(kept)
+
+
+def test_a_local_recovery_tells_frames_apart_before_training() -> None:
+    """What the published one cannot: see above. Frames take most from the kept frames around them."""
+    module, keep, frames = FrameRecovery(81, 8, 4, local=True), 27, 81
+    index = torch.arange(1, frames, 3)[None]
+    out = module(torch.randn(1, keep, 1, 8), index=index)
+    assert (out[:, 1:] - out[:, :-1]).abs().amax(dim=(0, 2, 3)).min() > 0
+    weights = time_bias(index, frames, 4).softmax(-1)[0]
+    away = (torch.arange(frames)[:, None] - index).abs()
+    assert ((weights * away).sum(-1).mean(-1) < torch.tensor([2.0, 3.5, 6.5, 12.5])).all()  # evenly: 27
+    assert module.state_dict().keys() == FrameRecovery(81, 8, 4).state_dict().keys()
 
 
 def test_tables_of_other_lengths() -> None:

@@ -80,7 +80,7 @@ def test_pruned_models(check: Check, keep: float) -> None:
 
 
 @pytest.mark.parametrize("kind", [FrameModel, JointModel, TupleModel])
-@pytest.mark.parametrize("recover", [True, "linear", "nearest", False])
+@pytest.mark.parametrize("recover", [True, "local", "linear", "nearest", False])
 def test_hourglasses(check: Check, kind: type[nn.Module], recover: Any) -> None:
     result = check(wrap_hourglass(build(kind), layer=2, keep=5, recover=recover), poses())
     assert result.ok, result

@@ -63,7 +63,7 @@ def card_body(model: nn.Module, config: Mapping[str, Any], facts: ModelFacts, fi
 
 def _usage(facts: ModelFacts, model_id: str, config: Mapping[str, Any]) -> str:
     lines = [f"from {facts.module} import {facts.loader}", "", f'model = {facts.loader}.from_pretrained("{model_id}")']
-    added = " and those of the hourglass (`prune.*`, `recover.*`)" if config.get("recover") is True else ""
+    added = " and those of the hourglass (`prune.*`, `recover.*`)" if config.get("recover") in (True, "local") else ""
     after = f"`model.safetensors` holds the weights under the names of the plain architecture{added}."
     if config.get("cycles"):
         lines.append("model.cyclic.exit = 2  # more cycles of the same weights; 1, the default, is the plain model")

@@ -112,7 +112,7 @@ def _hourglass_of(recipe: Recipe, published: LifterConfig) -> dict[str, Any]:
     if recover is False and recipe.evaluate.mode == "sequence":
         raise RecipeError(
             "hourglass.recover=false gives the poses of the kept frames alone, so evaluate.mode='sequence' has "
-            "frames without a pose: set evaluate.mode=centre, or hourglass.recover to true, linear or nearest."
+            "frames without a pose: set evaluate.mode=centre, or hourglass.recover to true, local, linear or nearest."
         )
     select = {"select": given.pop("select")} if "select" in given else {}
     several = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
