@@ -62,6 +62,7 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any], Change]] = {
 }
 
 
+@torch.no_grad()
 def distance(recovery: FrameRecovery, kept: Tensor, index: Tensor) -> tuple[float, float]:
     """Frames between a recovered one and those it attends to, in the mean; and for an attention that is even."""
     queries = recovery.q(recovery.query).unflatten(-1, (recovery.heads, -1)).transpose(1, 2)
