@@ -9,7 +9,6 @@ from types import ModuleType
 import pytest
 import torch
 
-from cycledistill.hourglass.recovery import FrameRecovery
 from tests.scripts import load_script
 
 pytest.importorskip("accelerate")
@@ -21,16 +20,19 @@ def trial() -> ModuleType:
     return load_script("benchmarks/recovery_start.py")
 
 
-def test_how_far_a_recovery_looks(trial: ModuleType) -> None:
-    kept, index = torch.randn(2, 3, 1, 8), torch.tensor([[0, 4, 8], [0, 1, 2]])
-    plain, local = FrameRecovery(9, 8, 2), FrameRecovery(9, 8, 2, local=True)
-    for each in (plain, local):
-        torch.nn.init.zeros_(each.k.weight)  # no kept frame is like another to the queries
-    away, even = trial.distance(plain, kept, index)
-    by_hand = [sum(abs(frame - each) for frame in range(9) for each in clip) / 27 for clip in index.tolist()]
-    assert even == pytest.approx(sum(by_hand) / 2)
-    assert away == pytest.approx(even)
-    assert trial.distance(local, kept, index)[0] < 0.75 * even
+def test_motion_that_all_windows_share_is_no_motion_of_their_own(trial: ModuleType) -> None:
+    still, shared = torch.randn(3, 1, 17, 3).expand(-1, 9, -1, -1), torch.randn(1, 9, 17, 3)
+    own = torch.zeros(3, 9, 17, 3)
+    own[0, ::3], own[1, ::3] = 1, -1  # a third of the frames: deviation sqrt(2) / 3
+    assert float(trial.own_std(still + shared)) == pytest.approx(0, abs=1e-6)
+    assert float(trial.own_std(still + shared + own)) == pytest.approx(2 / 3 * 2**0.5 / 3)
+
+
+def test_variance_of_tokens_within_and_between_windows(trial: ModuleType) -> None:
+    between = torch.tensor([-2.0, 2.0]).view(2, 1, 1, 1)
+    within = torch.tensor([-1.0, 1.0]).view(1, 2, 1, 1)
+    assert trial.share_within((between + within).expand(-1, -1, 3, 5)) == pytest.approx(1 / 5)
+    assert trial.share_within(between.expand(-1, 4, 3, 5)) == 0
 
 
 @pytest.mark.slow
@@ -54,6 +56,5 @@ def test_the_guide_says_what_was_recorded() -> None:
     record = json.loads((ROOT / "benchmarks" / "results" / "recovery_start-cpu.json").read_text(encoding="utf-8"))
     page = (ROOT / "docs" / "hourglass.md").read_text(encoding="utf-8")
     for name, found in record["variants"].items():
-        cells = [f"{each['std']:.2f}" for each in found] + [f"{found[-1]['away']:.1f}", f"{found[-1]['mpjpe']:.1f}"]
+        cells = [f"{each['std']:.2f}" for each in found] + [f"{found[-1]['tokens']:.3f}", f"{found[-1]['mpjpe']:.1f}"]
         assert f"| {name} | {' | '.join(cells)} |" in page
-        assert f"{found[-1]['even']:.0f} frames" in page
