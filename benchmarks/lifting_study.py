@@ -2,7 +2,7 @@
 
     python benchmarks/lifting_study.py cmu17.npz                       # recorded motion; an hour of one CPU core
     python benchmarks/lifting_study.py generated --epochs 1 --seeds 1 --arms full "tpc, linear"        # without data
-    python benchmarks/lifting_study.py cmu17.npz --host mixste --epochs 30 --device auto --out mixste.json  # GPU, days
+    python benchmarks/lifting_study.py cmu17.npz --host mixste --epochs 30 --device auto --out mixste.json  # a GPU
 
 Every arm is a packaged recipe with other overrides, for the host that is asked for: ``tiny`` (the default) and
 ``small`` have one token a frame, ``mixste`` has the published size. A hourglass drops two frames of three. Data, number

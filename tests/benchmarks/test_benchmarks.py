@@ -219,6 +219,19 @@ def test_study_goes_on_where_it_stopped(study: ModuleType, tmp_path: Path, capsy
     assert "holds a study of other settings" in capsys.readouterr().err
 
 
+def test_hosts_of_the_study_have_their_own_place_to_drop_frames(study: ModuleType) -> None:
+    settings = {"motion": "generated", "epochs": 30, "device": "auto"}
+    for host, wanted in (("tiny", (1, 27, 81, 48)), ("small", (1, 27, 81, None)), ("mixste", (3, 81, 243, None))):
+        recipe = study.recipe_of("tpc, local", 2, {**settings, "host": host}, Path("work"))
+        glass, options = recipe.hourglass, recipe.model.options
+        assert (glass.layer, glass.keep, recipe.data.frames, options.get("dim")) == wanted
+        assert (glass.recover, recipe.schedule.epochs, recipe.run.seed) == ("local", 30, 2)
+        assert study.recipe_of("full", 0, {**settings, "host": host}, Path("work")).hourglass.layer is None
+    assert recipe.optim.lr == 4e-5  # the published recipe's
+    with pytest.raises(SystemExit):
+        study.main(["generated", "--host", "large"])
+
+
 def test_ratios_are_taken_within_a_round() -> None:
     common = load_script("benchmarks/common.py")
     # A machine that slows down tenfold half way: paired ratios do not notice.
