@@ -121,6 +121,17 @@ def test_a_model_that_a_recipe_wrapped_is_described_too(tmp_path: Path) -> None:
         assert torch.equal(model(clip_for(model)), loaded(clip_for(model)))
 
 
+def test_a_local_recovery_comes_back_as_one(tmp_path: Path) -> None:
+    """Its weights have the names and shapes of the published one, and would load into that in silence."""
+    model = wrap_hourglass(small("mixste", depth=4), layer=2, keep=5, recover="local").eval()
+    torch.nn.init.normal_(model.recover.query)
+    model.save_pretrained(without_card(tmp_path))
+    loaded = Lifter.from_pretrained(tmp_path)
+    assert loaded.hourglass.recover == "local"
+    with torch.no_grad():
+        assert torch.equal(model(clip_for(model)), loaded(clip_for(model)))
+
+
 def test_an_hourglass_made_with_code_is_refused(tmp_path: Path) -> None:
     def first(tokens: torch.Tensor, keep: int) -> torch.Tensor:
         return torch.arange(keep).expand(len(tokens), -1)
