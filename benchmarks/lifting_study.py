@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", choices=list(HOSTS), default="tiny")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=RECORDED, metavar="ARM")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=7, help="of 432 steps, for the tiny host on CMU's motion")
+    parser.add_argument("--epochs", type=int, default=7, help="of 430 steps, for the tiny host on CMU's motion")
     parser.add_argument("--device", choices=("cpu", "auto"), default="cpu")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "lifting_study", help="checkpoints")
     args = parser.parse_args(argv)

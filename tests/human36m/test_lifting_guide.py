@@ -71,7 +71,7 @@ def test_the_comparison_of_the_example_is_that_of_the_committed_run() -> None:
 def test_the_study_of_recorded_motion_is_that_of_the_committed_record() -> None:
     record = json.loads((ROOT / "benchmarks" / "results" / "lifting_study-cpu.json").read_text(encoding="utf-8"))
     page = (ROOT / "docs" / "hourglass.md").read_text(encoding="utf-8")
-    assert {run["steps"] for run in record["runs"]} == {3024}
+    assert {run["steps"] for run in record["runs"]} == {3010}
     whole = {run["seed"]: run["exits"]["1"]["mpjpe"] for run in record["runs"] if run["arm"] == "full"}
     for arm, counts in record["macs"].items():
         runs = [run for run in record["runs"] if run["arm"] == arm]
@@ -83,3 +83,16 @@ def test_the_study_of_recorded_motion_is_that_of_the_committed_record() -> None:
             cells += ["" if arm == "full" else spread(gaps, 1, "+")]
             cells += [spread([each[name] for each in found], 2) for name in ("velocity", "temporal_std_ratio")]
             assert f"| {' | '.join(cells)} |" in page
+    moved = {(run["arm"], run["seed"]): run["exits"]["1"]["temporal_std_ratio"] for run in record["runs"]}
+    assert all((std < 0.01) == ("learned" in arm) and not 0.01 <= std < 0.7 for (arm, _), std in moved.items())
+    gaps = {
+        (run["arm"], run["seed"]): run["exits"]["1"]["mpjpe"] - whole[run["seed"]]
+        for run in record["runs"]
+        if "cycles" not in run["arm"]
+    }
+    assert all(gap > 15 if "learned" in arm else gap < 2 for (arm, _), gap in gaps.items())
+    smooth = {(run["arm"], run["seed"]): run["exits"]["1"]["velocity"] for run in record["runs"]}
+    others = [arm for arm in record["macs"] if "cycles" not in arm and arm != "tpc, local"]
+    assert all(
+        smooth["tpc, local", seed] < smooth[arm, seed] for arm in others for seed in (0, 1, 2) if (arm, seed) in smooth
+    )
