@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch.nn import functional as F
 
+from cycledistill.output import UnscaledTerms
 from cycledistill.presets import SETTINGS
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -37,7 +38,9 @@ class Distill:
         task_weights: Weight of the task loss of each cycle: ``"all"`` (1 for every cycle), ``"last"`` (1 for the
             deepest, 0 before), or one float a cycle.
         token_weight: Weight of the token loss, one number for every token group or a dict from group to number.
-            It is relative to the task loss; the paper's 5e-6 belongs to a mean-reduced heatmap MSE.
+            It is relative to the task loss; the paper's 5e-6 belongs to a mean-reduced heatmap MSE. ``"auto"``:
+            ``CycleLoss`` finds one for all groups, with which they are ``token_fraction`` of the task loss together.
+        token_fraction: What ``token_weight="auto"`` aims at: the mean of the token terms over that of the task loss.
         token_loss: ``"mse"``, ``"smooth_l1"``, ``"cosine"`` (1 - cosine similarity), each a mean over the group's
             tokens, or a callable ``(student, teacher) -> scalar``.
         normalize: Apply LayerNorm without affine parameters to the tokens before the token loss.
@@ -62,7 +65,8 @@ class Distill:
     """
 
     task_weights: Weighted | tuple[float, ...] = "all"
-    token_weight: float | Mapping[str, float] = 0.0
+    token_weight: float | Mapping[str, float] | Literal["auto"] = 0.0
+    token_fraction: float = 0.1
     token_loss: str | Loss = "mse"
     normalize: bool = False
     output_weight: float = 0.0
@@ -82,19 +86,19 @@ class Distill:
         for name in ("normalize", "detach"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r}: True or False is expected")
-        weights = self.token_weight if isinstance(self.token_weight, Mapping) else {"token_weight": self.token_weight}
-        for name, weight in weights.items():
-            _check_weight(weight, name if name == "token_weight" else f"token_weight[{name!r}]")
+        teaches_tokens = self._check_token_weight()
         _check_weight(self.output_weight, "output_weight")
         _check_choice(self.token_loss, tuple(_TOKEN_LOSSES), "token_loss", or_callable=True)
         _check_choice(self.output_loss, ("kl", *_OUTPUT_LOSSES), "output_loss", or_callable=True)
         _check_choice(self.teacher, get_args(Teacher), "teacher")
         _check_choice(self.student, get_args(Student), "student")
-        if not _is_number(self.temperature) or self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature!r:.80}: a positive, finite number is expected")
+        for name in ("temperature", "token_fraction"):
+            value = getattr(self, name)
+            if not _is_number(value) or value <= 0:
+                raise ValueError(f"{name}={value!r:.80}: a positive, finite number is expected")
         if self.select is not None and not callable(self.select):
             raise ValueError(f"select={self.select!r}: a callable output -> tensor is expected")
-        if self.detach and self.token_loss == "mse" and not self.normalize and any(weights.values()):
+        if self.detach and self.token_loss == "mse" and not self.normalize and teaches_tokens:
             raise ValueError(
                 "detach=True with an un-normalised MSE between tokens diverges (18 of 18 measured runs: the student "
                 "chases x + f(x), which moves with it, and the tokens grow without bound). Use normalize=True, or "
@@ -112,6 +116,18 @@ class Distill:
             _check_weight(weight, f"task_weights[{index}]")
         if not any(weights):
             raise ValueError(f"task_weights={weights!r}: at least one cycle needs a weight above 0")
+
+    def _check_token_weight(self) -> bool:
+        """Refuse what is no weight; whether there is one above 0."""
+        given = self.token_weight
+        if isinstance(given, str):
+            if given != "auto":
+                raise ValueError(f'token_weight={given!r}: a number, a dict from token group to number, or "auto"')
+            return True
+        weights = given if isinstance(given, Mapping) else {"token_weight": given}
+        for name, weight in weights.items():
+            _check_weight(weight, f"token_weight[{name!r}]" if isinstance(given, Mapping) else name)
+        return any(weights.values())
 
     @staticmethod
     def preset(name: str) -> Distill:
@@ -146,11 +162,13 @@ class Distill:
         return tuple(float(weight) for weight in self.task_weights)
 
     def group_weights(self, groups: Mapping[str, Any]) -> dict[str, float]:
-        """The token weight of each group; groups of weight 0 are left out.
+        """The token weight of each group; groups of weight 0 are left out, and with ``"auto"`` each has 1 for now.
 
         Raises:
             ValueError: ``token_weight`` names a group the model does not have.
         """
+        if isinstance(self.token_weight, str):
+            return dict.fromkeys(groups, 1.0)
         if not isinstance(self.token_weight, Mapping):
             return dict.fromkeys(groups, float(self.token_weight)) if self.token_weight != 0 else {}
         unknown = [name for name in self.token_weight if name not in groups]
@@ -163,7 +181,7 @@ class Distill:
 
     def losses(
         self, outputs: tuple[Any, ...], tokens: tuple[Tokens, ...], groups: Mapping[str, slice]
-    ) -> dict[str, torch.Tensor]:
+    ) -> Mapping[str, torch.Tensor]:
         """The distillation terms of one forward, weights applied, summed over the pairs of cycles.
 
         Args:
@@ -172,7 +190,8 @@ class Distill:
             groups: Token groups: name -> slice of dimension 1.
 
         Returns:
-            ``token_<group>`` for every group with a weight, and ``output``; empty for one cycle.
+            ``token_<group>`` for every group with a weight, and ``output``; empty for one cycle. With
+            ``token_weight="auto"`` they are :class:`UnscaledTerms`, which ``CycleLoss`` scales.
         """
         cycles = len(outputs)
         pairs = [(i, i + 1 if self.teacher == "next" else cycles - 1) for i in range(cycles - 1)]
@@ -187,7 +206,12 @@ class Distill:
         if self.output_weight != 0:
             part = [self._output_term(outputs[s], outputs[t]) for s, t in pairs]
             terms["output"] = float(self.output_weight) * _total(part, drawn)
-        return terms
+        if self.token_weight != "auto":
+            return terms
+        taught = {name: terms.pop(name) for name in [*terms] if name != "output"}
+        # A tensor made by a product: a number of its own would be part of the graph, and a schedule many graphs.
+        one = torch.ones((), device=next(iter(taught.values())).device)
+        return UnscaledTerms(taught, terms, one * float(self.token_fraction))
 
     def _draw(self, pairs: int, tokens: Tokens) -> torch.Tensor:
         # One-hot weights, never an index: the graph is the same whichever exit is drawn.

@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from cycledistill.output import CycleOutput
+from cycledistill.inert import InertTerms
+from cycledistill.output import CycleOutput, UnscaledTerms
+from cycledistill.plugin.running import is_eager
+from cycledistill.plugin.torch_private import is_transformed
+
+MEMORY = 20
+"""Steps that the running mean of the task loss is taken over, about: it is smooth, and follows a loss that falls."""
+_LEAST = 1e-8
+"""Token losses below it keep less than their share: where cycles are all but equal, rounding would be blown up."""
 
 
 class CycleLoss(nn.Module):
@@ -20,6 +28,14 @@ class CycleLoss(nn.Module):
 
     A plain output (the same model in eval) goes straight to ``task_loss``, so one criterion serves both.
 
+    The criterion remembers: make it once, not in each step. For ``Distill(token_weight="auto")`` a buffer holds the
+    running mean of the task loss, and the token terms of a step are multiplied, without gradient, by what makes them
+    ``token_fraction`` of it together. Each call in training with gradients counts, but for losses that are no finite
+    numbers. A state dict without the buffers is loaded as one of a new criterion. Every process has a mean of its own,
+    unless the criterion is inside a model under DDP, which hands out the first one's.
+
+    A distillation term under a millionth of the task loss is told of in the log, once, by what the first steps show.
+
     Example:
         >>> criterion = CycleLoss(nn.CrossEntropyLoss())
         >>> criterion(model(images), labels).backward()
@@ -30,11 +46,13 @@ class CycleLoss(nn.Module):
         if task_loss is not None and not callable(task_loss):
             raise TypeError(f"task_loss={task_loss!r}: a callable (output, *target) -> scalar, or None, is expected")
         self.task_loss = task_loss
+        self.register_buffer("task_mean", torch.zeros((), dtype=torch.float32))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self._inert = InertTerms()
 
     def forward(self, out: Any, *target: Any) -> torch.Tensor:
         """The training loss of a :class:`CycleOutput`, or the task loss of a plain output: a scalar."""
-        terms = list(self.parts(out, *target).values())
-        return sum(terms[1:], terms[0])
+        return _total(self.parts(out, *target))
 
     def parts(self, out: Any, *target: Any) -> dict[str, torch.Tensor]:
         """The named terms that sum to the loss, for logging: ``task_1``, ``task_2``, ... and those of ``out.losses``.
@@ -48,7 +66,53 @@ class CycleLoss(nn.Module):
             for cycle, (output, weight) in enumerate(zip(out.outputs, out.task_weights, strict=True), start=1)
             if weight != 0
         }
-        return {**terms, **out.losses}
+        if not out.losses or not terms:
+            return {**terms, **out.losses}
+        task = _total(terms)
+        scaled = self._scaled(task, out.losses) if isinstance(out.losses, UnscaledTerms) else out.losses
+        if is_eager() and self._learns():
+            self._inert.look(task, scaled)
+        return {**terms, **scaled}
+
+    def _learns(self) -> bool:
+        return self.training and torch.is_grad_enabled() and not is_transformed()
+
+    def _scaled(self, task: torch.Tensor, terms: UnscaledTerms) -> dict[str, torch.Tensor]:
+        learns = self._learns()
+        with torch.no_grad():
+            tokens = _total(terms.tokens).abs().float()
+            mean = self._mean(task.abs().to(tokens), learns)
+            # By this step's tokens, not by a mean of theirs: they fall fast once they are trained, and a mean lags.
+            scale = terms.fraction * mean / tokens.clamp(min=_LEAST)
+        return {**{name: scale * term for name, term in terms.tokens.items()}, **terms.weighted}
+
+    def _mean(self, task: torch.Tensor, learns: bool) -> torch.Tensor:
+        """The running mean of the task loss with this step, float32 on its device; kept if the criterion ``learns``.
+
+        Nothing here depends on a value: in a compiled or captured step it is the same work whatever the numbers are.
+        """
+        seen, before = (self.get_buffer(name).to(task.device) for name in ("seen", "task_mean"))
+        before = before.float()
+        counts = torch.isfinite(task) & ((seen == 0) | learns)  # with nothing before, an evaluation goes by its own
+        rate = torch.where(counts, (1 / (seen + 1).float()).clamp(min=1 / MEMORY), 0.0)
+        mean = before + rate * (torch.where(counts, task, before) - before)
+        if learns:
+            self._keep("task_mean", mean)
+            self._keep("seen", seen + counts)
+        return mean
+
+    def _keep(self, name: str, value: torch.Tensor) -> None:
+        """Write a buffer in place; one that was left on another device moves, once, to where the loss is."""
+        buffer = self.get_buffer(name)
+        if buffer.device == value.device:
+            buffer.copy_(value)
+        else:
+            setattr(self, name, value.to(buffer.dtype))
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name, buffer in self.named_buffers(recurse=False):
+            state.setdefault(prefix + name, torch.zeros_like(buffer))
+        super()._load_from_state_dict(state, prefix, *args)
 
     def _task(self, output: Any, *target: Any) -> torch.Tensor:
         if self.task_loss is not None:
@@ -60,6 +124,11 @@ class CycleLoss(nn.Module):
                 "none: pass labels to the model, or give CycleLoss(task_loss)"
             )
         return loss
+
+
+def _total(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    values = list(terms.values())
+    return sum(values[1:], values[0])
 
 
 def checked_scalar(loss: Any, source: str) -> torch.Tensor:

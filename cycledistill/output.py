@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from cycledistill.plugin.torch_private import register_pytree_node
+
+
+@dataclass(eq=False)
+class UnscaledTerms(Mapping[str, torch.Tensor]):
+    """Distillation terms of which some still lack their weight: those of ``Distill(token_weight="auto")``.
+
+    ``CycleLoss`` gives it to them. Whoever reads the terms as if they had one is told so: a sum of them would train on
+    tokens alone. Names and their number can be asked for.
+
+    Attributes:
+        tokens: Token terms without a weight, by name.
+        weighted: The other terms, with theirs.
+        fraction: What the token terms shall be of the task loss, together; a scalar.
+    """
+
+    tokens: dict[str, torch.Tensor]
+    weighted: dict[str, torch.Tensor]
+    fraction: torch.Tensor
+
+    def __getitem__(self, name: str) -> NoReturn:
+        self._refuse()
+
+    def __iter__(self) -> NoReturn:
+        self._refuse()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tokens or name in self.weighted
+
+    def __len__(self) -> int:
+        return len(self.tokens) + len(self.weighted)
+
+    def _refuse(self) -> NoReturn:
+        raise TypeError(
+            f'Distill(token_weight="auto"): {", ".join(self.tokens)} of out.losses have no weight yet, for it follows '
+            "the task loss. CycleLoss(task_loss) gives it: take criterion(out, target), or criterion.parts(out, "
+            "target) for the terms by name. To sum out.losses yourself, give token_weight a number"
+        )
 
 
 @dataclass
@@ -21,7 +58,8 @@ class CycleOutput:
         outputs: What the model returns, one entry a cycle: tensors, tuples, dicts or Hugging Face outputs.
         tokens: What the stack returned, one entry a cycle: a tensor, shape (B, N, C) for most models, or a tuple of
             tensors where the blocks hand on several states.
-        losses: Distillation terms by name, each a scalar with its weight already applied.
+        losses: Distillation terms by name, each a scalar with its weight already applied; :class:`UnscaledTerms`
+            where ``CycleLoss`` applies it.
         task_weights: The weight of the task loss of each cycle.
 
     Example:
@@ -31,7 +69,7 @@ class CycleOutput:
 
     outputs: tuple[Any, ...]
     tokens: tuple[torch.Tensor | tuple[torch.Tensor, ...], ...]
-    losses: dict[str, torch.Tensor]
+    losses: Mapping[str, torch.Tensor]
     task_weights: tuple[float, ...]
 
     def __getitem__(self, cycle: int) -> Any:
@@ -66,4 +104,11 @@ register_pytree_node(
     serialized_type_name="cycledistill.CycleOutput",
     to_dumpable_context=list,
     from_dumpable_context=tuple,
+)
+
+register_pytree_node(
+    UnscaledTerms,
+    lambda terms: ([terms.tokens, terms.weighted, terms.fraction], None),
+    lambda children, _: UnscaledTerms(*children),
+    serialized_type_name="cycledistill.UnscaledTerms",
 )

@@ -40,7 +40,7 @@ def more(arrows: Arrows, extra: Arrows) -> Arrows:
 # The library. `__init__` is the face: names that are handed on, and nothing else.
 LIBRARY_ARROWS = more(
     layers(
-        {"plugin", "errors", "files", "lazy", "versions", "output", "presets", "distill", "loss"},
+        {"plugin", "errors", "files", "lazy", "versions", "output", "presets", "distill", "inert", "loss"},
         {"stack"},
         {"cycle", "prune", "insight", "inputs"},
         {"hourglass", "cost", "exporter"},
@@ -51,8 +51,8 @@ LIBRARY_ARROWS = more(
     {
         "plugin": {"errors", "versions"},
         "output": {"plugin"},  # private names of torch stand there
-        "loss": {"output"},
-        "distill": {"presets"},  # without torch, for the help of commands
+        "loss": {"output", "inert", "plugin"},
+        "distill": {"output", "presets"},  # without torch, for the help of commands
         "insight": {"cycle"},  # it runs models at an exit
         "commands": {"__init__"},
         "__main__": {"__init__", "commands"},

@@ -171,7 +171,7 @@ class Cyclic(Handle):
 
     def _losses(
         self, model: nn.Module, out: CycleOutput, entry: torch.Tensor | tuple[torch.Tensor, ...]
-    ) -> dict[str, torch.Tensor]:
+    ) -> Mapping[str, torch.Tensor]:
         if self._distill is None:
             return {}
         if not isinstance(self._distill, Distill):

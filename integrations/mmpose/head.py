@@ -73,6 +73,7 @@ class SDPoseHead(BaseHead):
         if self.decoder is not None:
             _check_codec(self.decoder, config.image_size, config.heatmap_size)
         self.loss_module = MODELS.build(dict(loss))
+        self.criterion = CycleLoss(self._task_loss)
         if cycles is not None:
             scheme = read_distill(dict(distill)) if isinstance(distill, Mapping) else distill
             handle: Any = wrap_cyclic(self.pose, cycles, scheme, blocks="blocks").cyclic
@@ -95,7 +96,7 @@ class SDPoseHead(BaseHead):
         out = self.pose(feats[-1])
         target = torch.stack([sample.gt_fields.heatmaps for sample in batch_data_samples])
         weight = torch.cat([sample.gt_instance_labels.keypoint_weights for sample in batch_data_samples])
-        parts = CycleLoss(self._task_loss).parts(out, target, weight)
+        parts = self.criterion.parts(out, target, weight)
         taught = out.losses if isinstance(out, CycleOutput) else {}
         factor = MessageHub.get_current_instance().get_info(DISTILL_FACTOR, 1.0) if taught else 1.0
         losses = {f"loss_{name}": value * factor if name in taught else value for name, value in parts.items()}

@@ -12,6 +12,9 @@ from cycledistill.recipes.weights.files import State
 _BACKBONE, _HEAD = "backbone.net.", "head.pose."
 """Start of mmpose's names of what the plain model calls ``backbone.*``, and of all else."""
 
+_CRITERION = "head.criterion."
+"""Start of the names of what the loss remembers, which is none of the model's weights."""
+
 
 def to_mmpose(state: Mapping[str, Tensor]) -> State:
     """Weights of a plain pose model under the names of mmpose's model; every tensor gets one.
@@ -30,7 +33,7 @@ def to_mmpose(state: Mapping[str, Tensor]) -> State:
 
 
 def from_mmpose(state: Mapping[str, Tensor]) -> State:
-    """Weights of mmpose's model under the names of the plain pose model; every tensor gets one.
+    """Weights of mmpose's model under the names of the plain pose model; every tensor gets one but those of the loss.
 
     Raises:
         CheckpointError: Names that no model of ours has there, such as those of another head.
@@ -44,7 +47,7 @@ def from_mmpose(state: Mapping[str, Tensor]) -> State:
             found[name.removeprefix(_HEAD)] = tensor
         elif name.startswith(_BACKBONE):
             found[f"backbone.{name.removeprefix(_BACKBONE)}"] = tensor
-        else:
+        elif not name.startswith(_CRITERION):
             raise CheckpointError(
                 f"{name}: names that start with {_BACKBONE} or {_HEAD} are expected, as mmpose's models with "
                 "SDPoseHead and its backbones have them"

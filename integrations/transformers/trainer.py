@@ -11,6 +11,7 @@ from torch import nn
 
 from cycledistill import CycleLoss, CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
 from cycledistill.inputs import Inputs
+from cycledistill.output import UnscaledTerms
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.swap import Swapped, recipe_of, swap, swapped_since, unswap
 from cycledistill.versions import require
@@ -18,6 +19,9 @@ from cycledistill.versions import require
 require("transformers", "accelerate")
 
 Model = TypeVar("Model", bound=nn.Module)
+
+_CRITERION = "_cycle_loss"
+"""Where a model keeps its `CycleLoss`."""
 
 
 def wrap_for_trainer(
@@ -60,6 +64,7 @@ def wrap_for_trainer(
     """
     wrap_cyclic(model, cycles, distill, blocks=blocks, tokens=tokens, batch_norm=batch_norm, inputs=inputs)
     swap(model, TrainerHost)
+    vars(model)[_CRITERION] = CycleLoss()  # not as a part of the model, whose names of weights stay its own
     return model
 
 
@@ -74,6 +79,7 @@ def unwrap_for_trainer(model: Model) -> Model:
     if swapped_since(model) is not None:
         raise StackError(f"another tool made the model a {swapped_since(model)}: undo that first")
     unswap(model, TrainerHost)
+    vars(model).pop(_CRITERION, None)
     return unwrap_cyclic(model) if handle_of(model, "cyclic") else model  # unwrap_cyclic may have been called before
 
 
@@ -90,7 +96,7 @@ class TrainerHost(Swapped):
         @wraps(inner)
         def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             out = inner(self, *args, **kwargs)
-            return _merged(out, kwargs) if isinstance(out, CycleOutput) else out
+            return _merged(out, kwargs, vars(self)[_CRITERION]) if isinstance(out, CycleOutput) else out
 
         @wraps(load)
         def load_state_dict(self: nn.Module, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -114,7 +120,7 @@ def _own_names(model: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
     return state if info["missing_keys"] or info["unexpected_keys"] else read.state_dict()
 
 
-def _merged(out: CycleOutput, kwargs: dict[str, Any]) -> Any:
+def _merged(out: CycleOutput, kwargs: dict[str, Any], criterion: CycleLoss) -> Any:
     student = out[0]
     if not isinstance(student, Mapping):  # return_dict=False: a tuple that begins with the loss
         raise ValueError(
@@ -127,12 +133,14 @@ def _merged(out: CycleOutput, kwargs: dict[str, Any]) -> Any:
             "(AutoModelForImageClassification), or ask for the loss as the model wants it (return_loss=True). Or it "
             "was given no labels: the data set has no column that it takes as such (label_names of TrainingArguments), "
             "or Trainer took them out for label_smoothing_factor or compute_loss_func, which would see one cycle "
-            "alone. Compute such a loss in a compute_loss of your own, CycleLoss(task_loss)(model(**inputs), labels), "
-            "on a model wrapped by wrap_cyclic"
+            "alone. Compute such a loss in a compute_loss of your own, criterion(model(**inputs), labels) with a "
+            "CycleLoss(task_loss), made once, on a model wrapped by wrap_cyclic"
         )
     share = _share(kwargs)
-    parts = CycleLoss().parts(out)
-    terms = [value * share if name in out.losses else value for name, value in parts.items()]
+    parts = criterion.parts(out)
+    # A term that follows the task loss has the micro-batch's part of it already.
+    whole = out.losses.weighted if isinstance(out.losses, UnscaledTerms) else out.losses
+    terms = [value * share if name in whole else value for name, value in parts.items()]
     return type(student)(**{**student, "loss": sum(terms[1:], terms[0])})
 
 

@@ -99,7 +99,7 @@ def test_resume_is_bit_exact(tiny: Recipe, tmp_path: Path) -> None:
             "optim__clip": 0.5,
             "run__precision": "bf16",
             "cyclic__cycles": 3,
-            "cyclic__distill": {"token_weight": 1e-3, "student": "random"},
+            "cyclic__distill": {"token_weight": "auto", "student": "random"},
         },
         {"model__name": "sdpose_s_v1_ppt", "prune__layers": [1], "prune__start_epochs": 1, "prune__anneal_epochs": 1},
         {"model__name": "distilpose_s", "evaluate__exits": [1], "optim__name": "adamw", "run__precision": "fp16"},
@@ -180,11 +180,15 @@ def test_rate_and_measures_in_the_log(tiny: Recipe) -> None:
     assert {"AP@1", "AP@2", "oks@1", "pck@2"} <= table[0].keys()
 
 
-def test_three_cycles_have_a_ratio_each(tiny: Recipe) -> None:
+@pytest.mark.parametrize("weight", [5e-6, pytest.param("auto", marks=pytest.mark.slow)])
+def test_three_cycles_have_a_ratio_each(tiny: Recipe, weight: Any) -> None:
     recipe = change(tiny, cyclic__cycles=3, run__log_every=1, run__max_steps=2, evaluate__exits=None)
+    recipe = change(recipe, cyclic__distill={"token_weight": weight, "token_fraction": 0.3})
     assert list(train(recipe)["exits"]) == [1, 2, 3, 4]
     for row in rows(recipe):
         tokens = sum(row[f"token_task_ratio_{cycle}"] * row[f"task_{cycle}"] for cycle in (1, 2))
+        if weight == "auto":
+            assert tokens == pytest.approx(0.3 * sum(row[f"task_{cycle}"] for cycle in (1, 2, 3)), rel=0.1)
         assert tokens == pytest.approx(row["token_keypoint"] + row["token_visual"], rel=1e-3)
 
 

@@ -258,6 +258,51 @@ def test_unused_head_refused_ddp_object_and_changing_schedule() -> None:
     assert first == second
 
 
+class WithLoss(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.criterion = model, CycleLoss(task)
+
+    def forward(self, x: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return self.criterion.parts(self.model(x), target)
+
+
+def token_shares(rank: int, world: int, inside: bool, unused: bool) -> list[Any]:
+    """Mean of the task loss and token term of three steps, and a gradient."""
+    model = wrap_cyclic(toys.make(depth=2), 2, distill=Distill(token_weight="auto"))
+    whole = WithLoss(model)
+    ddp = DDP(whole if inside else model, find_unused_parameters=unused)
+    found: list[Any] = []
+    for step in range(3):
+        x, target = shard(rank, world)
+        x = x * (1 + step)
+        parts = ddp(x, target) if inside else whole.criterion.parts(ddp(x), target)
+        found.append([float(each.detach()) for each in (whole.criterion.task_mean, parts["token_all"])])
+    sum(parts.values()).backward()
+    return [found, model.head.weight.grad]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("inside", "unused"), [(True, False), (False, True)])
+def test_each_process_has_its_own_mean_of_the_task_loss_unless_ddp_hands_out_the_first_ones(
+    inside: bool, unused: bool
+) -> None:
+    """By hand: the mean before a step is the first process's, or its own; then the step's task loss is taken in."""
+    results = run(token_shares, inside, unused)
+    twin = wrap_cyclic(toys.make(depth=2), 2, distill=None)
+    means = [0.0, 0.0]
+    for step in range(3):
+        before = [means[0]] * 2 if inside else [*means]
+        for rank in range(2):
+            x, target = shard(rank, 2)
+            loss = float(CycleLoss(task)(twin(x * (1 + step)), target).detach())
+            means[rank] = before[rank] + (loss - before[rank]) / (step + 1)
+        for (found, _), mean in zip(results, means, strict=True):
+            assert found[step] == pytest.approx([mean, 0.1 * mean], rel=1e-5)
+    assert means[0] != pytest.approx(means[1], rel=1e-3)
+    assert torch.equal(results[0][1], results[1][1])
+
+
 def failing(rank: int, world: int) -> None:
     if rank == 1:
         raise ValueError("only here")

@@ -100,6 +100,7 @@ HOSTS = [
      "hourglass__recover": False, "evaluate__mode": "centre", "loss__name": "mpjpe", "loss__border": "official",
      "data__centred": True, "data__stride": 3, "data__views": 1, "optim__name": "amsgrad", "data__flip": "both"},
 ]  # fmt: skip
+AUTO = {"cyclic__distill": {"token_weight": "auto", "student": "random"}, "cyclic__cycles": 3}
 HOST_NAMES = ["MixSTE, HoT, cycles, bf16", "MotionBERT, HoT", "MHFormer, TPC, cycles, centre frames"]
 
 
@@ -119,8 +120,8 @@ def test_resume_of_every_host(tiny: Recipe, tmp_path: Path, overrides: dict[str,
 
 @pytest.mark.parametrize(
     "overrides",
-    [{}, *(pytest.param(each, marks=pytest.mark.slow) for each in HOSTS)],
-    ids=["HoT, cycles", *HOST_NAMES],
+    [{}, *(pytest.param(each, marks=pytest.mark.slow) for each in (AUTO, *HOSTS))],
+    ids=["HoT, cycles", "tokens a fraction of the task loss", *HOST_NAMES],
 )
 def test_graphs_change_nothing(tiny: Recipe, overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The last of five batches is smaller."""

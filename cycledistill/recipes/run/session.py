@@ -157,6 +157,11 @@ class TrainingSession:
         return self.task.model
 
     @property
+    def _criterion(self) -> nn.Module:
+        """What remembers how large the loss's terms were, a `CycleLoss`; for a task without one, nothing."""
+        return getattr(self.task, "criterion", nn.Module())
+
+    @property
     def position(self) -> str:
         """Where the run is, in words."""
         return f"step {self.step} (epoch {self.epoch}, batch {self.batch})"
@@ -250,6 +255,7 @@ class TrainingSession:
             "optimizer": portable_state(self.optimizer),
             "scaler": scaler.state_dict() if scaler else None,
             "task_loss": self.task_state(),
+            "criterion": self._criterion.state_dict(),
             "position": {"step": self.step, "epoch": self.epoch, "batch": self.batch, "skipped": self.skipped},
             f"{self.unit}_per_step": self.per_step,
             "meter": {"sums": self.meter.sums, "count": self.meter.count},
@@ -281,6 +287,7 @@ class TrainingSession:
                     f"{self.per_step}: go on with the same number, or from a checkpoint at the end of an epoch."
                 )
             self.load_task_state(state["task_loss"])
+            self._criterion.load_state_dict(state["criterion"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.accelerator.scaler and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, CycleOutput, Distill
+from cycledistill.output import UnscaledTerms
 
 from ..data.dataset import Batch, prepare_images
 from ..losses.heatmap import HeatmapLoss
@@ -80,14 +81,24 @@ class PoseTask(nn.Module):
         distill = self.model.cyclic.distill  # type: ignore[union-attr]
         if not isinstance(distill, Distill) or distill.student == "random":
             return measured
+        scale = _scale(out, terms)
         for cycle in range(1, len(out)):
             teacher = cycle if distill.teacher == "next" else len(out) - 1
             outputs, states = ((values[cycle - 1], values[teacher]) for values in (out.outputs, out.tokens))
             losses = distill.losses(outputs, states, self.model.token_groups)
-            tokens_loss = [value for name, value in losses.items() if name.startswith("token_")]
+            found = losses.tokens if isinstance(losses, UnscaledTerms) else losses
+            tokens_loss = [value for name, value in found.items() if name.startswith("token_")]
             if tokens_loss and f"task_{cycle}" in terms:
-                measured[f"token_task_ratio_{cycle}"] = torch.stack(tokens_loss).sum() / terms[f"task_{cycle}"]
+                measured[f"token_task_ratio_{cycle}"] = scale * torch.stack(tokens_loss).sum() / terms[f"task_{cycle}"]
         return measured
+
+
+def _scale(out: CycleOutput, terms: dict[str, Tensor]) -> Tensor | float:
+    """What ``CycleLoss`` multiplied the token terms by."""
+    if not isinstance(out.losses, UnscaledTerms):
+        return 1.0
+    name, raw = next(iter(out.losses.tokens.items()))
+    return torch.where(raw == 0, 0.0, terms[name] / raw)
 
 
 def to_device(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
