@@ -94,7 +94,7 @@ INTEGRATION_ARROWS = {
     },
     "imagenet": _INTEGRATION | {"__init__": {"recipe", "task"}},
     "multiview": more(_INTEGRATION, {"predict": {"prediction", "training"}})  # by the run's own settings
-    | {"__init__": set(), "prediction": {"data", "evaluation"}},
+    | {"__init__": {"prediction"}, "prediction": {"data", "evaluation"}},
 }
 # What may be used of another integration. `mmpose` and `transformers` are small: inside, only circles are forbidden.
 BETWEEN = {

@@ -8,4 +8,13 @@ The network and the geometry are in ``cycledistill.integrations.human36m.multivi
 ``pip install cycledistill[coco,human36m]``.
 """
 
-__all__: list[str] = []
+import typing
+
+from cycledistill import lazy
+
+if typing.TYPE_CHECKING:
+    from .prediction.poses import predict_poses as predict_poses
+else:
+    __all__, __getattr__, __dir__ = lazy.hand_on(
+        __name__, {"predict_poses": ".prediction.poses"}, requires="cycledistill[coco,human36m]"
+    )
