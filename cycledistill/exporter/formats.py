@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cycledistill.exporter.compare import Run, batched
 from cycledistill.exporter.errors import ExportError, in_words, not_converted, not_loaded, not_traced, quiet
+from cycledistill.exporter.onnx_files import new_session
 from cycledistill.files import os_errors
 from cycledistill.inputs import Call
 from cycledistill.plugin.torch_private import tree_flatten_with_path, tree_leaves, tree_unflatten
@@ -126,17 +127,16 @@ def _to_onnx(program: Any, path: Path, free: Any, words: Mapping[str, str]) -> N
         dynamic_shapes=free,  # for the name of the free dimension alone
     )
     assert made is not None
+    # Once more: the first pass folds constants before it merges equal nodes, so it leaves the transposes of weights that
+    # cycles share (used twice) in the graph, and quantisers pass over products whose weights come out of a node.
+    made.optimize()
     made.model.metadata_props.update(words)
     made.save(path, external_data=weights > INLINE)
 
 
 def _session(name: str, path: Path, types: set[torch.dtype]) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what it would print is in what it raises
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return new_session(path)
     except Exception as error:
         odd = sorted(str(kind) for kind in types if kind.is_floating_point and kind is not torch.float32)
         raise ExportError(not_loaded(name, error, odd)) from error
