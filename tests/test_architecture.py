@@ -138,6 +138,9 @@ MODELS_MAY_USE_RECIPES = {"hub", "errors", "reading"}
 
 # What a file of the library imports from outside, beside torch. Nothing else may be needed without a line here.
 THIRD_PARTY = {
+    "commands/calibration.py": {"PIL", "numpy"},
+    "exporter/onnx_files.py": {"onnx", "onnxruntime"},
+    "exporter/quantize.py": {"onnxruntime"},
     "exporter/formats.py": {"onnxruntime", "onnxscript", "safetensors"},
     "insight/plots.py": {"matplotlib"},
     "recipes/reading/pixels.py": {"PIL", "numpy"},

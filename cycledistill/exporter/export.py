@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import sys
@@ -18,12 +17,12 @@ from cycledistill.cycle.exits import at_exit, cyclic_handles
 from cycledistill.exporter.compare import compare, default_tolerance, run_eagerly
 from cycledistill.exporter.errors import ExportError
 from cycledistill.exporter.formats import write_graph, write_state_dict
+from cycledistill.exporter.words import words_of
 from cycledistill.files import atomic_files
 from cycledistill.inputs import Call, call_of, describe, guess_call, with_data
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.copies import meta_copy
-from cycledistill.versions import made_with
 
 _logger = logging.getLogger(__name__)
 
@@ -84,8 +83,9 @@ def export(
             infinities must be at the same places, integers and booleans equal. By default 0.001, and of models in half
             precision, whose rounding is coarser, 0.01 (float16) or 0.08 (bfloat16): ten rounding steps.
         metadata: Words that the file shall hold beside the model's own (a model says them by a method
-            ``export_metadata()``; a pose model its joints, its input's size, mean and deviation), its class, the exit
-            and the versions. ONNX: ``metadata_props``; ``pt2``: the extra file ``metadata.json``.
+            ``export_metadata()``; a pose model its joints), its class, the exit, cycles and scheme, its input's size,
+            mean and deviation where it declares them, and the versions. ONNX: ``metadata_props``; ``pt2``: the extra
+            file ``metadata.json``.
 
     Returns:
         Path, format, exit and the largest difference.
@@ -109,7 +109,7 @@ def export(
     allowed = default_tolerance(model, call) if tolerance is None else tolerance
     whole = _followed_by(model, postprocess) if postprocess is not None else model
 
-    words = _words(model, exit) | dict(metadata or {})
+    words = words_of(model, exit, call) | dict(metadata or {})
 
     def write(folder: Path) -> float:
         if kind == "safetensors":
@@ -126,13 +126,6 @@ def export(
     result = Exported(target, kind, exit, describe(call), difference, dynamic_batch and kind != "safetensors")
     _logger.info("%s: exit %d, largest difference to the model %.3g on %s", target, exit, difference, result.inputs)
     return result
-
-
-def _words(model: nn.Module, exit: int) -> dict[str, str]:
-    """What a file says of itself: the model's own words, its class, the exit, and what it was written with."""
-    own = getattr(model, "export_metadata", None)
-    told: Mapping[str, str] = own() if callable(own) else {}
-    return {**told, "model": type(model).__name__, "exit": str(exit), "versions": json.dumps(made_with())}
 
 
 def _followed_by(model: nn.Module, postprocess: Callable[[Any], Any]) -> nn.Module:

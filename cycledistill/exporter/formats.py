@@ -127,8 +127,8 @@ def _to_onnx(program: Any, path: Path, free: Any, words: Mapping[str, str]) -> N
         dynamic_shapes=free,  # for the name of the free dimension alone
     )
     assert made is not None
-    # Once more: the first pass folds constants before it merges equal nodes, so it leaves the transposes of weights that
-    # cycles share (used twice) in the graph, and quantisers pass over products whose weights come out of a node.
+    # Once more: the first pass folds constants before it merges equal nodes, so it leaves the transposes of weights
+    # that cycles share (used twice) in the graph, and quantisers pass over products whose weights come out of a node.
     made.optimize()
     made.model.metadata_props.update(words)
     made.save(path, external_data=weights > INLINE)

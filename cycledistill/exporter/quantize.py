@@ -1,4 +1,4 @@
-"""ONNX files in eight-bit integers, held against the file they were made from: smaller, and faster on many processors."""
+"""ONNX files in eight-bit integers, held against the files they were made from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from cycledistill.exporter.agreement import Agreement, agreement
@@ -81,8 +80,8 @@ def quantize(
         path: The file, as `export` writes it or from elsewhere.
         target: The new file.
         calibration: Batches of real inputs, prepared as the model takes them: a tensor, or tensors by input name. A
-            hundred images will do. ``"static"`` fixes the ranges of activations by them, and the two files are compared
-            on them; without, on noise, which says little.
+            hundred images will do. ``"static"`` fixes the ranges of activations by them, and the two files are
+            compared on them; without, on noise, which says little.
         kind: ``"dynamic"`` measures the ranges of activations in every call. ``"static"`` has them in the file, is
             faster and takes convolutions as well.
         reduce_range: Weights in seven of the eight bits. x86 processors without VNNI add two products in 16 bits, which
@@ -94,8 +93,8 @@ def quantize(
     Raises:
         ExportError: Nothing in the file can be quantised, ONNX Runtime does not do it or does not run the result, or
             the disk is full or read-only.
-        ValueError: An unknown kind, no calibration data where ``"static"`` needs it, inputs that do not fit the file, or
-            a path that cannot be.
+        ValueError: An unknown kind, no calibration data where ``"static"`` needs it, inputs that do not fit the file,
+            or a path that cannot be.
         ImportError: The packages of the extra ``onnx`` are not installed.
 
     Example:
@@ -164,7 +163,8 @@ def _named(batch: Tensor | Mapping[str, Tensor], session: Any) -> Named:
         raise ValueError(f"calibration inputs {', '.join(given)}: the file takes {', '.join(wanted)}, by name")
     for name, tensor in given.items():
         shape, expected = tuple(tensor.shape), wanted[name]
-        if len(shape) != len(expected) or any(isinstance(b, int) and a != b for a, b in zip(shape, expected)):
+        pairs = zip(shape, expected, strict=False)
+        if len(shape) != len(expected) or any(isinstance(b, int) and a != b for a, b in pairs):
             raise ValueError(f"calibration input {name} of shape {shape}: the file takes {tuple(expected)}")
     return {name: tensor.detach().cpu().numpy() for name, tensor in given.items()}
 
@@ -185,13 +185,13 @@ def _convert(source: Path, made: Path, batches: Sequence[Named], kind: str, redu
 
     class Reader(_Reader, quantization.CalibrationDataReader): ...
 
-    shared = {
+    shared: dict[str, Any] = {
         "per_channel": True,
         "reduce_range": reduce_range,
         "op_types_to_quantize": OPERATIONS[kind],
         "use_external_data_format": size_of(source) > INLINE,
     }
-    options = {"MatMulConstBOnly": True}
+    options: dict[str, Any] = {"MatMulConstBOnly": True}
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder, "prepared.onnx")
         try:
