@@ -82,8 +82,8 @@ def quantize(
         calibration: Batches of real inputs, prepared as the model takes them: a tensor, or tensors by input name. A
             hundred images will do. ``"static"`` fixes the ranges of activations by them, and the two files are
             compared on them; without, on noise, which says little.
-        kind: ``"dynamic"`` measures the ranges of activations in every call. ``"static"`` has them in the file, is
-            faster and takes convolutions as well.
+        kind: ``"dynamic"`` measures the ranges of activations in every call. ``"static"`` has them in the file, and
+            takes convolutions as well.
         reduce_range: Weights in seven of the eight bits. x86 processors without VNNI add two products in 16 bits, which
             eight bits overflow without a word; with VNNI, and on ARM, ``False`` is a little more exact.
 
