@@ -35,7 +35,7 @@ def between(start: Array, end: Array) -> Array:
     turned = np.eye(3) + across + across @ across / np.maximum(1 + cosine, _NONE)
     aside = unit(np.cross(start, np.eye(3)[np.abs(start).argmin(axis=-1)]))
     half = 2 * aside[..., :, None] * aside[..., None, :] - np.eye(3)
-    there = (start.any(axis=-1) & end.any(axis=-1))[..., None, None]
+    there = (np.any(start, axis=-1) & np.any(end, axis=-1))[..., None, None]
     return np.where(there, np.where(cosine < -1 + 1e-8, half, turned), np.eye(3))
 
 
