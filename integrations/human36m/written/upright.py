@@ -42,7 +42,7 @@ def check_body(poses: Array, source: str, *, known: bool = True) -> None:
         )
     if not len(poses):
         raise LiftingDataError(f"{source}: there is no frame in it")
-    missing = np.isnan(poses).any(axis=-1)
+    missing = np.any(np.isnan(poses), axis=-1)
     if np.isinf(poses).any() or missing.all():
         raise LiftingDataError(f"{source}: finite numbers are expected (NaN, where a joint is not known)")
     if known and missing.any():
@@ -101,7 +101,7 @@ def fill_joints(poses: Array) -> NDArray[np.float64]:
     """
     check_body(poses, "the poses", known=False)
     filled, times = poses.astype(np.float64), np.arange(len(poses))
-    missing = np.isnan(poses).any(axis=-1)
+    missing = np.any(np.isnan(poses), axis=-1)
     for joint in np.flatnonzero(missing.any(axis=0)):
         known = np.flatnonzero(~missing[:, joint])
         if not len(known):

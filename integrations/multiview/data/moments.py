@@ -174,7 +174,7 @@ def seen_by(camera: Camera, pose: Array) -> Array | None:
         return None
     joints = np.zeros((len(pose), 3))
     pixels = camera.project(local)
-    inside = ((pixels >= 0) & (pixels <= np.array(camera.size) - 1)).all(axis=1)
+    inside = np.all((pixels >= 0) & (pixels <= np.array(camera.size) - 1), axis=1)
     joints[known] = np.concatenate([pixels, inside[:, None]], axis=1)
     return joints if inside.any() else None
 

@@ -71,9 +71,9 @@ class MultiViewScores:
             triangulate(cameras, weighed, threshold=self.threshold, least_confidence=0.0, ransac=ransac).points
             for ransac in (True, False)
         )
-        self.agreed.append(np.isfinite(poses).all(axis=-1))
+        self.agreed.append(np.all(np.isfinite(poses), axis=-1))
         poses = np.where(np.isfinite(poses), poses, anyhow)
-        self.asked.append(np.isfinite(moment.pose).all(axis=-1))
+        self.asked.append(np.all(np.isfinite(moment.pose), axis=-1))
         self.errors.append(np.linalg.norm(poses - moment.pose, axis=-1))
         if self.root is not None:
             apart = (poses - poses[self.root]) - (moment.pose - moment.pose[self.root])
