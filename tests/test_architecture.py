@@ -102,7 +102,7 @@ BETWEEN = {
     "mmpose": {"coco.models"},
     # Pictures of people from the one, cameras and the network from the other.
     "multiview": {"human36m.data", "human36m.errors", "human36m.multiview"},
-    "multiview.data": {"coco.data.images", "coco.prediction.sources", "coco.prediction.videos"},
+    "multiview.data": {"coco.data.images"},
     "multiview.evaluation": {"coco.evaluation.decode"},
     "multiview.training": {"coco.losses"},
     "multiview.prediction": {
@@ -128,7 +128,6 @@ MAY_LOAD = {
     "coco.prediction.boxes": _DETECTING,
     "coco.prediction.frames": {"coco.prediction"},
     "coco.prediction.sources": _PICTURES,
-    "coco.prediction.videos": _PICTURES,
     "human36m.data": {"human36m.data", "human36m.errors"},
     "human36m.multiview": _GEOMETRY,
     "human36m.triangulate": _GEOMETRY | {"human36m.triangulate", "human36m.written"},
@@ -145,6 +144,7 @@ THIRD_PARTY = {
     "insight/plots.py": {"matplotlib"},
     "recipes/reading/pixels.py": {"PIL", "numpy"},
     "recipes/reading/texts.py": {"yaml"},
+    "recipes/reading/videos.py": {"cv2"},
     "recipes/hub/files.py": {"huggingface_hub"},
     "recipes/hub/model.py": {"huggingface_hub"},
     "recipes/run/accelerator.py": {"accelerate"},

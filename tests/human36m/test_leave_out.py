@@ -41,7 +41,9 @@ def test_names(section: dict[str, Any], gone: set[str]) -> None:
         ({"subjects": ["S10"]}, r"data\.leave_out\.subjects: the data has no 'S10'.* It has S11, S9$"),
         ({"actions": ["Greetin"]}, r"actions: .*Did you mean 'Greeting'\? It has Eating, Greeting$"),
         ({"sequences": ["S9/Waiting"]}, r"It has S11/Eating, .*S9/Greeting 1; and for several at once, damaged"),
-        ({"actions": ["damaged"]}, "actions: the data has no 'damaged'"),
+        ({"actions": ["damaged"]}, r"no 'damaged'\. It is known under data\.leave_out\.sequences\. It has Eating"),
+        ({"subjects": ["Eating"]}, r"no 'Eating'\. It is known under data\.leave_out\.actions\. It has S11, S9$"),
+        ({"sequences": ["S9"]}, r"no 'S9'\. It is known under data\.leave_out\.subjects\. It has"),
     ],
 )
 def test_names_that_the_data_does_not_have(section: dict[str, Any], message: str) -> None:
@@ -104,6 +106,7 @@ def test_mpi_inf_3dhp(tmp_path: Path) -> None:
     assert sequences(train) == {"S1/Seq1"} and sequences(test) == {"TS2", "TS3", "TS4", "TS6"}
     data.train_data = None
     assert sequences(open_clips(data, ("test",))[0]) == sequences(test), "names of the other file are known too"
-    data.leave_out.subjects = ["S9"]
-    with pytest.raises(LiftingDataError, match="subjects: the data has no 'S9'"):
-        open_clips(data, ("test",))
+    for name, hint in (("S9", " It has"), ("Seq2", " It is known under data.leave_out.actions.")):
+        data.leave_out.subjects = [name]
+        with pytest.raises(LiftingDataError, match=f"subjects: the data has no '{name}'.{hint}"):
+            open_clips(data, ("test",))

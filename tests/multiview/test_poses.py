@@ -23,6 +23,7 @@ from cycledistill.integrations.multiview import predict
 from cycledistill.integrations.multiview.data.folders import read_folder
 from cycledistill.integrations.multiview.data.samples import MultiViewSamples
 from cycledistill.integrations.multiview.evaluation.measure import EvalSettings, evaluate
+from cycledistill.integrations.multiview.prediction.frames import open_views
 from cycledistill.integrations.multiview.prediction.poses import predict_poses
 from cycledistill.recipes.errors import DataError
 from tests.multiview.scenes import SMALL, Oracle, some, write_recording
@@ -171,3 +172,38 @@ def test_videos_of_one_length_are_matched_by_their_order(folder: Path, oracle: O
     assert np.abs(found.poses - truth).max() < 1e-3
     with pytest.raises(LiftingDataError, match="view cam1: boxes of shape"):
         predict_poses(oracle, pictures, cameras, boxes={"cam1": np.zeros(4)})
+
+
+def video(path: Path, frames: int, rate: float) -> Path:
+    written = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (32, 32))
+    for _ in range(frames):
+        written.write(np.zeros((32, 32, 3), np.uint8))
+    written.release()
+    return path
+
+
+def test_videos_of_other_rates_and_lengths_are_refused_before_the_first_moment(tmp_path: Path) -> None:
+    front, slow = video(tmp_path / "front.mp4", 20, 30), video(tmp_path / "slow.mp4", 20, 29.97)
+    opened = open_views({"front": front, "left": slow})  # 29.97 is what many cameras mean by 30
+    assert len(list(opened.moments())) == 20
+    with pytest.raises(LiftingDataError, match="different numbers of frames a second: front 30, left 60"):
+        open_views({"front": front, "left": video(tmp_path / "fast.mp4", 20, 60)})
+    longer = open_views({"front": front, "left": video(tmp_path / "longer.mp4", 40, 30)})
+    with pytest.raises(LiftingDataError, match="different numbers of pictures: front 20, left 40, as the files say"):
+        next(longer.moments())
+    assert next(longer.moments("skip"))[0] == 0, "the rest is of one view less"
+
+
+def test_moments_are_told_by_the_number_that_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, numbers in (("cam1", (31, 32)), ("cam2", (32, 33))):
+        (tmp_path / name).mkdir()
+        for number in numbers:
+            cv2.imwrite(str(tmp_path / name / f"{number:06d}_{name}.jpg"), np.zeros((8, 8, 3), np.uint8))
+    caplog.set_level("INFO")
+    opened = open_views({name: tmp_path / name for name in ("cam1", "cam2")})
+    moments = [(number, list(views)) for number, views in opened.moments()]
+    assert moments == [(31, ["cam1"]), (32, ["cam1", "cam2"]), (33, ["cam2"])] and "order" not in caplog.text
+    for name in ("cam1", "cam2"):
+        next(iter((tmp_path / name).iterdir())).rename(tmp_path / name / "x.jpg")
+    assert not open_views({name: tmp_path / name for name in ("cam1", "cam2")}).numbered
+    assert "pictures of one moment are told by their order in each view" in caplog.text

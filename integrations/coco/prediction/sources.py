@@ -6,7 +6,6 @@ import dataclasses
 import glob
 import logging
 import os
-import re
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,17 +14,16 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
 from cycledistill.recipes.reading.guard import ARCHIVE, reading
+from cycledistill.recipes.reading.numbered import PICTURES, natural
+from cycledistill.recipes.reading.videos import VIDEOS
 
 from ..data.exif import Exif
 from ..data.images import ImageStore, PoseDataError
 from .ahead import in_order
 from .frames import Frame
-from .videos import VIDEOS, open_camera, open_video
+from .videos import open_camera, open_video
 
 _logger = logging.getLogger(__name__)
-
-PICTURES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-"""Suffixes of files that are taken for pictures."""
 
 _LARGEST_ID = 2**53  # what every reader of JSON holds exactly
 
@@ -250,8 +248,3 @@ def _in_zip(path: Path) -> list[str]:
 
 def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
-
-
-def natural(name: str) -> list[str | int]:
-    """What names are sorted by so that ``10.jpg`` comes after ``2.jpg``."""
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", name))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cycledistill.recipes.reading.guard import Kind, reading
+from cycledistill.recipes.reading.guard import reading
+from cycledistill.recipes.reading.videos import VIDEO, open_capture, rate_of
 
 from ..data.images import PoseDataError
 from .frames import Frame
 
 _logger = logging.getLogger(__name__)
 
-VIDEOS = frozenset((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
-"""Suffixes of files that are taken for videos."""
-
-VIDEO = Kind("cannot be read as a video")
 USUAL_FPS = 30.0
 """Frames a second where a source does not say."""
 
@@ -54,7 +50,7 @@ class Video:
     def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
         """See `Source`; a video that breaks off has ended, and the log says where."""
         count = 0
-        for frame in _frames(_video_capture(self.path), self.name, self.limit):
+        for frame in _frames(open_capture(self.path, PoseDataError), self.name, self.limit):
             yield frame
             count += 1
         if self.total is not None and count < self.total:
@@ -71,12 +67,14 @@ def open_video(path: Path, limit: int | None = None) -> Video:
     Raises:
         PoseDataError: It cannot be read, or has no frames.
     """
-    capture = _video_capture(path)
-    rate, count = _rate(capture), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture = open_capture(path, PoseDataError)
+    rate, count = rate_of(capture), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     if next(_frames(capture, str(path), 1), None) is None:
         raise PoseDataError(f"{path}: {VIDEO.broken}: no frame of it can be decoded")
     known = [number for number in (count, limit) if number is not None and number > 0]
-    return Video(path, rate, min(known, default=None), limit)
+    if rate is None:
+        _logger.warning("%s does not say how many frames it has a second: taken for %g", path, USUAL_FPS)
+    return Video(path, rate or USUAL_FPS, min(known, default=None), limit)
 
 
 @dataclass
@@ -129,21 +127,7 @@ def open_camera(number: int, limit: int | None = None) -> Camera:
             f"camera {number} is not there, or another program has it; cameras are numbered from 0. If a file was "
             f"meant, there is none named {str(number)!r} here"
         )
-    return Camera(number, _rate(capture), capture, limit)
-
-
-def _video_capture(path: Path) -> cv2.VideoCapture:
-    if not path.is_file():
-        raise PoseDataError(f"{path}: there is no such file")
-    with reading(path, VIDEO, PoseDataError):
-        capture = cv2.VideoCapture(str(path))
-        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-    if not capture.isOpened():
-        raise PoseDataError(
-            f"{path}: {VIDEO.broken}: it is broken, or in a format that this OpenCV does not know. Make one of it that "
-            "it does: ffmpeg -i VIDEO new.mp4"
-        )
-    return capture
+    return Camera(number, rate_of(capture) or USUAL_FPS, capture, limit)
 
 
 def _frames(capture: cv2.VideoCapture, name: str, limit: int | None) -> Iterator[Frame]:
@@ -168,11 +152,6 @@ def _frames(capture: cv2.VideoCapture, name: str, limit: int | None) -> Iterator
             del frame, picture  # they must not live on while the next one is read
     finally:
         capture.release()
-
-
-def _rate(capture: cv2.VideoCapture) -> float:
-    rate = float(capture.get(cv2.CAP_PROP_FPS))
-    return rate if math.isfinite(rate) and 0 < rate < 1000 else USUAL_FPS
 
 
 class VideoFile:

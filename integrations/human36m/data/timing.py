@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +37,7 @@ def check_rate(rate: object) -> None:
         )
 
 
-def mistimed(keypoints: Points, seen: Points) -> str:
+def mistimed(keypoints: Points, seen: Points, apart: Callable[[Points, Points], Points] = np.subtract) -> str:
     """What is wrong with the time of 2D keypoints, in words; empty where nothing better was found than frame by frame.
 
     A person who stands still looks the same at all times, and nothing is said of it.
@@ -43,16 +45,18 @@ def mistimed(keypoints: Points, seen: Points) -> str:
     Args:
         keypoints: (T', J, 2), pixels, T' at least T.
         seen: (T, J, 2), the 3D poses as the camera sees them, pixels.
+        apart: How far, in pixels, some frames of the one are from some of the other; where the camera is not
+            known, as the one that fits best sees them.
     """
     length, there = len(seen), len(keypoints)
-    as_it_is = _distance(keypoints, seen)
+    as_it_is = _distance(keypoints, seen, apart)
     if as_it_is < _LEAST:
         return ""
     rates = {(there - 1) / max(length - 1, 1), *_RATES} - {1.0}
-    tried = {f"of {rate:.3g} times the frame rate": _distance(keypoints, seen, rate=rate) for rate in rates}
-    off = {lag: _distance(keypoints, seen, lag=lag) for lag in range(-_LAGS, _LAGS + 1, _STRIDE)}
+    tried = {f"of {rate:.3g} times the frame rate": _distance(keypoints, seen, apart, rate=rate) for rate in rates}
+    off = {lag: _distance(keypoints, seen, apart, lag=lag) for lag in range(-_LAGS, _LAGS + 1, _STRIDE)}
     best = min(off, key=off.__getitem__)
-    off |= {lag: _distance(keypoints, seen, lag=lag) for lag in range(best - _STRIDE + 1, best + _STRIDE)}
+    off |= {lag: _distance(keypoints, seen, apart, lag=lag) for lag in range(best - _STRIDE + 1, best + _STRIDE)}
     best = min(off, key=off.__getitem__)
     tried[f"{abs(best)} frames {'later' if best > 0 else 'earlier'}"] = off[best]
     found = min(tried, key=tried.__getitem__)
@@ -64,7 +68,9 @@ def mistimed(keypoints: Points, seen: Points) -> str:
     return ""
 
 
-def _distance(keypoints: Points, seen: Points, rate: float = 1.0, lag: int = 0) -> float:
+def _distance(
+    keypoints: Points, seen: Points, apart: Callable[[Points, Points], Points], rate: float = 1.0, lag: int = 0
+) -> float:
     """Mean pixels between 3D frames and the 2D of other moments, ``rate * frame + lag``; inf where few have any."""
     some = np.linspace(0, len(seen) - 1, num=min(_SAMPLES, len(seen))).astype(int)
     at = rate * some + lag
@@ -74,4 +80,4 @@ def _distance(keypoints: Points, seen: Points, rate: float = 1.0, lag: int = 0) 
     low = np.floor(at[inside]).astype(int)
     part = (at[inside] - low)[:, None, None]
     between = (1 - part) * keypoints[low] + part * keypoints[np.minimum(low + 1, len(keypoints) - 1)]
-    return float(np.linalg.norm(between - seen[some[inside]], axis=-1).mean())
+    return float(np.linalg.norm(apart(between, seen[some[inside]]), axis=-1).mean())

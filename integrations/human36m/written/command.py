@@ -31,6 +31,8 @@ Array = NDArray[np.floating]
 
 _SUFFIXES = {"animate": (".gif", ".mp4"), "bvh": (".bvh",), "gltf": (".glb", ".gltf")}
 
+_NEEDED = {"pictures": "animate", "first_picture": "pictures", "camera_name": "camera", "camera_unit": "camera"}
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -41,12 +43,14 @@ class Seen:
         size: Width and height of the picture.
         frame_rate: Frames a second, where it is known.
         numbers: (T,), the numbers of the pictures, where they have any.
+        first: The number of a video's first picture.
     """
 
     keypoints: Array
     size: tuple[float, float]
     frame_rate: float | None = None
     numbers: NDArray[np.int64] | None = None
+    first: int = 0
 
 
 def seen_by(inputs: Array, person: Keypoints, args: argparse.Namespace, usual_rate: float | None) -> Seen:
@@ -61,7 +65,8 @@ def seen_by(inputs: Array, person: Keypoints, args: argparse.Namespace, usual_ra
     width: Any = args.width or person.width  # one of them is known, or there would be no inputs
     height: Any = args.height or person.height
     rate = args.frame_rate or person.frame_rate or usual_rate
-    return Seen(screen_to_pixels(inputs[..., :2], width, height), (width, height), rate, person.frames)
+    first = person.first if args.first_picture is None else args.first_picture
+    return Seen(screen_to_pixels(inputs[..., :2], width, height), (width, height), rate, person.frames, first)
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, lifted: bool) -> None:
@@ -80,6 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, lifted: bool) -> None:
         group.add_argument("--up", choices=UPS, help=up)
         return
     group.add_argument("--pictures", type=Path, metavar="PATH", help="video or folder to show with --animate")
+    first = "the number that the keypoints' file has for a video's first picture (default 0; YOLO's labels: 1)"
+    group.add_argument("--first-picture", type=int, metavar="N", help=first)
     group.add_argument("--camera", type=Path, metavar="FILE", help="its calibration: poses are in its world then")
     group.add_argument("--camera-name", metavar="NAME", help="which camera of that file")
     group.add_argument("--camera-unit", metavar="UNIT", help="of that file: m, cm, mm, or the metres of one unit")
@@ -95,8 +102,8 @@ def check_outputs(args: argparse.Namespace) -> None:
     for name, suffixes in _SUFFIXES.items():
         if getattr(args, name):
             check_file(getattr(args, name), suffixes)
-    for name, needed in (("pictures", "animate"), ("camera_name", "camera"), ("camera_unit", "camera")):
-        if getattr(args, name, None) and not getattr(args, needed):
+    for name, needed in _NEEDED.items():
+        if getattr(args, name, None) is not None and not getattr(args, needed):
             raise LiftingDataError(f"--{name.replace('_', '-')} is of --{needed}: give that too")
     if getattr(args, "up", None) and hasattr(args, "camera") and not args.camera:
         raise LiftingDataError("--up is of --camera: without one y points down, as the camera sees it")
@@ -177,7 +184,7 @@ def write_outputs(
     shown = upright(body, _up(body, args.up)) if world else stand(upright(body, "-y"))
     if args.animate:
         path = named(args.animate)
-        _animate(shown, path, frame_rate, seen, getattr(args, "pictures", None))
+        _animate(shown, path, frame_rate, seen, args)
         sys.stdout.write(f"animation: {path}\n")
     if args.bvh or args.gltf:
         whole = _filled(shown)
@@ -205,14 +212,16 @@ def _filled(shown: Array) -> Array:
     return fill_joints(shown)
 
 
-def _animate(shown: Array, path: Path, frame_rate: float, seen: Seen | None, source: Path | None) -> None:
+def _animate(shown: Array, path: Path, frame_rate: float, seen: Seen | None, args: argparse.Namespace) -> None:
+    source: Path | None = getattr(args, "pictures", None)
     if seen is None:
         animate(shown, path, frame_rate)
         return
     pictures = None
     if source is not None:
-        from .pictures import read_pictures
+        from .pictures import check_video_rate, read_pictures
 
-        numbers = range(len(shown)) if seen.numbers is None else seen.numbers.tolist()
-        pictures = read_pictures(source, numbers)
+        numbers = None if seen.numbers is None else seen.numbers.tolist()
+        check_video_rate(source, frame_rate, numbers, insisted=bool(getattr(args, "frame_rate", None)))
+        pictures = read_pictures(source, len(shown) if numbers is None else numbers, seen.first)
     animate(shown, path, frame_rate, keypoints=seen.keypoints, size=seen.size, pictures=pictures)

@@ -4,8 +4,8 @@ A recording is a folder with
 
 - ``calibration.yml`` (or ``cameras.yml``; ``.yaml``, ``.xml``, ``.json``, or a folder of such files): see
   ``data/calibration/file.py`` of the integration human36m;
-- a folder of pictures a camera, called as the camera. Pictures of one moment have the same number: the last one in
-  their names;
+- a folder of pictures a camera, called as the camera. Pictures of one moment have the same number: that by which
+  names differ, which are alike otherwise;
 - ``poses.npz``: 3D labels, see `read_poses`; and/or ``CAMERA.json`` (``.npz``) beside a camera's folder: 2D labels, see
   `read_joints`. Where a camera has 2D labels these count, and the projected 3D pose where it has none.
 
@@ -22,22 +22,23 @@ from pathlib import Path
 import numpy as np
 
 from cycledistill.integrations.coco.data.images import ImageStore
-from cycledistill.integrations.coco.prediction.sources import PICTURES, natural
-from cycledistill.integrations.coco.prediction.videos import VIDEOS
 from cycledistill.integrations.human36m.data.calibration.file import metres_of, read_calibration
 from cycledistill.integrations.human36m.data.calibration.storage import SUFFIXES
 from cycledistill.integrations.human36m.data.cameras import Camera
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.multiview.views import check_size
+from cycledistill.recipes.reading.numbered import PICTURES, natural, picture_numbers
+from cycledistill.recipes.reading.videos import VIDEOS
 
 from .labels import Labelled, read_joints, read_poses
-from .moments import Array, Moment, MultiViewSet, View, labelled_view, make_set, picture_number, seen_by
+from .moments import Array, Moment, MultiViewSet, View, labelled_view, make_set, seen_by
 
 _logger = logging.getLogger(__name__)
 
 _CALIBRATIONS = ("calibration", "cameras")
 _POSES = "poses.npz"
 _LABELS = (".json", ".npz")
+_EXAMPLE = "000031.png"
 
 
 def read_folder(
@@ -139,15 +140,18 @@ class _Recording:
             if self.chosen is not None and folder.name not in self.chosen:
                 continue
             names = sorted((each.name for each in folder.iterdir() if each.suffix.lower() in PICTURES), key=natural)
-            own: dict[int, str] = {}
-            for name in names:
-                number = picture_number(name)
-                if number is None or number in own:
-                    wrong = "has no number" if number is None else f"has the number {number}, as another has"
-                    raise LiftingDataError(f"{folder / name} {wrong}: pictures of one moment are told by their numbers")
-                own[number] = (folder / name).relative_to(self.root).as_posix()
-            if own:
-                found[folder.name] = own
+            if not names:
+                continue
+            numbers = picture_numbers(names)
+            if numbers is None:
+                raise LiftingDataError(
+                    f"{folder}: pictures of one moment are told by their numbers: names that are alike but for one, "
+                    f"such as {_EXAMPLE}, are expected; there are {', '.join(names[:3])}"
+                )
+            paths = [(folder / name).relative_to(self.root).as_posix() for name in names]
+            if len(set(numbers)) < len(numbers):
+                raise LiftingDataError(f"{folder}: two pictures have one number, {_EXAMPLE} and 31.png for instance")
+            found[folder.name] = dict(zip(numbers, paths, strict=True))
         if not found:
             videos = sorted(each.name for each in self.folder.iterdir() if each.suffix.lower() in VIDEOS)
             advice = ""

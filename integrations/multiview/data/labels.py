@@ -12,9 +12,10 @@ from cycledistill.integrations.human36m.data.keypoints.files import read_keypoin
 from cycledistill.integrations.human36m.data.keypoints.gaps import undetected
 from cycledistill.integrations.human36m.data.npz import open_npz
 from cycledistill.integrations.human36m.errors import LiftingDataError
+from cycledistill.recipes.reading.numbered import picture_numbers
 from cycledistill.recipes.reading.texts import read_json
 
-from .moments import Array, picture_number
+from .moments import Array
 
 KEYS = ("poses", "joints_3d", "keypoints_3d")
 """Names under which an npz file may have its poses."""
@@ -86,17 +87,23 @@ def read_joints(path: Path, numbers: list[int]) -> dict[int, Labelled]:
 def _of_coco(data: dict[str, Any], path: Path) -> dict[int, Labelled]:
     try:
         names = {image["id"]: str(image["file_name"]) for image in data["images"]}
+        counted = picture_numbers(list(names.values()))
+        if names and counted is None:
+            raise LiftingDataError(
+                f"{path}: pictures are told by their numbers: file names that are alike but for one are expected; "
+                f"there are {', '.join(list(names.values())[:3])}"
+            )
+        numbers = dict(zip(names, counted or (), strict=True))
         found: dict[int, Labelled] = {}
         for entry in data["annotations"]:
             if not entry.get("keypoints"):
                 continue
             name = names[entry["image_id"]]
-            number = picture_number(name)
-            if number is None or number in found:
-                wrong = "a second person" if number is not None else "no number in its name"
+            number = numbers[entry["image_id"]]
+            if number in found:
                 raise LiftingDataError(
-                    f"{path}: {name} has {wrong}: one person, and pictures told by a number in their names, are "
-                    "expected (which person is the same in two views is not found out)"
+                    f"{path}: {name} has a second person: one is expected (which person is the same in two views is "
+                    "not found out)"
                 )
             joints = finite_numbers(entry["keypoints"], (-1,), f"{path}: keypoints of {name}").reshape(-1, 3)
             joints[:, 2] = joints[:, 2] > 0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Protocol
 
 import numpy as np
@@ -177,14 +175,3 @@ def seen_by(camera: Camera, pose: Array) -> Array | None:
     inside = np.all((pixels >= 0) & (pixels <= np.array(camera.size) - 1), axis=1)
     joints[known] = np.concatenate([pixels, inside[:, None]], axis=1)
     return joints if inside.any() else None
-
-
-def picture_number(name: str) -> int | None:
-    """The last number in a picture's file name; ``None`` where there is none.
-
-    Example:
-        >>> picture_number("front/cam2_000031.jpg")
-        31
-    """
-    found = re.findall(r"\d+", PurePosixPath(name).stem)
-    return int(found[-1]) if found else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -14,12 +15,18 @@ from numpy.typing import NDArray
 from cycledistill.integrations.coco.prediction.frames import Frame
 from cycledistill.integrations.coco.prediction.sources import PictureFiles, Source, open_source
 from cycledistill.integrations.human36m.errors import LiftingDataError
+from cycledistill.recipes.reading.numbered import picture_numbers
+from cycledistill.recipes.reading.videos import is_same_rate
 
-from ..data.moments import picture_number
+_logger = logging.getLogger(__name__)
 
 Given = str | os.PathLike[str] | Source | Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 """A folder of pictures or a video, see `open_source`; or RGB arrays (H, W, 3) of bytes, one a moment."""
 Broken = Literal["stop", "skip"]
+
+
+_FEW, _PART = 5, 0.02
+"""Frames, and which part of all, by which a video may be shorter or longer than it says of itself."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,12 @@ class OpenViews:
             broken: Whether a picture that cannot be read stops all, or is left out (and logged).
 
         Raises:
-            LiftingDataError: Views of other lengths, where moments are told by their order.
+            LiftingDataError: Views of other lengths, where moments are told by their order; before the first moment,
+                where videos say so themselves.
             DataError: A picture that cannot be read.
         """
+        if not self.numbered and broken == "stop":
+            self._check_lengths()
         waiting = {name: self._frames(source, broken) for name, source in self.sources.items()}
         heads = {name: next(frames, None) for name, frames in waiting.items()}
         while any(heads.values()):
@@ -60,12 +70,22 @@ class OpenViews:
             for name in now:
                 heads[name] = next(waiting[name], None)
 
+    def _check_lengths(self) -> None:
+        """Refuse views that are of other lengths by far; what a video says of itself may be off by some frames."""
+        totals = {name: _length(source, estimated=True) for name, source in self.sources.items()}
+        known = [total for total in totals.values() if total is not None]
+        if known and max(known) - min(known) > max(_FEW, _PART * max(known)):
+            raise LiftingDataError(
+                f"the views have different numbers of pictures: {_told(totals)}, as the files say: are these videos of "
+                "the same moments, from first to last? Cut them so that they are"
+            )
+
     def _frames(self, source: Any, broken: Broken) -> Iterator[Frame]:
         if isinstance(source, PictureFiles):
-            places = {name: place for place, name in enumerate(source.names)}
+            counted = picture_numbers(source.names) if self.numbered else None
+            numbers = dict(zip(source.names, counted or range(len(source.names)), strict=True))
             for frame in source.frames(broken):
-                number = picture_number(frame.name) if self.numbered else places[frame.name]
-                yield Frame(frame.name, number or 0, frame.pixels)
+                yield Frame(frame.name, numbers[frame.name], frame.pixels)
         elif hasattr(source, "frames"):
             for place, frame in enumerate(source.frames(broken)):
                 yield Frame(frame.name, place, frame.pixels)
@@ -77,7 +97,8 @@ def open_views(views: Mapping[str, Given]) -> OpenViews:
     """Open what is given of each camera; of folders nothing but names is read yet.
 
     Raises:
-        LiftingDataError: Fewer than two views, or views of other lengths, as far as that is known.
+        LiftingDataError: Fewer than two views, views of other frame rates, or of other lengths, as far as that is
+            known.
         DataError: There is no such folder or video, or nothing in it.
 
     Example:
@@ -89,28 +110,42 @@ def open_views(views: Mapping[str, Given]) -> OpenViews:
     sources: dict[str, Any] = {
         name: open_source(each) if isinstance(each, (str, os.PathLike)) else each for name, each in views.items()
     }
+    rates = {name: getattr(source, "fps", None) for name, source in sources.items()}
+    known = [rate for rate in rates.values() if rate is not None]
+    if known and not is_same_rate(min(known), max(known)):
+        raise LiftingDataError(f"the views have different numbers of frames a second: {_told(rates)}")
     numbered = all(isinstance(source, PictureFiles) and _rising(source.names) for source in sources.values())
     if not numbered:
         lengths = {name: _length(source) for name, source in sources.items()}
         if len(set(lengths.values()) - {None}) > 1:
-            told = ", ".join(f"{name} {length}" for name, length in lengths.items() if length is not None)
             raise LiftingDataError(
-                f"the views have different numbers of pictures: {told}; which are of one moment is known from numbers "
-                "in the names of all pictures alone"
+                f"the views have different numbers of pictures: {_told(lengths)}; which are of one moment is known "
+                "from numbers in the names of all pictures alone: names that are alike but for one"
             )
+        _logger.info("pictures of one moment are told by their order in each view: names do not number them in all")
+    else:
+        first = {name: (picture_numbers(source.names) or [0])[0] for name, source in sources.items()}
+        if set(first.values()) == {0, 1}:
+            _logger.warning("views count their pictures from 0 and from 1: %s; one number is one moment", _told(first))
     return OpenViews(sources, numbered)
 
 
-def _rising(names: Iterable[str]) -> bool:
-    numbers = [picture_number(name) for name in names]
-    return None not in numbers and all(one < other for one, other in pairwise(numbers))  # type: ignore[operator]
+def _told(values: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in values.items() if value is not None)
 
 
-def _length(source: Any) -> int | None:
+def _rising(names: Sequence[str]) -> bool:
+    numbers = picture_numbers(names)
+    return numbers is not None and all(one < other for one, other in pairwise(numbers))
+
+
+def _length(source: Any, estimated: bool = False) -> int | None:
     """How many pictures, where that is certain: what a video says of itself is an estimate."""
     if isinstance(source, PictureFiles):
         return len(source.names)
-    return None if hasattr(source, "frames") else len(source)
+    if hasattr(source, "frames"):
+        return source.total if estimated else None
+    return len(source)
 
 
 def _picture(given: Any) -> NDArray[np.uint8]:

@@ -232,6 +232,48 @@ def test_files_that_cannot_be_used(tmp_path: Path, change: Callable[[Any], Any],
         read(tmp_path / "wrong.npz", "test")
 
 
+def moved(path: Path, change: Callable[[Any], Any]) -> Path:
+    """A training file with other 2D."""
+    data = write_train(path, cameras=(0,))
+    for entry in data.values():
+        entry[0]["0"]["data_2d"] = change(entry[0]["0"]["data_2d"])
+    np.savez(path, data=data)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.mark.parametrize("lag", [3, -10, 25])
+def test_2d_of_other_moments_is_refused(lag: int, tmp_path: Path) -> None:
+    path = moved(tmp_path / "a.npz", lambda seen: np.roll(seen, lag, axis=0))
+    told = f"not of the same moments: .* {abs(lag)} frames {'later' if lag > 0 else 'earlier'}"
+    with pytest.raises(LiftingDataError, match=told):
+        read(path, "train")
+
+
+@pytest.mark.parametrize("noise", [0, 5, 15])
+def test_2d_of_the_same_moments_passes_whatever_is_done(noise: float, tmp_path: Path) -> None:
+    """Annotated a little wrong in each frame, and each joint always to one side; moving, and standing still."""
+    rng = np.random.default_rng(0)
+
+    def off(seen: np.ndarray) -> np.ndarray:
+        return seen + rng.normal(0, noise, seen.shape) + rng.normal(0, noise, seen.shape[1:])
+
+    assert read(moved(tmp_path / "a.npz", off), "train")
+    data = write_train(tmp_path / "b.npz", cameras=(0,))
+    for entry in data.values():
+        arrays = entry[0]["0"]
+        arrays["data_3d"] = np.repeat(arrays["data_3d"][:1], 60, axis=0)
+        arrays["data_2d"] = off(np.repeat(arrays["data_2d"][:1], 60, axis=0))
+    np.savez(tmp_path / "b.npz", data=data)  # type: ignore[arg-type]
+    assert read(tmp_path / "b.npz", "train")
+
+
+def test_mirrored_axes_are_named(tmp_path: Path) -> None:
+    for signs, axes in (([-1, 1], "x"), ([1, -1], "y"), ([-1, -1], "x and y")):
+        path = moved(tmp_path / "a.npz", lambda seen, by=signs: 1024 + (seen - 1024) * by)  # type: ignore[misc]
+        with pytest.raises(LiftingDataError, match=f": {axes} of data_2d or of data_3d is mirrored"):
+            read(path, "train")
+
+
 def test_files_of_the_other_split_and_other_forms(tmp_path: Path) -> None:
     write_train(tmp_path / "train.npz", cameras=(0,))
     write_test(tmp_path / "test.npz")

@@ -144,6 +144,19 @@ LABELLED = [{"image_id": n, "keypoints": FRAME} for n in range(2)]
 
 
 @pytest.mark.parametrize(
+    ("form", "first"),
+    [("clip_{}", 1), ("a_b_{}", 1), ("clip_{:04d}", 0), ("{}", 0), ("frame{}", 0)],
+)
+def test_yolos_labels_of_a_video_count_from_1(form: str, first: int, tmp_path: Path) -> None:
+    folder = yolo_labels(PERSON, tmp_path)
+    for number in range(1, len(PERSON) + 1):
+        (folder / f"clip_{number}.txt").rename(folder / f"{form.format(number)}.txt")
+    found = read_keypoints(folder)
+    assert found.first == first and found.frames is not None
+    assert found.frames.tolist() == list(range(1, len(PERSON) + 1)), "as the pictures of a folder are called"
+
+
+@pytest.mark.parametrize(
     ("data", "message"),
     [
         ([], "shape"),

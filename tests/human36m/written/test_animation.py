@@ -14,7 +14,7 @@ from PIL import Image
 from cycledistill.integrations.human36m.data.motion import generate_motion
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.written import animate
-from cycledistill.integrations.human36m.written.pictures import read_pictures
+from cycledistill.integrations.human36m.written.pictures import check_video_rate, read_pictures
 from tests.human36m.people import h36m_person
 
 POSES = generate_motion(1, 12)[0].world.astype(np.float64)
@@ -118,18 +118,22 @@ def numbered(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def brightness(source: Path, numbers: list[int]) -> list[int | None]:
-    return [None if one is None else round(float(one.mean()) / 20) for one in read_pictures(source, numbers)]
+def brightness(source: Path, numbers: list[int] | int, first: int = 0) -> list[int | None]:
+    return [None if one is None else round(float(one.mean()) / 20) for one in read_pictures(source, numbers, first)]
 
 
 def test_pictures_are_those_of_their_numbers(numbered: Path) -> None:
     assert brightness(numbered / "v.mp4", [2, 3, 3, 7, 11]) == [2, 3, 3, 7, 11]
     assert brightness(numbered / "frames", [5, 6, 9, 10]) == [5, 6, 9, None]
-    assert brightness(numbered / "frames", [0, 1, 2]) == [4, 5, 6]  # keypoints without numbers: in their order
+    assert brightness(numbered / "frames", 6) == [4, 5, 6, 7, 8, 9]  # keypoints without numbers: in their order
+    assert brightness(numbered / "v.mp4", 3) == [0, 1, 2]
+    assert brightness(numbered / "v.mp4", [1, 3, 12], first=1) == [0, 2, 11]  # YOLO's labels count from 1
     (numbered / "frames" / "frame_5.png").write_bytes(b"no picture")
     for source, numbers, told in (
         (numbered / "v.mp4", [10, 12], "has 12 pictures, counted from 0, and the keypoints are of picture 12 too"),
-        (numbered / "none.mp4", [0], "there is no such video or folder"),
+        (numbered / "none.mp4", [0], "there is no such file"),
+        (numbered / "frames", 5, "has 6 pictures, and there are 5 frames of keypoints without numbers"),
+        (numbered / "frames", [0, 1], "none has a number from 0 to 1"),
         (numbered / "frames", [3000, 3001], "none has a number from 3000 to 3001"),
         (numbered / "frames", [5], "frame_5.png: not a picture"),
         (numbered / "frames", [6, 5], "in ascending order"),
@@ -137,6 +141,35 @@ def test_pictures_are_those_of_their_numbers(numbered: Path) -> None:
     ):
         with pytest.raises(LiftingDataError, match=told):
             brightness(source, numbers)
+
+
+def test_pictures_of_folders_that_count_otherwise(numbered: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = numbered / "frames"
+    for number in range(4, 10):  # as ffmpeg numbers those of a video whose keypoints count from 0
+        (folder / f"frame_{number}.png").rename(folder / f"{number - 3:06d}_cam1.png")
+    assert brightness(folder, [2, 3, 4]) == [5, 6, 7]
+    assert brightness(folder, [0, 1, 6]) == [4, 5, None]
+    assert "its pictures count from 1, as ffmpeg's do" in caplog.text
+    caplog.set_level("INFO")
+    (folder / "000001_cam1.png").rename(folder / "000000.png")
+    assert brightness(folder, [1, 2], first=1) == [4, 5]
+    assert "names do not number the pictures, which are taken in their order from 1 on" in caplog.text
+    (folder / "000000.png").rename(folder / "000002_cam1.jpg")
+    with pytest.raises(LiftingDataError, match="two pictures have one number"):
+        brightness(folder, [2])
+
+
+def test_a_video_of_another_frame_rate_is_refused(numbered: Path, caplog: pytest.LogCaptureFixture) -> None:
+    video = numbered / "v.mp4"  # 25 frames a second
+    for rate, numbers in ((25, None), (24.975, [3, 4, 5]), (12.5, [0, 2, 4]), (None, None)):
+        check_video_rate(video, rate, numbers)
+    check_video_rate(numbered / "frames", 50)
+    assert not caplog.text
+    for rate, numbers, told in ((50, [0, 1], "25"), (24, None, "25"), (25, [0, 2, 4], "12.5")):
+        with pytest.raises(LiftingDataError, match=f"has 25 frames .* keypoints {rate:g}.*--frame-rate {told}$"):
+            check_video_rate(video, rate, numbers)
+    check_video_rate(video, 240, insisted=True)  # slow motion
+    assert "v.mp4 has 25 frames a second, and the keypoints 240" in caplog.text
 
 
 @pytest.mark.parametrize(

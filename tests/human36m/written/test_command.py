@@ -14,7 +14,8 @@ from PIL import Image
 
 pytest.importorskip("accelerate")
 
-from cycledistill.integrations.human36m.data.cameras import ring_of_cameras
+from cycledistill.integrations.human36m.data.cameras import normalize_screen, ring_of_cameras
+from cycledistill.integrations.human36m.data.keypoints.person import Keypoints
 from cycledistill.integrations.human36m.data.motion import generate_motion
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.recipe import load_recipe
@@ -26,6 +27,7 @@ from cycledistill.integrations.human36m.written.command import (
     check_outputs,
     in_world,
     read_camera,
+    seen_by,
     write_outputs,
 )
 from tests.human36m.written.read_back import Gltf, read_bvh
@@ -81,6 +83,23 @@ def test_lifted_poses_stand_on_the_floor_in_all_files(folder: Path, capsys: pyte
     assert min(joint[1] for joint in place.values()) == pytest.approx(0, abs=5)  # centimetres
     assert place["head"][1] > 100
     assert Gltf(files["glb"]).joints(4 / 25)["head"][1] == pytest.approx(place["head"][1] / 100, abs=1e-3)
+
+
+def test_pictures_of_yolos_labels_and_of_another_frame_rate(folder: Path) -> None:
+    args = options("--animate", folder / "a.gif", "--pictures", folder / "v.mp4")
+    args.width = args.height = args.frame_rate = None  # of `lift`
+    numbers = np.arange(1, 11)  # of 10 pictures, as YOLO counts
+    labels = Keypoints(SEEN.keypoints.astype(np.float32), 640, 480, 25.0, frames=numbers, first=1)
+    inputs = normalize_screen(SEEN.keypoints, 640, 480)
+    write_outputs(LIFTED, args, 25.0, seen=seen_by(inputs, labels, args, None), world=False)
+    with pytest.raises(LiftingDataError, match=r"v\.mp4 has 25 frames a second, and the keypoints 50: is it the video"):
+        write_outputs(LIFTED, args, 50.0, seen=seen_by(inputs, labels, args, None), world=False)
+    args.first_picture = 0
+    with pytest.raises(LiftingDataError, match="counted from 0, and the keypoints are of picture 10 too.*--first-pict"):
+        write_outputs(LIFTED, args, 25.0, seen=seen_by(inputs, labels, args, None), world=False)
+    args.first_picture, args.pictures = 0, None
+    with pytest.raises(LiftingDataError, match="--first-picture is of --pictures"):
+        check_outputs(args)
 
 
 def test_with_a_camera_poses_are_in_its_world(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

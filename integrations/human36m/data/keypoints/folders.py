@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.reading.guard import FILE, reading
+from cycledistill.recipes.reading.numbered import natural
 from cycledistill.recipes.reading.texts import read_json
 
 from ...errors import LiftingDataError
 from .arrays import read_npz
-from .frame_order import natural
 from .person import Keypoints, Results
 from .tools import results_of
 from .tracks import persons_of
@@ -101,4 +101,15 @@ def read_labels(files: list[Path], path: Path) -> list[Keypoints]:
     for entry, rest in zip(entries, last, strict=True):
         if len(rest) == 2 or (single and rest):
             entry["track_id"] = rest[-1]
-    return persons_of(Results(entries, {"layout": "coco", "shares": True}), path)
+    facts = {"layout": "coco", "shares": True, "first": _first([file.stem for file in files])}
+    return persons_of(Results(entries, facts), path)
+
+
+def _first(names: list[str]) -> int:
+    """The number of a video's first picture, where names can be of a video: ``clip_1``, ``clip_2``, not filled up by 0.
+
+    Other names are those of pictures, which whoever made them numbered.
+    Source: Ultralytics, ``LoadImagesAndVideos`` and ``BasePredictor.write_results``.
+    """
+    ends = [name.rpartition("_")[1:] for name in names]
+    return int(all(line and end.isdecimal() and not end.startswith("0") for line, end in ends))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Any
+
+from cycledistill.recipes.reading.numbered import picture_numbers
 
 from ...errors import LiftingDataError
 
@@ -34,19 +35,8 @@ def step_of(numbers: list[int]) -> int:
 
 
 def frame_numbers(names: list[Any]) -> list[int] | None:
-    """The numbers that names count by, if it is one number that differs from name to name and nothing else."""
-    if all(isinstance(name, int) for name in names):
-        return names
-    parts = [natural(name) for name in names]
-    counts = list(zip(*(each[1::2] for each in parts), strict=False))
-    differing = [column for column in counts if len(set(column)) > 1]
-    alike = len({(len(each), *each[::2]) for each in parts}) == 1
-    return list(differing[0]) if alike and len(differing) == 1 else None
-
-
-def natural(name: Any) -> list[Any]:
-    """A name as text, number, text, ...: what it is sorted by."""
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", str(name)))]
+    """The numbers that names count by, or are; ``None`` where they do not, see :func:`picture_numbers`."""
+    return names if all(isinstance(name, int) for name in names) else picture_numbers([str(name) for name in names])
 
 
 def check_counts(numbers: list[int], step: int, path: Path) -> None:

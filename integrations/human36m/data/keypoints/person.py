@@ -24,6 +24,7 @@ class Keypoints:
         frame_rate: Frames a second, where the file says it.
         track: Which track of the file; ``None`` where it has none.
         frames: (T,), the numbers of the pictures; ``None`` where they have none.
+        first: The number that the first picture of a video has among these; YOLO's labels count from 1.
         layout: ``"coco"``, ``"h36m"`` or ``"halpe26"``, where the file's form says it.
         shares: Whether ``pixels`` are shares of the picture instead, as YOLO writes them.
     """
@@ -34,6 +35,7 @@ class Keypoints:
     frame_rate: float | None = None
     track: str | None = None
     frames: NDArray[np.int64] | None = None
+    first: int = 0
     layout: str | None = None
     shares: bool = False
 

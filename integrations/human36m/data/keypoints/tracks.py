@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from cycledistill.recipes.reading.numbered import natural
+
 from ...errors import LiftingDataError
-from .frame_order import check_counts, frame_numbers, natural, spread, step_of, track_of
+from .frame_order import check_counts, frame_numbers, spread, step_of, track_of
 from .joint_sets import known_set
 from .person import Keypoints, Results, table
 
@@ -37,7 +39,7 @@ def persons_of(results: Results, path: Path) -> list[Keypoints]:
         named = [track for track in named if track is not None]
     names = [entry["image_id"] for entry in entries]
     numbers = frame_numbers(names)
-    keys: list[Any] = [natural(name) for name in names] if numbers is None else numbers
+    keys: list[Any] = [natural(str(name)) for name in names] if numbers is None else numbers
     owned: dict[str | None, list[int]] = {}
     for place in sorted(range(len(keys)), key=keys.__getitem__):
         owned.setdefault(named[place], []).append(place)

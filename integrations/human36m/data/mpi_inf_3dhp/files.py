@@ -26,6 +26,7 @@ from ..clips import Clip, check_keypoints, make_clip, with_confidence
 from ..keypoints.gaps import describe_gaps, undetected
 from ..keypoints.plausible import check_confidences
 from ..npz import Tree, read_tree
+from ..timing import mistimed
 from .hdf5 import Annotation, read_test_folder
 from .joints import check_joint_count, check_poses, to_h36m
 
@@ -233,17 +234,31 @@ def _check_fit(pixels: NDArray[np.float64], points: NDArray[np.float64], where: 
     if not (depth > 0).all():  # relative to the root: there is nothing to see it from
         return
     plane, seen = points[..., :2] / depth, pixels[..., :2]
-    off = np.empty_like(seen)
-    focal = np.empty(2)
-    for axis in range(2):
-        terms = np.stack([plane[..., axis].ravel(), np.ones(plane[..., axis].size)], axis=-1)
-        (focal[axis], centre), *_ = np.linalg.lstsq(terms, seen[..., axis].ravel(), rcond=None)
-        off[..., axis] = focal[axis] * plane[..., axis] + centre - seen[..., axis]
+    focal, off = _fitted(seen, plane)
     person = float(np.median(np.linalg.norm(np.ptp(seen, axis=1), axis=-1)))
     distance = float(np.median(np.linalg.norm(off, axis=-1)))
-    if distance > _FURTHEST_OFF * person or not (focal > 0).all():
+    if distance > _FURTHEST_OFF * person:
         raise LiftingDataError(
             f"{where}: the 3D poses as any camera in whose axes they are sees them lie {distance:.0f} pixels (median) "
             f"from data_2d, of a person {person:.0f} pixels large: are 2D and 3D of other frames or another camera, or "
             "their joints in two orders?"
         )
+    if (focal <= 0).any():
+        axes = " and ".join(axis for axis, length in zip("xy", focal, strict=True) if length <= 0)
+        raise LiftingDataError(
+            f"{where}: {axes} of data_2d or of data_3d is mirrored, it falls in one where it rises in the other: in "
+            "pictures and in camera axes x points to the right and y down"
+        )
+    wrong = mistimed(seen, plane, lambda some, others: _fitted(some, others)[1])
+    if wrong:
+        raise LiftingDataError(f"{where}: 2D and 3D are not of the same moments: {wrong}")
+
+
+def _fitted(seen: NDArray[Any], plane: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The focal lengths (2,) of the camera that fits best, and how far off, in pixels, it sees each joint."""
+    focal, off = np.empty(2), np.empty(seen.shape)
+    for axis in range(2):
+        terms = np.stack([plane[..., axis].ravel(), np.ones(plane[..., axis].size)], axis=-1)
+        (focal[axis], centre), *_ = np.linalg.lstsq(terms, seen[..., axis].ravel(), rcond=None)
+        off[..., axis] = focal[axis] * plane[..., axis] + centre - seen[..., axis]
+    return focal, off

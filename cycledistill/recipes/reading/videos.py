@@ -1,0 +1,48 @@
+"""Videos, opened by OpenCV."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+
+from cycledistill.recipes.errors import DataError
+
+from .guard import Kind, reading
+
+VIDEOS = frozenset((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
+"""Suffixes of files that are taken for videos."""
+VIDEO = Kind("cannot be read as a video")
+SAME_RATE = 0.02
+"""By which two frame rates of one recording may differ: 29.97 is written as 30, while 24 and 25 are two."""
+
+
+def open_capture(path: Path, error: type[DataError]) -> cv2.VideoCapture:
+    """A video, turned as it says of itself.
+
+    Raises:
+        DataError: Of the type that is given: there is no such file, or OpenCV does not read it.
+    """
+    if not path.is_file():
+        raise error(f"{path}: there is no such file")
+    with reading(path, VIDEO, error):
+        capture = cv2.VideoCapture(str(path))
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+    if not capture.isOpened():
+        raise error(
+            f"{path}: {VIDEO.broken}: it is broken, or in a format that this OpenCV does not know. Make one of it that "
+            "it does: ffmpeg -i VIDEO new.mp4"
+        )
+    return capture
+
+
+def rate_of(capture: cv2.VideoCapture) -> float | None:
+    """Frames a second; ``None`` where a video or camera says nothing that can be."""
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    return rate if math.isfinite(rate) and 0 < rate < 1000 else None
+
+
+def is_same_rate(one: float, other: float) -> bool:
+    """Whether two frame rates are one, rounded."""
+    return abs(one / other - 1) <= SAME_RATE
