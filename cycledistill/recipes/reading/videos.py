@@ -9,7 +9,7 @@ import cv2
 
 from cycledistill.recipes.errors import DataError
 
-from .guard import Kind, reading
+from cycledistill.recipes.reading.guard import Kind, reading
 
 VIDEOS = frozenset((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
 """Suffixes of files that are taken for videos."""
@@ -18,7 +18,7 @@ SAME_RATE = 0.02
 """By which two frame rates of one recording may differ: 29.97 is written as 30, while 24 and 25 are two."""
 
 
-def open_capture(path: Path, error: type[DataError]) -> cv2.VideoCapture:
+def open_video_file(path: Path, error: type[DataError]) -> cv2.VideoCapture:
     """A video, turned as it says of itself.
 
     Raises:

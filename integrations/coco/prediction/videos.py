@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cycledistill.recipes.reading.guard import reading
-from cycledistill.recipes.reading.videos import VIDEO, open_capture, rate_of
+from cycledistill.recipes.reading.videos import VIDEO, open_video_file, rate_of
 
 from ..data.images import PoseDataError
 from .frames import Frame
@@ -50,7 +50,7 @@ class Video:
     def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
         """See `Source`; a video that breaks off has ended, and the log says where."""
         count = 0
-        for frame in _frames(open_capture(self.path, PoseDataError), self.name, self.limit):
+        for frame in _frames(open_video_file(self.path, PoseDataError), self.name, self.limit):
             yield frame
             count += 1
         if self.total is not None and count < self.total:
@@ -67,7 +67,7 @@ def open_video(path: Path, limit: int | None = None) -> Video:
     Raises:
         PoseDataError: It cannot be read, or has no frames.
     """
-    capture = open_capture(path, PoseDataError)
+    capture = open_video_file(path, PoseDataError)
     rate, count = rate_of(capture), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     if next(_frames(capture, str(path), 1), None) is None:
         raise PoseDataError(f"{path}: {VIDEO.broken}: no frame of it can be decoded")

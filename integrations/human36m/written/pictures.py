@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cycledistill.recipes.reading.guard import PICTURE, reading
 from cycledistill.recipes.reading.numbered import PICTURES, natural, picture_numbers
-from cycledistill.recipes.reading.videos import VIDEO, is_same_rate, open_capture, rate_of
+from cycledistill.recipes.reading.videos import VIDEO, is_same_rate, open_video_file, rate_of
 
 from ..data.keypoints.frame_order import step_of
 from ..errors import LiftingDataError
@@ -64,7 +64,7 @@ def check_video_rate(
     path = Path(path)
     if frame_rate is None or path.is_dir():
         return
-    capture = open_capture(path, LiftingDataError)
+    capture = open_video_file(path, LiftingDataError)
     rate = rate_of(capture)
     capture.release()
     step = 1 if numbers is None or len(numbers) < 2 else step_of(list(numbers))
@@ -130,7 +130,7 @@ def _read(file: Path) -> Pixels:
 
 
 def _of_video(path: Path, numbers: Sequence[int], first: int) -> Iterator[Pixels]:
-    capture = open_capture(path, LiftingDataError)
+    capture = open_video_file(path, LiftingDataError)
     place, picture = first - 1, np.empty(0, np.uint8)
     try:
         if len(numbers) and numbers[0] < first:

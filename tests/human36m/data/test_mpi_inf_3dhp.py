@@ -241,7 +241,7 @@ def moved(path: Path, change: Callable[[Any], Any]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("lag", [3, -10, 25])
+@pytest.mark.parametrize("lag", [3, -10])
 def test_2d_of_other_moments_is_refused(lag: int, tmp_path: Path) -> None:
     path = moved(tmp_path / "a.npz", lambda seen: np.roll(seen, lag, axis=0))
     told = f"not of the same moments: .* {abs(lag)} frames {'later' if lag > 0 else 'earlier'}"
