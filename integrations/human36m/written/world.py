@@ -14,12 +14,15 @@ from .upright import check_body
 
 _logger = logging.getLogger(__name__)
 
+_AWAY, _NEAR_ORIGIN = 20.0, 0.002
+"""How many times as far as the person a camera may be from the world's origin, and how near it, if not on it."""
+_UNITS = {"mm": 0.001, "cm": 0.01}
 _FAR = 0.25
 """Of the person's size in the picture, which poses at their best place may be off: more is another clip or camera."""
 
 
 def place_in_world(
-    poses: NDArray[np.floating], pixels: NDArray[np.floating], camera: Camera
+    poses: NDArray[np.floating], pixels: NDArray[np.floating], camera: Camera, *, checked: bool = True
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Where in the world a lifted person is: each pose at the place where the camera sees it on its 2D keypoints.
 
@@ -30,6 +33,8 @@ def place_in_world(
         poses: (T, 17, 3), metres in camera axes, relative to the root, of the person's true size (``person_height``).
         pixels: (T, 17, 2), where the joints were seen, pixels of the picture as it is.
         camera: Who saw them.
+        checked: Refuse a world whose unit cannot be metres, going by how far the camera is from its origin; otherwise
+            that is logged, as where worlds are large.
 
     Returns:
         (T, 17, 3), metres in world axes; and (T, 17), pixels between the keypoints and the poses as the camera sees
@@ -37,7 +42,8 @@ def place_in_world(
 
     Raises:
         LiftingDataError: Poses or pixels of another shape or not finite; keypoints that the lens cannot show; a place
-            behind the camera, or poses that are seen nowhere near the keypoints.
+            behind the camera, or poses that are seen nowhere near the keypoints; a camera that is as far from the
+            origin as if its position were in another unit.
 
     Example:
         >>> camera = read_calibration("cameras.yml")["front"]
@@ -71,6 +77,13 @@ def place_in_world(
             f"camera {camera.name}: in {int(behind.sum())} of {len(poses)} frames, the first is frame "
             f"{int(behind.argmax())}, the person would be behind it: are poses and keypoints of one clip?"
         )
+    away = float(np.median(np.linalg.norm(place, axis=-1)))
+    unlikely = _unlikely_unit(camera, away)
+    if unlikely and checked:
+        raise LiftingDataError(unlikely)
+    if unlikely:
+        _logger.warning("%s", unlikely)
+    _warn_of_large_unit(camera, away)
     error = np.linalg.norm(camera.project(moved) - pixels, axis=-1)
     size = np.ptp(pixels, axis=1).max(axis=1)
     off = float(np.median(error.mean(axis=1) / size.clip(1)))
@@ -81,3 +94,32 @@ def place_in_world(
         )
     _logger.info("camera %s: poses are seen %.1f pixels (median) from their keypoints", camera.name, np.median(error))
     return camera.to_world(moved).astype(np.float32), error
+
+
+def _unlikely_unit(camera: Camera, away: float) -> str:
+    """Why the camera's position cannot be in metres, where the person is so far away from it; empty if it can."""
+    distance = float(np.linalg.norm(camera.position))
+    told = (
+        f"camera {camera.name} is {distance:.4g} m from the origin of its world, and the person {away:.3g} m from the "
+        "camera"
+    )
+    if distance > _AWAY * away:
+        unit = min(_UNITS, key=lambda unit: abs(np.log(distance * _UNITS[unit] / away)))
+        return (
+            f"{told}: is the calibration in {unit}? Say so (--camera-unit {unit}), or --camera-unit m, if it is in "
+            "metres all the same"
+        )
+    return ""
+
+
+def _warn_of_large_unit(camera: Camera, away: float) -> None:
+    """The other way round cameras may be beside each other, one of them at the origin, so that nothing is refused."""
+    distance = float(np.linalg.norm(camera.position))
+    if 0 < distance < _NEAR_ORIGIN * away:
+        _logger.warning(
+            "camera %s is %.2g m from the origin of its world, and the person %.3g m from the camera: is the "
+            "calibration in a larger unit than was said?",
+            camera.name,
+            distance,
+            away,
+        )
