@@ -45,7 +45,7 @@ from .lifting.clip import check_unit, lift, shared_frames
 from .models.lifter import Lifter
 from .written.command import add_arguments, write_outputs
 from .written.outputs import Outputs, Seen, check_clip, check_outputs
-from .written.placing import in_world, read_camera
+from .written.world import in_world, read_camera
 
 __all__ = ["lift", "main", "prepare"]
 

@@ -24,7 +24,7 @@ from cycledistill.integrations.human36m.train import train
 from cycledistill.integrations.human36m.triangulate import main as triangulate
 from cycledistill.integrations.human36m.written.command import add_arguments, write_outputs
 from cycledistill.integrations.human36m.written.outputs import Outputs, Seen, check_clip, check_outputs
-from cycledistill.integrations.human36m.written.placing import in_world, read_camera
+from cycledistill.integrations.human36m.written.world import in_world, read_camera
 from tests.human36m.written.read_back import Gltf, read_bvh
 
 WORLD = generate_motion(1, 10)[0].world.astype(np.float64)
