@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from cycledistill.recipes.errors import RecipeError
 
+from ..data.pose_files import check_target
 from ..data.skeleton import JOINTS
 from ..data.timing import check_rate
 from ..errors import LiftingDataError
-from .targets import check_file
 from .upright import check_body
 
 Pixels = NDArray[np.uint8]
@@ -55,7 +55,7 @@ def animate(
     Example:
         >>> animate(stand(upright(poses, "-y")), "walk.gif", 50, keypoints=pixels, size=(1920, 1080))
     """
-    check_file(path, _SUFFIXES)
+    check_target(path, _SUFFIXES)
     check_rate(frame_rate)
     check_body(poses, "the poses", known=False)
     if not _HEIGHTS[0] <= height <= _HEIGHTS[1]:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.cameras import Camera
+from ..data.pose_files import check_target
 from ..data.timing import check_rate
 from ..errors import LiftingDataError
 from .animation import check_picture, need_films
-from .targets import check_file
 from .upright import JOINT_COUNTS
 
 _SUFFIXES = {"animate": (".gif", ".mp4"), "bvh": (".bvh",), "gltf": (".glb", ".gltf")}
@@ -83,7 +83,7 @@ def check_outputs(outputs: Outputs) -> None:
         RecipeError: What an animation needs is not installed.
     """
     for name, file in outputs.files().items():
-        check_file(file, _SUFFIXES[name])
+        check_target(file, _SUFFIXES[name])
         if outputs.joints not in JOINT_COUNTS:
             raise LiftingDataError(
                 f"--{name} with the joints {outputs.joints!r}: skeletons of {', '.join(JOINT_COUNTS)} alone are known: "

@@ -81,24 +81,20 @@ def _of_video(path: Path, numbers: Sequence[int]) -> Iterator[Pixels]:
                 with reading(path, _VIDEO, LiftingDataError):
                     there, found = capture.read()
                 if not there:
-                    raise _too_short(path, place + 1, number)
+                    raise LiftingDataError(
+                        f"{path} has {place + 1} pictures, counted from 0, and the keypoints are of picture {number} "
+                        "too: is it their video, and do its numbers count from 0?"
+                    )
                 place, picture = place + 1, np.asarray(found[..., ::-1], np.uint8)
             yield picture
     finally:
         capture.release()
 
 
-def _too_short(path: Path, count: int, number: int) -> LiftingDataError:
-    return LiftingDataError(
-        f"{path} has {count} pictures, counted from 0, and the keypoints are of picture {number} too: is it their "
-        "video, and do its numbers count from 0?"
-    )
-
-
 def check_length(path: Path, last: int) -> None:
     """Refuse a video that ends before a frame; of a folder pictures may be missing.
 
-    Where the file says that it is long enough it is believed; otherwise its frames are counted.
+    A file that says that it is long enough is believed; otherwise it is read up to there, as what files say is a guess.
 
     Raises:
         LiftingDataError: So it is.
@@ -106,13 +102,7 @@ def check_length(path: Path, last: int) -> None:
     if path.is_dir():
         return
     capture = cv2.VideoCapture(str(path))
-    try:
-        if capture.get(cv2.CAP_PROP_FRAME_COUNT) > last:
-            return
-        count = 0
-        while count <= last and capture.grab():
-            count += 1
-    finally:
-        capture.release()
-    if count <= last:
-        raise _too_short(path, count, last)
+    stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    capture.release()
+    if stated <= last:
+        next(read_pictures(path, [last]))
