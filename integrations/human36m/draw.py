@@ -13,6 +13,7 @@ from cycledistill.recipes.errors import RecipeError
 from cycledistill.versions import require
 
 from .data.skeleton import BONES, LEFT, RIGHT
+from .errors import LiftingDataError
 
 _COLOURS = {**dict.fromkeys(LEFT, "tab:orange"), **dict.fromkeys(RIGHT, "tab:blue")}
 
@@ -40,11 +41,9 @@ def draw_sequences(
     """
     if not poses:
         raise ValueError("no poses to draw")
-    require("matplotlib")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:  # it comes with the examples, not with this integration
-        raise RecipeError("a picture needs matplotlib: pip install matplotlib") from error
+    check_figure(path)
+    from matplotlib.figure import Figure
+
     length = len(next(iter(poses.values())))
     frames = np.unique(np.linspace(0, length - 1, min(columns, length)).astype(int))
     views = (("front", 0), ("side", 2))
@@ -66,6 +65,26 @@ def draw_sequences(
         figure.suptitle(title, fontsize="medium")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda file: figure.savefig(file, dpi=120))
+
+
+def check_figure(path: str | Path) -> None:
+    """Refuse a picture that cannot be drawn.
+
+    Raises:
+        LiftingDataError: A suffix that Matplotlib does not know.
+        RecipeError: Matplotlib is not installed.
+    """
+    require("matplotlib")
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+        from matplotlib.figure import Figure  # noqa: F401
+    except ImportError as error:  # it comes with the examples, not with this integration
+        raise RecipeError("a picture needs matplotlib: pip install matplotlib") from error
+    suffixes = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in suffixes:
+        raise LiftingDataError(
+            f"{path}: a name that ends in {', '.join('.' + each for each in sorted(suffixes))} is expected"
+        )
 
 
 def _skeleton(axes: object, pose: NDArray[np.floating], axis: int, colour: str | None, width: float) -> None:

@@ -18,6 +18,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -29,18 +30,22 @@ from numpy.typing import NDArray
 
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 
+from .data.cameras import screen_to_pixels
 from .data.keypoints.files import choose_persons, read_keypoints, read_persons
 from .data.keypoints.gaps import LEAST_CONFIDENCE, LONGEST_GAP, NAMES
 from .data.keypoints.inputs import model_input
 from .data.keypoints.person import Keypoints
 from .data.pose_files import check_target, write_poses
 from .data.skeleton import COCO_MAPPINGS
-from .draw import draw_sequences
+from .data.timing import check_rate
+from .draw import check_figure, draw_sequences
 from .errors import LiftingDataError
 from .evaluation.measure import EvalSettings
 from .lifting.clip import check_unit, lift, shared_frames
 from .models.lifter import Lifter
-from .written.command import Seen, add_arguments, check_outputs, in_world, seen_by, write_outputs
+from .written.command import add_arguments, write_outputs
+from .written.outputs import Outputs, Seen, check_clip, check_outputs
+from .written.world import in_world, read_camera
 
 __all__ = ["lift", "main", "prepare"]
 
@@ -97,33 +102,25 @@ def _run(args: argparse.Namespace) -> None:
 
     from .lifting.models import open_model
 
-    check_target(args.poses)
-    check_outputs(args)
-    if args.delay is not None and args.fill_gaps:
-        raise LiftingDataError("--fill-gaps looks at later frames, and --delay must not: leave one of them out")
+    outputs = _outputs(args)
     model, settings = open_model(args.checkpoint, args.config, args.ema)
     shared_frames(args.overlap, settings, args.delay)
     check_unit(model, args.person_height)
     persons = choose_persons(read_persons(args.keypoints), args.keypoints, args.track, args.person)
-    frames, seconds = 0, 0.0
-    with open_accelerator(args.device, settings.precision) as accelerator:
+    several, frames, seconds = len(persons) > 1, 0, 0.0
+    with open_accelerator(args.device, settings.precision, "--device") as accelerator:
         model.to(accelerator.device)
-        for one in persons:
-            source = f"{args.keypoints}, track {one.track}" if len(persons) > 1 else str(args.keypoints)
+        for one, inputs, seen in _prepared(persons, args, outputs, model):
             try:
-                inputs, rate = _inputs(one, source, args, model)
                 start = perf_counter()
-                poses = _lifted(inputs, rate, args, model, settings)
+                poses = _lifted(inputs, one.frame_rate, args, model, settings)
                 taken = perf_counter() - start
-                seen = seen_by(inputs, one, args, model.convention.frame_rate)
-                placed = in_world(poses, seen, args)
+                placed = in_world(poses, seen, outputs)
             except LiftingDataError as error:
-                if len(persons) == 1:
-                    raise
-                _logger.warning("%s; not lifted", error)
+                _refuse(error, several)
                 continue
             frames, seconds = frames + len(poses), seconds + taken
-            _write(poses, placed, seen, one, args, several=len(persons) > 1)
+            _write(poses, placed, seen, one, args, outputs, several)
         if not frames:
             raise LiftingDataError(
                 f"{args.keypoints}: none of its {len(persons)} persons could be lifted, as told above"
@@ -131,29 +128,94 @@ def _run(args: argparse.Namespace) -> None:
         sys.stdout.write(f"lifted on {accelerator.device.type}, {frames / seconds:.1f} frames a second\n")
 
 
-def _inputs(one: Keypoints, source: str, args: argparse.Namespace, model: Lifter) -> tuple[Array, float | None]:
-    """A person as the model's input, and the frame rate, where it is known."""
-    rate = args.frame_rate or one.frame_rate
-    if rate is None and model.convention.frame_rate:
+def _outputs(args: argparse.Namespace) -> Outputs:
+    """What is to be written beside the poses; all that can be refused before anything is read is."""
+    check_target(args.poses)
+    outputs = Outputs(
+        args.animate,
+        args.bvh,
+        args.gltf,
+        args.up,
+        pictures=args.pictures,
+        first_picture=args.first_picture,
+        insisted=args.frame_rate is not None,
+        camera=args.camera,
+        camera_name=args.camera_name,
+        camera_unit=args.camera_unit,
+    )
+    check_outputs(outputs)
+    if args.figure:
+        check_figure(args.figure)
+    if args.up and not args.camera:
+        raise LiftingDataError("--up is of --camera: without one y points down, as the camera sees it")
+    if args.delay is not None and args.fill_gaps:
+        raise LiftingDataError("--fill-gaps looks at later frames, and --delay must not: leave one of them out")
+    if args.camera and not args.person_height:
+        _logger.warning(
+            "--camera without --person-height: the person is taken for as tall as those that the model was trained on, "
+            "and is as much too near or too far as that is wrong"
+        )
+    return outputs
+
+
+def _refuse(error: LiftingDataError, several: bool) -> None:
+    """One person of several is left out; the only one is an error."""
+    if not several:
+        raise error
+    _logger.warning("%s; not lifted", error)
+
+
+def _prepared(
+    persons: Sequence[Keypoints], args: argparse.Namespace, outputs: Outputs, model: Lifter
+) -> list[tuple[Keypoints, Array, Seen]]:
+    """Persons, what the model sees of each, and what is shown of it; options that cannot be followed are refused."""
+    found = []
+    for one in persons:
+        source = f"{args.keypoints}, track {one.track}" if len(persons) > 1 else str(args.keypoints)
+        one = replace(
+            one,
+            width=args.width or one.width,
+            height=args.height or one.height,
+            frame_rate=args.frame_rate or one.frame_rate,
+        )
+        try:
+            inputs = _inputs(one, source, args, model)
+        except LiftingDataError as error:
+            _refuse(error, len(persons) > 1)
+            continue
+        size: Any = (one.width, one.height)  # known, or there would be no inputs
+        seen = Seen(
+            screen_to_pixels(inputs[..., :2], *size),
+            size,
+            one.frame_rate or model.convention.frame_rate,
+            one.frames,
+            read_camera(outputs, size, args.keypoints.stem),
+            one.first if outputs.first_picture is None else outputs.first_picture,
+        )
+        check_clip(outputs, seen.frame_rate, seen)
+        found.append((one, inputs, seen))
+    return found
+
+
+def _inputs(one: Keypoints, source: str, args: argparse.Namespace, model: Lifter) -> Array:
+    """A person as the model's input."""
+    if one.frame_rate is None and model.convention.frame_rate:
         _logger.warning(
             "%s does not say how many frames it has a second: taken for the %g that the model was trained on; "
             "--frame-rate says it",
             source,
             model.convention.frame_rate,
         )
-    inputs = model_input(
+    return model_input(
         one,
         source,
         args.layout,
-        args.width,
-        args.height,
         fill=args.fill_gaps,
         confidence=model.config.in_channels == 3,
         coco=args.coco_mapping or model.convention.coco,
         least_confidence=args.min_confidence,
         checked=not args.unchecked,
     )
-    return inputs, rate
 
 
 def _lifted(
@@ -176,6 +238,7 @@ def _write(
     seen: Seen,
     one: Keypoints,
     args: argparse.Namespace,
+    outputs: Outputs,
     several: bool,
 ) -> None:
     """Write poses in camera axes, and as they are ``placed`` in a world where there is one."""
@@ -189,7 +252,7 @@ def _write(
     if figure:
         draw_sequences({"lifted": poses}, figure)
         sys.stdout.write(f"picture: {figure}\n")
-    write_outputs(placed, args, seen.frame_rate, seen=seen, world=bool(args.camera), named=named)
+    write_outputs(placed, outputs, seen.frame_rate, seen=seen, named=named)
 
 
 def _of_track(path: Path, track: str | None) -> Path:
@@ -210,6 +273,15 @@ def _above_0(text: str) -> float:
         found = 0.0
     if not (isfinite(found) and found > 0):
         raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 is expected")
+    return found
+
+
+def _rate(text: str) -> float:
+    found = _above_0(text)
+    try:
+        check_rate(found)
+    except LiftingDataError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return found
 
 
@@ -245,7 +317,7 @@ def _parser() -> argparse.ArgumentParser:
         default=LEAST_CONFIDENCE,
         help="a keypoint with less was guessed, not detected (default: %(default)s)",
     )
-    parser.add_argument("--frame-rate", type=_above_0, help="of the keypoints, a second; default, what the file says")
+    parser.add_argument("--frame-rate", type=_rate, help="of the keypoints, a second; default, what the file says")
     parser.add_argument("--overlap", type=int, help="frames that windows share (default: a quarter of a window)")
     parser.add_argument(
         "--delay", type=int, metavar="FRAMES", help="see so many frames after each at most, as live; 0: the past alone"

@@ -27,10 +27,12 @@ from .data.keypoints.files import read_keypoints
 from .data.keypoints.gaps import LEAST_CONFIDENCE
 from .data.keypoints.person import Keypoints
 from .data.pose_files import check_target, write_poses
+from .data.timing import check_rate
 from .errors import LiftingDataError
 from .multiview.triangulation import THRESHOLD
 from .multiview.views import LAYOUTS, ViewPoses, poses_from_views
-from .written.command import add_arguments, check_outputs, write_outputs
+from .written.command import add_arguments, write_outputs
+from .written.outputs import Outputs, check_clip, check_outputs
 
 _logger = logging.getLogger(__name__)
 
@@ -42,9 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
         check_target(args.output)
-        check_outputs(args)
+        outputs = Outputs(args.animate, args.bvh, args.gltf, args.up, args.layout)
+        check_outputs(outputs)
+        if args.frame_rate is not None:
+            check_rate(args.frame_rate)
         views = _read_views(by_name(args.keypoints, "keypoints"), by_name(args.track, "--track"))
         cameras = read_calibration(args.calibration, args.unit, _size(args, views))
+        rate = args.frame_rate or _rate(views)
+        check_clip(outputs, rate)
         found = poses_from_views(
             views,
             cameras,
@@ -55,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             found.poses, args.output, found.frames, error=found.error, used=found.used, views=np.array(found.views)
         )
         sys.stdout.write(describe_poses(found, args.output))
-        write_outputs(found.poses, args, args.frame_rate or _rate(views), joints=args.layout)
+        write_outputs(found.poses, outputs, rate)
     except (LiftingDataError, RecipeError) as error:
         parser.exit(2, f"error: {error}\n")
     return 0

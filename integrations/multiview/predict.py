@@ -67,7 +67,7 @@ def _run(args: argparse.Namespace) -> str:
     cameras = read_calibration(args.calibration, args.unit, size)
     model = load_trained(args.model, args.ema)
     settings, layout = _settings(args)
-    with open_accelerator(args.device, "fp32") as accelerator:
+    with open_accelerator(args.device, "fp32", "--device") as accelerator:
         predicted = predict_poses(
             model.to(accelerator.device),
             views,

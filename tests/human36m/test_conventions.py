@@ -187,7 +187,7 @@ def test_files_that_say_nothing_or_something_else(tmp_path: Path, caplog: pytest
     with caplog.at_level(logging.WARNING):
         load_lifter_weights(model, file)
     assert "does not say in which unit" in caplog.text and model.convention.unit == "metres"
-    for text in ("{", "[]", '{"unit": "feet"}', '{"normalisation": "box"}', '{"scale": 1}', '{"frame_rate": -1}'):
+    for text in ("{", "[]", '{"unit": "feet"}', '{"normalisation": "box"}', '{"scale": 1}', '{"frame_rate": 0.02}'):
         write_weights(model.state_dict(), file, network_metadata(model.config) | {"convention": text})
         with pytest.raises(CheckpointError, match=r"a\.safetensors: what it says of its unit and input is not known"):
             load_lifter_weights(model, file)

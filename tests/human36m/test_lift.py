@@ -211,14 +211,14 @@ def test_other_errors(run: Path, person: np.ndarray, tmp_path: Path, capsys: pyt
     message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", bare, *size)
     assert "bare.safetensors holds weights only" in message and "--config NAME" in message
     message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run, "--device", "cud", *size)
-    assert "'cud' is not here; there is: cpu" in message
+    assert "error: --device='cud' is not here; there is: cpu" in message
     for option in ("--frame-rate", "--width", "--height"):
         for value in ("0", "-25", "nan", "fast"):
             message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run, option, value)
             assert f"argument {option}: {value!r}: a number above 0 is expected" in message
     np.savez(source, keypoints=person, fps=0)
     message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run, *size)
-    assert "fps=" in message and "a number above 0 is expected" in message
+    assert "fps=0," in message and "a number above 0 is expected" in message
     (tmp_path / "empty.json").write_bytes(b"")
     assert "empty.json" in error_of(capsys, tmp_path / "empty.json", tmp_path / "p.npz", "--checkpoint", run, *size)
     np.savez(source, keypoints=person[:1])

@@ -25,11 +25,16 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextmanager
-def open_accelerator(device: str, precision: str) -> Iterator[Any]:
+def open_accelerator(device: str, precision: str, option: str = "run.device") -> Iterator[Any]:
     """An ``Accelerator`` for the process that ``accelerate launch``, ``torchrun`` or plain ``python`` started.
 
     Accelerate keeps one state a process, so that a second run of another precision would be refused. A state that was
     there before is left alone.
+
+    Args:
+        device: ``"auto"``, ``"cpu"``, or what is here.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        option: What says the device, for messages: a recipe's field, or a command's ``--device``.
 
     Raises:
         RecipeError: The device is not there, or does not have the precision.
@@ -39,7 +44,7 @@ def open_accelerator(device: str, precision: str) -> Iterator[Any]:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
 
-    here = _check_device(device)
+    here = _check_device(device, option)
     found = bool(AcceleratorState._shared_state or PartialState._shared_state)
     grouped = dist.is_initialized()
     try:
@@ -48,7 +53,7 @@ def open_accelerator(device: str, precision: str) -> Iterator[Any]:
             cpu = "cpu" in (device, here)
             accelerator = Accelerator(cpu=cpu, mixed_precision=_PRECISION[precision])
         except ValueError as error:
-            raise RecipeError(f"run.precision={precision!r}, run.device={device!r}: {error}") from error
+            raise RecipeError(f"run.precision={precision!r}, {option}={device!r}: {error}") from error
         if precision == "fp16" and accelerator.device.type == "cpu":
             # Accelerate would train in fp32 there, without a word
             accelerator.native_amp, accelerator.scaler = True, torch.amp.GradScaler("cpu")
@@ -57,7 +62,7 @@ def open_accelerator(device: str, precision: str) -> Iterator[Any]:
         if accelerator.num_processes != announced:
             raise RecipeError(
                 f"{announced} processes were started, and Accelerate joined {accelerator.num_processes} of them: start "
-                "them by torchrun or accelerate launch, one a GPU, or with run.device=cpu."
+                f"them by torchrun or accelerate launch, one a GPU, or with {option}=cpu."
             )
         yield accelerator
     finally:
@@ -90,7 +95,7 @@ def synced_batch_norm(task: T, accelerator: Any) -> T:
     return synced
 
 
-def _check_device(device: str) -> str:
+def _check_device(device: str, option: str) -> str:
     """The type of the accelerator that is here, or ``"cpu"``; a device that is not here is refused."""
     found = torch.accelerator.current_accelerator(check_available=True)
     here = found.type if found is not None else "cpu"
@@ -98,7 +103,7 @@ def _check_device(device: str) -> str:
         without = device == "cuda" and not torch.backends.cuda.is_built()
         why = f" (PyTorch {torch.__version__} is built without CUDA)" if without else ""
         there = ", ".join(dict.fromkeys(("cpu", here)))
-        raise RecipeError(f"run.device={device!r} is not here{why}; there is: {there}.")
+        raise RecipeError(f"{option}={device!r} is not here{why}; there is: {there}.")
     return here
 
 

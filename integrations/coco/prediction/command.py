@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size or settings.batch_size,
         broken="skip" if args.skip_broken else settings.broken,
     )
-    with open_accelerator(args.device, settings.precision) as accelerator:
+    with open_accelerator(args.device, settings.precision, "--device") as accelerator:
         if args.detector:
             boxes.detector.to(accelerator.device)  # type: ignore[attr-defined]
         done = predict_source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,19 @@ from ..errors import LiftingDataError
 from .npz import write_npz
 
 
-def check_target(path: str | Path) -> None:
-    """Refuse a file that poses cannot be written to, before the work is done.
+def check_target(path: str | Path, suffixes: Sequence[str] = (".npz", ".json")) -> None:
+    """Refuse a file that cannot be written, before the work is done.
+
+    Args:
+        path: The file.
+        suffixes: Those that its name may have; default, of poses.
 
     Raises:
-        LiftingDataError: A suffix other than ``.npz`` and ``.json``, or no such folder.
+        LiftingDataError: Another suffix, or no such folder.
     """
     path = Path(path)
-    if path.suffix not in (".npz", ".json"):
-        raise LiftingDataError(f"{path}: a name that ends in .npz or .json is expected")
+    if path.suffix.lower() not in suffixes:
+        raise LiftingDataError(f"{path}: a name that ends in {' or '.join(suffixes)} is expected")
     if not path.parent.is_dir():
         raise LiftingDataError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
 
@@ -49,7 +54,7 @@ def write_poses(
     check_target(path)
     arrays: dict[str, NDArray[Any]] = {"poses": poses, **({} if frames is None else {"frames": frames}), **more}
     try:
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             write_npz(path, arrays)
         else:
             text = json.dumps({name: _plain(each) for name, each in arrays.items()})

@@ -34,15 +34,24 @@ def scale_to_height(poses: NDArray[np.floating], height: float) -> NDArray[np.fl
 
     Source: the ankle's height: Drillis and Contini (1966), body segment parameters.
     """
-    if not 0.3 <= height <= 2.8:
-        guesses = [f"; for {height:g} {unit} give {height / of:g}" for unit, of in _UNITS if 0.5 <= height / of <= 2.8]
-        raise LiftingDataError(f"a person {height:g} metres tall: 0.3 to 2.8 metres are expected{''.join(guesses)}")
+    check_height(height)
     legs = sum(_length(poses, chain) for chain in _CHAINS) / len(_CHAINS)
     long = legs + _length(poses, _TRUNK)
     if not (long > 0).all():
         raise LiftingDataError("a pose whose legs and trunk have no length cannot be brought to a height")
     scaled: NDArray[np.float32] = (poses * ((1 - _ANKLE) * height / long)[:, None, None]).astype(np.float32)
     return scaled
+
+
+def check_height(height: float) -> None:
+    """Refuse metres that nobody is tall.
+
+    Raises:
+        LiftingDataError: Less than 0.3 or more than 2.8.
+    """
+    if not 0.3 <= height <= 2.8:
+        guesses = [f"; for {height:g} {unit} give {height / of:g}" for unit, of in _UNITS if 0.5 <= height / of <= 2.8]
+        raise LiftingDataError(f"a person {height:g} metres tall: 0.3 to 2.8 metres are expected{''.join(guesses)}")
 
 
 def _length(poses: NDArray[np.floating], names: tuple[str, ...]) -> NDArray[np.floating]:

@@ -11,8 +11,8 @@ from ..errors import LiftingDataError
 
 Points = NDArray[np.floating]
 
-FASTEST = 1000
-"""Frames a second."""
+SLOWEST, FASTEST = 1, 1000
+"""Frames a second. No motion can be followed in fewer than one, and what is below is a frame's time in seconds."""
 
 _LAGS, _STRIDE = 60, 3
 """Frames, of the 3D poses, by which the 2D may be early or late, 1.2 seconds of Human3.6M; and how coarsely they are
@@ -28,13 +28,18 @@ def check_rate(rate: object) -> None:
     """Refuse what is no number of frames a second.
 
     Raises:
-        LiftingDataError: Not a number above 0 and at most 1000.
+        LiftingDataError: Not a number from 1 to 1000.
     """
-    number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
-    if not (number and 0 < rate <= FASTEST):  # type: ignore[operator]
-        raise LiftingDataError(
-            f"frame_rate={rate!r}: frames a second, a number above 0 and at most {FASTEST}, is expected, such as 25"
-        )
+    if isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool):
+        if SLOWEST <= rate <= FASTEST:
+            return
+        told = "inf" if rate > FASTEST * 1e300 else f"{rate:g}"  # a whole number may be too long for a float
+        time = f"; is it a frame's time in seconds? 1 / {told} = {1 / rate:g}" if 1 / FASTEST <= rate < SLOWEST else ""
+    else:
+        told, time = repr(rate), ""
+    raise LiftingDataError(
+        f"frame_rate={told}: frames a second, a number from {SLOWEST} to {FASTEST}, is expected, such as 25{time}"
+    )
 
 
 def mistimed(keypoints: Points, seen: Points, apart: Callable[[Points, Points], Points] = np.subtract) -> str:

@@ -12,7 +12,7 @@ from torch import nn
 from ..data.clips import check_keypoints
 from ..data.keypoints.plausible import check_normalised
 from ..data.skeleton import JOINTS
-from ..data.stature import scale_to_height
+from ..data.stature import check_height, scale_to_height
 from ..data.windows import blend_windows, centred_bounds, chunk_bounds, log_short, window_frames
 from ..errors import LiftingDataError
 from ..evaluation.measure import EvalSettings, predict
@@ -104,11 +104,13 @@ def check_fits(model: nn.Module, keypoints: Array) -> None:
 
 
 def check_unit(model: nn.Module, person_height: float | None) -> None:
-    """Refuse a model whose poses cannot be brought to metres.
+    """Refuse a model whose poses cannot be brought to metres, and a height that is none.
 
     Raises:
-        LiftingDataError: It gives picture units, and there is no height of the person.
+        LiftingDataError: It gives picture units, and there is no height of the person; or nobody is so tall.
     """
+    if person_height is not None:
+        check_height(person_height)
     if convention_of(model).unit != "metres" and person_height is None:
         raise LiftingDataError(
             f"the weights give poses in the unit {convention_of(model).unit!r} (half widths of the picture, as "

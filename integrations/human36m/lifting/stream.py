@@ -78,8 +78,7 @@ class LiftStream:
         frame, source = np.array(keypoints, np.float32)[None], f"frame {self._seen} of the stream"
         check_keypoints(frame, source)
         check_fits(self._model, frame)
-        if not self._seen:
-            check_normalised(frame, source)
+        check_normalised(frame, source, later=self._seen > 0)
         self._kept.append(frame[0])
         self._seen += 1
         if newest_frames(np.array(self._done), self._delay, self._every) >= self._seen:

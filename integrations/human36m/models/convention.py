@@ -51,8 +51,8 @@ class Convention:
                 raise ValueError(f"{name}={getattr(self, name)!r}: {expected} is expected")
         rate = self.frame_rate
         number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
-        if rate is not None and not (number and isfinite(rate) and rate > 0):
-            raise ValueError(f"frame_rate={rate!r}: frames a second, above 0, or None, is expected")
+        if rate is not None and not (number and isfinite(rate) and rate >= 1):
+            raise ValueError(f"frame_rate={rate!r}: frames a second, 1 or more, or None, is expected")
 
 
 MOTIONBERT = Convention(unit="picture", coco="midpoints")

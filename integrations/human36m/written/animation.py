@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from cycledistill.recipes.errors import RecipeError
 
+from ..data.pose_files import check_target
 from ..data.skeleton import JOINTS
 from ..data.timing import check_rate
 from ..errors import LiftingDataError
-from .targets import check_file
 from .upright import check_body
 
 Pixels = NDArray[np.uint8]
@@ -55,7 +55,7 @@ def animate(
     Example:
         >>> animate(stand(upright(poses, "-y")), "walk.gif", 50, keypoints=pixels, size=(1920, 1080))
     """
-    check_file(path, _SUFFIXES)
+    check_target(path, _SUFFIXES)
     check_rate(frame_rate)
     check_body(poses, "the poses", known=False)
     if not _HEIGHTS[0] <= height <= _HEIGHTS[1]:
@@ -64,13 +64,24 @@ def animate(
         _check_keypoints(keypoints, size, len(poses))
     elif pictures is not None:
         raise LiftingDataError("pictures without keypoints: give both, (T, 17, 2) in pixels, and the pictures' size")
-    try:
-        from . import films
-    except ModuleNotFoundError as error:
-        raise RecipeError("an animation needs OpenCV and Pillow: pip install opencv-python-headless pillow") from error
+    need_films()
+    from . import films
+
     step = films.every(path, frame_rate)
     shown = _frames(poses.astype(np.float64), keypoints, size, pictures, 2 * (height // 2), step, frame_rate)
     films.write_film(shown, path, frame_rate, len(poses))
+
+
+def need_films() -> None:
+    """Refuse an animation where what it needs is not installed.
+
+    Raises:
+        RecipeError: OpenCV or Pillow is not.
+    """
+    try:
+        from . import films  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise RecipeError("an animation needs OpenCV and Pillow: pip install opencv-python-headless pillow") from error
 
 
 def _check_keypoints(keypoints: Array, size: tuple[float, float] | None, length: int) -> None:
@@ -117,17 +128,24 @@ def _next_picture(
     except StopIteration:
         raise LiftingDataError(f"there are {number} pictures for {length} poses: one for each is expected") from None
     if picture is not None and size is not None:
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-            raise LiftingDataError(
-                f"picture {number}: {picture.dtype} of shape {picture.shape}: RGB bytes are expected"
-            )
-        tall, wide = picture.shape[:2]
-        if abs(wide / tall * size[1] / size[0] - 1) > 0.02:
-            raise LiftingDataError(
-                f"picture {number} is {wide} x {tall} pixels, the keypoints' is {size[0]:g} x {size[1]:g}: is it "
-                "another video, or was it turned or cut?"
-            )
+        check_picture(picture, number, size)
     return picture
+
+
+def check_picture(picture: Pixels, number: int, size: tuple[float, float]) -> None:
+    """Refuse a picture that keypoints in a picture of another size cannot be shown on.
+
+    Raises:
+        LiftingDataError: No RGB bytes, or of another shape.
+    """
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise LiftingDataError(f"picture {number}: {picture.dtype} of shape {picture.shape}: RGB bytes are expected")
+    tall, wide = picture.shape[:2]
+    if abs(wide / tall * size[1] / size[0] - 1) > 0.02:
+        raise LiftingDataError(
+            f"picture {number} is {wide} x {tall} pixels, the keypoints' is {size[0]:g} x {size[1]:g}: is it another "
+            "video, or was it turned or cut?"
+        )
 
 
 def _stage(poses: NDArray[np.float64], frame_rate: float) -> tuple[NDArray[np.float64], float, float]:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from cycledistill.files import atomic_write
 
+from ..data.pose_files import check_target
 from ..data.skeleton import JOINTS
 from ..data.timing import check_rate
 from ..errors import LiftingDataError
 from .rig import CHILDREN, Rig, fit_rig
 from .rotations import angles_zxy
-from .targets import check_file
 
 _UNITS = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
 _TIP = 0.25
@@ -47,7 +47,7 @@ def write_bvh(poses: NDArray[np.floating], path: str | Path, frame_rate: float, 
         >>> float(rig.error.max())  # metres
         0.031
     """
-    check_file(path, (".bvh",))
+    check_target(path, (".bvh",))
     check_rate(frame_rate)
     if unit not in _UNITS:
         raise LiftingDataError(f"unit={unit!r}: one of {', '.join(map(repr, _UNITS))} is expected")

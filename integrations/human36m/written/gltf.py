@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from cycledistill.files import atomic_write
 from cycledistill.versions import made_with
 
+from ..data.pose_files import check_target
 from ..data.skeleton import BONES, JOINTS, LEFT, RIGHT
 from ..data.timing import check_rate
 from ..errors import LiftingDataError
 from .rig import CHILDREN, Rig, fit_rig
 from .rotations import quaternions, unit
-from .targets import check_file
 
 _FLOAT, _BYTE, _VERTICES = 5126, 5121, 34962
 _KINDS = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
@@ -51,7 +51,7 @@ def write_gltf(poses: NDArray[np.floating], path: str | Path, frame_rate: float)
 
     Source: Khronos, glTF 2.0 specification.
     """
-    check_file(path, (".glb", ".gltf"))
+    check_target(path, (".glb", ".gltf"))
     check_rate(frame_rate)
     rig = fit_rig(poses)
     data = _document(rig, frame_rate)

@@ -48,7 +48,11 @@ def read_pictures(path: str | Path, numbers: Sequence[int] | int, first: int = 0
 
 
 def check_video_rate(
-    path: str | Path, frame_rate: float | None, numbers: Sequence[int] | None = None, *, insisted: bool = False
+    path: str | Path,
+    frame_rate: float | None,
+    numbers: Sequence[int] | NDArray[np.int64] | None = None,
+    *,
+    insisted: bool = False,
 ) -> None:
     """Refuse a video of another frame rate than the keypoints: it shows other moments than they are of.
 
@@ -152,3 +156,21 @@ def _of_video(path: Path, numbers: Sequence[int], first: int) -> Iterator[Pixels
             yield picture
     finally:
         capture.release()
+
+
+def check_length(path: Path, numbers: Sequence[int] | int, first: int = 0) -> None:
+    """Refuse a video that ends before a frame; of a folder pictures may be missing.
+
+    A file that says that it is long enough is believed; otherwise it is read up to there, as what files say is a guess.
+
+    Raises:
+        LiftingDataError: So it is.
+    """
+    if path.is_dir():
+        return
+    last = first + numbers - 1 if isinstance(numbers, int) else numbers[-1]
+    capture = open_video_file(path, LiftingDataError)
+    stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    capture.release()
+    if stated <= last - first:
+        next(read_pictures(path, [last], first))

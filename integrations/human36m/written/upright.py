@@ -20,7 +20,8 @@ _TURNS = {
 }
 """The axis that points up -> the rotation that makes it y; no mirror."""
 UPS = tuple(_TURNS)
-_COUNTS = {"h36m": 17, "coco": 17, "halpe26": 26}
+JOINT_COUNTS = {"h36m": 17, "coco": 17, "halpe26": 26}
+"""Orders of joints that can be written -> how many there are."""
 _PELVIS, _THORAX = JOINTS.index("pelvis"), JOINTS.index("thorax")
 
 
@@ -73,14 +74,14 @@ def body_joints(poses: Array, joints: str) -> NDArray[np.float64]:
         >>> body_joints(np.zeros((10, 26, 3)), "halpe26").shape
         (10, 17, 3)
     """
-    if joints not in _COUNTS:
+    if joints not in JOINT_COUNTS:
         raise LiftingDataError(
-            f"joints={joints!r}: one of {', '.join(map(repr, _COUNTS))} is expected; bring other skeletons to one of "
-            "these orders first"
+            f"joints={joints!r}: one of {', '.join(map(repr, JOINT_COUNTS))} is expected; bring other skeletons to one "
+            "of these orders first"
         )
-    if poses.ndim != 3 or poses.shape[1:] != (_COUNTS[joints], 3):
+    if poses.ndim != 3 or poses.shape[1:] != (JOINT_COUNTS[joints], 3):
         raise LiftingDataError(
-            f"poses of shape {poses.shape}: (T, {_COUNTS[joints]}, 3), the joints of {joints!r}, is expected"
+            f"poses of shape {poses.shape}: (T, {JOINT_COUNTS[joints]}, 3), the joints of {joints!r}, is expected"
         )
     numbers = poses.astype(np.float64)
     if joints == "h36m":

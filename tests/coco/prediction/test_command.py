@@ -160,7 +160,7 @@ def test_a_run_says_by_itself_how_it_is_evaluated(dots: Path, tmp_path: Path, ca
             {5: "--detector", 6: "fasterrcnn_mobilenet_v3_large_320_fpn"},
             "are not on this machine, and are not downloaded",
         ),
-        ({5: "--device", 6: "cuda:9"}, "cuda:9"),
+        ({5: "--device", 6: "cuda:9"}, "--device='cuda:9' is not here"),
     ],
 )
 def test_what_cannot_be_used_is_said_and_nothing_is_left(

@@ -75,6 +75,14 @@ def test_a_smaller_picture_is_told(person: np.ndarray, caplog: pytest.LogCapture
     with caplog.at_level(logging.WARNING):
         taken(person * [0.33, 0.33, 1])
     assert "upper left quarter of 1920 x 1080: were they found in a smaller picture?" in caplog.text
+    caplog.clear()
+    taken(person, (2 * SIZE[0], 2 * SIZE[1]))
+    assert "were they found in a smaller picture?" in caplog.text
+    with pytest.raises(
+        LiftingDataError, match=r"[89] % of a picture of 19200 x 10800: they look found in a smaller one"
+    ):
+        taken(person, (10 * SIZE[0], 10 * SIZE[1]))
+    assert taken(person, (10 * SIZE[0], 10 * SIZE[1]), checked=False).shape == (12, 17, 2)
 
 
 def test_who_may_be_partly_outside_or_lie_for_a_while(person: np.ndarray) -> None:
@@ -108,6 +116,14 @@ def test_normalised_keypoints_have_a_range(person: np.ndarray, caplog: pytest.Lo
         check_normalised(joints, "here")
     with pytest.raises(LiftingDataError, match="were they normalised twice"):
         check_normalised(normalize_screen(normal, *SIZE), "here")
+    with pytest.raises(LiftingDataError, match=r"x beyond 1.5 for \d+ % of all, .*smaller picture"):
+        check_normalised(normal * 3, "here")
+    check_normalised(normal[:1] + np.array([0.9, 0]), "who leaves the picture")
+    check_normalised(normal * [1, 16 / 9], "a tall picture")
+    for later in (False, True):
+        for wrong in (joints[5:6], normal[5:6] * 3):
+            with pytest.raises(LiftingDataError, match="where normalised ones are expected"):
+                check_normalised(wrong, "a frame", later=later)
     with caplog.at_level(logging.WARNING):
         check_normalised(joints / np.array(SIZE), "here")
     assert "are they shares of the picture?" in caplog.text
@@ -162,8 +178,13 @@ def test_a_hidden_ear_does_not_matter(person: np.ndarray) -> None:
 def test_confidences_that_are_none(person: np.ndarray, scale: int | None, guess: str) -> None:
     wrong = person.copy()
     wrong[..., 2] = np.arange(17) % 2 + 1 if scale is None else wrong[..., 2] * scale
-    with pytest.raises(LiftingDataError, match=guess):
-        taken(wrong, confidence=True, least_confidence=-np.inf)
+    for confidence in (True, False):
+        with pytest.raises(LiftingDataError, match=guess):
+            taken(wrong, confidence=confidence)
+    assert taken(wrong, checked=False, least_confidence=-np.inf).shape == (12, 17, 2)
+    wrong[3:5, 9], wrong[..., 2] = [0, 0, 95], np.where(np.arange(12)[:, None] == 3, 95, 0.9)
+    wrong[3] = [0, 0, 95]  # what was not detected says nothing
+    assert taken(wrong, fill=True).shape == (12, 17, 2)
 
 
 # ---------------------------------------------------------------------------------------------- COCO to Human3.6M

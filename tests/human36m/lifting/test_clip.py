@@ -74,8 +74,9 @@ def test_a_delay_looks_ahead_no_further_for_another_rate(caplog: pytest.LogCaptu
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frame_rate": 0}, "frame_rate=0: frames a second, a number above 0"),
-        ({"frame_rate": -25.0}, r"frame_rate=-25\.0: frames a second"),
+        ({"frame_rate": 0}, "frame_rate=0: frames a second, a number from 1"),
+        ({"frame_rate": 1 / 60}, "is it a frame's time in seconds"),
+        ({"frame_rate": -25.0}, "frame_rate=-25: frames a second"),
         ({"delay": 9}, "delay=9: a whole number of frames from 0"),
         ({"delay": 2, "overlap": 3}, "overlap=3: with delay=2 there is a window for every frame already"),
         ({"every": 2}, "every=2 without a delay"),

@@ -114,6 +114,8 @@ def test_bad_frames_are_as_if_they_had_not_come(model: Lifter, seen: np.ndarray)
         if number == 3:
             with pytest.raises(LiftingDataError, match=r"frame 3 of the stream: .* NaN"):
                 stream.push(lost)
+            with pytest.raises(LiftingDataError, match="frame 3 of the stream: .* are they pixels"):
+                stream.push(h36m_person(4)[3, :, :2])
             with pytest.raises(LiftingDataError, match="frame 3 of the stream: 16 joints"):
                 stream.push(frame[:16])
             with pytest.raises(LiftingDataError, match="keypoints of 3 numbers a joint, and the model takes 2"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +16,15 @@ from PIL import Image
 
 pytest.importorskip("accelerate")
 
-from cycledistill.integrations.human36m.data.cameras import normalize_screen, ring_of_cameras
-from cycledistill.integrations.human36m.data.keypoints.person import Keypoints
+from cycledistill.integrations.human36m.data.cameras import ring_of_cameras
 from cycledistill.integrations.human36m.data.motion import generate_motion
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.train import train
 from cycledistill.integrations.human36m.triangulate import main as triangulate
-from cycledistill.integrations.human36m.written.command import (
-    Seen,
-    add_arguments,
-    check_outputs,
-    in_world,
-    read_camera,
-    seen_by,
-    write_outputs,
-)
+from cycledistill.integrations.human36m.written.command import add_arguments, write_outputs
+from cycledistill.integrations.human36m.written.outputs import Outputs, Seen, check_clip, check_outputs
+from cycledistill.integrations.human36m.written.world import in_world, read_camera
 from tests.human36m.written.read_back import Gltf, read_bvh
 
 WORLD = generate_motion(1, 10)[0].world.astype(np.float64)
@@ -60,11 +55,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def options(*flags: Any, lifted: bool = True) -> argparse.Namespace:
+def options(*flags: Any, lifted: bool = True) -> Outputs:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--person-height", type=float)
     add_arguments(parser, lifted=lifted)
-    return parser.parse_args([str(flag) for flag in flags])
+    return Outputs(**vars(parser.parse_args([str(flag) for flag in flags])))
 
 
 def test_lifted_poses_stand_on_the_floor_in_all_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +67,7 @@ def test_lifted_poses_stand_on_the_floor_in_all_files(folder: Path, capsys: pyte
         "--animate", files["gif"], "--bvh", files["bvh"], "--gltf", files["glb"], "--pictures", folder / "v.mp4"
     )
     check_outputs(args)
-    write_outputs(LIFTED, args, 25.0, seen=SEEN, world=False)
+    write_outputs(LIFTED, args, 25.0, seen=SEEN)
     said = capsys.readouterr().out
     assert all(f": {file}" in said for file in files.values()) and said.count("bones of constant length") == 2
     with Image.open(files["gif"]) as image:
@@ -86,34 +80,31 @@ def test_lifted_poses_stand_on_the_floor_in_all_files(folder: Path, capsys: pyte
 
 
 def test_pictures_of_yolos_labels_and_of_another_frame_rate(folder: Path) -> None:
-    args = options("--animate", folder / "a.gif", "--pictures", folder / "v.mp4")
-    args.width = args.height = args.frame_rate = None  # of `lift`
-    numbers = np.arange(1, 11)  # of 10 pictures, as YOLO counts
-    labels = Keypoints(SEEN.keypoints.astype(np.float32), 640, 480, 25.0, frames=numbers, first=1)
-    inputs = normalize_screen(SEEN.keypoints, 640, 480)
-    write_outputs(LIFTED, args, 25.0, seen=seen_by(inputs, labels, args, None), world=False)
+    asked = options("--animate", folder / "a.gif", "--pictures", folder / "v.mp4")
+    labels = replace(SEEN, numbers=np.arange(1, 11), first=1)  # of 10 pictures, as YOLO counts
+    check_clip(asked, 25.0, labels)
+    write_outputs(LIFTED, asked, 25.0, seen=labels)
     with pytest.raises(LiftingDataError, match=r"v\.mp4 has 25 frames a second, and the keypoints 50: is it the video"):
-        write_outputs(LIFTED, args, 50.0, seen=seen_by(inputs, labels, args, None), world=False)
-    args.first_picture = 0
+        check_clip(asked, 50.0, labels)
+    check_clip(replace(asked, insisted=True), 50.0, labels)
     with pytest.raises(LiftingDataError, match="counted from 0, and the keypoints are of picture 10 too.*--first-pict"):
-        write_outputs(LIFTED, args, 25.0, seen=seen_by(inputs, labels, args, None), world=False)
-    args.first_picture, args.pictures = 0, None
+        check_clip(asked, 25.0, replace(labels, first=0))
     with pytest.raises(LiftingDataError, match="--first-picture is of --pictures"):
-        check_outputs(args)
+        check_outputs(replace(asked, pictures=None, first_picture=0))
 
 
 def test_with_a_camera_poses_are_in_its_world(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = options(
         "--camera", folder / "cameras.json", "--camera-name", "front", "--camera-unit", "mm", "--bvh", "a.bvh"
     )
-    placed = in_world(LIFTED, SEEN, given)
+    seen = replace(SEEN, camera=read_camera(given, SEEN.size))
+    placed = in_world(LIFTED, seen, given)
     assert np.abs(placed - WORLD).max() < 1e-4
-    assert "--camera without --person-height" in caplog.text
-    assert in_world(LIFTED, SEEN, options()) is LIFTED
-    given.bvh = folder / "a.bvh"
-    write_outputs(placed, given, 25.0, seen=SEEN)
+    assert in_world(LIFTED, SEEN, options()) is LIFTED and read_camera(options(), SEEN.size) is None
+    assert "WARNING" not in caplog.text
+    write_outputs(placed, replace(given, bvh=folder / "a.bvh"), 25.0, seen=seen)
     assert "y is taken for the axis that points up" in caplog.text
-    place = read_bvh(given.bvh)[2][-1]
+    place = read_bvh(folder / "a.bvh")[2][-1]
     np.testing.assert_allclose(place["pelvis"] / 100, WORLD[-1, 0], atol=1e-4)
 
 
@@ -125,11 +116,47 @@ def test_a_camera_that_is_not_the_one_is_refused(folder: Path) -> None:
         ("front", (1280, 960), "calibrated on pictures of 640 x 480, the keypoints' are 1280 x 960"),
     ):
         with pytest.raises(LiftingDataError, match=told):
-            read_camera(calibration, name, "mm", size)
+            read_camera(Outputs(camera=calibration, camera_name=name, camera_unit="mm"), size)
     with pytest.raises(LiftingDataError, match="none.json"):
-        read_camera(folder / "none.json", None, None, (640, 480))
-    with pytest.raises(LiftingDataError, match="front: wherever|front: in .* behind it"):
-        in_world(LIFTED[:, :, [1, 0, 2]], SEEN, options("--camera", calibration, "--camera-name", "front"))
+        read_camera(Outputs(camera=folder / "none.json"), (640, 480))
+    seen = replace(SEEN, camera=FRONT)
+    with pytest.raises(LiftingDataError, match="front: wherever|front: in .* behind it|0: wherever|0: in .* behind it"):
+        in_world(LIFTED[:, :, [1, 0, 2]], seen, Outputs())
+
+
+def test_keypoints_are_of_the_camera_that_they_are_called_as(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = Outputs(camera=folder / "cameras.json", camera_unit="mm")
+    with caplog.at_level(logging.INFO):
+        found = read_camera(asked, SEEN.size, "left")
+        assert found is not None and found.name == "left" and "camera left of" in caplog.text
+        caplog.clear()
+        found = read_camera(replace(asked, camera_name="front"), SEEN.size, "left")
+        assert found is not None and found.name == "front"
+    assert "the keypoints are called as camera left" in caplog.text
+    with pytest.raises(LiftingDataError, match="say which it is, --camera-name"):
+        read_camera(asked, SEEN.size, "keypoints")
+
+
+@pytest.mark.parametrize(("scale", "unit"), [(1000, "mm"), (100, "cm")])
+def test_a_world_in_another_unit_is_refused(scale: float, unit: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A calibration in millimetres or centimetres, taken for metres: the person would be kilometres away."""
+    far = replace(FRONT, position=FRONT.position * scale)
+    seen = replace(SEEN, camera=far)
+    with pytest.raises(LiftingDataError, match=rf"m from the origin .* in {unit}\? Say so \(--camera-unit {unit}\)"):
+        in_world(LIFTED, seen, Outputs())
+    assert not caplog.text
+    placed = in_world(LIFTED, seen, Outputs(camera_unit="m"))  # who says so is believed
+    np.testing.assert_allclose(placed[0, 0], WORLD[0, 0] + far.position - FRONT.position, atol=0.01)
+    assert f"is the calibration in {unit}?" in caplog.text
+    caplog.clear()
+    in_world(LIFTED, replace(SEEN, camera=replace(FRONT, position=FRONT.position / 1000)), Outputs(camera_unit="mm"))
+    assert "in a larger unit than was said?" in caplog.text
+
+
+def test_a_world_may_be_large_or_the_cameras_own(caplog: pytest.LogCaptureFixture) -> None:
+    for position in ([60, 2, 0], [0, 0, 0], [0.06, 0, 0]):  # a pitch; the camera is the origin; the second of a pair
+        in_world(LIFTED, replace(SEEN, camera=replace(FRONT, position=np.array(position, float))), Outputs())
+    assert "WARNING" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -140,7 +167,6 @@ def test_a_camera_that_is_not_the_one_is_refused(folder: Path) -> None:
         (("--gltf", "none/a.glb"), "no folder none"),
         (("--pictures", "v.mp4"), "--pictures is of --animate"),
         (("--camera-name", "front"), "--camera-name is of --camera"),
-        (("--up", "z"), "--up is of --camera"),
         (("--animate", "a.gif", "--pictures", "none.mp4"), "none.mp4: there is no such video"),
     ],
     ids=lambda value: value[0].strip("-") if isinstance(value, tuple) else "",
@@ -154,8 +180,83 @@ def test_options_that_cannot_be_followed_are_refused_first(
 
 
 def test_a_rate_that_nobody_says_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(LiftingDataError, match="give --frame-rate"):
-        write_outputs(LIFTED, options("--bvh", tmp_path / "a.bvh"), None, world=False)
+    asked = options("--bvh", tmp_path / "a.bvh")
+    for refuse in (lambda: check_clip(asked, None), lambda: write_outputs(LIFTED, asked, None, seen=SEEN)):
+        with pytest.raises(LiftingDataError, match="give --frame-rate"):
+            refuse()
+    check_clip(options(), None)
+
+
+def test_joints_without_a_skeleton_are_refused_first(tmp_path: Path) -> None:
+    for name in ("bvh", "gltf", "animate"):
+        suffix = {"gltf": "glb", "animate": "gif"}.get(name, name)
+        asked = options(f"--{name}", tmp_path / f"a.{suffix}", lifted=False)
+        check_outputs(replace(asked, joints="halpe26"))
+        with pytest.raises(
+            LiftingDataError, match=f"--{name} with the joints 'other': skeletons of h36m, coco, halpe26 al"
+        ):
+            check_outputs(replace(asked, joints="other"))
+
+
+def test_pictures_that_do_not_fit_are_refused_first(folder: Path) -> None:
+    asked = Outputs(animate=folder / "a.gif", pictures=folder / "v.mp4")
+    check_clip(asked, 25.0, SEEN)
+    late = replace(SEEN, numbers=np.arange(3, 13))
+    with pytest.raises(
+        LiftingDataError, match="has 10 pictures, counted from 0, and the keypoints are of picture 12 too"
+    ):
+        check_clip(asked, 25.0, late)
+    with pytest.raises(LiftingDataError, match="picture 0 is 64 x 48 pixels, the keypoints' is 480 x 640"):
+        check_clip(asked, 25.0, replace(SEEN, size=(480, 640)))
+    (folder / "pictures").mkdir()
+    with pytest.raises(LiftingDataError, match="no picture is in this folder"):
+        check_clip(replace(asked, pictures=folder / "pictures"), 25.0, SEEN)
+
+
+def test_commands_refuse_before_they_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is triangulated and nothing lifted for what cannot be written."""
+    from cycledistill.integrations.human36m import lift as lifting
+    from cycledistill.integrations.human36m import triangulate as views
+    from cycledistill.integrations.human36m.evaluation.measure import EvalSettings
+    from cycledistill.integrations.human36m.lifting import models
+    from cycledistill.integrations.human36m.models.registry import create_lifter
+
+    def worked(*_: Any, **__: Any) -> None:
+        raise AssertionError("the work was begun")
+
+    monkeypatch.setattr(views, "poses_from_views", worked)
+    monkeypatch.setattr(lifting, "lift", worked)
+    small = create_lifter("mixste", frames=9, dim=16, depth=2)
+    small.convention = replace(small.convention, frame_rate=None)
+    monkeypatch.setattr(models, "open_model", lambda *_: (small, EvalSettings(9)))
+    for name in CAMERAS:
+        with np.load(folder / f"{name}.npz") as file:
+            np.savez(folder / f"{name}.npz", **{key: file[key] for key in file.files if key != "fps"})
+    calibration = ["--calibration", folder / "cameras.json", "--unit", "mm", "--output", folder / "p.npz"]
+    both = [folder / "front.npz", folder / "left.npz", *calibration]
+    one = [folder / "front.npz", folder / "p.npz", "--checkpoint", "x", "--layout", "h36m", "--device", "cpu"]
+    bvh, gif = ["--bvh", folder / "a.bvh"], ["--animate", folder / "a.gif", "--frame-rate", "25"]
+    late = [folder / "late.npz", *one[1:]]
+    np.savez(folder / "late.npz", keypoints=SEEN.keypoints, width=640, height=480, first_frame=5)
+    camera = ["--camera", folder / "cameras.json", "--person-height", "1.7"]
+    for main, flags, told in (
+        (triangulate, [*both, "--layout", "other", *bvh], "--bvh with the joints 'other'"),
+        (triangulate, [*both, "--layout", "h36m", *bvh], "give --frame-rate"),
+        (triangulate, [*both, "--layout", "h36m", "--frame-rate", "0.04"], "1 / 0.04 = 25"),
+        (lifting.main, [*one, *bvh], "give --frame-rate"),
+        (lifting.main, [*one, "--frame-rate", "0.04"], "1 / 0.04 = 25"),
+        (lifting.main, [*late, *gif, "--pictures", folder / "v.mp4"], "the keypoints are of picture 14 too"),
+        (lifting.main, [*one, *camera, "--camera-name", "back"], "has no camera back"),
+        (lifting.main, [*one, "--up", "z"], "--up is of --camera"),
+        (lifting.main, [*one, "--person-height", "170"], "170 cm give 1.7"),
+        (lifting.main, [*one, "--figure", folder / "a.txt"], "a.txt: a name that ends in"),
+    ):
+        with pytest.raises(SystemExit):
+            main([str(flag) for flag in flags])
+        assert told in capsys.readouterr().err
+        assert not (folder / "p.npz").exists()
 
 
 def test_triangulated_poses_with_holes(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -142,7 +142,7 @@ def test_what_is_no_skeleton_is_refused_and_not_written(tmp_path: Path, write: o
         (ENDLESS, 50, "finite numbers are expected"),
         (POINT, 50, "right_hip and right_knee are in one place"),
         (MOVED[:, :16], 50, r"shape \(12, 16, 3\): \(T, 17, 3\), Human3.6M's joints.*body_joints"),
-        (MOVED, 0, "frame_rate=0: frames a second, a number above 0"),
+        (MOVED, 0, "frame_rate=0: frames a second, a number from 1"),
         (MOVED, float("nan"), "frames a second"),
     ):
         with pytest.raises(LiftingDataError, match=told):

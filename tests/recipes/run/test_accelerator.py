@@ -30,6 +30,11 @@ def test_a_device_that_is_not_here_is_refused_with_those_that_are(
     with pytest.raises(RecipeError, match=rf"run\.device='cuda' is not here{why}; there is: {there}\.$"):
         with open_accelerator("cuda", "fp32"):
             pass
+    with (
+        pytest.raises(RecipeError, match="^--device='gpu' is not here; there is: "),
+        open_accelerator("gpu", "fp32", "--device"),
+    ):
+        pass
 
 
 def test_the_cpu_is_taken_where_it_is_asked_for_or_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,8 @@ def model_input(
         confidence: Whether the model takes a confidence; 1 where the file has none, and 0 for what was filled.
         coco: How COCO's keypoints become joints, see :func:`coco_to_h36m`; the model's ``convention.coco``.
         least_confidence: A keypoint with less was guessed, and counts as not detected.
-        checked: Refuse what cannot be a person in that picture, and a single frame.
+        checked: Refuse what cannot be a person in that picture, a single frame, and confidences that are none, which
+            are refused in any case where the model takes them.
 
     Returns:
         (T, 17, 2 or 3).
@@ -78,6 +79,8 @@ def model_input(
         pixels, layout = pixels[:, : len(NAMES["coco"])], "coco"
     if pixels.ndim == 3 and pixels.shape[1] == len(NAMES[layout]) and len(pixels) and pixels.shape[2] in (2, 3):
         pixels = with_confidence(pixels) if confidence and pixels.shape[2] == 2 else pixels
+        if pixels.shape[2] == 3 and (checked or confidence):  # of all, as least_confidence is of 0 to 1 too
+            check_confidences(pixels[~undetected(pixels, -np.inf)][:, 2], source)
         missing = undetected(pixels, least_confidence)
         if checked:
             check_person(pixels, ~missing, (width, height), layout, source)
@@ -90,8 +93,6 @@ def model_input(
             f"{source}: one frame, and the models lift motion over many; --unchecked (checked=False) takes it for a "
             "person who stands still"
         )
-    if confidence and pixels.shape[2] == 3:
-        check_confidences(pixels[..., 2], source)
     joints = coco_to_h36m(pixels, coco) if layout == "coco" else pixels
     normal = normalize_screen(joints[..., :2], width, height)
     return np.concatenate([normal, joints[..., 2:]], axis=-1) if confidence else normal

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import LiftingDataError
+from ..timing import check_rate
 
 
 @dataclass(frozen=True)
@@ -84,19 +85,27 @@ def _zeros(keypoints: Any) -> Any:
 
 
 def number(data: dict[str, Any], name: str, path: Path) -> float | None:
-    """A number of a file, where it is there: a size or a rate above 0, or the whole number of the first frame.
+    """A number of a file, where it is there: a size above 0, a rate, or the whole number of the first frame.
 
     Raises:
         LiftingDataError: It is none.
     """
-    if data.get(name) is None:
+    value = data.get(name)
+    if isinstance(value, np.ndarray):  # npz files have all as arrays
+        value = value.tolist()
+    if value is None:
         return None
     first = name == "first_frame"
     try:
-        found = float(data[name])
+        found = float(value)
         if not (found.is_integer() and abs(found) < 2**31 if first else isfinite(found) and found > 0):
             raise ValueError
-        return found
     except (TypeError, ValueError, OverflowError) as error:
         kind = "a whole number" if first else "a number above 0"
-        raise LiftingDataError(f"{path}: {name}={data[name]!r:.80}, {kind} is expected") from error
+        raise LiftingDataError(f"{path}: {name}={value!r:.80}, {kind} is expected") from error
+    if name == "fps":
+        try:
+            check_rate(found)
+        except LiftingDataError as error:
+            raise LiftingDataError(f"{path}: fps: {error}") from None
+    return found

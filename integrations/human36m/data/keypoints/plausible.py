@@ -15,12 +15,17 @@ Points = NDArray[np.float64]
 
 _MARGIN, _MOST_OUTSIDE = 0.25, 0.05
 """Of a picture's side, how far off joints of a cut-off person may be guessed; and how many may be further off."""
+_LEAST_FILLED = 0.15
+"""Of a picture's sides, which a person's keypoints must reach to the right or down: 0.1 where it is 10 times too
+large."""
 _SMALLEST = 8.0
 """Pixels: nobody can be seen who is smaller."""
 _MOSTLY = 0.9
 """Share of the frames that must say so before a posture is taken for a mistake."""
 _FURTHEST = 4.0
 """Normalised, the picture's sides are at 1 and, of a tall one, at height / width: some 2.2 on a telephone."""
+_ASIDE = 1 + 2 * _MARGIN
+"""Normalised, how far x of joints that are guessed beside the picture may be."""
 _FROM_COCO = ((5, 6), ((15, 16), (13, 14), (11, 12)))
 _ENDS = {"coco": _FROM_COCO, "halpe26": _FROM_COCO, "h36m": ((11, 14), ((3, 6), (2, 5), (1, 4)))}
 """Layout -> shoulders; ankles, knees, hips."""
@@ -45,7 +50,8 @@ def check_person(
 
     Raises:
         LiftingDataError: Shares of the picture or normalised coordinates instead of pixels, a person of a few pixels,
-            joints outside of the picture, or one that lies or stands on its head all the time; with the guess why.
+            joints outside of the picture or all in its upper left corner, or one that lies or stands on its head all
+            the time; with the guess why.
     """
     points = pixels[..., :2].astype(np.float64)
     if not seen.any():
@@ -56,7 +62,14 @@ def check_person(
     if wrong:
         raise LiftingDataError(f"{source}: {wrong}; {_LEAVE}")
     width, height = size
-    if found[:, 0].max() < 0.52 * width and found[:, 1].max() < 0.52 * height:
+    filled = float((found.max(axis=0) / np.array(size)).max())
+    if filled < _LEAST_FILLED:
+        raise LiftingDataError(
+            f"{source}: all keypoints lie within {found[:, 0].max():.0f} x {found[:, 1].max():.0f} pixels of the upper "
+            f"left corner, {100 * filled:.0f} % of a picture of {width:g} x {height:g}: they look found in a smaller "
+            f"one, give its size; {_LEAVE}"
+        )
+    if filled < 0.52:
         _logger.warning(
             "%s: all keypoints lie in the upper left quarter of %g x %g: were they found in a smaller picture?",
             source,
@@ -65,19 +78,29 @@ def check_person(
         )
 
 
-def check_normalised(keypoints: NDArray[np.floating], source: str) -> None:
+def check_normalised(keypoints: NDArray[np.floating], source: str, *, later: bool = False) -> None:
     """Refuse keypoints that are not normalised as models take them; what may be right all the same is logged.
 
+    Args:
+        keypoints: (T, J, 2 or 3).
+        source: Where from, for messages.
+        later: They go on a clip whose first frames were looked at: more than their range is not. Of a single frame
+            half of the joints may be guessed beside the picture, by somebody who leaves it.
+
     Raises:
-        LiftingDataError: Pixels, or a person that is a hundredth of the picture or less.
+        LiftingDataError: Pixels, or a person that is mostly beside the picture, or a hundredth of it or less.
     """
     points = keypoints[..., :2].astype(np.float64)
     most = float(np.abs(points).max())
-    if most > _FURTHEST:
+    aside = float((np.abs(points[..., 0]) > _ASIDE).mean())
+    if most > _FURTHEST or aside > (_MOST_OUTSIDE if len(points) > 1 else 0.5):
+        told = f"up to {most:.4g}" if most > _FURTHEST else f"with x beyond {_ASIDE:g} for {100 * aside:.0f} % of all"
         raise LiftingDataError(
-            f"{source}: coordinates up to {most:.4g}, where normalised ones are expected, x from -1 to 1 over the "
-            "picture's width: are they pixels? normalize_screen(pixels, width, height) makes them"
+            f"{source}: coordinates {told}, where normalised ones are expected, x from -1 to 1 over the picture's "
+            "width: are they pixels, or of a smaller picture? normalize_screen(pixels, width, height) makes them"
         )
+    if later:
+        return
     extent = float(np.median(np.ptp(points, axis=1).max(axis=-1)))
     if extent < 0.01:
         raise LiftingDataError(
@@ -98,6 +121,8 @@ def check_confidences(confidences: NDArray[np.floating], source: str) -> None:
     Raises:
         LiftingDataError: Negative ones, or above 1.5, with the guess why.
     """
+    if not confidences.size:
+        return
     low, high = float(confidences.min()), float(confidences.max())
     if low < 0 or high > 1.5:
         flags = set(np.unique(confidences).tolist()) <= {0.0, 1.0, 2.0}
