@@ -15,8 +15,8 @@ from ..data.keypoints.gaps import LEAST_CONFIDENCE, undetected
 from ..data.keypoints.person import Keypoints
 from ..data.keypoints.plausible import check_confidences, check_person
 from ..errors import LiftingDataError
-from .agreement import check_agreement
-from .body import check_limbs, check_size
+from .plausible.agreement import check_agreement
+from .plausible.body import check_limbs, check_size
 from .triangulation import THRESHOLD, triangulate
 
 _logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.cameras import Camera
+from ...data.cameras import Camera
 
 Array = NDArray[np.float64]
 
@@ -93,7 +93,7 @@ class _Views:
         self._known: dict[tuple[int, int], Array] = {}
 
     def off(self, pairs: Sequence[tuple[int, int]]) -> Array:
-        """Pixels between rays and the other view's planes, (pairs, frames, J): NaN of what is missing, else maybe infinite."""
+        """Pixels between rays and the other view's planes, (pairs, frames, J); NaN where one is missing."""
         for pair in pairs:
             if pair not in self._known:
                 self._known[pair] = self._off(*pair)

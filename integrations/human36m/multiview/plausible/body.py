@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.cameras import Camera
-from ..errors import LiftingDataError
-from .triangulation import Triangulated
+from ...data.cameras import Camera
+from ...errors import LiftingDataError
+from ..triangulation import Triangulated
 
 Array = NDArray[np.float64]
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.cameras import Camera
-from ..data.skeleton import COCO_NAMES, HALPE_NAMES, MIRRORED
-from ..errors import LiftingDataError
+from ...data.cameras import Camera
+from ...data.skeleton import COCO_NAMES, HALPE_NAMES, MIRRORED
+from ...errors import LiftingDataError
+from ..triangulation import Triangulated
 from .epipolar import BetterFit, better_fit
-from .triangulation import Triangulated
 
 _logger = logging.getLogger(__name__)
 
