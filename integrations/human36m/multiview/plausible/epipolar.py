@@ -24,7 +24,7 @@ _LEAST_OFF = 0.25
 """Pixels: what is off by less has no fault that could be seen."""
 _MOST_OFF = 20.0
 """Pixels: what is off by more is no fit, however bad things are as they are."""
-_BETTER, _BETTER_OF_FEW = 0.2, 4.0
+_BETTER, _BETTER_OF_FEW = 0.2, 5.0
 """By which share views must fit better; of few pairs of rays, the second divided by the root of their number."""
 _LEAST_SINE = np.sin(np.deg2rad(2.0))
 """Rays that run along the line between two cameras share a plane with any other."""
@@ -72,7 +72,7 @@ def better_fit(
         pairs = [pair for pair in combinations(range(len(names)), 2) if concerned & set(pair)]
         before, now = given.off(pairs), other.off(pairs)
         both = ~np.isnan(before) & ~np.isnan(now)  # a change must not win by what it makes impossible
-        if both.sum() < max(8, 0.3 * (~np.isnan(before)).sum()):
+        if both.sum() < max(8, 0.4 * (~np.isnan(before)).sum()):
             continue
         off, then = float(np.median(before[both])), float(np.median(now[both]))
         needed = max(_BETTER, _BETTER_OF_FEW / np.sqrt(both.sum()))
@@ -105,9 +105,10 @@ class _Views:
         across = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])  # @ a: the base's cross product with a
         first, second = self.rays[one][self.frames], self.rays[other][self.frames]
         one_along, other_along = first @ [x, y, z], second @ [x, y, z]
-        beside = 1 - np.maximum(one_along**2, other_along**2)
-        sine = np.sqrt(np.where(beside < _LEAST_SINE**2, np.nan, beside))
-        off = np.abs((first * (second @ across.T)).sum(axis=-1)) / sine
+        sines = 1 - one_along**2, 1 - other_along**2  # squares of them
+        least = np.minimum(*sines)
+        scale = np.sqrt(np.where(least < _LEAST_SINE**2, np.nan, sines[0] + sines[1]))
+        off = np.abs((first * (second @ across.T)).sum(axis=-1)) / scale  # Sampson's: a pixel counts alike everywhere
         off *= np.mean([self.cameras[one].focal, self.cameras[other].focal])
         together = (first * second).sum(axis=-1)
         ahead = (one_along > together * other_along) & (together * one_along > other_along)
