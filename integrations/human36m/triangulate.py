@@ -25,7 +25,7 @@ from .data.keypoints.files import read_keypoints
 from .data.keypoints.person import Keypoints
 from .data.pose_files import check_target, write_poses
 from .errors import LiftingDataError
-from .multiview.arguments import add_triangulation, by_name, describe_poses, triangulation_of
+from .multiview.command.arguments import add_triangulation, by_name, describe_poses, triangulation_of
 from .multiview.views import LAYOUTS, poses_from_views
 from .written.command import add_arguments, check_outputs, write_outputs
 

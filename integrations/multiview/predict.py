@@ -27,7 +27,7 @@ from cycledistill.integrations.coco.prediction.box_files import read_boxes
 from cycledistill.integrations.coco.prediction.boxes import DetectedBoxes
 from cycledistill.integrations.human36m.data.calibration.file import read_calibration
 from cycledistill.integrations.human36m.data.pose_files import check_target, write_poses
-from cycledistill.integrations.human36m.multiview.arguments import (
+from cycledistill.integrations.human36m.multiview.command.arguments import (
     add_triangulation,
     by_name,
     describe_poses,
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     check_target(args.output)
     check_outputs(args)
-    views = open_views(by_name(args.pictures, "pictures"))
+    views = open_views(by_name(args.views, "pictures"))
     size = (args.width, args.height) if args.width and args.height else None
     cameras = read_calibration(args.calibration, args.unit, size)
     model = load_trained(args.model, args.ema)
@@ -126,7 +126,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Without --boxes and --detector one person is taken to fill each picture.",
     )
     parser.add_argument("model", metavar="RUN_OR_WEIGHTS", help="a run, a checkpoint, weights, or USER/NAME")
-    parser.add_argument("pictures", nargs="+", help="a folder or a video a view, called as its camera, or NAME=FOLDER")
+    shown = "a folder or a video a view, called as its camera, or NAME=FOLDER"
+    parser.add_argument("views", metavar="pictures", nargs="+", help=shown)
     add_triangulation(parser)
     parser.add_argument("--boxes", action="append", default=[], metavar="NAME=FILE", help="JSON of a view's boxes")
     parser.add_argument("--detector", choices=DETECTORS, help="find the person by this detector of torchvision")

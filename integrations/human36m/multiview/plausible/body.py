@@ -63,7 +63,8 @@ def check_limbs(found: Triangulated, cameras: Sequence[Camera], layout: str) -> 
         layout: ``"coco"``, ``"h36m"`` or ``"halpe26"``.
 
     Raises:
-        LiftingDataError: By more than a body's can and the errors in pixels explain, in the median limb, or in three pairs of limbs.
+        LiftingDataError: By more than a body's can and the errors in pixels explain, in the median limb, or in three
+            pairs of limbs.
     """
     left, right = _LIMBS[layout]
     lengths, noise = _lengths(found, cameras, (*left, *right))

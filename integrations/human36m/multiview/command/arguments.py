@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..data.keypoints.gaps import LEAST_CONFIDENCE
-from ..errors import LiftingDataError
-from .triangulation import THRESHOLD
-from .views import ViewPoses
+from ...data.keypoints.gaps import LEAST_CONFIDENCE
+from ...errors import LiftingDataError
+from ..triangulation import THRESHOLD
+from ..views import ViewPoses
 
 
 def by_name(given: Sequence[str], what: str) -> dict[str, str]:
