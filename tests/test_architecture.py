@@ -109,7 +109,7 @@ BETWEEN = {
         "coco.data.detections", "coco.prediction.boxes", "coco.prediction.frames", "coco.prediction.sources",
     },
     "multiview.predict": {
-        "coco.detector", "coco.prediction.box_files", "coco.prediction.boxes", "human36m.triangulate",
+        "coco.detector", "coco.prediction.box_files", "coco.prediction.boxes", "human36m.written",
     },
 }  # fmt: skip
 _PICTURES = {"coco.data", "coco.prediction"}
@@ -130,7 +130,7 @@ MAY_LOAD = {
     "coco.prediction.sources": _PICTURES,
     "human36m.data": {"human36m.data", "human36m.errors"},
     "human36m.multiview": _GEOMETRY,
-    "human36m.triangulate": _GEOMETRY | {"human36m.triangulate", "human36m.written"},
+    "human36m.written": {"human36m.written", "human36m.data", "human36m.errors"},
 }
 # Models are what others build on, so they stand on little: torch, the library, and how models are published.
 MODELS_MAY_USE_RECIPES = {"hub", "errors", "reading"}

@@ -15,8 +15,6 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,13 +22,12 @@ from cycledistill.recipes.errors import RecipeError
 
 from .data.calibration.file import read_calibration
 from .data.keypoints.files import read_keypoints
-from .data.keypoints.gaps import LEAST_CONFIDENCE
 from .data.keypoints.person import Keypoints
 from .data.pose_files import check_target, write_poses
 from .data.timing import check_rate
 from .errors import LiftingDataError
-from .multiview.triangulation import THRESHOLD
-from .multiview.views import LAYOUTS, ViewPoses, poses_from_views
+from .multiview.command.arguments import add_triangulation, by_name, describe_poses, triangulation_of
+from .multiview.views import LAYOUTS, poses_from_views
 from .written.command import add_arguments, write_outputs
 from .written.outputs import Outputs, check_clip, check_outputs
 
@@ -73,17 +70,6 @@ def _rate(views: dict[str, Keypoints]) -> float | None:
     return next((view.frame_rate for view in views.values() if view.frame_rate), None)
 
 
-def by_name(given: Sequence[str], what: str) -> dict[str, str]:
-    """``NAME=VALUE``, or files by the names they have."""
-    found: dict[str, str] = {}
-    for each in given:
-        name, _, value = each.rpartition("=") if "=" in each else (Path(each).stem, "", each)
-        if name in found:
-            raise LiftingDataError(f"{what}: {name} is given twice; NAME=FILE tells views apart")
-        found[name] = value
-    return found
-
-
 def _read_views(files: dict[str, str], tracks: dict[str, str]) -> dict[str, Keypoints]:
     """The views by name. One whose file is missing or broken is left out, as long as two are left."""
     other = [name for name in tracks if name not in files]
@@ -111,17 +97,6 @@ def _size(args: argparse.Namespace, views: dict[str, Keypoints]) -> tuple[int, i
     return (int(width), int(height)) if width and height else None
 
 
-def describe_poses(found: ViewPoses, output: Path) -> str:
-    """What was found, in a few lines."""
-    known = np.isfinite(found.error)
-    lines = [f"{len(found.poses)} poses in {output}: {100 * known.mean():.1f} % of the joints are known"]
-    if known.any():
-        lines.append(f"reprojection error: median {np.median(found.error[known]):.2f} pixels")
-    share = found.used[known].mean(axis=0) if known.any() else np.zeros(len(found.views))
-    lines += [f"view {name}: used for {100 * own:.1f} % of them" for name, own in zip(found.views, share, strict=True)]
-    return "\n".join(lines) + "\n"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m cycledistill.integrations.human36m.triangulate",
@@ -134,38 +109,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frame-rate", type=float, help="of the keypoints, a second; default, what a file says")
     add_arguments(parser, lifted=False)
     return parser
-
-
-def add_triangulation(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say of which cameras, how, and where to."""
-    parser.add_argument("--calibration", action="append", required=True, help="a file or a folder; may be given again")
-    parser.add_argument("--output", type=Path, required=True, help="what to write, .npz or .json")
-    parser.add_argument("--unit", help="of the calibration: m, cm, mm, or the metres of one unit (default: m)")
-    parser.add_argument("--width", type=int, help="of the pictures, where neither calibration nor keypoints say it")
-    parser.add_argument("--height", type=int, help="the same")
-    parser.add_argument(
-        "--threshold", type=float, default=THRESHOLD, help="pixels that a view may be off (default: %(default)s)"
-    )
-    parser.add_argument("--min-views", type=int, default=2, help="that must agree on a joint (default: 2)")
-    parser.add_argument(
-        "--min-confidence",
-        type=float,
-        default=LEAST_CONFIDENCE,
-        help="of a keypoint that counts (default: %(default)s)",
-    )
-    parser.add_argument("--all-views", action="store_true", help="leave no view out, however far off (no RANSAC)")
-    parser.add_argument("--unchecked", action="store_true", help="do not refuse what cannot be a person")
-
-
-def triangulation_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What :func:`add_triangulation` read, as arguments of `poses_from_views`."""
-    return {
-        "threshold": args.threshold,
-        "least_views": args.min_views,
-        "least_confidence": args.min_confidence,
-        "ransac": not args.all_views,
-        "checked": not args.unchecked,
-    }
 
 
 if __name__ == "__main__":

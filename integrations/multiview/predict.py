@@ -27,13 +27,16 @@ from cycledistill.integrations.coco.prediction.box_files import read_boxes
 from cycledistill.integrations.coco.prediction.boxes import DetectedBoxes
 from cycledistill.integrations.human36m.data.calibration.file import read_calibration
 from cycledistill.integrations.human36m.data.pose_files import check_target, write_poses
-from cycledistill.integrations.human36m.multiview.views import LAYOUTS
-from cycledistill.integrations.human36m.triangulate import (
+from cycledistill.integrations.human36m.data.timing import check_rate
+from cycledistill.integrations.human36m.multiview.command.arguments import (
     add_triangulation,
     by_name,
     describe_poses,
     triangulation_of,
 )
+from cycledistill.integrations.human36m.multiview.views import LAYOUTS
+from cycledistill.integrations.human36m.written.command import add_arguments, write_outputs
+from cycledistill.integrations.human36m.written.outputs import Outputs, check_clip, check_outputs
 from cycledistill.recipes.errors import CheckpointError, DataError, RecipeError
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.weights.checkpoint import find_checkpoint
@@ -53,20 +56,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
-        found = _run(args)
+        _run(args)
     except (DataError, CheckpointError, RecipeError, DetectorError) as error:
         parser.exit(2, f"error: {error}\n")
-    sys.stdout.write(found)
     return 0
 
 
-def _run(args: argparse.Namespace) -> str:
+def _run(args: argparse.Namespace) -> None:
     check_target(args.output)
-    views = open_views(by_name(args.pictures, "pictures"))
+    settings, layout = _settings(args)
+    outputs = Outputs(args.animate, args.bvh, args.gltf, args.up, layout)
+    check_outputs(outputs)
+    if args.frame_rate is not None:
+        check_rate(args.frame_rate)
+    views = open_views(by_name(args.views, "pictures"))
+    rate = args.frame_rate or _rate(views)
+    check_clip(outputs, rate)
     size = (args.width, args.height) if args.width and args.height else None
     cameras = read_calibration(args.calibration, args.unit, size)
     model = load_trained(args.model, args.ema)
-    settings, layout = _settings(args)
     with open_accelerator(args.device, "fp32", "--device") as accelerator:
         predicted = predict_poses(
             model.to(accelerator.device),
@@ -90,7 +98,14 @@ def _run(args: argparse.Namespace) -> str:
         views=np.array(found.views),
         keypoints=predicted.keypoints,
     )
-    return describe_poses(found, args.output)
+    sys.stdout.write(describe_poses(found, args.output))
+    write_outputs(found.poses, outputs, rate)
+
+
+def _rate(views: OpenViews) -> float | None:
+    """Frames a second, where a video says it."""
+    rates = [getattr(source, "fps", None) for source in views.sources.values()]
+    return next((rate for rate in rates if rate), None)
 
 
 def _settings(args: argparse.Namespace) -> tuple[EvalSettings, str]:
@@ -118,16 +133,19 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Without --boxes and --detector one person is taken to fill each picture.",
     )
     parser.add_argument("model", metavar="RUN_OR_WEIGHTS", help="a run, a checkpoint, weights, or USER/NAME")
-    parser.add_argument("pictures", nargs="+", help="a folder or a video a view, called as its camera, or NAME=FOLDER")
+    shown = "a folder or a video a view, called as its camera, or NAME=FOLDER"
+    parser.add_argument("views", metavar="pictures", nargs="+", help=shown)
     add_triangulation(parser)
     parser.add_argument("--boxes", action="append", default=[], metavar="NAME=FILE", help="JSON of a view's boxes")
     parser.add_argument("--detector", choices=DETECTORS, help="find the person by this detector of torchvision")
     parser.add_argument("--layout", choices=(*LAYOUTS, "other"), help="the joints (default: the run's, else h36m)")
+    parser.add_argument("--frame-rate", type=float, help="of the pictures, a second (default: the videos')")
     parser.add_argument("--skip-broken", action="store_true", help="take pictures that cannot be read for missing ones")
     parser.add_argument("--ema", action="store_true", help="the average of the weights")
     parser.add_argument("--exit", type=int, default=1, metavar="N", help="the cycle that answers (default 1)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--batch-size", type=int, metavar="N", help="moments at once (default: the run's, else 8)")
+    add_arguments(parser, lifted=False)
     return parser
 
 

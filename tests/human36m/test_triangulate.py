@@ -11,11 +11,16 @@ import cv2
 import numpy as np
 import pytest
 
+from cycledistill.integrations.human36m.data.calibration.file import read_calibration
 from cycledistill.integrations.human36m.data.cameras import Camera, ring_of_cameras
 from cycledistill.integrations.human36m.data.keypoints.files import Keypoints
 from cycledistill.integrations.human36m.data.motion import generate_motion
+from cycledistill.integrations.human36m.data.skeleton import COCO_NAMES, HALPE_NAMES, MIRRORED
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.multiview.views import poses_from_views
+from cycledistill.integrations.human36m.multiview.command.arguments import by_name
+from cycledistill.integrations.human36m.multiview.plausible.body import check_limbs
+from cycledistill.integrations.human36m.multiview.triangulation import Triangulated
+from cycledistill.integrations.human36m.multiview.views import LAYOUTS, poses_from_views
 from cycledistill.integrations.human36m.triangulate import main
 
 NAMES = ("a", "b", "c")
@@ -134,6 +139,130 @@ def test_a_view_of_somebody_else_is_left_out_and_said(caplog: pytest.LogCaptureF
     )
     assert np.abs(found.poses - WORLD).max() < 1e-4 and not found.used[..., 1].any()
     assert "view b agrees with the others on 0 %" in caplog.text
+
+
+LONG = generate_motion(1, 60, seed=3)[0].world.astype(np.float64)
+
+
+def seen_long(noise: float = 1.0, missing: float = 0.0, names: tuple[str, ...] = NAMES) -> dict[str, np.ndarray]:
+    """A longer clip by the same cameras, with a detector's errors."""
+    random, found = np.random.default_rng(0), {}
+    for name in names:
+        pixels = CAMERAS[name].project(CAMERAS[name].to_camera(LONG)) + random.normal(0, noise, (*LONG.shape[:2], 2))
+        pixels[random.random(pixels.shape[:2]) < missing] = np.nan
+        found[name] = pixels.astype(np.float32)
+    return found
+
+
+def from_long(pixels: dict[str, np.ndarray], **options: Any) -> np.ndarray:
+    given = {name: Keypoints(each, 1000, 1000) for name, each in pixels.items()}
+    return poses_from_views(given, CAMERAS, **{"layout": "h36m", **options}).poses
+
+
+@pytest.mark.parametrize("names", [("a", "b"), NAMES])
+def test_a_view_of_other_moments_is_refused_with_its_shift(names: tuple[str, ...]) -> None:
+    pixels = seen_long(names=names)
+    early = {name: each[10:] if name == "b" else each[:-10] for name, each in pixels.items()}  # b began 10 frames late
+    moved = np.linalg.norm(from_long(early, checked=False) - LONG[:-10], axis=-1)
+    assert len(names) > 2 or np.nanmean(moved) > 0.05  # what passed in silence
+    with pytest.raises(
+        LiftingDataError, match="do not meet as they could: .*once view (a|b) is (9|10|11) frames (earlier|later)"
+    ):
+        from_long(early)
+
+
+def test_cameras_that_started_a_frame_apart_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    pixels = seen_long(0.1)
+    from_long({name: each[1:] if name == "b" else each[:-1] for name, each in pixels.items()})
+    assert "once view b is 1 frames later" in caplog.text and "were the cameras started together" in caplog.text
+
+
+@pytest.mark.parametrize("layout", ["h36m", "coco", "halpe26"])
+def test_sides_exchanged_in_one_view_are_refused(layout: str) -> None:
+    pixels = seen_long(names=("a", "b"))
+    order = list(MIRRORED)
+    if layout != "h36m":  # COCO's and Halpe's places of the joints that Human3.6M has too
+        places = [10, 9, 9, 9, 9, 11, 14, 12, 15, 13, 16, 4, 1, 5, 2, 6, 3, *[10, 8, 0, 6, 3, 6, 3, 6, 3]]
+        places = places[: LAYOUTS[layout]]
+        pixels = {name: each[:, places] for name, each in pixels.items()}
+        names = [f"{name}" for name in (COCO_NAMES if layout == "coco" else HALPE_NAMES)]
+        swap = str.maketrans({"L": "R", "R": "L"})
+        short = [name.replace("left", "L").replace("right", "R") for name in names]
+        order = [short.index(name.translate(swap)) for name in short]
+    assert np.isfinite(from_long(pixels, layout=layout)).all()
+    with pytest.raises(LiftingDataError, match="once left and right joints of view [ab] are exchanged"):
+        from_long({**pixels, "b": pixels["b"][:, order]}, layout=layout)
+
+
+def test_two_of_three_views_exchanged_are_named() -> None:
+    pixels = seen_long()
+    with pytest.raises(LiftingDataError, match="once a and c are exchanged"):
+        from_long({"a": pixels["c"], "b": pixels["b"], "c": pixels["a"]})
+
+
+def test_half_of_the_views_left_out_are_refused() -> None:
+    ring = {each.name: each for each in ring_of_cameras(LONG[:, 0].mean(axis=0), 4, first_angle=0.3)}
+    given = {name: each.project(each.to_camera(LONG)).astype(np.float32) for name, each in ring.items()}
+    for name in list(ring)[:2]:  # of somebody else each
+        given[name] = given[name] + np.array([60, 90], np.float32)
+    given[next(iter(ring))][..., 1] -= 200
+    with pytest.raises(LiftingDataError, match="2 of 4 views .* nothing says which are right"):
+        poses_from_views({name: Keypoints(each, *ring[name].size) for name, each in given.items()}, ring, layout="h36m")
+
+
+def test_limbs_that_change_or_differ_are_no_body() -> None:
+    cameras, shape = list(CAMERAS.values()), LONG.shape[:2]
+    sure = Triangulated(LONG, np.full(shape, 1.0), np.ones((3, *shape), np.bool_))
+    check_limbs(sure, cameras, "h36m")
+    sizes = np.random.default_rng(0).uniform(0.5, 1.5, (len(LONG), 1, 1))
+    other = replace(sure, points=LONG[:, :1] + sizes * (LONG - LONG[:, :1]))
+    with pytest.raises(LiftingDataError, match="arms and legs change their lengths .* of the same moments"):
+        check_limbs(other, cameras, "h36m")
+    check_limbs(replace(other, error=np.full(shape, 60.0)), cameras, "h36m")  # explained by the pixels
+    left = LONG.copy()
+    left[:, [12, 13, 5, 6]] = LONG[:, [11, 11, 4, 4]] + 0.5 * (LONG[:, [12, 13, 5, 6]] - LONG[:, [11, 11, 4, 4]])
+    with pytest.raises(LiftingDataError, match="arms and legs differ between left and right"):
+        check_limbs(replace(sure, points=left), cameras, "h36m")
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 60])
+@pytest.mark.parametrize("kind", ["noise", "arm", "still"])
+def test_bad_detections_of_the_right_views_pass(kind: str, frames: int) -> None:
+    random = np.random.default_rng(frames)
+    pixels = {name: each[:frames] for name, each in seen_long(5, 0.2).items()}
+    if kind == "arm":
+        pixels["a"][:, 11:14] += random.normal(0, 60, (frames, 3, 2)).astype(np.float32)
+    if kind == "still":
+        still = {n: each.project(each.to_camera(LONG[:1])) for n, each in CAMERAS.items()}
+        pixels = {n: (each + random.normal(0, 5, (frames, 17, 2))).astype(np.float32) for n, each in still.items()}
+    assert np.isfinite(from_long(pixels)).any()
+
+
+def test_halpe_has_its_own_layout(folder: Path, tmp_path: Path) -> None:
+    for name in NAMES:
+        with np.load(folder / f"{name}.npz") as given:
+            own = dict(given)
+        own["keypoints"] = np.concatenate([own["keypoints"], own["keypoints"][:, :9]], axis=1)
+        np.savez(folder / f"{name}.npz", **own)
+    assert run(folder, "--unit", "mm", "--layout", "halpe26", "--unchecked")["poses"].shape == (12, 26, 3)
+
+
+def test_names_and_paths_with_an_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run=1").mkdir()
+    Path("run=1/front.npz").touch()
+    given = ["run=1/front.npz", "left=run=1/front.npz", "right=other.npz"]
+    expected = {"front": "run=1/front.npz", "left": "run=1/front.npz", "right": "other.npz"}
+    assert by_name(given, "keypoints") == expected
+
+
+def test_a_rotation_vector_in_degrees_is_refused(tmp_path: Path) -> None:
+    R, t, K = opencv(CAMERAS["a"])
+    degrees = np.rad2deg(cv2.Rodrigues(R)[0].ravel()).tolist()
+    own = {"K": K.tolist(), "R": degrees, "t": t.tolist(), "width": 1000, "height": 1000}
+    (tmp_path / "c.json").write_text(json.dumps({"a": own}))
+    with pytest.raises(LiftingDataError, match="rotation vector, in radians, .* in degrees"):
+        read_calibration(tmp_path / "c.json", "mm")
 
 
 def bad(kind: str) -> tuple[dict[str, Keypoints], dict[str, Camera]]:

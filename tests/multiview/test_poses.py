@@ -99,7 +99,8 @@ def test_the_command_takes_a_hub_folder(folder: Path, tmp_path: Path, capsys: py
     told = ["--calibration", str(folder / "calibration.json"), "--unit", "mm", "--output", str(tmp_path / "o.json")]
     pictures = [str(folder / name) for name in NAMES]
     args = [str(tmp_path / "hub"), *pictures, *told, "--unchecked", "--device", "cpu", "--min-confidence", "0"]
-    assert predict.main(args) == 0
+    assert predict.main([*args, "--animate", str(tmp_path / "o.gif"), "--frame-rate", "50", "--up", "y"]) == 0
+    assert (tmp_path / "o.gif").read_bytes().startswith(b"GIF")
     found = json.loads((tmp_path / "o.json").read_text())
     assert np.array(found["poses"], dtype=object).shape[:2] == (2, 17)
     assert np.array(found["keypoints"]).shape == (3, 2, 17, 3) and found["frames"] == [7, 8]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import combinations
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +15,14 @@ from ..data.keypoints.gaps import LEAST_CONFIDENCE, undetected
 from ..data.keypoints.person import Keypoints
 from ..data.keypoints.plausible import check_confidences, check_person
 from ..errors import LiftingDataError
-from .triangulation import THRESHOLD, Triangulated, triangulate
+from .plausible.agreement import check_agreement
+from .plausible.body import check_limbs, check_size
+from .triangulation import THRESHOLD, triangulate
 
 _logger = logging.getLogger(__name__)
 
-LAYOUTS = ("coco", "h36m")
-_TALLEST, _SMALLEST = 3.0, 0.3
-_MOSTLY, _HARDLY = 0.5, 0.2
-"""Shares of the joints found in two views that must become points, and of a view's that are used, or it is told of."""
-_ROUGH = 5.0
-"""Pixels: detectors are off by less, and views that are exchanged by hardly more where cameras stand in a ring."""
-_TRIED = 30
-_QUESTION = (
-    "are the views of one person and of the same moments, R and t OpenCV's, K of pictures of this size, and the "
-    "distortion of this model (a fisheye's is of another)?"
-)
+LAYOUTS = {"coco": 17, "h36m": 17, "halpe26": 26}
+"""Joints that are checked to be a person, and how many."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,8 @@ def poses_from_views(
         views: Keypoints by name, pixels of the cameras' pictures (`read_keypoints`). Frames are matched by the numbers
             of their pictures where all views have them, and by place otherwise. A view may lack frames and joints.
         cameras: By the same names; those of no view are not used.
-        layout: ``"coco"`` or ``"h36m"``, whose persons are checked in the picture; ``None``: other joints, any number.
+        layout: ``"coco"``, ``"h36m"`` or ``"halpe26"``, whose persons are checked in the picture and in the world;
+            ``None``: other joints, any number.
         threshold: See :func:`triangulate`, as the next three.
         least_views: The same.
         least_confidence: The same.
@@ -83,7 +75,8 @@ def poses_from_views(
     Raises:
         LiftingDataError: Fewer than two views; a view without a camera, of another picture size than its camera's, or
             of another length, frame rate or number of joints than the others; cameras that do not see the person, or
-            that see different ones; a person of an impossible size, as a wrong unit makes.
+            that see different ones; views that fit clearly better otherwise (exchanged, of other moments, sides
+            exchanged); a person of an impossible size, as a wrong unit makes, or whose limbs change their lengths.
 
     Example:
         >>> views = {name: read_keypoints(f"{name}.json") for name in ("left", "right")}
@@ -96,12 +89,20 @@ def poses_from_views(
         for name, table in zip(views, tables, strict=True):
             _check_picture(name, table, cameras[name], layout, least_confidence)
     chosen = [cameras[name] for name in views]
-    solve = partial(triangulate, threshold=threshold, least_views=least_views, least_confidence=least_confidence)
-    found = solve(chosen, tables, ransac=ransac)
+    found = triangulate(
+        chosen,
+        tables,
+        threshold=threshold,
+        least_views=least_views,
+        least_confidence=least_confidence,
+        ransac=ransac,
+    )
     if checked:
         seen = ~np.stack([undetected(table, least_confidence) for table in tables])
-        _check_agreement(found, seen, list(views), chosen, tables, solve)
+        check_agreement(found, list(views), chosen, tables, seen, layout)
         check_size(found.points)
+        if layout is not None:
+            check_limbs(found, chosen, layout)
     return ViewPoses(
         found.points.astype(np.float32),
         found.error.astype(np.float32),
@@ -169,104 +170,11 @@ def _check_picture(
     check_confidences(table[~missing][:, 2], f"view {name}")
     if layout is None:
         return
-    if table.shape[1] != 17:
+    if layout not in LAYOUTS:
+        raise LiftingDataError(f"layout={layout!r}: one of {', '.join(map(repr, LAYOUTS))}, or None, is expected")
+    if table.shape[1] != LAYOUTS[layout]:
         raise LiftingDataError(
-            f"view {name}: {table.shape[1]} joints, where the layout {layout!r} has 17; another skeleton: layout=None"
+            f"view {name}: {table.shape[1]} joints, where the layout {layout!r} has {LAYOUTS[layout]}; another "
+            "skeleton: layout=None"
         )
     check_person(table, ~missing, camera.size, layout, f"view {name}")
-
-
-def _check_agreement(
-    found: Triangulated,
-    seen: NDArray[np.bool_],
-    names: list[str],
-    cameras: list[Camera],
-    tables: NDArray[np.float32],
-    solve: Callable[..., Triangulated],
-) -> None:
-    several = seen.sum(axis=0) >= 2
-    if not several.any():
-        raise LiftingDataError(
-            f"no joint is found in two of the views {', '.join(names)} in one frame: are they of the same moments?"
-        )
-    share, off = _agreement(found, several)
-    if share < _MOSTLY or off > _ROUGH:
-        some = np.linspace(0, tables.shape[1] - 1, num=min(_TRIED, tables.shape[1])).astype(int)
-        guess = _guess(names, cameras, tables[:, some], solve, lambda other: _agreement(other, several[some]), off)
-        told = (
-            f"only {100 * share:.0f} % of the joints that two or more of the views {', '.join(names)} see are where "
-            "rays of their cameras meet, to the threshold in pixels"
-            if share < _MOSTLY
-            else f"the rays of the views {', '.join(names)} miss each other by {off:.1f} pixels (median)"
-        )
-        if guess or share < _MOSTLY:
-            raise LiftingDataError(f"{told}: {guess or _QUESTION}")
-        _logger.warning("%s, more than detectors are off: is the calibration a good one, and of these pictures?", told)
-    for name, used, own in zip(names, found.used, seen & several, strict=True):
-        if own.any() and used[own].mean() < _HARDLY:
-            _logger.warning(
-                "view %s agrees with the others on %.0f %% of the joints it sees, and is left out of the rest: is its "
-                "calibration or file another's, or another person in it?",
-                name,
-                100 * used[own].mean(),
-            )
-
-
-def _agreement(found: Triangulated, several: NDArray[np.bool_]) -> tuple[float, float]:
-    """Which share of the joints that several views see became points, and their median error in pixels."""
-    known = np.isfinite(found.error) & several
-    if not known.any():
-        return 0.0, float("inf")
-    return float(known.sum() / several.sum()), float(np.median(found.error[known]))
-
-
-def _guess(
-    names: list[str],
-    cameras: list[Camera],
-    tables: NDArray[np.float32],
-    solve: Callable[..., Triangulated],
-    agreement: Callable[[Triangulated], tuple[float, float]],
-    off: float,
-) -> str:
-    """What would make the views agree, in words; empty where nothing is found."""
-
-    def better(cameras: list[Camera], tables: NDArray[np.float32]) -> bool:
-        share, other = agreement(solve(cameras, tables))
-        return share > 0.8 and other < off / 2
-
-    turned = [replace(each, rotation=each.rotation.T, position=-each.rotation.T @ each.position) for each in cameras]
-    if better(turned, tables):
-        return (
-            "they meet with R and t taken for the cameras' rotation and position in the world; OpenCV's are expected, "
-            "R.T and -R.T @ position of those"
-        )
-    for one, other in list(combinations(range(len(names)), 2))[:10]:
-        order = list(range(len(names)))
-        order[one], order[other] = other, one
-        if better(cameras, tables[order]):
-            return f"they meet once {names[one]} and {names[other]} are exchanged"
-    return ""
-
-
-def check_size(points: NDArray[np.float64]) -> None:
-    """Refuse persons who are too large or too small: their poses are in another unit than metres.
-
-    Args:
-        points: (T, J, 3), NaN where a joint is not known.
-
-    Raises:
-        LiftingDataError: They are; with the unit that it looks like.
-    """
-    known = np.isfinite(points[..., 0])
-    whole = points[known.mean(axis=1) > 0.5]
-    if not len(whole):
-        return
-    size = float(np.median((np.nanmax(whole, axis=1) - np.nanmin(whole, axis=1)).max(axis=-1)))
-    if _SMALLEST <= size <= _TALLEST:
-        return
-    guesses = [unit for unit, factor in (("mm", 0.001), ("cm", 0.01)) if _SMALLEST <= size * factor <= _TALLEST]
-    guess = f" It looks like {guesses[0]}." if guesses else ""
-    raise LiftingDataError(
-        f"the person is {size:.3g} m large: the calibration's t is in another unit.{guess} Give the unit (--unit mm, "
-        "cm, or the metres of one, such as 0.025 for squares of a board of 25 mm)"
-    )

@@ -26,7 +26,7 @@ from cycledistill.integrations.human36m.data.calibration.file import metres_of, 
 from cycledistill.integrations.human36m.data.calibration.storage import SUFFIXES
 from cycledistill.integrations.human36m.data.cameras import Camera
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.multiview.views import check_size
+from cycledistill.integrations.human36m.multiview.plausible.body import check_size
 from cycledistill.recipes.reading.numbered import PICTURES, natural, picture_numbers
 from cycledistill.recipes.reading.videos import VIDEOS
 

@@ -134,7 +134,14 @@ def _pose(entry: Entry, where: str) -> tuple[Any, Any]:
             "(cv2.stereoCalibrate, or cv2.solvePnP of one board that all see)"
         )
     rotation = finite_numbers(entry["R"], (-1,), f"{where}: R", flat=True)
-    return rodrigues(rotation) if len(rotation) == 3 else entry["R"], entry["t"]
+    if len(rotation) != 3:
+        return entry["R"], entry["t"]
+    if np.linalg.norm(rotation) > 2 * np.pi:
+        raise LiftingDataError(
+            f"{where}: R={rotation.tolist()}: a rotation vector, in radians, is expected; this is more than a whole "
+            "turn: is it in degrees?"
+        )
+    return rodrigues(rotation), entry["t"]
 
 
 def rodrigues(vector: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,1 @@
+"""What the commands that make poses from several views share."""

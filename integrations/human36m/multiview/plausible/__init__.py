@@ -1,0 +1,1 @@
+"""Whether what several views see fits together, and can be a body."""
