@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 
 from cycledistill.recipes.errors import DataError
-
 from cycledistill.recipes.reading.guard import Kind, reading
 
 VIDEOS = frozenset((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
