@@ -85,6 +85,7 @@ def test_lifted_poses_stand_on_the_floor_in_all_files(folder: Path, capsys: pyte
     assert Gltf(files["glb"]).joints(4 / 25)["head"][1] == pytest.approx(place["head"][1] / 100, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_pictures_of_yolos_labels_and_of_another_frame_rate(folder: Path) -> None:
     args = options("--animate", folder / "a.gif", "--pictures", folder / "v.mp4")
     args.width = args.height = args.frame_rate = None  # of `lift`
