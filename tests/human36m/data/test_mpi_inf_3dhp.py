@@ -216,7 +216,7 @@ def both(raw: dict[str, Any], change: Callable[[Any], Any]) -> None:
         (lambda r: r.update(data_2d=r["data_2d"] / 1024 - 1), "normalised, or shares of the picture"),
         (lambda r: r.update(data_2d=r["data_2d"] + 1500), "lie outside the picture of 2048 x 2048"),
         (lambda r: r.update(data_2d=r["data_2d"][:, _INVERSE]), "joints in two orders"),
-        (lambda r: r.update(data_2d=r["data_2d"] * [-1, 1] + [2048, 0]), "as any camera"),
+        (lambda r: r.update(data_2d=r["data_2d"] * [-1, 1] + [2048, 0]), "x of data_2d or of data_3d is mirrored"),
         (lambda r: r["data_2d"].__setitem__((5, 3), 0), "1 of 58 frames lack"),
         (lambda r: r["data_3d"].__setitem__((5, 3), np.nan), "3D poses of 1 frames that count are NaN"),
         (lambda r: r.update(data_2d=r["data_2d"][..., :1]), r"data_2d is float64 of shape \(63, 17, 1\)"),

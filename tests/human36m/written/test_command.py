@@ -79,6 +79,7 @@ def test_lifted_poses_stand_on_the_floor_in_all_files(folder: Path, capsys: pyte
     assert Gltf(files["glb"]).joints(4 / 25)["head"][1] == pytest.approx(place["head"][1] / 100, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_pictures_of_yolos_labels_and_of_another_frame_rate(folder: Path) -> None:
     asked = options("--animate", folder / "a.gif", "--pictures", folder / "v.mp4")
     labels = replace(SEEN, numbers=np.arange(1, 11), first=1)  # of 10 pictures, as YOLO counts
