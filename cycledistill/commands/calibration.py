@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -71,6 +71,17 @@ def _of_run(checkpoint: Path) -> Prepare:
     return lambda path: subject.prepare(path)[0]
 
 
+def _numbers(words: Mapping[str, str], name: str, count: int, model: Path) -> list[float]:
+    """What a file says of itself as a list of numbers, ``[224, 224]``."""
+    try:
+        found = [float(each) for each in words[name].strip("[] ").split(",")]
+    except ValueError:
+        found = []
+    if len(found) != count or not all(map(math.isfinite, found)):
+        raise ValueError(f"{model.name} says {name}={words[name]!r:.80}: {count} numbers are expected, [...]")
+    return found
+
+
 def _of_file(model: Path) -> Prepare:
     """Shorter side to size, centre cut out, normalised: by what the file says of itself."""
     words = read_words(model)
@@ -80,8 +91,8 @@ def _of_file(model: Path) -> Prepare:
             f"{model.name} does not say its {', '.join(missing)}, so pictures cannot be prepared for it: give "
             "--calibration FILE.npy, inputs as the model takes them"
         )
-    height, width = json.loads(words["input_size"])
-    mean, std = (torch.tensor(json.loads(words[name])).view(3, 1, 1) for name in ("mean", "std"))
+    height, width = map(int, _numbers(words, "input_size", 2, model))
+    mean, std = (torch.tensor(_numbers(words, name, 3, model)).view(3, 1, 1) for name in ("mean", "std"))
 
     def prepare(path: Path) -> Tensor:
         import numpy as np

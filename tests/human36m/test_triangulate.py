@@ -316,6 +316,18 @@ def test_views_and_cameras_that_do_not_belong_together(kind: str, said: str) -> 
         poses_from_views(seen, cameras, layout="h36m")
 
 
+def test_rates_that_are_rounded_and_pictures_that_count_from_1_are_of_one_moment() -> None:
+    numbers = np.arange(12)
+    seen = {name: replace(view, frame_rate=30, frames=numbers) for name, view in views().items()}
+    seen["b"] = replace(seen["b"], frame_rate=29.97, frames=numbers + 1, first=1)  # YOLO's labels of a video
+    found = poses_from_views(seen, CAMERAS, layout="h36m")
+    assert found.frames is not None and found.frames.tolist() == numbers.tolist()
+    assert np.abs(found.poses - WORLD).max() < 1e-4
+    from_1 = {name: replace(view, frames=numbers + 1, first=1) for name, view in views().items()}
+    found = poses_from_views(from_1, CAMERAS, layout="h36m")
+    assert found.frames is not None and found.frames.tolist() == (numbers + 1).tolist()
+
+
 def test_other_skeletons_and_unchecked_ones() -> None:
     some = {name: view.pixels[:, :5] for name, view in views().items()}
     found = poses_from_views(views(pixels=some), CAMERAS, layout=None)

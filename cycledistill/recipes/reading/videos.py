@@ -13,8 +13,6 @@ from cycledistill.recipes.reading.guard import Kind, reading
 VIDEOS = frozenset((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
 """Suffixes of files that are taken for videos."""
 VIDEO = Kind("cannot be read as a video")
-SAME_RATE = 0.02
-"""By which two frame rates of one recording may differ: 29.97 is written as 30, while 24 and 25 are two."""
 
 
 def open_video_file(path: Path, error: type[DataError]) -> cv2.VideoCapture:
@@ -40,8 +38,3 @@ def rate_of(capture: cv2.VideoCapture) -> float | None:
     """Frames a second; ``None`` where a video or camera says nothing that can be."""
     rate = float(capture.get(cv2.CAP_PROP_FPS))
     return rate if math.isfinite(rate) and 0 < rate < 1000 else None
-
-
-def is_same_rate(one: float, other: float) -> bool:
-    """Whether two frame rates are one, rounded."""
-    return abs(one / other - 1) <= SAME_RATE

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cycledistill.recipes.reading.rates import is_same_rate
+
 from ..data.cameras import Camera
 from ..data.clips import with_confidence
 from ..data.keypoints.gaps import LEAST_CONFIDENCE, undetected
@@ -131,19 +133,23 @@ def _check_views(views: Mapping[str, Keypoints], cameras: Mapping[str, Camera]) 
                     f"view {name}: its pictures are {own:g} pixels {what}, and its camera was calibrated on those "
                     f"of {size[0]} x {size[1]}: bring the keypoints or K to one size"
                 )
-    for what, values in (
-        ("joints", {name: view.pixels.shape[1] for name, view in views.items()}),
-        ("frames a second", {name: view.frame_rate for name, view in views.items() if view.frame_rate}),
-    ):
-        if len(set(values.values())) > 1:
-            told = ", ".join(f"{name} {value:g}" for name, value in values.items())
-            raise LiftingDataError(f"the views have different numbers of {what}: {told}")
+    joints = {name: view.pixels.shape[1] for name, view in views.items()}
+    if len(set(joints.values())) > 1:
+        raise LiftingDataError(f"the views have different numbers of joints: {_listed(joints)}")
+    rates = {name: view.frame_rate for name, view in views.items() if view.frame_rate}
+    if rates and not is_same_rate(min(rates.values()), max(rates.values())):
+        raise LiftingDataError(f"the views have different numbers of frames a second: {_listed(rates)}")
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 def _side_by_side(views: Mapping[str, Keypoints]) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
     """The views as one table (V, T, J, 3), NaN in frames that a view has not, and the frames' numbers."""
     tables = [with_confidence(view.pixels) if view.pixels.shape[2] == 2 else view.pixels for view in views.values()]
-    numbers = [view.frames for view in views.values() if view.frames is not None]
+    alike = len({view.first for view in views.values()}) == 1  # else some count a video's pictures from 1
+    numbers = [view.frames - (0 if alike else view.first) for view in views.values() if view.frames is not None]
     if len(numbers) < len(views):
         lengths = {name: len(view.pixels) for name, view in views.items()}
         if len(set(lengths.values())) > 1:

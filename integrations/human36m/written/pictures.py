@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from cycledistill.recipes.reading.guard import PICTURE, reading
 from cycledistill.recipes.reading.numbered import PICTURES, natural, picture_numbers
-from cycledistill.recipes.reading.videos import VIDEO, is_same_rate, open_video_file, rate_of
+from cycledistill.recipes.reading.rates import is_same_rate
+from cycledistill.recipes.reading.videos import VIDEO, open_video_file, rate_of
 
 from ..data.keypoints.frame_order import step_of
 from ..errors import LiftingDataError

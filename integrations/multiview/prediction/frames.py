@@ -16,7 +16,7 @@ from cycledistill.integrations.coco.prediction.frames import Frame
 from cycledistill.integrations.coco.prediction.sources import PictureFiles, Source, open_source
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.recipes.reading.numbered import picture_numbers
-from cycledistill.recipes.reading.videos import is_same_rate
+from cycledistill.recipes.reading.rates import is_same_rate
 
 _logger = logging.getLogger(__name__)
 
