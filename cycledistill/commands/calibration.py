@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cycledistill.exporter.errors import in_words
 from cycledistill.exporter.onnx_files import open_session, read_words
+from cycledistill.versions import require
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 BATCH = 8
@@ -52,6 +53,7 @@ def open_inputs(given: Path, model: Path, limit: int, checkpoint: Path | None = 
 
 
 def _array(path: Path) -> Tensor:
+    require("numpy")
     import numpy as np
 
     try:
@@ -95,6 +97,7 @@ def _of_file(model: Path) -> Prepare:
     mean, std = (torch.tensor(_numbers(words, name, 3, model)).view(3, 1, 1) for name in ("mean", "std"))
 
     def prepare(path: Path) -> Tensor:
+        require("numpy", "pillow")
         import numpy as np
         from PIL import Image, ImageOps
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import cv2
-
 from cycledistill.recipes.errors import DataError
 from cycledistill.recipes.reading.guard import Kind, reading
+from cycledistill.versions import require
+
+require("opencv-python-headless")
+
+import cv2  # noqa: E402
 
 VIDEOS = frozenset((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
 """Suffixes of files that are taken for videos."""

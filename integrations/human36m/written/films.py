@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +14,9 @@ from cycledistill.versions import require
 
 from ..errors import LiftingDataError
 
-require("pillow")
+require("pillow", "opencv-python-headless")
+
+import cv2  # noqa: E402
 
 Pixels = NDArray[np.uint8]
 
