@@ -123,8 +123,8 @@ print(json.dumps(said))
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["train", "cocoa"], "unknown command 'cocoa'; did you mean 'coco'?"),
-        (["xyz"], "unknown command 'xyz'; known: insight, predict, report, stacks, train, verify"),
-        ([], "a command is expected: insight, predict, report, stacks, train, verify"),
+        (["xyz"], "unknown command 'xyz'; known: export, insight, predict, report, stacks, train, verify"),
+        ([], "a command is expected: export, insight, predict, report, stacks, train, verify"),
         (["train"], "a command is expected: coco, human36m, imagenet"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["train", "coco", "--epochs", "many"], "invalid int value: 'many'"),
