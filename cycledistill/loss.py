@@ -49,6 +49,7 @@ class CycleLoss(nn.Module):
         self.register_buffer("task_mean", torch.zeros((), dtype=torch.float32))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self._inert = InertTerms()
+        self.register_load_state_dict_pre_hook(_start_anew)
 
     def forward(self, out: Any, *target: Any) -> torch.Tensor:
         """The training loss of a :class:`CycleOutput`, or the task loss of a plain output: a scalar."""
@@ -109,11 +110,6 @@ class CycleLoss(nn.Module):
         else:
             setattr(self, name, value.to(buffer.dtype))
 
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, buffer in self.named_buffers(recurse=False):
-            state.setdefault(prefix + name, torch.zeros_like(buffer))
-        super()._load_from_state_dict(state, prefix, *args)
-
     def _task(self, output: Any, *target: Any) -> torch.Tensor:
         if self.task_loss is not None:
             return checked_scalar(self.task_loss(output, *target), "the task loss")
@@ -124,6 +120,12 @@ class CycleLoss(nn.Module):
                 "none: pass labels to the model, or give CycleLoss(task_loss)"
             )
         return loss
+
+
+def _start_anew(loss: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """State dicts of losses without a memory, as of a new one."""
+    for name, buffer in loss.named_buffers(recurse=False):
+        state.setdefault(prefix + name, torch.zeros_like(buffer))
 
 
 def _total(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
