@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.commands.announcing import announce as announce
+
 MOST_WORKERS = 4  # each imports everything first
 TESTS = Path(__file__).parent
 GPU_TESTS = (TESTS / "gpu", TESTS / "recipes" / "run" / "graph")

@@ -40,7 +40,7 @@ def more(arrows: Arrows, extra: Arrows) -> Arrows:
 # The library. `__init__` is the face: names that are handed on, and nothing else.
 LIBRARY_ARROWS = more(
     layers(
-        {"plugin", "errors", "files", "lazy", "versions", "output", "presets", "distill", "inert", "loss"},
+        {"announced", "plugin", "errors", "files", "lazy", "versions", "output", "presets", "distill", "inert", "loss"},
         {"stack"},
         {"cycle", "prune", "insight", "inputs"},
         {"hourglass", "cost", "exporter"},
@@ -49,6 +49,7 @@ LIBRARY_ARROWS = more(
         {"recipes"},
     ),
     {
+        "announced": {"lazy", "versions"},
         "plugin": {"errors", "versions"},
         "output": {"plugin"},  # private names of torch stand there
         "loss": {"output", "inert", "plugin"},
@@ -60,7 +61,7 @@ LIBRARY_ARROWS = more(
 )
 LIBRARY_ARROWS["hourglass"] -= {"prune"}
 
-RECIPES_ARROWS = layers({"__init__", "errors"}, {"reading"}, {"config", "weights"}, {"run", "hub"})
+RECIPES_ARROWS = layers({"__init__", "errors"}, {"reading"}, {"config", "weights"}, {"run", "hub"}, {"commands"})
 
 # The integrations. At the root of each stand the front doors, behind them the rooms.
 _ROOMS = {"errors", "data", "models", "evaluation", "weights", "trained"}
@@ -75,7 +76,8 @@ _INTEGRATION = more(
         {"trained"},
         {"train", "insight"},
     )
-    | dict.fromkeys(_DOORS, _ROOMS),
+    | dict.fromkeys(_DOORS, _ROOMS)
+    | {"commands": set()},  # their arguments, which help loads
     {
         "weights": {"losses"},  # a flow's are in the file of its model
         "lift": {"draw"},
@@ -83,17 +85,18 @@ _INTEGRATION = more(
     },
 )
 INTEGRATION_ARROWS = {
-    "coco": _INTEGRATION | {"__init__": {"data", "models", "losses", "weights"}, "prediction": _PREDICTION},
-    "human36m": more(_INTEGRATION, {"convert": {"multiview"}, "lift": {"lifting", "written"}})
+    "coco": more(_INTEGRATION, {"convert": {"commands"}})
+    | {"__init__": {"data", "models", "losses", "weights"}, "prediction": _PREDICTION},
+    "human36m": more(_INTEGRATION, {"convert": {"commands", "multiview"}, "lift": {"commands", "lifting", "written"}})
     | {
         "__init__": {"models", "weights"},
         "lifting": _ROOMS | {"recipe", "training"},  # by the run's own settings
         "multiview": {"errors", "data", "models"},
-        "triangulate": {"errors", "data", "multiview", "written"},
+        "triangulate": {"commands", "errors", "data", "multiview", "written"},
         "written": {"errors", "data"},
     },
     "imagenet": _INTEGRATION | {"__init__": {"recipe", "task"}},
-    "multiview": more(_INTEGRATION, {"predict": {"prediction", "training"}})  # by the run's own settings
+    "multiview": more(_INTEGRATION, {"predict": {"commands", "prediction", "training"}})  # by the run's own settings
     | {"__init__": {"prediction"}, "prediction": {"data", "evaluation"}},
 }
 # What may be used of another integration. `mmpose` and `transformers` are small: inside, only circles are forbidden.
@@ -103,6 +106,7 @@ BETWEEN = {
     # Pictures of people from the one, cameras and the network from the other.
     "multiview": {"human36m.data", "human36m.errors", "human36m.multiview"},
     "multiview.data": {"coco.data.images"},
+    "multiview.commands": {"human36m.commands"},
     "multiview.evaluation": {"coco.evaluation.decode"},
     "multiview.training": {"coco.losses"},
     "multiview.prediction": {
@@ -143,6 +147,7 @@ THIRD_PARTY = {
     "exporter/formats.py": {"onnxruntime", "onnxscript", "safetensors"},
     "insight/plots.py": {"matplotlib"},
     "recipes/reading/pixels.py": {"PIL", "numpy"},
+    "recipes/config/printed.py": {"yaml"},
     "recipes/reading/texts.py": {"yaml"},
     "recipes/reading/videos.py": {"cv2"},
     "recipes/hub/files.py": {"huggingface_hub"},
@@ -169,6 +174,7 @@ THIRD_PARTY_OF_INTEGRATIONS = {
 BY_NAME = {
     "cycledistill.lazy",  # what a face hands on; type checkers, and so these rules, see the same imports there
     "cycledistill.recipes.run.command",  # the recipe, the training and the trained models of the command's integration
+    "cycledistill.commands.verb",  # the work of a command
     "cycledistill.commands.models",  # the library that builds the model a command was asked for
     f"{INTEGRATIONS}.mmpose.loading",  # mmpose's own modules, and those of this integration that register themselves
     f"{INTEGRATIONS}.mmpose.shims",  # packages that may not import here

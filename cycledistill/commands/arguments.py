@@ -10,8 +10,28 @@ from cycledistill.files import atomic_write, check_writable
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the model to build, see :mod:`cycledistill.commands.models`."""
-    parser.add_argument("model", help="timm name, torchvision:NAME, or hf:TYPE (a model type, or a folder)")
-    parser.add_argument("--img-size", type=int, metavar="S", help="build the model for S x S images")
+    parser.add_argument(
+        "model", metavar="MODEL", help="timm name, torchvision:NAME, or hf:TYPE (a model type, or a folder)"
+    )
+    parser.add_argument("--img-size", type=int, metavar="PIXELS", help="build the model for S x S images")
+
+
+def add_conversion(parser: argparse.ArgumentParser, suffixes: str, models: str, option: str) -> None:
+    """Add what every command that converts weights takes: ``IN OUT --model NAME --set KEY=VALUE``.
+
+    Args:
+        parser: The command's.
+        suffixes: Of files that it reads.
+        models: What ``--model`` may be.
+        option: An example of ``--set``.
+    """
+    parser.add_argument("input", type=Path, metavar="IN", help=suffixes)
+    parser.add_argument("output", type=Path, metavar="OUT", help=".safetensors, .pth or .pt")
+    parser.add_argument("--model", required=True, metavar="NAME", help=models)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help=f"a field of the model, e.g. {option}"
+    )
+    parser.set_defaults(option=option)
 
 
 def check_positive(option: str, value: int | None) -> None:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--blocks", default="auto", metavar="PATH", help='the stack of a plain model, "layers.2.blocks"'
     )
-    parser.add_argument("--img-size", type=int, metavar="S", help="build the model for S x S images")
+    parser.add_argument("--img-size", type=int, metavar="PIXELS", help="build the model for S x S images")
     parser.add_argument(
         "--int8", nargs="?", const="dynamic", choices=KINDS, metavar="KIND", help="dynamic (default), or static"
     )

@@ -7,7 +7,8 @@ A subcommand is an entry point of the group ``cycledistill.commands``; any insta
 
 Its name is the words that call it, joined by dots: ``cycledistill train mine``. It leads to a :class:`Subcommand`: an
 object, or a module, with ``help``, ``add_arguments`` and ``run``. Importing it must be cheap, for that happens at
-``cycledistill --help``: PyTorch and the like are imported in ``run``.
+``cycledistill --help``: PyTorch and the like are imported in ``run``. A :class:`Chooser` stands over several commands
+and says by what was typed which of them is meant: ``cycledistill predict runs/a photos``.
 """
 
 from __future__ import annotations
@@ -16,24 +17,20 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, NoReturn, Protocol
 
 import cycledistill
-from cycledistill.lazy import missing
+from cycledistill.announced import Announced, Words, called_by, distribution, find_entries, lacking, load_entry
 from cycledistill.versions import VersionError
 
 PROGRAM = "cycledistill"
-GROUP = "cycledistill.commands"
 SUMMARIES = {
     (): "Multi-cycled transformers: what cycles cost a model, training with them, and what they did",
-    ("train",): "train, resume or evaluate a model by a recipe",
+    ("train",): "train or resume a model by a recipe",
+    ("convert",): "weights of the authors' files in this library's names, and back",
 }
 """What stands over several commands, by the words they begin with."""
-
-Words = tuple[str, ...]
-"""The words that call a command."""
-Announced = dict[Words, list[EntryPoint]]
 
 
 class Subcommand(Protocol):
@@ -59,6 +56,27 @@ class Subcommand(Protocol):
         """
 
 
+class Chooser(Protocol):
+    """What an entry point names that stands over several commands, and knows which one is meant.
+
+    Attributes:
+        help: What they do, in one line.
+    """
+
+    help: str
+
+    def choose(self, words: Sequence[str], known: Sequence[str]) -> str:
+        """The command that is meant.
+
+        Args:
+            words: What was typed; the first is neither an option nor the name of a command.
+            known: The commands there are.
+
+        Raises:
+            ValueError: None of them is meant: the frame shows the message alone, and exits with 2.
+        """
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -79,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command.run(args)
     except ModuleNotFoundError as error:
-        return _refuse(_missing(error, entry, getattr(command, "requires", None)))
+        return _refuse(lacking(error, entry, getattr(command, "requires", None)))
     except (ValueError, OSError, VersionError) as error:  # StackError is a ValueError
         return _refuse(str(error))
     except KeyboardInterrupt:
@@ -89,46 +107,53 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(words: Sequence[str]) -> tuple[EntryPoint, Subcommand, argparse.Namespace]:
     """The command that is called, and its arguments; raises as :func:`main` does."""
-    found = _announced()
+    found = find_entries()
     path: Words = ()
     while len(words) > len(path) and words[len(path)] in _below(path, found):
         path = (*path, words[len(path)])
     if path not in found:
         _explain(path, words[len(path) :], found)
-    entry, *others = found[path]
-    if others:
-        places = ", ".join(f"{_distribution(each)} ({each.value})" for each in found[path])
-        raise SystemExit(
-            _refuse(f"{_words(entry)!r} is announced by several packages: {places}. Uninstall all but one.")
-        )
-    command = _load(entry)
-    if isinstance(command, str):
-        raise SystemExit(_refuse(command))
+    command, rest = _only(found[path]), words[len(path) :]
+    if hasattr(command, "choose"):
+        if not rest or rest[0].startswith("-"):
+            _explain(path, rest, found)
+        path = (*path, _chosen(command, found[path][0], rest, _below(path, found)))
+        command = _only(found[path])
     parser = _parser(path, command.help)
     command.add_arguments(parser)
-    return entry, command, parser.parse_args(words[len(path) :])
+    return found[path][0], command, parser.parse_args(rest)
 
 
-def _announced() -> Announced:
-    """Every command; one that several packages announce has several entries."""
-    found: Announced = {}
-    for entry in entry_points(group=GROUP):
-        others = found.setdefault(tuple(entry.name.split(".")), [])
-        if all(entry.value != other.value for other in others):
-            others.append(entry)
-    return found
+def _chosen(chooser: Chooser, entry: EntryPoint, words: Sequence[str], known: Sequence[str]) -> str:
+    """What a chooser chooses.
 
-
-def _load(entry: EntryPoint) -> Any:
-    """The command, or one line that says why there is none."""
+    Raises:
+        SystemExit: Nothing.
+    """
     try:
-        return entry.load()
+        return chooser.choose(words, known)
     except ModuleNotFoundError as error:
-        return _missing(error, entry, None)
-    except VersionError as error:
-        return str(error)
-    except Exception as error:  # another package's fault must not take the other commands away
-        return f"{entry.value} of {_distribution(entry)} cannot be loaded: {type(error).__name__}: {error}"
+        raise SystemExit(_refuse(lacking(error, entry, getattr(chooser, "requires", None)))) from error
+    except (ValueError, OSError, VersionError) as error:
+        raise SystemExit(_refuse(str(error))) from error
+
+
+def _only(entries: list[EntryPoint]) -> Any:
+    """The command of one entry, and no other's.
+
+    Raises:
+        SystemExit: Several packages announce it, or it cannot be loaded.
+    """
+    entry, *others = entries
+    if others:
+        places = ", ".join(f"{distribution(each)} ({each.value})" for each in entries)
+        raise SystemExit(
+            _refuse(f"{called_by(entry)!r} is announced by several packages: {places}. Uninstall all but one.")
+        )
+    command = load_entry(entry)
+    if isinstance(command, str):
+        raise SystemExit(_refuse(command))
+    return command
 
 
 def _below(path: Words, found: Announced) -> list[str]:
@@ -139,13 +164,16 @@ def _below(path: Words, found: Announced) -> list[str]:
 
 def _explain(path: Words, rest: Sequence[str], found: Announced) -> NoReturn:
     """Show help, or say what is wrong with a call that stops short of a command."""
-    parser = _parser(path, SUMMARIES.get(path, "several commands"))
+    parser = _parser(path, _summary(path, found) if path in found else SUMMARIES.get(path, "several commands"))
+    parser.epilog = getattr(load_entry(found[path][0]), "epilog", None) if path in found else None
     if not found:
         parser.error("no commands are announced: install the package (in a checkout: pip install -e .)")
     if not path:
         parser.add_argument("--version", action="version", version=cycledistill.__version__)
     names = _below(path, found)
     shown = parser.add_subparsers(title="commands", metavar="COMMAND")  # first, for the usage of every answer names it
+    if path in found and rest and rest[0] not in ("-h", "--help"):
+        parser.error(f"{rest[0]} stands before the model: the model comes first, or one of {', '.join(names)}")
     if rest and not rest[0].startswith("-"):
         near = difflib.get_close_matches(rest[0], names, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
@@ -159,24 +187,12 @@ def _explain(path: Words, rest: Sequence[str], found: Announced) -> NoReturn:
 def _summary(path: Words, found: Announced) -> str:
     if path not in found:
         return f"{SUMMARIES.get(path, 'several commands')}: {', '.join(_below(path, found))}"
-    command = _load(found[path][0])
+    command = load_entry(found[path][0])
     return command if isinstance(command, str) else command.help
 
 
 def _parser(path: Words, about: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(" ".join((PROGRAM, *path)), description=f"{about[:1].upper()}{about[1:]}.")
-
-
-def _missing(error: ModuleNotFoundError, entry: EntryPoint, requires: str | None) -> str:
-    return missing(error, _words(entry), requires or _distribution(entry))
-
-
-def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else entry.module
-
-
-def _words(entry: EntryPoint) -> str:
-    return entry.name.replace(".", " ")
 
 
 def _refuse(reason: str) -> int:

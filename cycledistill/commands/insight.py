@@ -13,19 +13,22 @@ help = "attention, drift, parameters of a trained model as HTML"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the checkpoint and what to show of it."""
-    parser.add_argument("checkpoint", type=Path, help="folder of a run or checkpoint")
+    parser.add_argument("checkpoint", type=Path, metavar="MODEL", help="folder of a run or checkpoint")
     shown = "images (for lifting: keypoint files) to show it"
     parser.add_argument("--image", type=Path, nargs="+", default=[], metavar="FILE", help=shown)
     parser.add_argument("--cycles", type=int, metavar="N", help="cycles to run (default: as trained)")
     beside = "draw this one's parameters and scores beside"
-    parser.add_argument("--compare", type=Path, metavar="CHECKPOINT", help=beside)
-    parser.add_argument("--out", type=Path, default=Path("insight.html"), metavar="FILE", help="default insight.html")
+    parser.add_argument("--compare", type=Path, metavar="MODEL", help=beside)
+    parser.add_argument(
+        "--output", type=Path, default=Path("insight.html"), metavar="PATH", help="default insight.html"
+    )
+    parser.add_argument("--out", dest="output", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
     check_positive("--cycles", args.cycles)
-    check_target("--out", args.out)
+    check_target("--output", args.output)
     missing = next((file for file in args.image if not file.is_file()), None)
     if missing is not None:
         raise ValueError(f"--image {missing}: there is no such file")
@@ -37,6 +40,6 @@ def run(args: argparse.Namespace) -> int:
         page = insight_report(subject, args.image, cycles=args.cycles, compare=compare)
     except ImportError as error:
         raise ValueError(str(error)) from error
-    write_text(args.out, page)
-    sys.stdout.write(f"{args.out}: {len(args.image)} files shown, {subject.name}\n")
+    write_text(args.output, page)
+    sys.stdout.write(f"{args.output}: {len(args.image)} files shown, {subject.name}\n")
     return 0

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cycles", type=int, default=2, metavar="N", help="report 1..N cycles (default 2)")
     parser.add_argument("--blocks", default="auto", metavar="PATH", help='the stack, e.g. "layers.2.blocks"')
     parser.add_argument("--time", action="store_true", help="also time one image, on the CPU with one thread")
-    parser.add_argument("--repeats", type=int, default=5, metavar="R", help="rounds of --time (default 5)")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds of --time (default 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
 
 

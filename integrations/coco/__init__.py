@@ -4,7 +4,7 @@
 
     model = create_pose_model("sdpose_s_v1", num_keypoints=17)   # TokenPose made cyclic; one cycle in eval
 
-Needs ``pip install cycledistill[coco]``. ``python -m cycledistill.integrations.coco.convert --help`` reads the weights
+Needs ``pip install cycledistill[coco]``. ``cycledistill convert coco --help`` reads the weights
 that the authors of these models released.
 """
 

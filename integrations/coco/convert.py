@@ -1,7 +1,7 @@
 """Weights of the authors' released files in our names, and back, strictly: every tensor is accounted for.
 
-    python -m cycledistill.integrations.coco.convert sdpose_s_v1.pth sdpose_s_v1.safetensors --model sdpose_s_v1
-    python -m cycledistill.integrations.coco.convert ours.safetensors theirs.pth --model sdpose_s_v1 --to sdpose
+    cycledistill convert coco sdpose_s_v1.pth sdpose_s_v1.safetensors --model sdpose_s_v1
+    cycledistill convert coco ours.safetensors theirs.pth --model sdpose_s_v1 --to sdpose
 
 Files are read without running code from them. Exit codes: 0, or 2 for bad input.
 """
@@ -11,39 +11,37 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.convert import convert_command, convert_parser
+from cycledistill.recipes.weights.convert import convert_command, fields_of
 from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, stored_network, write_weights
 
+from .commands import CONVERT
 from .models.registry import pose_model_config
-from .weights.key_map import FORMATS, from_official, to_official
+from .weights.key_map import from_official, to_official
 from .weights.loading import check_network
 from .weights.suggest import keypoint_count
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: convert one file; 0, or 2 for bad input."""
-    return convert_command(_parser(), _convert, argv)
+    parser = argparse.ArgumentParser("python -m cycledistill.integrations.coco.convert", description=CONVERT.help)
+    CONVERT.add_arguments(parser)
+    return convert_command(parser, convert_file, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = convert_parser(
-        prog="python -m cycledistill.integrations.coco.convert",
-        description="Weights of the released SDPose, TokenPose, DistilPose and PPT files in this library's names.",
-        suffixes=".pth or .safetensors",
-        models="the model, as in list_pose_models()",
-        option="stage1_width=32",
-    )
-    parser.add_argument("--to", choices=FORMATS, metavar="FORMAT", help=f"the other way, to: {', '.join(FORMATS)}")
-    parser.add_argument("--loss", type=Path, metavar="FILE", help="with --to: weights of RLELoss to store beside")
-    return parser
+def convert_file(options: argparse.Namespace) -> str:
+    """Convert one file.
 
+    Returns:
+        What was written, in a line or two.
 
-def _convert(options: argparse.Namespace) -> str:
+    Raises:
+        CheckpointError: A file, a format or options that cannot be used.
+        OSError: The target cannot be written.
+    """
     state = read_weights(options.input)
-    fields = {"num_keypoints": keypoint_count(state) or 17, **options.fields}
+    fields = {"num_keypoints": keypoint_count(state) or 17, **fields_of(options)}
     config = pose_model_config(options.model, **fields).network
     if options.to is not None:
         check_network(stored_network(options.input), config, options.input)

@@ -1,7 +1,7 @@
 """Train a pose model on COCO, CrowdPose or any persons in their formats, from the command line or from Python.
 
     cycledistill train coco --config sdpose_s_v1 --data /data/coco --output runs/a
-    cycledistill train coco --evaluate runs/a --data /data/coco
+    cycledistill evaluate runs/a --data /data/coco
     accelerate launch --multi_gpu --num_processes 8 -m cycledistill.integrations.coco.train --config sdpose_s_v1 ...
     torchrun --nproc-per-node 8 -m cycledistill.integrations.coco.train --config sdpose_s_v1 ...
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cycledistill.recipes.commands.evaluation import Evaluation
 from cycledistill.recipes.run.command import Command, Flag
 
 if TYPE_CHECKING:
@@ -50,14 +51,15 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
 
 COMMAND = Command(
     package="cycledistill.integrations.coco",
-    help="train or evaluate a pose model on COCO, CrowdPose or persons in their formats",
+    help="train a pose model on COCO, CrowdPose or persons in their formats",
     requires="cycledistill[coco]",
+    holds=("TokenPose", "TokenPoseConfig"),
     data=(
-        Flag("--data", "data.root", "folder or zip file of the data set", old=["--data-root"]),
-        Flag("--results", "run.results", "folder for the poses that --evaluate measures, as COCO's results"),
+        Flag("--data", "data.root", "folder or zip file of the data set", word="DATA", old=["--data-root"]),
+        Flag("--results", "run.results", "folder for the poses that are measured, as COCO's results", word="FOLDER"),
     ),
 )
-
+EVALUATE = Evaluation(COMMAND, "AP of a pose model at every exit, on COCO, CrowdPose or persons in their formats")
 
 main = COMMAND.main
 

@@ -4,7 +4,7 @@
 
     model = create_lifter("mixste", frames=243)    # clips (B, 243, 17, 2) to (B, 243, 17, 3)
 
-Needs ``pip install cycledistill[human36m]``. ``python -m cycledistill.integrations.human36m.convert --help`` reads the
+Needs ``pip install cycledistill[human36m]``. ``cycledistill convert human36m --help`` reads the
 weights that the authors of these models released.
 """
 

@@ -1,9 +1,9 @@
 r"""Weights of the authors' released files in our names, and back, strictly: every tensor is accounted for.
 
-    python -m cycledistill.integrations.human36m.convert best_epoch.bin motionbert.safetensors --model motionbert
-    python -m cycledistill.integrations.human36m.convert ours.safetensors theirs.pth --model mixste --official
-    python -m cycledistill.integrations.human36m.convert theirs.pth.tar ours.safetensors --model multiview_ppt
-    python -m cycledistill.integrations.human36m.convert ppt_s.safetensors start.safetensors --model multiview_ppt \
+    cycledistill convert human36m best_epoch.bin motionbert.safetensors --model motionbert
+    cycledistill convert human36m ours.safetensors theirs.pth --model mixste --official
+    cycledistill convert human36m theirs.pth.tar ours.safetensors --model multiview_ppt
+    cycledistill convert human36m ppt_s.safetensors start.safetensors --model multiview_ppt \
         --from-coco
 
 Files are read without running code from them. Exit codes: 0, or 2 for bad input.
@@ -20,9 +20,10 @@ import torch
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.reading.texts import parse_yaml
-from cycledistill.recipes.weights.convert import convert_command, convert_parser
+from cycledistill.recipes.weights.convert import convert_command, fields_of
 from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, write_weights
 
+from .commands import CONVERT
 from .models.convention import Convention, convention_words, plain_convention
 from .models.lifter import Lifter
 from .models.registry import create_lifter
@@ -37,36 +38,21 @@ from .weights.loading import stored_convention, write_lifter_state
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: convert one file; 0, or 2 for bad input."""
-    return convert_command(_parser(), _convert, argv)
+    parser = argparse.ArgumentParser("python -m cycledistill.integrations.human36m.convert", description=CONVERT.help)
+    CONVERT.add_arguments(parser)
+    return convert_command(parser, convert_file, argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = convert_parser(
-        prog="python -m cycledistill.integrations.human36m.convert",
-        description="Weights of the released MixSTE, MHFormer, MotionBERT, HoT and PPT files in this library's names.",
-        suffixes=".pth, .bin or .safetensors",
-        models=f"as in list_lifters(), or {MULTIVIEW}",
-        option="frames=81",
-    )
-    parser.add_argument("--resize", action="store_true", help="interpolate tables learned for another clip length")
-    parser.add_argument("--official", action="store_true", help="the other way: ours to the authors' names")
-    parser.add_argument(
-        "--convention",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="what the weights' numbers mean, where it is not what the authors trained: unit=metres or picture, "
-        "root=given (MotionBERT's weights for global motion), coco=midpoints or extrapolated, frame_rate=50",
-    )
-    parser.add_argument(
-        "--from-coco",
-        action="store_true",
-        help=f"{MULTIVIEW}: a start from a PPT-S trained on COCO, the rest drawn anew",
-    )
-    return parser
+def convert_file(options: argparse.Namespace) -> str:
+    """Convert one file.
 
+    Returns:
+        What was written, in a line.
 
-def _convert(options: argparse.Namespace) -> str:
+    Raises:
+        CheckpointError: A file or options that cannot be used.
+        OSError: The target cannot be written.
+    """
     if options.model == MULTIVIEW:
         return _convert_multiview(options)
     if options.from_coco:
@@ -75,7 +61,7 @@ def _convert(options: argparse.Namespace) -> str:
         raise CheckpointError("--resize goes with the authors' files, not with --official")
     state = read_weights(options.input)
     with torch.device("meta"):
-        model = create_lifter(options.model, **options.fields)
+        model = create_lifter(options.model, **fields_of(options))
     convention = _convention(options, model)
     with of_file(options.input):
         converted = to_official(state, model) if options.official else from_official(state, model, options.resize)
@@ -100,7 +86,7 @@ def _convention(options: argparse.Namespace, model: Lifter) -> Convention:
     for text in options.convention:
         name, equals, value = text.partition("=")
         if not equals:
-            raise CheckpointError(f"--convention {text}: FIELD=VALUE is expected, e.g. unit=metres")
+            raise CheckpointError(f"--convention {text}: KEY=VALUE is expected, e.g. unit=metres")
         given[name] = parse_yaml(value, f"--convention {text}: the value", CheckpointError)
     return plain_convention(asdict(found) | given)
 
@@ -112,12 +98,12 @@ def _convert_multiview(options: argparse.Namespace) -> str:
         )
     if options.from_coco:
         torch.manual_seed(0)
-        model = create_multiview(**options.fields)
+        model = create_multiview(**fields_of(options))
         fresh = start_from_coco(model, options.input)
         save_multiview_weights(model, options.output)
         return f"{options.output}: {len(model.state_dict())} tensors, drawn anew: {', '.join(fresh) or 'none'}"
     with torch.device("meta"):
-        config = create_multiview(**options.fields).config
+        config = create_multiview(**fields_of(options)).config
     state = read_weights(options.input)
     with of_file(options.input):
         converted = (multiview_to_official if options.official else multiview_from_official)(state, config)

@@ -1,6 +1,6 @@
 r"""Lift a file of 2D keypoints to 3D poses with a trained checkpoint.
 
-    python -m cycledistill.integrations.human36m.lift keypoints.json poses.npz --checkpoint runs/a \\
+    cycledistill predict runs/a keypoints.json --output poses.npz \\
         --layout coco --width 1920 --height 1080 --figure poses.png
 
 Input: the files of many tools, see docs/lifting.md. Output: ``poses`` (T, 17, 3), metres in camera axes (x right, y
@@ -19,7 +19,6 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,20 +29,19 @@ from numpy.typing import NDArray
 
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 
+from .commands import add_lifting
 from .data.cameras import screen_to_pixels
 from .data.keypoints.files import choose_persons, read_keypoints, read_persons
-from .data.keypoints.gaps import LEAST_CONFIDENCE, LONGEST_GAP, NAMES
 from .data.keypoints.inputs import model_input
 from .data.keypoints.person import Keypoints
 from .data.pose_files import check_target, write_poses
-from .data.skeleton import COCO_MAPPINGS
 from .data.timing import check_rate
 from .draw import check_figure, draw_sequences
 from .errors import LiftingDataError
 from .evaluation.measure import EvalSettings
 from .lifting.clip import check_unit, lift, shared_frames
 from .models.lifter import Lifter
-from .written.command import add_arguments, write_outputs
+from .written.command import write_outputs
 from .written.outputs import Outputs, Seen, check_clip, check_outputs
 from .written.world import in_world, read_camera
 
@@ -52,6 +50,11 @@ __all__ = ["lift", "main", "prepare"]
 _logger = logging.getLogger(__name__)
 
 Array = NDArray[np.float32]
+
+_SEEN = frozenset(
+    (".avi", ".bmp", ".gif", ".jpeg", ".jpg", ".mkv", ".mov", ".mp4", ".png", ".tif", ".tiff", ".webm", ".webp")
+)
+"""Suffixes of pictures and videos."""
 
 
 def prepare(
@@ -91,17 +94,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
-        _run(args)
+        lift_file(args)
     except (LiftingDataError, CheckpointError, RecipeError, OSError) as error:  # the last: a figure that is not written
         parser.exit(2, f"error: {error}\n")
     return 0
 
 
-def _run(args: argparse.Namespace) -> None:
+def lift_file(args: argparse.Namespace) -> None:
+    """Lift a file as the arguments of :func:`~.commands.add_lifting` say; what is written goes to standard output.
+
+    Raises:
+        LiftingDataError: Keypoints or options that cannot be used, or a picture or video in place of keypoints.
+        CheckpointError: A model that cannot be used.
+        RecipeError: There is no such recipe.
+    """
     from cycledistill.recipes.run.accelerator import open_accelerator
 
     from .lifting.models import open_model
 
+    if args.keypoints.suffix.lower() in _SEEN:
+        raise LiftingDataError(
+            f"{args.keypoints} is a picture or a video, and {args.checkpoint} lifts files of 2D keypoints: find these "
+            f"first, cycledistill predict POSE_MODEL {args.keypoints} --output FOLDER"
+        )
     outputs = _outputs(args)
     model, settings = open_model(args.checkpoint, args.config, args.ema)
     shared_frames(args.overlap, settings, args.delay)
@@ -144,6 +159,8 @@ def _outputs(args: argparse.Namespace) -> Outputs:
         camera_unit=args.camera_unit,
     )
     check_outputs(outputs)
+    if args.frame_rate is not None:
+        check_rate(args.frame_rate)
     if args.figure:
         check_figure(args.figure)
     if args.up and not args.camera:
@@ -260,31 +277,6 @@ def _of_track(path: Path, track: str | None) -> Path:
     return path.with_name(f"{path.stem}.track{quote(str(track), safe='')}{path.suffix}")
 
 
-def _frames(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number of frames, from 1, is expected")
-    return int(text)
-
-
-def _above_0(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not (isfinite(found) and found > 0):
-        raise argparse.ArgumentTypeError(f"{text!r}: a number above 0 is expected")
-    return found
-
-
-def _rate(text: str) -> float:
-    found = _above_0(text)
-    try:
-        check_rate(found)
-    except LiftingDataError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return found
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m cycledistill.integrations.human36m.lift", description="Lift a file of 2D keypoints to 3D poses."
@@ -292,41 +284,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("keypoints", type=Path, help="a file, or a folder of files, as in docs/lifting.md")
     parser.add_argument("poses", type=Path, help="what to write, .npz or .json")
     parser.add_argument(
-        "--checkpoint", required=True, help="a run, a checkpoint, weights, a saved folder, or USER/NAME"
+        "--checkpoint",
+        required=True,
+        metavar="MODEL",
+        help="a run, a checkpoint, weights, a saved folder, or USER/NAME",
     )
-    parser.add_argument("--config", help="recipe of the model, where its weights are a file that does not say it")
-    parser.add_argument("--ema", action="store_true", help="the average of the weights")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--layout", choices=NAMES, help="the keypoints' order (default: the file's form, else coco)")
-    parser.add_argument("--track", help="lift this track of the file alone (default: all, a file each)")
-    parser.add_argument("--person", type=int, help="lift this person alone, from 1, the longest seen first")
-    parser.add_argument("--width", type=_above_0, help="of the picture, pixels; default, what the file says")
-    parser.add_argument("--height", type=_above_0, help="the same")
-    parser.add_argument(
-        "--fill-gaps",
-        type=_frames,
-        nargs="?",
-        const=LONGEST_GAP,
-        default=0,
-        metavar="FRAMES",
-        help="fill what was not detected from the frames around, over so many in a row (%(const)s)",
-    )
-    parser.add_argument(
-        "--min-confidence",
-        type=float,
-        default=LEAST_CONFIDENCE,
-        help="a keypoint with less was guessed, not detected (default: %(default)s)",
-    )
-    parser.add_argument("--frame-rate", type=_rate, help="of the keypoints, a second; default, what the file says")
-    parser.add_argument("--overlap", type=int, help="frames that windows share (default: a quarter of a window)")
-    parser.add_argument(
-        "--delay", type=int, metavar="FRAMES", help="see so many frames after each at most, as live; 0: the past alone"
-    )
-    parser.add_argument("--person-height", type=float, help="metres; scales the poses, and is needed for MotionBERT's")
-    parser.add_argument("--coco-mapping", choices=COCO_MAPPINGS, help="default, as the weights' authors do it")
-    parser.add_argument("--unchecked", action="store_true", help="lift what does not look like a person in the picture")
-    parser.add_argument("--figure", type=Path, help="also draw some of the poses; needs matplotlib")
-    add_arguments(parser, lifted=True)
+    add_lifting(parser)
     return parser
 
 

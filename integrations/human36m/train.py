@@ -3,7 +3,7 @@ r"""Train a lifting model on Human3.6M, MPI-INF-3DHP, CMU or generated motion, f
     cycledistill train human36m --config frame_token_small --output runs/a      # needs no data
     cycledistill train human36m --config hot_mixste --pose-3d data_3d_h36m.npz \
         --pose-2d data_2d_h36m_cpn_ft_h36m_dbb.npz --cameras cameras.json --output runs/b
-    cycledistill train human36m --evaluate runs/a
+    cycledistill evaluate runs/a
     accelerate launch --multi_gpu --num_processes 4 -m cycledistill.integrations.human36m.train --config hot_mixste ...
 
 A run that was stopped or killed goes on, bit for bit, with ``--resume auto``.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cycledistill.recipes.commands.evaluation import Evaluation
 from cycledistill.recipes.run.command import Command, Flag
 
 if TYPE_CHECKING:
@@ -52,27 +53,38 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
 
 COMMAND = Command(
     package="cycledistill.integrations.human36m",
-    help="train or evaluate a model that lifts 2D keypoints to 3D poses",
+    help="train a model that lifts 2D keypoints to 3D poses",
     requires="cycledistill[human36m]",
+    holds=(
+        "FrameLifter",
+        "FrameLifterConfig",
+        "MHFormer",
+        "MHFormerConfig",
+        "MixSTE",
+        "MixSTEConfig",
+        "MotionBERT",
+        "MotionBERTConfig",
+    ),
     data=(
         Flag(
             "--data",
             "data.source",
             "where motion comes from: generated, cmu, h36m or 3dhp",
+            word="DATA",
             old=["--source"],
             advice="Files have flags of their own: --motion (cmu), --pose-3d, --pose-2d and --cameras (h36m), or "
             "--train-data and --test-data (3dhp).",
         ),
-        Flag("--pose-3d", "data.pose_3d", "npz of 3D poses, Human3.6M"),
-        Flag("--pose-2d", "data.pose_2d", "npz of 2D keypoints, Human3.6M"),
-        Flag("--cameras", "data.cameras", "JSON of cameras, Human3.6M"),
-        Flag("--train-data", "data.train_data", "npz of the training set, MPI-INF-3DHP"),
-        Flag("--test-data", "data.test_data", "npz or folder of the test set, MPI-INF-3DHP"),
-        Flag("--motion", "data.motion", "npz of 3D motion, CMU"),
-        Flag("--frames", "data.frames", "frames of a window", int),
+        Flag("--pose-3d", "data.pose_3d", "npz of 3D poses, Human3.6M", word="FILE"),
+        Flag("--pose-2d", "data.pose_2d", "npz of 2D keypoints, Human3.6M", word="FILE"),
+        Flag("--cameras", "data.cameras", "JSON of cameras, Human3.6M", word="FILE"),
+        Flag("--train-data", "data.train_data", "npz of the training set, MPI-INF-3DHP", word="PATH"),
+        Flag("--test-data", "data.test_data", "npz or folder of the test set, MPI-INF-3DHP", word="PATH"),
+        Flag("--motion", "data.motion", "npz of 3D motion, CMU", word="FILE"),
+        Flag("--frames", "data.frames", "frames of a window", int, word="FRAMES"),
     ),
 )
-
+EVALUATE = Evaluation(COMMAND, "errors of a model that lifts 2D keypoints to 3D poses, at every exit")
 
 main = COMMAND.main
 

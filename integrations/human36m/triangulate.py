@@ -1,6 +1,6 @@
 r"""3D poses of one person from keypoint files of several calibrated cameras.
 
-    python -m cycledistill.integrations.human36m.triangulate front=front.json left=left.json right=right.json \\
+    cycledistill predict triangulate front=front.json left=left.json right=right.json \\
         --calibration cameras.yml --unit mm --output poses.npz
 
 Input: a file of keypoints a view (see ``data/keypoints/files.py``), called as its camera in the calibration (see
@@ -20,15 +20,16 @@ import numpy as np
 
 from cycledistill.recipes.errors import RecipeError
 
+from .commands import add_views
 from .data.calibration.file import read_calibration
 from .data.keypoints.files import read_keypoints
 from .data.keypoints.person import Keypoints
 from .data.pose_files import check_target, write_poses
 from .data.timing import check_rate
 from .errors import LiftingDataError
-from .multiview.command.arguments import add_triangulation, by_name, describe_poses, triangulation_of
-from .multiview.views import LAYOUTS, poses_from_views
-from .written.command import add_arguments, write_outputs
+from .multiview.command.arguments import by_name, describe_poses, triangulation_of
+from .multiview.views import poses_from_views
+from .written.command import write_outputs
 from .written.outputs import Outputs, check_clip, check_outputs
 
 _logger = logging.getLogger(__name__)
@@ -36,33 +37,42 @@ _logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = _parser()
+    parser = argparse.ArgumentParser(
+        "python -m cycledistill.integrations.human36m.triangulate",
+        description="3D poses of one person from keypoint files of several calibrated cameras.",
+    )
+    parser.add_argument("keypoints", nargs="+", help="a file a view, called as its camera, or NAME=FILE")
+    add_views(parser)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
-        check_target(args.output)
-        outputs = Outputs(args.animate, args.bvh, args.gltf, args.up, args.layout)
-        check_outputs(outputs)
-        if args.frame_rate is not None:
-            check_rate(args.frame_rate)
-        views = _read_views(by_name(args.keypoints, "keypoints"), by_name(args.track, "--track"))
-        cameras = read_calibration(args.calibration, args.unit, _size(args, views))
-        rate = args.frame_rate or _rate(views)
-        check_clip(outputs, rate)
-        found = poses_from_views(
-            views,
-            cameras,
-            layout=None if args.layout == "other" else args.layout,
-            **triangulation_of(args),
-        )
-        write_poses(
-            found.poses, args.output, found.frames, error=found.error, used=found.used, views=np.array(found.views)
-        )
-        sys.stdout.write(describe_poses(found, args.output))
-        write_outputs(found.poses, outputs, rate)
+        triangulate_files(args)
     except (LiftingDataError, RecipeError) as error:
         parser.exit(2, f"error: {error}\n")
     return 0
+
+
+def triangulate_files(args: argparse.Namespace) -> None:
+    """Triangulate as the arguments of :func:`~.commands.add_views` say; what is written goes to standard output.
+
+    Raises:
+        LiftingDataError: Keypoints, cameras or options that cannot be used.
+        RecipeError: What an animation needs is not installed.
+    """
+    check_target(args.output)
+    outputs = Outputs(args.animate, args.bvh, args.gltf, args.up, args.layout)
+    check_outputs(outputs)
+    if args.frame_rate is not None:
+        check_rate(args.frame_rate)
+    views = _read_views(by_name(args.keypoints, "keypoints"), by_name(args.track, "--track-id"))
+    cameras = read_calibration(args.calibration, args.unit, _size(args, views))
+    rate = args.frame_rate or _rate(views)
+    check_clip(outputs, rate)
+    layout = None if args.layout == "other" else args.layout
+    found = poses_from_views(views, cameras, layout=layout, **triangulation_of(args))
+    write_poses(found.poses, args.output, found.frames, error=found.error, used=found.used, views=np.array(found.views))
+    sys.stdout.write(describe_poses(found, args.output))
+    write_outputs(found.poses, outputs, rate)
 
 
 def _rate(views: dict[str, Keypoints]) -> float | None:
@@ -74,7 +84,7 @@ def _read_views(files: dict[str, str], tracks: dict[str, str]) -> dict[str, Keyp
     """The views by name. One whose file is missing or broken is left out, as long as two are left."""
     other = [name for name in tracks if name not in files]
     if other:
-        raise LiftingDataError(f"--track {other[0]}=...: there is no view {other[0]}; views: {', '.join(files)}")
+        raise LiftingDataError(f"--track-id {other[0]}=...: there is no view {other[0]}; views: {', '.join(files)}")
     views, faults = {}, []
     for name, file in files.items():
         try:
@@ -91,24 +101,10 @@ def _read_views(files: dict[str, str], tracks: dict[str, str]) -> dict[str, Keyp
 def _size(args: argparse.Namespace, views: dict[str, Keypoints]) -> tuple[int, int] | None:
     """Of the pictures, for calibrations that do not say it."""
     if args.width and args.height:
-        return args.width, args.height
+        return round(args.width), round(args.height)
     known = {(view.width, view.height) for view in views.values()}
     width, height = known.pop() if len(known) == 1 else (None, None)
     return (int(width), int(height)) if width and height else None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m cycledistill.integrations.human36m.triangulate",
-        description="3D poses of one person from keypoint files of several calibrated cameras.",
-    )
-    parser.add_argument("keypoints", nargs="+", help="a file a view, called as its camera, or NAME=FILE")
-    parser.add_argument("--layout", choices=(*LAYOUTS, "other"), default="coco", help="the joints (default: coco)")
-    parser.add_argument("--track", action="append", default=[], metavar="NAME=TRACK", help="the person in a view")
-    add_triangulation(parser)
-    parser.add_argument("--frame-rate", type=float, help="of the keypoints, a second; default, what a file says")
-    add_arguments(parser, lifted=False)
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Train a timm classifier with cycles, from the command line or from Python.
 
     cycledistill train imagenet --data /data/imagenet --config deit_tiny --output runs/a
-    cycledistill train imagenet --evaluate runs/a --data /data/imagenet
+    cycledistill evaluate runs/a --data /data/imagenet
     torchrun --nproc-per-node 4 -m cycledistill.integrations.imagenet.train --data /data/imagenet --output runs/a
     accelerate launch --multi_gpu --num_processes 4 -m cycledistill.integrations.imagenet.train --data ...
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cycledistill.recipes.commands.evaluation import Evaluation
 from cycledistill.recipes.run.command import Command, Flag
 
 if TYPE_CHECKING:
@@ -49,13 +50,19 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
 
 COMMAND = Command(
     package="cycledistill.integrations.imagenet",
-    help="train or evaluate a timm classifier with cycles, on ImageNet or on any folder of images",
+    help="train a timm classifier with cycles, on ImageNet or on any folder of images",
     requires="cycledistill[imagenet]",
     data=(
-        Flag("--data", "data.dir", "folder with the splits: class folders, .tar or Parquet files", old=["--data-dir"]),
+        Flag(
+            "--data",
+            "data.dir",
+            "folder with the splits: class folders, .tar or Parquet files",
+            word="DATA",
+            old=["--data-dir"],
+        ),
     ),
 )
-
+EVALUATE = Evaluation(COMMAND, "accuracy of a timm classifier at every exit, on ImageNet or on any folder of images")
 
 main = COMMAND.main
 

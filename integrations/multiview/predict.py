@@ -1,6 +1,6 @@
 r"""3D poses of one person from the pictures or videos of several calibrated cameras.
 
-    python -m cycledistill.integrations.multiview.predict runs/a front=front left=left.mp4 --calibration cameras.yml \
+    cycledistill predict runs/a front=front left=left.mp4 --calibration cameras.yml \
         --unit mm --boxes front=front_boxes.json --boxes left=left_boxes.json --output poses.npz
 
 Input: a multi-view model (a run, a checkpoint, a file of weights, a folder that ``save_pretrained`` wrote, or a name
@@ -22,25 +22,24 @@ from typing import Any
 
 import numpy as np
 
-from cycledistill.integrations.coco.detector import DETECTORS, DetectorError, load_detector
+from cycledistill.integrations.coco.detector import DetectorError, load_detector
 from cycledistill.integrations.coco.prediction.box_files import read_boxes
 from cycledistill.integrations.coco.prediction.boxes import DetectedBoxes
 from cycledistill.integrations.human36m.data.calibration.file import read_calibration
 from cycledistill.integrations.human36m.data.pose_files import check_target, write_poses
 from cycledistill.integrations.human36m.data.timing import check_rate
 from cycledistill.integrations.human36m.multiview.command.arguments import (
-    add_triangulation,
     by_name,
     describe_poses,
     triangulation_of,
 )
-from cycledistill.integrations.human36m.multiview.views import LAYOUTS
-from cycledistill.integrations.human36m.written.command import add_arguments, write_outputs
+from cycledistill.integrations.human36m.written.command import write_outputs
 from cycledistill.integrations.human36m.written.outputs import Outputs, check_clip, check_outputs
 from cycledistill.recipes.errors import CheckpointError, DataError, RecipeError
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.weights.checkpoint import find_checkpoint
 
+from .commands import PREDICT
 from .evaluation.measure import EvalSettings
 from .prediction.frames import OpenViews, open_views
 from .prediction.poses import Boxes, predict_poses
@@ -52,17 +51,32 @@ _logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = _parser()
+    parser = argparse.ArgumentParser("python -m cycledistill.integrations.multiview.predict", description=PREDICT.help)
+    PREDICT.add_arguments(parser)
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     try:
-        _run(args)
-    except (DataError, CheckpointError, RecipeError, DetectorError) as error:
+        predict_files(args)
+    except (DataError, CheckpointError, RecipeError, ValueError) as error:
         parser.exit(2, f"error: {error}\n")
     return 0
 
 
-def _run(args: argparse.Namespace) -> None:
+def predict_files(args: argparse.Namespace) -> None:
+    """Predict as the arguments of `PREDICT` say; what is written goes to standard output.
+
+    Raises:
+        DataError: Pictures, cameras, boxes or options that cannot be used.
+        CheckpointError: A model that cannot be used.
+        RecipeError: What an animation needs is not installed.
+        ValueError: The detector is not known, or its weights are not on this machine.
+    """
+    keypoints = [file for file in args.views if file.endswith((".json", ".jsonl", ".npz", ".npy"))]
+    if keypoints:
+        raise DataError(
+            f"{keypoints[0]} is a file of keypoints, and {args.model} takes pictures or a video of each view: "
+            "cycledistill predict triangulate makes 3D poses of keypoints, without a model"
+        )
     check_target(args.output)
     settings, layout = _settings(args)
     outputs = Outputs(args.animate, args.bvh, args.gltf, args.up, layout)
@@ -72,7 +86,7 @@ def _run(args: argparse.Namespace) -> None:
     views = open_views(by_name(args.views, "pictures"))
     rate = args.frame_rate or _rate(views)
     check_clip(outputs, rate)
-    size = (args.width, args.height) if args.width and args.height else None
+    size = (round(args.width), round(args.height)) if args.width and args.height else None
     cameras = read_calibration(args.calibration, args.unit, size)
     model = load_trained(args.model, args.ema)
     with open_accelerator(args.device, "fp32", "--device") as accelerator:
@@ -121,32 +135,12 @@ def _settings(args: argparse.Namespace) -> tuple[EvalSettings, str]:
 def _boxes(args: argparse.Namespace, views: OpenViews, device: Any) -> dict[str, Boxes]:
     found: dict[str, Boxes] = {}
     if args.detector:
-        detector = load_detector(args.detector).to(device)
+        try:
+            detector = load_detector(args.detector).to(device)
+        except DetectorError as error:
+            raise ValueError(str(error)) from error
         found = dict.fromkeys(views.sources, DetectedBoxes(detector))
     return found | {name: read_boxes(file) for name, file in by_name(args.boxes, "--boxes").items()}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m cycledistill.integrations.multiview.predict",
-        description="3D poses of one person from the pictures or videos of several calibrated cameras.",
-        epilog="Without --boxes and --detector one person is taken to fill each picture.",
-    )
-    parser.add_argument("model", metavar="RUN_OR_WEIGHTS", help="a run, a checkpoint, weights, or USER/NAME")
-    shown = "a folder or a video a view, called as its camera, or NAME=FOLDER"
-    parser.add_argument("views", metavar="pictures", nargs="+", help=shown)
-    add_triangulation(parser)
-    parser.add_argument("--boxes", action="append", default=[], metavar="NAME=FILE", help="JSON of a view's boxes")
-    parser.add_argument("--detector", choices=DETECTORS, help="find the person by this detector of torchvision")
-    parser.add_argument("--layout", choices=(*LAYOUTS, "other"), help="the joints (default: the run's, else h36m)")
-    parser.add_argument("--frame-rate", type=float, help="of the pictures, a second (default: the videos')")
-    parser.add_argument("--skip-broken", action="store_true", help="take pictures that cannot be read for missing ones")
-    parser.add_argument("--ema", action="store_true", help="the average of the weights")
-    parser.add_argument("--exit", type=int, default=1, metavar="N", help="the cycle that answers (default 1)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="moments at once (default: the run's, else 8)")
-    add_arguments(parser, lifted=False)
-    return parser
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ r"""Train a multi-view pose model on pictures of several calibrated cameras, fro
     cycledistill train multiview --config ppt --root Human36M --output runs/b
     cycledistill train multiview --config ppt --data folders --train recordings/train --test recordings/test \
         --output runs/c
-    cycledistill train multiview --evaluate runs/a
+    cycledistill evaluate runs/a
     accelerate launch --multi_gpu --num_processes 4 -m cycledistill.integrations.multiview.train --config ppt ...
 
 A run that was stopped or killed goes on, bit for bit, with ``--resume auto``.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cycledistill.recipes.commands.evaluation import Evaluation
 from cycledistill.recipes.run.command import Command, Flag
 
 if TYPE_CHECKING:
@@ -53,23 +54,30 @@ def train(recipe: Recipe, resume: str | None = None) -> dict[str, Any]:
 
 COMMAND = Command(
     package="cycledistill.integrations.multiview",
-    help="train or evaluate a pose model on pictures of several calibrated cameras",
+    help="train a pose model on pictures of several calibrated cameras",
     requires="cycledistill[coco,human36m]",
+    holds=("MultiViewPPT", "MultiViewConfig"),
     data=(
         Flag(
             "--data",
             "data.source",
             "where moments come from: generated, folders or human36m",
+            word="DATA",
             advice="Folders have flags of their own: --root (human36m), or --train and --test (folders).",
         ),
-        Flag("--root", "data.root", "folder with images and annotations, Human3.6M"),
-        Flag("--train", "data.train", "folder of recordings to train on"),
-        Flag("--test", "data.test", "folder of recordings to measure on"),
-        Flag("--calibration", "data.calibration", "calibration of all recordings, where they have none of their own"),
-        Flag("--unit", "data.unit", "of calibrations and 3D labels: m, cm, mm"),
+        Flag("--root", "data.root", "folder with images and annotations, Human3.6M", word="FOLDER"),
+        Flag("--train", "data.train", "folder of recordings to train on", word="FOLDER"),
+        Flag("--test", "data.test", "folder of recordings to measure on", word="FOLDER"),
+        Flag(
+            "--calibration",
+            "data.calibration",
+            "calibration of all recordings, where they have none of their own",
+            word="PATH",
+        ),
+        Flag("--unit", "data.unit", "of calibrations and 3D labels: m, cm, mm", word="UNIT"),
     ),
 )
-
+EVALUATE = Evaluation(COMMAND, "errors of a multi-view pose model at every exit")
 
 main = COMMAND.main
 

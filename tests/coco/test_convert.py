@@ -323,7 +323,7 @@ def test_the_command_writes_the_loss_beside(tmp_path: Path, capsys: pytest.Captu
         (["--model", "sdpose_s_v2"], "of another shape"),
         (["--model", "sdpose_s"], "is no pose model; nearest"),
         (["--model", "sdpose_t", "--set", "depht=6"], "the nearest is 'depth'"),
-        (["--model", "sdpose_t", "--set", "depth"], "FIELD=VALUE is expected"),
+        (["--model", "sdpose_t", "--set", "depth"], "KEY=VALUE is expected"),
         (["--model", "sdpose_t", "--loss", "x.pth"], "--loss goes with --to"),
     ],
 )

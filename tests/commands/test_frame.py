@@ -7,19 +7,19 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import cycledistill
 from cycledistill.commands.frame import main
+from tests.commands.announcing import Announce
 from tests.scripts import exit_code
 
 Lines = pytest.CaptureFixture[str]
-Announce = Callable[..., None]
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = ("coco", "human36m", "imagenet", "multiview")
+VERBS = "convert, evaluate, export, insight, predict, recipes, report, stacks, train, verify"
 MINE = """
 import argparse
 help = "count to 100 %"
@@ -36,25 +36,6 @@ def run(args):
 """
 
 
-@pytest.fixture
-def announce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Announce:
-    """Install a distribution that announces commands, with modules of the given text."""
-
-    def install(name: str, commands: dict[str, str], **modules: str) -> None:
-        folder = tmp_path / name
-        about = folder / f"{name}-1.0.dist-info"
-        about.mkdir(parents=True)
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        lines = [f"{command} = {value}" for command, value in commands.items()]
-        (about / "entry_points.txt").write_text("\n".join(["[cycledistill.commands]", *lines]))
-        for module, text in modules.items():
-            (folder / f"{module}.py").write_text(text)
-            monkeypatch.delitem(sys.modules, module, raising=False)
-        monkeypatch.syspath_prepend(folder)
-
-    return install
-
-
 def python(code: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
@@ -67,9 +48,10 @@ def test_no_help_loads_torch_or_what_an_extra_brings() -> None:
 import contextlib, io, json, sys
 for name in ("yaml", "timm", "accelerate", "numpy"):
     sys.modules[name] = None  # as where it is not installed
+from cycledistill.announced import find_entries
 from cycledistill.commands import frame
-words = [[], *map(list, frame._announced())]
-words += [list(path[:1]) for path in frame._announced()]
+words = [[], *map(list, find_entries())]
+words += [list(path[:1]) for path in find_entries()]
 shown = {}
 for each in words:
     with contextlib.redirect_stdout(io.StringIO()) as text:
@@ -89,7 +71,13 @@ print(json.dumps(shown))
         "stacks",
         "insight",
         "verify",
-        *(f"train {name}" for name in TRAINING),
+        "recipes",
+        "recipes show",
+        "predict triangulate",
+        "convert coco",
+        "convert human36m",
+        *(f"predict {name}" for name in ("coco", "human36m", "multiview")),
+        *(f"{verb} {name}" for verb in ("train", "evaluate") for name in TRAINING),
     }
     for words in ("report", "stacks", "insight", "verify", "train"):
         assert f" {words} " in shown[""]
@@ -124,8 +112,11 @@ print(json.dumps(said))
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["train", "cocoa"], "unknown command 'cocoa'; did you mean 'coco'?"),
-        (["xyz"], "unknown command 'xyz'; known: export, insight, predict, report, stacks, train, verify"),
-        ([], "a command is expected: export, insight, predict, report, stacks, train, verify"),
+        (
+            ["xyz"],
+            f"unknown command 'xyz'; known: {VERBS}",
+        ),
+        ([], f"a command is expected: {VERBS}"),
         (["train"], "a command is expected: coco, human36m, imagenet"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["train", "coco", "--epochs", "many"], "invalid int value: 'many'"),
@@ -189,7 +180,7 @@ def test_two_packages_with_one_command_are_refused(announce: Announce, capsys: L
 
 
 def test_without_an_installation_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: Lines) -> None:
-    monkeypatch.setattr("cycledistill.commands.frame.entry_points", lambda group: ())
+    monkeypatch.setattr("cycledistill.announced.entry_points", lambda group: ())
     assert exit_code(main, ["report"]) == 2
     assert "install the package (in a checkout: pip install -e .)" in capsys.readouterr().err
 

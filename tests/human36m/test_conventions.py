@@ -159,7 +159,7 @@ def test_converted_weights_say_what_their_numbers_mean(tmp_path: Path, capsys: p
     given = ["--convention=root=given", "--convention=frame_rate=25"]
     assert run_convert(file, ours, "motionbert", SMALL, *given) == 0
     assert (words(ours)["root"], words(ours)["frame_rate"]) == ("given", 25)
-    for wrong, message in (("unit=feet", "unit='feet'"), ("units=metres", "unknown: units"), ("unit", "FIELD=VALUE")):
+    for wrong, message in (("unit=feet", "unit='feet'"), ("units=metres", "unknown: units"), ("unit", "KEY=VALUE")):
         assert run_convert(file, ours, "motionbert", SMALL, f"--convention={wrong}") == 2
         assert message in capsys.readouterr().err
     # back: a PyTorch file cannot say the unit, so it holds only what its readers take it for

@@ -312,10 +312,10 @@ def test_a_result_for_each_track(
         with np.load(tmp_path / f"poses.track{track}.npz") as found, np.load(tmp_path / "one.npz") as alone:
             np.testing.assert_allclose(found["poses"], alone["poses"], atol=1e-5)
             assert found["frames"].tolist() == list(range(start, start + len(pixels)))
-    for option in (["--track", "7"], ["--person", "2"]):
+    for option in (["--track-id", "7"], ["--person", "2"]):
         assert main([str(tmp_path / "alphapose-results.json"), str(tmp_path / "p.json"), *size, *option]) == 0
         assert len(json.loads((tmp_path / "p.json").read_text())["poses"]) == 12
-    message = error_of(capsys, tmp_path / "alphapose-results.json", target, *size, "--track", "11")
+    message = error_of(capsys, tmp_path / "alphapose-results.json", target, *size, "--track-id", "11")
     assert "nose (keypoint 0) was detected in no frame" in message and not target.exists()
 
 

@@ -81,7 +81,8 @@ def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
     elif name in names:
         text = (resources.files(package) / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
     else:
-        raise RecipeError(f"config {str(source)!r} is neither a file nor one of the packaged recipes {names}.")
+        near = did_you_mean(name, names) or f" They are: {', '.join(names)}."
+        raise RecipeError(f"config {str(source)!r} is neither a file nor one of the packaged recipes.{near}")
     data = parse_yaml(text, f"config {source}", RecipeError)
     if data is not None and not isinstance(data, dict):
         raise RecipeError(f"config {source}: expected sections such as 'optim:', got {type(data).__name__}.")

@@ -31,6 +31,7 @@ class Flag:
         key: The recipe's key.
         help: What it is, in a few words.
         kind: The type of the value.
+        word: What help calls the value; default, ``N`` for a whole number, else ``NAME``.
         old: Names it had; they work, and help does not show them.
         words: Values that are typed otherwise than the recipe has them, such as ``none``.
         advice: What to do about a value that is refused, where the recipe's own error does not say it.
@@ -43,6 +44,7 @@ class Flag:
     key: str
     help: str
     kind: type[Any] = str
+    word: str = ""
     old: Sequence[str] = ()
     words: Mapping[str, Any] = field(default_factory=dict)
     advice: str = ""
@@ -59,13 +61,20 @@ class Flag:
         """Where the parser puts the value."""
         return self.name.lstrip("-").replace("-", "_")
 
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        """Add it to a command's arguments, under its old names too."""
+        word = self.word or ("N" if self.kind is int else "NAME")
+        parser.add_argument(self.name, type=self.kind, metavar=word, help=f"{self.help} ({self.key})")
+        for name in self.old:
+            parser.add_argument(name, dest=self.attribute, type=self.kind, help=argparse.SUPPRESS)
+
 
 RUN_FLAGS = (
-    Flag("--output", "run.output", "folder for logs and checkpoints"),
+    Flag("--output", "run.output", "folder for logs and checkpoints", word="PATH"),
     Flag("--model", "model.name", "name of the model"),
     Flag("--cycles", "cyclic.cycles", "cycles while training (1: the plain model)", int),
     Flag("--distill", "cyclic.distill", f"preset: {', '.join(SETTINGS)}, or none", words={"none": None}),
-    Flag("--device", "run.device", "auto, cpu, cuda or mps"),
+    Flag("--device", "run.device", "auto, cpu, cuda or mps", word="DEVICE"),
     Flag("--epochs", "schedule.epochs", "length of the schedule", int),
     Flag("--batch-size", "data.batch_size", "samples a process and step", int),
     Flag("--workers", "data.workers", "loader processes", int),
@@ -88,12 +97,15 @@ class Command:
         help: What it trains, in one line.
         requires: What to install where a module that the work needs is missing: ``"cycledistill[coco]"``.
         data: The flag ``--data``, and others about data: what `RUN_FLAGS` does not have.
+        holds: Names of classes by which models say that they are this command's: of a model (``model_class`` in a
+            published folder's config.json) and of a network's config (``config_class`` in a file of weights).
     """
 
     package: str
     help: str
     requires: str
     data: Sequence[Flag]
+    holds: Sequence[str] = ()
 
     @property
     def flags(self) -> tuple[Flag, ...]:
@@ -123,23 +135,16 @@ class Command:
         """Add the arguments to a parser, whose epilog becomes the names of the packaged recipes."""
         parser.set_defaults(program=parser.prog)
         parser.epilog = f"Packaged recipes: {', '.join(packaged_names(self.package))}."
-        parser.add_argument("--config", help="YAML file, or the name of a packaged recipe (below)")
-        for flag in self.flags:
-            parser.add_argument(flag.name, type=flag.kind, metavar=flag.key, help=flag.help)
-            for name in flag.old:
-                parser.add_argument(name, dest=flag.attribute, type=flag.kind, help=argparse.SUPPRESS)
-        parser.add_argument(
-            "--set", action="append", default=[], metavar="a.b=c", help="any key of the recipe; repeatable"
-        )
+        add_recipe(parser, self.flags)
         parser.add_argument(
             "--resume",
-            metavar="PATH",
+            metavar="MODEL",
             help="a run, a checkpoint, or 'auto': the last in --output; without --config by that run's own recipe",
         )
         parser.add_argument(
             "--evaluate",
-            metavar="PATH",
-            help="measure a run, a checkpoint or a file of weights (with --config) instead",
+            metavar="MODEL",
+            help="measure a run, a checkpoint or a file of weights (with --config) instead, as `cycledistill evaluate`",
         )
 
     def run(self, args: argparse.Namespace) -> int:
@@ -163,6 +168,9 @@ class Command:
                     None if args.evaluate else _last_of(read),
                     read,
                 )  # what is there before is none of this command's
+                if args.print_config:
+                    sys.stdout.write(self.printed(args, recipe))
+                    return 0
                 summary = self._summary(args, recipe)
         except (RecipeError, DataError, CheckpointError, NonFiniteLossError, VersionError, OSError) as error:
             return _stop(2, f"error: {_message(error)}")
@@ -185,18 +193,39 @@ class Command:
         """
         if args.evaluate and args.resume:
             raise RecipeError("--evaluate and --resume exclude each other.")
-        given = [(flag, getattr(args, flag.attribute)) for flag in self.flags]
-        options = [(flag.key, flag.words.get(value, value)) for flag, value in given if value is not None]
-        overrides = [*options, *args.set]
-        source: Any = args.config
-        if not source and args.evaluate:
-            source = self._work("trained").stored_recipe(args.evaluate).to_dict()
-        elif not source and args.resume:
-            source = self._resumed(args.resume, overrides)
+        typed = self._typed(args)
+        overrides = [*((flag.key, flag.words.get(value, value)) for flag, value in typed), *args.set]
         try:
-            return self._work("recipe").load_recipe(source, overrides)
+            return self._work("recipe").load_recipe(self._source(args, overrides), overrides)
         except RecipeError as error:
-            raise RecipeError(_by_flags(str(error), [flag for flag, value in given if value is not None])) from error
+            raise RecipeError(_by_flags(str(error), [flag for flag, _ in typed])) from error
+
+    def printed(self, args: argparse.Namespace, recipe: Any) -> str:
+        """The whole recipe as YAML, with where each value is from."""
+        from cycledistill.recipes.config.overrides import parse_override, read_yaml  # they need PyYAML
+        from cycledistill.recipes.config.printed import Layer, print_recipe
+
+        typed = [Layer(f"{flag.name} {value}", {flag.key: value}) for flag, value in self._typed(args)]
+        typed += [Layer(f"--set {text}", dict([parse_override(text)])) for text in args.set]
+        source = self._source(args, [pair for layer in typed for pair in layer.data.items()])
+        if isinstance(source, dict):
+            base = [Layer(f"run {args.evaluate or args.resume}", source)]
+        else:
+            base = [] if source is None else [Layer(f"config {source}", read_yaml(source, self.package))]
+        return print_recipe(recipe, [*base, *typed], getattr(self._work("recipe"), "RENAMED", {}))
+
+    def _source(self, args: argparse.Namespace, overrides: Sequence[str | tuple[str, Any]]) -> Any:
+        """What a recipe is read from before flags change it."""
+        if args.config:
+            return args.config
+        if args.evaluate:
+            return self._work("trained").stored_recipe(args.evaluate).to_dict()
+        return self._resumed(args.resume, overrides) if args.resume else None
+
+    def _typed(self, args: argparse.Namespace) -> list[tuple[Flag, Any]]:
+        """The flags that were typed, and their values."""
+        given = [(flag, getattr(args, flag.attribute, None)) for flag in self.flags]
+        return [(flag, value) for flag, value in given if value is not None]
 
     def _resumed(self, resume: str, overrides: Sequence[str | tuple[str, Any]]) -> dict[str, Any] | None:
         from cycledistill.recipes.run.trained import recipe_to_go_on  # they need PyTorch, and help does not
@@ -241,6 +270,19 @@ class Command:
 
     def _work(self, module: str) -> Any:
         return importlib.import_module(f"{self.package}.{module}")
+
+
+def add_recipe(parser: argparse.ArgumentParser, flags: Sequence[Flag]) -> None:
+    """Add the arguments that say a recipe."""
+    parser.add_argument("--config", metavar="NAME", help="a packaged recipe (below), or a YAML file")
+    for flag in flags:
+        flag.add_to(parser)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key of the recipe, a.b=c; repeatable"
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the whole recipe, and where each value is from; do nothing"
+    )
 
 
 def going_on(program: str, package: str) -> list[str]:

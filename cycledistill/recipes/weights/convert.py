@@ -5,35 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.reading.texts import parse_yaml
 
 
-def convert_parser(prog: str, description: str, suffixes: str, models: str, option: str) -> argparse.ArgumentParser:
-    """A parser with what every such command takes: ``IN OUT --model NAME --set FIELD=VALUE``."""
-    parser = argparse.ArgumentParser(prog=prog, description=description)
-    parser.add_argument("input", type=Path, metavar="IN", help=suffixes)
-    parser.add_argument("output", type=Path, metavar="OUT", help=".safetensors, .pth or .pt")
-    parser.add_argument("--model", required=True, metavar="NAME", help=models)
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=f"e.g. {option}")
-    parser.set_defaults(option=option)
-    return parser
-
-
 def convert_command(
     parser: argparse.ArgumentParser, convert: Callable[[argparse.Namespace], str], argv: Sequence[str] | None
 ) -> int:
-    """Run ``convert``, with ``--set`` read as ``options.fields``, and print what it returns.
+    """Run ``convert``, and print what it returns.
 
     Returns:
         0, or 2 for bad input, with the reason on stderr.
     """
     options = parser.parse_args(argv)
     try:
-        options.fields = dict(_field(text, options.option) for text in options.set)
         sys.stdout.write(convert(options) + "\n")
     except (ValueError, OSError) as error:  # CheckpointError is a ValueError
         sys.stderr.write(f"convert: {error}\n")
@@ -41,8 +28,17 @@ def convert_command(
     return 0
 
 
+def fields_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What ``--set`` says, by field.
+
+    Raises:
+        CheckpointError: No ``KEY=VALUE``, or a value that is no YAML.
+    """
+    return dict(_field(text, options.option) for text in options.set)
+
+
 def _field(text: str, option: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise CheckpointError(f"--set {text}: FIELD=VALUE is expected, e.g. {option}")
+        raise CheckpointError(f"--set {text}: KEY=VALUE is expected, e.g. {option}")
     return name, parse_yaml(value, f"--set {text}: the value", CheckpointError, name)

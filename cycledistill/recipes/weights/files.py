@@ -132,7 +132,11 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 def network_metadata(config: Any, name: str | None = None) -> dict[str, str]:
     """What a safetensors file of a model built from a config says about its weights."""
-    words = {"format": "cycledistill", "config": json.dumps(dataclasses.asdict(config))}
+    words = {
+        "format": "cycledistill",
+        "config": json.dumps(dataclasses.asdict(config)),
+        "config_class": type(config).__name__,  # says whose the file is
+    }
     return words | ({} if name is None else {"model": name})
 
 

@@ -1,4 +1,4 @@
-"""``cycledistill predict RUN_OR_WEIGHTS SOURCE --output OUT``: poses in pictures, in videos, before a camera."""
+"""``cycledistill predict MODEL SOURCE --output OUT``: poses in pictures, in videos, before a camera."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ KINDS = ("results", "poses", "csv", "drawn", "keypoints")  # `written.folder.KIN
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("model", metavar="RUN_OR_WEIGHTS", help="a run, a checkpoint, weights, or USER/NAME")
+    parser.add_argument("model", metavar="MODEL", help="a run, a checkpoint, weights, or USER/NAME")
     parser.add_argument(
         "source", metavar="SOURCE", help="a picture, a folder, a glob in quotes, a zip file, a video, a camera's number"
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="OUT", help="a new folder for what is found")
+    parser.add_argument("--output", required=True, type=Path, metavar="PATH", help="a new folder for what is found")
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument("--boxes", type=Path, metavar="FILE", help="JSON of boxes by file name or image id")
     whose.add_argument("--detector", metavar="NAME", help="find persons by this detector of torchvision")
     parser.add_argument(
-        "--box-score", type=float, metavar="S", help="least score of a box (default 0.3 of a detector, 0 of a file)"
+        "--box-score", type=float, metavar="SCORE", help="least score of a box (default 0.3 of a detector, 0 of a file)"
     )
     parser.add_argument(
         "--categories",
@@ -45,10 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exif", choices=("apply", "ignore"), default="apply", help="turn pictures as a viewer does (default), or not"
     )
-    parser.add_argument("--config", help="recipe of the model, where its weights are given as a file")
+    parser.add_argument("--config", metavar="NAME", help="recipe of the model, where its weights are given as a file")
     parser.add_argument("--ema", action="store_true", help="the average of the weights")
     parser.add_argument("--exit", type=int, default=1, metavar="N", help="the cycle that answers (default 1)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or mps")
     parser.add_argument("--batch-size", type=int, metavar="N", help="persons at once (default: the run's, else 64)")
     parser.epilog = "Without --boxes and --detector a picture is taken for one person who fills it."
 
@@ -73,6 +73,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--categories {' '.join(args.categories)} without --boxes: no other box has a category")
     for option in ("limit", "exit", "batch_size"):
         check_positive(f"--{option.replace('_', '-')}", getattr(args, option))
+    if Path(args.source).suffix.lower() in (".json", ".jsonl", ".npz", ".npy"):
+        raise ValueError(
+            f"{args.source} is a file of keypoints or boxes, and {args.model} takes pictures and videos: keypoints are "
+            "lifted by a model of `cycledistill train human36m`, and boxes are given by --boxes"
+        )
     source = open_source(args.source, args.limit, args.exif)
     check_output(args.output, source)
     boxes = None if args.boxes is not None else _boxes(args)

@@ -1,8 +1,7 @@
-"""The options of the commands for what is written beside the poses, and what they do."""
+"""What the commands write beside the poses, as their options say (``add_written`` of ``commands.py``)."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Callable
@@ -15,37 +14,11 @@ from .animation import animate
 from .bvh import write_bvh
 from .gltf import write_gltf
 from .outputs import Outputs, Seen, check_clip
-from .upright import UPS, body_joints, check_body, fill_joints, stand, up_axis, upright
+from .upright import body_joints, check_body, fill_joints, stand, up_axis, upright
 
 _logger = logging.getLogger(__name__)
 
 Array = NDArray[np.floating]
-
-
-def add_arguments(parser: argparse.ArgumentParser, *, lifted: bool) -> None:
-    """Add the options to a command's parser.
-
-    Args:
-        parser: The command's.
-        lifted: Of poses of one camera, which have 2D and are relative to the root.
-    """
-    group = parser.add_argument_group("to look at")
-    group.add_argument("--animate", type=Path, metavar="FILE", help="an animation, .mp4 or .gif; needs OpenCV, Pillow")
-    group.add_argument("--bvh", type=Path, metavar="FILE", help="the motion of a skeleton, in centimetres, .bvh")
-    group.add_argument("--gltf", type=Path, metavar="FILE", help="the same as glTF 2.0, in metres, .glb or .gltf")
-    up = "the axis that points up, after = where it begins with a minus (--up=-y); default, that of the trunk"
-    if not lifted:
-        group.add_argument("--up", choices=UPS, help=up)
-        return
-    group.add_argument("--pictures", type=Path, metavar="PATH", help="video or folder to show with --animate")
-    first = "the number that the keypoints' file has for a video's first picture (default 0; YOLO's labels: 1)"
-    group.add_argument("--first-picture", type=int, metavar="N", help=first)
-    group.add_argument("--camera", type=Path, metavar="FILE", help="its calibration: poses are in its world then")
-    group.add_argument(
-        "--camera-name", metavar="NAME", help="which camera of that file (default: the keypoints' name, if one has it)"
-    )
-    group.add_argument("--camera-unit", metavar="UNIT", help="of that file: m, cm, mm, or the metres of one unit")
-    group.add_argument("--up", choices=UPS, help=f"with --camera, {up}")
 
 
 def write_outputs(

@@ -16,13 +16,14 @@ from PIL import Image
 
 pytest.importorskip("accelerate")
 
+from cycledistill.integrations.human36m.commands import add_written
 from cycledistill.integrations.human36m.data.cameras import ring_of_cameras
 from cycledistill.integrations.human36m.data.motion import generate_motion
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.train import train
 from cycledistill.integrations.human36m.triangulate import main as triangulate
-from cycledistill.integrations.human36m.written.command import add_arguments, write_outputs
+from cycledistill.integrations.human36m.written.command import write_outputs
 from cycledistill.integrations.human36m.written.outputs import Outputs, Seen, check_clip, check_outputs
 from cycledistill.integrations.human36m.written.world import in_world, read_camera
 from tests.human36m.written.read_back import Gltf, read_bvh
@@ -57,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 def options(*flags: Any, lifted: bool = True) -> Outputs:
     parser = argparse.ArgumentParser()
-    add_arguments(parser, lifted=lifted)
+    add_written(parser, lifted=lifted)
     return Outputs(**vars(parser.parse_args([str(flag) for flag in flags])))
 
 

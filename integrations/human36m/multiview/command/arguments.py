@@ -1,4 +1,4 @@
-"""What the commands that make poses from several views have in common: arguments, and what is said of the poses."""
+"""What the commands that make poses from several views share: what arguments mean, and what is said of the poses."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.keypoints.gaps import LEAST_CONFIDENCE
 from ...errors import LiftingDataError
-from ..triangulation import THRESHOLD
 from ..views import ViewPoses
 
 
@@ -36,29 +34,8 @@ def by_name(given: Sequence[str], what: str) -> dict[str, str]:
     return found
 
 
-def add_triangulation(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say of which cameras, how, and where to."""
-    parser.add_argument("--calibration", action="append", required=True, help="a file or a folder; may be given again")
-    parser.add_argument("--output", type=Path, required=True, help="what to write, .npz or .json")
-    parser.add_argument("--unit", help="of the calibration: m, cm, mm, or the metres of one unit (default: m)")
-    parser.add_argument("--width", type=int, help="of the pictures, where neither calibration nor keypoints say it")
-    parser.add_argument("--height", type=int, help="the same")
-    parser.add_argument(
-        "--threshold", type=float, default=THRESHOLD, help="pixels that a view may be off (default: %(default)s)"
-    )
-    parser.add_argument("--min-views", type=int, default=2, help="that must agree on a joint (default: 2)")
-    parser.add_argument(
-        "--min-confidence",
-        type=float,
-        default=LEAST_CONFIDENCE,
-        help="of a keypoint that counts (default: %(default)s)",
-    )
-    parser.add_argument("--all-views", action="store_true", help="leave no view out, however far off (no RANSAC)")
-    parser.add_argument("--unchecked", action="store_true", help="do not refuse what cannot be a person")
-
-
 def triangulation_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What :func:`add_triangulation` read, as arguments of `poses_from_views`."""
+    """What ``add_triangulation`` of ``human36m/commands.py`` read, as arguments of `poses_from_views`."""
     return {
         "threshold": args.threshold,
         "least_views": args.min_views,

@@ -1,0 +1,92 @@
+"""Which training command a model is of: by its run's ``recipe.json``, its folder's ``config.json``, its file's words.
+
+Nothing of the model is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cycledistill.announced import announced
+from cycledistill.recipes.config.packaged import packaged_names
+from cycledistill.recipes.errors import CheckpointError
+
+
+def training_commands() -> dict[str, Any]:
+    """The commands that train, by the word that calls them."""
+    return {name: command for name, command in announced("train").items() if hasattr(command, "package")}
+
+
+def command_of(model: str, config: str | None = None) -> str:
+    """The training command whose a model is: ``"coco"``.
+
+    Args:
+        model: A run's folder, a checkpoint, a file of weights, a folder that ``save_pretrained`` wrote, or a name on
+            the hub.
+        config: The recipe that was named beside it, which says it of a file that does not.
+
+    Raises:
+        CheckpointError: There is no such model, or nothing says whose it is.
+    """
+    if os.path.isfile(model):
+        return _of_file(Path(model), config)
+    from cycledistill.recipes.hub.files import find_files, is_published
+
+    if is_published(model):
+        return _of_class(find_files(model).config.get("model_class"), f"{model}, config.json")
+    from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+
+    return str(read_recipe(find_checkpoint(model))["command"])
+
+
+def _of_file(path: Path, config: str | None) -> str:
+    """The command of a file of weights: of the checkpoint that it lies in, by its words, or by the recipe named."""
+    from cycledistill.recipes.weights.checkpoint import read_recipe
+    from cycledistill.recipes.weights.files import read_metadata
+
+    if (path.parent / "recipe.json").is_file():
+        return str(read_recipe(path.parent)["command"])
+    words = read_metadata(path)
+    if words.get("config_class"):
+        return _of_class(words["config_class"], str(path))
+    trained = _built_from(words.get("built_from"))
+    if trained is not None:
+        return _of_class(trained, str(path))
+    if config is not None:
+        return _of_recipe(config, path)
+    raise CheckpointError(
+        f"{path} does not say of which model its weights are: name a recipe of that model (--config NAME; "
+        "`cycledistill recipes` lists them)"
+    )
+
+
+def _built_from(text: str | None) -> object:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return None
+    return found.get("model_class") if isinstance(found, dict) else None
+
+
+def _of_class(name: object, where: str) -> str:
+    commands = training_commands()
+    for command, each in commands.items():
+        if name in each.holds:
+            return command
+    raise CheckpointError(
+        f"{where}: a {name}, which is of none of the commands that are installed: {', '.join(commands)}"
+    )
+
+
+def _of_recipe(config: str, path: Path) -> str:
+    commands = training_commands()
+    found = [name for name, each in commands.items() if config.removesuffix(".yaml") in packaged_names(each.package)]
+    if len(found) == 1:
+        return found[0]
+    raise CheckpointError(
+        f"{path} does not say of which model its weights are, nor does the name of the recipe {config}: say the "
+        f"command before the file, one of {', '.join(commands)}"
+    )

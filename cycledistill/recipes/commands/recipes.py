@@ -1,0 +1,120 @@
+"""``cycledistill recipes``: the packaged recipes, a line each; ``cycledistill recipes show NAME``: one of them."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import itertools
+import re
+import sys
+from dataclasses import dataclass
+from importlib import resources
+
+from cycledistill.recipes.commands.held import training_commands
+from cycledistill.recipes.config.packaged import packaged_names
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A recipe that comes with an integration.
+
+    Attributes:
+        command: That trains by it.
+        name: As ``--config`` takes it.
+        text: The YAML file.
+    """
+
+    command: str
+    name: str
+    text: str
+
+    @property
+    def about(self) -> str:
+        """The first sentence of the comment that it begins with."""
+        return _sentence(self._comment()[0])
+
+    @property
+    def published(self) -> str:
+        """What its authors reported, as the comment says it; empty where it says nothing."""
+        found = [found[1] for each in self._comment() if (found := re.search(r"Published[^:]*:\s*(.*)", each))]
+        said = _sentence(found[0]) if found else ""
+        return "" if re.match(r"(nothing|no )", said) else said
+
+    def _comment(self) -> list[str]:
+        """The paragraphs of the comment that the file begins with, each in one line."""
+        comment = itertools.takewhile(lambda line: line.startswith("#"), self.text.splitlines())
+        text = "\n".join(line.lstrip("# ").strip() for line in comment)
+        return [each.replace("\n", " ") for each in text.split("\n\n")]
+
+
+def packaged_recipes() -> list[Packaged]:
+    """All of them, of every command that is installed."""
+    found = []
+    for command, each in training_commands().items():
+        for name in packaged_names(each.package):
+            text = (resources.files(each.package) / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
+            found.append(Packaged(command, name, text))
+    return found
+
+
+@dataclass(frozen=True)
+class Listing:
+    """``cycledistill recipes``."""
+
+    help: str = "the packaged recipes with what was published for them; show NAME prints one"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add whose recipes are wanted."""
+        parser.add_argument("command", nargs="?", metavar="COMMAND", help="those of `train COMMAND` alone")
+        parser.epilog = "cycledistill recipes show NAME prints a recipe; train COMMAND --config NAME trains by it."
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Print a table a command."""
+        found = packaged_recipes()
+        commands = list(dict.fromkeys(each.command for each in found))
+        if args.command not in (None, *commands):
+            raise ValueError(f"no command trains {args.command!r}.{_near(args.command, [*commands, 'show'])}")
+        for command in commands if args.command is None else [args.command]:
+            recipes = [each for each in found if each.command == command]
+            width = max(len(each.name) for each in recipes)
+            sys.stdout.write(f"cycledistill train {command} --config NAME\n")
+            for each in recipes:
+                published = f"\n  {'':{width}}  published: {each.published}" if each.published else ""
+                sys.stdout.write(f"  {each.name:{width}}  {each.about}{published}\n")
+            sys.stdout.write("\n")
+        return 0
+
+
+@dataclass(frozen=True)
+class Showing:
+    """``cycledistill recipes show NAME``."""
+
+    help: str = "print a packaged recipe"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the name."""
+        parser.add_argument("name", metavar="NAME", help="of a packaged recipe; COMMAND/NAME where two have one name")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Print the file as it is."""
+        recipes = packaged_recipes()
+        found = [each for each in recipes if args.name in (each.name, f"{each.command}/{each.name}")]
+        if not found:
+            raise ValueError(f"there is no recipe {args.name!r}.{_near(args.name, [each.name for each in recipes])}")
+        if len(found) > 1:
+            names = ", ".join(f"{each.command}/{each.name}" for each in found)
+            raise ValueError(f"several recipes are called {args.name}: {names}")
+        sys.stdout.write(found[0].text)
+        return 0
+
+
+LIST, SHOW = Listing(), Showing()
+
+
+def _sentence(text: str) -> str:
+    return re.split(r"(?<=[^.\d])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|;\s", text, maxsplit=1)[0].strip().rstrip(".:")
+
+
+def _near(word: str, known: list[str]) -> str:
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" Did you mean {found[0]!r}?" if found else f" Known: {', '.join(known)}."

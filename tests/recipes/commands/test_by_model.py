@@ -1,0 +1,195 @@
+"""``cycledistill predict MODEL`` and ``evaluate MODEL``: whose a model is, and who takes what it cannot be given."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("timm")
+
+from cycledistill.commands.frame import main, parse
+from cycledistill.recipes.commands.held import command_of, training_commands
+from cycledistill.recipes.hub.described import built_from_words
+from cycledistill.recipes.hub.model import HubModel
+from cycledistill.recipes.weights.files import network_metadata, write_weights
+from tests.commands.announcing import Announce
+from tests.scripts import exit_code
+
+Lines = pytest.CaptureFixture[str]
+PREDICTING = ("coco", "human36m", "multiview")
+
+
+def run_of(command: str, folder: Path) -> str:
+    folder.mkdir()
+    (folder / "recipe.json").write_text(json.dumps({"command": command, "recipe": {}}))
+    return str(folder)
+
+
+def published(name: str, folder: Path) -> str:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"library": "cycledistill", "model_class": name}))
+    write_weights({"a": torch.ones(1)}, folder / "model.safetensors")
+    return str(folder)
+
+
+def command_called(*words: str) -> str:
+    more = ["--calibration", "c.yml"] if "multiview" in words[1] else []
+    target = ["photos", "--output", "out", *more] if words[0] == "predict" else []
+    entry, _, args = parse([*words, *target])
+    assert words[1] in vars(args).values()
+    return entry.name
+
+
+@pytest.mark.parametrize("command", PREDICTING)
+def test_a_run_says_whose_it_is(command: str, tmp_path: Path) -> None:
+    run = run_of(command, tmp_path / command)
+    assert command_called("predict", run) == f"predict.{command}"
+    assert command_called("evaluate", run) == f"evaluate.{command}"
+
+
+def test_a_file_beside_a_recipe_is_that_recipes(tmp_path: Path) -> None:
+    run = run_of("imagenet", tmp_path / "run")
+    write_weights({"a": torch.ones(1)}, Path(run, "model.safetensors"))
+    assert command_of(f"{run}/model.safetensors") == "imagenet"
+
+
+def models() -> list[type[Any]]:
+    """Every class of the library that is published, by its own subclasses and not by our lists."""
+    for module in ("coco.models.tokenpose", "human36m.models.registry", "human36m.multiview.model"):
+        importlib.import_module(f"cycledistill.integrations.{module}")
+    found, seen = [HubModel], list[type[Any]]()
+    while found:
+        each = found.pop()
+        found += each.__subclasses__()
+        # what stands between, and what is made for a test or is a wrapped model's
+        if each.__module__.startswith("cycledistill.integrations") and vars(each).get("is_published", True):
+            seen.append(each)
+    return [each for each in seen if not each.__subclasses__() or each.__name__ == "TokenPose"]
+
+
+def test_every_model_that_can_be_published_is_some_commands(tmp_path: Path) -> None:
+    names = {each.__name__: each.__module__.split(".")[2] for each in models()}
+    assert len(names) >= 6
+    for number, (name, integration) in enumerate(names.items()):
+        command = "multiview" if name == "MultiViewPPT" else integration
+        assert command_of(published(name, tmp_path / str(number))) == command, name
+    claimed = [name for each in training_commands().values() for name in each.holds]
+    assert len(claimed) == len(set(claimed))
+
+
+@dataclasses.dataclass
+class TokenPoseConfig:  # of that name, as the file has it
+    dim: int = 3
+
+
+def test_a_file_of_weights_says_whose_it_is(tmp_path: Path) -> None:
+    said, built = tmp_path / "said.safetensors", tmp_path / "built.safetensors"
+    write_weights({"a": torch.ones(1)}, said, network_metadata(TokenPoseConfig()))
+    write_weights({"a": torch.ones(1)}, built, built_from_words({"model_class": "MixSTE"}))
+    assert (command_of(str(said)), command_of(str(built))) == ("coco", "human36m")
+    assert command_called("predict", str(said)) == "predict.coco"
+
+
+def test_a_file_that_says_nothing_asks_for_what_is_missing(tmp_path: Path, capsys: Lines) -> None:
+    file = tmp_path / "w.pth"
+    write_weights({"a": torch.ones(1)}, file)
+    words = ["predict", str(file), "photos", "--output", str(tmp_path / "out")]
+    assert exit_code(main, words) == 2
+    assert "does not say of which model its weights are: name a recipe of that model (--config NAME" in (
+        capsys.readouterr().err
+    )
+    assert parse([*words, "--config", "sdpose_s_v1"])[0].name == "predict.coco"
+    assert parse([*words, "--config=mixste"])[0].name == "predict.human36m"
+    assert exit_code(main, [*words, "--config", "mine.yaml"]) == 2
+    assert "say the command before the file, one of coco, human36m, imagenet, multiview" in capsys.readouterr().err
+    assert parse(["predict", "human36m", *words[1:], "--config", "mine.yaml"])[0].name == "predict.human36m"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predict", "runs_a", "x"], "runs_a is no run and no file, nor one of the commands coco, human36m, "),
+        (["predict", "cocoo", "x"], "Did you mean 'coco'?"),
+        (["evaluate", "no/such/run"], "no/such/run"),
+        (["predict"], "a command is expected: coco, human36m, multiview, triangulate"),
+        (["predict", "--output", "x"], "--output stands before the model: the model comes first, or one of coco, "),
+    ],
+)
+def test_what_is_no_model(words: list[str], said: str, capsys: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert exit_code(main, words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_verb_that_a_command_does_not_have(tmp_path: Path, capsys: Lines) -> None:
+    run = run_of("imagenet", tmp_path / "run")
+    assert exit_code(main, ["predict", run, "photos", "--output", "x"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"{run} was trained by `cycledistill train imagenet`, and `cycledistill predict` takes models of: coco" in said
+    )
+    assert exit_code(main, ["predict", published("Other", tmp_path / "other"), "photos"]) == 2
+    assert "config.json: a Other, which is of none of the commands that are installed: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "source", "said"),
+    [
+        ("human36m", "street.jpg", "is a picture or a video, and {run} lifts files of 2D keypoints"),
+        ("human36m", "talk.mp4", "cycledistill predict POSE_MODEL {source} --output FOLDER"),
+        ("coco", "keypoints.json", "is a file of keypoints or boxes, and {run} takes pictures and videos"),
+        ("multiview", "front.json", "is a file of keypoints, and {run} takes pictures or a video of each view"),
+    ],
+)
+def test_a_source_of_another_kind_is_refused(
+    command: str, source: str, said: str, tmp_path: Path, capsys: Lines
+) -> None:
+    pytest.importorskip("cv2")
+    run, file = run_of(command, tmp_path / "run"), tmp_path / source
+    file.touch()
+    more = ["--calibration", "c.yml"] if command == "multiview" else []
+    assert exit_code(main, ["predict", run, str(file), "--output", str(tmp_path / "out.npz"), *more]) == 2
+    assert said.format(run=run, source=file) in capsys.readouterr().err
+    assert not (tmp_path / "out.npz").exists()
+
+
+THEIRS = """
+import argparse
+from cycledistill.recipes.run.command import Command
+COMMAND = Command("their_package", "train theirs", "their-package", (), ("Theirs",))
+class Predict:
+    help = "predict theirs"
+    def add_arguments(self, parser):
+        parser.add_argument("model")
+    def run(self, args):
+        return 40 + len(args.model)
+PREDICT = Predict()
+"""
+
+
+def test_another_package_brings_an_integration(
+    announce: Announce,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Lines,
+) -> None:
+    commands = {"train.theirs": "their_module:COMMAND", "predict.theirs": "their_module:PREDICT"}
+    announce("theirs", commands, their_module=THEIRS)
+    package = tmp_path / "theirs" / "their_package"
+    (package / "configs").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "configs" / "their_small.yaml").write_text("# Theirs, small.\n# Published: 12.5 mm.\nmodel: {name: x}\n")
+    monkeypatch.chdir(tmp_path)
+    run_of("theirs", tmp_path / "a")
+    published("Theirs", tmp_path / "bcd")
+    assert [main(["predict", "a"]), main(["predict", "bcd"])] == [41, 43]
+    assert main(["recipes", "theirs"]) == 0
+    assert capsys.readouterr().out == (
+        "cycledistill train theirs --config NAME\n  their_small  Theirs, small\n               published: 12.5 mm\n\n"
+    )
