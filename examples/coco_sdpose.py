@@ -28,6 +28,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    print("loading PyTorch and what else is needed", file=sys.stderr, flush=True)  # that takes seconds
+
+
 import numpy as np
 import torch
 from PIL import Image
@@ -241,6 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--seeds {args.seeds} --steps {args.steps} --jobs {args.jobs}: at least 1 of each is needed")
     output = Path(args.output or "runs/coco_sdpose")
     picture, numbers = args.figure or output / "poses.png", output / "results.json"
+    print(f"painting pictures; then {args.seeds} seeds of four kinds of training, {args.steps} steps", file=sys.stderr)
     root = write_synthetic(output / "data", TRAIN_PICTURES, VAL_PICTURES, seed=DATA_SEED)
     runs = run_study(root, output, args.seeds, args.steps, args.jobs)
     print(

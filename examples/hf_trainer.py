@@ -15,6 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+if __name__ == "__main__":
+    print("loading PyTorch and what else is needed", file=sys.stderr, flush=True)  # that takes seconds
+
+
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -52,6 +56,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.cycles < 1 or options.steps < 1:
         parser.error(f"--cycles {options.cycles} --steps {options.steps}: at least 1 of each")
+    print(
+        f"training a ViT of 3 blocks on {TRAIN} digits: {options.steps} steps, {options.cycles} cycles", file=sys.stderr
+    )
     torch.set_num_threads(1)  # tensors this small are slower on several
     set_seed(0)
     config = ViTConfig(

@@ -38,6 +38,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    print("loading PyTorch and what else is needed", file=sys.stderr, flush=True)  # that takes seconds
+
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -285,6 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     output = Path(args.output or "runs/human36m_hot")
     picture, numbers = args.figure or output / "poses.png", output / "results.json"
+    print(f"training 4 kinds of lifter on generated motion, {seeds} seeds of {steps} steps", file=sys.stderr)
     record, models = run_study(seeds, steps, args.processes or min(seeds, 2, os.cpu_count() or 1))
     print(f"\n{table(record)}\n\n{explain(record)}\n")
     numbers.parent.mkdir(parents=True, exist_ok=True)

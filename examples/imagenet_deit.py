@@ -28,6 +28,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    print("loading PyTorch and what else is needed", file=sys.stderr, flush=True)  # that takes seconds
+
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -303,6 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     output = Path(args.output or "runs/imagenet_deit")
     picture, numbers = args.figure or output / "solved.png", output / "results.json"
+    print(f"training {len(ARMS)} kinds of model on mazes, {args.seeds} seeds of {args.steps} steps", file=sys.stderr)
     runs = run_study(args.seeds, args.steps)
     print(f"\n{table(runs)}\n\n{explain(runs)}\n")
     print(f"All {sum(map(len, runs.values()))} models were unwrapped, and answer bit for bit as they did at one cycle.")

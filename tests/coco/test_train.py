@@ -158,7 +158,7 @@ def test_the_loss_falls_and_the_dots_are_found(tiny: Recipe) -> None:
 
 
 def test_rate_and_measures_in_the_log(tiny: Recipe) -> None:
-    recipe = change(tiny, run__log_every=1, run__tensorboard=False)
+    recipe = change(tiny, run__log_every=1)
     train(recipe)
     found = rows(recipe)
     rates = [1e-3 * (0.001 + 0.999 * i / 2) for i in (0, 1)] + [1e-3] * 2 + [1e-4] * 4

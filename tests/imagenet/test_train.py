@@ -82,12 +82,6 @@ def test_terms_of_the_log_sum_to_the_loss(tiny):
         assert row["token_task_ratio"] == pytest.approx(sum(terms[2:]) / sum(terms[:2]), rel=1e-6)
 
 
-def test_tensorboard_is_an_option(tiny):
-    pytest.importorskip("tensorboard")
-    train(change(tiny, run__tensorboard=True, run__max_steps=1))
-    assert list((Path(tiny.run.output) / "tensorboard").glob("events*"))
-
-
 def test_the_result_is_the_plain_model(tiny):
     summary = train(tiny)
     assert list(summary["exits"]) == list(summary["ema_exits"]) == [1, 2, 3]

@@ -32,6 +32,8 @@ _IN_WORDS = {
     bool: "true or false",
     dict: "a mapping",
 }
+_GONE = {"run.tensorboard": "set run.log_with=[tensorboard] in its place, or leave it out."}
+"""Keys of earlier versions, and what to do in their place."""
 Overrides = Sequence[str | tuple[str, Any]] | Mapping[str, Any]
 
 
@@ -194,6 +196,8 @@ def _take_renamed(data: dict[str, Any], renamed: Mapping[str, str]) -> list[tupl
 
 
 def _unknown(key: str, known: list[str]) -> RecipeError:
+    if key in _GONE:
+        return RecipeError(f"{key} is gone: {_GONE[key]}")
     hint = _key_meant(key, known)
     listing = "" if hint else _listing(key, known)
     return RecipeError(f"unknown key {key!r}.{hint}{listing}")

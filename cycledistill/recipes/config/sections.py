@@ -74,6 +74,8 @@ class ModelSection:
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+"""What a run's numbers can be sent to beside its log, by Accelerate's names; each is a package of that name."""
 
 
 @dataclass
@@ -139,6 +141,7 @@ class RunSection:
     ``device``: ``auto`` (an accelerator where there is one), ``cpu``, ``cuda`` or ``mps``. ``compile``: ``default`` is
     ``torch.compile`` with ``compile_backend``, ``graph`` captures whole steps in CUDA graphs. ``sync_batch_norm``:
     several processes, each with a GPU, take BatchNorm's statistics over all their batches; without, each over its own.
+    ``log_with``: some of `TRACKERS`. ``progress``: a bar in a terminal, elsewhere a line every ``log_every`` steps.
     """
 
     output: str = "runs/run"
@@ -152,7 +155,7 @@ class RunSection:
     save_every_steps: int | None = None
     keep: int = 2
     log_every: int = 50
-    tensorboard: bool = False
+    log_with: list[str] = field(default_factory=list)
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -163,6 +166,8 @@ class RunSection:
         for name in ("max_steps", "save_every_steps"):
             value = getattr(self, name)
             check(value is None or value >= 1, f"run.{name}", value, "at least 1, or nothing")
+        for name in self.log_with:
+            check(name in TRACKERS, "run.log_with", self.log_with, f"some of {', '.join(TRACKERS)}")
         check(self.seed >= 0, "run.seed", self.seed, "0 or more")
         which = " (which GPU: by the environment variable CUDA_VISIBLE_DEVICES)" if ":" in self.device else ""
         check(self.device in DEVICES, "run.device", self.device, f"one of {', '.join(map(repr, DEVICES))}{which}")

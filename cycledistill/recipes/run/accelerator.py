@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -25,7 +26,9 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @contextmanager
-def open_accelerator(device: str, precision: str, option: str = "run.device") -> Iterator[Any]:
+def open_accelerator(
+    device: str, precision: str, option: str = "run.device", *, log_with: Sequence[str] = (), folder: str = "."
+) -> Iterator[Any]:
     """An ``Accelerator`` for the process that ``accelerate launch``, ``torchrun`` or plain ``python`` started.
 
     Accelerate keeps one state a process, so that a second run of another precision would be refused. A state that was
@@ -35,9 +38,11 @@ def open_accelerator(device: str, precision: str, option: str = "run.device") ->
         device: ``"auto"``, ``"cpu"``, or what is here.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         option: What says the device, for messages: a recipe's field, or a command's ``--device``.
+        log_with: The trackers that `start_trackers` starts.
+        folder: Where those of them write that write files.
 
     Raises:
-        RecipeError: The device is not there, or does not have the precision.
+        RecipeError: The device is not there, or does not have the precision; a tracker is not installed.
     """
     require("accelerate")
     # imported late: recipes are read where Accelerate is not installed
@@ -45,13 +50,16 @@ def open_accelerator(device: str, precision: str, option: str = "run.device") ->
     from accelerate.state import AcceleratorState, PartialState
 
     here = _check_device(device, option)
+    _check_trackers(log_with)
     found = bool(AcceleratorState._shared_state or PartialState._shared_state)
     grouped = dist.is_initialized()
     try:
         try:
             # Without the word, Accelerate lets processes that torchrun started on CPUs run side by side, each alone.
             cpu = "cpu" in (device, here)
-            accelerator = Accelerator(cpu=cpu, mixed_precision=_PRECISION[precision])
+            accelerator = Accelerator(
+                cpu=cpu, mixed_precision=_PRECISION[precision], log_with=list(log_with) or None, project_dir=folder
+            )
         except ValueError as error:
             raise RecipeError(f"run.precision={precision!r}, {option}={device!r}: {error}") from error
         if precision == "fp16" and accelerator.device.type == "cpu":
@@ -93,6 +101,13 @@ def synced_batch_norm(task: T, accelerator: Any) -> T:
         )
     synced: T = nn.SyncBatchNorm.convert_sync_batchnorm(task)
     return synced
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    """Refuse a tracker that Accelerate would leave out without a word."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise RecipeError(f"run.log_with has {name}, which is not installed: pip install {name}")
 
 
 def _check_device(device: str, option: str) -> str:

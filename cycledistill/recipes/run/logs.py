@@ -1,20 +1,24 @@
-"""Rows of numbers to JSONL and CSV, and to TensorBoard on request; a resumed run repeats none."""
+"""Rows of numbers to JSONL and CSV, and to trackers on request; a resumed run repeats none."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from cycledistill.files import atomic_write, clear_unfinished
-from cycledistill.recipes.errors import CheckpointError, RecipeError
+from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.reading.texts import parse_json
 from cycledistill.recipes.weights.checkpoint import store_of
 
 Row = Mapping[str, Any]
+Send = Callable[[dict[str, float], int], None]
 _KINDS = ("train", "eval")
 
 
@@ -24,9 +28,10 @@ class RunLog:
     Args:
         folder: The run's folder, which is there: the run's lock makes it.
         step: Where the run goes on: rows of later steps, left by a run that was killed, are taken out. 0 starts afresh.
-        tensorboard: Also write TensorBoard events, to ``tensorboard/``.
         evaluates: The run begins with the evaluation of ``step``: rows of one that was not brought to its end are taken
             out too.
+        between: The run goes on training between two rows: one of ``step``, which its end left there, is taken out.
+        send: Gets the numbers of each row, by ``"train/loss"``, and its step; see `start_trackers`.
 
     A row is whole or not there: each is flushed as it is written, and half a line at the end is dropped on resume.
 
@@ -38,18 +43,22 @@ class RunLog:
         >>> log.write("train", step=50, epoch=0, loss=6.9)
     """
 
-    def __init__(self, folder: Path, step: int = 0, tensorboard: bool = False, evaluates: bool = False):
-        self.folder, self.columns = folder, dict[str, list[str]]()
+    def __init__(
+        self, folder: Path, step: int = 0, evaluates: bool = False, between: bool = False, send: Send | None = None
+    ):
+        self.folder, self.columns, self.send = folder, dict[str, list[str]](), send
+        gone = {("eval", step)} if evaluates else set[tuple[str, int]]()
+        if between:
+            gone.add(("train", step))
         with _writing(folder):
             for name in ("log.jsonl", *(f"{kind}.csv" for kind in _KINDS)):
                 clear_unfinished(folder / name)
             kept = [row for row in _read(folder / "log.jsonl") if row["step"] <= step] if step else []
-            self.rows = [row for row in kept if not (evaluates and (row["kind"], row["step"]) == ("eval", step))]
+            self.rows = [row for row in kept if (row["kind"], row["step"]) not in gone]
             text = "".join(json.dumps(row) + "\n" for row in self.rows)
             atomic_write(folder / "log.jsonl", lambda file: file.write_text(text, encoding="utf-8"))
             for kind in _KINDS:
                 self._rebuild(kind)
-            self.board = _board(folder / "tensorboard", step) if tensorboard else None
 
     def write(self, kind: str, **values: Any) -> None:
         """Add a row of ``kind`` ``"train"`` or ``"eval"``; it needs a ``step``. Floats keep all their digits."""
@@ -63,16 +72,10 @@ class RunLog:
             else:
                 with (self.folder / f"{kind}.csv").open("a", newline="", encoding="utf-8") as file:
                     csv.DictWriter(file, self.columns[kind]).writerow(values)
-            if self.board is not None:
-                for name, value in values.items():
-                    if isinstance(value, (int, float)) and name != "step":
-                        self.board.add_scalar(f"{kind}/{name}", value, values["step"])
-                self.board.flush()
-
-    def close(self) -> None:
-        """Close what is open."""
-        if self.board is not None:
-            self.board.close()
+            if self.send is not None:
+                numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
+                step = numbers.pop("step")
+                self.send({f"{kind}/{name}": value for name, value in numbers.items()}, int(step))
 
     def _rebuild(self, kind: str) -> None:
         rows = [{name: row[name] for name in row if name != "kind"} for row in self.rows if row["kind"] == kind]
@@ -97,14 +100,88 @@ class Meter:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def take(self) -> dict[str, float]:
-        """The means so far, with ``token_task_ratio`` where there is a token loss; starts over."""
+        """The means so far; starts over."""
+        means = self.means()
+        self.sums, self.count = {}, 0
+        return means
+
+    def means(self) -> dict[str, float]:
+        """The means so far, with ``token_task_ratio`` where there is a token loss."""
         means = {name: value / self.count for name, value in self.sums.items()}
         task = sum(value for name, value in means.items() if name.startswith("task"))
         tokens = [value for name, value in means.items() if name.startswith("token_")]
         if tokens and task:
             means["token_task_ratio"] = sum(tokens) / task
-        self.sums, self.count = {}, 0
         return means
+
+
+class Pace:
+    """How fast a run is, and how long it will be: for lines where no bar is shown.
+
+    Args:
+        last: The step at which it will end.
+        unit: What a step is trained on, in words.
+        per_step: How many of them.
+    """
+
+    def __init__(self, last: int, unit: str, per_step: int):
+        self.last, self.unit, self.per_step = last, unit, per_step
+        self.begin(0)
+
+    def begin(self, step: int) -> None:
+        """Start to measure, at the beginning of an epoch: evaluations are no training."""
+        self.step, self.since = step, time.monotonic()
+
+    def line(self, step: int) -> str:
+        """``"120 images a second, 0:05:10 left"``; measures from here on."""
+        seconds = max(time.monotonic() - self.since, 1e-9)
+        rate = (step - self.step) / seconds
+        self.begin(step)
+        left = timedelta(seconds=round((self.last - step) / rate)) if rate else "?"
+        return f"{rate * self.per_step:.3g} {self.unit} a second, {left} left"
+
+
+def open_log(session: Any) -> RunLog:
+    """The log of a run that begins, or goes on where its session is, with the trackers of its recipe.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
+    run, step = session.recipe.run, session.step
+    trains = not session.stopped and session.epoch < session.recipe.schedule.epochs
+    send = start_trackers(session.accelerator, session.recipe, step)
+    return RunLog(Path(run.output), step, session.owes_evaluation, trains and step % run.log_every > 0, send)
+
+
+def start_trackers(accelerator: Any, recipe: Any, step: int) -> Send | None:
+    """Start the trackers of ``run.log_with``, and tell them the recipe.
+
+    Args:
+        accelerator: From `open_accelerator`, which was told of them.
+        recipe: The run's.
+        step: Where it goes on: TensorBoard does not show what came after it.
+
+    Returns:
+        What sends numbers and their step to them; nothing where there are none.
+    """
+    if not recipe.run.log_with:
+        return None
+    settings = {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in _flat(recipe)}
+    name = Path(recipe.run.output).resolve().name
+    options: dict[str, dict[str, Any]] = {"wandb": {"name": name}, "trackio": {"name": name}}
+    options |= {"mlflow": {"run_name": name}, "tensorboard": {"purge_step": step + 1} if step else {}}
+    accelerator.init_trackers("cycledistill", settings, options)
+    return lambda numbers, step: accelerator.log(numbers, step=step)
+
+
+def _flat(section: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of a recipe, and their values."""
+    for each in dataclasses.fields(section):
+        value = getattr(section, each.name)
+        if dataclasses.is_dataclass(value):
+            yield from _flat(value, f"{path}{each.name}.")
+        else:
+            yield f"{path}{each.name}", value
 
 
 @contextmanager
@@ -135,11 +212,3 @@ def _write_csv(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> No
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _board(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise RecipeError("run.tensorboard=true needs TensorBoard: pip install tensorboard.") from error
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -14,10 +15,13 @@ from cycledistill.recipes.run.graph.start import create_step
 from cycledistill.recipes.run.guard.lock import run_lock
 from cycledistill.recipes.run.guard.signals import held
 from cycledistill.recipes.run.guard.vote import StopVote
+from cycledistill.recipes.run.logs import Pace
 from cycledistill.recipes.run.seeding import STEP, derive_seed, seed_all
 from cycledistill.recipes.run.session import TrainingSession
 from cycledistill.recipes.run.step import Step
 from cycledistill.versions import require
+
+_logger = logging.getLogger(__name__)
 
 
 def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -> dict[str, Any]:
@@ -35,27 +39,29 @@ def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -
     """
     began, measured = time.monotonic(), dict[str, Any]()
     with (
-        open_accelerator(recipe.run.device, recipe.run.precision) as accelerator,
+        open_accelerator(
+            recipe.run.device, recipe.run.precision, log_with=recipe.run.log_with, folder=recipe.run.output
+        ) as accelerator,
         run_lock(Path(recipe.run.output), writes=accelerator.is_main_process) as lock,
     ):
         accelerator.wait_for_everyone()  # nobody looks for a checkpoint while another run may still write one
         session = kind.start(recipe, accelerator, resume)
         session.lock = lock
-        step, vote = create_step(session), StopVote(accelerator)
+        step, vote, pace = create_step(session), StopVote(accelerator), _pace(session)
         session.look_at_validation()
         if session.owes_evaluation:
             measured = session.evaluate_saved()
         while session.epoch < recipe.schedule.epochs and not session.stopped:
             with held():
-                _run_epoch(session, step, vote, began)
+                _run_epoch(session, step, vote, began, pace)
                 if session.evaluation_due:
                     session.share_buffers()  # they are saved as they are measured
                 session.save()
                 vote.settle()
             if session.evaluation_due:
                 measured = session.evaluate_saved()
-        if session.log:
-            session.log.close()
+        for tracker in accelerator.trackers:
+            tracker.finish()
         accelerator.wait_for_everyone()  # the checkpoint named below is complete
     return {
         **measured,
@@ -74,7 +80,17 @@ def _folder(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _run_epoch(session: TrainingSession, step: Step, vote: StopVote, began: float) -> None:
+def _pace(session: TrainingSession) -> Pace:
+    """How far the run goes, told before it starts: its first line of a log, where there is no bar yet."""
+    run, length = session.recipe.run, session.recipe.schedule.epochs * len(session.batches)
+    pace = Pace(min(length, run.max_steps or length), session.unit, session.per_step)
+    if session.log:
+        each = f"{session.per_step} {session.unit} each, epoch {session.epoch} of {session.recipe.schedule.epochs}"
+        _logger.info("steps %d to %d of %s; log in %s", session.step, pace.last, each, run.output)
+    return pace
+
+
+def _run_epoch(session: TrainingSession, step: Step, vote: StopVote, began: float, pace: Pace) -> None:
     """Train to the end of the epoch, to ``run.max_steps``, or until the processes are asked to stop."""
     require("tqdm")
     from tqdm import tqdm  # comes with the integrations
@@ -89,6 +105,7 @@ def _run_epoch(session: TrainingSession, step: Step, vote: StopVote, began: floa
         initial=session.batch,
         disable=None if run.progress and accelerator.is_main_process else True,
     )
+    pace.begin(session.step)
     for batch in received(bar):
         vote.cast()
         rate, extra = session.prepare()
@@ -100,10 +117,15 @@ def _run_epoch(session: TrainingSession, step: Step, vote: StopVote, began: floa
         session.meter.add(terms)
         session.step, session.batch = session.step + 1, session.batch + 1
         bar.set_postfix(loss=f"{terms['loss']:.5f}", refresh=False)
-        if logs and session.log:
+        ends = session.stopped or (session.epoch + 1 >= session.recipe.schedule.epochs and session.batch >= length)
+        if (logs or ends) and session.log:
             session.check_lock()  # rows of two runs would stand among each other
-            row = {**session.meter.take(), **measures, **extra, "seconds": round(time.monotonic() - began, 1)}
+            means = session.meter.take() if logs else session.meter.means()  # a run that goes on logs the same means
+            row = {**means, **measures, **extra, "seconds": round(time.monotonic() - began, 1)}
             session.log.write("train", step=session.step, epoch=session.epoch, lr=rate, **row)
+            if bar.disable and run.progress:
+                told = (session.step, pace.last, session.epoch, means["loss"], rate, pace.line(session.step))
+                _logger.info("step %d of %d (epoch %d): loss %.5g, lr %.3g, %s", *told)
         asked = vote.count() is not None
         if session.batch >= length or session.stopped or asked:
             break

@@ -19,7 +19,7 @@ from cycledistill.recipes.run.accelerator import synced_batch_norm
 from cycledistill.recipes.run.graph.optimizer import portable_state
 from cycledistill.recipes.run.guard.lock import RunLock
 from cycledistill.recipes.run.guard.start import find_start
-from cycledistill.recipes.run.logs import Meter, RunLog
+from cycledistill.recipes.run.logs import Meter, RunLog, open_log
 from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
 from cycledistill.recipes.run.step import Inputs
 from cycledistill.recipes.weights import read_weights
@@ -105,7 +105,7 @@ class TrainingSession:
             session.compile(run.compile_backend)
         session.wrapped = accelerator.prepare_model(session.task)
         if accelerator.is_main_process:
-            session.log = RunLog(Path(run.output), session.step, run.tensorboard, session.owes_evaluation)
+            session.log = open_log(session)
         return session
 
     @classmethod

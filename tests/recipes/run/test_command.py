@@ -138,11 +138,11 @@ def test_help_names_every_preset() -> None:
 
 def test_a_flag_that_would_take_false_for_true_is_refused() -> None:
     with pytest.raises(ValueError, match="--tb: kind=bool would take every word for true"):
-        Flag("--tb", "run.tensorboard", "TensorBoard", bool)
-    words = Flag("--tb", "run.tensorboard", "TensorBoard", words={"true": True, "false": False})
+        Flag("--tb", "run.progress", "a bar", bool)
+    words = Flag("--tb", "run.progress", "a bar", words={"true": True, "false": False})
     command = replace(command_of("coco"), data=[words])
     for word, value in words.words.items():
-        assert command.recipe(command.parser().parse_args(["--tb", word])).run.tensorboard is value
+        assert command.recipe(command.parser().parse_args(["--tb", word])).run.progress is value
 
 
 @pytest.mark.parametrize(
