@@ -112,7 +112,13 @@ LIST, SHOW = Listing(), Showing()
 
 
 def _sentence(text: str) -> str:
-    return re.split(r"(?<=[^.\d])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|;\s", text, maxsplit=1)[0].strip().rstrip(".:")
+    """Up to the first full stop or semicolon that stands outside brackets, and is no point of a number."""
+    ends = (
+        found.start()
+        for found in re.finditer(r"\.(?=\s|$)|;\s", text)
+        if text.count("(", 0, found.start()) == text.count(")", 0, found.start())
+    )
+    return text[: next(ends, None)].strip().rstrip(".:")
 
 
 def _near(word: str, known: list[str]) -> str:

@@ -23,6 +23,7 @@ def test_every_file_has_a_line_and_no_figure_is_lost(capsys: Lines) -> None:
     for each in packaged_recipes():
         assert f"\n  {each.name} " in shown
         assert 10 < len(each.about) < 250 and not each.about.endswith(("(", "e.g", "CVPR"))
+        assert all(said.count("(") == said.count(")") for said in (each.about, each.published)), each.name
         said = not any(f"Published: {none}" in each.text for none in ("nothing", "no AP", "no figure"))
         assert bool(each.published) == ("# Published" in each.text and said), each.name
         assert each.published in " ".join(line.lstrip("# ") for line in each.text.splitlines())
