@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +41,10 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToyRecipe:
             "run": {"output": str(tmp_path / "run"), "device": "cpu", "log_every": 2, "progress": False},
         }
     )
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 4])
@@ -109,9 +114,9 @@ def test_where_there_is_no_gpu_the_run_is_an_eager_one_and_says_so_once(
     eager = change(tiny, run__output=str(folder / "eager"), **changes)
     graph = change(tiny, run__output=str(folder / "graph"), run__compile="graph", **changes)
     train(eager)
-    assert not caplog.messages
+    assert not warnings(caplog)
     train(graph)
-    assert caplog.messages == [f"run.compile=graph: the steps run eagerly: {reason}"]
+    assert warnings(caplog) == [f"run.compile=graph: the steps run eagerly: {reason}"]
     assert_same_state(last(eager), last(graph))
 
 
@@ -123,7 +128,7 @@ def test_a_task_that_counts_is_run_eagerly_and_said_once(
     eager, graph = (change(tiny, run__compile=how, run__output=f"{tiny.run.output}-{how}") for how in ("none", "graph"))
     train(eager)
     train(graph)
-    (said,) = caplog.messages
+    (said,) = warnings(caplog)
     assert said.startswith("run.compile=graph: the steps run eagerly: the step itself changes a number")
     assert said.partition("keep: ")[2].startswith("seen, ")
     assert not capture.captures
