@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
@@ -22,11 +22,13 @@ class UnscaledTerms(Mapping[str, torch.Tensor]):
         tokens: Token terms without a weight, by name.
         weighted: The other terms, with theirs.
         fraction: What the token terms shall be of the task loss, together; a scalar.
+        counted: The ``id`` of each criterion that has learned from them: a step counts once, however often it is read.
     """
 
     tokens: dict[str, torch.Tensor]
     weighted: dict[str, torch.Tensor]
     fraction: torch.Tensor
+    counted: tuple[int, ...] = field(default=(), repr=False)
 
     def __getitem__(self, name: str) -> NoReturn:
         self._refuse()

@@ -181,6 +181,23 @@ def test_copies_and_loaded_states_go_on_alike(criterion: CycleLoss, how: str) ->
     assert taught(criterion, 3.0, 0.7) == taught(twin, 3.0, 0.7)
 
 
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_step_counts_once_however_often_its_loss_is_asked_for(criterion: CycleLoss, compiled: bool) -> None:
+    """As one logs: the loss, and its terms by name, which sum to it. Another criterion has a memory of its own."""
+    other, alone = CycleLoss(criterion.task_loss), Mean()
+
+    def step(out: CycleOutput) -> tuple[Any, ...]:
+        return criterion(out), criterion.parts(out), other.parts(out), criterion(out)
+
+    run = torch.compile(step, fullgraph=True, backend="aot_eager") if compiled else step
+    for count, (task, tokens) in enumerate([(4.0, 2.0), (1.0, 3.0), (2.5, 0.5), (2.0, 1.0)], start=1):
+        loss, parts, of_other, again = run(given(task, tokens))
+        assert loss == sum(parts.values()) == again
+        assert float(parts["token_all"].detach()) == pytest.approx(alone.scale(task, tokens, 0.1) * tokens)
+        assert of_other == parts
+        assert criterion.seen == other.seen == count
+
+
 def test_a_state_of_before_begins_the_mean_anew() -> None:
     criterion = CycleLoss(nn.CrossEntropyLoss(weight=torch.ones(5)))
     criterion.seen.fill_(7)
