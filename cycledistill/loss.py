@@ -31,8 +31,9 @@ class CycleLoss(nn.Module):
     The criterion remembers: make it once, not in each step. For ``Distill(token_weight="auto")`` a buffer holds the
     running mean of the task loss, and the token terms of a step are multiplied, without gradient, by what makes them
     ``token_fraction`` of it together. Each output in training with gradients counts once, however often its loss or
-    its parts are asked for, but for losses that are no finite numbers. A state dict without the buffers is loaded as one of a new criterion. Every process has a mean of its own,
-    unless the criterion is inside a model under DDP, which hands out the first one's.
+    parts are asked for, but for losses that are no finite numbers. A state dict without the buffers is loaded as one of
+    a new criterion. Every process has a mean of its own, unless the criterion is inside a model under DDP, which hands
+    out the first one's.
 
     A distillation term under a millionth of the task loss is told of in the log, once, by what the first steps show.
 
