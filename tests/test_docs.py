@@ -50,8 +50,10 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
+ABOUT_THE_SITE = {"index", "tour", "gallery", "results", "alternatives", "faq", "reference", "changelog", "citation"}
+FENCE = re.compile(r"^```(\w*|\{[\w-]+\}[^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DYNAMO_FLAG = "skip_fwd_side_effects_in_bwd_under_checkpoint"
 INTEGRATIONS = sorted(path.parent.name for path in (ROOT / "integrations").glob("*/__init__.py"))
 FOLLOWED_ELSEWHERE = {"own_joints"}  # its commands come between: tests/coco/test_own_joints_guide.py
@@ -235,7 +237,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    text = page.read_text(encoding="utf-8")
+    records = load_script("docs/extensions/records.py")
+    text = text.replace(records.PLACE, records.page()) if records.PLACE in text else text
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -315,9 +320,10 @@ def test_a_path_or_a_name_that_has_gone_is_found() -> None:
 
 def test_every_guide_is_there_and_linked() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    guides = {page.stem for page in PAGES[1:]} - {"index", "reference"}
+    pages = {page.stem for page in (ROOT / "docs").glob("*.md")}
+    guides = pages - ABOUT_THE_SITE
     listed = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").splitlines()
-    assert guides - set(listed) == set(), "not in the contents of the site"
+    assert pages - {"index"} - set(listed) == set(), "not in the contents of the site"
     assert guides >= {"wrap", "distillation", "training", "anytime", "cost", "limits"}
     assert [guide for guide in guides if f"(docs/{guide}.md)" not in readme] == []
 
@@ -329,7 +335,7 @@ def test_the_two_commands_of_the_readme() -> None:
 
 
 def test_every_public_name_is_documented() -> None:
-    reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    reference = "\n".join(page.read_text(encoding="utf-8") for page in REFERENCE)
     assert [
         name for name in cycledistill.__all__ if not re.search(rf":: (cycledistill\.)?{name}$", reference, re.M)
     ] == []
@@ -343,15 +349,23 @@ def test_every_public_name_is_documented() -> None:
 def test_every_name_of_an_integration_stands_in_the_reference(name: str) -> None:
     module = importlib.import_module(f"cycledistill.integrations.{name}")
     within, listed = "", set()
-    for directive, target in re.findall(
-        r"^\.\. (\w+):: ([\w.]+)$", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"), re.MULTILINE
-    ):
+    reference = "\n".join(page.read_text(encoding="utf-8") for page in REFERENCE)
+    for directive, target in re.findall(r"^\.\. (\w+):: ([\w.]+)$", reference, re.MULTILINE):
         if directive == "currentmodule":
             within = f"{target}."
         elif directive in ("autofunction", "autoclass", "autoexception"):
             listed.add(target if target.startswith("cycledistill.") else within + target)
     assert [each for each in module.__all__ if f"{module.__name__}.{each}" not in listed] == []
     assert [each for each in module.__all__ if not (getattr(module, each).__doc__ or "").strip()] == []
+
+
+def test_every_page_of_the_reference_is_listed_and_of_a_module() -> None:
+    listed = re.findall(r"^reference/(.+)$", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(page.stem for page in REFERENCE)
+    assert [name for name in listed if importlib.util.find_spec(name) is None] == []
+    assert {name for name in listed if ".integrations." in name} == {
+        f"cycledistill.integrations.{name}" for name in INTEGRATIONS
+    }
 
 
 def test_every_field_and_preset_of_the_scheme_is_documented() -> None:

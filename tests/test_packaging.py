@@ -71,6 +71,7 @@ def test_wheel_states_version_licence_and_extras(wheel: Path) -> None:
         "onnx",
         "all",
         "dev",
+        "docs",
     }
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist: ") and "extra ==" not in line]
     assert [line.split(">=")[0] for line in required] == ["Requires-Dist: torch"]
