@@ -24,6 +24,7 @@ extensions = [
     "elsewhere",
     "records",
     "rerun",
+    "sources",
     "spellings",
 ]
 exclude_patterns = ["site"]

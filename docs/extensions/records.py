@@ -203,8 +203,9 @@ def is_plain(value: Any) -> bool:
 
 def is_short(value: Any) -> bool:
     """Whether a value is said in a line, not in a table."""
-    inner = value.values() if isinstance(value, Mapping) else value
-    return is_plain(value) or (len(value) <= FEW and all(map(is_plain, inner)))
+    if isinstance(value, Mapping):
+        return len(value) <= FEW / 2 and all(map(is_plain, value.values()))
+    return is_plain(value) or (len(value) <= FEW and all(map(is_plain, value)))
 
 
 def cell(value: Any) -> str:

@@ -26,7 +26,7 @@ def both(text: str) -> list[str]:
 def add(app: Sphinx, tree: nodes.document) -> None:
     """Sphinx's ``doctree-read``."""
     if found := both(tree.astext()):
-        tree.insert(0, nodes.meta(name="keywords", content=" ".join(found)))
+        tree.insert(0, nodes.meta(name="keywords", content=", ".join(found)))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
