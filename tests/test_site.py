@@ -43,7 +43,7 @@ def test_every_study_has_a_page() -> None:
 
 
 def cells(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+    return f"{statistics.mean(values):.1f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{statistics.stdev(values):.1f}"
 
 
 def test_the_numbers_are_those_of_the_files(records: ModuleType) -> None:
@@ -57,7 +57,7 @@ def test_the_numbers_are_those_of_the_files(records: ModuleType) -> None:
 def test_the_table_of_the_landing_page_is_that_of_the_committed_run() -> None:
     record = json.loads((DOCS / "figures" / "imagenet_deit.json").read_text(encoding="utf-8"))
     text = (DOCS / "index.md").read_text(encoding="utf-8")
-    shown = [re.findall(r"[\d.]+ ± [\d.]+", line) for line in text.splitlines() if "±" in line]
+    shown = [re.findall(r"[\d.]+\s±\s[\d.]+", line) for line in text.splitlines() if "±" in line]
     arms = {"exits": 3, "mct": 3, "base_eq": 1, "narrow_eq": 1}
     at = [list(zip(*(run["solved"] for run in record["runs"][arm]), strict=True)) for arm in arms]
     assert shown == [[cells(read[n]) for n in range(count)] for read, count in zip(at, arms.values(), strict=True)]
@@ -76,7 +76,7 @@ def test_tables_of_any_record(records: ModuleType) -> None:
     found = dict(records.tables(record))
     assert list(found) == ["runs, mean ± standard deviation over seeds", "x", "y", "names, counted"]
     (runs,) = found["runs, mean ± standard deviation over seeds"]
-    assert runs == {"name": "one", "seeds": 2, "solved @1": "2.0 ± 1.4", "solved @2": "5"}
+    assert runs == {"name": "one", "seeds": 2, "solved @1": cells([1, 3]), "solved @2": "5"}
     assert found["names, counted"] == [
         {"status": "wraps", "how many": 200},
         {"status": "refused", "how many": 100},

@@ -23,6 +23,8 @@ PLACE = "<!-- records -->"
 LONG, FEW = 100, 8  # rows that are counted, not shown; values that fit in a line, and kinds that are counted by
 ABOUT = ("conditions", "device", "versions")  # keys of what a record was measured with
 
+BOUND = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+
 Row = dict[str, Any]
 
 
@@ -181,7 +183,7 @@ def spread(values: Sequence[Any]) -> str:
         return "differs"
     deviation = statistics.stdev(values)
     places = max(0, 1 - math.floor(math.log10(deviation)))  # two digits of the deviation, and as many of the mean
-    return f"{statistics.mean(values):,.{places}f} ± {deviation:,.{places}f}"
+    return f"{statistics.mean(values):,.{places}f}{BOUND}{deviation:,.{places}f}"
 
 
 def counts(rows: Sequence[Row]) -> list[Row]:
