@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
@@ -110,6 +110,23 @@ def test_examples_that_are_run_again_take_the_options_that_they_get() -> None:
         assert [option for option in options[::2] if option not in text] == []
         assert f"figures/{name}.png" in gallery
         assert (DOCS / "figures" / f"{name}.png").exists()
+
+
+def test_what_an_example_found_again_takes_the_place_of_the_committed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rerun = load_script("docs/extensions/rerun.py")
+    ran = []
+
+    def run_example(command: list[str], check: bool) -> None:
+        ran.append(Path(command[1]).stem)
+        Path(command[3], "results.json").write_text("[1]", encoding="utf-8")
+
+    monkeypatch.setattr(rerun, "FIGURES", tmp_path)
+    monkeypatch.setattr(rerun.subprocess, "run", run_example)
+    rerun.run(SimpleNamespace(config=SimpleNamespace(rerun_examples="coco_sdpose")))
+    assert ran == ["coco_sdpose"]
+    assert (tmp_path / "coco_sdpose.json").read_text(encoding="utf-8") == "[1]"
 
 
 def test_either_spelling_is_added() -> None:
