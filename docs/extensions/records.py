@@ -249,4 +249,4 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 
 if __name__ == "__main__":
-    print(page())  # noqa: T201 the command's output
+    print(page())
