@@ -26,7 +26,7 @@ from cycledistill.integrations.coco.detector import DetectorError, load_detector
 from cycledistill.integrations.coco.prediction.box_files import read_boxes
 from cycledistill.integrations.coco.prediction.boxes import DetectedBoxes
 from cycledistill.integrations.human36m.data.calibration.file import read_calibration
-from cycledistill.integrations.human36m.data.pose_files import check_target, write_poses
+from cycledistill.integrations.human36m.data.pose_files import check_apart, check_target, write_poses
 from cycledistill.integrations.human36m.data.timing import check_rate
 from cycledistill.integrations.human36m.multiview.command.arguments import (
     by_name,
@@ -84,7 +84,12 @@ def predict_files(args: argparse.Namespace) -> None:
     check_outputs(outputs)
     if args.frame_rate is not None:
         check_rate(args.frame_rate)
-    views = open_views(by_name(args.views, "pictures"))
+    files = by_name(args.views, "pictures")
+    check_apart(
+        [args.output, *outputs.files().values()],
+        [*files.values(), *args.calibration, *by_name(args.boxes, "--boxes").values()],
+    )
+    views = open_views(files)
     rate = args.frame_rate or _rate(views)
     check_clip(outputs, rate)
     size = (round(args.width), round(args.height)) if args.width and args.height else None
