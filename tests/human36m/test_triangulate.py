@@ -13,9 +13,9 @@ import pytest
 
 from cycledistill.integrations.human36m.data.calibration.file import read_calibration
 from cycledistill.integrations.human36m.data.cameras import Camera, ring_of_cameras
-from cycledistill.integrations.human36m.data.keypoints.files import Keypoints
+from cycledistill.integrations.human36m.data.keypoints.files import Keypoints, read_keypoints
 from cycledistill.integrations.human36m.data.motion import generate_motion
-from cycledistill.integrations.human36m.data.skeleton import COCO_NAMES, HALPE_NAMES, MIRRORED
+from cycledistill.integrations.human36m.data.skeleton import COCO_NAMES, HALPE_NAMES, JOINTS, MIRRORED
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.multiview.command.arguments import by_name
 from cycledistill.integrations.human36m.multiview.plausible.body import check_limbs
@@ -94,6 +94,32 @@ def test_one_missing_view_does_not_block(folder: Path, caplog: pytest.LogCapture
     assert "view c: " in caplog.text and "the view is left out" in caplog.text
     assert np.isnan(found["poses"][3, 5]).all()  # one view is left of it
     assert np.nanmax(np.abs(found["poses"] - WORLD)) < 1e-4
+
+
+def test_files_say_their_joints_and_whether_they_are_shares(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """mmpose's of Human3.6M's joints, as its meta_info says; YOLO's labels, of COCO's and in shares of the picture."""
+    root = {"keypoint_id2name": {str(joint): name for joint, name in enumerate(("root", *JOINTS[1:]))}}
+    for name, view in views().items():
+        seen = np.load(folder / f"{name}.npz")["keypoints"]
+        frames = [
+            {"frame_id": n, "instances": [{"keypoints": each.tolist(), "keypoint_scores": [1.0] * 17}]}
+            for n, each in enumerate(np.nan_to_num(seen))
+        ]
+        (folder / f"{name}.json").write_text(json.dumps({"meta_info": root, "instance_info": frames}))
+        (folder / name).mkdir()
+        for number, points in enumerate(view.pixels, 1):
+            line = [0, 0.5, 0.5, 0.2, 0.5, *np.concatenate([points / 1000, np.ones((17, 1))], axis=1).ravel()]
+            (folder / name / f"v_{number}.txt").write_text(" ".join(f"{each:.6f}" for each in line))
+    told = ["--unit", "mm", "--width", "1000", "--height", "1000", "--output", str(folder / "p.npz")]
+    calibration = ["--calibration", str(folder / "cameras.yml"), *told]
+    assert main([*(str(folder / f"{name}.json") for name in NAMES), *calibration]) == 0
+    assert np.abs(np.load(folder / "p.npz")["poses"] - WORLD).max() < 1e-4
+    with pytest.raises(SystemExit):
+        main([str(folder / "a.json"), str(folder / "b"), *calibration])
+    assert "the files are of different orders of joints: a h36m, b coco; --layout says" in capsys.readouterr().err
+    labels = {name: read_keypoints(folder / name) for name in NAMES}
+    found = poses_from_views(labels, CAMERAS, layout=None)  # the cameras without distortion, which made these
+    assert np.abs(found.poses - WORLD).max() < 1e-4
 
 
 @pytest.mark.parametrize(
