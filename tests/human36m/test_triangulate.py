@@ -96,6 +96,22 @@ def test_one_missing_view_does_not_block(folder: Path, caplog: pytest.LogCapture
     assert np.nanmax(np.abs(found["poses"] - WORLD)) < 1e-4
 
 
+def test_two_cameras_in_front_and_behind_of_one_height_and_distance() -> None:
+    """Their t is the same, and taken for positions would be one place, in which all rays meet."""
+    middle = WORLD[:, 0].mean(axis=0)
+    front, behind = (ring_of_cameras(middle, 5, first_angle=0.3, height=1.2)[place] for place in (0, 2))
+    cameras = {"front": front, "behind": behind}
+    rng = np.random.default_rng(0)
+    seen = {
+        name: Keypoints(np.float32(each.project(each.to_camera(WORLD)) + rng.normal(0, 2, (*WORLD.shape[:2], 2))))
+        for name, each in cameras.items()
+    }
+    for shift in (middle, 0):  # the first: about the origin, as boards on the floor make it
+        moved = {name: replace(each, position=each.position - shift) for name, each in cameras.items()}
+        found = poses_from_views(seen, moved, layout="h36m")
+        assert np.nanmedian(np.linalg.norm(found.poses - (WORLD - shift), axis=-1)) < 0.05
+
+
 def test_files_say_their_joints_and_whether_they_are_shares(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """mmpose's of Human3.6M's joints, as its meta_info says; YOLO's labels, of COCO's and in shares of the picture."""
     root = {"keypoint_id2name": {str(joint): name for joint, name in enumerate(("root", *JOINTS[1:]))}}
