@@ -76,7 +76,7 @@ def triangulate_files(args: argparse.Namespace) -> None:
     found = poses_from_views(views, cameras, layout=None if layout == "other" else layout, **triangulation_of(args))
     write_poses(found.poses, args.output, found.frames, error=found.error, used=found.used, views=np.array(found.views))
     sys.stdout.write(describe_poses(found, args.output))
-    write_outputs(found.poses, outputs, rate)
+    write_outputs(found.poses, outputs, rate, frames=found.frames)
 
 
 def _rate(views: dict[str, Keypoints]) -> float | None:

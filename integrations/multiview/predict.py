@@ -118,7 +118,7 @@ def predict_files(args: argparse.Namespace) -> None:
         keypoints=predicted.keypoints,
     )
     sys.stdout.write(describe_poses(found, args.output))
-    write_outputs(found.poses, outputs, rate)
+    write_outputs(found.poses, outputs, rate, frames=found.frames)
 
 
 def _rate(views: OpenViews) -> float | None:

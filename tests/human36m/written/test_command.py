@@ -284,6 +284,14 @@ def test_triangulated_poses_with_holes(folder: Path, caplog: pytest.LogCaptureFi
     np.testing.assert_allclose(read_bvh(folder / "a.bvh")[2][0]["pelvis"] / 100, WORLD[0, 0], atol=1e-3)
 
 
+def test_pictures_that_are_missing_between_others_are_told_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = Outputs(bvh=folder / "b.bvh", up="y")
+    write_outputs(WORLD[:3], asked, 25.0, frames=np.array([4, 6, 8]))
+    assert "follow each other" not in caplog.text
+    write_outputs(WORLD[:3], asked, 25.0, frames=np.array([4, 5, 9]))
+    assert "pictures 5 and 9 follow each other" in caplog.text
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step."""
