@@ -252,6 +252,16 @@ def test_half_of_the_views_left_out_are_refused() -> None:
         poses_from_views({name: Keypoints(each, *ring[name].size) for name, each in given.items()}, ring, layout="h36m")
 
 
+def test_what_meets_and_is_no_body_is_refused() -> None:
+    """All rays meet, of somebody who is small and large in turns."""
+    size = np.where(np.arange(len(WORLD)) % 2, 1.3, 0.7)[:, None, None]
+    world = WORLD[:, :1] + size * (WORLD - WORLD[:, :1])
+    seen = {name: Keypoints(np.float32(each.project(each.to_camera(world)))) for name, each in CAMERAS.items()}
+    with pytest.raises(LiftingDataError, match="arms and legs change their lengths"):
+        poses_from_views(seen, CAMERAS, layout="h36m")
+    assert np.abs(poses_from_views(seen, CAMERAS, layout="h36m", checked=False).poses - world).max() < 1e-3
+
+
 def test_limbs_that_change_or_differ_are_no_body() -> None:
     cameras, shape = list(CAMERAS.values()), LONG.shape[:2]
     sure = Triangulated(LONG, np.full(shape, 1.0), np.ones((3, *shape), np.bool_))
