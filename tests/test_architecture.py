@@ -90,13 +90,15 @@ INTEGRATION_ARROWS = {
     "human36m": more(_INTEGRATION, {"convert": {"commands", "multiview"}, "lift": {"commands", "lifting", "written"}})
     | {
         "__init__": {"models", "weights"},
-        "lifting": _ROOMS | {"recipe", "training"},  # by the run's own settings
+        "lifting": _ROOMS | {"recipe", "training", "written"},  # by the run's own settings
         "multiview": {"errors", "data", "models"},
         "triangulate": {"commands", "errors", "data", "multiview", "written"},
         "written": {"errors", "data"},
     },
     "imagenet": _INTEGRATION | {"__init__": {"recipe", "task"}},
-    "multiview": more(_INTEGRATION, {"predict": {"commands", "prediction", "training"}})  # by the run's own settings
+    "multiview": more(
+        _INTEGRATION, {"predict": {"commands", "prediction", "recipe", "training"}}
+    )  # by the run's own settings
     | {"__init__": {"prediction"}, "prediction": {"data", "evaluation"}},
 }
 # What may be used of another integration. `mmpose` and `transformers` are small: inside, only circles are forbidden.
