@@ -43,18 +43,19 @@ LIBRARY_ARROWS = more(
         {"announced", "plugin", "errors", "files", "lazy", "versions", "output", "presets", "distill", "inert", "loss"},
         {"stack"},
         {"cycle", "prune", "insight", "inputs"},
-        {"hourglass", "cost", "exporter"},
-        {"adaptive", "verification"},
+        {"hourglass", "cost", "metadata", "exporter"},
+        {"adaptive", "verification", "saved"},
         {"__init__", "__main__", "commands"},
         {"recipes"},
     ),
     {
         "announced": {"lazy", "versions"},
-        "plugin": {"errors", "versions"},
+        "plugin": {"errors", "files", "versions"},
         "output": {"plugin"},  # private names of torch stand there
         "loss": {"output", "inert", "plugin"},
-        "distill": {"output", "presets"},  # without torch, for the help of commands
+        "distill": {"output", "plugin", "presets"},  # without torch, for the help of commands
         "insight": {"cycle"},  # it runs models at an exit
+        "exporter": {"metadata"},
         "commands": {"__init__"},
         "__main__": {"__init__", "commands"},
     },
@@ -148,6 +149,8 @@ THIRD_PARTY = {
     "exporter/quantize.py": {"onnxruntime"},
     "exporter/formats.py": {"onnxruntime", "onnxscript", "safetensors"},
     "insight/plots.py": {"matplotlib"},
+    "metadata/read.py": {"safetensors"},
+    "saved/rewrap.py": {"safetensors"},
     "recipes/reading/pixels.py": {"PIL", "numpy"},
     "recipes/config/printed.py": {"yaml"},
     "recipes/reading/texts.py": {"yaml"},

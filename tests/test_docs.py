@@ -36,6 +36,7 @@ from cycledistill.announced import announced
 from cycledistill.commands import frame
 from cycledistill.cost.report import cost
 from cycledistill.distill import PRESETS
+from cycledistill.plugin.plain import SAVED
 from cycledistill.recipes.commands.by_model import ByModel
 from tests.scripts import load_script
 
@@ -281,7 +282,8 @@ def unknown_names(text: str) -> list[str]:
     """Dotted names of the package, in the backticks of a text, that are no module, member or group of entry points."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = re.findall(r"(?<![\w/.-])cycledistill(?:\.[A-Za-z_]\w*)+", " ".join(in_backticks(FENCE.sub("", text))))
-    return [name for name in names if name not in project["entry-points"] and not resolves(name)]
+    others = {*project["entry-points"], SAVED}
+    return [name for name in names if name not in others and not resolves(name)]
 
 
 def resolves(name: str) -> bool:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cycledistill.exporter.errors import in_words
-from cycledistill.exporter.onnx_files import open_session, read_words
+from cycledistill.exporter.onnx_files import open_session
+from cycledistill.metadata.read import read_words
 from cycledistill.versions import require
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
