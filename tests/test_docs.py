@@ -382,7 +382,7 @@ def test_every_extra_is_documented_and_none_is_fetched_from_where_it_is_not() ->
     table = text[text.index("| extra |") :].partition("\n\n")[0]
     assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(declared)
     by_name = re.compile(r"pip install [\"']?cycledistill")  # CONTRIBUTING, "Releases": not on PyPI yet
-    assert [page.name for page in GUIDES if by_name.search(page.read_text(encoding="utf-8"))] == []
+    assert [page.name for page in PAGES if by_name.search(page.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.slow
