@@ -408,6 +408,15 @@ def test_the_table_of_the_readme_is_that_of_the_studies(study: str) -> None:
     assert [cell.strip() for cell in shown.split("|")] == cells
 
 
+def test_the_gain_that_the_readme_names_is_that_of_the_study() -> None:
+    report = (ROOT / "benchmarks" / "results" / "study" / "mazes.md").read_text(encoding="utf-8")
+    gain = re.search(r"`exits@4` less `exits@1`: \+([\d.]+) points", report)
+    assert gain is not None
+    assert f"exit 4 is {gain[1]} points above exit 1" in " ".join(
+        (ROOT / "README.md").read_text(encoding="utf-8").split()
+    )
+
+
 def means(page: str, arm: str) -> list[str]:
     """An arm's means by cycles at inference, from the first table of a study's report that has them."""
     row = next(line for line in page.splitlines() if line.startswith(f"| `{arm}` |") and " ± " in line)
