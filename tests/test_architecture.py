@@ -40,11 +40,14 @@ def more(arrows: Arrows, extra: Arrows) -> Arrows:
 # The library. `__init__` is the face: names that are handed on, and nothing else.
 LIBRARY_ARROWS = more(
     layers(
-        {"announced", "plugin", "errors", "files", "lazy", "versions", "output", "presets", "distill", "inert", "loss"},
+        {
+            "announced", "plugin", "errors", "files", "lazy", "pages", "versions", "output", "presets", "distill",
+            "inert", "loss",
+        },
         {"stack"},
-        {"cycle", "prune", "insight", "inputs"},
+        {"cycle", "prune", "inputs"},
         {"hourglass", "cost", "exporter"},
-        {"adaptive", "verification"},
+        {"adaptive", "insight", "verification"},
         {"__init__", "__main__", "commands"},
         {"recipes"},
     ),
@@ -54,7 +57,7 @@ LIBRARY_ARROWS = more(
         "output": {"plugin"},  # private names of torch stand there
         "loss": {"output", "inert", "plugin"},
         "distill": {"output", "presets"},  # without torch, for the help of commands
-        "insight": {"cycle"},  # it runs models at an exit
+        "pages": {"versions"},
         "commands": {"__init__"},
         "__main__": {"__init__", "commands"},
     },
@@ -145,7 +148,9 @@ THIRD_PARTY = {
     "exporter/onnx_files.py": {"onnx", "onnxruntime"},
     "exporter/quantize.py": {"onnxruntime"},
     "exporter/formats.py": {"onnxruntime", "onnxscript", "safetensors"},
+    "insight/pictures.py": {"matplotlib"},
     "insight/plots.py": {"matplotlib"},
+    "pages.py": {"jinja2"},
     "recipes/reading/pixels.py": {"PIL", "numpy"},
     "recipes/config/printed.py": {"yaml"},
     "recipes/reading/texts.py": {"yaml"},

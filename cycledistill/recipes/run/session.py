@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -319,6 +320,7 @@ class TrainingSession:
             "step": self.step,
             "epoch": self.epoch,
             "batch": self.batch,
+            "saved": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "metrics": {},  # what an evaluation adds
             "recipe": self.recipe.to_dict(),
             "versions": {name: _version(name) for name in ("torch", "timm", "accelerate", "cycledistill")},
