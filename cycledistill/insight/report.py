@@ -76,8 +76,8 @@ def _model(label: str, subject: Subject, images: list[Path]) -> dict[str, Any]:
     exits = [
         {
             "number": number,
-            "cost": f"{costs[number - 1] / 1e9:.4g}" if costs else "",
-            "ratio": f"{costs[number - 1] / max(costs[0], 1):.2f}" if costs else "",
+            "cost": f"{costs[number - 1] / 1e9:.4g}" if number <= len(costs) else "",
+            "ratio": f"{costs[number - 1] / max(costs[0], 1):.2f}" if number <= len(costs) else "",
             "score": scores.text(number) if scores is not None else "",
             "interval": scores.interval_text(number) if scores is not None else "",
         }

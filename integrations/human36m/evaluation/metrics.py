@@ -212,6 +212,7 @@ class MotionScores:
 
         ``mpjpe_frame_mean_interval`` is where that mean lies with 95 %, by drawing the ``sequences`` anew, since frames
         of one are no independent samples. ``None`` of fewer than 10 sequences, which tell too little of others.
+        Views of one recording count as sequences of their own: where there are several, the truth is wider.
 
         Raises:
             ValueError: Nothing was added.

@@ -68,6 +68,7 @@ def test_pictures_that_count_several_times(often: list[int]) -> None:
     assert measure(np.array(often, dtype=float)) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_ap_and_shrinks_with_more_pictures() -> None:
     truth, results = scene()
     widths = []
