@@ -17,6 +17,9 @@ from cycledistill.versions import require
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, told apart with impaired colour vision."""
 
+DRIFTS = {"step": "relative step", "cosine": "cosine", "cka": "CKA"}
+"""What is drawn of a `Drift`, and its name there."""
+
 MAP = "viridis"
 """Colours of attention, dark to bright."""
 
@@ -93,9 +96,9 @@ def plot_drift(drifts: Sequence[Drift]) -> Any:
         raise ValueError("drifts is empty: there is nothing to draw")
     figure, ((left,), (right,)) = _figure(2, 1, 4.2, 2.4)
     cycles = [drift.cycle for drift in drifts]
-    for color, name in zip(PALETTE, ("step", "cosine", "cka"), strict=False):
-        left.plot(cycles, [getattr(drift, name) for drift in drifts], marker="o", color=color, label=name)
-    left.legend(frameon=False, fontsize=8)
+    for color, (name, said) in zip(PALETTE, DRIFTS.items(), strict=False):
+        left.plot(cycles, [getattr(drift, name) for drift in drifts], marker="o", color=color, label=said)
+    left.legend(frameon=False, fontsize=9)
     left.set_title("before and after the cycle", fontsize=9)
     right.plot(cycles, [drift.norm for drift in drifts], marker="o", color=PALETTE[3])
     right.set_title("norm of a token after it", fontsize=9)
@@ -109,7 +112,7 @@ def plot_drift(drifts: Sequence[Drift]) -> Any:
         axis.set_xticks(cycles)
         axis.set_xlim(min(cycles) - 0.2, max(cycles) + 0.2)
         said = f"\n{', '.join(missing)}: not comparable, the number of tokens changes" if missing else ""
-        axis.set_xlabel(f"cycle{said}", fontsize=8)
+        axis.set_xlabel(f"cycle{said}", fontsize=9)
     return figure
 
 
@@ -128,7 +131,7 @@ def plot_parameters(profiles: Mapping[str, ParameterProfile]) -> Any:
     axis.set_xlabel("weight")
     axis.set_ylabel("share of the weights")
     axis.set_ylim(0, 1.1 * axis.dataLim.y1)
-    figure.legend(frameon=False, fontsize=8, handlelength=3, loc="outside upper center")
+    figure.legend(frameon=False, fontsize=9, handlelength=3, loc="outside upper center")
     return figure
 
 
@@ -161,13 +164,13 @@ def plot_exits(
     axis.set_ylim(min(1.08 * min(ends, default=0), 0), 1.08 * max([0, *ends]) or 1)
     axis.set_xlabel("cycles at inference")
     axis.set_ylabel(ylabel)
-    figure.legend(frameon=False, fontsize=8, handlelength=3, loc="outside upper center")
+    figure.legend(frameon=False, fontsize=9, handlelength=3, loc="outside upper center")
     return figure
 
 
 def _short(name: str) -> str:
     """A name in lines that fit the picture."""
-    return "\n".join(textwrap.wrap(name, 44))
+    return "\n".join(textwrap.wrap(name, 40))
 
 
 def _styles(count: int) -> list[dict[str, str]]:

@@ -18,6 +18,12 @@ from cycledistill.plugin.install import handle_of
 from cycledistill.versions import made_with
 
 
+_DRIFT = (
+    "Tokens before and after each cycle: the step beside the token's own length, and how alike both are (cosine, CKA: "
+    "1 is alike)"
+)
+
+
 def insight_report(
     subject: Subject, images: list[Path], *, cycles: int | None = None, compare: Subject | None = None
 ) -> str:
@@ -76,7 +82,7 @@ def _model(label: str, subject: Subject, images: list[Path]) -> dict[str, Any]:
     exits = [
         {
             "number": number,
-            "cost": f"{costs[number - 1] / 1e9:.4g}" if number <= len(costs) else "",
+            "cost": f"{costs[number - 1] / 1e9:.3g}" if number <= len(costs) else "",
             "ratio": f"{costs[number - 1] / max(costs[0], 1):.2f}" if number <= len(costs) else "",
             "score": scores.text(number) if scores is not None else "",
             "interval": scores.interval_text(number) if scores is not None else "",
@@ -101,7 +107,7 @@ def _costs(subject: Subject, images: list[Path], exits: int) -> tuple[list[int],
     except ValueError as error:
         return [], f"What an exit costs was not counted: {error}."
     shape = " x ".join(map(str, example.shape))
-    return [macs.total for macs in counted], f"Billions of multiply-accumulates of one answer, input {shape}."
+    return [macs.total for macs in counted], f"Billions of multiply-accumulates of one answer, x those of one cycle; input {shape}."
 
 
 def _curve(models: list[dict[str, Any]]) -> pictures.Picture | None:
@@ -133,7 +139,7 @@ def _labels(models: list[Subject]) -> list[str]:
 
 def _facts(subject: Subject) -> dict[str, str]:
     handle = handle_of(subject.model, "cyclic")
-    facts = {
+    facts = dict(subject.facts) | {
         "model": type(subject.model).__name__,
         "parameters": f"{sum(p.numel() for p in subject.model.parameters()):,}",
     }
@@ -142,14 +148,14 @@ def _facts(subject: Subject) -> dict[str, str]:
     else:
         facts["stack"] = f"{handle.stack.path}, {handle.stack.depth} blocks"
         facts["cycles while training"] = str(handle.cycles)
-    return facts | dict(subject.facts)
+    return facts
 
 
 def _shown(subject: Subject, file: Path, cycles: int | None) -> dict[str, Any]:
     """Drift and attention of one file."""
     inputs, image = subject.prepare(file)
     drifts = token_drift(subject.model, inputs, cycles=cycles, blocks=subject.blocks)
-    drift = pictures.of_figure(plots.plot_drift(drifts), "Tokens before and after each cycle")
+    drift = pictures.of_figure(plots.plot_drift(drifts), _DRIFT)
     whole = not subject.row_names
     maps = attention_maps(subject.model, inputs, cycles=cycles, rows=subject.rows, blocks=subject.blocks, mean=whole)
     found: dict[str, Any] = {"drift": drift, "sections": [], "notes": []}

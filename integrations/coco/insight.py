@@ -64,7 +64,7 @@ def open_checkpoint(path: Path, ema: bool = False) -> Subject | None:
         return prepare_images(crop[None]), crop.float() / 255
 
     return Subject(
-        name=f"{recipe.model.name}, {folder.parent.parent.name}",
+        name=f"{recipe.model.name}, run {folder.parent.parent.name}",
         model=model,
         prepare=prepare,
         grid=config.grid,

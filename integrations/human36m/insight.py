@@ -61,7 +61,7 @@ def open_checkpoint(path: Path, ema: bool = False) -> Subject | None:
         return torch.from_numpy(np.ascontiguousarray(clip[places])), None
 
     return Subject(
-        name=f"{recipe.model.name}, {folder.parent.parent.name}",
+        name=f"{recipe.model.name}, run {folder.parent.parent.name}",
         model=model,
         prepare=prepare,
         grid=None,

@@ -60,7 +60,7 @@ def open_checkpoint(path: Path, ema: bool = False) -> Subject | None:
     prefix = int(getattr(model, "num_prefix_tokens", 0))
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     return Subject(
-        name=f"{recipe.model.name}, {folder.parent.parent.name}",
+        name=f"{recipe.model.name}, run {folder.parent.parent.name}",
         model=model,
         prepare=prepare,
         grid=tuple(grid) if grid is not None else None,
@@ -88,9 +88,7 @@ def _scores(stored: Recorded, ema: bool) -> Scores | None:
         values=top1,
         unit="%",
         intervals=intervals,
-        method="95 %, Wilson's, of a share of so many pictures"
-        if intervals
-        else "none, for the pictures' number lacks",
+        method="95 %, Wilson's" if intervals else "none, for the run did not count its pictures",
         samples=recorded_count(stored, "images", "pictures", ema),
         digits=2,
     )

@@ -72,7 +72,7 @@ def test_keypoint_tokens_over_the_picture(subject: Any, tmp_path: Path) -> None:
     for name in ("nose", "left wrist", "right knee", "right ankle"):
         assert f"Where the {name} token looks" in page
     assert dict(subject.found.scores.values) == {1: 0.5, 2: 0.625}
-    assert "AP, by cycles at inference" in page and "<td>0.625</td><td>0.601 to 0.648</td>" in page
+    assert "AP, by cycles at inference" in page and "<td>0.625 <small>(0.601 to 0.648)</small></td>" in page
     assert "on 200 pictures; interval: 95 %, bootstrap over pictures" in page
     with pytest.raises(PoseDataError, match="no such file"):
         subject.found.prepare(tmp_path / "no.png")
