@@ -41,8 +41,18 @@ def more(arrows: Arrows, extra: Arrows) -> Arrows:
 LIBRARY_ARROWS = more(
     layers(
         {
-            "announced", "plugin", "errors", "files", "lazy", "pages", "versions", "output", "presets", "distill",
-            "inert", "loss",
+            "announced",
+            "plugin",
+            "errors",
+            "files",
+            "lazy",
+            "pages",
+            "versions",
+            "output",
+            "presets",
+            "distill",
+            "inert",
+            "loss",
         },
         {"stack"},
         {"cycle", "prune", "inputs"},

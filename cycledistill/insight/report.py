@@ -17,7 +17,6 @@ from cycledistill.pages import render
 from cycledistill.plugin.install import handle_of
 from cycledistill.versions import made_with
 
-
 _DRIFT = (
     "Tokens before and after each cycle: the step beside the token's own length, and how alike both are (cosine, CKA: "
     "1 is alike)"
@@ -107,7 +106,8 @@ def _costs(subject: Subject, images: list[Path], exits: int) -> tuple[list[int],
     except ValueError as error:
         return [], f"What an exit costs was not counted: {error}."
     shape = " x ".join(map(str, example.shape))
-    return [macs.total for macs in counted], f"Billions of multiply-accumulates of one answer, x those of one cycle; input {shape}."
+    said = f"Billions of multiply-accumulates of one answer, x those of one cycle; input {shape}."
+    return [macs.total for macs in counted], said
 
 
 def _curve(models: list[dict[str, Any]]) -> pictures.Picture | None:

@@ -72,9 +72,7 @@ def test_attention_over_frames_and_over_joints_by_cycle(run: Path, tmp_path: Pat
     assert inputs.shape == (1, 9, 17, 3) and picture is None
     recorded = json.loads((find_checkpoint(run) / "recipe.json").read_text())["metrics"]["exits"]
     assert found.scores is not None
-    assert dict(found.scores.values) == {
-        int(key): each["mpjpe_frame_mean"] for key, each in recorded.items()
-    }
+    assert dict(found.scores.values) == {int(key): each["mpjpe_frame_mean"] for key, each in recorded.items()}
     # two streams, each over joints and over frames; the gate between them, a softmax too, is no attention
     maps = attention_maps(found.model, inputs, mean=True)
     assert [(m.cycle, m.layer, m.part, m.weights.shape[-1]) for m in maps[:4]] == [

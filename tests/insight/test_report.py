@@ -204,7 +204,8 @@ def test_no_name_becomes_markup() -> None:
 def test_what_an_exit_costs_is_counted_as_cost_counts_it() -> None:
     one = subject()
     counted = cost(one.model, toys.batch()[0][:1].float(), 2)
-    rows = re.findall(r"<tr><td>(\d)</td><td>([\d.e+-]+) <small>x ([\d.]+)</small></td>", insight_report(one, [Path("a.jpg")]))
+    page = insight_report(one, [Path("a.jpg")])
+    rows = re.findall(r"<tr><td>(\d)</td><td>([\d.e+-]+) <small>x ([\d.]+)</small></td>", page)
     assert [(int(n), float(giga)) for n, giga, _ in rows] == [
         (n, pytest.approx(macs.total / 1e9, rel=5e-3)) for n, macs in enumerate(counted.exits, 1)
     ]
