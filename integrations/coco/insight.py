@@ -88,7 +88,7 @@ def _scores(stored: Recorded, ema: bool) -> Scores | None:
         name="AP",
         values=values,
         intervals=intervals,
-        method="95 %, bootstrap over pictures" if intervals else "none was recorded",
+        method="95 %, bootstrap over pictures" if intervals else "none, of few pictures or pictures all alike",
         samples=recorded_count(stored, "images", "pictures", ema),
         digits=3,
     )

@@ -95,7 +95,7 @@ def _scores(stored: Recorded, ema: bool) -> Scores | None:
         values=values,
         unit="mm",
         intervals=intervals,
-        method="95 %, bootstrap over sequences" if intervals else "none was recorded, or there are too few sequences",
+        method="95 %, bootstrap over sequences" if intervals else "none, of few sequences or sequences all alike",
         samples=recorded_count(stored, "frames", "frames", ema)
         + f" of {recorded_count(stored, 'sequences', 'sequences', ema)}",
     )

@@ -88,12 +88,13 @@ class _Category:
 def ap_interval(
     truth: COCO, results: Sequence[dict[str, Any]], sigmas: Sequence[float], images: Sequence[int]
 ) -> list[float] | None:
-    """Where AP lies with 95 %, by drawing the pictures anew; ``None`` of fewer than 10, or where there are no poses.
+    """Where AP lies with 95 %, by drawing the pictures anew; ``None`` of fewer than 10, without poses, or where all draws are alike.
 
     Persons of a picture are no independent samples, so pictures are drawn. Arguments as for `PictureAP`.
     """
     if len(images) < LEAST_IMAGES or not results:
         return None
     measure = PictureAP(truth, results, sigmas, images)
-    found = bootstrap_interval(lambda often: measure(often.numpy()), len(images), resamples=RESAMPLES)
-    return [round(end, 6) for end in found]
+    low, high = bootstrap_interval(lambda often: measure(often.numpy()), len(images), resamples=RESAMPLES)
+    # An AP of 0 in every picture says nothing of how far it is from that of others.
+    return [round(low, 6), round(high, 6)] if low < high else None

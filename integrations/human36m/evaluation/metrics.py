@@ -236,8 +236,8 @@ def _interval(sequences: list[tuple[float, int]]) -> list[float] | None:
         return None
     # Sorted: which rank measured which sequence must not change the draws.
     sums, frames = torch.tensor(sorted(sequences), dtype=torch.float64).T
-    drawn = bootstrap_interval(lambda often: float(often @ sums / (often @ frames)), len(sequences))
-    return [round(end, 6) for end in drawn]
+    low, high = bootstrap_interval(lambda often: float(often @ sums / (often @ frames)), len(sequences))
+    return [round(low, 6), round(high, 6)] if low < high else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -87,3 +87,5 @@ def test_too_little_for_an_interval() -> None:
     images = sorted(index.imgs)
     assert ap_interval(index, results, COCO.sigmas, images[:9]) is None
     assert ap_interval(index, [], COCO.sigmas, images) is None
+    far = [{**each, "keypoints": [9e3] * 3 * len(COCO)} for each in results]
+    assert ap_interval(index, far, COCO.sigmas, images) is None, "0 in every picture is no certainty"
