@@ -40,20 +40,7 @@ def more(arrows: Arrows, extra: Arrows) -> Arrows:
 # The library. `__init__` is the face: names that are handed on, and nothing else.
 LIBRARY_ARROWS = more(
     layers(
-        {
-            "announced",
-            "plugin",
-            "errors",
-            "files",
-            "lazy",
-            "pages",
-            "versions",
-            "output",
-            "presets",
-            "distill",
-            "inert",
-            "loss",
-        },
+        {"announced", "plugin", "errors", "files", "lazy", "versions", "output", "presets", "distill", "inert", "loss"},
         {"stack"},
         {"cycle", "prune", "inputs"},
         {"hourglass", "cost", "exporter"},
@@ -67,7 +54,6 @@ LIBRARY_ARROWS = more(
         "output": {"plugin"},  # private names of torch stand there
         "loss": {"output", "inert", "plugin"},
         "distill": {"output", "presets"},  # without torch, for the help of commands
-        "pages": {"versions"},
         "commands": {"__init__"},
         "__main__": {"__init__", "commands"},
     },
@@ -158,9 +144,9 @@ THIRD_PARTY = {
     "exporter/onnx_files.py": {"onnx", "onnxruntime"},
     "exporter/quantize.py": {"onnxruntime"},
     "exporter/formats.py": {"onnxruntime", "onnxscript", "safetensors"},
+    "insight/pages.py": {"jinja2"},
     "insight/pictures.py": {"matplotlib"},
     "insight/plots.py": {"matplotlib"},
-    "pages.py": {"jinja2"},
     "recipes/reading/pixels.py": {"PIL", "numpy"},
     "recipes/config/printed.py": {"yaml"},
     "recipes/reading/texts.py": {"yaml"},

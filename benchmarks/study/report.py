@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from cycledistill.files import atomic_write
-from cycledistill.pages import render
+from cycledistill.insight.pages import render
 
 from .adaptive import SHARE, table
 from .analysis import Difference, differences, readings, success

@@ -10,10 +10,10 @@ from typing import Any
 from cycledistill.cost.report import cost, count_exits
 from cycledistill.insight import pictures, plots
 from cycledistill.insight.measures import AttentionMap, attention_maps, parameter_profile, token_drift
+from cycledistill.insight.pages import render
 from cycledistill.insight.rows import attention_rows
 from cycledistill.insight.scores import Scores
 from cycledistill.insight.subject import Subject
-from cycledistill.pages import render
 from cycledistill.plugin.install import handle_of
 from cycledistill.versions import made_with
 

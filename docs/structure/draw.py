@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from cycledistill.files import atomic_write
-from cycledistill.pages import render
+from cycledistill.insight.pages import render
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent

@@ -21,7 +21,7 @@ from cycledistill.insight.report import insight_report
 from cycledistill.insight.scores import Scores
 from cycledistill.insight.subject import Subject, open_subject
 from tests import toys
-from tests.test_pages import Tags
+from tests.insight.test_pages import Tags
 
 pytest.importorskip("matplotlib")
 plots = pytest.importorskip("cycledistill.insight.plots")

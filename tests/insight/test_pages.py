@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cycledistill.pages import render
+from cycledistill.insight.pages import render
 from tests.architecture import ROOT
 
 jinja2 = pytest.importorskip("jinja2")
