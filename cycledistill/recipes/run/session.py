@@ -24,13 +24,7 @@ from cycledistill.recipes.run.logs import Meter, RunLog, open_log
 from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
 from cycledistill.recipes.run.step import Inputs
 from cycledistill.recipes.weights import read_weights
-from cycledistill.recipes.weights.checkpoint import (
-    CheckpointStore,
-    load_weights,
-    read_recipe,
-    read_state,
-    store_of,
-)
+from cycledistill.recipes.weights.checkpoint import CheckpointStore, load_weights, read_recipe, read_state, store_of
 from cycledistill.versions import require
 
 _logger = logging.getLogger(__name__)

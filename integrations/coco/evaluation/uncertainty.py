@@ -88,7 +88,7 @@ class _Category:
 def ap_interval(
     truth: COCO, results: Sequence[dict[str, Any]], sigmas: Sequence[float], images: Sequence[int]
 ) -> list[float] | None:
-    """Where AP lies with 95 %, by drawing the pictures anew; ``None`` of fewer than 10, without poses, or where all draws are alike.
+    """Where AP lies with 95 %, by drawing the pictures anew; ``None`` of fewer than 10, and if all draws are alike.
 
     Persons of a picture are no independent samples, so pictures are drawn. Arguments as for `PictureAP`.
     """
