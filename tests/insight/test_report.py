@@ -169,6 +169,7 @@ def test_scores_stand_on_an_axis_from_zero_with_their_intervals() -> None:
 SCORES = Scores("AP", {1: 0.5, 2: 0.7}, intervals={2: (0.65, 0.75)}, method="made up", samples="9 pictures", digits=3)
 
 
+@pytest.mark.slow
 def test_the_page_holds_everything_it_shows() -> None:
     page = insight_report(replace(subject(), scores=SCORES), [Path("a<b.jpg")], compare=subject(3))
     seen = Tags(page)
@@ -201,6 +202,7 @@ def test_no_name_becomes_markup() -> None:
     assert [each for each in bad.values() if each not in found.text] == []
 
 
+@pytest.mark.slow
 def test_what_an_exit_costs_is_counted_as_cost_counts_it() -> None:
     one = subject()
     counted = cost(one.model, toys.batch()[0][:1].float(), 2)
@@ -238,6 +240,7 @@ def test_two_runs_of_the_same_name_are_two_curves(monkeypatch: Any) -> None:
     assert list(drawn["plot_exits"].values()) == [{1: 0.5, 2: 0.7}]
 
 
+@pytest.mark.slow
 def test_models_with_windows_and_plain_ones(monkeypatch: Any) -> None:
     page = insight_report(replace(subject(), grid=(9, 9)), [Path("a.jpg")])
     assert "windows are not drawn beside the picture" in page and "Tokens before and after" in page
@@ -323,8 +326,19 @@ def test_a_classifier_trained_here(tmp_path: Path) -> None:
     found = open_subject(tmp_path / "run")
     picture = tmp_path / "data" / "train" / "cat" / "0.png"
     page = insight_report(found, [picture])
-    assert sorted(found.scores) == [1, 2, 3] and "top-1 accuracy in % against the cycles" in page
-    assert "top-1 at exit 1" in page and "Where the class token looks" in page
+    assert found.scores is not None and sorted(found.scores.values) == sorted(found.scores.intervals) == [1, 2, 3]
+    for said in (
+        "top-1 accuracy, %, by cycles",
+        "on 4 pictures; interval: 95 %, Wilson",
+        "Where the class token looks",
+        "as the last step left them, model.safetensors; not their average, which --ema shows",
+        "data: train, measured on validation",
+    ):
+        assert said in page
+    assert "running average over training (EMA)" in open_subject(tmp_path / "run", ema=True).facts["weights"]
+    (find_checkpoint(tmp_path / "run") / "ema.safetensors").unlink()
+    with pytest.raises(ValueError, match="holds no average of the weights: leave out --ema"):
+        open_subject(tmp_path / "run", ema=True)
     recipe = find_checkpoint(tmp_path / "run") / "recipe.json"
     recipe.write_text(recipe.read_text().replace('"optim":', '"optym":'))
     with pytest.raises(ValueError, match="no recipe of this library: .*optym"):
