@@ -42,9 +42,9 @@ LIBRARY_ARROWS = more(
     layers(
         {"announced", "plugin", "errors", "files", "lazy", "versions", "output", "presets", "distill", "inert", "loss"},
         {"stack"},
-        {"cycle", "prune", "insight", "inputs"},
+        {"cycle", "prune", "inputs"},
         {"hourglass", "cost", "metadata", "exporter"},
-        {"adaptive", "verification", "saved"},
+        {"adaptive", "insight", "verification", "saved"},
         {"__init__", "__main__", "commands"},
         {"recipes"},
     ),
@@ -54,7 +54,6 @@ LIBRARY_ARROWS = more(
         "output": {"plugin"},  # private names of torch stand there
         "loss": {"output", "inert", "plugin"},
         "distill": {"output", "plugin", "presets"},  # without torch, for the help of commands
-        "insight": {"cycle"},  # it runs models at an exit
         "exporter": {"metadata"},
         "commands": {"__init__"},
         "__main__": {"__init__", "commands"},
@@ -148,6 +147,8 @@ THIRD_PARTY = {
     "exporter/onnx_files.py": {"onnx", "onnxruntime"},
     "exporter/quantize.py": {"onnxruntime"},
     "exporter/formats.py": {"onnxruntime", "onnxscript", "safetensors"},
+    "insight/pages.py": {"jinja2"},
+    "insight/pictures.py": {"matplotlib"},
     "insight/plots.py": {"matplotlib"},
     "metadata/read.py": {"safetensors"},
     "saved/rewrap.py": {"safetensors"},

@@ -68,7 +68,7 @@ def _array(path: Path) -> Tensor:
 
 
 def _of_run(checkpoint: Path) -> Prepare:
-    from cycledistill.insight.report import open_subject
+    from cycledistill.insight.subject import open_subject
 
     subject = open_subject(checkpoint)
     return lambda path: subject.prepare(path)[0]

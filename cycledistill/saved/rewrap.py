@@ -23,6 +23,7 @@ from cycledistill.plugin.plain import SAVED, code_in
 from cycledistill.plugin.saved import read_wrapping
 from cycledistill.prune.wrap import unwrap_pruning, wrap_pruning
 from cycledistill.stack.given import Inputs
+from cycledistill.versions import require
 
 _logger = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ def _load_added(model: nn.Module, names: set[str], folder: Path) -> None:
     """Read the weights that wrapping added, which a plain model does not load."""
     if not names:
         return
+    require("safetensors")
     from safetensors import safe_open
 
     own, found = model.state_dict(), set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -23,13 +24,7 @@ from cycledistill.recipes.run.logs import Meter, RunLog, open_log
 from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
 from cycledistill.recipes.run.step import Inputs
 from cycledistill.recipes.weights import read_weights
-from cycledistill.recipes.weights.checkpoint import (
-    CheckpointStore,
-    load_weights,
-    read_recipe,
-    read_state,
-    store_of,
-)
+from cycledistill.recipes.weights.checkpoint import CheckpointStore, load_weights, read_recipe, read_state, store_of
 from cycledistill.versions import made_with, require
 
 _logger = logging.getLogger(__name__)
@@ -319,6 +314,7 @@ class TrainingSession:
             "step": self.step,
             "epoch": self.epoch,
             "batch": self.batch,
+            "saved": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "metrics": {},  # what an evaluation adds
             "recipe": self.recipe.to_dict(),
             "versions": made_with("torch", "timm", "accelerate", "cycledistill"),
