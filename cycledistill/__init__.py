@@ -17,8 +17,10 @@ if typing.TYPE_CHECKING:
     from cycledistill.hourglass.wrap import wrap_hourglass as wrap_hourglass
     from cycledistill.loss import CycleLoss as CycleLoss
     from cycledistill.output import CycleOutput as CycleOutput
+    from cycledistill.plugin.saved import save_wrapping as save_wrapping
     from cycledistill.prune.wrap import unwrap_pruning as unwrap_pruning
     from cycledistill.prune.wrap import wrap_pruning as wrap_pruning
+    from cycledistill.saved.rewrap import rewrap as rewrap
     from cycledistill.verification.proof import verify as verify
     from cycledistill.verification.table import Verification as Verification
 else:
@@ -32,6 +34,8 @@ else:
             "Verification": ".verification.table",
             "at_exit": ".cycle.exits",
             "export": ".exporter.export",
+            "rewrap": ".saved.rewrap",
+            "save_wrapping": ".plugin.saved",
             "unwrap_cyclic": ".cycle.wrap",
             "unwrap_hourglass": ".hourglass.wrap",
             "unwrap_pruning": ".prune.wrap",

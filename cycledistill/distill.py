@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import torch
 from torch.nn import functional as F
 
 from cycledistill.output import UnscaledTerms
+from cycledistill.plugin.plain import plain_value
 from cycledistill.presets import SETTINGS
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -308,3 +309,25 @@ def _check_choice(value: object, choices: tuple[str, ...], name: str, or_callabl
 
 
 PRESETS = {name: Distill(**settings) for name, settings in SETTINGS.items()}
+
+
+def plain_scheme(scheme: object) -> Any:
+    """What `read_scheme` reads the same scheme from: a preset's name, or the fields that differ from the defaults.
+
+    Of a function it is ``{"code": its name}``, which that refuses.
+    """
+    return next((name for name, preset in PRESETS.items() if preset == scheme), None) or plain_value(scheme)
+
+
+def read_scheme(value: Any) -> Distill | None:
+    """The scheme of plain data.
+
+    Raises:
+        ValueError: A function, an unknown preset or field, or a value that `Distill` refuses.
+    """
+    if value is None or isinstance(value, str):
+        return None if value is None else Distill.preset(value)
+    known = {each.name for each in fields(Distill)}
+    if not isinstance(value, Mapping) or not value.keys() <= known:
+        raise ValueError(f"distill={value!r:.200}: a preset, or fields of Distill, are expected")
+    return Distill(**value)

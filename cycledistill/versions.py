@@ -42,14 +42,14 @@ def require(*packages: str) -> None:
             )
 
 
-def made_with() -> dict[str, str]:
-    """The versions that a file is written with, for what the file says of itself.
+def made_with(*packages: str) -> dict[str, str]:
+    """The versions that a file is written with, for what the file says of itself; by default those that all have.
 
     Example:
         >>> sorted(made_with())
         ['cycledistill', 'torch']
     """
-    return {name: _installed(name) or "unknown" for name in ("cycledistill", "torch")}
+    return {name: _installed(name) or "unknown" for name in packages or ("cycledistill", "torch")}
 
 
 @functools.cache

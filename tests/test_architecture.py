@@ -42,19 +42,19 @@ LIBRARY_ARROWS = more(
     layers(
         {"announced", "plugin", "errors", "files", "lazy", "versions", "output", "presets", "distill", "inert", "loss"},
         {"stack"},
-        {"cycle", "prune", "insight", "inputs"},
-        {"hourglass", "cost", "exporter"},
-        {"adaptive", "verification"},
+        {"cycle", "prune", "inputs"},
+        {"hourglass", "cost", "metadata", "exporter"},
+        {"adaptive", "insight", "verification", "saved"},
         {"__init__", "__main__", "commands"},
         {"recipes"},
     ),
     {
         "announced": {"lazy", "versions"},
-        "plugin": {"errors", "versions"},
+        "plugin": {"errors", "files", "versions"},
         "output": {"plugin"},  # private names of torch stand there
         "loss": {"output", "inert", "plugin"},
-        "distill": {"output", "presets"},  # without torch, for the help of commands
-        "insight": {"cycle"},  # it runs models at an exit
+        "distill": {"output", "plugin", "presets"},  # without torch, for the help of commands
+        "exporter": {"metadata"},
         "commands": {"__init__"},
         "__main__": {"__init__", "commands"},
     },
@@ -90,13 +90,15 @@ INTEGRATION_ARROWS = {
     "human36m": more(_INTEGRATION, {"convert": {"commands", "multiview"}, "lift": {"commands", "lifting", "written"}})
     | {
         "__init__": {"models", "weights"},
-        "lifting": _ROOMS | {"recipe", "training"},  # by the run's own settings
+        "lifting": _ROOMS | {"recipe", "training", "written"},  # by the run's own settings
         "multiview": {"errors", "data", "models"},
         "triangulate": {"commands", "errors", "data", "multiview", "written"},
         "written": {"errors", "data"},
     },
     "imagenet": _INTEGRATION | {"__init__": {"recipe", "task"}},
-    "multiview": more(_INTEGRATION, {"predict": {"commands", "prediction", "training"}})  # by the run's own settings
+    "multiview": more(
+        _INTEGRATION, {"predict": {"commands", "prediction", "recipe", "training"}}
+    )  # by the run's own settings
     | {"__init__": {"prediction"}, "prediction": {"data", "evaluation"}},
 }
 # What may be used of another integration. `mmpose` and `transformers` are small: inside, only circles are forbidden.
@@ -145,7 +147,11 @@ THIRD_PARTY = {
     "exporter/onnx_files.py": {"onnx", "onnxruntime"},
     "exporter/quantize.py": {"onnxruntime"},
     "exporter/formats.py": {"onnxruntime", "onnxscript", "safetensors"},
+    "insight/pages.py": {"jinja2"},
+    "insight/pictures.py": {"matplotlib"},
     "insight/plots.py": {"matplotlib"},
+    "metadata/read.py": {"safetensors"},
+    "saved/rewrap.py": {"safetensors"},
     "recipes/reading/pixels.py": {"PIL", "numpy"},
     "recipes/config/printed.py": {"yaml"},
     "recipes/reading/texts.py": {"yaml"},

@@ -127,7 +127,7 @@ def test_where_to_write_is_checked_before_the_work(
         raise AssertionError("the work began")
 
     monkeypatch.setattr("cycledistill.commands.models.build", work)
-    monkeypatch.setattr("cycledistill.insight.report.open_subject", work)
+    monkeypatch.setattr("cycledistill.insight.subject.open_subject", work)
     monkeypatch.chdir(tmp_path)
     targets = {".": "is a folder", "no/such.html": "no folder no", "x" * 300: "cannot be written"}
     if os.name == "posix" and os.geteuid() != 0:  # root may write anywhere

@@ -36,6 +36,7 @@ from cycledistill.announced import announced
 from cycledistill.commands import frame
 from cycledistill.cost.report import cost
 from cycledistill.distill import PRESETS
+from cycledistill.plugin.plain import SAVED
 from cycledistill.recipes.commands.by_model import ByModel
 from tests.scripts import load_script
 
@@ -227,7 +228,8 @@ def help_of(target: tuple[str, ...]) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text(encoding="utf-8")))
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r' src="([^"]+)"', text)
     for target in targets:
         if not target.startswith(("http://", "https://")):
             path, _, anchor = target.partition("#")
@@ -281,7 +283,8 @@ def unknown_names(text: str) -> list[str]:
     """Dotted names of the package, in the backticks of a text, that are no module, member or group of entry points."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = re.findall(r"(?<![\w/.-])cycledistill(?:\.[A-Za-z_]\w*)+", " ".join(in_backticks(FENCE.sub("", text))))
-    return [name for name in names if name not in project["entry-points"] and not resolves(name)]
+    others = {*project["entry-points"], SAVED}
+    return [name for name in names if name not in others and not resolves(name)]
 
 
 def resolves(name: str) -> bool:
@@ -375,26 +378,57 @@ def test_every_field_and_preset_of_the_scheme_is_documented() -> None:
     assert [name for name in PRESETS if f'`"{name}"`' not in text] == []
 
 
+def test_every_extra_is_documented_and_none_is_fetched_from_where_it_is_not() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    table = text[text.index("| extra |") :].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(declared)
+    by_name = re.compile(r"pip install [\"']?cycledistill")  # CONTRIBUTING, "Releases": not on PyPI yet
+    assert [page.name for page in PAGES if by_name.search(page.read_text(encoding="utf-8"))] == []
+
+
 @pytest.mark.slow
-def test_the_cost_table_of_the_readme_is_what_the_report_counts() -> None:
+def test_the_costs_in_the_readme_are_what_the_report_counts() -> None:
     import timm
 
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^\| (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) M \|$", readme, re.MULTILINE)
     with torch.device("meta"):
         report = cost(timm.create_model("deit_tiny_patch16_224"), cycles=3)
-    one = report.training_step[0].total
-    counted = [
-        (str(n), f"{macs.total / 1e9:.2f}", f"{step.total / one:.2f}", f"{report.parameters / 1e6:.1f}")
-        for n, (macs, step) in enumerate(zip(report.exits, report.training_step, strict=True), 1)
-    ]
-    assert shown == counted
+    one, two, three = (f"{macs.total / 1e9:.2f}" for macs in report.exits)
+    assert f"(DeiT-Tiny: {one}, {two} and {three} GMACs)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_effect_table_of_the_readme_is_that_of_the_committed_run() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+STUDIES = {"mazes": 4, "parameters-1x96": 3, "protocol-digits": 2}  # name: cycles that were trained
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_table_of_the_readme_is_that_of_the_studies(study: str) -> None:
+    """Means of the pages that ``benchmarks/study report`` writes; tests/benchmarks holds those against the runs."""
+    page = (ROOT / "benchmarks" / "results" / "study" / f"{study}.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(rf"^\|.*\(`{study}`\) \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    exits = means(page, "exits")[: STUDIES[study]]
+    cells = [*exits, *[""] * (4 - len(exits)), means(page, "base_eq")[0], means(page, "narrow_eq")[0]]
+    assert [cell.strip() for cell in shown.split("|")] == cells
+
+
+def test_the_gain_that_the_readme_names_is_that_of_the_study() -> None:
+    report = (ROOT / "benchmarks" / "results" / "study" / "mazes.md").read_text(encoding="utf-8")
+    gain = re.search(r"`exits@4` less `exits@1`: \+([\d.]+) points", report)
+    assert gain is not None
+    assert f"exit 4 is {gain[1]} points above exit 1" in " ".join(
+        (ROOT / "README.md").read_text(encoding="utf-8").split()
+    )
+
+
+def means(page: str, arm: str) -> list[str]:
+    """An arm's means by cycles at inference, from the first table of a study's report that has them."""
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{arm}` |") and " ± " in line)
+    return re.findall(r"(\d+\.\d) ±", row)
+
+
+def test_the_table_of_the_example_is_that_of_the_committed_run() -> None:
+    page = (ROOT / "docs" / "when.md").read_text(encoding="utf-8")
     record = json.loads((ROOT / "docs" / "figures" / "imagenet_deit.json").read_text(encoding="utf-8"))
-    rows = [line for line in readme.splitlines() if line.startswith("| ")]
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
     assert record["runs"].keys() == load_script("examples/imagenet_deit.py").ARMS.keys()
     for arm, runs in record["runs"].items():
         readings = zip(*(run["solved"] for run in runs), strict=True)

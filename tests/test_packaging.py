@@ -47,7 +47,8 @@ def installed_name(path: Path) -> str:
 def test_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
     modules = [*(ROOT / "cycledistill").rglob("*.py"), *INTEGRATIONS.rglob("*.py")]
     configs = [path for end in ("*.yaml", "*.yml", "*.json", "*.txt") for path in INTEGRATIONS.rglob(end)]
-    expected = {installed_name(path) for path in (*modules, *configs)} | {"cycledistill/py.typed"}
+    templates = (ROOT / "cycledistill").rglob("*.jinja")
+    expected = {installed_name(path) for path in (*modules, *configs, *templates)} | {"cycledistill/py.typed"}
     info = f"cycledistill-{cycledistill.__version__}.dist-info/"
     found = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith(info)}
     assert found == expected, f"missing {sorted(expected - found)}, not ours {sorted(found - expected)}"

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import html
 import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from markdown_it import MarkdownIt
+from markupsafe import Markup
 from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from cycledistill.files import atomic_write
+from cycledistill.insight.pages import render
 
 from .adaptive import SHARE, table
 from .analysis import Difference, differences, readings, success
 from .errors import StudyError
 from .plan import Plan
 from .results import Record
-
-_STYLE = """body { font: 16px/1.5 sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse; margin: 1em 0 } td, th { border-bottom: 1px solid #ccc; padding: .2em .7em }
-img { max-width: 100% }"""
-
 
 _SUCCESS = {
     "reached": "**reached**",
@@ -43,9 +39,9 @@ def write_report(plan: Plan, runs: Sequence[Record], folder: Path) -> Path:
     if not runs:
         raise StudyError(f"{plan.name} has no runs yet: python benchmarks/study run {plan.name}")
     text = markdown(plan, runs)
-    page = MarkdownIt("commonmark").enable("table").render(text)
-    title = f"<title>{html.escape(plan.name)}</title>"
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8">{title}<style>{_STYLE}</style>\n{page}</html>\n'
+    # Markup in a plan's words is text: Markdown lets it through where it is not told otherwise.
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    page = render(Path(__file__).with_name("report.html.jinja"), title=plan.name, body=Markup(body))
     picture = folder / f"{plan.name}.svg"
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": plan.name}):  # text as text, and the same file each time
         atomic_write(picture, lambda file: draw(plan, runs).savefig(file, metadata={"Date": None}))

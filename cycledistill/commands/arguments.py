@@ -8,11 +8,10 @@ from pathlib import Path
 from cycledistill.files import atomic_write, check_writable
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the model to build, see :mod:`cycledistill.commands.models`."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="timm name, torchvision:NAME, or hf:TYPE (a model type, or a folder)"
-    )
+def add_model(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Add the model to build, see :mod:`cycledistill.commands.models`, and ``more`` that it may be."""
+    what = "timm name, torchvision:NAME, or hf:TYPE (a model type, or a folder)"
+    parser.add_argument("model", metavar="MODEL", help=what + more)
     parser.add_argument("--img-size", type=int, metavar="PIXELS", help="build the model for S x S images")
 
 

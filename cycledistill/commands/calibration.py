@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cycledistill.exporter.errors import in_words
-from cycledistill.exporter.onnx_files import open_session, read_words
+from cycledistill.exporter.onnx_files import open_session
+from cycledistill.metadata.read import read_words
 from cycledistill.versions import require
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -67,7 +68,7 @@ def _array(path: Path) -> Tensor:
 
 
 def _of_run(checkpoint: Path) -> Prepare:
-    from cycledistill.insight.report import open_subject
+    from cycledistill.insight.subject import open_subject
 
     subject = open_subject(checkpoint)
     return lambda path: subject.prepare(path)[0]

@@ -113,7 +113,7 @@ def _model(args: argparse.Namespace) -> tuple[nn.Module, Tensor | None, str]:
     inputs = None
     blocks = args.blocks
     if Path(args.model).is_dir():
-        from cycledistill.insight.report import open_subject
+        from cycledistill.insight.subject import open_subject
 
         subject = open_subject(Path(args.model))
         model, said = subject.model, subject.name

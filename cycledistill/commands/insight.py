@@ -16,8 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="MODEL", help="folder of a run or checkpoint")
     shown = "images (for lifting: keypoint files) to show it"
     parser.add_argument("--image", type=Path, nargs="+", default=[], metavar="FILE", help=shown)
+    parser.add_argument("--ema", action="store_true", help="the average of the weights instead of the weights")
     parser.add_argument("--cycles", type=int, metavar="N", help="cycles to run (default: as trained)")
-    beside = "draw this one's parameters and scores beside"
+    beside = "put this one's facts, scores and parameters beside"
     parser.add_argument("--compare", type=Path, metavar="MODEL", help=beside)
     parser.add_argument(
         "--output", type=Path, default=Path("insight.html"), metavar="PATH", help="default insight.html"
@@ -32,10 +33,11 @@ def run(args: argparse.Namespace) -> int:
     missing = next((file for file in args.image if not file.is_file()), None)
     if missing is not None:
         raise ValueError(f"--image {missing}: there is no such file")
-    from cycledistill.insight.report import insight_report, open_subject
+    from cycledistill.insight.report import insight_report
+    from cycledistill.insight.subject import open_subject
 
-    subject = open_subject(args.checkpoint)
-    compare = open_subject(args.compare) if args.compare is not None else None
+    subject = open_subject(args.checkpoint, args.ema)
+    compare = open_subject(args.compare, args.ema) if args.compare is not None else None
     try:
         page = insight_report(subject, args.image, cycles=args.cycles, compare=compare)
     except ImportError as error:

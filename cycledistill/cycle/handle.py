@@ -16,7 +16,7 @@ from cycledistill.cycle.guards import Comparisons, check_trainable
 from cycledistill.cycle.modules import BlockState, CycledBlock, Recorder, adopt_copies
 from cycledistill.cycle.recording import Recording, StackReached
 from cycledistill.cycle.replay import Replay
-from cycledistill.distill import Distill
+from cycledistill.distill import Distill, plain_scheme
 from cycledistill.errors import ChainError, StackError
 from cycledistill.loss import checked_scalar
 from cycledistill.output import CycleOutput
@@ -63,6 +63,7 @@ class Cyclic(Handle):
         self._distill = _resolve(distill)
         self._task_weights()
         self._groups: Groups | None = None if tokens is None else check_groups(tokens)
+        self._batch_norm = batch_norm
         self._freeze_batch_norm = batch_norm == "freeze"
         self._recorder = Recorder()
         self._asked = blocks
@@ -157,6 +158,18 @@ class Cyclic(Handle):
     def owns(self, state: Any) -> bool:
         """Whether the state of a swapped module belongs to this handle."""
         return getattr(state, "recorder", None) is self._recorder
+
+    def described(self, model: nn.Module) -> dict[str, Any]:
+        """Arguments of ``wrap_cyclic``."""
+        named = self._groups if self._groups not in (None, ALL) else None
+        return {
+            "blocks": self._stack.path,
+            "depth": self._stack.depth,
+            "cycles": self._cycles,
+            "distill": plain_scheme(self._distill),
+            "tokens": named and {name: [group.start, group.stop] for name, group in named.items()},
+            "batch_norm": self._batch_norm,
+        }
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_") and not isinstance(getattr(type(self), name, None), property):

@@ -17,6 +17,7 @@ from cycledistill.cycle.modules import Recorder
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import CYCLE_STATE, KINDS
 from cycledistill.plugin.install import refuse_replica
+from cycledistill.plugin.saved import saving_of
 from cycledistill.plugin.swap import Swapped
 
 
@@ -30,7 +31,7 @@ class CycledRoot(Swapped):
         """Wrap every method by which users enter the stack; names, signatures and docs stay the base's."""
         names = (name for name in dir(below) if name.startswith(("forward", "get_intermediate_layers")))
         methods = (name for name in names if inspect.isfunction(inspect.getattr_static(below, name)))
-        return {name: _entry(name, getattr(below, name)) for name in methods}
+        return saving_of(below) | {name: _entry(name, getattr(below, name)) for name in methods}
 
     def __prepare_scriptable__(self) -> nn.Module:
         raise StackError(

@@ -17,9 +17,9 @@ from cycledistill.cycle.exits import at_exit, cyclic_handles
 from cycledistill.exporter.compare import compare, default_tolerance, run_eagerly
 from cycledistill.exporter.errors import ExportError
 from cycledistill.exporter.formats import write_graph, write_state_dict
-from cycledistill.exporter.words import words_of
 from cycledistill.files import atomic_files
 from cycledistill.inputs import Call, call_of, describe, guess_call, with_data
+from cycledistill.metadata.model import words_of
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.copies import meta_copy
@@ -83,9 +83,10 @@ def export(
             infinities must be at the same places, integers and booleans equal. By default 0.001, and of models in half
             precision, whose rounding is coarser, 0.01 (float16) or 0.08 (bfloat16): ten rounding steps.
         metadata: Words that the file shall hold beside the model's own (a model says them by a method
-            ``export_metadata()``; a pose model its joints), its class, the exit, cycles and scheme, its input's size,
-            mean and deviation where it declares them, and the versions. ONNX: ``metadata_props``; ``pt2``: the extra
-            file ``metadata.json``.
+            ``export_metadata()``; a pose model its joints), its name and class, the exit, cycles and scheme, its
+            input's size, mean and deviation and the names of its classes where it knows them, and the versions; they
+            replace those. ``cycledistill report FILE`` reads them. ONNX: ``metadata_props``; ``pt2``: the extra file
+            ``metadata.json``.
 
     Returns:
         Path, format, exit and the largest difference.
@@ -109,7 +110,7 @@ def export(
     allowed = default_tolerance(model, call) if tolerance is None else tolerance
     whole = _followed_by(model, postprocess) if postprocess is not None else model
 
-    words = words_of(model, exit, call) | dict(metadata or {})
+    words = words_of(model, exit, None if kind == "safetensors" else call) | dict(metadata or {})
 
     def write(folder: Path) -> float:
         if kind == "safetensors":

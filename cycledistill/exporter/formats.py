@@ -17,6 +17,7 @@ from cycledistill.exporter.errors import ExportError, in_words, not_converted, n
 from cycledistill.exporter.onnx_files import new_session
 from cycledistill.files import os_errors
 from cycledistill.inputs import Call
+from cycledistill.metadata.read import PT2_FILE
 from cycledistill.plugin.torch_private import tree_flatten_with_path, tree_leaves, tree_unflatten
 from cycledistill.versions import require
 
@@ -102,7 +103,7 @@ def _program(name: str, program: Any, path: Path, words: Mapping[str, str]) -> R
     program.graph.eliminate_dead_code()  # at an exit above 1: the tail of the first cycle
     written = io.BytesIO()  # given a path, PyTorch ends the process where the disk is full
     try:
-        torch.export.save(program, written, extra_files={"metadata.json": json.dumps(dict(words))})
+        torch.export.save(program, written, extra_files={PT2_FILE: json.dumps(dict(words))})
         path.write_bytes(written.getbuffer())
         module = torch.export.load(path).module()
     except OSError:

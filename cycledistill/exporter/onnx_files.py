@@ -1,4 +1,4 @@
-"""ONNX files as such: their sessions, their products by weights, what they say of themselves."""
+"""ONNX files as such: their sessions, their products by weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from cycledistill.exporter.errors import ExportError, in_words
+from cycledistill.metadata.onnx_words import onnx_words
 
 Named = dict[str, Any]
 """Arrays by the name of a file's input or output."""
@@ -106,24 +107,12 @@ def size_of(path: Path) -> int:
     return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
 
 
-def read_words(path: Path) -> dict[str, str]:
-    """What an ONNX file says of itself.
-
-    Raises:
-        ValueError: It is not one.
-    """
-    import onnx
-
-    try:
-        return {each.key: each.value for each in onnx.load(path, load_external_data=False).metadata_props}
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read as ONNX: {in_words(error)}") from error
-
-
 def write_words(path: Path, source: Path, more: Mapping[str, str]) -> None:
     """Have an ONNX file say what another one says of itself, and more."""
     import onnx
 
+    with source.open("rb") as original:
+        words = onnx_words(original)
     model = onnx.load(path, load_external_data=False)
-    onnx.helper.set_model_props(model, {**read_words(source), **more})
+    onnx.helper.set_model_props(model, {**words, **more})
     onnx.save(model, path)

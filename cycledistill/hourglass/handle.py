@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from cycledistill.cycle.segments import Segmented
 from cycledistill.errors import StackError
 from cycledistill.hourglass.kept_frames import Pass, check_index
+from cycledistill.hourglass.layout import GivenLayout
 from cycledistill.hourglass.settings import Settings, TokenAxis, check_noise
-from cycledistill.plugin.handle import Handle
+from cycledistill.plugin.handle import HOURGLASS_STATE, Handle
+from cycledistill.plugin.plain import plain_value
 from cycledistill.plugin.running import is_eager
 from cycledistill.plugin.torch_private import is_vmapped
 from cycledistill.stack.find import Stack
@@ -217,6 +219,22 @@ class Hourglass(Handle, Segmented):
             )
         rank = found.int().argmax(dim=1).expand(len(output))
         return output[torch.arange(len(output), device=output.device), rank.to(output.device)]
+
+    def described(self, model: nn.Module) -> dict[str, Any]:
+        """Arguments of ``wrap_hourglass``."""
+        own, recovery = self._settings, getattr(model, "recover", None)
+        block = self._stack.modules(model)[own.layers[0]]
+        layout = vars(block)[HOURGLASS_STATE].layout
+        learned = {"heads": recovery.heads, "width": recovery.query.shape[-1]} if own.learns and recovery else {}
+        settings = {field.name: getattr(own, field.name) for field in fields(own)}
+        settings["layer"] = settings.pop("layers")
+        return {
+            "blocks": self._stack.path,
+            "depth": self._stack.depth,
+            "recover_after": self._recover_after,
+            "layout": plain_value(layout) if isinstance(layout, GivenLayout) else None,
+            **{name: plain_value(value) for name, value in (settings | learned).items()},
+        }
 
     def __repr__(self) -> str:
         points = ", ".join(f"{keep} before {layer}" for layer, keep in zip(self.layers, self.keep, strict=True))

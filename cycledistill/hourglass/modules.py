@@ -45,6 +45,7 @@ from cycledistill.hourglass.kept_frames import Pass
 from cycledistill.plugin.handle import CYCLE_STATE, HOURGLASS_STATE, KINDS
 from cycledistill.plugin.install import ON_THE_FULL_GRID, Role, refuse_replica
 from cycledistill.plugin.parts import act_in, acts_in, refuse_compiled, submodule
+from cycledistill.plugin.saved import saving_of
 from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import recomputing
 
@@ -156,7 +157,7 @@ class HourglassRoot(Swapped):
         """Wrap every method by which users enter the blocks; names, signatures and docs stay the base's."""
         names = [name for name in dir(below) if name.startswith("forward") or name in ON_THE_FULL_GRID]
         methods = {name: getattr(below, name) for name in names if inspect.isfunction(getattr(below, name))}
-        return {
+        return saving_of(below) | {
             name: _on_all_frames(name, method) if name in ON_THE_FULL_GRID else _entry(name, method)
             for name, method in methods.items()
         }

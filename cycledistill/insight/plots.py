@@ -8,20 +8,23 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cycledistill.insight.measures import AttentionMap, Drift, ParameterProfile
+from cycledistill.insight.rows import attention_rows
 from cycledistill.versions import require
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's, told apart with impaired colour vision."""
 
+DRIFTS = {"step": "relative step", "cosine": "cosine", "cka": "CKA"}
+"""What is drawn of a `Drift`, and its name there."""
+
+MAP = "viridis"
+"""Colours of attention, dark to bright."""
+
 LINES = ("-", "--", ":", "-.")
 """After as many curves as there are colours, they come again with the next kind of line."""
-
-MOST_PREFIX = 5
-"""Class, distillation and register tokens ahead of the patches; more (keypoint tokens) must be said."""
 
 
 def plot_attention(
@@ -36,15 +39,16 @@ def plot_attention(
 ) -> Any:
     """Where one query token looks, mean over heads: a line of pictures a cycle, one a layer (SDPose's figures 4 and 5).
 
-    Each picture has its own scale, from the least to the greatest weight in it, which are written below it. A layer
-    with several attentions (`AttentionMap.part`) has a picture for each. Of windows (Swin), ``sample`` is the number of
-    one, and ``grid`` its height and width.
+    All pictures of a line have one scale, beside it, in multiples of uniform: from 0 over 1, what every key would get
+    if all got the same, to the largest weight of the line, at least 2. So uniform attention is one colour. A layer with
+    several attentions (`AttentionMap.part`) has a picture for each. Of windows (Swin), ``sample`` is the number of one,
+    and ``grid`` its height and width.
 
     Args:
         maps: From `attention_maps`. With a grid, layers with other keys than ``prefix`` and the patches are left out
             (after pruning).
         grid: Height and width in patches; without it the matrix rows x keys is drawn.
-        image: (H, W, 3) in [0, 1], drawn under the weights.
+        image: (H, W, 3) in [0, 1], drawn alone ahead of the first line.
         row: Which of the rows kept in ``maps``.
         sample: Which sample of the batch.
         columns: Most layers drawn, evenly spaced.
@@ -57,42 +61,25 @@ def plot_attention(
     Raises:
         ValueError: No maps, no such row or sample, or a grid that is not that of the patches.
     """
-    _check_maps(maps, sample, columns)
-    shown = maps if grid is None else _on_grid(maps, grid, prefix)
-    rows = min(m.weights.shape[2] for m in shown)
-    if grid is not None and not 0 <= row < rows:
-        raise ValueError(f"row={row}: the maps have {rows} rows, numbered from 0")
-    layers = sorted({m.layer for m in shown})
-    picked = [layers[round(i)] for i in torch.linspace(0, len(layers) - 1, min(columns, len(layers))).tolist()]
-    parts = sorted({(m.layer, m.part) for m in shown if m.layer in picked})
-    cycles = sorted({m.cycle for m in shown})
-    figure, axes = _figure(len(cycles), len(parts), 1.7, 2.05)
+    rows = attention_rows(maps, grid=grid, row=row, sample=sample, columns=columns, prefix=prefix)
+    parts = sorted({part for each in rows for part in each.cells})
+    ahead = 0 if image is None else 1
+    figure, axes = _figure(len(rows), ahead + len(parts), 1.7, 1.95)
     for axis in axes.flat:
         axis.set_axis_off()  # a layer may be missing in one of the cycles
-    for m in shown:
-        if m.layer not in picked:
-            continue
-        axis = axes[cycles.index(m.cycle)][parts.index((m.layer, m.part))]
-        axis.set_axis_on()
-        weights = m.weights[sample].mean(0)
-        if grid is None:
-            drawn = axis.imshow(weights.numpy(), cmap="viridis", aspect="auto")
-        else:
-            patches = weights[row, -grid[0] * grid[1] :].reshape(grid).numpy()
-            height, width = image.shape[:2] if image is not None else grid  # patches need not be square
-            extent = (0, width, height, 0)
-            if image is not None:
-                axis.imshow(image.numpy(), extent=extent)
-            alpha = 0.65 if image is not None else 1.0
-            drawn = axis.imshow(patches, cmap="viridis", alpha=alpha, extent=extent, interpolation="nearest")
-        several = any(part for layer, part in parts if layer == m.layer)
-        title = f"cycle {m.cycle}, layer {m.layer + 1}" + (f", part {m.part + 1}" if several else "")
-        axis.set_title(title, fontsize=7 if several else 8)
-        axis.set_xlabel("{:.3g} to {:.3g}".format(*drawn.get_clim()), fontsize=7)
-        axis.set_xticks([])
-        axis.set_yticks([])
-    said = "Each picture has its own scale, dark to bright: the weights written below it."
-    figure.supxlabel("\n".join(textwrap.wrap(said, 26 * len(parts))), fontsize=7)
+    if image is not None:
+        axes[0][0].imshow(image.numpy())
+        axes[0][0].set_title("what it sees", fontsize=8)
+    size = image.shape[:2] if image is not None else grid  # patches need not be square
+    for each, line in zip(rows, axes, strict=True):
+        for part, cell in each.cells.items():
+            axis = line[ahead + parts.index(part)]
+            placed = {"aspect": "auto"} if size is None else {"extent": (0, size[1], size[0], 0)}
+            drawn = axis.imshow(cell.numpy(), cmap=MAP, vmin=0, vmax=each.top, interpolation="nearest", **placed)
+            axis.set_title(f"cycle {each.cycle}, {each.label(*part)}", fontsize=7 if each.several else 8)
+        bar = figure.colorbar(drawn, ax=list(line), ticks=[0, 1, each.top], fraction=0.03, format="{x:.3g}")
+        bar.ax.tick_params(labelsize=7)
+        bar.set_label("times uniform", fontsize=7)
     return figure
 
 
@@ -107,11 +94,11 @@ def plot_drift(drifts: Sequence[Drift]) -> Any:
     """
     if not drifts:
         raise ValueError("drifts is empty: there is nothing to draw")
-    figure, ((left, right),) = _figure(1, 2, 3.4, 2.6)
+    figure, ((left,), (right,)) = _figure(2, 1, 4.2, 2.4)
     cycles = [drift.cycle for drift in drifts]
-    for color, name in zip(PALETTE, ("step", "cosine", "cka"), strict=False):
-        left.plot(cycles, [getattr(drift, name) for drift in drifts], marker="o", color=color, label=name)
-    left.legend(frameon=False, fontsize=8)
+    for color, (name, said) in zip(PALETTE, DRIFTS.items(), strict=False):
+        left.plot(cycles, [getattr(drift, name) for drift in drifts], marker="o", color=color, label=said)
+    left.legend(frameon=False, fontsize=9)
     left.set_title("before and after the cycle", fontsize=9)
     right.plot(cycles, [drift.norm for drift in drifts], marker="o", color=PALETTE[3])
     right.set_title("norm of a token after it", fontsize=9)
@@ -125,7 +112,7 @@ def plot_drift(drifts: Sequence[Drift]) -> Any:
         axis.set_xticks(cycles)
         axis.set_xlim(min(cycles) - 0.2, max(cycles) + 0.2)
         said = f"\n{', '.join(missing)}: not comparable, the number of tokens changes" if missing else ""
-        axis.set_xlabel(f"cycle{said}", fontsize=8)
+        axis.set_xlabel(f"cycle{said}", fontsize=9)
     return figure
 
 
@@ -136,63 +123,54 @@ def plot_parameters(profiles: Mapping[str, ParameterProfile]) -> Any:
         ValueError: No models, or more than can be told apart, 24.
     """
     styles = _styles(len(profiles))
-    figure, ((axis,),) = _figure(1, 1, 5.0, 2.5 + 0.2 * len(profiles))
+    figure, ((axis,),) = _figure(1, 1, 4.2, 2.5 + 0.2 * len(profiles))
     for style, (name, profile) in zip(styles, profiles.items(), strict=True):
         middle = (profile.edges[1:] + profile.edges[:-1]) / 2
-        label = f"{name}: {profile.near_zero:.1%} below {profile.threshold:g}"
+        label = _short(f"{name}: {profile.near_zero:.1%} below {profile.threshold:g}")
         axis.plot(middle.numpy(), profile.density.numpy(), label=label, drawstyle="steps-mid", **style)
     axis.set_xlabel("weight")
     axis.set_ylabel("share of the weights")
     axis.set_ylim(0, 1.1 * axis.dataLim.y1)
-    figure.legend(frameon=False, fontsize=8, handlelength=3, loc="outside upper center")
+    figure.legend(frameon=False, fontsize=9, handlelength=3, loc="outside upper center")
     return figure
 
 
-def plot_exits(scores: Mapping[str, Mapping[int, float]], ylabel: str = "accuracy") -> Any:
-    """Scores of one or more models against the cycle that is read.
+def plot_exits(
+    scores: Mapping[str, Mapping[int, float]],
+    ylabel: str = "accuracy",
+    *,
+    intervals: Mapping[str, Mapping[int, tuple[float, float]]] | None = None,
+) -> Any:
+    """Scores of one or more models against the cycle that is read, on an axis that holds 0.
+
+    Args:
+        scores: Name of a model -> exit -> score.
+        ylabel: What they are, with their unit.
+        intervals: For the same names and exits, from where to where a score may be: drawn as bars.
 
     Raises:
         ValueError: No models, or more than can be told apart, 24.
     """
     styles = _styles(len(scores))
     figure, ((axis,),) = _figure(1, 1, 4.2, 2.6 + 0.2 * len(scores))
-    for style, (name, values) in zip(styles, scores.items(), strict=True):
-        axis.plot(list(values), list(values.values()), marker="o", label=name, **style)
+    ends = [value for values in scores.values() for value in values.values()]
+    for number, (style, (name, values)) in enumerate(zip(styles, scores.items(), strict=True)):
+        axis.plot(list(values), list(values.values()), marker="o", markersize=4, label=_short(name), **style)
+        aside = 0.05 * (number - (len(scores) - 1) / 2)  # bars of two models at one exit are beside each other
+        for exit, (low, high) in ((intervals or {}).get(name) or {}).items():
+            axis.vlines(exit + aside, low, high, colors=style["color"], linewidth=2.5, alpha=0.5)
+            ends += [low, high]
     axis.set_xticks(sorted({number for values in scores.values() for number in values}))
+    axis.set_ylim(min(1.08 * min(ends, default=0), 0), 1.08 * max([0, *ends]) or 1)
     axis.set_xlabel("cycles at inference")
     axis.set_ylabel(ylabel)
-    figure.legend(frameon=False, fontsize=8, handlelength=3, loc="outside upper center")
+    figure.legend(frameon=False, fontsize=9, handlelength=3, loc="outside upper center")
     return figure
 
 
-def _check_maps(maps: Sequence[AttentionMap], sample: int, columns: int) -> None:
-    if not maps:
-        raise ValueError("maps is empty: give what attention_maps returned")
-    samples = min(len(m.weights) for m in maps)
-    if not 0 <= sample < samples:
-        raise ValueError(f"sample={sample}: the maps have {samples} samples (or windows), numbered from 0")
-    if columns < 1:
-        raise ValueError(f"columns={columns}: a whole number of at least 1 is expected")
-
-
-def _on_grid(maps: Sequence[AttentionMap], grid: tuple[int, int], prefix: int | None) -> list[AttentionMap]:
-    """The maps whose keys are the prefix and the patches of the grid."""
-    patches, keys = grid[0] * grid[1], sorted({m.weights.shape[-1] for m in maps})
-    if grid[0] < 1 or grid[1] < 1:
-        raise ValueError(f"grid={grid}: height and width in patches, at least 1, are expected")
-    ahead = keys[-1] - patches if prefix is None else prefix
-    if prefix is None and ahead > MOST_PREFIX:
-        raise ValueError(
-            f"grid={grid} has {patches} patches and the maps {keys[-1]} keys: {ahead} tokens would come before the "
-            f"patches. Give the grid of the patches, or say prefix={ahead} if there are so many"
-        )
-    shown = [m for m in maps if m.weights.shape[-1] == ahead + patches and ahead >= 0]
-    if not shown:
-        said = "" if prefix is None else f" behind prefix={prefix}"
-        raise ValueError(
-            f"grid={grid}: {patches} patches{said}, but no attention map has so many keys; they have {keys}"
-        )
-    return shown
+def _short(name: str) -> str:
+    """A name in lines that fit the picture."""
+    return "\n".join(textwrap.wrap(name, 40))
 
 
 def _styles(count: int) -> list[dict[str, str]]:

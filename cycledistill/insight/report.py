@@ -1,129 +1,128 @@
-"""A report on a trained model as one HTML file: ``cycledistill insight CHECKPOINT --image photo.jpg``.
-
-Which model a checkpoint holds is known by the integration that wrote it. Integrations announce a function under the
-entry point group ``cycledistill.checkpoints``; it takes a folder and returns a `Subject`, or ``None`` if it is not its
-own.
-"""
+"""A report on a trained model as one HTML file: ``cycledistill insight CHECKPOINT --image photo.jpg``."""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
-from cycledistill.insight import plots
+from cycledistill.cost.report import cost, count_exits
+from cycledistill.insight import pictures, plots
 from cycledistill.insight.measures import AttentionMap, attention_maps, parameter_profile, token_drift
+from cycledistill.insight.pages import render
+from cycledistill.insight.rows import attention_rows
+from cycledistill.insight.scores import Scores
+from cycledistill.insight.subject import Subject
 from cycledistill.plugin.install import handle_of
+from cycledistill.versions import made_with
 
-GROUP = "cycledistill.checkpoints"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A trained model, and how to show it something.
-
-    Attributes:
-        name: What to call it.
-        model: In eval mode, wrapped or plain.
-        prepare: Reads a file: the model's input, batch first, for example (1, 3, H, W), and the picture (H, W, 3) in
-            [0, 1], or ``None`` where the file holds none (keypoints).
-        grid: Height and width of the image in patches, whose tokens come last in the state; ``None`` if there is none:
-            then attention is drawn as a matrix, queries by keys.
-        rows: The query tokens whose attention is read.
-        row_names: Names of those whose attention is drawn over the picture.
-        row_places: Their numbers among ``rows``; by default the first ones.
-        prefix: Tokens before the patches, as `plot_attention` takes it.
-        facts: What else is known, such as the scores of its last evaluation, as text.
-        scores: What its last evaluation measured, by exit; a curve is drawn of more than one.
-        score_name: What ``scores`` are, with their unit.
-        key_names: Without a grid: what the keys of a matrix are, by their number: ``{243: "frames", 17: "joints"}``.
-        blocks: The stack of a plain model, as ``wrap_cyclic`` takes it.
-        path: Where it was read from.
-    """
-
-    name: str
-    model: nn.Module
-    prepare: Callable[[Path], tuple[Tensor, Tensor | None]]
-    grid: tuple[int, int] | None
-    rows: slice
-    row_names: tuple[str, ...]
-    facts: Mapping[str, str] = field(default_factory=dict)
-    row_places: tuple[int, ...] = ()
-    prefix: int | None = None
-    scores: Mapping[int, float] = field(default_factory=dict)
-    score_name: str = "score"
-    key_names: Mapping[int, str] = field(default_factory=dict)
-    blocks: str = "auto"
-    path: Path | None = None
-
-
-def open_subject(path: Path) -> Subject:
-    """The model of a checkpoint, by whichever installed integration wrote it.
-
-    Raises:
-        ValueError: There is no such folder, what is in it is damaged, or no integration knows it.
-    """
-    if not path.is_dir():
-        raise ValueError(f"{path}: the folder of a run or checkpoint is expected")
-    asked, lacking = [], []
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        try:
-            opens = point.load()
-        except ModuleNotFoundError as error:  # an integration whose packages are not installed
-            lacking.append(f"{point.name} (needs {error.name})")
-            continue
-        asked.append(point.name)
-        subject: Subject | None = opens(path)
-        if subject is not None:
-            return replace(subject, path=path)
-    names = ", ".join(asked) or "none; is cycledistill installed?"
-    more = f"; could not be asked: {', '.join(lacking)}" if lacking else ""
-    raise ValueError(f"{path} holds no checkpoint that an integration knows (asked: {names}{more})")
+_DRIFT = (
+    "Tokens before and after each cycle: the step beside the token's own length, and how alike both are (cosine, CKA: "
+    "1 is alike)"
+)
 
 
 def insight_report(
     subject: Subject, images: list[Path], *, cycles: int | None = None, compare: Subject | None = None
 ) -> str:
-    """A self-contained HTML page: facts, scores by exit, parameters, and for each file drift and attention.
+    """A self-contained HTML page: what it is of, cost and scores by exit, weights, and by file drift and attention.
 
     Args:
         subject: The model.
         images: Files to show it, of the kind that ``subject.prepare`` reads; may be empty, then there is no drift and
             no attention.
         cycles: Cycles to run; default: as trained.
-        compare: A second model whose parameters, and scores of the same name, are drawn beside.
+        compare: A second model whose facts, costs, scores and weights stand beside.
 
     Raises:
         ValueError: A model without attention, or an image it does not take.
-        ImportError: matplotlib is not installed.
+        ImportError: matplotlib or jinja2 is not installed.
     """
-    models = [each for each in (subject, compare) if each is not None]
-    labels = _labels(models)
-    parts = [_table(_facts(subject))]
-    curves = {
-        label: each.scores
-        for label, each in zip(labels, models, strict=True)
-        if each.scores and each.score_name == subject.score_name
-    }
-    if len(subject.scores) > 1:
-        parts.append("<h2>Scores by exit</h2>")
-        caption = f"{subject.score_name} against the cycles at inference, as the run measured it at this checkpoint"
-        parts.append(_picture(plots.plot_exits(curves, subject.score_name), caption))
-    parts.append("<h2>Parameters</h2>")
-    profiles = {label: parameter_profile(each.model) for label, each in zip(labels, models, strict=True)}
-    parts.append(_picture(plots.plot_parameters(profiles), "Distribution of the weights"))
-    for file in images:
-        parts.append(f"<h2>{html.escape(file.name)}</h2>")
-        parts += _shown(subject, file, cycles)
-    return _PAGE.format(title=html.escape(subject.name), body="\n".join(parts))
+    subjects = [each for each in (subject, compare) if each is not None]
+    files = [{"name": file.name, **_shown(subject, file, cycles)} for file in images]  # first, for it may refuse one
+    models = [_model(label, each, images) for label, each in zip(_labels(subjects), subjects, strict=True)]
+    profiles = {each["label"]: parameter_profile(one.model) for each, one in zip(models, subjects, strict=True)}
+    title, summary = _words(subject, cycles)
+    return render(
+        Path(__file__).with_name("report.html.jinja"),
+        title=title,
+        summary=summary,
+        models=models,
+        facts=list(dict.fromkeys(key for each in models for key in each["facts"])),
+        curve=_curve(models),
+        parameters=pictures.of_figure(
+            plots.plot_parameters(profiles), "Distribution of the weights; how many are near 0"
+        ),
+        files=files,
+        bar=pictures.scale_bar(),
+        made=datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC").lstrip("0"),
+        versions=", ".join(f"{name} {version}" for name, version in made_with().items()),
+    )
+
+
+def _words(subject: Subject, cycles: int | None) -> tuple[str, str]:
+    """The title, and a sentence of what was read."""
+    handle = handle_of(subject.model, "cyclic")
+    if handle is None:
+        return f"A look into {subject.name}", "A plain model: its blocks run once."
+    ran = cycles or handle.cycles
+    title = f"What {ran} cycles did to {subject.name}" if ran > 1 else f"One cycle of {subject.name}"
+    trained = f"{handle.cycles} cycles" if handle.cycles > 1 else "1 cycle"
+    return title, f"Its {handle.stack.depth} blocks run again on their own output; it was trained with {trained}."
+
+
+def _model(label: str, subject: Subject, images: list[Path]) -> dict[str, Any]:
+    """What the page says of a model: facts, and a line an exit."""
+    scores, handle = subject.scores, handle_of(subject.model, "cyclic")
+    last = 1 if handle is None else handle.cycles
+    numbers = sorted({*range(1, last + 1), *(scores.values if scores is not None else ())})
+    costs, note = _costs(subject, images, numbers[-1])
+    exits = [
+        {
+            "number": number,
+            "cost": f"{costs[number - 1] / 1e9:.3g}" if number <= len(costs) else "",
+            "ratio": f"{costs[number - 1] / max(costs[0], 1):.2f}" if number <= len(costs) else "",
+            "score": scores.text(number) if scores is not None else "",
+            "interval": scores.interval_text(number) if scores is not None else "",
+        }
+        for number in numbers
+    ]
+    return {"label": label, "facts": _facts(subject), "scores": scores, "exits": exits, "cost_note": note}
+
+
+def _costs(subject: Subject, images: list[Path], exits: int) -> tuple[list[int], str]:
+    """Multiply-accumulates of an answer at exits 1 to ``exits``, and what was counted in words."""
+    example = subject.example
+    if example is None and images:
+        example = subject.prepare(images[0])[0]
+    if example is None:
+        return [], "What an exit costs was not counted: give a file to show it."
+    try:
+        if handle_of(subject.model, "cyclic") is None:
+            counted = cost(subject.model, example, 1, blocks=subject.blocks).exits
+        else:
+            counted = count_exits(subject.model, ((example,), {}), exits)[1]
+    except ValueError as error:
+        return [], f"What an exit costs was not counted: {error}."
+    shape = " x ".join(map(str, example.shape))
+    said = f"Billions of multiply-accumulates of one answer, x those of one cycle; input {shape}."
+    return [macs.total for macs in counted], said
+
+
+def _curve(models: list[dict[str, Any]]) -> pictures.Picture | None:
+    """Scores by exit, of both models where they are the same figure; nothing where there is one exit."""
+    own: Scores | None = models[0]["scores"]
+    if own is None or len(own.values) < 2:
+        return None
+    drawn = {each["label"]: each["scores"] for each in models if each["scores"] and each["scores"].title == own.title}
+    figure = plots.plot_exits(
+        {label: each.values for label, each in drawn.items()},
+        own.title,
+        intervals={label: each.intervals for label, each in drawn.items()},
+    )
+    bars = "; bars are the intervals" if any(each.intervals for each in drawn.values()) else ""
+    return pictures.of_figure(figure, f"{own.title}, by cycles at inference, from 0{bars}")
 
 
 def _labels(models: list[Subject]) -> list[str]:
@@ -140,7 +139,7 @@ def _labels(models: list[Subject]) -> list[str]:
 
 def _facts(subject: Subject) -> dict[str, str]:
     handle = handle_of(subject.model, "cyclic")
-    facts = {
+    facts = dict(subject.facts) | {
         "model": type(subject.model).__name__,
         "parameters": f"{sum(p.numel() for p in subject.model.parameters()):,}",
     }
@@ -149,60 +148,35 @@ def _facts(subject: Subject) -> dict[str, str]:
     else:
         facts["stack"] = f"{handle.stack.path}, {handle.stack.depth} blocks"
         facts["cycles while training"] = str(handle.cycles)
-    return facts | dict(subject.facts)
+    return facts
 
 
-def _shown(subject: Subject, file: Path, cycles: int | None) -> list[str]:
+def _shown(subject: Subject, file: Path, cycles: int | None) -> dict[str, Any]:
     """Drift and attention of one file."""
-    inputs, picture = subject.prepare(file)
+    inputs, image = subject.prepare(file)
     drifts = token_drift(subject.model, inputs, cycles=cycles, blocks=subject.blocks)
-    parts = [_picture(plots.plot_drift(drifts), "Tokens before and after each cycle")]
+    drift = pictures.of_figure(plots.plot_drift(drifts), _DRIFT)
     whole = not subject.row_names
     maps = attention_maps(subject.model, inputs, cycles=cycles, rows=subject.rows, blocks=subject.blocks, mean=whole)
+    found: dict[str, Any] = {"drift": drift, "sections": [], "notes": []}
     if whole:
-        return parts + _matrices(subject, maps)
+        return found | {"sections": _matrices(subject, maps)}
     if subject.grid is not None:
-        keys, patches = sorted({m.weights.shape[-1] for m in maps}), subject.grid[0] * subject.grid[1]
-        if keys[-1] < patches:
-            text = f"Attention reaches over {keys[-1]} tokens at a time and the picture has {patches} patches: its "
-            return [*parts, f"<p>{text}windows are not drawn over the picture.</p>"]
-    places = subject.row_places or range(len(subject.row_names))
-    for row, name in zip(places, subject.row_names, strict=True):
-        figure = plots.plot_attention(maps, grid=subject.grid, image=picture, row=row, prefix=subject.prefix)
-        parts.append(_picture(figure, f"Attention of {name}, mean over heads"))
-    return parts
+        keys, patches = max(m.weights.shape[-1] for m in maps), subject.grid[0] * subject.grid[1]
+        if keys < patches:
+            said = f"Attention reaches over {keys} tokens at a time and the picture has {patches} patches: its "
+            return found | {"notes": [f"{said}windows are not drawn beside the picture."]}
+    for row, name in zip(subject.row_places or range(len(subject.row_names)), subject.row_names, strict=False):
+        rows = attention_rows(maps, grid=subject.grid, row=row, prefix=subject.prefix)
+        found["sections"].append(pictures.of_attention(rows, f"Where {name} looks", image))
+    return found
 
 
-def _matrices(subject: Subject, maps: list[AttentionMap]) -> list[str]:
-    """Attention as queries by keys, a figure for each number of keys."""
-    parts = []
+def _matrices(subject: Subject, maps: list[AttentionMap]) -> list[pictures.AttentionSection]:
+    """Attention as queries by keys, a section for each number of keys."""
+    sections = []
     for keys in sorted({m.weights.shape[-1] for m in maps}, reverse=True):
-        drawn = [m for m in maps if m.weights.shape[-1] == keys]
-        caption = f"Attention over {keys} {subject.key_names.get(keys, 'tokens')}, queries down, keys across"
-        parts.append(_picture(plots.plot_attention(drawn), f"{caption}; mean over heads and all else"))
-    return parts
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-td {{ padding: .1rem 1.2rem .1rem 0 }} figure {{ margin: 1rem 0 }} img {{ max-width: 100% }}
-figcaption {{ color: #555 }}
-</style></head><body>
-<h1>{title}</h1>
-{body}
-</body></html>
-"""
-
-
-def _table(facts: Mapping[str, str]) -> str:
-    rows = (f"<tr><td>{html.escape(key)}</td><td>{html.escape(value)}</td></tr>" for key, value in facts.items())
-    return f"<table>{''.join(rows)}</table>"
-
-
-def _picture(figure: Any, caption: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    text = html.escape(caption)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+        drawn = attention_rows([m for m in maps if m.weights.shape[-1] == keys])
+        what = f"Attention over {keys} {subject.key_names.get(keys, 'tokens')}, queries down, keys across"
+        sections.append(pictures.of_attention(drawn, f"{what}; a mean over all else too"))
+    return sections

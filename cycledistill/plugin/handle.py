@@ -48,6 +48,13 @@ class Handle:
         """Whether the state of a swapped module belongs to this handle."""
         return getattr(state, "handle", None) is self
 
+    def described(self, model: nn.Module) -> dict[str, Any]:
+        """How ``model`` was wrapped, as plain data: arguments of the verb, by which it is wrapped again, and ``depth``.
+
+        What no file can hold, a function say, stands there by its name (see `plain_value` of ``plugin/plain.py``).
+        """
+        raise NotImplementedError
+
 
 def handle_of(model: nn.Module, kind: str) -> Any:
     """The handle of a wrapped model, or ``None``.

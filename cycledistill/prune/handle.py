@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from cycledistill.errors import StackError
 from cycledistill.plugin.handle import Handle
@@ -63,6 +64,16 @@ class Pruning(Handle):
     def count(self, number: int) -> int:
         """How many of ``number`` droppable tokens a block keeps: ``ceil(number * keep)``."""
         return math.ceil(number * self._keep - 1e-9)  # 100 * 0.07 is 7.000000000000001 in floating point
+
+    def described(self, model: nn.Module) -> dict[str, Any]:
+        """Arguments of ``wrap_pruning``."""
+        return {
+            "blocks": self._stack.path,
+            "depth": self._stack.depth,
+            "layers": list(self._layers),
+            "keep": self._keep,
+            "query": [self.query.start, self.query.stop],
+        }
 
     def __repr__(self) -> str:
         query = f"{self.query.start}:{self.query.stop}"

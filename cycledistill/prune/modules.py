@@ -37,6 +37,7 @@ from cycledistill.plugin.handle import KINDS, PRUNE_STATE
 from cycledistill.plugin.install import ON_THE_FULL_GRID, refuse_replica
 from cycledistill.plugin.rows import take_rows
 from cycledistill.plugin.running import is_eager
+from cycledistill.plugin.saved import saving_of
 from cycledistill.plugin.swap import Swapped
 from cycledistill.plugin.torch_private import module_inside, recomputing
 from cycledistill.prune.checks import check_call
@@ -149,7 +150,7 @@ class PrunedModel(Swapped):
         """Wrap every method by which users enter the blocks; names, signatures and docs stay the base's."""
         names = (name for name in dir(below) if name.startswith("forward") or name in ON_THE_FULL_GRID)
         methods = (name for name in names if inspect.isfunction(inspect.getattr_static(below, name)))
-        return {name: _entry(name, getattr(below, name)) for name in methods}
+        return saving_of(below) | {name: _entry(name, getattr(below, name)) for name in methods}
 
 
 def _entry(name: str, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -98,7 +98,7 @@ def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[Call]:
         return
     seen = set()
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    for size in _declared_sizes(model, config):
+    for size in declared_sizes(model):
         for channels in _declared_channels(model, config):
             shape = (batch, channels, *size)
             if shape not in seen:
@@ -107,7 +107,9 @@ def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[Call]:
                 yield call_of({name: images} if name else images)
 
 
-def _declared_sizes(model: nn.Module, config: Any) -> Iterator[tuple[int, ...]]:
+def declared_sizes(model: nn.Module) -> Iterator[tuple[int, ...]]:
+    """Sizes of images that a model declares, (height, width), most telling source first."""
+    config = getattr(model, "config", None)
     vision = getattr(config, "vision_config", None)
     pretrained = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     embed = getattr(model, "patch_embed", None)

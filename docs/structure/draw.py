@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
-from html import escape
 from itertools import pairwise
 from pathlib import Path
 
 from cycledistill.files import atomic_write
+from cycledistill.insight.pages import render
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -25,10 +25,6 @@ Arrow = tuple[str, str]
 Slot = str | tuple[str, str, int]
 
 WIDTH, HEIGHT, GAP, ROW, LANE = 116, 34, 18, 92, 6
-STYLE = (
-    ".box{fill:#eef3fb;stroke:#4a6fa5;stroke-width:1.3}.arrow{fill:none;stroke:#7a8798;stroke-width:1.2}"
-    "text{font:13px sans-serif;fill:#1c2733;text-anchor:middle}"
-)
 
 
 def imported(path: Path, module: str) -> Iterator[str]:
@@ -147,29 +143,32 @@ def picture(graph: Graph, title: str) -> str:
         for slot in row:
             places[slot] = (left + width(slot) / 2, 20 + number * ROW)
             left += width(slot) + GAP
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{wide}" height="{tall}"',
-        f'  viewBox="0 0 {wide} {tall}">',
-        f"<title>{escape(title)}</title><style>{STYLE}</style>",
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0 8 4 0 8z" fill="#7a8798"/></marker></defs>',
-        f'<rect width="{wide}" height="{tall}" rx="6" fill="#fff"/>',
-    ]
-    for way in ways.values():
-        x, y = places[way[0]]
-        drawn = [f"M{x:g} {y + HEIGHT:g}"]
-        for slot in way[1:]:
-            (x, y), (to_x, to_y) = (x, y + HEIGHT), places[slot]
-            drawn.append(f"C{x:g} {(y + to_y) / 2:g} {to_x:g} {(y + to_y) / 2:g} {to_x:g} {to_y:g}")
-            if not isinstance(slot, str):
-                drawn.append(f"V{to_y + HEIGHT:g}")
-            x, y = to_x, to_y
-        lines.append(f'<path class="arrow" marker-end="url(#tip)" d="{" ".join(drawn)}"/>')
-    for name in sorted(graph):
-        x, y = places[name]
-        lines.append(f'<rect class="box" x="{x - WIDTH / 2:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="5"/>')
-        lines.append(f'<text x="{x:g}" y="{y + HEIGHT / 2 + 4.5:g}">{escape(name)}</text>')
-    return "\n".join([*lines, "</svg>"]) + "\n"
+    return render(
+        HERE / "picture.svg.jinja",
+        title=title,
+        wide=wide,
+        tall=tall,
+        width=WIDTH,
+        height=HEIGHT,
+        arrows=[_arrow(way, places) for way in ways.values()],
+        boxes=[
+            {"name": name, "left": x - WIDTH / 2, "top": y, "middle": x, "line": y + HEIGHT / 2 + 4.5}
+            for name, (x, y) in ((name, places[name]) for name in sorted(graph))
+        ],
+    )
+
+
+def _arrow(way: list[Slot], places: dict[Slot, tuple[float, float]]) -> str:
+    """The path of an arrow through its slots, as SVG writes it."""
+    x, y = places[way[0]]
+    drawn = [f"M{x:g} {y + HEIGHT:g}"]
+    for slot in way[1:]:
+        (x, y), (to_x, to_y) = (x, y + HEIGHT), places[slot]
+        drawn.append(f"C{x:g} {(y + to_y) / 2:g} {to_x:g} {(y + to_y) / 2:g} {to_x:g} {to_y:g}")
+        if not isinstance(slot, str):
+            drawn.append(f"V{to_y + HEIGHT:g}")
+        x, y = to_x, to_y
+    return " ".join(drawn)
 
 
 def integrations() -> Graph:

@@ -90,7 +90,9 @@ def add_written(parser: argparse.ArgumentParser, *, lifted: bool) -> None:
 
 def add_views(parser: argparse.ArgumentParser) -> None:
     """Add the options of triangulating keypoint files, but for the files."""
-    parser.add_argument("--layout", choices=(*VIEW_ORDERS, "other"), default="coco", help="the joints (default: coco)")
+    parser.add_argument(
+        "--layout", choices=(*VIEW_ORDERS, "other"), help="the joints (default: the files' form, else coco)"
+    )
     _add_track_id(parser, "NAME=ID", "the person in a view", action="append", default=[])
     add_triangulation(parser)
     add_frame_rate(parser)

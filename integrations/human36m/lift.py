@@ -18,7 +18,6 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -28,33 +27,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cycledistill.recipes.errors import CheckpointError, RecipeError
+from cycledistill.recipes.reading.numbered import PICTURES, VIDEOS
 
 from .commands import add_lifting
-from .data.cameras import screen_to_pixels
 from .data.keypoints.files import choose_persons, read_keypoints, read_persons
 from .data.keypoints.inputs import model_input
 from .data.keypoints.person import Keypoints
-from .data.pose_files import check_target, write_poses
-from .data.timing import check_rate
+from .data.pose_files import write_poses
 from .draw import check_figure, draw_sequences
 from .errors import LiftingDataError
 from .evaluation.measure import EvalSettings
 from .lifting.clip import check_unit, lift, shared_frames
+from .lifting.command.options import outputs_of
+from .lifting.command.persons import leave_out, prepare_persons
 from .models.lifter import Lifter
 from .written.command import write_outputs
-from .written.outputs import Outputs, Seen, check_clip, check_outputs
-from .written.world import in_world, read_camera
+from .written.outputs import Outputs, Seen
+from .written.world import in_world
 
 __all__ = ["lift", "main", "prepare"]
 
-_logger = logging.getLogger(__name__)
-
 Array = NDArray[np.float32]
-
-_SEEN = frozenset(
-    (".avi", ".bmp", ".gif", ".jpeg", ".jpg", ".mkv", ".mov", ".mp4", ".png", ".tif", ".tiff", ".webm", ".webp")
-)
-"""Suffixes of pictures and videos."""
 
 
 def prepare(
@@ -112,12 +105,14 @@ def lift_file(args: argparse.Namespace) -> None:
 
     from .lifting.models import open_model
 
-    if args.keypoints.suffix.lower() in _SEEN:
+    if args.keypoints.suffix.lower() in PICTURES | VIDEOS:
         raise LiftingDataError(
             f"{args.keypoints} is a picture or a video, and {args.checkpoint} lifts files of 2D keypoints: find these "
             f"first, cycledistill predict POSE_MODEL {args.keypoints} --output FOLDER"
         )
-    outputs = _outputs(args)
+    outputs = outputs_of(args)
+    if args.figure:
+        check_figure(args.figure)
     model, settings = open_model(args.checkpoint, args.config, args.ema)
     shared_frames(args.overlap, settings, args.delay)
     check_unit(model, args.person_height)
@@ -125,14 +120,14 @@ def lift_file(args: argparse.Namespace) -> None:
     several, frames, seconds = len(persons) > 1, 0, 0.0
     with open_accelerator(args.device, settings.precision, "--device") as accelerator:
         model.to(accelerator.device)
-        for one, inputs, seen in _prepared(persons, args, outputs, model):
+        for one, inputs, seen in prepare_persons(persons, args, outputs, model):
             try:
                 start = perf_counter()
                 poses = _lifted(inputs, one.frame_rate, args, model, settings)
                 taken = perf_counter() - start
                 placed = in_world(poses, seen, outputs)
             except LiftingDataError as error:
-                _refuse(error, several)
+                leave_out(error, several)
                 continue
             frames, seconds = frames + len(poses), seconds + taken
             _write(poses, placed, seen, one, args, outputs, several)
@@ -141,98 +136,6 @@ def lift_file(args: argparse.Namespace) -> None:
                 f"{args.keypoints}: none of its {len(persons)} persons could be lifted, as told above"
             )
         sys.stdout.write(f"lifted on {accelerator.device.type}, {frames / seconds:.1f} frames a second\n")
-
-
-def _outputs(args: argparse.Namespace) -> Outputs:
-    """What is to be written beside the poses; all that can be refused before anything is read is."""
-    check_target(args.poses)
-    outputs = Outputs(
-        args.animate,
-        args.bvh,
-        args.gltf,
-        args.up,
-        pictures=args.pictures,
-        first_picture=args.first_picture,
-        insisted=args.frame_rate is not None,
-        camera=args.camera,
-        camera_name=args.camera_name,
-        camera_unit=args.camera_unit,
-    )
-    check_outputs(outputs)
-    if args.frame_rate is not None:
-        check_rate(args.frame_rate)
-    if args.figure:
-        check_figure(args.figure)
-    if args.up and not args.camera:
-        raise LiftingDataError("--up is of --camera: without one y points down, as the camera sees it")
-    if args.delay is not None and args.fill_gaps:
-        raise LiftingDataError("--fill-gaps looks at later frames, and --delay must not: leave one of them out")
-    if args.camera and not args.person_height:
-        _logger.warning(
-            "--camera without --person-height: the person is taken for as tall as those that the model was trained on, "
-            "and is as much too near or too far as that is wrong"
-        )
-    return outputs
-
-
-def _refuse(error: LiftingDataError, several: bool) -> None:
-    """One person of several is left out; the only one is an error."""
-    if not several:
-        raise error
-    _logger.warning("%s; not lifted", error)
-
-
-def _prepared(
-    persons: Sequence[Keypoints], args: argparse.Namespace, outputs: Outputs, model: Lifter
-) -> list[tuple[Keypoints, Array, Seen]]:
-    """Persons, what the model sees of each, and what is shown of it; options that cannot be followed are refused."""
-    found = []
-    for one in persons:
-        source = f"{args.keypoints}, track {one.track}" if len(persons) > 1 else str(args.keypoints)
-        one = replace(
-            one,
-            width=args.width or one.width,
-            height=args.height or one.height,
-            frame_rate=args.frame_rate or one.frame_rate,
-        )
-        try:
-            inputs = _inputs(one, source, args, model)
-        except LiftingDataError as error:
-            _refuse(error, len(persons) > 1)
-            continue
-        size: Any = (one.width, one.height)  # known, or there would be no inputs
-        seen = Seen(
-            screen_to_pixels(inputs[..., :2], *size),
-            size,
-            one.frame_rate or model.convention.frame_rate,
-            one.frames,
-            read_camera(outputs, size, args.keypoints.stem),
-            one.first if outputs.first_picture is None else outputs.first_picture,
-        )
-        check_clip(outputs, seen.frame_rate, seen)
-        found.append((one, inputs, seen))
-    return found
-
-
-def _inputs(one: Keypoints, source: str, args: argparse.Namespace, model: Lifter) -> Array:
-    """A person as the model's input."""
-    if one.frame_rate is None and model.convention.frame_rate:
-        _logger.warning(
-            "%s does not say how many frames it has a second: taken for the %g that the model was trained on; "
-            "--frame-rate says it",
-            source,
-            model.convention.frame_rate,
-        )
-    return model_input(
-        one,
-        source,
-        args.layout,
-        fill=args.fill_gaps,
-        confidence=model.config.in_channels == 3,
-        coco=args.coco_mapping or model.convention.coco,
-        least_confidence=args.min_confidence,
-        checked=not args.unchecked,
-    )
 
 
 def _lifted(

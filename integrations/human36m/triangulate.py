@@ -15,6 +15,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from .commands import add_views
 from .data.calibration.file import read_calibration
 from .data.keypoints.files import read_keypoints
 from .data.keypoints.person import Keypoints
-from .data.pose_files import check_target, write_poses
+from .data.pose_files import check_apart, check_target, write_poses
 from .data.timing import check_rate
 from .errors import LiftingDataError
 from .multiview.command.arguments import by_name, describe_poses, triangulation_of
@@ -60,24 +61,36 @@ def triangulate_files(args: argparse.Namespace) -> None:
         RecipeError: What an animation needs is not installed.
     """
     check_target(args.output)
-    outputs = Outputs(args.animate, args.bvh, args.gltf, args.up, args.layout)
+    outputs = Outputs(args.animate, args.bvh, args.gltf, args.up, args.layout or "coco")
     check_outputs(outputs)
+    files = by_name(args.keypoints, "keypoints")
+    check_apart([args.output, *outputs.files().values()], [*files.values(), *args.calibration])
     if args.frame_rate is not None:
         check_rate(args.frame_rate)
-    views = _read_views(by_name(args.keypoints, "keypoints"), by_name(args.track, "--track-id"))
+    views = _read_views(files, by_name(args.track, "--track-id"))
     cameras = read_calibration(args.calibration, args.unit, _size(args, views))
     rate = args.frame_rate or _rate(views)
     check_clip(outputs, rate)
-    layout = None if args.layout == "other" else args.layout
-    found = poses_from_views(views, cameras, layout=layout, **triangulation_of(args))
+    layout = args.layout or _layout(views)
+    outputs = replace(outputs, joints=layout)
+    found = poses_from_views(views, cameras, layout=None if layout == "other" else layout, **triangulation_of(args))
     write_poses(found.poses, args.output, found.frames, error=found.error, used=found.used, views=np.array(found.views))
     sys.stdout.write(describe_poses(found, args.output))
-    write_outputs(found.poses, outputs, rate)
+    write_outputs(found.poses, outputs, rate, frames=found.frames)
 
 
 def _rate(views: dict[str, Keypoints]) -> float | None:
     """Frames a second, where the files say it."""
     return next((view.frame_rate for view in views.values() if view.frame_rate), None)
+
+
+def _layout(views: dict[str, Keypoints]) -> str:
+    """The order of the joints, as the files' forms say it; COCO's where none does."""
+    stated = {name: view.layout for name, view in views.items() if view.layout}
+    if len(set(stated.values())) > 1:
+        told = ", ".join(f"{name} {layout}" for name, layout in stated.items())
+        raise LiftingDataError(f"the files are of different orders of joints: {told}; --layout says one for all")
+    return next(iter(stated.values()), "coco")
 
 
 def _read_views(files: dict[str, str], tracks: dict[str, str]) -> dict[str, Keypoints]:

@@ -18,7 +18,7 @@ from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weight
 from .data.splits import open_validation
 from .evaluation.accuracy import evaluate
 from .recipe import Recipe, load_recipe
-from .training.build import ADVICE, create_model, validation_batches
+from .training.build import ADVICE, create_model, describe_data, validation_batches
 
 
 def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> nn.Module:
@@ -45,6 +45,7 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
     plain = dataclasses.replace(recipe.model, pretrained=False)  # the weights that are loaded are all there are
     model = create_model(dataclasses.replace(recipe, model=plain), classes)
     load_weights(model, read_weights(file), file, ADVICE)
+    describe_data(model, recipe, stored.get("classes", []))
     return model.eval()
 
 

@@ -17,16 +17,16 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from cycledistill.integrations.coco.detector import DetectorError, load_detector
 from cycledistill.integrations.coco.prediction.box_files import read_boxes
 from cycledistill.integrations.coco.prediction.boxes import DetectedBoxes
 from cycledistill.integrations.human36m.data.calibration.file import read_calibration
-from cycledistill.integrations.human36m.data.pose_files import check_target, write_poses
+from cycledistill.integrations.human36m.data.pose_files import check_apart, check_target, write_poses
 from cycledistill.integrations.human36m.data.timing import check_rate
 from cycledistill.integrations.human36m.multiview.command.arguments import (
     by_name,
@@ -37,12 +37,13 @@ from cycledistill.integrations.human36m.written.command import write_outputs
 from cycledistill.integrations.human36m.written.outputs import Outputs, check_clip, check_outputs
 from cycledistill.recipes.errors import CheckpointError, DataError, RecipeError
 from cycledistill.recipes.run.accelerator import open_accelerator
-from cycledistill.recipes.weights.checkpoint import find_checkpoint
+from cycledistill.recipes.run.trained import open_trained
 
 from .commands import PREDICT
 from .evaluation.measure import EvalSettings
 from .prediction.frames import OpenViews, open_views
 from .prediction.poses import Boxes, predict_poses
+from .recipe import load_recipe
 from .trained import load_trained, stored_recipe
 from .training.build import eval_settings
 
@@ -78,17 +79,21 @@ def predict_files(args: argparse.Namespace) -> None:
             "cycledistill predict triangulate makes 3D poses of keypoints, without a model"
         )
     check_target(args.output)
-    settings, layout = _settings(args)
+    model, settings, layout = _model(args)
     outputs = Outputs(args.animate, args.bvh, args.gltf, args.up, layout)
     check_outputs(outputs)
     if args.frame_rate is not None:
         check_rate(args.frame_rate)
-    views = open_views(by_name(args.views, "pictures"))
+    files = by_name(args.views, "pictures")
+    check_apart(
+        [args.output, *outputs.files().values()],
+        [*files.values(), *args.calibration, *by_name(args.boxes, "--boxes").values()],
+    )
+    views = open_views(files)
     rate = args.frame_rate or _rate(views)
     check_clip(outputs, rate)
     size = (round(args.width), round(args.height)) if args.width and args.height else None
     cameras = read_calibration(args.calibration, args.unit, size)
-    model = load_trained(args.model, args.ema)
     with open_accelerator(args.device, "fp32", "--device") as accelerator:
         predicted = predict_poses(
             model.to(accelerator.device),
@@ -113,7 +118,7 @@ def predict_files(args: argparse.Namespace) -> None:
         keypoints=predicted.keypoints,
     )
     sys.stdout.write(describe_poses(found, args.output))
-    write_outputs(found.poses, outputs, rate)
+    write_outputs(found.poses, outputs, rate, frames=found.frames)
 
 
 def _rate(views: OpenViews) -> float | None:
@@ -122,14 +127,21 @@ def _rate(views: OpenViews) -> float | None:
     return next((rate for rate in rates if rate), None)
 
 
-def _settings(args: argparse.Namespace) -> tuple[EvalSettings, str]:
-    """How the model's run measures it, and the layout of its joints; of a model without a run, what is usual."""
-    settings, layout = EvalSettings(), "h36m"
-    path = Path(args.model)
-    if path.is_dir() and not (path / "config.json").is_file():
-        recipe = stored_recipe(find_checkpoint(path))
-        settings, layout = eval_settings(recipe), recipe.data.layout
-    return dataclasses.replace(settings, batch_size=args.batch_size or settings.batch_size), args.layout or layout
+def _model(args: argparse.Namespace) -> tuple[nn.Module, EvalSettings, str]:
+    """The model, how its run measures it, and the layout of its joints; of one without a run, what is usual."""
+    model, (settings, layout) = open_trained(
+        args.model,
+        None,
+        args.ema,
+        command="multiview",
+        load_recipe=load_recipe,
+        load_trained=load_trained,
+        stored_recipe=stored_recipe,
+        of_recipe=lambda recipe: (eval_settings(recipe), str(recipe.data.layout)),
+        of_model=lambda _: (EvalSettings(), "h36m"),
+    )
+    settings = dataclasses.replace(settings, batch_size=args.batch_size or settings.batch_size)
+    return model, settings, args.layout or layout
 
 
 def _boxes(args: argparse.Namespace, views: OpenViews, device: Any) -> dict[str, Boxes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from cycledistill.integrations.human36m.multiview.model import MultiViewPPT, cre
 from cycledistill.integrations.human36m.multiview.weights import load_multiview_weights
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.hub.config import read_fields
-from cycledistill.recipes.hub.files import can_be_on_hub
+from cycledistill.recipes.hub.files import is_published
 from cycledistill.recipes.run.session import wanted_exits
-from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run
+from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run, refuse_average
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import load_weights
 from cycledistill.recipes.weights.files import stored_network
@@ -40,14 +39,17 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
         recipe: Replaces the recipe stored in the checkpoint.
 
     Raises:
-        CheckpointError: Missing, damaged, of another model, or holding pickled code.
+        CheckpointError: Missing, damaged, of another model, or holding pickled code; ``ema`` of what has one set of
+            weights.
 
     Example:
         >>> model = load_trained("runs/a")
     """
     if Path(path).is_file() and recipe is None:
+        refuse_average(path, ema)
         return _of_file(Path(path))
-    if (Path(path) / "config.json").is_file() or (not os.path.exists(path) and can_be_on_hub(path)):
+    if is_published(path):
+        refuse_average(path, ema)
         return MultiViewPPT.from_pretrained(path)
     file, stored = find_weights(path, ema, recipe)
     state = read_weights(file)

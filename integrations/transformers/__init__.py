@@ -4,6 +4,6 @@ Needs ``pip install cycledistill[transformers]`` to be of use; the functions the
 an output with a loss.
 """
 
-from .trainer import unwrap_for_trainer, wrap_for_trainer
+from .trainer import rewrap_for_trainer, unwrap_for_trainer, wrap_for_trainer
 
-__all__ = ["unwrap_for_trainer", "wrap_for_trainer"]
+__all__ = ["rewrap_for_trainer", "unwrap_for_trainer", "wrap_for_trainer"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Literal, TypeVar
@@ -9,10 +10,11 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
-from cycledistill import CycleLoss, CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
+from cycledistill import CycleLoss, CycleOutput, Distill, StackError, rewrap, unwrap_cyclic, wrap_cyclic
 from cycledistill.inputs import Inputs
 from cycledistill.output import UnscaledTerms
 from cycledistill.plugin.install import handle_of
+from cycledistill.plugin.saved import read_wrapping
 from cycledistill.plugin.swap import Swapped, recipe_of, swap, swapped_since, unswap
 from cycledistill.versions import require
 
@@ -63,6 +65,33 @@ def wrap_for_trainer(
         >>> trainer.save_model("deit")   # AutoModelForImageClassification.from_pretrained("deit") is the plain model
     """
     wrap_cyclic(model, cycles, distill, blocks=blocks, tokens=tokens, batch_norm=batch_norm, inputs=inputs)
+    return _hosted(model)
+
+
+def rewrap_for_trainer(
+    model: Model,
+    folder: str | os.PathLike[str],
+    *,
+    distill: str | Distill | Callable[[CycleOutput], torch.Tensor] | None = "saved",
+    inputs: Inputs | None = None,
+) -> Model:
+    """Wrap a plain model again, in place, as the one was that ``Trainer`` saved, so that ``Trainer`` trains it on.
+
+    As ``cycledistill.rewrap``, whose arguments and errors these are; and while training the model returns one output,
+    as after `wrap_for_trainer`.
+
+    Example:
+        >>> trainer.save_model("deit")
+        >>> model = rewrap_for_trainer(AutoModelForImageClassification.from_pretrained("deit"), "deit")
+    """
+    if "cyclic" not in read_wrapping(folder):
+        raise StackError(
+            f"{os.fspath(folder)}: the model that was saved had no cycles, and Trainer trains such by itself"
+        )
+    return _hosted(rewrap(model, folder, distill=distill, inputs=inputs))
+
+
+def _hosted(model: Model) -> Model:
     swap(model, TrainerHost)
     vars(model)[_CRITERION] = CycleLoss()  # not as a part of the model, whose names of weights stay its own
     return model

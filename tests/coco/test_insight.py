@@ -31,11 +31,11 @@ def opened(tmp_path: Path, monkeypatch: Any) -> Any:
         torch.manual_seed(0)
         model = create_model(recipe).eval()
         folder = tmp_path / "run" / "checkpoints" / "step-1"
-        exits = {"1": {"AP": 0.5, "AR": 0.6}, "2": {"AP": 0.625, "AR": 0.7}}
+        exits = {"1": {"AP": 0.5, "images": 200}, "2": {"AP": 0.625, "AP_interval": [0.601, 0.648], "images": 200}}
         stored = {"step": 5, "command": "coco", "recipe": recipe.to_dict(), "metrics": {"exits": exits}}
         monkeypatch.setattr(insight, "find_checkpoint", lambda path: folder)
         monkeypatch.setattr(insight, "stored_recipe", lambda path: recipe)
-        monkeypatch.setattr(insight, "load_trained", lambda path: model)
+        monkeypatch.setattr(insight, "load_trained", lambda path, ema: model)
         monkeypatch.setattr(insight, "read_recipe", lambda path: stored)
         return SimpleNamespace(found=insight.open_checkpoint(folder), model=model)
 
@@ -53,7 +53,7 @@ def test_a_plain_model_with_a_large_backbone(opened: Any, tmp_path: Path) -> Non
     file = tmp_path / "a.png"
     Image.fromarray(np.full((90, 60, 3), 200, np.uint8)).save(file)
     page = insight_report(opened("tokenpose_l_d6_plain", "cyclic.cycles=null").found, [file])
-    assert "none, a plain model" in page and "Attention of the nose token" in page
+    assert "none, a plain model" in page and "Where the nose token looks" in page
 
 
 @pytest.mark.slow
@@ -70,9 +70,10 @@ def test_keypoint_tokens_over_the_picture(subject: Any, tmp_path: Path) -> None:
     assert maps[0].weights.shape == (1, 2, 17, 17 + rows * columns)
     page = insight_report(subject.found, [file])
     for name in ("nose", "left wrist", "right knee", "right ankle"):
-        assert f"Attention of the {name} token" in page
-    assert dict(subject.found.scores) == {1: 0.5, 2: 0.625}
-    assert "AP against the cycles at inference" in page and "<td>0.625</td>" in page
+        assert f"Where the {name} token looks" in page
+    assert dict(subject.found.scores.values) == {1: 0.5, 2: 0.625}
+    assert "AP, by cycles at inference" in page and "<td>0.625 <small>(0.601 to 0.648)</small></td>" in page
+    assert "on 200 pictures; interval: 95 %, bootstrap over pictures" in page
     with pytest.raises(PoseDataError, match="no such file"):
         subject.found.prepare(tmp_path / "no.png")
 

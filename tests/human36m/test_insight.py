@@ -12,7 +12,8 @@ pytest.importorskip("accelerate")
 
 from cycledistill.commands.frame import main
 from cycledistill.insight.measures import attention_maps
-from cycledistill.insight.report import insight_report, open_subject
+from cycledistill.insight.report import insight_report
+from cycledistill.insight.subject import open_subject
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.insight import open_checkpoint
 from cycledistill.integrations.human36m.recipe import load_recipe
@@ -62,15 +63,16 @@ def test_attention_over_frames_and_over_joints_by_cycle(run: Path, tmp_path: Pat
         "Attention over 9 frames",
         "Attention over 17 joints",
         "Tokens before and after each cycle",
-        "MPJPE in mm, mean over frames against the cycles at inference",
-        "MPJPE at exit 2",
+        "MPJPE (mean over frames), mm, by cycles at inference",
+        "generated",
     ):
         assert text in page
     found = open_subject(run)
     inputs, picture = found.prepare(file)
     assert inputs.shape == (1, 9, 17, 3) and picture is None
     recorded = json.loads((find_checkpoint(run) / "recipe.json").read_text())["metrics"]["exits"]
-    assert dict(found.scores) == {int(key): each["mpjpe_frame_mean"] for key, each in recorded.items()}
+    assert found.scores is not None
+    assert dict(found.scores.values) == {int(key): each["mpjpe_frame_mean"] for key, each in recorded.items()}
     # two streams, each over joints and over frames; the gate between them, a softmax too, is no attention
     maps = attention_maps(found.model, inputs, mean=True)
     assert [(m.cycle, m.layer, m.part, m.weights.shape[-1]) for m in maps[:4]] == [
@@ -97,7 +99,7 @@ def test_a_plain_run_and_one_with_an_hourglass(tmp_path: Path) -> None:
     file = keypoints(tmp_path / "a.json", width=640, height=480)
     plain = trained(tmp_path / "plain", cyclic__cycles=None, evaluate__exits=None)
     page = insight_report(open_subject(plain), [file])
-    assert "none, a plain model" in page and "Attention over 9 frames" in page and "Scores by exit" not in page
+    assert "none, a plain model" in page and "Attention over 9 frames" in page and "by cycles at inference" not in page
     glass = trained(tmp_path / "glass", hourglass__layer=1, hourglass__keep=4)
     assert "Attention over 4 kept frames" in insight_report(open_subject(glass), [file])
 

@@ -13,9 +13,9 @@ import pytest
 
 from cycledistill.integrations.human36m.data.calibration.file import read_calibration
 from cycledistill.integrations.human36m.data.cameras import Camera, ring_of_cameras
-from cycledistill.integrations.human36m.data.keypoints.files import Keypoints
+from cycledistill.integrations.human36m.data.keypoints.files import Keypoints, read_keypoints
 from cycledistill.integrations.human36m.data.motion import generate_motion
-from cycledistill.integrations.human36m.data.skeleton import COCO_NAMES, HALPE_NAMES, MIRRORED
+from cycledistill.integrations.human36m.data.skeleton import COCO_NAMES, HALPE_NAMES, JOINTS, MIRRORED
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.multiview.command.arguments import by_name
 from cycledistill.integrations.human36m.multiview.plausible.body import check_limbs
@@ -94,6 +94,48 @@ def test_one_missing_view_does_not_block(folder: Path, caplog: pytest.LogCapture
     assert "view c: " in caplog.text and "the view is left out" in caplog.text
     assert np.isnan(found["poses"][3, 5]).all()  # one view is left of it
     assert np.nanmax(np.abs(found["poses"] - WORLD)) < 1e-4
+
+
+def test_two_cameras_in_front_and_behind_of_one_height_and_distance() -> None:
+    """Their t is the same, and taken for positions would be one place, in which all rays meet."""
+    middle = WORLD[:, 0].mean(axis=0)
+    front, behind = (ring_of_cameras(middle, 5, first_angle=0.3, height=1.2)[place] for place in (0, 2))
+    cameras = {"front": front, "behind": behind}
+    rng = np.random.default_rng(0)
+    seen = {
+        name: Keypoints(np.float32(each.project(each.to_camera(WORLD)) + rng.normal(0, 2, (*WORLD.shape[:2], 2))))
+        for name, each in cameras.items()
+    }
+    for shift in (middle, 0):  # the first: about the origin, as boards on the floor make it
+        moved = {name: replace(each, position=each.position - shift) for name, each in cameras.items()}
+        found = poses_from_views(seen, moved, layout="h36m")
+        assert np.nanmedian(np.linalg.norm(found.poses - (WORLD - shift), axis=-1)) < 0.05
+
+
+def test_files_say_their_joints_and_whether_they_are_shares(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """mmpose's of Human3.6M's joints, as its meta_info says; YOLO's labels, of COCO's and in shares of the picture."""
+    root = {"keypoint_id2name": {str(joint): name for joint, name in enumerate(("root", *JOINTS[1:]))}}
+    for name, view in views().items():
+        seen = np.load(folder / f"{name}.npz")["keypoints"]
+        frames = [
+            {"frame_id": n, "instances": [{"keypoints": each.tolist(), "keypoint_scores": [1.0] * 17}]}
+            for n, each in enumerate(np.nan_to_num(seen))
+        ]
+        (folder / f"{name}.json").write_text(json.dumps({"meta_info": root, "instance_info": frames}))
+        (folder / name).mkdir()
+        for number, points in enumerate(view.pixels, 1):
+            line = [0, 0.5, 0.5, 0.2, 0.5, *np.concatenate([points / 1000, np.ones((17, 1))], axis=1).ravel()]
+            (folder / name / f"v_{number}.txt").write_text(" ".join(f"{each:.6f}" for each in line))
+    told = ["--unit", "mm", "--width", "1000", "--height", "1000", "--output", str(folder / "p.npz")]
+    calibration = ["--calibration", str(folder / "cameras.yml"), *told]
+    assert main([*(str(folder / f"{name}.json") for name in NAMES), *calibration]) == 0
+    assert np.abs(np.load(folder / "p.npz")["poses"] - WORLD).max() < 1e-4
+    with pytest.raises(SystemExit):
+        main([str(folder / "a.json"), str(folder / "b"), *calibration])
+    assert "the files are of different orders of joints: a h36m, b coco; --layout says" in capsys.readouterr().err
+    labels = {name: read_keypoints(folder / name) for name in NAMES}
+    found = poses_from_views(labels, CAMERAS, layout=None)  # the cameras without distortion, which made these
+    assert np.abs(found.poses - WORLD).max() < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -208,6 +250,16 @@ def test_half_of_the_views_left_out_are_refused() -> None:
     given[next(iter(ring))][..., 1] -= 200
     with pytest.raises(LiftingDataError, match="2 of 4 views .* nothing says which are right"):
         poses_from_views({name: Keypoints(each, *ring[name].size) for name, each in given.items()}, ring, layout="h36m")
+
+
+def test_what_meets_and_is_no_body_is_refused() -> None:
+    """All rays meet, of somebody who is small and large in turns."""
+    size = np.where(np.arange(len(WORLD)) % 2, 1.3, 0.7)[:, None, None]
+    world = WORLD[:, :1] + size * (WORLD - WORLD[:, :1])
+    seen = {name: Keypoints(np.float32(each.project(each.to_camera(world)))) for name, each in CAMERAS.items()}
+    with pytest.raises(LiftingDataError, match="arms and legs change their lengths"):
+        poses_from_views(seen, CAMERAS, layout="h36m")
+    assert np.abs(poses_from_views(seen, CAMERAS, layout="h36m", checked=False).poses - world).max() < 1e-3
 
 
 def test_limbs_that_change_or_differ_are_no_body() -> None:

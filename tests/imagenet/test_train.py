@@ -17,6 +17,7 @@ from cycledistill.integrations.imagenet.recipe import load_recipe
 from cycledistill.integrations.imagenet.train import main, train
 from cycledistill.integrations.imagenet.trained import load_trained
 from cycledistill.integrations.imagenet.training.optim import Schedule, create_optimizer
+from cycledistill.metadata.told import report_file
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError
 from cycledistill.recipes.weights.checkpoint import read_recipe, read_state
 from tests.imagenet.pictures import SIZE
@@ -95,6 +96,12 @@ def test_the_result_is_the_plain_model(tiny):
     stored = read_recipe(folder)
     assert (stored["cycles"], stored["distill"], stored["classes"]) == (2, "sdpose", ["dark", "pale"])
     assert load_recipe(stored["recipe"]) == tiny
+    report = report_file(folder / "model.safetensors")
+    assert report.missing == () and report.words["model"] == "test_vit"
+    assert load_trained(tiny.run.output).pretrained_cfg["label_names"] == ("dark", "pale")
+    told = str(report)
+    for words in ("2 cycles, scheme sdpose", f"{SIZE} x {SIZE} pixels", "mean [0.485, 0.456, 0.406]", "2: dark, pale"):
+        assert words in told
 
 
 @pytest.mark.slow

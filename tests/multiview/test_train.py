@@ -135,6 +135,8 @@ def test_weights_come_from_runs_files_and_hub_folders(tiny: Recipe, tmp_path: Pa
         assert other.config == model.config and not other.training
         pairs = zip(other.state_dict().values(), model.state_dict().values(), strict=True)
         assert all(torch.equal(one, own) for one, own in pairs)
+        with pytest.raises(CheckpointError, match="holds one set of weights, and no average"):
+            load_trained(path, ema=True)
     assert not torch.equal(averaged.keypoint_token, model.keypoint_token)
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"other\.pth"):

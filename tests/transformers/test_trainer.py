@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, Distill, StackError, unwrap_cyclic, wrap_cyclic
-from cycledistill.integrations.transformers import unwrap_for_trainer, wrap_for_trainer
+from cycledistill.integrations.transformers import rewrap_for_trainer, unwrap_for_trainer, wrap_for_trainer
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -127,6 +127,20 @@ def test_the_loss_is_that_of_every_cycle_and_the_output_the_first_ones() -> None
     torch.testing.assert_close(again(data.images, labels=data.labels).loss, out.loss)
     model.eval()
     assert torch.equal(model(data.images).logits, vit().eval()(data.images).logits)
+
+
+@pytest.mark.slow
+def test_a_saved_model_is_trained_on(tmp_path: Path) -> None:
+    model, data = wrap_for_trainer(vit(), 3, Distill(token_weight=0.1)), Pictures()
+    transformers.Trainer(model, arguments(tmp_path)).save_model(str(tmp_path / "saved"))
+    plain = transformers.ViTForImageClassification.from_pretrained(str(tmp_path / "saved"))
+    again = rewrap_for_trainer(plain, tmp_path / "saved").train()
+    assert repr(again.cyclic) == repr(model.cyclic) and again.cyclic.distill == model.cyclic.distill
+    losses = [each(data.images, labels=data.labels).loss for each in (again, model.train())]
+    assert torch.equal(*losses)
+    assert type(unwrap_for_trainer(again)) is type(vit())
+    with pytest.raises(ValueError, match="there is no such folder"):
+        rewrap_for_trainer(vit(), tmp_path / "none")
 
 
 def scrambled(model: nn.Module) -> nn.Module:

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 from cycledistill import Distill
-from cycledistill.distill import PRESETS
+from cycledistill.distill import plain_scheme
+from cycledistill.plugin.plain import code_in
 from cycledistill.recipes.config.overrides import did_you_mean
 from cycledistill.recipes.errors import RecipeError
 
@@ -46,22 +47,13 @@ def plain_distill(scheme: object) -> str | dict[str, Any] | None:
     Raises:
         RecipeError: The scheme, or one of its fields, is code.
     """
-    if scheme is None:
-        return None
-    if not isinstance(scheme, Distill):
+    if scheme is not None and not isinstance(scheme, Distill):
         raise RecipeError("the distillation is a function, which no config can hold")
-    found = next((name for name, preset in PRESETS.items() if preset == scheme), None)
-    if found is not None:
-        return found
-    fields: dict[str, Any] = {}
-    for item in dataclasses.fields(Distill):
-        value = getattr(scheme, item.name)
-        if value == item.default:
-            continue
-        if callable(value):
-            raise RecipeError(f"the distillation's {item.name} is a function, which no config can hold")
-        fields[item.name] = list(value) if isinstance(value, tuple) else value
-    return fields
+    plain = plain_scheme(scheme)
+    for name, value in plain.items() if isinstance(plain, dict) else ():
+        if code_in(value) is not None:
+            raise RecipeError(f"the distillation's {name} is a function, which no config can hold")
+    return plain
 
 
 def _preset(name: str) -> Distill:

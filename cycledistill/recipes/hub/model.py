@@ -14,6 +14,7 @@ from torch import nn
 
 import cycledistill
 from cycledistill.files import atomic_write
+from cycledistill.metadata.model import words_of
 from cycledistill.plugin.swap import Swapped, recipe_of
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.hub.card import ModelFacts, card_body
@@ -171,7 +172,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="cycledistill"):
             )
         card = None if kept else self._card(described, model_card_kwargs)
         folder.mkdir(parents=True, exist_ok=True)
-        write_weights(self.state_dict(), folder / WEIGHTS, {"format": "pt"})
+        write_weights(self.state_dict(), folder / WEIGHTS, {**words_of(self), "format": "pt"})
         text = json.dumps(described, indent=2) + "\n"
         atomic_write(folder / CONFIG, lambda file: file.write_text(text, encoding="utf-8"))
         if card is not None:

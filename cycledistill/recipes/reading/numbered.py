@@ -1,4 +1,4 @@
-"""Pictures of one recording by their names: which files are pictures, in which order, and which number each has."""
+"""Pictures of one recording by their names: which files are pictures (or videos), their order, and their numbers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import PurePath
 
 PICTURES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 """Suffixes of files that are taken for pictures."""
+VIDEOS = frozenset((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
+"""Suffixes of files that are taken for videos."""
 
 
 def natural(name: str) -> list[str | int]:

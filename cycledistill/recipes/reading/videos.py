@@ -13,8 +13,6 @@ require("opencv-python-headless")
 
 import cv2  # noqa: E402
 
-VIDEOS = frozenset((".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"))
-"""Suffixes of files that are taken for videos."""
 VIDEO = Kind("cannot be read as a video")
 
 

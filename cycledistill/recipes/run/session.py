@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cycledistill.metadata.model import words_of
 from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.config.overrides import changed_since
 from cycledistill.recipes.errors import CheckpointError, RecipeError
@@ -23,14 +24,8 @@ from cycledistill.recipes.run.logs import Meter, RunLog, open_log
 from cycledistill.recipes.run.seeding import INIT, derive_seed, seed_all
 from cycledistill.recipes.run.step import Inputs
 from cycledistill.recipes.weights import read_weights
-from cycledistill.recipes.weights.checkpoint import (
-    CheckpointStore,
-    load_weights,
-    read_recipe,
-    read_state,
-    store_of,
-)
-from cycledistill.versions import require
+from cycledistill.recipes.weights.checkpoint import CheckpointStore, load_weights, read_recipe, read_state, store_of
+from cycledistill.versions import made_with, require
 
 _logger = logging.getLogger(__name__)
 
@@ -209,7 +204,7 @@ class TrainingSession:
         return {}
 
     def weights_metadata(self) -> dict[str, str]:
-        """What the checkpoint's files of weights say of themselves."""
+        """What the checkpoint's files of weights say beside what every file does."""
         return {}
 
     def task_state(self) -> dict[str, Any]:
@@ -261,7 +256,7 @@ class TrainingSession:
             "meter": {"sums": self.meter.sums, "count": self.meter.count},
         }
         average = self.ema.module.state_dict() if self.ema else None
-        weights, words = self.model.state_dict(), self.weights_metadata()
+        weights, words = self.model.state_dict(), words_of(self.model) | self.weights_metadata()
         return self.store.save(self.step, weights, average, state, self._description(), words)
 
     def load(self, checkpoint: Path) -> None:
@@ -319,9 +314,10 @@ class TrainingSession:
             "step": self.step,
             "epoch": self.epoch,
             "batch": self.batch,
+            "saved": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "metrics": {},  # what an evaluation adds
             "recipe": self.recipe.to_dict(),
-            "versions": {name: _version(name) for name in ("torch", "timm", "accelerate", "cycledistill")},
+            "versions": made_with("torch", "timm", "accelerate", "cycledistill"),
         }
 
 
@@ -341,10 +337,3 @@ def wanted_exits(model: nn.Module, exits: list[int] | None, best_exit: int | Non
             "(cyclic.cycles=1 gives it more)."
         )
     return found
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cycledistill.announced import announced
 from cycledistill.recipes.config.overrides import changed
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.run.accelerator import open_accelerator
@@ -15,6 +16,8 @@ from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 _logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
+M = TypeVar("M")
+S = TypeVar("S")
 
 _WEIGHTS_ONLY = "{} holds weights only: say of which model by a recipe (--config NAME)."
 
@@ -44,6 +47,59 @@ def refuse_average(path: str | Path, ema: bool) -> None:
         raise CheckpointError(
             f"{path} holds one set of weights, and no average beside it (--ema, ema=True): runs and checkpoints have "
             "both; leave it out here"
+        )
+
+
+def open_trained(
+    where: str | Path,
+    config: str | None,
+    ema: bool,
+    *,
+    command: str,
+    load_recipe: Callable[[str], R],
+    load_trained: Callable[..., M],
+    stored_recipe: Callable[[Path], R],
+    of_recipe: Callable[[R], S],
+    of_model: Callable[[M], S],
+) -> tuple[M, S]:
+    """A model that a user names, and how it is used: by the recipe that is named, by its run's, or as it says itself.
+
+    Args:
+        where: A run's folder, a checkpoint, a file of weights, a folder that ``save_pretrained`` wrote, or a name on
+            the hub.
+        config: A recipe that was named beside it.
+        ema: The average of the weights instead of the weights.
+        command: The training command whose models are taken: ``"coco"``.
+        load_recipe: The command's own, as the next two.
+        load_trained: The same.
+        stored_recipe: The same.
+        of_recipe: How a model of a recipe is used.
+        of_model: How one that comes without a recipe is.
+
+    Raises:
+        CheckpointError: There is no such model, it is damaged or of another command, or it would run code.
+        RecipeError: There is no such recipe.
+    """
+    path = Path(where)
+    of_run = path.is_dir() and not (path / "config.json").is_file()  # else `save_pretrained` wrote it
+    if of_run:
+        _refuse_other(path, command)
+    if config is not None:
+        recipe = load_recipe(config)
+        return load_trained(path, ema, recipe), of_recipe(recipe)
+    if of_run:
+        return load_trained(path, ema), of_recipe(stored_recipe(path))
+    model = load_trained(where, ema)
+    return model, of_model(model)
+
+
+def _refuse_other(path: Path, command: str) -> None:
+    trained_by = read_recipe(find_checkpoint(path))["command"]
+    if trained_by != command:
+        taken = "; cycledistill predict takes it" if trained_by in announced("predict") else ""
+        raise CheckpointError(
+            f"{path} was trained by `cycledistill train {trained_by}`, and here models of `cycledistill train "
+            f"{command}` are taken{taken}"
         )
 
 

@@ -205,18 +205,6 @@ def read_recipe(checkpoint: Path, command: str | None = None) -> dict[str, Any]:
     return found
 
 
-def recorded_scores(recipe: Mapping[str, Any], name: str) -> dict[int, float]:
-    """What a checkpoint's ``recipe.json`` recorded as ``name`` at each exit; what is no number is left out.
-
-    Example:
-        >>> recorded_scores({"metrics": {"exits": {"1": {"AP": 0.7}, "2": {}}}}, "AP")
-        {1: 0.7}
-    """
-    exits = recipe.get("metrics", {}).get("exits", {})
-    found = {exit: figures.get(name) for exit, figures in exits.items() if exit.isdecimal()}
-    return {int(exit): float(value) for exit, value in found.items() if is_finite(value)}
-
-
 def read_state(file: Path) -> dict[str, Any]:
     """The mapping in a ``torch.save`` file, read without running code.
 

@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cycledistill.files import atomic_write, os_errors
+from cycledistill.metadata.model import words_of
+from cycledistill.metadata.read import safetensors_words
 from cycledistill.recipes.errors import CheckpointError, PickledCodeError
 from cycledistill.recipes.reading.guard import SAFETENSORS, TORCH, reading
 from cycledistill.recipes.reading.texts import parse_json
 from cycledistill.recipes.weights.fitting import shorten
 from cycledistill.recipes.weights.stand_ins import StandIn, stand_ins
+from cycledistill.versions import made_with
 
 State = dict[str, Tensor]
 
@@ -126,8 +129,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     """
     if Path(path).suffix != ".safetensors":
         return {}
-    with reading(path, SAFETENSORS, CheckpointError), safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
+    with reading(path, SAFETENSORS, CheckpointError):
+        return safetensors_words(Path(path))
 
 
 def network_metadata(config: Any, name: str | None = None) -> dict[str, str]:
@@ -136,6 +139,7 @@ def network_metadata(config: Any, name: str | None = None) -> dict[str, str]:
         "format": "cycledistill",
         "config": json.dumps(dataclasses.asdict(config)),
         "config_class": type(config).__name__,  # says whose the file is
+        "versions": json.dumps(made_with()),
     }
     return words | ({} if name is None else {"model": name})
 
@@ -205,7 +209,7 @@ def write_model(model: Any, path: str | Path, name: str | None = None) -> None:
     Raises:
         CheckpointError: Another suffix, or no such folder.
     """
-    write_weights(model.state_dict(), path, network_metadata(model.config, name))
+    write_weights(model.state_dict(), path, words_of(model) | network_metadata(model.config, name))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from .ground_truth import GroundTruth, indexed
 from .oks import oks_nms
 from .parts import parts_of, with_area
 from .protocol import NAMES, coco_numbers
+from .uncertainty import ap_interval
 
 CROWD_LEVELS = {"easy": (-1.0, 0.1), "medium": (0.1, 0.8), "hard": (0.8, 1.0)}
 """Half-open ranges of ``crowdIndex`` of CrowdPose's three levels."""
@@ -100,7 +101,8 @@ def evaluate_poses(
     *,
     image_ids: Sequence[Any] | None = None,
     by_category: bool = False,
-) -> dict[str, float]:
+    interval: bool = False,
+) -> dict[str, Any]:
     """COCO's ten numbers, or for annotations with ``crowdIndex`` CrowdPose's nine.
 
     Args:
@@ -110,11 +112,13 @@ def evaluate_poses(
         joints: The joint set; its sigmas are used.
         image_ids: Restrict the evaluation to these images; default: all.
         by_category: Evaluate each category by itself and average; default: whatever the category, a pose is a pose.
+        interval: Also tell where AP lies with 95 %, by a bootstrap over the images, see `ap_interval`.
 
     Returns:
         ``AP AP50 AP75 APm APl AR AR50 AR75 ARm ARl``, or for CrowdPose ``AP AP50 AP75 AR AR50 AR75 APeasy APmedium
         APhard``. For joints with parts (COCO-WholeBody) also AP and AR of each part: ``APbody ARbody APfeet ...``, -1
         where no joint of it is labelled. An empty list of results gives zeros.
+        With ``interval`` also ``AP_interval``, [low, high] or ``None``, and ``images``, their number.
 
     Raises:
         ValueError: Results for images, or by category for categories, that are not in the annotations, with another
@@ -143,14 +147,17 @@ def evaluate_poses(
     crowded = all("crowdIndex" in truth.imgs[image] for image in chosen) and bool(chosen)
     placed = with_area(ours, joints)
     numbers = dict(zip(NAMES, coco_numbers(truth, placed, joints.sigmas, chosen), strict=True))
+    told: dict[str, Any] = {}
+    if interval:
+        told = {"AP_interval": ap_interval(truth, placed, joints.sigmas, chosen), "images": len(chosen)}
     if not crowded:
-        return numbers | _parts(truth, ours, joints, chosen)
+        return numbers | _parts(truth, ours, joints, chosen) | told
     named = {name: numbers[name] for name in ("AP", "AP50", "AP75", "AR", "AR50", "AR75")}
     for level, (above, up_to) in CROWD_LEVELS.items():
         of_level = [image for image in chosen if above < truth.imgs[image]["crowdIndex"] <= up_to]
         found = coco_numbers(truth, ours, joints.sigmas, of_level) if of_level else [-1.0]
         named[f"AP{level}"] = float(found[0])
-    return named
+    return named | told
 
 
 def _parts(truth: COCO, results: list[dict[str, Any]], joints: JointSet, images: Sequence[int]) -> dict[str, float]:

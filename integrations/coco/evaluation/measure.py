@@ -150,7 +150,7 @@ def evaluate(
     settings: EvalSettings = DEFAULT,
     progress: bool = False,
     keep: Keep | None = None,
-) -> dict[int, dict[str, float]]:
+) -> dict[int, dict[str, Any]]:
     """COCO's or CrowdPose's numbers of a model at each exit.
 
     Args:
@@ -165,7 +165,8 @@ def evaluate(
         keep: Is given each exit and what is measured there, COCO's result entries, by one process of all.
 
     Returns:
-        ``{exit: {"AP": ..., "AR": ...}}``, fractions, on every rank. With annotated persons also ``oks`` (mean over
+        ``{exit: {"AP": ..., "AR": ...}}``, fractions, on every rank; ``AP_interval``, where AP lies with 95 % (`None`
+        of few pictures), and ``images``, on how many it was measured. With annotated persons also ``oks`` (mean over
         persons, on 0.53 of the box) and ``pck`` (by what the joints measure it in: 0.2 of the torso or the box, 0.5
         of the head). Joints with parts, COCO-WholeBody's, have AP and AR of each: ``APbody``, ``ARbody``, ...
 
@@ -185,7 +186,7 @@ def evaluate(
         ]
     if shared():
         dist.broadcast_object_list(measured, src=0)
-    result: dict[int, dict[str, float]] = measured[0]
+    result: dict[int, dict[str, Any]] = measured[0]
     return result
 
 
@@ -222,7 +223,7 @@ def _numbers(
     truth: GroundTruth,
     settings: EvalSettings,
     keep: Keep | None,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     results = to_results(
         predictions_of(poses, persons),
         joints,
@@ -232,8 +233,7 @@ def _numbers(
     )
     if keep is not None:
         keep(exit, results)
-    measured = evaluate_poses(truth, results, joints, by_category=settings.by_category)
-    numbers = {name: float(value) for name, value in measured.items()}
+    numbers = evaluate_poses(truth, results, joints, by_category=settings.by_category, interval=True)
     known = [index for index in sorted(poses) if np.any(persons[index].joints)]  # a detection has no labels
     if known:
         predicted = np.stack([poses[index][:, :2] for index in known]).astype(np.float64)
@@ -244,7 +244,7 @@ def _numbers(
         sides = np.array([persons[index].box_side for index in known])
         if joints.pck != "none":
             numbers["pck"] = pck(predicted, labels, visible, joints, sides)
-    return {name: round(value, 6) for name, value in numbers.items()}
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in numbers.items()}
 
 
 def predictions_of(poses: dict[int, Joints], persons: Sequence[Person]) -> list[PosePrediction]:

@@ -41,7 +41,8 @@ class PoseHubModel(HubModel, pipeline_tag="keypoint-detection", tags=["human-pos
         """What an exported file says of the model: the joints, and what images it takes, each as JSON."""
         told = {"input_size": self.config.image_size, "input_channels": "RGB", "mean": MEAN, "std": STD}
         joints = {} if self.joints is None else {"joints": self.joints}
-        return {name: json.dumps(value) for name, value in (joints | told | cycles_of(self)).items()}
+        words = {name: json.dumps(value) for name, value in (joints | told).items()}
+        return words if self.name is None else {"model": self.name, **words}
 
     @classmethod
     def from_hub_config(cls: type[M], config: dict[str, Any]) -> M:

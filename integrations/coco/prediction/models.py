@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.run.trained import open_trained
 
 from ..evaluation.measure import EvalSettings
 from ..models.tokenpose import TokenPose
@@ -31,21 +30,14 @@ def open_model(where: str | Path, config: str | None = None, ema: bool = False) 
     Example:
         >>> model, settings = open_model("runs/a")
     """
-    path = Path(where)
-    if config is not None:
-        recipe = load_recipe(config)
-        return load_trained(path, ema, recipe), eval_settings(recipe)
-    if path.is_dir() and not (path / "config.json").is_file():
-        _check_integration(path)
-        return load_trained(path, ema), eval_settings(stored_recipe(path))
-    return load_trained(where, ema), dataclasses.replace(EvalSettings(), broken="stop")
-
-
-def _check_integration(path: Path) -> None:
-    command = read_recipe(find_checkpoint(path))["command"]
-    if command != "coco":
-        lifting = "; keypoints are lifted by python -m cycledistill.integrations.human36m.lift"
-        raise CheckpointError(
-            f"{path} was trained by `cycledistill train {command}`, and poses are found in pictures by models of "
-            f"`cycledistill train coco`{lifting if command == 'human36m' else ''}"
-        )
+    return open_trained(
+        where,
+        config,
+        ema,
+        command="coco",
+        load_recipe=load_recipe,
+        load_trained=load_trained,
+        stored_recipe=stored_recipe,
+        of_recipe=eval_settings,
+        of_model=lambda _: dataclasses.replace(EvalSettings(), broken="stop"),
+    )

@@ -14,8 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
 from cycledistill.recipes.reading.guard import ARCHIVE, reading
-from cycledistill.recipes.reading.numbered import PICTURES, natural
-from cycledistill.recipes.reading.videos import VIDEOS
+from cycledistill.recipes.reading.numbered import PICTURES, VIDEOS, natural
 
 from ..data.exif import Exif
 from ..data.images import ImageStore, PoseDataError

@@ -5,15 +5,15 @@ So that a file alone is enough to build the model, and weights of other joints a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cycledistill.metadata.model import words_of as metadata_of
+from cycledistill.metadata.shape import name_in
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.hub.described import build_described, built_from_words, plain_object
 from cycledistill.recipes.weights.files import network_metadata, read_metadata
-from cycledistill.versions import made_with
 
 from ..data.joints import JointError, JointSet
 from ..data.joints.names import first_difference
@@ -28,14 +28,13 @@ def words_of(model: TokenPose, name: str | None = None) -> dict[str, str]:
         name: Its name in the registry, to be stored too.
 
     Returns:
-        ``format``; ``config`` (the network), ``built_from``, ``joints`` and ``versions`` as JSON; ``model``, its name.
+        What every file of a model says (``model``: its name, else its class), and ``format``; ``config`` (the network),
+        ``built_from`` and ``joints`` as JSON.
     """
-    words = network_metadata(model.config, name)
+    words = metadata_of(model) | network_metadata(model.config, name)
     if model.own_class() is TokenPose:  # not a prepared copy, whose layers are others
         words |= built_from_words(model.hub_config())
-    if model.joints is not None:
-        words["joints"] = json.dumps(model.joints)
-    return words | {"versions": json.dumps(made_with())}
+    return words
 
 
 def model_of_file(path: str | Path) -> TokenPose:
@@ -45,7 +44,7 @@ def model_of_file(path: str | Path) -> TokenPose:
         CheckpointError: The file does not say what its weights are of, or says what cannot be built.
     """
     model = build_described(path, TokenPose.from_hub_config)
-    model.name = read_metadata(path).get("model")
+    model.name = name_in(read_metadata(path))
     return model
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,22 @@ def check_target(path: str | Path, suffixes: Sequence[str] = (".npz", ".json")) 
         raise LiftingDataError(f"{path}: a name that ends in {' or '.join(suffixes)} is expected")
     if not path.parent.is_dir():
         raise LiftingDataError(f"{path} cannot be written: there is no folder {path.parent}; make it first")
+
+
+def check_apart(written: Iterable[Path], read: Iterable[str | Path]) -> None:
+    """Refuse to write over a file that is read, or twice to one.
+
+    Raises:
+        LiftingDataError: So it is.
+    """
+    sources, there = [Path(each) for each in read], set()
+    for path in written:
+        over = next((each for each in sources if path.exists() and each.exists() and path.samefile(each)), None)
+        if over is not None:
+            raise LiftingDataError(f"{path} is read, and would be written over: give another name for what is written")
+        if path.resolve() in there:
+            raise LiftingDataError(f"{path} would be written twice: give each a name of its own")
+        there.add(path.resolve())
 
 
 def write_poses(

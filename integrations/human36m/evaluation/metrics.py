@@ -14,9 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cycledistill.insight.intervals import bootstrap_interval
+
 from ..data.skeleton import JOINTS
 from ..errors import LiftingDataError
 
+LEAST_SEQUENCES = 10
+"""Of fewer, no interval is told."""
 PCK_THRESHOLD = 150.0
 """Millimetres, MPI-INF-3DHP's threshold."""
 Figures = dict[str, float | None]
@@ -147,6 +151,8 @@ class MotionScores:
 
     def __init__(self) -> None:
         self.actions: dict[str, _Sums] = {}
+        self.sequences: list[tuple[float, int]] = []
+        """Of each sequence, the sum of MPJPE over its frames, and their number."""
 
     def add(self, action: str, predicted: Tensor, target: Tensor, pieces: Sequence[int] | None = None) -> None:
         """Count sequences of motion: steps are those of the whole sequence, deviations over time those of its pieces.
@@ -173,6 +179,8 @@ class MotionScores:
         measures = {"mpjpe": mpjpe, "p_mpjpe": p_mpjpe, "n_mpjpe": n_mpjpe, "velocity": velocity_error}
         for name, measure in measures.items():
             sums.add(name, measure(poses, truth))
+        errors = mpjpe(poses, truth).sum(-1).tolist()
+        self.sequences += [(error, poses.shape[1]) for error in errors]
         counted = list(PCK_JOINTS if poses.shape[2] == len(JOINTS) else range(1, poses.shape[2]))
         for name, measure in {"pck150": pck, "auc": auc}.items():
             sums.add(name, measure(poses[..., counted, :], truth[..., counted, :]))
@@ -186,6 +194,7 @@ class MotionScores:
         """The figures of several parts of a data set as those of the whole."""
         whole = cls()
         for part in parts:
+            whole.sequences += part.sequences
             for action, sums in part.actions.items():
                 whole.actions.setdefault(action, _Sums()).join(sums)
         return whole
@@ -201,6 +210,10 @@ class MotionScores:
         ``velocity`` is ``None`` where every sequence is of one frame, ``temporal_std_ratio`` where the targets do not
         move; such actions are left out of the mean over actions.
 
+        ``mpjpe_frame_mean_interval`` is where that mean lies with 95 %, by drawing the ``sequences`` anew, since frames
+        of one are no independent samples. ``None`` of fewer than 10 sequences, which tell too little of others.
+        Views of one recording count as sequences of their own: where there are several, the truth is wider.
+
         Raises:
             ValueError: Nothing was added.
         """
@@ -213,7 +226,18 @@ class MotionScores:
         by_frame = {f"{name}_frame_mean": value for name, value in _rounded(whole.means()).items()}
         names = list(next(iter(actions.values())))
         by_action = {f"{name}_action_mean": _mean(found[name] for found in actions.values()) for name in names}
-        return {**by_frame, **by_action, "frames": whole.frames, "actions": actions}
+        counts = {"frames": whole.frames, "sequences": len(self.sequences)}
+        interval = {"mpjpe_frame_mean_interval": _interval(self.sequences)}
+        return {**by_frame, **by_action, **interval, **counts, "actions": actions}
+
+
+def _interval(sequences: list[tuple[float, int]]) -> list[float] | None:
+    if len(sequences) < LEAST_SEQUENCES:
+        return None
+    # Sorted: which rank measured which sequence must not change the draws.
+    sums, frames = torch.tensor(sorted(sequences), dtype=torch.float64).T
+    low, high = bootstrap_interval(lambda often: float(often @ sums / (often @ frames)), len(sequences))
+    return [round(low, 6), round(high, 6)] if low < high else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

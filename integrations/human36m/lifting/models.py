@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.run.trained import open_trained
 
 from ..evaluation.measure import EvalSettings
 from ..models.lifter import Lifter
@@ -30,26 +29,19 @@ def open_model(where: str | Path, config: str | None = None, ema: bool = False) 
     Example:
         >>> model, settings = open_model("runs/a")
     """
-    path = Path(where)
-    if config is not None:
-        recipe = load_recipe(config)
-        return load_trained(path, ema, recipe), eval_settings(recipe)
-    if path.is_dir() and not (path / "config.json").is_file():
-        _check_integration(path)
-        return load_trained(path, ema), eval_settings(stored_recipe(path))
-    model = load_trained(where, ema)
-    return model, settings_of(model)
+    return open_trained(
+        where,
+        config,
+        ema,
+        command="human36m",
+        load_recipe=load_recipe,
+        load_trained=load_trained,
+        stored_recipe=stored_recipe,
+        of_recipe=eval_settings,
+        of_model=settings_of,
+    )
 
 
 def settings_of(model: Lifter) -> EvalSettings:
     """How a model that comes without a recipe is used: as it was made, for sequences or for centre frames."""
     return EvalSettings(model.config.frames, "centre" if model.mode == "seq2frame" else "sequence")
-
-
-def _check_integration(path: Path) -> None:
-    command = read_recipe(find_checkpoint(path))["command"]
-    if command != "human36m":
-        raise CheckpointError(
-            f"{path} was trained by `cycledistill train {command}`, and keypoints are lifted by models of "
-            f"`cycledistill train human36m`{'; cycledistill predict takes it' if command == 'coco' else ''}"
-        )

@@ -56,8 +56,9 @@ class LifterHubModel(HubModel, tags=["human-pose-estimation", "3d-human-pose-est
 
     def export_metadata(self) -> dict[str, str]:
         """What an exported file says of the model, each as JSON: the convention of its numbers, and its window."""
-        told = {"frames": self.config.frames, "mode": self.mode, **cycles_of(self)}
-        words = {name: json.dumps(value) for name, value in told.items()}
+        words = {"frames": json.dumps(self.config.frames), "mode": json.dumps(self.mode)}
+        if self.name is not None:
+            words["model"] = self.name
         return words | convention_words(self.convention, self.config.in_channels)
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ def poses_from_views(
     """3D poses of one person whom several cameras film at once. Which person is the same in two views is not found out.
 
     Args:
-        views: Keypoints by name, pixels of the cameras' pictures (`read_keypoints`). Frames are matched by the numbers
+        views: Keypoints by name, of the cameras' pictures (`read_keypoints`). Frames are matched by the numbers
             of their pictures where all views have them, and by place otherwise. A view may lack frames and joints.
         cameras: By the same names; those of no view are not used.
         layout: ``"coco"``, ``"h36m"`` or ``"halpe26"``, whose persons are checked in the picture and in the world;
@@ -86,6 +86,7 @@ def poses_from_views(
         (250, 17, 3)
     """
     _check_views(views, cameras)
+    views = {name: replace(view, pixels=view.in_pixels(*cameras[name].size)) for name, view in views.items()}
     tables, frames = _side_by_side(views)
     if checked:
         for name, table in zip(views, tables, strict=True):

@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from cycledistill.metadata.model import words_of as metadata_of
+from cycledistill.metadata.shape import name_in
 from cycledistill.recipes.errors import RecipeError
 from cycledistill.recipes.hub.described import build_described, built_from_words
 from cycledistill.recipes.hub.model import class_named
@@ -28,10 +30,15 @@ def words_of(model: Lifter, convention: Convention, name: str | None = None) -> 
         name: Its name in the registry, to be stored too.
 
     Returns:
-        ``format``; ``config`` (the network), ``built_from`` (that with its class, hourglass and cycles) and
-        ``convention`` as JSON; ``model``, its name. No ``built_from`` where the hourglass is made with functions.
+        What every file of a model says (``model``: its name, else its class), and ``format``; ``config`` (the network),
+        ``built_from`` (that with its class, hourglass and cycles) and ``convention`` as JSON. No ``built_from`` where
+        the hourglass is made with functions.
     """
-    words = network_metadata(model.config, name) | convention_words(convention, model.config.in_channels)
+    words = (
+        metadata_of(model)
+        | network_metadata(model.config, name)
+        | convention_words(convention, model.config.in_channels)
+    )
     about = {_LIBRARY: "cycledistill", _CLASS: model.own_class().__name__}
     try:
         described = {key: value for key, value in model.hub_config().items() if key != KEY}
@@ -48,7 +55,7 @@ def model_of_file(path: str | Path) -> Lifter:
         CheckpointError: The file does not say what its weights are of, or says what cannot be built.
     """
     model = build_described(path, _built)
-    model.name = read_metadata(path).get("model")
+    model.name = name_in(read_metadata(path))
     return model
 
 

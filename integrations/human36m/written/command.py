@@ -27,6 +27,7 @@ def write_outputs(
     frame_rate: float | None,
     *,
     seen: Seen | None = None,
+    frames: NDArray[np.int64] | None = None,
     named: Callable[[Path], Path] = Path,
 ) -> None:
     """Write what the options ask for, and say so.
@@ -36,6 +37,7 @@ def write_outputs(
         outputs: What is to be written.
         frame_rate: Frames a second, where it is known.
         seen: The 2D of one camera, to show.
+        frames: (T,), the numbers of the pictures: of those that are missing between them is told.
         named: What a file is called, of one person of several.
 
     Raises:
@@ -46,6 +48,8 @@ def write_outputs(
         return
     check_clip(outputs, frame_rate, seen)
     assert frame_rate is not None  # checked
+    if frames is not None:
+        _tell_breaks(frames)
     body = body_joints(poses, outputs.joints)
     check_body(body, "the poses", known=False)
     in_world = seen is None or seen.camera is not None
@@ -60,6 +64,17 @@ def write_outputs(
             if file:
                 rig = write(whole, named(file), frame_rate)
                 sys.stdout.write(f"{word}: {named(file)}; {rig.describe()}\n")
+
+
+def _tell_breaks(frames: NDArray[np.int64]) -> None:
+    steps = np.diff(frames)
+    if len(steps) and steps.max() > steps.min():
+        place = int(steps.argmax())
+        _logger.warning(
+            "pictures %d and %d follow each other without those between, and so they do in the animation, BVH or glTF",
+            frames[place],
+            frames[place + 1],
+        )
 
 
 def _up(body: Array, given: str | None) -> str:

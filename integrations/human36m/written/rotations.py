@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from cycledistill.versions import require
+
+require("scipy")
 
 Array = NDArray[np.float64]
 
@@ -52,20 +57,8 @@ def best_rotations(shape: Array, seen: Array) -> Array:
 
 
 def quaternions(rotations: Array) -> Array:
-    """Rotations over time (T, ..., 3, 3) as unit quaternions (T, ..., 4), x, y, z, w, without jumps of the sign.
-
-    Source: Bar-Itzhack (2000), New method for extracting the quaternion from a rotation matrix.
-    """
-    r = np.moveaxis(rotations, (-2, -1), (0, 1))
-    table = np.empty((*rotations.shape[:-2], 4, 4))
-    for row in range(3):
-        for column in range(3):
-            table[..., row, column] = r[row, column] + r[column, row]
-        after, last = (row + 1) % 3, (row + 2) % 3
-        table[..., row, row] = r[row, row] - r[after, after] - r[last, last]
-        table[..., row, 3] = table[..., 3, row] = r[last, after] - r[after, last]
-    table[..., 3, 3] = r[0, 0] + r[1, 1] + r[2, 2]
-    found: Array = np.linalg.eigh(table)[1][..., -1]
+    """Rotations over time (T, ..., 3, 3) as unit quaternions (T, ..., 4), x, y, z, w, without jumps of the sign."""
+    found: Array = Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_quat().reshape(*rotations.shape[:-2], 4)
     found[0] *= np.where(found[0, ..., 3:] < 0, -1, 1)
     same = (found[1:] * found[:-1]).sum(axis=-1, keepdims=True)
     found[1:] *= np.cumprod(np.where(same < 0, -1, 1), axis=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
+import torch.distributed as dist
 from timm.task.evaluator import ClassificationEvaluator, evaluation_sample_limit
 from timm.utils.model import unwrap_model
 from torch import nn
@@ -38,7 +39,7 @@ def evaluate(
         progress: Show a progress bar.
 
     Returns:
-        ``{exit: {"top1": percent, "top5": percent, "loss": cross-entropy}}``.
+        ``{exit: {"top1": percent, "top5": percent, "loss": cross-entropy, "images": how many}}``.
 
     Raises:
         ValueError: A plain model was asked for another exit than 1.
@@ -60,8 +61,11 @@ def evaluate(
             with at_exit(bare, number), autocast(device, precision):
                 output = model(images)
             evaluator.update(output, target)
+    images = torch.tensor([evaluator.num_samples for evaluator in counts.values()], device=device)
+    if shared():
+        dist.all_reduce(images)
     totals = {number: evaluator.compute(distributed=shared()) for number, evaluator in counts.items()}
     return {
-        number: {name: round(float(total[name]), 6) for name in ("top1", "top5", "loss")}
-        for number, total in totals.items()
+        number: {name: round(float(total[name]), 6) for name in ("top1", "top5", "loss")} | {"images": count}
+        for (number, total), count in zip(totals.items(), images.tolist(), strict=True)
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -62,6 +63,14 @@ def create_model(recipe: Recipe, classes: int) -> nn.Module:
     except ValueError as error:
         raise RecipeError(f"cyclic: {error}") from error
     return model
+
+
+def describe_data(model: nn.Module, recipe: Recipe, classes: Sequence[object]) -> None:
+    """Have a model say what images it is trained on, where timm's models do: files of it then hold that too."""
+    side = image_size(model, recipe)
+    told = {"input_size": (3, side, side), "mean": tuple(recipe.augment.mean), "std": tuple(recipe.augment.std)}
+    names = {"label_names": tuple(map(str, classes))} if classes else {}
+    model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), **told, **names}  # type: ignore[assignment]
 
 
 def check_name(name: str) -> None:

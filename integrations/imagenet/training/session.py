@@ -20,7 +20,7 @@ from ..data.splits import ImageSets, open_images
 from ..evaluation.accuracy import evaluate
 from ..recipe import Recipe, RecipeError
 from ..task import CyclicTask
-from .build import ADVICE, check_name, create_model, image_size, validation_batches
+from .build import ADVICE, check_name, create_model, describe_data, image_size, validation_batches
 from .optim import Schedule, create_optimizer
 
 
@@ -62,6 +62,7 @@ class Session(TrainingSession):
         rank, world = accelerator.process_index, accelerator.num_processes
         classes = _count_classes(recipe, images)
         model = create_model(recipe, classes).to(device)
+        describe_data(model, recipe, images.classes)
         exits = wanted_exits(model, recipe.evaluate.exits, recipe.evaluate.best_exit)
         size = image_size(model, recipe)
         smoothing = {"smoothing": augment.smoothing, "soft_targets": augment.mixes}

@@ -27,8 +27,7 @@ from cycledistill.integrations.human36m.data.calibration.storage import SUFFIXES
 from cycledistill.integrations.human36m.data.cameras import Camera
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.multiview.plausible.body import check_size
-from cycledistill.recipes.reading.numbered import PICTURES, natural, picture_numbers
-from cycledistill.recipes.reading.videos import VIDEOS
+from cycledistill.recipes.reading.numbered import PICTURES, VIDEOS, natural, picture_numbers
 
 from .labels import Labelled, read_joints, read_poses
 from .moments import Array, Moment, MultiViewSet, View, labelled_view, make_set, seen_by

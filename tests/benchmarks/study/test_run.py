@@ -17,6 +17,8 @@ pytest.importorskip("timm")
 pytest.importorskip("sklearn")
 pytest.importorskip("markdown_it")
 
+from matplotlib.figure import Figure
+from study import report as study_report
 from study.command import main
 from study.costs import ArmCost, arm_costs
 from study.errors import StudyError
@@ -28,6 +30,7 @@ from study.tasks.mazes import Mazes
 from study.train import Run
 
 from cycledistill import at_exit, wrap_cyclic
+from tests.insight.test_pages import Tags
 from tests.recipes.run.graph.tape import TapeCapture
 
 Written = Callable[..., Path]
@@ -435,3 +438,13 @@ def test_samples_of_a_trained_arm_stop_where_they_are_sure(
                     output = model(given[half:])
                 right.append(run.task.right(output, *(each[half:] for each in target))["cells"])
         assert percent == pytest.approx(100 * torch.cat(right).mean().item(), abs=0.01)
+
+
+def test_markup_in_the_words_of_a_study_is_text(written: Written, tmp_path: Path, monkeypatch: Any) -> None:
+    plan = load_plan(written(question="<script>alert(1)</script> & <b>more</b>"))
+    monkeypatch.setattr(study_report, "markdown", lambda plan, _: f"# {plan.name}\n\n{plan.question}\n")
+    monkeypatch.setattr(study_report, "draw", lambda *_: Figure())
+    study_report.write_report(plan, [{"arm": "base"}], tmp_path)  # type: ignore[list-item]
+    page = Tags((tmp_path / "tiny.html").read_text(encoding="utf-8"))
+    assert plan.question.strip() in page.text and not {"script", "b"} & set(page.tags)
+    assert page.tags.count("h1") == 1 and ("name", "viewport") in page.attributes

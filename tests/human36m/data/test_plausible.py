@@ -114,6 +114,9 @@ def test_normalised_keypoints_have_a_range(person: np.ndarray, caplog: pytest.Lo
     assert not caplog.text
     with pytest.raises(LiftingDataError, match="coordinates up to .*are they pixels"):
         check_normalised(joints, "here")
+    scored = np.concatenate([normal, np.full((*normal.shape[:2], 1), 95, np.float32)], axis=-1)
+    with pytest.raises(LiftingDataError, match="here: confidences from 95 to 95, .* per cent"):
+        check_normalised(scored, "here", later=True)
     with pytest.raises(LiftingDataError, match="were they normalised twice"):
         check_normalised(normalize_screen(normal, *SIZE), "here")
     with pytest.raises(LiftingDataError, match=r"x beyond 1.5 for \d+ % of all, .*smaller picture"):

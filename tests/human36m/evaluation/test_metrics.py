@@ -190,3 +190,24 @@ def test_errors() -> None:
         losses.mixste_total(torch.zeros(1, 2, 16, 3), torch.zeros(1, 2, 16, 3))
     with pytest.raises(ValueError, match="nothing was measured"):
         MotionScores().summary()
+
+
+def test_the_interval_is_over_sequences_as_scipy_draws_them() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    random = np.random.default_rng(2)
+    lengths, errors = random.integers(5, 30, 24), random.gamma(4, 0.01, 24)
+    scores, fewer = MotionScores(), MotionScores()
+    for number, (length, error) in enumerate(zip(lengths.tolist(), errors.tolist(), strict=True)):
+        off = torch.zeros(1, length, 17, 3)
+        off[..., 1:, 0] = error
+        for each in (scores, fewer) if number < 9 else (scores,):
+            each.add("a", off, torch.zeros_like(off))
+    found: dict[str, Any] = scores.summary()
+    theirs = stats.bootstrap(
+        (lengths, 1000 * errors * 16 / 17), lambda n, mm: (n * mm).sum() / n.sum(), paired=True, vectorized=False,
+        method="percentile", n_resamples=1000, rng=random,
+    ).confidence_interval  # fmt: skip
+    width = theirs.high - theirs.low
+    assert found["mpjpe_frame_mean_interval"] == pytest.approx([theirs.low, theirs.high], abs=0.12 * width)
+    assert found["sequences"] == 24
+    assert fewer.summary()["mpjpe_frame_mean_interval"] is None, "9 sequences tell too little of others"

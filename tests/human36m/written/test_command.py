@@ -243,6 +243,7 @@ def test_commands_refuse_before_they_work(
     late = [folder / "late.npz", *one[1:]]
     np.savez(folder / "late.npz", keypoints=SEEN.keypoints, width=640, height=480, first_frame=5)
     camera = ["--camera", folder / "cameras.json", "--person-height", "1.7"]
+    film = ["--animate", folder / "a.gif", "--pictures", folder / "v.mp4", "--frame-rate", "25"]
     for main, flags, told in (
         (triangulate, [*both, "--layout", "other", *bvh], "--bvh with the joints 'other'"),
         (triangulate, [*both, "--layout", "h36m", *bvh], "give --frame-rate"),
@@ -254,11 +255,17 @@ def test_commands_refuse_before_they_work(
         (lifting.main, [*one, "--up", "z"], "--up is of --camera"),
         (lifting.main, [*one, "--person-height", "170"], "170 cm give 1.7"),
         (lifting.main, [*one, "--figure", folder / "a.txt"], "a.txt: a name that ends in"),
+        (lifting.main, [one[0], *one[:1], *one[2:]], "front.npz is read, and would be written over"),
+        (lifting.main, [*one, *film[:1], film[3], *film[2:]], "v.mp4 is read, and would be written over"),
+        (lifting.main, [*one, *film, "--figure", film[1]], "a.gif would be written twice"),
+        (triangulate, [*both[:-1], folder / "left.npz"], "left.npz is read, and would be written over"),
     ):
         with pytest.raises(SystemExit):
             main([str(flag) for flag in flags])
         assert told in capsys.readouterr().err
         assert not (folder / "p.npz").exists()
+    with np.load(folder / "front.npz") as file:
+        assert "keypoints" in file
 
 
 def test_triangulated_poses_with_holes(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -275,6 +282,14 @@ def test_triangulated_poses_with_holes(folder: Path, caplog: pytest.LogCaptureFi
     capture.release()
     assert "1 of 170 joints are not known; BVH and glTF have them from the frames around" in caplog.text
     np.testing.assert_allclose(read_bvh(folder / "a.bvh")[2][0]["pelvis"] / 100, WORLD[0, 0], atol=1e-3)
+
+
+def test_pictures_that_are_missing_between_others_are_told_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked = Outputs(bvh=folder / "b.bvh", up="y")
+    write_outputs(WORLD[:3], asked, 25.0, frames=np.array([4, 6, 8]))
+    assert "follow each other" not in caplog.text
+    write_outputs(WORLD[:3], asked, 25.0, frames=np.array([4, 5, 9]))
+    assert "pictures 5 and 9 follow each other" in caplog.text
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ def test_every_exit_is_counted(model, batches):
         ranks = (logits > logits.gather(1, target[:, None])).sum(1)
         assert found["top1"] == pytest.approx(100 * (ranks < 1).float().mean().item(), abs=1e-4)
         assert found["top5"] == pytest.approx(100 * (ranks < 5).float().mean().item(), abs=1e-4)
+        assert found["images"] == len(target) == 12
         assert found["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, target).item(), abs=1e-5)
     assert measured[1]["loss"] != measured[3]["loss"]
 

@@ -71,9 +71,7 @@ def model_input(
             f"{source} does not say how large the picture is: give --width and --height in pixels, "
             "or write `width` and `height` beside `keypoints`"
         )
-    pixels, layout = given.pixels, layout or given.layout or "coco"
-    if given.shares:
-        pixels = (pixels * np.array([width, height, 1][: pixels.shape[2]])).astype(np.float32)
+    pixels, layout = given.in_pixels(width, height), layout or given.layout or "coco"
     as_coco = layout == "coco" or (layout == "halpe26" and coco == "extrapolated")
     if as_coco and pixels.ndim == 3 and pixels.shape[1] == len(NAMES["halpe26"]):
         pixels, layout = pixels[:, : len(NAMES["coco"])], "coco"

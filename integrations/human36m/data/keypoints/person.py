@@ -40,6 +40,12 @@ class Keypoints:
     layout: str | None = None
     shares: bool = False
 
+    def in_pixels(self, width: float, height: float) -> NDArray[np.float32]:
+        """``pixels`` of a picture of this size, whatever the file has."""
+        if not self.shares:
+            return self.pixels
+        return (self.pixels * np.array([width, height, 1][: self.pixels.shape[2]])).astype(np.float32)
+
 
 @dataclass(frozen=True)
 class Results:

@@ -88,8 +88,10 @@ def check_normalised(keypoints: NDArray[np.floating], source: str, *, later: boo
             half of the joints may be guessed beside the picture, by somebody who leaves it.
 
     Raises:
-        LiftingDataError: Pixels, or a person that is mostly beside the picture, or a hundredth of it or less.
+        LiftingDataError: Pixels, or a person that is mostly beside the picture, or a hundredth of it or less; a third
+            number that is no confidence.
     """
+    check_confidences(keypoints[..., 2:], source)
     points = keypoints[..., :2].astype(np.float64)
     most = float(np.abs(points).max())
     aside = float((np.abs(points[..., 0]) > _ASIDE).mean())

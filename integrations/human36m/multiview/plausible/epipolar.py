@@ -26,6 +26,9 @@ _MOST_OFF = 20.0
 """Pixels: what is off by more is no fit, however bad things are as they are."""
 _BETTER, _BETTER_OF_FEW = 0.2, 5.0
 """By which share views must fit better; of few pairs of rays, the second divided by the root of their number."""
+_SAME_PLACE = 1e-4
+"""Of their distance from the origin: cameras that are nearer to each other are in one place. R and t that are taken for
+another convention's make that of a ring of cameras."""
 _LEAST_SINE = np.sin(np.deg2rad(2.0))
 """Rays that run along the line between two cameras share a plane with any other."""
 
@@ -100,10 +103,14 @@ class _Views:
         return np.stack([self._known[pair] for pair in pairs])
 
     def _off(self, one: int, other: int) -> Array:
-        base = self.cameras[other].position - self.cameras[one].position
-        x, y, z = base / max(float(np.linalg.norm(base)), 1e-12)
-        across = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])  # @ a: the base's cross product with a
+        places = self.cameras[one].position, self.cameras[other].position
         first, second = self.rays[one][self.frames], self.rays[other][self.frames]
+        base = places[1] - places[0]
+        length = float(np.linalg.norm(base))
+        if length <= _SAME_PLACE * max(float(np.linalg.norm(place)) for place in places):  # all planes hold both rays
+            return np.where(np.isnan(first + second).any(axis=-1), np.nan, np.inf)
+        x, y, z = base / length
+        across = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])  # @ a: the base's cross product with a
         one_along, other_along = first @ [x, y, z], second @ [x, y, z]
         sines = 1 - one_along**2, 1 - other_along**2  # squares of them
         least = np.minimum(*sines)

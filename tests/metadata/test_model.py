@@ -1,4 +1,4 @@
-"""What exported files say of themselves."""
+"""What models say of themselves for their files."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ import torch
 from torch import nn
 
 from cycledistill import Distill, wrap_cyclic
-from cycledistill.exporter.words import words_of
+from cycledistill.metadata.model import words_of
+from cycledistill.metadata.shape import KEYS, missing, name_in
 from tests import toys
 
 IMAGES = ((torch.zeros(2, 3, 48, 32),), {})
 
 
-def test_a_plain_model_says_what_it_is_and_no_more() -> None:
+def test_a_plain_model_is_of_one_cycle() -> None:
     words = words_of(toys.make(), 1, ((torch.zeros(2, 4, 6),), {}))
-    assert set(words) == {"model", "exit", "versions"}
-    assert (words["model"], words["exit"]) == ("ToyViT", "1")
+    assert set(words) == {"model", "class", "exit", "cycles", "distill", "versions"}
+    assert [words[name] for name in ("model", "class", "exit", "cycles", "distill")] == (
+        ["ToyViT", "ToyViT", "1", "1", "null"]
+    )
+    assert set(json.loads(words["versions"])) == {"cycledistill", "torch"}
+    assert missing(words) == ["input_size", "mean", "std", "classes"] and name_in(words) is None
 
 
 def test_cycles_and_schemes() -> None:
@@ -34,7 +39,8 @@ def test_cycles_and_schemes() -> None:
     assert scheme(None) is None
     assert scheme("elt") == "elt"
     assert scheme(Distill(token_weight=0.5)) == {"token_weight": 0.5}
-    assert scheme(mine) == "mine"
+    assert scheme(mine) == {"code": "mine"}
+    assert scheme(Distill(token_weight=0.5, token_loss=mine)) == {"token_weight": 0.5, "token_loss": {"code": "mine"}}
 
 
 def test_pixels_and_classes() -> None:
@@ -42,9 +48,18 @@ def test_pixels_and_classes() -> None:
     model.pretrained_cfg = {"architecture": "vit_s", "mean": (0.1, 0.2, 0.3), "std": (1, 1, 1)}  # type: ignore[assignment]
     model.config = SimpleNamespace(id2label={1: "dog", 0: "cat"})  # type: ignore[assignment]
     words = words_of(model, 1, IMAGES)
-    assert words["architecture"] == "vit_s"
+    assert (words["model"], words["class"], name_in(words)) == ("vit_s", "Flatten", "vit_s")
+    assert missing(words) == [] and set(words) == set(KEYS)
     told = {name: json.loads(words[name]) for name in ("input_size", "mean", "std", "classes")}
     assert told == {"input_size": [48, 32], "mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "classes": ["cat", "dog"]}
+
+
+def test_weights_say_the_size_that_the_model_declares_and_the_labels_of_timm() -> None:
+    model = nn.Flatten()
+    model.pretrained_cfg = {"input_size": (3, 64, 48), "label_names": ("cat", "dog"), "mean": "odd"}  # type: ignore[assignment]
+    words = words_of(model)
+    assert (json.loads(words["input_size"]), json.loads(words["classes"])) == ([64, 48], ["cat", "dog"])
+    assert "mean" not in words and missing(words) == ["mean", "std"]
 
 
 def test_names_made_up_by_a_library_are_no_classes() -> None:
@@ -56,7 +71,9 @@ def test_names_made_up_by_a_library_are_no_classes() -> None:
 def test_what_the_model_says_itself_counts_first() -> None:
     class Told(nn.Flatten):
         def export_metadata(self) -> dict[str, str]:
-            return {"input_size": "[1, 2]", "exit": "9", "mine": "yes"}
+            return {"input_size": "[1, 2]", "exit": "9", "mine": "yes", "model": "told"}
 
     words = words_of(Told(), 1, IMAGES)
-    assert (words["input_size"], words["mine"], words["exit"]) == ("[1, 2]", "yes", "1")
+    assert [words[name] for name in ("input_size", "mine", "exit", "model", "class")] == (
+        ["[1, 2]", "yes", "1", "told", "Told"]
+    )

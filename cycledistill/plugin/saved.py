@@ -1,0 +1,116 @@
+"""How a model was wrapped, in a file of plain data beside its weights, from which `rewrap` wraps it again."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cycledistill.errors import StackError
+from cycledistill.files import atomic_write
+from cycledistill.plugin.handle import KINDS, handle_of
+from cycledistill.plugin.install import check_module
+from cycledistill.plugin.plain import SAVED
+from cycledistill.versions import made_with
+
+_ABOUT = {"model", "versions"}
+_SAVES = "_saves_wrapping"
+
+
+def save_wrapping(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
+    """Write how a model is wrapped, cycles, scheme, pruning, hourglass, beside its weights, as ``cycledistill.json``.
+
+    The weights are saved as ever: they are the plain model's, and load into it. The ``save_pretrained`` of wrapped
+    Hugging Face models, and so ``Trainer``, writes this file too. It is plain data: of a function there is the name.
+
+    Args:
+        model: A wrapped model.
+        folder: Where its weights are, or will be; made if need be.
+
+    Returns:
+        The file.
+
+    Raises:
+        StackError: The model is not wrapped.
+        OSError: The file cannot be written.
+
+    Example:
+        >>> timm.models.save_for_hf(model, "saved")
+        >>> save_wrapping(model, "saved")
+        PosixPath('saved/cycledistill.json')
+        >>> again = rewrap(timm.create_model("local-dir:saved"), "saved")
+    """
+    check_module(model, "save_wrapping")
+    found = {kind: handle.described(model) for kind in KINDS if (handle := handle_of(model, kind)) is not None}
+    if not found:
+        raise StackError(
+            f"this {type(model).__name__} is not wrapped, so there is nothing to save beside its weights; of a "
+            "data-parallel wrapper, give the model inside, model.module"
+        )
+    file = Path(folder) / SAVED
+    text = json.dumps({"model": type(model).__name__, "versions": made_with(), **found}, indent=1) + "\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(file, lambda new: new.write_text(text, encoding="utf-8"))
+    return file
+
+
+def read_wrapping(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """What `save_wrapping` wrote: the arguments of each verb, by the kind of its handle.
+
+    Raises:
+        ValueError: There is no such folder or no such file in it, or it is torn, or another program's.
+    """
+    file = Path(folder) / SAVED
+    if not Path(folder).is_dir():
+        raise ValueError(
+            f"{os.fspath(folder)}: there is no such folder. Give the one that the model was saved to; of a model on "
+            "the Hugging Face hub, what huggingface_hub.snapshot_download(name) returns"
+        )
+    if not file.is_file():
+        raise ValueError(
+            f"{os.fspath(folder)} holds no {SAVED}, which says how a model was wrapped: save_wrapping(model, folder) "
+            "writes it, and the save_pretrained of a wrapped Hugging Face model. Missing are blocks, cycles and "
+            "distill: if you know them, wrap_cyclic(model, cycles, distill, blocks=...)"
+        )
+    try:
+        found = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is torn, or no JSON: {error}") from error
+    wrapped = {kind: found[kind] for kind in KINDS if kind in found} if isinstance(found, dict) else {}
+    if not wrapped or not all(isinstance(each, dict) for each in wrapped.values()):
+        raise ValueError(f"{file} is not of this library: an object that holds {' or '.join(KINDS)} is expected")
+    unknown = sorted(found.keys() - KINDS.keys() - _ABOUT)
+    if unknown:
+        raise ValueError(f"{file} holds {', '.join(unknown)[:200]}, which this version does not know: upgrade")
+    return wrapped
+
+
+def saving_of(below: type) -> dict[str, Any]:
+    """A ``save_pretrained`` that writes how the model is wrapped too, where the class below has one that does not.
+
+    Models of this library have: their config says it.
+    """
+    save = getattr(below, "save_pretrained", None)
+    if not inspect.isfunction(save) or hasattr(save, _SAVES) or hasattr(below, "hub_config"):
+        return {}
+    return {"save_pretrained": _with_wrapping(save)}
+
+
+def _with_wrapping(save: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(save)
+    def save_pretrained(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        saved = save(self, save_directory, *args, **kwargs)
+        # Other processes, and parts of a wrapped model, have nothing to write; a file in its place has been refused.
+        if os.path.isdir(save_directory) and kwargs.get("is_main_process", True):
+            if any(handle_of(self, kind) is not None for kind in KINDS):
+                save_wrapping(self, save_directory)
+        return saved
+
+    setattr(save_pretrained, _SAVES, True)
+    return save_pretrained

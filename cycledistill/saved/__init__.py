@@ -1,0 +1,1 @@
+"""Wrapped models that were saved."""

@@ -1,0 +1,1 @@
+"""What the command that lifts files makes of its arguments, before it lifts."""
