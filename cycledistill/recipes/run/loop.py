@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cycledistill.inert import named_as_keys
 from cycledistill.recipes.errors import NonFiniteLossError
 from cycledistill.recipes.progress import Pace, open_bar
 from cycledistill.recipes.run.accelerator import open_accelerator
@@ -38,6 +39,7 @@ def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -
     """
     began, measured = time.monotonic(), dict[str, Any]()
     with (
+        named_as_keys("cyclic.distill."),
         open_accelerator(
             recipe.run.device, recipe.run.precision, log_with=recipe.run.log_with, folder=recipe.run.output
         ) as accelerator,
