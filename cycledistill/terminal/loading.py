@@ -12,7 +12,7 @@ _logger = logging.getLogger(__name__)
 
 @functools.cache
 def say_loading() -> None:
-    """Say once on standard error that PyTorch is being loaded, where it is not yet; the first of several processes does.
+    """Say once on standard error that PyTorch is being loaded, where it is not yet; of several processes, the first.
 
     Written, not logged: nothing may be imported before it, nor any log set up.
     """
