@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 
@@ -13,6 +15,18 @@ INERT = 1e-6
 """Below this part of the task loss a term is said to do nothing: less than rounding changes in half precision."""
 _LOOKS = 3
 """Steps whose values are read, which a GPU has to be waited for."""
+_KEYS: ContextVar[str] = ContextVar("keys", default="")
+"""What stands before the names of `Distill`'s fields where they are keys of a recipe."""
+
+
+@contextmanager
+def named_as_keys(prefix: str) -> Iterator[None]:
+    """Name settings as who trains in here sets them: as keys of a recipe, ``"cyclic.distill."`` before their names."""
+    token = _KEYS.set(prefix)
+    try:
+        yield
+    finally:
+        _KEYS.reset(token)
 
 
 class InertTerms:
@@ -38,15 +52,17 @@ class InertTerms:
 
 def _advice(ratios: Mapping[str, float]) -> list[str]:
     """What to set, by the terms' parts of the task loss."""
+    keys = _KEYS.get()
     tokens = sum(ratio for name, ratio in ratios.items() if name.startswith("token_"))
     advice = []
     if tokens:
+        auto = f"{keys}token_weight=auto" if keys else 'Distill(token_weight="auto")'
         advice.append(
-            'Set Distill(token_weight="auto"), with which the token terms are a tenth of the task loss, or a '
-            f"token_weight {_times(tokens)}, or 0 to train without them."
+            f"Set {auto}, with which the token terms are a tenth of the task loss, or a {keys}token_weight "
+            f"{_times(tokens)}, or 0 to train without them."
         )
     if "output" in ratios:
-        advice.append(f"Set an output_weight {_times(ratios['output'])}, or 0.")
+        advice.append(f"Set {f'a {keys}' if keys else 'an '}output_weight {_times(ratios['output'])}, or 0.")
     if "distill" in ratios:
         advice.append(f"Let the distillation callable return a loss {_times(ratios['distill'])}, or set distill=None.")
     return advice

@@ -40,7 +40,8 @@ def more(arrows: Arrows, extra: Arrows) -> Arrows:
 # The library. `__init__` is the face: names that are handed on, and nothing else.
 LIBRARY_ARROWS = more(
     layers(
-        {"announced", "plugin", "errors", "files", "lazy", "versions", "output", "presets", "distill", "inert", "loss"},
+        {"announced", "terminal", "plugin", "errors", "files", "lazy", "versions"}
+        | {"output", "presets", "distill", "inert", "loss"},
         {"stack"},
         {"cycle", "prune", "inputs"},
         {"hourglass", "cost", "metadata", "exporter"},
@@ -61,7 +62,9 @@ LIBRARY_ARROWS = more(
 )
 LIBRARY_ARROWS["hourglass"] -= {"prune"}
 
-RECIPES_ARROWS = layers({"__init__", "errors"}, {"reading"}, {"config", "weights"}, {"run", "hub"}, {"commands"})
+RECIPES_ARROWS = layers(
+    {"__init__", "errors", "progress"}, {"reading"}, {"config", "weights"}, {"run", "hub"}, {"commands"}
+)
 
 # The integrations. At the root of each stand the front doors, behind them the rooms.
 _ROOMS = {"errors", "data", "models", "evaluation", "weights", "trained"}
@@ -161,7 +164,7 @@ THIRD_PARTY = {
     "recipes/run/accelerator.py": {"accelerate"},
     "recipes/run/batches.py": {"numpy"},
     "recipes/run/graph/baked.py": {"numpy"},
-    "recipes/run/loop.py": {"tqdm"},
+    "recipes/progress.py": {"tqdm"},
     "recipes/run/seeding.py": {"numpy"},
     "recipes/run/session.py": {"timm"},
     "recipes/weights/files.py": {"safetensors"},
@@ -169,11 +172,11 @@ THIRD_PARTY = {
 
 # The same of the integrations, each as a whole.
 THIRD_PARTY_OF_INTEGRATIONS = {
-    "coco": {"PIL", "cv2", "faster_coco_eval", "numpy", "pycocotools", "torchvision", "tqdm"},
-    "human36m": {"PIL", "cv2", "h5py", "matplotlib", "numpy", "scipy", "tqdm"},
-    "imagenet": {"PIL", "numpy", "pyarrow", "timm", "torchcodec", "torchvision", "tqdm"},
+    "coco": {"PIL", "cv2", "faster_coco_eval", "numpy", "pycocotools", "torchvision"},
+    "human36m": {"PIL", "cv2", "h5py", "matplotlib", "numpy", "scipy"},
+    "imagenet": {"PIL", "numpy", "pyarrow", "timm", "torchcodec", "torchvision"},
     "mmpose": {"mmengine", "mmpose", "pycocotools"},
-    "multiview": {"cv2", "numpy", "tqdm"},
+    "multiview": {"cv2", "numpy"},
 }
 
 # Who imports by a name that is made up as it runs, which no rule here can follow, and what.

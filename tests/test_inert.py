@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, CycleOutput, Distill, wrap_cyclic
+from cycledistill.inert import named_as_keys
 from cycledistill.plugin.running import values_hidden
 from tests import toys
 
@@ -58,6 +59,17 @@ def test_what_it_says_to_set_helps(what: str, caplog: pytest.LogCaptureFixture) 
 def test_other_terms_have_their_own_advice(scheme: Any, advice: str, caplog: pytest.LogCaptureFixture) -> None:
     steps(scheme)
     assert len(caplog.records) == 1 and re.search(advice, caplog.text)
+
+
+def test_a_recipe_is_told_of_its_keys(caplog: pytest.LogCaptureFixture) -> None:
+    with named_as_keys("cyclic.distill."):
+        steps(dataclasses.replace(INERT, output_weight=1e-12))
+    said = caplog.text
+    assert "Set cyclic.distill.token_weight=auto, with which" in said and "a cyclic.distill.token_weight " in said
+    assert "Set a cyclic.distill.output_weight " in said and "Distill(" not in said
+    caplog.clear()
+    steps(INERT)
+    assert "cyclic" not in caplog.text
 
 
 @pytest.mark.parametrize("scheme", [None, "exits", "elt", Distill(token_weight=1e-3)], ids=str)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cycledistill.commands.arguments import check_positive, check_target
+from cycledistill.terminal.loading import say_loading
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     kind = args.format or _ending(args.output) or "onnx"
     target = args.output or Path(_stem(args.model) + ("-int8" if args.int8 else "") + f".{kind}")
     _check(args, written, kind, target)
+    say_loading()
     from cycledistill.exporter import ExportError
 
     try:

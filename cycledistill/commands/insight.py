@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from cycledistill.commands.arguments import check_positive, check_target, write_text
+from cycledistill.terminal.loading import say_loading
 
 help = "attention, drift, parameters of a trained model as HTML"
 
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     missing = next((file for file in args.image if not file.is_file()), None)
     if missing is not None:
         raise ValueError(f"--image {missing}: there is no such file")
+    say_loading()
     from cycledistill.insight.report import insight_report
     from cycledistill.insight.subject import open_subject
 

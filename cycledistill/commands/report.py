@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from cycledistill.commands.arguments import add_model, check_positive, check_target, write_text
+from cycledistill.terminal.loading import say_loading
 
 help = "parameters, MACs and time of a model with 1..N cycles; or what a file of a model says of itself"
 
@@ -53,6 +54,7 @@ def _report_file(args: argparse.Namespace) -> None:
 
 
 def _report_cost(args: argparse.Namespace) -> None:
+    say_loading()
     from cycledistill.commands.models import build
     from cycledistill.cost.report import cost
 

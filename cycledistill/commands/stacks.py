@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from cycledistill.commands.arguments import add_model
+from cycledistill.terminal.loading import say_loading
 
 help = "runs of blocks that can be cycled"
 
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a table of stacks, and the call that would cycle one."""
+    say_loading()
     from cycledistill.commands.models import build
     from cycledistill.errors import StackError
     from cycledistill.stack.choose import choose_stack

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cycledistill.terminal.loading import say_loading
+
 
 @dataclass(frozen=True)
 class Verb:
@@ -37,6 +39,7 @@ class Verb:
     def run(self, args: argparse.Namespace) -> int:
         """Do the work; what it returns goes to standard output."""
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        say_loading()
         module, _, name = self.work.partition(":")
         said = getattr(importlib.import_module(module), name)(args)
         if said:

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from cycledistill.commands.arguments import add_model, check_positive
+from cycledistill.terminal.loading import say_loading
 
 help = "prove on a model that its cycles are right"
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a row a claim."""
     check_positive("--cycles", args.cycles)
+    say_loading()
     from cycledistill.commands.models import build
 
     model, image = build(args.model, args.img_size, "cpu")

@@ -48,7 +48,7 @@ def predict(
         exit: The cycle whose prediction is wanted. A plain model has exit 1 only.
         settings: Flip test, decoding, batch size, precision, and what happens to a picture that cannot be read:
             ``broken="stop"``, or ``"skip"``.
-        progress: Show a progress bar.
+        progress: Say where it is: by a bar, or by lines in the log where there is no terminal.
         exif: Files and PIL images are turned as their EXIF data says, as a viewer shows them, and boxes and joints are
             in pixels of that; ``"ignore"``: of the picture as it is stored.
 

@@ -149,6 +149,7 @@ def _lifted(
         person_height=args.person_height,
         frame_rate=rate,
         delay=args.delay,
+        progress=True,
     )
 
 

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from cycledistill import StackError
+from cycledistill.inert import named_as_keys
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 
 from .checkpoint import TRUST
@@ -65,7 +66,8 @@ def run(config: Any, evaluate: bool = False, trusted: bool = False) -> Any:
     try:
         runner = StrictRunner.from_cfg(config)
         runner.trusted = trusted
-        return runner.test() if evaluate else runner.train()
+        with named_as_keys("model.head.distill."):
+            return runner.test() if evaluate else runner.train()
     finally:
         if started:
             dist.destroy_process_group()

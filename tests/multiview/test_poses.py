@@ -58,19 +58,22 @@ def boxes_of(folder: Path) -> dict[str, np.ndarray]:
     return {name: np.array([each.views[name].box for each in moments]) for name in NAMES}
 
 
-def test_true_heatmaps_give_the_true_poses(recording: Path, oracle: Oracle) -> None:
+def test_true_heatmaps_give_the_true_poses(recording: Path, oracle: Oracle, caplog: pytest.LogCaptureFixture) -> None:
     """Through crops, decoding, the way back to the picture, and triangulation: the whole chain, to a millimetre."""
+    caplog.set_level("INFO")
     truth = np.stack([each.pose for each in some().moments if each.pose is not None])
     cameras = read_calibration(recording / "calibration.json", "mm")
-    found = predict_poses(oracle, {name: recording / name for name in NAMES}, cameras, boxes=boxes_of(recording))
+    views = {name: recording / name for name in NAMES}
+    found = predict_poses(oracle, views, cameras, boxes=boxes_of(recording), progress=True)
     assert np.abs(found.found.poses - truth).max() < 1e-3
     assert found.found.error.max() < 0.05 and found.found.used.all()
     assert found.found.frames is not None and found.found.frames.tolist() == [7, 8]
     own = cameras["cam1"]
     assert np.abs(found.keypoints[1, ..., :2] - own.project(own.to_camera(truth))).max() < 0.05
-    figures = evaluate(oracle, read_folder(recording, unit="mm"), EvalSettings(head_size=2.0))[1]
+    figures = evaluate(oracle, read_folder(recording, unit="mm"), EvalSettings(head_size=2.0), progress=True)[1]
     assert figures["jdr"] == 100 and figures["triangulated"] == 100
     assert figures["mpjpe"] < 1 and figures["mpjpe_root"] < 1 and figures["error_2d"] < 0.05
+    assert "predict: 0 of 2 moments" in caplog.text and "evaluate: 0 of 1 batches" in caplog.text
 
 
 def test_a_quarter_pixel_is_what_the_authors_decoding_leaves(recording: Path, oracle: Oracle) -> None:
@@ -186,7 +189,7 @@ def video(path: Path, frames: int, rate: float) -> Path:
 def test_videos_of_other_rates_and_lengths_are_refused_before_the_first_moment(tmp_path: Path) -> None:
     front, slow = video(tmp_path / "front.mp4", 20, 30), video(tmp_path / "slow.mp4", 20, 29.97)
     opened = open_views({"front": front, "left": slow})  # 29.97 is what many cameras mean by 30
-    assert len(list(opened.moments())) == 20
+    assert len(list(opened.moments())) == opened.total == 20
     with pytest.raises(LiftingDataError, match="different numbers of frames a second: front 30, left 60"):
         open_views({"front": front, "left": video(tmp_path / "fast.mp4", 20, 60)})
     longer = open_views({"front": front, "left": video(tmp_path / "longer.mp4", 40, 30)})
@@ -203,6 +206,7 @@ def test_moments_are_told_by_the_number_that_counts(tmp_path: Path, caplog: pyte
     caplog.set_level("INFO")
     opened = open_views({name: tmp_path / name for name in ("cam1", "cam2")})
     moments = [(number, list(views)) for number, views in opened.moments()]
+    assert opened.total == 3
     assert moments == [(31, ["cam1"]), (32, ["cam1", "cam2"]), (33, ["cam2"])] and "order" not in caplog.text
     for name in ("cam1", "cam2"):
         next(iter((tmp_path / name).iterdir())).rename(tmp_path / name / "x.jpg")

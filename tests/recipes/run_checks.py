@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -21,6 +22,13 @@ from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_state
 from tests.recipes.run.graph.tape import TapeCapture
 
 R = TypeVar("R")
+
+
+class Terminal(io.StringIO):
+    """What tqdm takes for one."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def changing(load_recipe: Callable[..., R]) -> Callable[..., R]:

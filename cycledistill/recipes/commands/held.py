@@ -13,6 +13,7 @@ from typing import Any
 from cycledistill.announced import announced
 from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.terminal.loading import say_loading
 
 
 def training_commands() -> dict[str, Any]:
@@ -31,6 +32,7 @@ def command_of(model: str, config: str | None = None) -> str:
     Raises:
         CheckpointError: There is no such model, or nothing says whose it is.
     """
+    say_loading()  # PyTorch reads it
     if os.path.isfile(model):
         return _of_file(Path(model), config)
     from cycledistill.recipes.hub.files import find_files, is_published

@@ -141,7 +141,8 @@ class RunSection:
     ``device``: ``auto`` (an accelerator where there is one), ``cpu``, ``cuda`` or ``mps``. ``compile``: ``default`` is
     ``torch.compile`` with ``compile_backend``, ``graph`` captures whole steps in CUDA graphs. ``sync_batch_norm``:
     several processes, each with a GPU, take BatchNorm's statistics over all their batches; without, each over its own.
-    ``log_with``: some of `TRACKERS`. ``progress``: a bar in a terminal, elsewhere a line every ``log_every`` steps.
+    ``log_with``: some of `TRACKERS`. ``progress``: a bar in a terminal, elsewhere lines: every ``log_every`` steps, in
+    an evaluation by the clock.
     """
 
     output: str = "runs/run"

@@ -19,6 +19,7 @@ from cycledistill.lazy import missing
 from cycledistill.presets import SETTINGS
 from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
+from cycledistill.terminal.loading import say_loading, say_opening
 from cycledistill.versions import VersionError
 
 
@@ -156,6 +157,7 @@ class Command:
             0; 2 where something cannot be used, with the reason on stderr; 130 after Ctrl-C, 143 after SIGTERM or
             SIGUSR1, with the command that goes on.
         """
+        say_loading()
         from cycledistill.recipes.run.guard.signals import StopRequest, heeded  # they need PyTorch, and help does not
 
         primary = os.environ.get("RANK", "0") == "0"
@@ -241,6 +243,7 @@ class Command:
         return recipe_to_go_on(resume, self._work("trained").stored_recipe, output)
 
     def _summary(self, args: argparse.Namespace, recipe: Any) -> dict[str, Any]:
+        say_opening("the data and the model")
         if args.evaluate:
             return self._work("trained").evaluate_trained(recipe, args.evaluate)
         return self._work("train").train(recipe, args.resume)

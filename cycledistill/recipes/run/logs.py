@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -113,32 +111,6 @@ class Meter:
         if tokens and task:
             means["token_task_ratio"] = sum(tokens) / task
         return means
-
-
-class Pace:
-    """How fast a run is, and how long it will be: for lines where no bar is shown.
-
-    Args:
-        last: The step at which it will end.
-        unit: What a step is trained on, in words.
-        per_step: How many of them.
-    """
-
-    def __init__(self, last: int, unit: str, per_step: int):
-        self.last, self.unit, self.per_step = last, unit, per_step
-        self.begin(0)
-
-    def begin(self, step: int) -> None:
-        """Start to measure, at the beginning of an epoch: evaluations are no training."""
-        self.step, self.since = step, time.monotonic()
-
-    def line(self, step: int) -> str:
-        """``"120 images a second, 0:05:10 left"``; measures from here on."""
-        seconds = max(time.monotonic() - self.since, 1e-9)
-        rate = (step - self.step) / seconds
-        self.begin(step)
-        left = timedelta(seconds=round((self.last - step) / rate)) if rate else "?"
-        return f"{rate * self.per_step:.3g} {self.unit} a second, {left} left"
 
 
 def open_log(session: Any) -> RunLog:

@@ -8,18 +8,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cycledistill.inert import named_as_keys
 from cycledistill.recipes.errors import NonFiniteLossError
+from cycledistill.recipes.progress import Pace, open_bar
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.batches import received
 from cycledistill.recipes.run.graph.start import create_step
 from cycledistill.recipes.run.guard.lock import run_lock
 from cycledistill.recipes.run.guard.signals import held
 from cycledistill.recipes.run.guard.vote import StopVote
-from cycledistill.recipes.run.logs import Pace
 from cycledistill.recipes.run.seeding import STEP, derive_seed, seed_all
 from cycledistill.recipes.run.session import TrainingSession
 from cycledistill.recipes.run.step import Step
-from cycledistill.versions import require
 
 _logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -
     """
     began, measured = time.monotonic(), dict[str, Any]()
     with (
+        named_as_keys("cyclic.distill."),
         open_accelerator(
             recipe.run.device, recipe.run.precision, log_with=recipe.run.log_with, folder=recipe.run.output
         ) as accelerator,
@@ -92,19 +93,11 @@ def _pace(session: TrainingSession) -> Pace:
 
 def _run_epoch(session: TrainingSession, step: Step, vote: StopVote, began: float, pace: Pace) -> None:
     """Train to the end of the epoch, to ``run.max_steps``, or until the processes are asked to stop."""
-    require("tqdm")
-    from tqdm import tqdm  # comes with the integrations
-
     run, accelerator, length = session.recipe.run, session.accelerator, len(session.batches)
     session.batches.epoch, session.batches.start = session.epoch, session.batch
     session.wrapped.train()
-    bar = tqdm(
-        session.loader,
-        desc=f"epoch {session.epoch}",
-        total=length,
-        initial=session.batch,
-        disable=None if run.progress and accelerator.is_main_process else True,
-    )
+    shown = run.progress and accelerator.is_main_process
+    bar = open_bar(session.loader, f"epoch {session.epoch}", shown=shown, total=length, initial=session.batch)
     pace.begin(session.step)
     for batch in received(bar):
         vote.cast()

@@ -4,7 +4,7 @@ import typing
 
 from cycledistill import lazy, versions
 
-versions.require("numpy", "pycocotools", "tqdm")
+versions.require("numpy", "pycocotools")
 
 if typing.TYPE_CHECKING:
     from .accuracy import mean_oks as mean_oks

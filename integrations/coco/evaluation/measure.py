@@ -15,10 +15,10 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cycledistill.cycle.exits import at_exit
 from cycledistill.plugin.install import handle_of
+from cycledistill.recipes.progress import with_progress
 from cycledistill.recipes.run.accelerator import autocast, shared
 from cycledistill.recipes.run.batches import received
 from cycledistill.recipes.run.sub_batches import SUB_BATCH, in_sub_batches
@@ -92,7 +92,7 @@ def predict_persons(
         joints: The joint set.
         exits: Cycles whose prediction is wanted; may exceed the cycles trained. A plain model has exit 1 only.
         settings: How.
-        progress: Show a progress bar.
+        progress: Say where it is: by a bar, or by lines in the log where there is no terminal.
 
     Returns:
         ``{exit: {index of the person: (K, 3) x, y, score}}``; persons whose picture cannot be read are left out where
@@ -113,12 +113,8 @@ def predict_persons(
     rank, world = (dist.get_rank(), dist.get_world_size()) if shared() else (0, 1)
     crops = PersonCrops(persons, images, joints, config.image_size, broken=settings.broken)
     order = PictureBatches(persons, settings.batch_size, shuffle=False, rank=rank, world_size=world)
-    loader = tqdm(
-        crop_loader(crops, order, settings.workers),
-        desc="evaluate",
-        total=len(order),
-        leave=False,
-        disable=None if progress else True,
+    loader = with_progress(
+        crop_loader(crops, order, settings.workers), "evaluate", "batches", len(order), shown=progress
     )
     weight = next(model.parameters())
     device = weight.device
@@ -161,7 +157,7 @@ def evaluate(
         ground_truth: The annotations, as ``load_ground_truth`` reads them.
         exits: Cycles whose prediction is measured; may exceed the cycles trained.
         settings: How.
-        progress: Show a progress bar.
+        progress: Say where it is: by a bar, or by lines in the log where there is no terminal.
         keep: Is given each exit and what is measured there, COCO's result entries, by one process of all.
 
     Returns:

@@ -55,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict; what was done, and where it is, goes to standard output."""
+    from cycledistill.terminal.loading import say_loading
+
+    say_loading()
     import dataclasses
     import logging
 

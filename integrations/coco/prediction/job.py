@@ -14,7 +14,8 @@ from types import FrameType
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
+
+from cycledistill.recipes.progress import with_progress
 
 from ..data.joints import JointSet, joints_of
 from ..evaluation.measure import DEFAULT, EvalSettings
@@ -68,7 +69,7 @@ def predict_source(
         settings: As for `predict_stream`.
         kinds: What to write, some of `KINDS`.
         tracked: Follow persons from frame to frame (`track`).
-        progress: Show a progress bar and a rate.
+        progress: Say where it is: by a bar, or by lines in the log where there is no terminal.
 
     Raises:
         PoseDataError: See the functions named.
@@ -98,12 +99,10 @@ def predict_source(
         open_outputs(
             output, source, joints, kinds=kinds, tracked=tracked, threshold=settings.keypoint_threshold
         ) as add,
-        tqdm(total=source.total, unit="picture", desc="predict", disable=None if progress else True) as bar,
     ):
-        for found in stream:
+        for found in with_progress(stream, "predict", "pictures", source.total, shown=progress, leave=True):
             add(found)
             frames, persons, empty = frames + 1, persons + len(found), empty + (len(found) == 0)
-            bar.update()
     if frames and isinstance(boxes, FileBoxes) and empty == frames:
         _logger.warning(
             "no frame has a box in %s, which calls its own %r and the like", boxes.path, next(iter(boxes.found))

@@ -2,9 +2,7 @@
 
 import typing
 
-from cycledistill import lazy, versions
-
-versions.require("tqdm")
+from cycledistill import lazy
 
 if typing.TYPE_CHECKING:
     from .measure import EvalSettings as EvalSettings

@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args, get_type_hints
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cycledistill.cycle.exits import at_exit
 from cycledistill.plugin.install import handle_of
+from cycledistill.recipes.progress import with_progress
 from cycledistill.recipes.run.accelerator import autocast, shared
 from cycledistill.recipes.run.batches import received
 
@@ -117,7 +117,7 @@ def evaluate(
         clips: What to measure on.
         settings: How.
         exits: Cycles whose prediction is measured; may exceed the cycles trained. A plain model has exit 1 only.
-        progress: Show a progress bar.
+        progress: Say where it is: by a bar, or by lines in the log where there is no terminal.
 
     Returns:
         ``{exit: figures}``, see :meth:`MotionScores.summary`. Velocity counts every step of a clip, those from one
@@ -159,9 +159,7 @@ def _measure(
     batches = WindowBatches(len(windows), settings.batch_size, shuffle=False)
     device = next(model.parameters()).device
     poses: dict[int, list[Tensor]] = {number: [] for number in scores}
-    loader = tqdm(
-        window_loader(windows, batches), "evaluate", len(batches), leave=False, disable=None if progress else True
-    )
+    loader = with_progress(window_loader(windows, batches), "evaluate", "batches", len(batches), shown=progress)
     model.eval()
     batch: Batch
     for batch in received(loader):

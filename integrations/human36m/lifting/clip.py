@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cycledistill.recipes.progress import with_progress
+
 from ..data.clips import check_keypoints
 from ..data.keypoints.plausible import check_normalised
 from ..data.skeleton import JOINTS
@@ -35,6 +37,7 @@ def lift(
     frame_rate: float | None = None,
     delay: int | None = None,
     every: int = 1,
+    progress: bool = False,
 ) -> Array:
     """Poses of a clip of any length.
 
@@ -55,6 +58,7 @@ def lift(
         delay: See no frame more than so many after a pose's own, as `LiftStream` does; 0: the past alone. Each frame
             then has a window of its own. Such clips are not resampled, which looks ahead. ``None``: all are seen.
         every: With ``delay``, frames from one run of the model to the next.
+        progress: Say where it is: by a bar, or by lines in the log where there is no terminal.
 
     Returns:
         (T, 17, 3), metres, the root at zero, at the keypoints' own frame rate.
@@ -75,11 +79,11 @@ def lift(
     length = _model_length(model, len(keypoints), frame_rate, delay)
     if length != len(keypoints):
         given = resample_keypoints(keypoints, length)
-        poses = resample(_blended(model, given, settings, shared), len(keypoints))
+        poses = resample(_blended(model, given, settings, shared, progress), len(keypoints))
     elif delay is None:
-        poses = _blended(model, keypoints, settings, shared)
+        poses = _blended(model, keypoints, settings, shared, progress)
     else:
-        poses = _delayed(model, keypoints, settings, delay, every)
+        poses = _delayed(model, keypoints, settings, delay, every, progress)
     poses[:, 0] = 0
     return poses if person_height is None else scale_to_height(poses, person_height)
 
@@ -148,32 +152,35 @@ def shared_frames(overlap: int | None, settings: EvalSettings, delay: int | None
 
 
 @torch.no_grad()
-def lift_windows(model: nn.Module, windows: Array, settings: EvalSettings) -> Array:
+def lift_windows(model: nn.Module, windows: Array, settings: EvalSettings, progress: bool = False) -> Array:
     """Poses of windows (N, F, 17, 2 or 3): (N, F, 17, 3), or of their centre frames alone, (N, 1, 17, 3)."""
     device = next(model.parameters()).device
     model.eval()
     found = []
-    for start in range(0, len(windows), settings.batch_size):
+    starts = range(0, len(windows), settings.batch_size)
+    for start in with_progress(starts, "lift", "batches", shown=progress):
         batch = torch.from_numpy(windows[start : start + settings.batch_size]).to(device)
         found.append(predict(model, batch, settings).float().cpu().numpy())
     return np.concatenate(found)
 
 
-def _blended(model: nn.Module, keypoints: Array, settings: EvalSettings, shared: int) -> Array:
+def _blended(model: nn.Module, keypoints: Array, settings: EvalSettings, shared: int, progress: bool) -> Array:
     length, frames, centre = len(keypoints), settings.frames, settings.mode == "centre"
     log_short([length], frames)
     bounds = centred_bounds(length, frames) if centre else chunk_bounds(length, frames, frames - shared)
     places, inside = window_frames(bounds, length)
-    windowed = lift_windows(model, keypoints[places], settings)
+    windowed = lift_windows(model, keypoints[places], settings, progress)
     poses: Array = windowed[:, 0] if centre else blend_windows(windowed, places, inside, length, shared)
     return poses
 
 
-def _delayed(model: nn.Module, keypoints: Array, settings: EvalSettings, delay: int, every: int) -> Array:
+def _delayed(
+    model: nn.Module, keypoints: Array, settings: EvalSettings, delay: int, every: int, progress: bool
+) -> Array:
     times = np.arange(len(keypoints))
     newest = newest_frames(times, delay, every, len(keypoints))
     places, window, place = causal_windows(times, newest, settings.frames, settings.mode == "centre")
-    poses: Array = lift_windows(model, keypoints[places], settings)[window, place]
+    poses: Array = lift_windows(model, keypoints[places], settings, progress)[window, place]
     return poses
 
 

@@ -1,5 +1,1 @@
 """From logits to accuracy."""
-
-from cycledistill.versions import require
-
-require("tqdm")

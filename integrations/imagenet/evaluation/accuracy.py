@@ -9,10 +9,10 @@ import torch.distributed as dist
 from timm.task.evaluator import ClassificationEvaluator, evaluation_sample_limit
 from timm.utils.model import unwrap_model
 from torch import nn
-from tqdm import tqdm
 
 from cycledistill import at_exit
 from cycledistill.plugin.handle import handle_of
+from cycledistill.recipes.progress import with_progress
 from cycledistill.recipes.run.accelerator import autocast, shared
 from cycledistill.recipes.run.batches import received
 
@@ -36,7 +36,7 @@ def evaluate(
         loader: Batches of images (B, C, H, W) and labels (B,); moved to the model's device.
         exits: Cycles whose prediction is measured; may exceed the cycles trained.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        progress: Show a progress bar.
+        progress: Say where it is: by a bar, or by lines in the log where there is no terminal.
 
     Returns:
         ``{exit: {"top1": percent, "top5": percent, "loss": cross-entropy, "images": how many}}``.
@@ -54,8 +54,7 @@ def evaluate(
     limit = evaluation_sample_limit(loader)
     counts = {number: ClassificationEvaluator(device, max_samples=limit) for number in exits}
     model.eval()
-    bar = tqdm(loader, desc="evaluate", leave=False, disable=None if progress else True)
-    for images, target in received(bar):
+    for images, target in received(with_progress(loader, "evaluate", "batches", shown=progress)):
         images, target = images.to(device), target.to(device)
         for number, evaluator in counts.items():
             with at_exit(bare, number), autocast(device, precision):

@@ -2,4 +2,4 @@
 
 from cycledistill import versions
 
-versions.require("numpy", "tqdm")
+versions.require("numpy")

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cycledistill import at_exit
 from cycledistill.integrations.coco.evaluation.decode import Method, decode_heatmaps
@@ -18,6 +17,7 @@ from cycledistill.integrations.human36m.multiview.crops import PADDING, heatmap_
 from cycledistill.integrations.human36m.multiview.detection import HEAD_SIZE
 from cycledistill.integrations.human36m.multiview.triangulation import THRESHOLD
 from cycledistill.plugin.install import handle_of
+from cycledistill.recipes.progress import with_progress
 from cycledistill.recipes.run.accelerator import autocast, shared
 
 from ..data.moments import Array, MultiViewSet
@@ -66,7 +66,7 @@ def evaluate(
         moments: The set.
         settings: How.
         exits: Cycles whose prediction is measured. A plain model has exit 1 only.
-        progress: Show a progress bar.
+        progress: Say where it is: by a bar, or by lines in the log where there is no terminal.
 
     Returns:
         Exit -> ``jdr``, per cent of the labelled joints (the mean over joints); ``error_2d``, pixels; and where there
@@ -89,7 +89,7 @@ def evaluate(
     batches = [own[start : start + settings.batch_size] for start in range(0, len(own), settings.batch_size)]
     samples = MultiViewSamples(moments, model.config, settings.padding)  # type: ignore[arg-type]
     model.eval()
-    for batch in tqdm(batches, "evaluate", leave=False, disable=None if progress else True):
+    for batch in with_progress(batches, "evaluate", "batches", shown=progress):
         for views, numbers in samples.by_views(batch):
             for exit, score in scores.items():
                 with at_exit(model, exit):

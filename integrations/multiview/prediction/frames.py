@@ -42,6 +42,14 @@ class OpenViews:
     sources: Mapping[str, Source | Sequence[NDArray[np.uint8]]]
     numbered: bool
 
+    @property
+    def total(self) -> int | None:
+        """How many moments there are, as far as that is known before pictures are read."""
+        if self.numbered:
+            return len({number for source in self.sources.values() for number in picture_numbers(source.names) or ()})  # type: ignore[union-attr]
+        known = [_length(source, estimated=True) for source in self.sources.values()]
+        return max((each for each in known if each is not None), default=None)
+
     def moments(self, broken: Broken = "stop") -> Iterator[tuple[int, dict[str, Frame]]]:
         """The number of each moment, and the views that have a picture of it.
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cycledistill import at_exit
 from cycledistill.integrations.coco.data.detections import Detected
@@ -22,6 +21,7 @@ from cycledistill.integrations.human36m.data.cameras import Camera
 from cycledistill.integrations.human36m.data.keypoints.person import Keypoints
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.multiview.views import ViewPoses, poses_from_views
+from cycledistill.recipes.progress import with_progress
 
 from ..data.moments import Array, Box, check_picture_size
 from ..data.samples import Views, look
@@ -84,7 +84,7 @@ def predict_poses(
         exit: The cycle whose prediction is wanted.
         settings: How boxes are cut and heatmaps read.
         broken: Whether a picture that cannot be read stops all, or is a missing view (and logged).
-        progress: Show a progress bar.
+        progress: Say where it is: by a bar, or by lines in the log where there is no terminal.
         **triangulation: Of `poses_from_views`: ``threshold``, ``least_views``, ``least_confidence``, ``ransac`` and
             ``checked``.
 
@@ -112,7 +112,7 @@ def predict_poses(
     tables: dict[int, dict[str, Array]] = {}
     joints: int = model.config.num_keypoints  # type: ignore[union-attr,assignment]
     model.eval()
-    moments = tqdm(opened.moments(broken), "moments", leave=False, disable=None if progress else True)
+    moments = with_progress(opened.moments(broken), "predict", "moments", opened.total, shown=progress)
     pending: list[_Seen] = []
     with torch.no_grad(), at_exit(model, exit):
         for number, frames in moments:

@@ -64,15 +64,18 @@ def dots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("head", ["heatmap", "rle"])
-def test_perfect_predictions_have_ap_one(dots: Path, head: str) -> None:
+def test_perfect_predictions_have_ap_one(dots: Path, head: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     annotations = json.loads((dots / "annotations" / "val.json").read_text())
     persons = annotated_persons(annotations, COCO, SIZE)
     images = ImageStore(dots / "pictures")
     model = Oracle(PersonCrops(persons, images, COCO, SIZE), 6, COCO, head)  # counts its calls: it runs whole
     truth = load_ground_truth(annotations, COCO)
-    found = evaluate(model, persons, images, COCO, truth, settings=EvalSettings(nms=None, batch_size=6))[1]
+    settings = EvalSettings(nms=None, batch_size=6)
+    found = evaluate(model, persons, images, COCO, truth, settings=settings, progress=True)[1]
     assert found["AP"] == found["AP75"] == found["AR"] == pytest.approx(1.0)
     assert found["oks"] > 0.99 and found["pck"] == 1.0
+    assert "evaluate: 0 of 2 batches" in caplog.text
 
 
 def test_categories_are_averaged_where_that_is_asked(dots: Path) -> None:

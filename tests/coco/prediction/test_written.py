@@ -35,9 +35,11 @@ def tree(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_of_pictures(dots: Path, finder: Any, tmp_path: Path) -> None:
+def test_of_pictures(dots: Path, finder: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     source, boxes = open_source(dots / "pictures"), read_boxes(dots / "detections.json")
-    done = predict_source(finder, source, tmp_path / "out", boxes, settings=FLIPLESS)
+    done = predict_source(finder, source, tmp_path / "out", boxes, settings=FLIPLESS, progress=True)
+    assert "predict: 0 of 3 pictures" in caplog.text
     assert (done.frames, done.persons, done.empty) == (3, 6, 0) and done.rate > 0
     names = ["1.png", "2.png", "3.png"]
     expected = ["poses.csv", "results.json", *(f"drawn/{n}" for n in names), *(f"poses/{n}.json" for n in names)]

@@ -47,15 +47,19 @@ def clips() -> list[Clip]:
 
 @pytest.mark.parametrize("mode", ["sequence", "centre"])
 @pytest.mark.parametrize("flip", [True, False])
-def test_the_truth_scores_zero_and_moves_as_much(clips: list[Clip], mode: Any, flip: bool) -> None:
+def test_the_truth_scores_zero_and_moves_as_much(
+    clips: list[Clip], mode: Any, flip: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     oracle = Oracle(clips)
-    found = evaluate(oracle, clips, settings=EvalSettings(FRAMES, mode, flip, batch_size=4))[1]
+    caplog.set_level("INFO")
+    found = evaluate(oracle, clips, settings=EvalSettings(FRAMES, mode, flip, batch_size=4), progress=True)[1]
     assert found["mpjpe_frame_mean"] < 1e-4 and found["velocity_frame_mean"] < 1e-4
     assert found["temporal_std_ratio_frame_mean"] == pytest.approx(1, abs=1e-5)
     assert found["frames"] == 25 * 3 + 5, "every frame once"
     assert set(found["actions"]) == {"walking", "waving", "squatting", "reaching"}
     windows = 3 * 3 + 1 if mode == "sequence" else 80
     assert oracle.calls == -(-windows // 4) * (2 if flip else 1)
+    assert f"evaluate: 0 of {-(-windows // 4)} batches" in caplog.text
 
 
 def test_the_official_way_counts_repeated_frames_too(clips: list[Clip]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,11 @@ def test_a_clip_of_another_rate_moves_as_fast_as_it_does(rate: float) -> None:
         assert np.abs(as_it_is[inner, 1:, 2] - speed[inner, 1:]).max() > 0.15 * np.abs(speed).max()
 
 
-def test_rates_that_are_near_or_not_known_change_nothing() -> None:
+def test_rates_that_are_near_or_not_known_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
     seen, _ = waves(48)
-    plain = lift(Speed(), seen, SETTINGS)
+    caplog.set_level("INFO")
+    plain = lift(Speed(), seen, SETTINGS, progress=True)
+    assert re.search(r"lift: 0 of \d+ batches", caplog.text)
     assert np.array_equal(lift(Speed(), seen, SETTINGS, frame_rate=48.0), plain)
     assert np.array_equal(lift(Speed(None), seen, SETTINGS, frame_rate=10.0), plain)
 

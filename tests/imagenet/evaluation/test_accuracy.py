@@ -25,10 +25,12 @@ def batches():
     ]
 
 
-def test_every_exit_is_counted(model, batches):
+def test_every_exit_is_counted(model, batches, caplog):
+    caplog.set_level("INFO")
     wrap_cyclic(model, 2, "exits")
     model.cyclic.exit = 2
-    measured = evaluate(model.train(), batches, exits=(1, 3))
+    measured = evaluate(model.train(), batches, exits=(1, 3), progress=True)
+    assert "evaluate: 0 of 3 batches" in caplog.text
     assert (list(measured), model.cyclic.exit, model.training) == ([1, 3], 2, False)
     for number, found in measured.items():
         model.cyclic.exit = number

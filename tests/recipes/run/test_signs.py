@@ -14,9 +14,8 @@ pytest.importorskip("accelerate")
 pytest.importorskip("timm")
 
 from cycledistill.recipes.errors import RecipeError
-from cycledistill.recipes.run.logs import Pace
 from tests.recipes.run.toy import ToyRecipe, change, load_recipe, train
-from tests.recipes.run_checks import rows
+from tests.recipes.run_checks import Terminal, rows
 
 LOOP = "cycledistill.recipes.run.loop"
 
@@ -29,22 +28,6 @@ def tiny(tmp_path: Path) -> ToyRecipe:
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.name == LOOP]
-
-
-class Terminal:
-    """What tqdm takes for one."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def isatty(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-    def flush(self) -> None: ...
 
 
 def test_a_line_for_each_row_where_there_is_no_terminal(tiny: ToyRecipe, caplog: pytest.LogCaptureFixture) -> None:
@@ -70,16 +53,7 @@ def test_no_lines_beside_a_bar_or_where_none_are_wanted(
     with caplog.at_level(logging.INFO):
         train(change(tiny, run__progress=not silent))
     assert len(told(caplog)) == 1  # the first
-    assert ("epoch 1" in terminal.text) is not silent
-
-
-def test_time_is_measured_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 100.0, 110.0, 110.0, 115.0, 115.0])
-    monkeypatch.setattr("cycledistill.recipes.run.logs.time.monotonic", lambda: next(clock))
-    pace = Pace(last=1000, unit="images", per_step=8)
-    pace.begin(50)  # 100 seconds passed before, in an evaluation
-    assert pace.line(70) == "16 images a second, 0:07:45 left"  # 20 steps in 10 s; 930 are left
-    assert pace.line(170) == "160 images a second, 0:00:42 left"  # 100 in 5 s; 830 are left
+    assert ("epoch 1" in terminal.getvalue()) is not silent
 
 
 @pytest.mark.parametrize("settings", [{"run__max_steps": 2}, {"run__log_every": 100}], ids=["stopped", "ended"])
