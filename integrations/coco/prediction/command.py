@@ -78,10 +78,10 @@ def run(args: argparse.Namespace) -> int:
             f"{args.source} is a file of keypoints or boxes, and {args.model} takes pictures and videos: keypoints are "
             "lifted by a model of `cycledistill train human36m`, and boxes are given by --boxes"
         )
+    boxes = None if args.boxes is not None else _boxes(args)
+    model, settings = open_model(args.model, args.config, args.ema)  # before the source, which may be a whole disk
     source = open_source(args.source, args.limit, args.exif)
     check_output(args.output, source)
-    boxes = None if args.boxes is not None else _boxes(args)
-    model, settings = open_model(args.model, args.config, args.ema)
     if boxes is None:  # which of a file's boxes count is a matter of the model
         categories = args.categories or settings.categories
         boxes = read_boxes(args.boxes, args.box_score or 0.0, joints_of(model), categories)

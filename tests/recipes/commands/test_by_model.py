@@ -159,6 +159,32 @@ def test_a_source_of_another_kind_is_refused(
     assert not (tmp_path / "out.npz").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "opened", "more"),
+    [
+        ("coco", "coco.prediction.sources.open_source", ()),
+        ("multiview", "multiview.predict.open_views", ("--calibration", "c.yml")),
+        ("human36m", "human36m.lift.read_persons", ()),
+    ],
+)
+def test_a_model_of_another_command_is_refused_before_its_source_is_opened(
+    command: str, opened: str, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Lines
+) -> None:
+    pytest.importorskip("cv2")
+    module, _, name = opened.rpartition(".")
+    found = importlib.import_module(f"cycledistill.integrations.{module}")
+    monkeypatch.setattr(found, name, lambda *given: pytest.fail(f"{given} was opened"))
+    monkeypatch.setattr("socket.socket.connect", lambda *given: pytest.fail("a connection was opened"))
+    run = run_of("imagenet", tmp_path / "run")
+    file = published("Other", tmp_path / "published")
+    (tmp_path / "source").mkdir()
+    for model in (run, file):
+        words = [model, str(tmp_path / "source"), "--output", str(tmp_path / "out.npz"), *more]
+        assert exit_code(main, ["predict", command, *words]) == 2
+        assert "imagenet" in (said := capsys.readouterr().err) or "Other" in said
+        assert not (tmp_path / "out.npz").exists()
+
+
 THEIRS = """
 import argparse
 from cycledistill.recipes.run.command import Command
