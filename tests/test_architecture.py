@@ -40,7 +40,8 @@ def more(arrows: Arrows, extra: Arrows) -> Arrows:
 # The library. `__init__` is the face: names that are handed on, and nothing else.
 LIBRARY_ARROWS = more(
     layers(
-        {"announced", "plugin", "errors", "files", "lazy", "versions", "output", "presets", "distill", "inert", "loss"},
+        {"announced", "terminal", "plugin", "errors", "files", "lazy", "versions"}
+        | {"output", "presets", "distill", "inert", "loss"},
         {"stack"},
         {"cycle", "prune", "inputs"},
         {"hourglass", "cost", "metadata", "exporter"},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from cycledistill.terminal.logs import log_to_stderr
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Verb:
 
     def run(self, args: argparse.Namespace) -> int:
         """Do the work; what it returns goes to standard output."""
-        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        log_to_stderr()
         module, _, name = self.work.partition(":")
         said = getattr(importlib.import_module(module), name)(args)
         if said:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import logging
 import os
 import re
 import shlex
@@ -19,6 +18,8 @@ from cycledistill.lazy import missing
 from cycledistill.presets import SETTINGS
 from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
+from cycledistill.terminal.logs import log_to_stderr
+from cycledistill.terminal.parser import Parser
 from cycledistill.versions import VersionError
 
 
@@ -125,9 +126,7 @@ class Command:
 
     def parser(self) -> argparse.ArgumentParser:
         """The command's arguments where it is started as a module; ``cycledistill train`` makes a parser of its own."""
-        parser = argparse.ArgumentParser(
-            f"python -m {self.package}.train", description=f"{self.help[:1].upper()}{self.help[1:]}."
-        )
+        parser = Parser(f"python -m {self.package}.train", description=f"{self.help[:1].upper()}{self.help[1:]}.")
         self.add_arguments(parser)
         return parser
 
@@ -159,7 +158,7 @@ class Command:
         from cycledistill.recipes.run.guard.signals import StopRequest, heeded  # they need PyTorch, and help does not
 
         primary = os.environ.get("RANK", "0") == "0"
-        logging.basicConfig(level=logging.INFO if primary else logging.ERROR, format="%(name)s: %(message)s")
+        log_to_stderr()
         recipe = before = None
         try:
             with heeded():

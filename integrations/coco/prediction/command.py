@@ -56,10 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict; what was done, and where it is, goes to standard output."""
     import dataclasses
-    import logging
 
     from cycledistill.commands.arguments import check_positive
     from cycledistill.recipes.run.accelerator import open_accelerator
+    from cycledistill.terminal.logs import log_to_stderr
 
     from ..data.joints import joints_of
     from .box_files import read_boxes
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from .sources import open_source
     from .written.folder import check_output
 
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    log_to_stderr()
     if args.categories and args.boxes is None:
         raise ValueError(f"--categories {' '.join(args.categories)} without --boxes: no other box has a category")
     for option in ("limit", "exit", "batch_size"):
