@@ -10,8 +10,7 @@ import sys
 from dataclasses import dataclass
 from importlib import resources
 
-from cycledistill.recipes.commands.held import training_commands
-from cycledistill.recipes.config.packaged import packaged_names
+from cycledistill.recipes.config.packaged import commands_with, packaged_names, training_commands
 
 
 @dataclass(frozen=True)
@@ -65,16 +64,19 @@ class Listing:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add whose recipes are wanted."""
-        parser.add_argument("command", nargs="?", metavar="COMMAND", help="those of `train COMMAND` alone")
+        parser.add_argument("commands", nargs="*", metavar="COMMAND", help="those of `train COMMAND` alone")
         parser.epilog = "cycledistill recipes show NAME prints a recipe; train COMMAND --config NAME trains by it."
 
     def run(self, args: argparse.Namespace) -> int:
         """Print a table a command."""
         found = packaged_recipes()
         commands = list(dict.fromkeys(each.command for each in found))
-        if args.command not in (None, *commands):
-            raise ValueError(f"no command trains {args.command!r}.{_near(args.command, [*commands, 'show'])}")
-        for command in commands if args.command is None else [args.command]:
+        for typed in args.commands:
+            if typed not in commands:
+                shown = f" `cycledistill recipes show {typed}` prints the recipe." if commands_with(typed) else ""
+                near = shown or _near(typed, [*commands, "show"])
+                raise ValueError(f"no command trains {typed!r}.{near}")
+        for command in args.commands or commands:
             recipes = [each for each in found if each.command == command]
             width = max(len(each.name) for each in recipes)
             sys.stdout.write(f"cycledistill train {command} --config NAME\n")

@@ -53,6 +53,8 @@ def test_one_is_shown_as_it_is(capsys: Lines) -> None:
     [
         (["show", "sdpose_s_v"], "there is no recipe 'sdpose_s_v'. Did you mean 'sdpose_s_v"),
         (["shwo"], "no command trains 'shwo'. Did you mean 'show'?"),
+        (["deit_tiny"], "no command trains 'deit_tiny'. `cycledistill recipes show deit_tiny` prints the recipe."),
+        (["shw", "deit_tiny"], "no command trains 'shw'. Did you mean 'show'?"),
         (["zzz"], "no command trains 'zzz'. Known: coco, human36m, imagenet, multiview, show."),
     ],
 )
@@ -65,3 +67,7 @@ def test_so_are_those_of_config(capsys: Lines) -> None:
     pytest.importorskip("timm")
     assert main(["train", "coco", "--config", "sdpose_tt"]) == 2
     assert "is neither a file nor one of the packaged recipes. Did you mean 'sdpose_t'?" in capsys.readouterr().err
+    assert main(["train", "coco", "--config", "cpu_96"]) == 2
+    said = capsys.readouterr().err
+    assert "config 'cpu_96' is neither a file nor one of the packaged recipes. It is a recipe of " in said
+    assert said.endswith(" It is a recipe of `cycledistill train imagenet`.\n")
