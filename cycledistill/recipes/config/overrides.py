@@ -88,9 +88,23 @@ def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
         near = near or f" They are: {', '.join(names)}."
         raise RecipeError(f"config {str(source)!r} is neither a file nor one of the packaged recipes.{near}")
     data = parse_yaml(text, f"config {source}", RecipeError)
+    if isinstance(data, dict):
+        take_published(data, f"config {source}")
     if data is not None and not isinstance(data, dict):
         raise RecipeError(f"config {source}: expected sections such as 'optim:', got {type(data).__name__}.")
     return data or {}
+
+
+def take_published(data: dict[str, Any], where: str) -> str:
+    """Take the key ``published`` out of a recipe's file, and return it: what others reported, and nothing to train by.
+
+    Raises:
+        RecipeError: It is no text.
+    """
+    said = data.pop("published", "")
+    if not isinstance(said, str):
+        raise RecipeError(f"{where}: published={said!r}: expected text, what was reported for this recipe.")
+    return said
 
 
 def parse_override(text: str) -> tuple[str, Any]:

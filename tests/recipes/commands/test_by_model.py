@@ -241,7 +241,7 @@ def test_another_package_brings_an_integration(
     package = tmp_path / "theirs" / "their_package"
     (package / "configs").mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "configs" / "their_small.yaml").write_text("# Theirs, small.\n# Published: 12.5 mm.\nmodel: {name: x}\n")
+    (package / "configs" / "their_small.yaml").write_text("# Theirs, small.\npublished: 12.5 mm\nmodel: {name: x}\n")
     monkeypatch.chdir(tmp_path)
     run_of("theirs", tmp_path / "a")
     published("Theirs", tmp_path / "bcd")
@@ -249,4 +249,5 @@ def test_another_package_brings_an_integration(
     assert main(["recipes", "theirs"]) == 0
     assert capsys.readouterr().out == (
         "cycledistill train theirs --config NAME\n  their_small  Theirs, small\n               published: 12.5 mm\n\n"
+        "published: by the model's authors; `recipes show NAME` says whether it was reproduced\n"
     )
