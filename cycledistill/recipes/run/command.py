@@ -202,13 +202,14 @@ class Command:
     def printed(self, args: argparse.Namespace, recipe: Any) -> str:
         """The whole recipe as YAML, with where each value is from."""
         from cycledistill.recipes.config.overrides import parse_override, read_yaml  # they need PyYAML
-        from cycledistill.recipes.config.printed import Layer, print_recipe
+        from cycledistill.recipes.config.printed import Layer, print_recipe, run_layers
 
         typed = [Layer(f"{flag.name} {value}", {flag.key: value}) for flag, value in self._typed(args)]
         typed += [Layer(f"--set {text}", dict([parse_override(text)])) for text in args.set]
         source = self._source(args, [pair for layer in typed for pair in layer.data.items()])
         if isinstance(source, dict):
-            base = [Layer(f"run {args.evaluate or args.resume}", source)]
+            load = self._work("recipe").load_recipe
+            base = run_layers(args.evaluate or args.resume, load(source), load(None))
         else:
             base = [] if source is None else [Layer(f"config {source}", read_yaml(source, self.package))]
         return print_recipe(recipe, [*base, *typed], getattr(self._work("recipe"), "RENAMED", {}))
