@@ -5,7 +5,6 @@ Nothing of the model is loaded.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -57,9 +56,11 @@ def _of_file(path: Path, config: str | None) -> str:
 
 
 def _built_from(text: str | None) -> object:
+    from cycledistill.recipes.reading.texts import parse_json  # it needs more than help may load
+
     try:
-        found = json.loads(text or "{}")
-    except ValueError:
+        found = parse_json(text or "{}", "built_from", CheckpointError)
+    except CheckpointError:
         return None
     return found.get("model_class") if isinstance(found, dict) else None
 
