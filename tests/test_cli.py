@@ -119,7 +119,7 @@ def test_bad_input_is_explained(capsys: Lines, arguments: list[str], said: str) 
     assert said in err
 
 
-@pytest.mark.parametrize("command", [("report", "test_vit", "--json"), ("insight", "no_such_run", "--out")])
+@pytest.mark.parametrize("command", [("report", "test_vit", "--json"), ("insight", "no_such_run", "--output")])
 def test_where_to_write_is_checked_before_the_work(
     capsys: Lines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...]
 ) -> None:

@@ -15,7 +15,6 @@ of another rate than the model was trained on are resampled.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path

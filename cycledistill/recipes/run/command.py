@@ -33,7 +33,6 @@ class Flag:
         help: What it is, in a few words.
         kind: The type of the value.
         word: What help calls the value; default, ``N`` for a whole number, else ``NAME``.
-        old: Names it had; they work, and help does not show them.
         words: Values that are typed otherwise than the recipe has them, such as ``none``.
         advice: What to do about a value that is refused, where the recipe's own error does not say it.
 
@@ -46,7 +45,6 @@ class Flag:
     help: str
     kind: type[Any] = str
     word: str = ""
-    old: Sequence[str] = ()
     words: Mapping[str, Any] = field(default_factory=dict)
     advice: str = ""
 
@@ -63,11 +61,9 @@ class Flag:
         return self.name.lstrip("-").replace("-", "_")
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
-        """Add it to a command's arguments, under its old names too."""
+        """Add it to a command's arguments."""
         word = self.word or ("N" if self.kind is int else "NAME")
         parser.add_argument(self.name, type=self.kind, metavar=word, help=f"{self.help} ({self.key})")
-        for name in self.old:
-            parser.add_argument(name, dest=self.attribute, type=self.kind, help=argparse.SUPPRESS)
 
 
 RUN_FLAGS = (
