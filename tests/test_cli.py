@@ -119,7 +119,7 @@ def test_bad_input_is_explained(capsys: Lines, arguments: list[str], said: str) 
     assert said in err
 
 
-@pytest.mark.parametrize("command", [("report", "test_vit", "--json"), ("insight", "no_such_run", "--out")])
+@pytest.mark.parametrize("command", [("report", "test_vit", "--json"), ("insight", "no_such_run", "--output")])
 def test_where_to_write_is_checked_before_the_work(
     capsys: Lines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
@@ -186,3 +186,20 @@ def test_verify_prints_a_table_and_ends_by_it(
     assert seen == [("Cyclic(blocks[1:4] x3, cycles=3, exit=1)", None)]
     assert cli.main(["verify", "test_vit", "--cycles", "0"]) == 2
     assert "--cycles 0: a whole number of at least 1 is expected" in capsys.readouterr().err
+
+
+def test_a_path_where_a_name_belongs_is_no_mistyped_name(
+    tmp_path: Path, capsys: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "w.pth").touch()
+    for command in ("report", "stacks", "verify"):
+        for given, said in (
+            ("runs", "runs is a folder, and this command builds a model by its name: a timm name, torchvision:NAME"),
+            ("w.pth", "w.pth is a file, and this command builds"),
+            ("runs/lift", "there is no such file or folder as runs/lift, nor is it the name of a model"),
+            ("vit_tinny", "'vit_tinny' is no timm model"),
+        ):
+            assert cli.main([command, given]) == 2
+            assert capsys.readouterr().err.startswith(f"cycledistill: {said}")

@@ -22,6 +22,7 @@ from typing import Any, NoReturn, Protocol
 
 import cycledistill
 from cycledistill.announced import Announced, Words, called_by, distribution, find_entries, lacking, load_entry
+from cycledistill.terminal.parser import Parser
 from cycledistill.versions import VersionError
 
 PROGRAM = "cycledistill"
@@ -93,13 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["stacks", "deit_tiny_patch16_224"])
         0
     """
-    entry, command, args = parse(sys.argv[1:] if argv is None else argv)
-    try:
-        return command.run(args)
-    except ModuleNotFoundError as error:
-        return _refuse(lacking(error, entry, getattr(command, "requires", None)))
-    except (ValueError, OSError, VersionError) as error:  # StackError is a ValueError
-        return _refuse(str(error))
+    try:  # around all of it: to say which command is meant a model may be looked for on the hub
+        entry, command, args = parse(sys.argv[1:] if argv is None else argv)
+        try:
+            return command.run(args)
+        except ModuleNotFoundError as error:
+            return _refuse(lacking(error, entry, getattr(command, "requires", None)))
+        except (ValueError, OSError, VersionError) as error:  # StackError is a ValueError
+            return _refuse(str(error))
     except KeyboardInterrupt:
         sys.stderr.write(f"{PROGRAM}: stopped\n")
         return 130
@@ -115,8 +117,9 @@ def parse(words: Sequence[str]) -> tuple[EntryPoint, Subcommand, argparse.Namesp
         _explain(path, words[len(path) :], found)
     command, rest = _only(found[path]), words[len(path) :]
     if hasattr(command, "choose"):
-        if not rest or rest[0].startswith("-"):
-            _explain(path, rest, found)
+        helped = {"-h", "--help"} & {*rest}  # whose the model is takes PyTorch to say, and help does without
+        if not rest or rest[0].startswith("-") or helped:
+            _explain(path, ["--help"] if helped else rest, found)
         path = (*path, _chosen(command, found[path][0], rest, _below(path, found)))
         command = _only(found[path])
     parser = _parser(path, command.help)
@@ -191,8 +194,8 @@ def _summary(path: Words, found: Announced) -> str:
     return command if isinstance(command, str) else command.help
 
 
-def _parser(path: Words, about: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(" ".join((PROGRAM, *path)), description=f"{about[:1].upper()}{about[1:]}.")
+def _parser(path: Words, about: str) -> Parser:
+    return Parser(" ".join((PROGRAM, *path)), description=f"{about[:1].upper()}{about[1:]}.")
 
 
 def _refuse(reason: str) -> int:

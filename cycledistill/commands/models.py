@@ -43,6 +43,7 @@ def build(name: str, size: int | None, device: str) -> tuple[nn.Module, Tensor |
 def _timm(name: str, size: int | None) -> nn.Module:
     timm = _library("timm")
     if not timm.is_model(name):
+        _refuse_path(name)
         raise ValueError(_unknown("timm model", name, timm.list_models()))
     if size is not None:
         try:
@@ -51,6 +52,18 @@ def _timm(name: str, size: int | None) -> nn.Module:
             if "img_size" not in str(error):
                 raise
     return timm.create_model(name)
+
+
+def _refuse_path(name: str) -> None:
+    """A path where a name belongs is no mistyped name."""
+    if os.path.exists(name):
+        raise ValueError(
+            f"{name} is a {'folder' if os.path.isdir(name) else 'file'}, and this command builds a model by its name: "
+            "a timm name, torchvision:NAME, or hf:FOLDER for a folder of Hugging Face. Runs and checkpoints are taken "
+            "by `cycledistill evaluate`, `predict`, `export` and `insight`"
+        )
+    if os.sep in name:
+        raise ValueError(f"there is no such file or folder as {name}, nor is it the name of a model")
 
 
 def _torchvision(name: str, size: int | None) -> nn.Module:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from cycledistill.terminal.loading import say_loading
+from cycledistill.terminal.logs import log_to_stderr
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Verb:
 
     def run(self, args: argparse.Namespace) -> int:
         """Do the work; what it returns goes to standard output."""
-        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        log_to_stderr()
         say_loading()
         module, _, name = self.work.partition(":")
         said = getattr(importlib.import_module(module), name)(args)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.weights.convert import convert_command, fields_of
 from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, stored_network, write_weights
+from cycledistill.terminal.parser import Parser
 
 from .commands import CONVERT
 from .models.registry import pose_model_config
@@ -25,7 +26,7 @@ from .weights.suggest import keypoint_count
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: convert one file; 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser("python -m cycledistill.integrations.coco.convert", description=CONVERT.help)
+    parser = Parser("python -m cycledistill.integrations.coco.convert", description=CONVERT.help)
     CONVERT.add_arguments(parser)
     return convert_command(parser, convert_file, argv)
 

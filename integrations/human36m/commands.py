@@ -170,8 +170,6 @@ def add_frame_rate(parser: argparse.ArgumentParser, of: str = "keypoints", where
 
 def _add_track_id(parser: argparse.ArgumentParser, word: str, about: str, **more: object) -> None:
     parser.add_argument("--track-id", dest="track", metavar=word, help=about, **more)  # type: ignore[arg-type]
-    more.pop("default", None)
-    parser.add_argument("--track", dest="track", help=argparse.SUPPRESS, **more)  # type: ignore[arg-type]
 
 
 def _frames(text: str) -> int:

@@ -22,6 +22,7 @@ from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.reading.texts import parse_yaml
 from cycledistill.recipes.weights.convert import convert_command, fields_of
 from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, write_weights
+from cycledistill.terminal.parser import Parser
 
 from .commands import CONVERT
 from .models.convention import Convention, convention_words, plain_convention
@@ -38,7 +39,7 @@ from .weights.loading import stored_convention, write_lifter_state
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command: convert one file; 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser("python -m cycledistill.integrations.human36m.convert", description=CONVERT.help)
+    parser = Parser("python -m cycledistill.integrations.human36m.convert", description=CONVERT.help)
     CONVERT.add_arguments(parser)
     return convert_command(parser, convert_file, argv)
 

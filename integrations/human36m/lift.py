@@ -15,7 +15,6 @@ of another rate than the model was trained on are resampled.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +27,8 @@ from numpy.typing import NDArray
 
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.reading.numbered import PICTURES, VIDEOS
+from cycledistill.terminal.logs import log_to_stderr
+from cycledistill.terminal.parser import Parser
 
 from .commands import add_lifting
 from .data.keypoints.files import choose_persons, read_keypoints, read_persons
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     parser = _parser()
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    log_to_stderr()
     try:
         lift_file(args)
     except (LiftingDataError, CheckpointError, RecipeError, OSError) as error:  # the last: a figure that is not written
@@ -182,7 +183,7 @@ def _of_track(path: Path, track: str | None) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m cycledistill.integrations.human36m.lift", description="Lift a file of 2D keypoints to 3D poses."
     )
     parser.add_argument("keypoints", type=Path, help="a file, or a folder of files, as in docs/lifting.md")

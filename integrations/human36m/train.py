@@ -71,7 +71,6 @@ COMMAND = Command(
             "data.source",
             "where motion comes from: generated, cmu, h36m or 3dhp",
             word="DATA",
-            old=["--source"],
             advice="Files have flags of their own: --motion (cmu), --pose-3d, --pose-2d and --cameras (h36m), or "
             "--train-data and --test-data (3dhp).",
         ),

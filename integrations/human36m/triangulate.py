@@ -20,6 +20,8 @@ from dataclasses import replace
 import numpy as np
 
 from cycledistill.recipes.errors import RecipeError
+from cycledistill.terminal.logs import log_to_stderr
+from cycledistill.terminal.parser import Parser
 
 from .commands import add_views
 from .data.calibration.file import read_calibration
@@ -38,14 +40,14 @@ _logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m cycledistill.integrations.human36m.triangulate",
         description="3D poses of one person from keypoint files of several calibrated cameras.",
     )
     parser.add_argument("keypoints", nargs="+", help="a file a view, called as its camera, or NAME=FILE")
     add_views(parser)
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    log_to_stderr()
     try:
         triangulate_files(args)
     except (LiftingDataError, RecipeError) as error:

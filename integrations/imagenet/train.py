@@ -58,7 +58,6 @@ COMMAND = Command(
             "data.dir",
             "folder with the splits: class folders, .tar or Parquet files",
             word="DATA",
-            old=["--data-dir"],
         ),
     ),
 )

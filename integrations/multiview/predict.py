@@ -38,6 +38,8 @@ from cycledistill.integrations.human36m.written.outputs import Outputs, check_cl
 from cycledistill.recipes.errors import CheckpointError, DataError, RecipeError
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.trained import open_trained
+from cycledistill.terminal.logs import log_to_stderr
+from cycledistill.terminal.parser import Parser
 
 from .commands import PREDICT
 from .evaluation.measure import EvalSettings
@@ -52,10 +54,10 @@ _logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser("python -m cycledistill.integrations.multiview.predict", description=PREDICT.help)
+    parser = Parser("python -m cycledistill.integrations.multiview.predict", description=PREDICT.help)
     PREDICT.add_arguments(parser)
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    log_to_stderr()
     try:
         predict_files(args)
     except (DataError, CheckpointError, RecipeError, ValueError) as error:

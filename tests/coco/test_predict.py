@@ -147,7 +147,7 @@ def test_bad_boxes_are_named(dots: Path, model: Any, boxes: Any, message: str) -
         (np.zeros((4, 5, 4), np.uint8), r"\(4, 5, 4\)"),
         (np.zeros((4, 5, 3), np.float32), "of float32"),
         (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)"),
-        ("no/such.jpg", r"no/such.jpg: not a picture, or a broken one \(.*No such file"),
+        ("no/such.jpg", r"no/such.jpg: there is no such file$"),
     ],
 )
 def test_bad_pictures_are_named(model: Any, image: Any, message: str) -> None:

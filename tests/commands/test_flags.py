@@ -121,7 +121,7 @@ def flags() -> dict[str, list[tuple[str, argparse.Action]]]:
     for words, parser in parsers():
         for action in parser._actions:
             for name in action.option_strings:
-                if name.startswith("--") and name != "--help" and action.help != argparse.SUPPRESS:
+                if name.startswith("--") and name != "--help":
                     found[name].append((words, action))
     return found
 
@@ -147,10 +147,19 @@ def test_no_flag_is_out_of_the_table() -> None:
     assert flags().keys() - TABLE.keys() == set()
 
 
+def test_a_flag_has_one_name_and_help_shows_it() -> None:
+    for command, parser in parsers():
+        for action in parser._actions:
+            assert (action.help != argparse.SUPPRESS and len(action.option_strings) <= 1) or action.dest == "help", (
+                command,
+                action.option_strings,
+            )
+
+
 def test_values_are_called_by_words() -> None:
     for command, parser in parsers():
         for action in parser._actions:
-            if action.nargs != 0 and action.choices is None and action.help != argparse.SUPPRESS:
+            if action.nargs != 0 and action.choices is None:
                 assert action.metavar in WORDS, (command, action.dest, action.metavar)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import cycledistill
 from cycledistill.commands.frame import main
+from cycledistill.terminal.parser import Parser
 from tests.commands.announcing import Announce
 from tests.scripts import exit_code
 
@@ -52,6 +53,7 @@ from cycledistill.announced import find_entries
 from cycledistill.commands import frame
 words = [[], *map(list, find_entries())]
 words += [list(path[:1]) for path in find_entries()]
+words += [["predict", "runs/a"], ["evaluate", "runs/a", "--set", "a=b"]]
 shown = {}
 for each in words:
     with contextlib.redirect_stdout(io.StringIO()) as text:
@@ -121,13 +123,16 @@ print(json.dumps(said))
         (["train"], "a command is expected: coco, human36m, imagenet"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["train", "coco", "--epochs", "many"], "invalid int value: 'many'"),
+        (["train", "coco", "--conifg", "a"], "unrecognized arguments: --conifg; did you mean '--config'?"),
+        (["train", "coco", "--conf", "a"], "unrecognized arguments: --conf; did you mean '--config'?"),  # not shortened
+        (["predict", "coco", "a", "b", "--ouput=c"], "unrecognized arguments: --ouput; did you mean '--output'?"),
     ],
 )
 def test_wrong_calls_are_answered(capsys: Lines, words: list[str], said: str) -> None:
     assert exit_code(main, words) == 2
     out, err = capsys.readouterr()
     assert not out and err.startswith("usage: cycledistill") and said in err
-    assert ("COMMAND ..." in err) == (words[:2] != ["train", "coco"])  # the usage says where a command stands
+    assert ("COMMAND ..." in err) == (words[1:2] != ["coco"])  # the usage says where a command stands
 
 
 def test_the_version(capsys: Lines) -> None:
@@ -151,6 +156,32 @@ def test_how_a_command_ends(announce: Announce, capsys: Lines) -> None:
     assert main(["count", "--to", "7"]) == 130
     assert main(["count", "--to", "8"]) == 2
     assert "needs no_such_package, which is not installed: pip install 'theirs'" in capsys.readouterr().err
+
+
+def test_a_flag_given_twice_is_told_of(announce: Announce, capsys: Lines) -> None:
+    announce("theirs", {"count": "count_module"}, count_module=MINE)
+    assert main(["count", "--to", "3", "--to=5"]) == 5
+    assert capsys.readouterr().err == "cycledistill count: --to was given 2 times: the last holds\n"
+    assert main(["count", "--to", "5"]) == 5
+    parser = Parser("mine")
+    parser.add_argument("--set", action="append")
+    assert parser.parse_args(["--set", "--a b", "--set", "a=--set"]).set == ["--a b", "a=--set"]
+    assert not capsys.readouterr().err  # of what is gathered all hold
+
+
+CHOOSING = """
+help = "verbs"
+def choose(words, known):
+    raise KeyboardInterrupt
+"""
+
+
+def test_a_command_that_is_stopped_while_it_is_looked_for(announce: Announce, capsys: Lines) -> None:
+    announce("theirs", {"act": "act_module", "act.mine": "count_module"}, act_module=CHOOSING, count_module=MINE)
+    assert main(["act", "user/name"]) == 130
+    assert capsys.readouterr().err == "cycledistill: stopped\n"
+    assert exit_code(main, ["act", "user/name", "--help"]) == 0  # help does not look for it
+    assert "mine" in capsys.readouterr().out
 
 
 def test_a_command_that_cannot_be_loaded_leaves_the_others_alone(announce: Announce, capsys: Lines) -> None:

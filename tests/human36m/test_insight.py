@@ -57,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_attention_over_frames_and_over_joints_by_cycle(run: Path, tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("matplotlib")
     file, out = keypoints(tmp_path / "a.json", width=640, height=480), tmp_path / "page.html"
-    assert main(["insight", str(run), "--image", str(file), "--out", str(out)]) == 0
+    assert main(["insight", str(run), "--image", str(file), "--output", str(out)]) == 0
     page = out.read_text()
     for text in (
         "Attention over 9 frames",

@@ -30,12 +30,12 @@ def test_every_recipe_builds_the_model_its_head_speaks_of(name: str) -> None:
         model = create_model(recipe)
     head = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8").split("\nmodel:")[0]
     assert f"--config {name}" in head
-    quoted = PARAMETERS.search(head)
+    quoted = PARAMETERS.search(" ".join(head.split()))
     if quoted:
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         digits = len(quoted[1].partition(".")[2])
         assert round(millions, digits) == pytest.approx(float(quoted[1]), abs=1.1 * 10**-digits)
-        assert "Published:" in head and "reproduced here" in head
+        assert "\npublished:" in head and "reproduced here" in head
     assert recipe.run.output == f"runs/{name}"
 
 

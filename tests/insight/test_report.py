@@ -255,14 +255,14 @@ def test_the_command(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     image.touch()
     entry = SimpleNamespace(name="toys", load=lambda: lambda path, ema: subject() if path == run else None)
     monkeypatch.setattr(module, "entry_points", lambda group: [entry])
-    assert main(["insight", str(run), "--image", str(image), "--out", str(out)]) == 0
+    assert main(["insight", str(run), "--image", str(image), "--output", str(out)]) == 0
     assert out.read_text().startswith("<!doctype html>")
     for arguments, message in (
         ([str(tmp_path / "no")], "the folder of a run"),
         ([str(tmp_path)], "asked: toys"),
         ([str(run), "--image", str(tmp_path / "no.jpg")], "no such file"),
         ([str(run), "--cycles", "0"], "--cycles 0"),
-        ([str(run), "--out", str(tmp_path / "no" / "page.html")], "no folder"),
+        ([str(run), "--output", str(tmp_path / "no" / "page.html")], "no folder"),
     ):
         assert main(["insight", *arguments]) == 2
         assert message in capsys.readouterr().err

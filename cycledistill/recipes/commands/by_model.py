@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.terminal.logs import log_to_stderr
+from cycledistill.terminal.parser import Parser
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ByModel:
         return (
             f"cycledistill {self.verb} MODEL ...: MODEL comes first, and says by itself which of these commands is "
             "meant. It is a run, a checkpoint, a file of weights, a folder of save_pretrained, or USER/NAME on the hub."
+            f" Options: cycledistill {self.verb} COMMAND --help."
         )
 
     def choose(self, words: Sequence[str], known: Sequence[str]) -> str:
@@ -39,11 +42,12 @@ class ByModel:
         from cycledistill.recipes.commands.held import command_of  # they need more than help may load
         from cycledistill.recipes.config.overrides import did_you_mean
 
+        log_to_stderr()
         model = words[0]
         if not os.path.exists(model) and os.sep not in model:
             near = did_you_mean(model, list(known))
             raise CheckpointError(f"{model} is no run and no file, nor one of the commands {', '.join(known)}.{near}")
-        command = command_of(model, _option(words, "--config"))
+        command = command_of(model, _config(words[1:]))
         if command not in known:
             raise CheckpointError(
                 f"{model} was trained by `cycledistill train {command}`, and `cycledistill {self.verb}` takes models "
@@ -52,14 +56,12 @@ class ByModel:
         return command
 
 
-def _option(words: Sequence[str], name: str) -> str | None:
-    """The value of an option, as it was typed."""
-    for place, word in enumerate(words):
-        if word == name and place + 1 < len(words):
-            return words[place + 1]
-        if word.startswith(f"{name}="):
-            return word.partition("=")[2]
-    return None
+def _config(words: Sequence[str]) -> str | None:
+    """What ``--config`` names, as the command that is chosen will read it."""
+    parser = Parser(add_help=False)
+    parser.add_argument("--config", nargs="?")  # without a value: the command's own parser says so
+    config: str | None = parser.parse_known_args(words)[0].config
+    return config
 
 
 PREDICT = ByModel("predict", "poses in pictures and videos, or 3D poses of keypoints, by a trained model")

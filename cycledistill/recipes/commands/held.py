@@ -5,20 +5,12 @@ Nothing of the model is loaded.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
-from cycledistill.announced import announced
-from cycledistill.recipes.config.packaged import packaged_names
+from cycledistill.recipes.config.packaged import commands_with, training_commands
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.terminal.loading import say_loading
-
-
-def training_commands() -> dict[str, Any]:
-    """The commands that train, by the word that calls them."""
-    return {name: command for name, command in announced("train").items() if hasattr(command, "package")}
 
 
 def command_of(model: str, config: str | None = None) -> str:
@@ -66,9 +58,11 @@ def _of_file(path: Path, config: str | None) -> str:
 
 
 def _built_from(text: str | None) -> object:
+    from cycledistill.recipes.reading.texts import parse_json  # it needs more than help may load
+
     try:
-        found = json.loads(text or "{}")
-    except ValueError:
+        found = parse_json(text or "{}", "built_from", CheckpointError)
+    except CheckpointError:
         return None
     return found.get("model_class") if isinstance(found, dict) else None
 
@@ -84,11 +78,10 @@ def _of_class(name: object, where: str) -> str:
 
 
 def _of_recipe(config: str, path: Path) -> str:
-    commands = training_commands()
-    found = [name for name, each in commands.items() if config.removesuffix(".yaml") in packaged_names(each.package)]
+    found = commands_with(config)
     if len(found) == 1:
         return found[0]
     raise CheckpointError(
         f"{path} does not say of which model its weights are, nor does the name of the recipe {config}: say the "
-        f"command before the file, one of {', '.join(commands)}"
+        f"command before the file, one of {', '.join(training_commands())}"
     )

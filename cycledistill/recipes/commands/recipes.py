@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass
 from importlib import resources
 
-from cycledistill.recipes.commands.held import training_commands
-from cycledistill.recipes.config.packaged import packaged_names
+from cycledistill.recipes.config.packaged import commands_with, packaged_names, training_commands
+from cycledistill.recipes.errors import RecipeError
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,18 @@ class Packaged:
     @property
     def about(self) -> str:
         """The first sentence of the comment that it begins with."""
-        return _sentence(self._comment()[0])
+        comment = itertools.takewhile(lambda line: line.startswith("#"), self.text.splitlines())
+        paragraph = "\n".join(line.lstrip("# ").strip() for line in comment).split("\n\n")[0]
+        return _sentence(paragraph.replace("\n", " "))
 
     @property
     def published(self) -> str:
-        """What its authors reported, as the comment says it; empty where it says nothing."""
-        found = [found[1] for each in self._comment() if (found := re.search(r"Published[^:]*:\s*(.*)", each))]
-        said = _sentence(found[0]) if found else ""
-        return "" if re.match(r"(nothing|no )", said) else said
+        """What its authors reported: the key ``published``; empty where there is none."""
+        from cycledistill.recipes.config.overrides import take_published  # they need PyYAML, and help does not
+        from cycledistill.recipes.reading.texts import parse_yaml
 
-    def _comment(self) -> list[str]:
-        """The paragraphs of the comment that the file begins with, each in one line."""
-        comment = itertools.takewhile(lambda line: line.startswith("#"), self.text.splitlines())
-        text = "\n".join(line.lstrip("# ").strip() for line in comment)
-        return [each.replace("\n", " ") for each in text.split("\n\n")]
+        data = parse_yaml(self.text, f"config {self.name}", RecipeError)
+        return take_published(data, f"config {self.name}") if isinstance(data, dict) else ""
 
 
 def packaged_recipes() -> list[Packaged]:
@@ -62,19 +60,23 @@ class Listing:
     """``cycledistill recipes``."""
 
     help: str = "the packaged recipes with what was published for them; show NAME prints one"
+    requires: str = "cycledistill[all]"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add whose recipes are wanted."""
-        parser.add_argument("command", nargs="?", metavar="COMMAND", help="those of `train COMMAND` alone")
+        parser.add_argument("commands", nargs="*", metavar="COMMAND", help="those of `train COMMAND` alone")
         parser.epilog = "cycledistill recipes show NAME prints a recipe; train COMMAND --config NAME trains by it."
 
     def run(self, args: argparse.Namespace) -> int:
         """Print a table a command."""
         found = packaged_recipes()
         commands = list(dict.fromkeys(each.command for each in found))
-        if args.command not in (None, *commands):
-            raise ValueError(f"no command trains {args.command!r}.{_near(args.command, [*commands, 'show'])}")
-        for command in commands if args.command is None else [args.command]:
+        for typed in args.commands:
+            if typed not in commands:
+                shown = f" `cycledistill recipes show {typed}` prints the recipe." if commands_with(typed) else ""
+                near = shown or _near(typed, [*commands, "show"])
+                raise ValueError(f"no command trains {typed!r}.{near}")
+        for command in args.commands or commands:
             recipes = [each for each in found if each.command == command]
             width = max(len(each.name) for each in recipes)
             sys.stdout.write(f"cycledistill train {command} --config NAME\n")
@@ -82,6 +84,7 @@ class Listing:
                 published = f"\n  {'':{width}}  published: {each.published}" if each.published else ""
                 sys.stdout.write(f"  {each.name:{width}}  {each.about}{published}\n")
             sys.stdout.write("\n")
+        sys.stdout.write("published: by the model's authors; `recipes show NAME` says whether it was reproduced\n")
         return 0
 
 

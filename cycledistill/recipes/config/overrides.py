@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from cycledistill.recipes.config.packaged import packaged_names
+from cycledistill.recipes.config.packaged import commands_with, packaged_names
 from cycledistill.recipes.errors import RecipeError
 from cycledistill.recipes.reading.plain import check_plain, is_finite
 from cycledistill.recipes.reading.texts import parse_yaml
@@ -83,12 +83,28 @@ def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
     elif name in names:
         text = (resources.files(package) / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
     else:
-        near = did_you_mean(name, names) or f" They are: {', '.join(names)}."
+        others = [f"`cycledistill train {each}`" for each in commands_with(name)]
+        near = f" It is a recipe of {' and '.join(others)}." if others else did_you_mean(name, names)
+        near = near or f" They are: {', '.join(names)}."
         raise RecipeError(f"config {str(source)!r} is neither a file nor one of the packaged recipes.{near}")
     data = parse_yaml(text, f"config {source}", RecipeError)
+    if isinstance(data, dict):
+        take_published(data, f"config {source}")
     if data is not None and not isinstance(data, dict):
         raise RecipeError(f"config {source}: expected sections such as 'optim:', got {type(data).__name__}.")
     return data or {}
+
+
+def take_published(data: dict[str, Any], where: str) -> str:
+    """Take the key ``published`` out of a recipe's file, and return it: what others reported, and nothing to train by.
+
+    Raises:
+        RecipeError: It is no text.
+    """
+    said = data.pop("published", "")
+    if not isinstance(said, str):
+        raise RecipeError(f"{where}: published={said!r}: expected text, what was reported for this recipe.")
+    return said
 
 
 def parse_override(text: str) -> tuple[str, Any]:

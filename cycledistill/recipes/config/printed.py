@@ -53,6 +53,20 @@ def print_recipe(recipe: Any, layers: Sequence[Layer], renamed: Mapping[str, str
     return "\n".join(lines) + "\n"
 
 
+def run_layers(run: str, stored: Any, default: Any) -> list[Layer]:
+    """The layers of a run's recipe, which holds all values: those that are defaults were not chosen.
+
+    Args:
+        run: What the run is called.
+        stored: Its recipe.
+        default: The recipe in which nothing is said.
+    """
+    usual = {key: value for key, value, _ in _lines(default)}
+    values = {key: value for key, value, _ in _lines(stored) if not dataclasses.is_dataclass(value)}
+    chosen = {key: value for key, value in values.items() if value != usual[key]}
+    return [Layer(f"default, in run {run} too", values), Layer(f"run {run}", chosen)]
+
+
 def _source(key: str, said: Sequence[tuple[str, Sequence[str]]]) -> str:
     """Who said a value last; of a mapping all who changed a part of it since it was said as a whole."""
     found: list[str] = []

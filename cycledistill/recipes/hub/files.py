@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from cycledistill.recipes.reading.guard import first_line
 from cycledistill.recipes.reading.plain import check_plain
 from cycledistill.recipes.reading.texts import read_json
 
+_logger = logging.getLogger(__name__)
+
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
@@ -39,10 +43,15 @@ class HubFiles:
 def can_be_on_hub(name: str | Path) -> bool:
     """Whether something that is no path here can be a name on the hub: ``user/name``, and not the name of a file.
 
+    What would lie in a folder that is here is a path that was mistyped.
+
     Example:
         >>> can_be_on_hub("user/name"), can_be_on_hub("runs/weights.safetensors"), can_be_on_hub("../name")
         (True, False, False)
     """
+    user = Path(name).parts[0] if Path(name).parts else ""
+    if os.path.isdir(user):
+        return False
     return re.fullmatch(r"(?!\.{1,2}/)[\w.-]+/[\w.-]+(?<!\.pth)(?<!\.pt)(?<!\.safetensors)", str(name)) is not None
 
 
@@ -68,8 +77,14 @@ def find_files(name: str | Path, **download: Any) -> HubFiles:
             "(a file of weights alone is loaded into a model that you create)"
         )
     else:
+        _tell_of_hub(source)
         config, weights = (_from_hub(source, file, download) for file in (CONFIG, WEIGHTS))
     return HubFiles(source, _read_config(config, source), weights)
+
+
+@functools.cache  # whose model it is may be asked before it is loaded
+def _tell_of_hub(name: str) -> None:
+    _logger.info("%s: there is no such folder, so it is looked for on the Hugging Face hub", name)
 
 
 def _in_folder(folder: Path, file: str) -> Path:

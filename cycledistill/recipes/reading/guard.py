@@ -90,6 +90,8 @@ def reading(where: object | Callable[[], object], kind: Kind, error: type[Except
         advice = _advice(reason, outside)
         if advice is not None:
             raise OutageError(f"{named} cannot be read now ({_said(reason)}), whatever it holds: {advice}") from reason
+        if isinstance(reason, FileNotFoundError):
+            raise error(f"{named}: there is no such file") from reason
         quoted = f" ({first_line(reason)})" if kind.quoted else ""
         raise error(f"{named}: {kind.broken}{quoted}") from (reason if kind.quoted else None)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import logging
 import os
 import re
 import shlex
@@ -20,6 +19,8 @@ from cycledistill.presets import SETTINGS
 from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
 from cycledistill.terminal.loading import say_loading, say_opening
+from cycledistill.terminal.logs import log_to_stderr
+from cycledistill.terminal.parser import Parser
 from cycledistill.versions import VersionError
 
 
@@ -33,7 +34,6 @@ class Flag:
         help: What it is, in a few words.
         kind: The type of the value.
         word: What help calls the value; default, ``N`` for a whole number, else ``NAME``.
-        old: Names it had; they work, and help does not show them.
         words: Values that are typed otherwise than the recipe has them, such as ``none``.
         advice: What to do about a value that is refused, where the recipe's own error does not say it.
 
@@ -46,7 +46,6 @@ class Flag:
     help: str
     kind: type[Any] = str
     word: str = ""
-    old: Sequence[str] = ()
     words: Mapping[str, Any] = field(default_factory=dict)
     advice: str = ""
 
@@ -63,11 +62,9 @@ class Flag:
         return self.name.lstrip("-").replace("-", "_")
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
-        """Add it to a command's arguments, under its old names too."""
+        """Add it to a command's arguments."""
         word = self.word or ("N" if self.kind is int else "NAME")
         parser.add_argument(self.name, type=self.kind, metavar=word, help=f"{self.help} ({self.key})")
-        for name in self.old:
-            parser.add_argument(name, dest=self.attribute, type=self.kind, help=argparse.SUPPRESS)
 
 
 RUN_FLAGS = (
@@ -126,9 +123,7 @@ class Command:
 
     def parser(self) -> argparse.ArgumentParser:
         """The command's arguments where it is started as a module; ``cycledistill train`` makes a parser of its own."""
-        parser = argparse.ArgumentParser(
-            f"python -m {self.package}.train", description=f"{self.help[:1].upper()}{self.help[1:]}."
-        )
+        parser = Parser(f"python -m {self.package}.train", description=f"{self.help[:1].upper()}{self.help[1:]}.")
         self.add_arguments(parser)
         return parser
 
@@ -161,7 +156,7 @@ class Command:
         from cycledistill.recipes.run.guard.signals import StopRequest, heeded  # they need PyTorch, and help does not
 
         primary = os.environ.get("RANK", "0") == "0"
-        logging.basicConfig(level=logging.INFO if primary else logging.ERROR, format="%(name)s: %(message)s")
+        log_to_stderr()
         recipe = before = None
         try:
             with heeded():
@@ -205,13 +200,14 @@ class Command:
     def printed(self, args: argparse.Namespace, recipe: Any) -> str:
         """The whole recipe as YAML, with where each value is from."""
         from cycledistill.recipes.config.overrides import parse_override, read_yaml  # they need PyYAML
-        from cycledistill.recipes.config.printed import Layer, print_recipe
+        from cycledistill.recipes.config.printed import Layer, print_recipe, run_layers
 
         typed = [Layer(f"{flag.name} {value}", {flag.key: value}) for flag, value in self._typed(args)]
         typed += [Layer(f"--set {text}", dict([parse_override(text)])) for text in args.set]
         source = self._source(args, [pair for layer in typed for pair in layer.data.items()])
         if isinstance(source, dict):
-            base = [Layer(f"run {args.evaluate or args.resume}", source)]
+            load = self._work("recipe").load_recipe
+            base = run_layers(args.evaluate or args.resume, load(source), load(None))
         else:
             base = [] if source is None else [Layer(f"config {source}", read_yaml(source, self.package))]
         return print_recipe(recipe, [*base, *typed], getattr(self._work("recipe"), "RENAMED", {}))

@@ -10,6 +10,7 @@ leaves its last complete checkpoint.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import logging
 import os
@@ -164,7 +165,12 @@ def find_checkpoint(where: str | Path) -> Path:
         if found:
             return found
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist: there is no such file or folder.")
+        beside = sorted(each.name for each in path.parent.iterdir()) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, beside, n=1)
+        raise CheckpointError(
+            f"{path} does not exist: there is no such file or folder."
+            + (f" Did you mean {str(path.parent / near[0])!r}?" if near else "")
+        )
     raise CheckpointError(
         f"{path} holds no complete checkpoint: expected a folder such as RUN/checkpoints/step-00000500, or RUN itself."
     )

@@ -59,10 +59,10 @@ def run(args: argparse.Namespace) -> int:
 
     say_loading()
     import dataclasses
-    import logging
 
     from cycledistill.commands.arguments import check_positive
     from cycledistill.recipes.run.accelerator import open_accelerator
+    from cycledistill.terminal.logs import log_to_stderr
 
     from ..data.joints import joints_of
     from .box_files import read_boxes
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from .sources import open_source
     from .written.folder import check_output
 
-    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    log_to_stderr()
     if args.categories and args.boxes is None:
         raise ValueError(f"--categories {' '.join(args.categories)} without --boxes: no other box has a category")
     for option in ("limit", "exit", "batch_size"):
@@ -81,10 +81,10 @@ def run(args: argparse.Namespace) -> int:
             f"{args.source} is a file of keypoints or boxes, and {args.model} takes pictures and videos: keypoints are "
             "lifted by a model of `cycledistill train human36m`, and boxes are given by --boxes"
         )
+    boxes = None if args.boxes is not None else _boxes(args)
+    model, settings = open_model(args.model, args.config, args.ema)  # before the source, which may be a whole disk
     source = open_source(args.source, args.limit, args.exif)
     check_output(args.output, source)
-    boxes = None if args.boxes is not None else _boxes(args)
-    model, settings = open_model(args.model, args.config, args.ema)
     if boxes is None:  # which of a file's boxes count is a matter of the model
         categories = args.categories or settings.categories
         boxes = read_boxes(args.boxes, args.box_score or 0.0, joints_of(model), categories)

@@ -154,7 +154,7 @@ def test_a_run_says_by_itself_how_it_is_evaluated(dots: Path, tmp_path: Path, ca
         ({5: "--limit", 6: "0"}, "--limit 0: a whole number of at least 1"),
         ({5: "--exit", 6: "0"}, "--exit 0: a whole number"),
         ({5: "--box-score", 6: "0.5"}, "--box-score 0.5 without --boxes or --detector"),
-        ({5: "--boxes", 6: "boxes.json"}, "boxes.json: cannot be read as JSON"),
+        ({5: "--boxes", 6: "boxes.json"}, "boxes.json: there is no such file"),
         ({5: "--detector", 6: "yolo"}, "'yolo' is no person detector of torchvision"),
         (
             {5: "--detector", 6: "fasterrcnn_mobilenet_v3_large_320_fpn"},

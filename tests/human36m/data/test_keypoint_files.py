@@ -69,8 +69,8 @@ def test_gaps_are_filled_on_request(person: np.ndarray, caplog: pytest.LogCaptur
             "picture 1 has several persons",
         ),
         ("a.json", '{"keypoints": [], "width": "wide"}', "width='wide'"),
-        ("none.json", None, "cannot be read"),
-        ("none.npz", None, "cannot be read"),
+        ("none.json", None, "there is no such file"),
+        ("none.npz", None, "there is no such file"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, text: str | None, message: str) -> None:

@@ -14,7 +14,8 @@ import torch
 pytest.importorskip("timm")
 
 from cycledistill.commands.frame import main, parse
-from cycledistill.recipes.commands.held import command_of, training_commands
+from cycledistill.recipes.commands.held import command_of
+from cycledistill.recipes.config.packaged import training_commands
 from cycledistill.recipes.hub.described import built_from_words
 from cycledistill.recipes.hub.model import HubModel
 from cycledistill.recipes.weights.files import network_metadata, write_weights
@@ -106,6 +107,9 @@ def test_a_file_that_says_nothing_asks_for_what_is_missing(tmp_path: Path, capsy
     )
     assert parse([*words, "--config", "sdpose_s_v1"])[0].name == "predict.coco"
     assert parse([*words, "--config=mixste"])[0].name == "predict.human36m"
+    twice = [*words, "--config", "sdpose_s_v1", "--config", "mixste"]
+    assert parse(twice)[0].name == "predict.human36m"  # the last, as argparse has it
+    assert exit_code(main, [*words, "--conf", "sdpose_s_v1"]) == 2
     assert exit_code(main, [*words, "--config", "mine.yaml"]) == 2
     assert "say the command before the file, one of coco, human36m, imagenet, multiview" in capsys.readouterr().err
     assert parse(["predict", "human36m", *words[1:], "--config", "mine.yaml"])[0].name == "predict.human36m"
@@ -125,6 +129,33 @@ def test_what_is_no_model(words: list[str], said: str, capsys: Lines, monkeypatc
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert exit_code(main, words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there_is_not_asked_of_the_hub(
+    tmp_path: Path, capsys: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "cycledistill.recipes.hub.files.hf_hub_download", lambda **given: pytest.fail("the hub was asked")
+    )
+    run_of("coco", tmp_path / "runs")
+    run_of("coco", tmp_path / "runs" / "first")
+    for words in (["predict"], ["evaluate"], ["predict", "coco"], ["evaluate", "coco"], ["predict", "human36m"]):
+        more = ["photos", "--output", "out.npz"] if words[0] == "predict" else []
+        assert exit_code(main, [*words, "runs/frist", *more]) == 2
+        said = capsys.readouterr().err
+        assert "runs/frist does not exist: there is no such file or folder. Did you mean 'runs/first'?" in said
+
+
+def test_it_is_said_that_the_hub_is_asked(
+    caplog: pytest.LogCaptureFixture, capsys: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with caplog.at_level("INFO"):
+        assert exit_code(main, ["evaluate", "no_such_user_of_ours/name"]) == 2
+    assert (
+        "no_such_user_of_ours/name: there is no such folder, so it is looked for on the Hugging Face hub" in caplog.text
+    )
 
 
 def test_a_verb_that_a_command_does_not_have(tmp_path: Path, capsys: Lines) -> None:
@@ -159,6 +190,32 @@ def test_a_source_of_another_kind_is_refused(
     assert not (tmp_path / "out.npz").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "opened", "more"),
+    [
+        ("coco", "coco.prediction.sources.open_source", ()),
+        ("multiview", "multiview.predict.open_views", ("--calibration", "c.yml")),
+        ("human36m", "human36m.lift.read_persons", ()),
+    ],
+)
+def test_a_model_of_another_command_is_refused_before_its_source_is_opened(
+    command: str, opened: str, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Lines
+) -> None:
+    pytest.importorskip("cv2")
+    module, _, name = opened.rpartition(".")
+    found = importlib.import_module(f"cycledistill.integrations.{module}")
+    monkeypatch.setattr(found, name, lambda *given: pytest.fail(f"{given} was opened"))
+    monkeypatch.setattr("socket.socket.connect", lambda *given: pytest.fail("a connection was opened"))
+    run = run_of("imagenet", tmp_path / "run")
+    file = published("Other", tmp_path / "published")
+    (tmp_path / "source").mkdir()
+    for model in (run, file):
+        words = [model, str(tmp_path / "source"), "--output", str(tmp_path / "out.npz"), *more]
+        assert exit_code(main, ["predict", command, *words]) == 2
+        assert "imagenet" in (said := capsys.readouterr().err) or "Other" in said
+        assert not (tmp_path / "out.npz").exists()
+
+
 THEIRS = """
 import argparse
 from cycledistill.recipes.run.command import Command
@@ -184,7 +241,7 @@ def test_another_package_brings_an_integration(
     package = tmp_path / "theirs" / "their_package"
     (package / "configs").mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "configs" / "their_small.yaml").write_text("# Theirs, small.\n# Published: 12.5 mm.\nmodel: {name: x}\n")
+    (package / "configs" / "their_small.yaml").write_text("# Theirs, small.\npublished: 12.5 mm\nmodel: {name: x}\n")
     monkeypatch.chdir(tmp_path)
     run_of("theirs", tmp_path / "a")
     published("Theirs", tmp_path / "bcd")
@@ -192,4 +249,5 @@ def test_another_package_brings_an_integration(
     assert main(["recipes", "theirs"]) == 0
     assert capsys.readouterr().out == (
         "cycledistill train theirs --config NAME\n  their_small  Theirs, small\n               published: 12.5 mm\n\n"
+        "published: by the model's authors; `recipes show NAME` says whether it was reproduced\n"
     )

@@ -56,11 +56,11 @@ def test_each_value_says_where_it_is_from(capsys: Lines, tmp_path: Path) -> None
 def test_of_a_run_it_is_the_runs(capsys: Lines, tmp_path: Path) -> None:
     from cycledistill.integrations.coco.recipe import load_recipe
 
-    stored = load_recipe(None, {"optim.lr": 0.25}).to_dict()
+    stored = load_recipe(None, {"optim.lr": 0.25, "model.options": {"dim": 96}}).to_dict()
     (tmp_path / "recipe.json").write_text(json.dumps({"command": "coco", "recipe": stored}))
     text, source = printed(capsys, "evaluate", str(tmp_path), "--batch-size", "3")
-    assert (source["lr"], source["batch_size"]) == (
-        f"run {tmp_path}",
-        f"run {tmp_path}",
-    )  # the last: evaluate.batch_size
+    assert source["lr"] == f"run {tmp_path}"
+    assert source["weight_decay"] == source["keep"] == f"default, in run {tmp_path} too"
     assert "batch_size: 3  # --batch-size 3" in text
+    assert source["options"] == f"run {tmp_path}"
+    assert (yaml.safe_load(text)["optim"]["lr"], yaml.safe_load(text)["model"]["options"]) == (0.25, {"dim": 96})

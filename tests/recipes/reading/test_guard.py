@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cycledistill.recipes.errors import DataError, OutageError
-from cycledistill.recipes.reading.guard import NPZ, PICTURE, TORCH, reading
+from cycledistill.recipes.reading.guard import NPZ, PICTURE, TORCH, Kind, reading
 
 
 class StrangeError(Exception):
@@ -45,6 +45,12 @@ def test_what_is_no_fault_of_the_file_is_said_to_be_none(number: int, advice: st
     with pytest.raises(OutageError, match=said), reading("a.png", PICTURE, DataError):
         raise StrangeError(os.strerror(number)) from OSError(number, os.strerror(number))
     assert not issubclass(OutageError, DataError)
+
+
+@pytest.mark.parametrize("kind", [NPZ, PICTURE, TORCH], ids=lambda kind: kind.broken)
+def test_a_file_that_is_not_there_is_not_called_broken(kind: Kind) -> None:
+    with pytest.raises(DataError, match=r"^none\.npz: there is no such file$"), reading("none.npz", kind, DataError):
+        np.load("none.npz")
 
 
 def test_no_memory_is_no_fault_of_the_file() -> None:

@@ -27,11 +27,6 @@ from cycledistill.recipes.weights import write_weights
 
 Lines = pytest.CaptureFixture[str]
 SHARED = ["--config", "--data", *(flag.name for flag in RUN_FLAGS), "--set", "--resume", "--evaluate"]
-OLD = [
-    ("coco", "--data-root", "a.zip", "data.root"),
-    ("imagenet", "--data-dir", "a", "data.dir"),
-    ("human36m", "--source", "cmu", "data.source"),
-]
 
 
 def command_of(name: str) -> Command:
@@ -53,16 +48,6 @@ def test_all_commands_take_the_same_flags(name: str) -> None:
         section, key = flag.key.split(".")
         expected = "5" if flag.name == "--seed" else (given | numbers)[flag.name]
         assert str(recipe[section][key]) == expected, flag
-
-
-@pytest.mark.parametrize(("name", "old", "value", "key"), OLD)
-def test_old_flags_work_and_are_not_shown(name: str, old: str, value: str, key: str) -> None:
-    command = command_of(name)
-    parser, (section, field) = command.parser(), key.split(".")
-    recipes = [command.recipe(parser.parse_args([flag, value])).to_dict() for flag in (old, "--data")]
-    assert recipes[0] == recipes[1]
-    assert recipes[0][section][field] == value
-    assert f"{old} " not in parser.format_help() + parser.format_usage()
 
 
 @pytest.mark.parametrize("name", ["coco", "human36m", "imagenet", "multiview"])
