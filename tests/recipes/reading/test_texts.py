@@ -82,6 +82,10 @@ def test_a_value_that_was_set_is_said_by_its_key() -> None:
         parse_override("optim.betas=[0.9, .nan]")
 
 
+# Below the recipes, whose guard they cannot import; their own tests give them text that is torn, and too deep.
+OWN_GUARD = {f"cycledistill/{name}.py" for name in ("metadata/read", "metadata/told", "plugin/saved")}
+
+
 def test_text_of_strangers_is_read_behind_the_guard_alone() -> None:
     """JSON and YAML: bare calls raise what nobody documents (too deep, not UTF-8, no memory)."""
     bare = re.compile(r"\b(json\.loads?|yaml\.\w*load\w*)\(")
@@ -94,7 +98,7 @@ def test_text_of_strangers_is_read_behind_the_guard_alone() -> None:
         if bare.search(line)
     }
     own = {each for each in found if "json.loads(json.dumps(" in each}
-    assert {each.partition(":")[0] for each in found - own} == {"cycledistill/recipes/reading/texts.py"}
+    assert {each.partition(":")[0] for each in found - own} == {"cycledistill/recipes/reading/texts.py"} | OWN_GUARD
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), "inf", "nan", "1e999", 10**400])
