@@ -23,8 +23,8 @@ def read_persons(path: str | Path) -> list[Keypoints]:
     """Read keypoints: one entry a track, those with the most results first.
 
     Which forms of which tools are read says the table in the guide, ``docs/lifting.md``. The plain ones are npz or JSON
-    with ``keypoints``, (T, J, 2 or 3) or (T, 3J), and if known ``width``, ``height``, ``fps`` (frames a second) and
-    ``first_frame`` (the number of the first row's picture); a list of the frames' keypoints; and COCO's list of
+    with ``keypoints``, (T, J, 2 or 3) or (T, 3J), and if known ``width``, ``height``, ``fps`` (frames a second),
+    ``layout`` (``"coco"``, ``"h36m"``, ``"halpe26"``) and ``first_frame`` (the number of the first row's picture); a list of the frames' keypoints; and COCO's list of
     results, in any order, each with ``keypoints`` (x, y, confidence, x, ...) and ``image_id``, and of several persons
     the number of the track as ``track_id``, ``track``, ``person_id`` or, as AlphaPose writes it, ``idx``.
 
