@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from cycledistill.announced import whose_run
 
 GROUP = "cycledistill.exports"
 
@@ -52,22 +53,8 @@ def open_exportable(path: Path) -> Exportable:
     Raises:
         ValueError: There is no such folder, what is in it is damaged, or no integration knows it.
     """
-    if not path.is_dir():
-        raise ValueError(f"{path}: the folder of a run or checkpoint is expected")
-    asked, lacking = [], []
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        try:
-            opens = point.load()
-        except ModuleNotFoundError as error:  # an integration whose packages are not installed
-            lacking.append(f"{point.name} (needs {error.name})")
-            continue
-        asked.append(point.name)
-        found: Exportable | None = opens(path)
-        if found is not None:
-            return found
-    names = ", ".join(asked) or "none; is cycledistill installed?"
-    more = f"; could not be asked: {', '.join(lacking)}" if lacking else ""
-    raise ValueError(f"{path} holds no checkpoint that an integration knows (asked: {names}{more})")
+    found: Exportable = whose_run(GROUP, path)
+    return found
 
 
 def files_in(given: Path, endings: Sequence[str], what: str) -> list[Path]:

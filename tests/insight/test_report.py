@@ -254,7 +254,7 @@ def test_the_command(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     run.mkdir()
     image.touch()
     entry = SimpleNamespace(name="toys", load=lambda: lambda path, ema: subject() if path == run else None)
-    monkeypatch.setattr(module, "entry_points", lambda group: [entry])
+    monkeypatch.setattr("cycledistill.announced.entry_points", lambda group: [entry])
     assert main(["insight", str(run), "--image", str(image), "--out", str(out)]) == 0
     assert out.read_text().startswith("<!doctype html>")
     for arguments, message in (
@@ -276,9 +276,9 @@ def test_an_integration_whose_packages_are_missing_does_not_stand_in_the_way(tmp
         SimpleNamespace(name="a", load=missing),
         SimpleNamespace(name="b", load=lambda: lambda path, ema: subject()),
     ]
-    monkeypatch.setattr(module, "entry_points", lambda group: entries)
+    monkeypatch.setattr("cycledistill.announced.entry_points", lambda group: entries)
     assert open_subject(tmp_path).path == tmp_path
-    monkeypatch.setattr(module, "entry_points", lambda group: entries[:1])
+    monkeypatch.setattr("cycledistill.announced.entry_points", lambda group: entries[:1])
     with pytest.raises(ValueError, match=r"could not be asked: a \(needs cv2\)"):
         open_subject(tmp_path)
 
