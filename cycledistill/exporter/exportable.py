@@ -74,6 +74,6 @@ def files_in(given: Path, endings: Sequence[str], what: str) -> list[Path]:
     return found
 
 
-def noise(*shape: int) -> Tensor:
+def drawn_input(*shape: int) -> Tensor:
     """Values of a normal distribution, the same in every call."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cycledistill.exporter.exportable import PICTURES, Exportable, Sample, files_in, noise
+from cycledistill.exporter.exportable import PICTURES, Exportable, Sample, drawn_input, files_in
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
 from .data.dataset import prepare_images
@@ -37,5 +37,9 @@ def open_run(path: Path) -> Exportable | None:
         return [partial(read, file) for file in files_in(given, PICTURES, "picture")]
 
     return Exportable(
-        f"{recipe.model.name}, {folder.parent.parent.name}", model, (noise(1, 3, *size),), samples, blocks="blocks"
+        f"{recipe.model.name}, {folder.parent.parent.name}",
+        model,
+        (drawn_input(1, 3, *size),),
+        samples,
+        blocks="blocks",
     )

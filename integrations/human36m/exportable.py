@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cycledistill.exporter.exportable import Exportable, Sample, files_in, noise
+from cycledistill.exporter.exportable import Exportable, Sample, drawn_input, files_in
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
 from .data.keypoints.files import SUFFIXES, read_keypoints
@@ -48,7 +48,7 @@ def open_run(path: Path) -> Exportable | None:
         return [partial(read, file) for file in files_in(given, SUFFIXES, "file of 2D keypoints")]
 
     name = f"{recipe.model.name}, {folder.parent.parent.name}"
-    inputs = 0.3 * noise(1, frames, len(JOINTS), model.config.in_channels)
+    inputs = 0.3 * drawn_input(1, frames, len(JOINTS), model.config.in_channels)
     return Exportable(name, model, (inputs,), samples, blocks=STACK)
 
 

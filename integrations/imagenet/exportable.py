@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cycledistill.exporter.exportable import PICTURES, Exportable, Sample, files_in, noise
+from cycledistill.exporter.exportable import PICTURES, Exportable, Sample, drawn_input, files_in
 from cycledistill.recipes.errors import DataError
 from cycledistill.recipes.reading.guard import PICTURE, reading
 from cycledistill.recipes.reading.pixels import to_rgb
@@ -42,4 +42,6 @@ def open_run(path: Path) -> Exportable | None:
     def samples(given: Path) -> Sequence[Sample]:
         return [partial(read, file) for file in files_in(given, PICTURES, "picture")]
 
-    return Exportable(f"{recipe.model.name}, {folder.parent.parent.name}", model, (noise(1, 3, side, side),), samples)
+    return Exportable(
+        f"{recipe.model.name}, {folder.parent.parent.name}", model, (drawn_input(1, 3, side, side),), samples
+    )

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cycledistill.exporter.exportable import Exportable, Sample, noise
+from cycledistill.exporter.exportable import Exportable, Sample, drawn_input
 from cycledistill.integrations.human36m.data.keypoints.gaps import NAMES
 from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
@@ -74,7 +74,7 @@ def _inputs(config: MultiViewConfig, views: int) -> tuple[Any, ...]:
     shapes: list[tuple[int, ...]] = [config.view_shape]
     if config.ray_encoding:
         shapes += [(config.grid[0] * config.grid[1], 3), (3,)]
-    drawn = [noise(views, 1, *shape) for shape in shapes]
+    drawn = [drawn_input(views, 1, *shape) for shape in shapes]
     return tuple(list(each) for each in drawn)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +16,10 @@ from torch import Tensor
 from cycledistill import wrap_cyclic
 from cycledistill.commands.frame import main
 from cycledistill.cost import cost
-from cycledistill.insight import subject as module
 from cycledistill.insight.measures import AttentionMap, Drift, attention_maps, parameter_profile
 from cycledistill.insight.report import insight_report
 from cycledistill.insight.scores import Scores
-from cycledistill.insight.subject import Subject, open_subject
+from cycledistill.insight.subject import GROUP, Subject, open_subject
 from tests import toys
 from tests.insight.test_pages import Tags
 
@@ -254,7 +254,9 @@ def test_the_command(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     run.mkdir()
     image.touch()
     entry = SimpleNamespace(name="toys", load=lambda: lambda path, ema: subject() if path == run else None)
-    monkeypatch.setattr("cycledistill.announced.entry_points", lambda group: [entry])
+    monkeypatch.setattr(
+        "cycledistill.announced.entry_points", lambda group: [entry] if group == GROUP else entry_points(group=group)
+    )
     assert main(["insight", str(run), "--image", str(image), "--out", str(out)]) == 0
     assert out.read_text().startswith("<!doctype html>")
     for arguments, message in (
