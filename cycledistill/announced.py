@@ -1,8 +1,9 @@
-"""The commands that installed packages announce, by entry points of the group ``cycledistill.commands``."""
+"""What installed packages announce by entry points: commands (``cycledistill.commands``), and whose a run is."""
 
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from cycledistill.lazy import missing
@@ -49,6 +50,35 @@ def announced(*start: str) -> dict[str, Any]:
         if len(words) > len(start) and words[: len(start)] == start
     }
     return {words: command for words, command in found.items() if not isinstance(command, str)}
+
+
+def whose_run(group: str, path: Path, *more: Any) -> Any:
+    """What the integration says of a run or checkpoint that trained it.
+
+    Args:
+        group: Of the entry points: functions that take the folder and ``more``, and return ``None`` of another's.
+        path: The folder.
+        more: Further arguments.
+
+    Raises:
+        ValueError: There is no such folder, what is in it is damaged, or no integration knows it.
+    """
+    if not path.is_dir():
+        raise ValueError(f"{path}: the folder of a run or checkpoint is expected")
+    asked, absent = [], []
+    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+        try:
+            opens = entry.load()
+        except ModuleNotFoundError as error:  # an integration whose packages are not installed
+            absent.append(f"{entry.name} (needs {error.name})")
+            continue
+        asked.append(entry.name)
+        found = opens(path, *more)
+        if found is not None:
+            return found
+    names = ", ".join(asked) or "none; is cycledistill installed?"
+    others = f"; could not be asked: {', '.join(absent)}" if absent else ""
+    raise ValueError(f"{path} holds no checkpoint that an integration knows (asked: {names}{others})")
 
 
 def lacking(error: ModuleNotFoundError, entry: EntryPoint, requires: str | None = None) -> str:

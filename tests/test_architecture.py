@@ -77,7 +77,7 @@ _INTEGRATION = more(
         {"losses", "evaluation", "weights", "recipe", "task"},
         {"training"},
         {"trained"},
-        {"train", "insight"},
+        {"train", "insight", "exportable"},
     )
     | dict.fromkeys(_DOORS, _ROOMS)
     | {"commands": set()},  # their arguments, which help loads
@@ -90,7 +90,14 @@ _INTEGRATION = more(
 INTEGRATION_ARROWS = {
     "coco": more(_INTEGRATION, {"convert": {"commands"}})
     | {"__init__": {"data", "models", "losses", "weights"}, "prediction": _PREDICTION},
-    "human36m": more(_INTEGRATION, {"convert": {"commands", "multiview"}, "lift": {"commands", "lifting", "written"}})
+    "human36m": more(
+        _INTEGRATION,
+        {
+            "convert": {"commands", "multiview"},
+            "exportable": {"lifting"},
+            "lift": {"commands", "lifting", "written"},
+        },
+    )
     | {
         "__init__": {"models", "weights"},
         "lifting": _ROOMS | {"recipe", "training", "written"},  # by the run's own settings

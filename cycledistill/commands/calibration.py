@@ -1,56 +1,111 @@
-"""Inputs to calibrate a quantised file with: pictures as the model takes them, or an array of inputs."""
+"""Inputs to calibrate a quantised file with: real data as the model takes it, or an array of inputs."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cycledistill.exporter.errors import in_words
+from cycledistill.exporter.exportable import PICTURES, Sample, files_in
 from cycledistill.exporter.onnx_files import open_session
-from cycledistill.metadata.read import read_words
+from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.versions import require
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_logger = logging.getLogger(__name__)
+
 BATCH = 8
 """Inputs at once: calibration keeps the activations of a whole batch in memory."""
 
-Prepare = Callable[[Path], Tensor]
-"""A picture's file to the model's input, (1, 3, H, W)."""
 
-
-def open_inputs(given: Path, model: Path, limit: int, checkpoint: Path | None = None) -> list[Tensor]:
-    """Batches for `quantize`.
+def find_samples(given: Path, limit: int, of_model: Callable[[Path], Sequence[Sample]]) -> list[Sample]:
+    """What is to be read: an array of inputs at once, all else once it is needed.
 
     Args:
-        given: A folder of pictures, searched to its depth, or an .npy file of inputs, samples first.
-        model: The ONNX file that takes them; it says how pictures are prepared.
-        limit: The most samples; of a folder, evenly spread over its files by name.
-        checkpoint: The run the file comes from, whose own preparation is used.
+        given: What ``--calibration`` names: an ``.npy`` file of inputs, samples first, or what the model takes.
+        limit: The most; they are spread evenly over what there is.
+        of_model: What of a folder or file the model takes.
 
     Raises:
-        ValueError: No pictures, an array that is none of numbers, or a file that does not say how it takes pictures.
+        ValueError: There is nothing that the model takes, or an array that is none of numbers.
     """
-    fixed = open_session(model).get_inputs()[0].shape[0]
-    size = fixed if isinstance(fixed, int) else BATCH
-    if given.is_file():
+    if given.is_file() and given.suffix == ".npy":
         inputs = _array(given)[:limit]
-    else:
-        files = sorted(path for path in given.rglob("*") if path.suffix.lower() in PICTURES)
-        if not files:
-            raise ValueError(f"--calibration {given}: no picture is in it ({', '.join(PICTURES)})")
-        prepare = _of_run(checkpoint) if checkpoint is not None else _of_file(model)
-        chosen = [files[i * len(files) // limit] for i in range(limit)] if len(files) > limit else files
-        inputs = torch.cat([prepare(path) for path in chosen])
-    batches = list(inputs.split(size))
-    if len(batches[-1]) < size and isinstance(fixed, int):
-        batches.pop()
+        return [lambda: (inputs,)]
+    return [*_spread(list(of_model(given)), limit)]
+
+
+def read_batches(samples: Sequence[Sample], model: Path, limit: int, given: Path) -> list[dict[str, Tensor]]:
+    """Batches for `quantize`, by the names of the inputs of the ONNX file ``model``.
+
+    Raises:
+        ValueError: What is read cannot be used, or does not make a batch that the file takes.
+    """
+    entries = open_session(model).get_inputs()
+    read = [tree_leaves(sample()) for sample in samples]
+    fitting = [leaves for leaves in read if len(leaves) == len(entries)]  # several views: of as many cameras
+    if not fitting:
+        raise ValueError(f"{given}: {len(read[0])} inputs a call, and the file takes {len(entries)}")
+    if len(fitting) < len(read):
+        _logger.warning("%d of %d calibration inputs do not fit the file and are left out", len(read) - len(fitting),
+                        len(read))  # fmt: skip
+    columns = [_spread(torch.cat(column), limit) for column in zip(*fitting, strict=True)]
+    fixed = entries[0].shape[0]
+    size = fixed if isinstance(fixed, int) else BATCH
+    batches = [
+        {entry.name: part for entry, part in zip(entries, parts, strict=True)}
+        for parts in zip(*(column.split(size) for column in columns), strict=True)
+        if len(parts[0]) == size or not isinstance(fixed, int)
+    ]
     if not batches:
-        raise ValueError(f"{given}: {len(inputs)} inputs, and the file takes {fixed} at once")
+        raise ValueError(f"{given}: {len(columns[0])} inputs, and the file takes {fixed} at once")
     return batches
+
+
+def pictures_by(words: Mapping[str, str], name: str) -> Callable[[Path], list[Sample]]:
+    """What a model that says how it takes pictures takes of a folder of them.
+
+    As timm evaluates: the shorter side is scaled to size / ``crop_pct``, the centre cut out.
+
+    Args:
+        words: What it says of itself, see `cycledistill.metadata`: ``input_size``, ``mean`` and ``std``.
+        name: What errors call it.
+
+    Raises:
+        ValueError: It does not say it.
+    """
+    missing = [key for key in ("input_size", "mean", "std") if key not in words]
+    if missing:
+        raise ValueError(
+            f"{name} does not say its {', '.join(missing)}, so pictures cannot be prepared for it: give "
+            "--calibration FILE.npy, inputs as the model takes them"
+        )
+    height, width = map(int, _numbers(words, "input_size", 2, name))
+    mean, std = (torch.tensor(_numbers(words, key, 3, name)).view(3, 1, 1) for key in ("mean", "std"))
+    share = _numbers(words, "crop_pct", 1, name)[0] if "crop_pct" in words else 1.0
+    if not (min(height, width) > 0 and 0 < share <= 1 and (std > 0).all()):
+        raise ValueError(f"{name} says sizes, a std or a crop_pct that cannot be: give --calibration FILE.npy")
+    filtering = words.get("interpolation", "bicubic").strip('"')
+
+    def read(path: Path) -> tuple[Tensor]:
+        return (((_pixels(path, (width, height), share, filtering) - mean) / std)[None],)
+
+    return lambda given: [partial(read, path) for path in files_in(given, PICTURES, "picture")]
+
+
+def _spread(items: Any, limit: int) -> Any:
+    """So many of a list or of a tensor's rows at most, evenly."""
+    count = len(items)
+    if count <= limit:
+        return items
+    chosen = [place * count // limit for place in range(limit)]
+    return items[chosen] if isinstance(items, Tensor) else [items[place] for place in chosen]
 
 
 def _array(path: Path) -> Tensor:
@@ -67,47 +122,33 @@ def _array(path: Path) -> Tensor:
     return inputs.float() if inputs.is_floating_point() else inputs
 
 
-def _of_run(checkpoint: Path) -> Prepare:
-    from cycledistill.insight.subject import open_subject
-
-    subject = open_subject(checkpoint)
-    return lambda path: subject.prepare(path)[0]
-
-
-def _numbers(words: Mapping[str, str], name: str, count: int, model: Path) -> list[float]:
+def _numbers(words: Mapping[str, str], key: str, count: int, name: str) -> list[float]:
     """What a file says of itself as a list of numbers, ``[224, 224]``."""
     try:
-        found = [float(each) for each in words[name].strip("[] ").split(",")]
+        found = [float(each) for each in words[key].strip("[] ").split(",")]
     except ValueError:
         found = []
     if len(found) != count or not all(map(math.isfinite, found)):
-        raise ValueError(f"{model.name} says {name}={words[name]!r:.80}: {count} numbers are expected, [...]")
+        raise ValueError(f"{name} says {key}={words[key]!r:.80}: {count} numbers are expected, [...]")
     return found
 
 
-def _of_file(model: Path) -> Prepare:
-    """Shorter side to size, centre cut out, normalised: by what the file says of itself."""
-    words = read_words(model)
-    missing = [name for name in ("input_size", "mean", "std") if name not in words]
-    if missing:
-        raise ValueError(
-            f"{model.name} does not say its {', '.join(missing)}, so pictures cannot be prepared for it: give "
-            "--calibration FILE.npy, inputs as the model takes them"
-        )
-    height, width = map(int, _numbers(words, "input_size", 2, model))
-    mean, std = (torch.tensor(_numbers(words, name, 3, model)).view(3, 1, 1) for name in ("mean", "std"))
+def _pixels(path: Path, size: tuple[int, int], share: float, filtering: str) -> Tensor:
+    """A picture's centre of ``size`` (width, height), as (3, H, W) from 0 to 1."""
+    require("numpy", "pillow")
+    import numpy as np
+    from PIL import Image
 
-    def prepare(path: Path) -> Tensor:
-        require("numpy", "pillow")
-        import numpy as np
-        from PIL import Image, ImageOps
-
-        try:
-            with Image.open(path) as image:
-                picture = ImageOps.fit(image.convert("RGB"), (width, height))
-        except Exception as error:  # damaged files raise many types
-            raise ValueError(f"{path}: not a picture, or a broken one ({in_words(error)})") from error
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
-        return ((pixels - mean) / std)[None]
-
-    return prepare
+    how = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+    except Exception as error:  # damaged files raise many types
+        raise ValueError(f"{path}: not a picture, or a broken one ({in_words(error)})") from error
+    asked = [math.floor(side / share) for side in size]
+    ratio = max(side / own for side, own in zip(asked, picture.size, strict=True))
+    scaled = [max(side, int(own * ratio)) for side, own in zip(asked, picture.size, strict=True)]
+    picture = picture.resize((scaled[0], scaled[1]), how.get(filtering, Image.Resampling.BICUBIC))
+    left, top = (round((own - side) / 2) for own, side in zip(scaled, size, strict=True))
+    picture = picture.crop((left, top, left + size[0], top + size[1]))
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255

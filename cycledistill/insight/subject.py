@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from cycledistill.announced import whose_run
 from cycledistill.insight.scores import Scores
 
 GROUP = "cycledistill.checkpoints"
@@ -68,19 +68,5 @@ def open_subject(path: Path, ema: bool = False) -> Subject:
     Raises:
         ValueError: There is no such folder, what is in it is damaged or lacks the average, or no integration knows it.
     """
-    if not path.is_dir():
-        raise ValueError(f"{path}: the folder of a run or checkpoint is expected")
-    asked, lacking = [], []
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        try:
-            opens = point.load()
-        except ModuleNotFoundError as error:  # an integration whose packages are not installed
-            lacking.append(f"{point.name} (needs {error.name})")
-            continue
-        asked.append(point.name)
-        subject: Subject | None = opens(path, ema)
-        if subject is not None:
-            return replace(subject, path=path)
-    names = ", ".join(asked) or "none; is cycledistill installed?"
-    more = f"; could not be asked: {', '.join(lacking)}" if lacking else ""
-    raise ValueError(f"{path} holds no checkpoint that an integration knows (asked: {names}{more})")
+    subject: Subject = whose_run(GROUP, path, ema)
+    return replace(subject, path=path)

@@ -25,8 +25,9 @@ def words_of(model: nn.Module, exit: int = 1, call: Call | None = None) -> dict[
         call: Inputs that the file was made with. Of a file of weights ``None``: the size that the model declares.
 
     Returns:
-        The name is timm's ``architecture``, else the class; ``mean`` and ``std`` of pixels are those of timm's
-        ``pretrained_cfg``, ``classes`` its ``label_names`` or Hugging Face's ``id2label``.
+        The name is timm's ``architecture``, else the class; ``mean`` and ``std`` of pixels, ``crop_pct`` and
+        ``interpolation`` are those of timm's ``pretrained_cfg``, ``classes`` its ``label_names`` or Hugging Face's
+        ``id2label``.
     """
     own = getattr(model, "export_metadata", None)
     told: Mapping[str, str] = own() if callable(own) else {}
@@ -57,7 +58,17 @@ def _input(model: nn.Module, call: Call | None, timm: Mapping[str, Any]) -> dict
         images = [x for x in tree_leaves(call) if isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] == 3]
         sizes = [list(images[0].shape[2:])] if len(images) == 1 else []
     pixels = {name: _numbers(timm.get(name)) for name in ("mean", "std")}
-    return {**({"input_size": sizes[0]} if sizes else {}), **{name: each for name, each in pixels.items() if each}}
+    size = {"input_size": sizes[0]} if sizes else {}
+    return {**size, **{name: each for name, each in pixels.items() if each}, **_crop(timm)}
+
+
+def _crop(timm: Mapping[str, Any]) -> dict[str, Any]:
+    """How a picture becomes an image of that size, see `timm.data.create_transform`."""
+    share, filtering = timm.get("crop_pct"), timm.get("interpolation")
+    return {
+        **({"crop_pct": float(share)} if isinstance(share, (int, float)) else {}),
+        **({"interpolation": filtering} if isinstance(filtering, str) else {}),
+    }
 
 
 def _numbers(value: Any) -> list[float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from torch import Tensor
 
@@ -21,11 +20,9 @@ from cycledistill.recipes.weights.recorded import (
     recorded_scores,
 )
 
-from .data.annotations import box_to_crop
-from .data.augment import crop_matrix
 from .data.dataset import prepare_images
 from .data.joints import JointSet
-from .data.pictures import GivenPictures
+from .data.pictures import crop_whole
 from .recipe import DataSection
 from .trained import load_trained, stored_recipe
 
@@ -55,12 +52,7 @@ def open_checkpoint(path: Path, ema: bool = False) -> Subject | None:
     shown = [joints.names.index(name) for name in SHOWN if name in joints.names] or [0]
 
     def prepare(file: Path) -> tuple[Tensor, Tensor]:
-        pictures = GivenPictures([file])
-        pixels = pictures.read("0")
-        height, width = pixels.shape[:2]
-        center, scale = box_to_crop([0, 0, width, height], config.image_size)
-        matrix = crop_matrix(center, scale, 0.0, config.image_size)
-        crop = torch.from_numpy(cv2.warpAffine(pixels, matrix, config.image_size[::-1], flags=cv2.INTER_LINEAR))
+        crop = crop_whole(file, config.image_size)
         return prepare_images(crop[None]), crop.float() / 255
 
     return Subject(

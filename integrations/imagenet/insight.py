@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 from cycledistill.insight.intervals import wilson_interval
@@ -23,6 +22,7 @@ from cycledistill.recipes.weights.recorded import (
     recorded_scores,
 )
 
+from .data.augment import eval_transform
 from .data.splits import ImageSource
 from .trained import load_trained, stored_recipe
 from .training.build import image_size
@@ -46,7 +46,7 @@ def open_checkpoint(path: Path, ema: bool = False) -> Subject | None:
     check_average(folder, ema)
     model = load_trained(folder, ema)
     size, augment = image_size(model, recipe), recipe.augment
-    transform = create_transform(size, mean=tuple(augment.mean), std=tuple(augment.std), crop_pct=augment.crop_pct)
+    transform = eval_transform(augment, size)
     mean, std = torch.tensor(augment.mean), torch.tensor(augment.std)
 
     def prepare(file: Path) -> tuple[Tensor, Tensor]:

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from cycledistill.commands import export as command
-from cycledistill.commands.calibration import open_inputs
+from cycledistill.commands.calibration import find_samples, pictures_by, read_batches
 from cycledistill.commands.frame import main
 from cycledistill.exporter import export
 from cycledistill.exporter.export import FORMATS
 from cycledistill.exporter.quantize import KINDS
+from cycledistill.metadata.read import read_words
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -87,14 +88,32 @@ def test_a_file_in_int8(file: Path, tmp_path: Path, capsys: Lines) -> None:
 
 @pytest.mark.slow
 def test_pictures_are_prepared_as_the_file_says(file: Path, pictures: Path) -> None:
-    batches = open_inputs(pictures, file, limit=3)
-    assert [tuple(batch.shape) for batch in batches] == [(3, 3, 32, 32)]
+    of_file = pictures_by(read_words(file), file.name)
+    samples = find_samples(pictures, 3, of_file)
+    assert [tuple(sample()[0].shape) for sample in samples] == [(1, 3, 32, 32)] * 3
+    assert [len(batch["x"]) for batch in read_batches(samples, file, 3, pictures)] == [3]
     red = pictures / "red"
     red.mkdir()
     pillow.new("RGB", (64, 48), (255, 0, 0)).save(red / "red.png")
-    (batch,) = open_inputs(red, file, limit=3)
+    (sample,) = of_file(red)
     expected = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1)  # of mean and deviation 0.5, timm's for this model
-    torch.testing.assert_close(batch, expected.expand(1, 3, 32, 32))
+    torch.testing.assert_close(sample()[0], expected.expand(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("crop_pct", [1.0, 0.9, 0.875])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(50, 40), (32, 32), (31, 70)])
+def test_pictures_are_prepared_as_timm_evaluates(
+    size: tuple[int, int], interpolation: str, crop_pct: float, tmp_path: Path
+) -> None:
+    transforms = pytest.importorskip("timm.data.transforms_factory")
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    pillow.fromarray(pixels).save(tmp_path / "a.png")
+    said = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "crop_pct": crop_pct, "interpolation": interpolation}
+    evaluated = transforms.create_transform(32, **said)(pillow.fromarray(pixels))
+    words = {name: json.dumps(value) for name, value in said.items()} | {"input_size": "[32, 32]"}
+    (sample,) = pictures_by(words, "a model")(tmp_path)
+    torch.testing.assert_close(sample()[0][0], evaluated)
 
 
 @pytest.mark.slow
@@ -132,9 +151,11 @@ def test_calibration_that_cannot_be_used(file: Path, tmp_path: Path, capsys: Lin
         (["test_vit", "--int8", "--calibration", "nowhere"], "nowhere: there is no such folder or file"),
         (["test_vit", "--exit", "0"], "at least 1"),
         (["test_vit", "--output", "nowhere/a.onnx"], "there is no folder nowhere"),
+        (["test_vit", "--blocks", "blocks"], "exit 1 is the plain model's"),
+        (["test_vit", "--int8", "--calibration", "."], "no picture is in it"),
         (["model.onnx"], "is exported already"),
-        (["model.onnx", "--int8", "--exit", "2"], "is a file of one exit"),
         (["model.onnx", "--int8"], "there is no such file"),
+        (["model.onnx", "--int8", "--calibration", "."], "model.onnx: there is no such file"),
         (["test_vitt", "--format", "pt2"], "test_vit"),
     ],
 )
@@ -145,6 +166,40 @@ def test_calls_that_cannot_be(
     assert main(["export", *words]) == 2
     assert reason in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--exit", "2"], "is a file of one exit"),
+        (["--exit", "2", "--blocks", "blocks"], "is a file of one exit"),
+        (["--blocks", "blocks"], "is a file of one exit"),
+        (["--img-size", "32"], "was exported for one size"),
+    ],
+)
+def test_what_a_file_cannot_follow(words: list[str], reason: str, tmp_path: Path, capsys: Lines) -> None:
+    (tmp_path / "model.onnx").touch()
+    assert main(["export", str(tmp_path / "model.onnx"), "--int8", *words]) == 2
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_errors_name_the_model_and_not_a_file_that_nobody_saw(
+    tmp_path: Path, capsys: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    smaller = functools.partial(timm.create_model, depth=1, embed_dim=48, num_heads=2)
+    monkeypatch.setattr(timm, "create_model", smaller)
+    np.save(tmp_path / "wrong.npy", np.zeros((2, 3, 16, 16)))
+    assert main(["export", "test_vit", "--img-size", "32", "--int8", "--calibration", "wrong.npy"]) == 2
+    assert "of shape (2, 3, 16, 16): the file takes ('batch', 3, 32, 32)" in capsys.readouterr().err
+
+    def failing(*_: Path, **__: object) -> None:
+        raise ValueError(f"{_[0]}: not today")
+
+    monkeypatch.setattr("cycledistill.exporter.quantize", failing)
+    assert main(["export", "test_vit", "--img-size", "32", "--int8"]) == 2
+    assert "test_vit as ONNX: not today" in capsys.readouterr().err
 
 
 def test_help_names_what_the_exporter_takes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +16,10 @@ from torch import Tensor
 from cycledistill import wrap_cyclic
 from cycledistill.commands.frame import main
 from cycledistill.cost import cost
-from cycledistill.insight import subject as module
 from cycledistill.insight.measures import AttentionMap, Drift, attention_maps, parameter_profile
 from cycledistill.insight.report import insight_report
 from cycledistill.insight.scores import Scores
-from cycledistill.insight.subject import Subject, open_subject
+from cycledistill.insight.subject import GROUP, Subject, open_subject
 from tests import toys
 from tests.insight.test_pages import Tags
 
@@ -254,7 +254,9 @@ def test_the_command(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     run.mkdir()
     image.touch()
     entry = SimpleNamespace(name="toys", load=lambda: lambda path, ema: subject() if path == run else None)
-    monkeypatch.setattr(module, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(
+        "cycledistill.announced.entry_points", lambda group: [entry] if group == GROUP else entry_points(group=group)
+    )
     assert main(["insight", str(run), "--image", str(image), "--output", str(out)]) == 0
     assert out.read_text().startswith("<!doctype html>")
     for arguments, message in (
@@ -276,9 +278,9 @@ def test_an_integration_whose_packages_are_missing_does_not_stand_in_the_way(tmp
         SimpleNamespace(name="a", load=missing),
         SimpleNamespace(name="b", load=lambda: lambda path, ema: subject()),
     ]
-    monkeypatch.setattr(module, "entry_points", lambda group: entries)
+    monkeypatch.setattr("cycledistill.announced.entry_points", lambda group: entries)
     assert open_subject(tmp_path).path == tmp_path
-    monkeypatch.setattr(module, "entry_points", lambda group: entries[:1])
+    monkeypatch.setattr("cycledistill.announced.entry_points", lambda group: entries[:1])
     with pytest.raises(ValueError, match=r"could not be asked: a \(needs cv2\)"):
         open_subject(tmp_path)
 

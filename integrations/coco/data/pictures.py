@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from cycledistill.recipes.reading.guard import PICTURE, reading
 from cycledistill.recipes.reading.pixels import to_rgb
 
+from .annotations import box_to_crop
+from .augment import crop_matrix
 from .exif import Exif, orientation
 from .images import ImageStore, PoseDataError
 
@@ -71,3 +75,22 @@ class GivenPictures:
                 "a file or a PIL image is expected"
             )
         return array
+
+
+def crop_whole(file: str | os.PathLike[str], image_size: tuple[int, int]) -> torch.Tensor:
+    """A picture of one person who fills it, cut out as persons are who have a box.
+
+    Args:
+        file: The picture.
+        image_size: Height and width of a crop.
+
+    Returns:
+        (H, W, 3), uint8, RGB; `prepare_images` makes it a model's input.
+
+    Raises:
+        PoseDataError: It cannot be read.
+    """
+    pixels = GivenPictures([file]).read("0")
+    height, width = pixels.shape[:2]
+    matrix = crop_matrix(*box_to_crop([0, 0, width, height], image_size), 0.0, image_size)
+    return torch.from_numpy(cv2.warpAffine(pixels, matrix, image_size[::-1], flags=cv2.INTER_LINEAR))

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 PADDING = 1.25
 """A view is the box times this, so that joints near its border stay inside."""
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def view_matrix(box: Sequence[float], size: tuple[int, int] = (256, 256), padding: float = PADDING) -> Array:
@@ -76,7 +76,7 @@ def cut_view(picture: NDArray[np.uint8], matrix: Array, size: tuple[int, int] = 
 
 def normalize_view(pixels: Tensor) -> Tensor:
     """RGB (..., 3, H, W) from 0 to 255 as the model takes it: by ImageNet's mean and deviation."""
-    mean, deviation = (pixels.new_tensor(each, dtype=torch.float32)[:, None, None] for each in (_MEAN, _DEVIATION))
+    mean, deviation = (pixels.new_tensor(each, dtype=torch.float32)[:, None, None] for each in (MEAN, STD))
     return (pixels.float() / 255 - mean) / deviation
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any, ClassVar, TypeVar
 
@@ -15,6 +16,7 @@ from cycledistill.recipes.hub.config import read_fields
 from cycledistill.recipes.hub.model import HubModel
 
 from .config import MultiViewConfig
+from .crops import MEAN, STD
 
 M = TypeVar("M", bound="MultiViewHubModel")
 Model = TypeVar("Model", bound=nn.Module)
@@ -34,6 +36,13 @@ class MultiViewHubModel(HubModel, pipeline_tag="keypoint-detection", tags=["huma
         pruning = handle_of(self, "pruning")
         now = {"prune_layers": ()} if pruning is None else {"prune_layers": pruning.layers, "keep": pruning.keep}
         return asdict(self.config) | now
+
+    def export_metadata(self) -> dict[str, str]:
+        """What an exported file says of the model: what views it takes, each as JSON."""
+        told: dict[str, Any] = {"input_size": self.config.image_size}
+        if self.config.backbone != "features":
+            told |= {"input_channels": "RGB", "mean": MEAN, "std": STD}
+        return {name: json.dumps(value) for name, value in told.items()}
 
     @classmethod
     def from_hub_config(cls: type[M], config: dict[str, Any]) -> M:

@@ -126,7 +126,8 @@ class MultiViewPPT(MultiViewHubModel):
             tokens = block(tokens, positions if index else None)
         if self.config.fused_layers:
             tokens = self._fuse(tokens, positions, directions, len(views))
-        return list(self.mlp_head(tokens[:, : self.config.num_keypoints]).chunk(len(views)))
+        maps = self.mlp_head(tokens[:, : self.config.num_keypoints])
+        return list(maps.unflatten(0, (len(views), -1)))  # not chunk: exporters keep the batch free here
 
     def _embed(self, views: Tensor) -> tuple[Tensor, Tensor]:
         """Views to tokens (B, K + N, C), and the positions (1, K + N, C) that every layer but the first adds again."""
@@ -143,7 +144,7 @@ class MultiViewPPT(MultiViewHubModel):
             positions = take_argument("pos", positions, kept)
         keypoints = self.config.num_keypoints
         together = merge_views(tokens, views, keypoints)
-        places = merge_views(positions.expand(len(tokens), -1, -1), views, keypoints)
+        places = merge_views(positions.expand(tokens.shape[0], -1, -1), views, keypoints)
         for block in list(self.blocks)[self.config.alone :]:
             together = block(together, places)
         return split_keypoints(together, views, keypoints)

@@ -49,6 +49,22 @@ class Augmentation:
         """Whether mixup or cutmix is on, which makes the targets soft."""
         return self.mix_prob > 0 and (self.mixup > 0 or self.cutmix > 0)
 
+    @property
+    def eval_interpolation(self) -> str:
+        """How pictures are scaled that are evaluated."""
+        return "bicubic" if self.interpolation == "random" else self.interpolation
+
+
+def eval_transform(augment: Augmentation, img_size: int) -> Any:
+    """From a picture to a normalised tensor (3, ``img_size``, ``img_size``), as the evaluation has it."""
+    return create_transform(
+        img_size,
+        interpolation=augment.eval_interpolation,
+        mean=tuple(augment.mean),
+        std=tuple(augment.std),
+        crop_pct=augment.crop_pct,
+    )
+
 
 def train_transform(augment: Augmentation, img_size: int) -> Any:
     """From a picture to a normalised, randomly changed tensor (3, ``img_size``, ``img_size``)."""

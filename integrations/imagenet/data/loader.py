@@ -190,7 +190,7 @@ def eval_loader(
         images,  # type: ignore[arg-type]  # read by number or iterated: all that is asked of it
         img_size,
         batch_size,
-        interpolation="bicubic" if augment.interpolation == "random" else augment.interpolation,
+        interpolation=augment.eval_interpolation,
         mean=tuple(augment.mean),
         std=tuple(augment.std),
         crop_pct=augment.crop_pct,

@@ -67,8 +67,15 @@ def create_model(recipe: Recipe, classes: int) -> nn.Module:
 
 def describe_data(model: nn.Module, recipe: Recipe, classes: Sequence[object]) -> None:
     """Have a model say what images it is trained on, where timm's models do: files of it then hold that too."""
-    side = image_size(model, recipe)
-    told = {"input_size": (3, side, side), "mean": tuple(recipe.augment.mean), "std": tuple(recipe.augment.std)}
+    side, augment = image_size(model, recipe), recipe.augment
+    told = {
+        "input_size": (3, side, side),
+        "mean": tuple(augment.mean),
+        "std": tuple(augment.std),
+        "crop_pct": augment.crop_pct,
+        "crop_mode": "center",
+        "interpolation": augment.eval_interpolation,
+    }
     names = {"label_names": tuple(map(str, classes))} if classes else {}
     model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), **told, **names}  # type: ignore[assignment]
 

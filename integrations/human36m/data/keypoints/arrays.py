@@ -11,6 +11,7 @@ from cycledistill.recipes.reading.guard import NPY, reading
 
 from ...errors import LiftingDataError
 from ..npz import open_npz
+from .gaps import NAMES
 from .joint_sets import by_names, known_set
 from .person import Keypoints, number, table
 
@@ -55,6 +56,10 @@ def stated(data: dict[str, Any], path: Path) -> Keypoints:
     if isinstance(names, (list, np.ndarray)) and pixels.ndim == 3 and len(names) == pixels.shape[1]:
         places = by_names([str(name) for name in names], path)
         pixels = pixels if places is None else pixels[:, places]
+    if "layout" in data:
+        layout = str(data["layout"])
+        if layout not in NAMES:
+            raise LiftingDataError(f"{path}: layout={layout!r:.80}: one of {', '.join(NAMES)} is expected")
     width, height, rate, first = (number(data, name, path) for name in ("width", "height", "fps", "first_frame"))
     count = len(pixels) if pixels.ndim else 0
     frames = None if first is None else np.arange(int(first), int(first) + count)

@@ -23,10 +23,11 @@ def read_persons(path: str | Path) -> list[Keypoints]:
     """Read keypoints: one entry a track, those with the most results first.
 
     Which forms of which tools are read says the table in the guide, ``docs/lifting.md``. The plain ones are npz or JSON
-    with ``keypoints``, (T, J, 2 or 3) or (T, 3J), and if known ``width``, ``height``, ``fps`` (frames a second) and
-    ``first_frame`` (the number of the first row's picture); a list of the frames' keypoints; and COCO's list of
-    results, in any order, each with ``keypoints`` (x, y, confidence, x, ...) and ``image_id``, and of several persons
-    the number of the track as ``track_id``, ``track``, ``person_id`` or, as AlphaPose writes it, ``idx``.
+    with ``keypoints``, (T, J, 2 or 3) or (T, 3J), and if known ``width``, ``height``, ``fps`` (frames a second),
+    ``layout`` (``"coco"``, ``"h36m"`` or ``"halpe26"``) and ``first_frame`` (the number of the first row's picture); a
+    list of the frames' keypoints; and COCO's list of results, in any order, each with ``keypoints`` (x, y, confidence,
+    x, ...) and ``image_id``, and of several persons the number of the track as ``track_id``, ``track``, ``person_id``
+    or, as AlphaPose writes it, ``idx``.
 
     An ``image_id`` is the number of its picture, or a name in which one number counts (``frame_10.jpg`` comes after
     ``frame_2.jpg``). Numbers that are left out, at the step in which the others go, are pictures without the person:
