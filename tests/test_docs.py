@@ -241,7 +241,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def anchors(page: Path) -> set[str]:
     text = page.read_text(encoding="utf-8")
     records = load_script("docs/extensions/records.py")
-    text = text.replace(records.PLACE, records.page()) if records.PLACE in text else text
+    text = records.filled(text)
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
