@@ -42,6 +42,14 @@ def test_every_study_has_a_page() -> None:
     assert [name for name in reports if f"results/{name}" not in listed] == []
 
 
+def test_the_studies_are_listed_with_question_and_verdict(records: ModuleType) -> None:
+    listed = records.filled((DOCS / "results.md").read_text(encoding="utf-8"))
+    for report in (ROOT / "benchmarks" / "results" / "study").glob("*.md"):
+        question = report.read_text(encoding="utf-8").splitlines()[2]
+        (row,) = [line for line in listed.splitlines() if line.startswith(f"| [{report.stem}](results/")]
+        assert question in row and row.endswith(("| reached |", "| not reached |")), row
+
+
 def cells(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{statistics.stdev(values):.1f}"
 
@@ -84,6 +92,7 @@ def test_tables_of_any_record(records: ModuleType) -> None:
     assert records.table(found["x"]) == "| what | ok |\n| --- | --- |\n| x | yes |"
     assert records.conditions(record) == "a CPU; torch 2"
     assert records.machine(record) == "a CPU"
+    assert records.machine({"rows": []}) == "CPU, not named"
     text = records.section(ROOT / "a.json", record)
     assert "bar 1.05; few a 1, b 2; exits 1, 2." in text
 
