@@ -214,3 +214,14 @@ def test_every_page_has_its_foot_and_the_landing_page_its_parts(site: Path) -> N
     assert labels == ["timm", "Hugging Face", "Pose", "Lifting", "Edge"]
     reference = (site / "reference" / "cycledistill.html").read_text(encoding="utf-8")
     assert "https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module" in reference
+
+
+@pytest.mark.parametrize(
+    ("words", "columns", "stacked"), [(30, 3, True), (1, 3, False), (30, 2, False), (30, 9, False)]
+)
+def test_a_table_of_sentences_has_its_columns_names_in_its_cells(words: int, columns: int, stacked: bool) -> None:
+    core = pytest.importorskip("docutils.core", reason="needs the docs extra")
+    rows = "\n".join(f"   {', '.join(row)}" for row in (["name"] * columns, ["word " * words] * columns))
+    tree = core.publish_doctree(f".. csv-table::\n   :header-rows: 1\n\n{rows}\n")
+    load_script("docs/extensions/phone.py").stack(None, tree, "page")
+    assert ("name: word" in tree.astext(), 'classes="stacked"' in str(tree)) == (stacked, stacked)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from docutils import nodes
-from sphinx.application import Sphinx
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 COLUMNS = range(3, 6)  # tables of fewer columns fit, those of more hold numbers
 LONG = 60  # characters of a cell that is a sentence
