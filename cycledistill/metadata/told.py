@@ -14,6 +14,8 @@ from cycledistill.metadata.shape import KEYS, missing, name_in
 from cycledistill.plugin.plain import SAVED
 
 _LONGEST = 160
+_MOST = 40
+"""Words of its own that a report shows; the rest it counts."""
 _BUILT = {"built_from", "config", "config_class", "format"}
 _TOLD = {*KEYS, *_BUILT, "joints", "convention", "frames"}
 
@@ -52,10 +54,11 @@ class FileReport:
             "made with": _pairs(said.get("versions")),
             "built from": "this file alone: it says every size" if "built_from" in said else "",
         }
-        more = {name: _plain(text) for name, text in self.words.items() if name not in _TOLD}
+        more = [name for name in self.words if name not in _TOLD]
         lines = [f"{self.path}: {FORMATS[self.path.suffix]}, {self.size / 1e6:.2f} MB"]
         lines += [f"  {name:<10} {row}" for name, row in rows.items() if row]
-        lines += [f"  {name[:40]:<10} {text}" for name, text in more.items()]
+        lines += [f"  {_plain(name[:40]):<10} {_plain(self.words[name])}" for name in more[:_MOST]]
+        lines += [f"  ... and {len(more) - _MOST} more"] if len(more) > _MOST else []
         if self.missing:
             lines.append(f"  not said   {'; '.join(f'{name} ({KEYS[name]})' for name in self.missing)}")
         return "\n".join(lines)

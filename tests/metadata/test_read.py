@@ -195,3 +195,10 @@ def test_odd_words_are_shown_and_end_nothing(tmp_path: Path) -> None:
     told, written = str(report), json.dumps(report.to_dict(), allow_nan=False)
     assert json.loads(written)["says"]["mean"] == "NaN"
     assert all(each.isprintable() for each in told.splitlines()) and max(map(len, told.splitlines())) < 800
+
+
+def test_names_of_words_steer_no_terminal_and_fill_no_screen(tmp_path: Path) -> None:
+    odd = {"\x1b[2Jmodel\r\n  exit": "1", **{f"k{number}": "v" for number in range(60)}}
+    told = str(report_file(onnx_file(tmp_path / "a.onnx", {"model": "vit", **odd})))
+    assert "  ?[2Jmodel??  exit 1\n" in told and all(each.isprintable() for each in told.split("\n"))
+    assert "k38" in told and "k39" not in told and "  ... and 21 more\n" in told
