@@ -305,7 +305,7 @@ def _check_choice(value: object, choices: tuple[str, ...], name: str, or_callabl
     if (isinstance(value, str) and value in choices) or (or_callable and callable(value)):
         return
     allowed = ", ".join(map(repr, choices)) + (" or a callable" if or_callable else "")
-    raise ValueError(f"{name}={value!r}: expected {allowed}")
+    raise ValueError(f"{name}={value!r:.80}: expected {allowed}")
 
 
 PRESETS = {name: Distill(**settings) for name, settings in SETTINGS.items()}
@@ -329,9 +329,10 @@ def scheme_call(value: Any, given: str) -> str:
         >>> scheme_call({"token_weight": 0.3, "token_loss": {"code": "huber"}}, "mine")
         'Distill(token_weight=0.3, token_loss=mine)'
     """
-    if code_in(value) is None or set(value) == {CODE}:
+    if isinstance(value, Mapping) and set(value) == {CODE}:
         return given
-    named = {name for name, each in value.items() if isinstance(each, Mapping) and code_in(each) is not None}
+    _check_fields(value)
+    named = {name for name in ("token_loss", "output_loss", "select") if code_in(value.get(name)) is not None}
     scheme = read_scheme({name: _stand_in if name in named else each for name, each in value.items()})
     words = {name: given if name in named else repr(getattr(scheme, name)) for name in value}
     held = ", ".join(f"{name}={word if len(word) <= 80 else '...'}" for name, word in words.items())
@@ -350,10 +351,14 @@ def read_scheme(value: Any) -> Distill | None:
     """
     if value is None or isinstance(value, str):
         return None if value is None else Distill.preset(value)
+    _check_fields(value)
+    return Distill(**value)
+
+
+def _check_fields(value: Any) -> None:
     known = [each.name for each in fields(Distill)]
     if not isinstance(value, Mapping):
         raise ValueError(f"distill={value!r:.200}: a preset, or fields of Distill, are expected")
     unknown = ", ".join(repr(name) for name in value if name not in known)
     if unknown:
         raise ValueError(f"distill={value!r:.200}: {unknown:.200} no field of Distill, which has {', '.join(known)}")
-    return Distill(**value)

@@ -135,9 +135,9 @@ def _refuse_code(name: str, value: Any, verb: str) -> None:
         return
     path, way = name, f"{verb}(model, ...)"
     if name == "distill":
-        fields = [each for each in value if each != CODE and code_in(value[each]) is not None]
-        path = ", ".join(f"distill.{each}" for each in fields)[:200] or name
         way = f"rewrap(model, folder, distill={scheme_call(value, 'your_function')})"
+        fields = [each for each in value if each != CODE and code_in(value[each]) is not None]
+        path = ", ".join(f"distill.{each}" for each in fields) or name
     raise StackError(
         f"{path} was {code!r:.80}, a function or a tensor, which a file does not hold, and nothing that it names is "
         f"run. Give it yourself: {way}"

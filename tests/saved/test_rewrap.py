@@ -175,9 +175,12 @@ def test_a_function_is_asked_for_and_never_called(tmp_path: Path) -> None:
     (lambda folder: saved(folder, distill={"token_loss": {"code": "f"}, "teacher": "me"}), "teacher='me'"),
     (lambda folder: saved(folder, distill={"token_weight": {"code": 0.5}}), "token group 'code'"),
     (lambda folder: saved(folder, cycles=10**9), "cycles=1000000000: a whole number of at least 1, and at most 10000"),
+    (lambda folder: saved(folder, distill=[{"code": "f"}]), r"distill=\[\{'code': 'f'\}\]: a preset"),
+    (lambda folder: saved(folder, distill={"token_weight": {"a": {"code": "f"}}}), r"\['a'\]=\{'code': 'f'\}: a fin"),
+    (lambda folder: saved(folder, distill={"select": {"code": "f"}, "bad": 1}), r"distill=\{'select': \{'code'.*'bad'"),
     (lambda folder: saved(folder, depth=None), "depth=None: a whole number"),
     (lambda folder: saved(folder, batch_norm="eat"), "batch_norm="),
-], ids=range(29))  # fmt: skip
+], ids=range(32))  # fmt: skip
 def test_bad_files_are_refused_and_the_model_is_as_it_was(
     tmp_path: Path, break_it: Callable[[Path], object], says: str
 ) -> None:
@@ -211,15 +214,15 @@ def test_a_function_in_a_field_is_asked_for_with_the_rest_of_the_scheme(tmp_path
         raise AssertionError
 
     evil.__name__ = "\x1b[2J__import__('os')" + "x" * 200
-    scheme = Distill(token_weight=0.3, token_loss=evil, task_weights=(0.5, 1.0), teacher="last", select=evil)
+    scheme = Distill(token_weight=0.3, token_loss=evil, task_weights=(0.5, 1.0), teacher="last", output_loss=evil)
     save_wrapping(wrap_cyclic(toys.make(), 2, scheme), tmp_path)
-    with pytest.raises(StackError, match=r"cyclic: distill\.token_loss, distill\.select was ") as refused:
+    with pytest.raises(StackError, match=r"cyclic: distill\.token_loss, distill\.output_loss was ") as refused:
         rewrap(toys.make(), tmp_path)
     says, (named, way) = str(refused.value), str(refused.value).split("Give it yourself: ")
     assert says.isprintable() and "x" * 80 not in says and "import" in named and "import" not in way
     assert way == (
         "rewrap(model, folder, distill=Distill(task_weights=(0.5, 1.0), token_weight=0.3, token_loss=your_function, "
-        "teacher='last', select=your_function))"
+        "output_loss=your_function, teacher='last'))"
     )
 
 
