@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from cycledistill.output import UnscaledTerms
-from cycledistill.plugin.plain import plain_value
+from cycledistill.plugin.plain import CODE, code_in, plain_value
 from cycledistill.presets import SETTINGS
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -142,7 +142,7 @@ class Distill:
             5e-06
         """
         if name not in PRESETS:
-            raise ValueError(f"distill={name!r}: unknown preset; the presets are {', '.join(map(repr, PRESETS))}")
+            raise ValueError(f"distill={name!r:.80}: unknown preset; the presets are {', '.join(map(repr, PRESETS))}")
         return PRESETS[name]
 
     def weights(self, cycles: int) -> tuple[float, ...]:
@@ -305,7 +305,7 @@ def _check_choice(value: object, choices: tuple[str, ...], name: str, or_callabl
     if (isinstance(value, str) and value in choices) or (or_callable and callable(value)):
         return
     allowed = ", ".join(map(repr, choices)) + (" or a callable" if or_callable else "")
-    raise ValueError(f"{name}={value!r}: expected {allowed}")
+    raise ValueError(f"{name}={value!r:.80}: expected {allowed}")
 
 
 PRESETS = {name: Distill(**settings) for name, settings in SETTINGS.items()}
@@ -319,6 +319,30 @@ def plain_scheme(scheme: object) -> Any:
     return next((name for name, preset in PRESETS.items() if preset == scheme), None) or plain_value(scheme)
 
 
+def scheme_call(value: Any, given: str) -> str:
+    """How the scheme of plain data that has functions in it is written in Python, with ``given`` for each of them.
+
+    Raises:
+        ValueError: What is no function is no scheme either: as `read_scheme`.
+
+    Example:
+        >>> scheme_call({"token_weight": 0.3, "token_loss": {"code": "huber"}}, "mine")
+        'Distill(token_weight=0.3, token_loss=mine)'
+    """
+    if isinstance(value, Mapping) and set(value) == {CODE}:
+        return given
+    _check_fields(value)
+    named = {name for name in ("token_loss", "output_loss", "select") if code_in(value.get(name)) is not None}
+    scheme = read_scheme({name: _stand_in if name in named else each for name, each in value.items()})
+    words = {name: given if name in named else repr(getattr(scheme, name)) for name in value}
+    held = ", ".join(f"{name}={word if len(word) <= 80 else '...'}" for name, word in words.items())
+    return f"Distill({held})"
+
+
+def _stand_in(*given: Any) -> Any:
+    raise NotImplementedError
+
+
 def read_scheme(value: Any) -> Distill | None:
     """The scheme of plain data.
 
@@ -327,7 +351,14 @@ def read_scheme(value: Any) -> Distill | None:
     """
     if value is None or isinstance(value, str):
         return None if value is None else Distill.preset(value)
-    known = {each.name for each in fields(Distill)}
-    if not isinstance(value, Mapping) or not value.keys() <= known:
-        raise ValueError(f"distill={value!r:.200}: a preset, or fields of Distill, are expected")
+    _check_fields(value)
     return Distill(**value)
+
+
+def _check_fields(value: Any) -> None:
+    known = [each.name for each in fields(Distill)]
+    if not isinstance(value, Mapping):
+        raise ValueError(f"distill={value!r:.200}: a preset, or fields of Distill, are expected")
+    unknown = ", ".join(repr(name) for name in value if name not in known)
+    if unknown:
+        raise ValueError(f"distill={value!r:.200}: {unknown:.200} no field of Distill, which has {', '.join(known)}")

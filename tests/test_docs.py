@@ -241,7 +241,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def anchors(page: Path) -> set[str]:
     text = page.read_text(encoding="utf-8")
     records = load_script("docs/extensions/records.py")
-    text = text.replace(records.PLACE, records.page()) if records.PLACE in text else text
+    text = records.filled(text)
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -410,13 +410,25 @@ def test_the_table_of_the_readme_is_that_of_the_studies(study: str) -> None:
     assert [cell.strip() for cell in shown.split("|")] == cells
 
 
-def test_the_gain_that_the_readme_names_is_that_of_the_study() -> None:
-    report = (ROOT / "benchmarks" / "results" / "study" / "mazes.md").read_text(encoding="utf-8")
-    gain = re.search(r"`exits@4` less `exits@1`: \+([\d.]+) points", report)
-    assert gain is not None
-    assert f"exit 4 is {gain[1]} points above exit 1" in " ".join(
-        (ROOT / "README.md").read_text(encoding="utf-8").split()
+@pytest.mark.parametrize(
+    ("study", "later", "said"),
+    [
+        ("mazes", 4, "exit 4 is {0} points above exit 1"),
+        ("parameters-1x96", 2, "exit 2 is {0} points above exit 1 ({1} to {2}, higher in {3} seeds; not told apart"),
+        ("tuning-digits", 2, "exit 2 is {0} points below exit 1 ({1} to {2})"),
+    ],
+)
+def test_the_gains_that_the_readme_names_are_those_of_the_studies(study: str, later: int, said: str) -> None:
+    report = (ROOT / "benchmarks" / "results" / "study" / f"{study}.md").read_text(encoding="utf-8")
+    found = re.search(
+        rf": ([^:]+)\. `exits@{later}` less `exits@1`: ([+-][\d.]+) points \((\S+) to (\S+)\), higher in (.+) seeds",
+        report,
     )
+    assert found is not None
+    verdict, gain, *rest = found.groups()
+    assert ("above" in said, "not told apart" in said) == (gain[0] == "+", verdict == "not told apart")
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert said.format(gain[1:], *rest) in readme
 
 
 def means(page: str, arm: str) -> list[str]:

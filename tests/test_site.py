@@ -42,6 +42,14 @@ def test_every_study_has_a_page() -> None:
     assert [name for name in reports if f"results/{name}" not in listed] == []
 
 
+def test_the_studies_are_listed_with_question_and_verdict(records: ModuleType) -> None:
+    listed = records.filled((DOCS / "results.md").read_text(encoding="utf-8"))
+    for report in (ROOT / "benchmarks" / "results" / "study").glob("*.md"):
+        question = report.read_text(encoding="utf-8").splitlines()[2]
+        (row,) = [line for line in listed.splitlines() if line.startswith(f"| [{report.stem}](results/")]
+        assert question in row and row.endswith(("| reached |", "| not reached |")), row
+
+
 def cells(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.1f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{statistics.stdev(values):.1f}"
 
@@ -84,6 +92,7 @@ def test_tables_of_any_record(records: ModuleType) -> None:
     assert records.table(found["x"]) == "| what | ok |\n| --- | --- |\n| x | yes |"
     assert records.conditions(record) == "a CPU; torch 2"
     assert records.machine(record) == "a CPU"
+    assert records.machine({"rows": []}) == "CPU, not named"
     text = records.section(ROOT / "a.json", record)
     assert "bar 1.05; few a 1, b 2; exits 1, 2." in text
 
@@ -205,3 +214,14 @@ def test_every_page_has_its_foot_and_the_landing_page_its_parts(site: Path) -> N
     assert labels == ["timm", "Hugging Face", "Pose", "Lifting", "Edge"]
     reference = (site / "reference" / "cycledistill.html").read_text(encoding="utf-8")
     assert "https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module" in reference
+
+
+@pytest.mark.parametrize(
+    ("words", "columns", "stacked"), [(30, 3, True), (1, 3, False), (30, 2, False), (30, 9, False)]
+)
+def test_a_table_of_sentences_has_its_columns_names_in_its_cells(words: int, columns: int, stacked: bool) -> None:
+    core = pytest.importorskip("docutils.core", reason="needs the docs extra")
+    rows = "\n".join(f"   {', '.join(row)}" for row in (["name"] * columns, ["word " * words] * columns))
+    tree = core.publish_doctree(f".. csv-table::\n   :header-rows: 1\n\n{rows}\n")
+    load_script("docs/extensions/phone.py").stack(None, tree, "page")
+    assert ("name: word" in tree.astext(), 'classes="stacked"' in str(tree)) == (stacked, stacked)

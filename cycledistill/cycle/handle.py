@@ -25,6 +25,9 @@ from cycledistill.plugin.torch_private import AnyBatchNorm, module_inside
 from cycledistill.stack.choose import advice
 from cycledistill.stack.find import Stack
 
+_MOST = 10_000
+"""Cycles; more are a slip of the hand, and would run for days."""
+
 Scheme = str | Distill | Callable[[CycleOutput], torch.Tensor] | None
 
 
@@ -332,6 +335,6 @@ def _resolve(distill: Scheme) -> Distill | Callable[[CycleOutput], torch.Tensor]
 
 
 def _positive(value: int, name: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10_000:
-        raise StackError(f"{name}={value!r}: a whole number of at least 1 is expected")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
+        raise StackError(f"{name}={value!r:.80}: a whole number of at least 1, and at most {_MOST}, is expected")
     return value

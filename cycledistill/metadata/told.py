@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from cycledistill.metadata.shape import KEYS, missing, name_in
 from cycledistill.plugin.plain import SAVED
 
 _LONGEST = 160
+_MOST = 40
+"""Words of its own that a report shows; the rest it counts."""
 _BUILT = {"built_from", "config", "config_class", "format"}
 _TOLD = {*KEYS, *_BUILT, "joints", "convention", "frames"}
 
@@ -45,17 +48,18 @@ class FileReport:
         rows = {
             "model": _model(self.words),
             "exit": _exit(self.words.get("exit"), self.path.suffix),
-            "training": _training(said),
-            "input": _input(said),
+            "training": _training(said, self.words),
+            "input": _input(said, self.words),
             "classes": _names(said.get("classes")),
             "joints": _joints(said),
             "made with": _pairs(said.get("versions")),
             "built from": "this file alone: it says every size" if "built_from" in said else "",
         }
-        more = {name: _plain(text) for name, text in self.words.items() if name not in _TOLD}
+        more = [name for name in self.words if name not in _TOLD]
         lines = [f"{self.path}: {FORMATS[self.path.suffix]}, {self.size / 1e6:.2f} MB"]
         lines += [f"  {name:<10} {row}" for name, row in rows.items() if row]
-        lines += [f"  {name[:40]:<10} {text}" for name, text in more.items()]
+        lines += [f"  {_plain(name[:40]):<10} {_plain(self.words[name])}" for name in more[:_MOST]]
+        lines += [f"  ... and {len(more) - _MOST} more"] if len(more) > _MOST else []
         if self.missing:
             lines.append(f"  not said   {'; '.join(f'{name} ({KEYS[name]})' for name in self.missing)}")
         return "\n".join(lines)
@@ -90,7 +94,11 @@ def _said_beside(file: Path) -> dict[str, str]:
         found = json.loads((file.parent / SAVED).read_bytes())
         cyclic = found.get("cyclic", {"cycles": 1, "distill": None})
         told = {"cycles": cyclic["cycles"], "distill": cyclic["distill"], "versions": found["versions"]}
-        return {"class": str(found["model"]), **{name: json.dumps(value) for name, value in told.items()}}
+        return {
+            "model": str(found["model"]),
+            "class": str(found["model"]),
+            **{name: json.dumps(value) for name, value in told.items()},
+        }
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):  # torn, or another program's
         return {}
 
@@ -120,30 +128,57 @@ def _model(words: Mapping[str, str]) -> str:
 def _exit(exit: str | None, suffix: str) -> str:
     if exit is None:
         return ""
+    if not _count(_read(exit)):
+        return _unreadable(exit)
     every = suffix == ".safetensors"
-    return (
-        f"{_plain(exit)}{'; the weights serve every exit' if every else ': what it gives is the output of this cycle'}"
-    )
+    return f"{exit}{'; the weights serve every exit' if every else ': what it gives is the output of this cycle'}"
 
 
-def _training(said: Mapping[str, Any]) -> str:
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _numbers(value: Any) -> bool:
+    held = value if isinstance(value, list) else [value]
+    return bool(held) and all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in held)
+
+
+def _unreadable(text: str) -> str:
+    """What cannot be meant is shown, and not told as a fact."""
+    return f"unreadable ('{_plain(text)}')"
+
+
+def _training(said: Mapping[str, Any], words: Mapping[str, str]) -> str:
     if "cycles" not in said:
         return ""
     cycles, scheme = said["cycles"], said.get("distill")
-    words = _pairs(scheme) if isinstance(scheme, dict) else _plain(scheme)
-    number = "1 cycle, as a plain model" if cycles == 1 else f"{_plain(cycles)} cycles"
-    return f"{number}, {'no scheme' if scheme is None else f'scheme {words}'}"
+    if not _count(cycles):
+        number = f"cycles {_unreadable(words['cycles'])}"
+    else:
+        number = "1 cycle, as a plain model" if cycles == 1 else f"{_plain(cycles)} cycles"
+    if scheme is None:
+        return f"{number}, no scheme"
+    named = isinstance(scheme, str) and re.fullmatch(r"[\w-]+", scheme)
+    return f"{number}, scheme {_pairs(scheme) if named or isinstance(scheme, dict) else _unreadable(words['distill'])}"
 
 
-def _input(said: Mapping[str, Any]) -> str:
-    size, pixels = said.get("input_size"), {name: said[name] for name in ("mean", "std") if name in said}
+def _input(said: Mapping[str, Any], words: Mapping[str, str]) -> str:
     parts = []
-    if isinstance(size, list) and len(size) == 2:
-        parts.append(f"images of {_plain(size[0])} x {_plain(size[1])} pixels (height x width)")
+    if "input_size" in said:
+        size = said["input_size"]
+        if isinstance(size, list) and len(size) == 2 and all(map(_count, size)):
+            parts.append(f"images of {_plain(size[0])} x {_plain(size[1])} pixels (height x width)")
+        else:
+            parts.append(f"input_size {_unreadable(words['input_size'])}")
     if "frames" in said:
-        parts.append(f"clips of {_plain(said['frames'])} frames")
+        frames = said["frames"]
+        parts.append(
+            f"clips of {_plain(frames)} frames" if _count(frames) else f"frames {_unreadable(words['frames'])}"
+        )
+    pixels = {name: _numbers(said[name]) for name in ("mean", "std") if name in said}
     if pixels:
-        parts.append("(pixel / 255 - mean) / std, " + ", ".join(f"{name} {_plain(x)}" for name, x in pixels.items()))
+        told = [f"{name} {_plain(said[name]) if good else _unreadable(words[name])}" for name, good in pixels.items()]
+        parts.append(", ".join(["(pixel / 255 - mean) / std"] * all(pixels.values()) + told))
     if "convention" in said:
         parts.append(f"numbers by {_pairs(said['convention'])}")
     return "; ".join(parts)

@@ -40,8 +40,8 @@ def plain_value(value: Any) -> Any:
 def code_in(value: Any) -> str | None:
     """The name of the first thing in a plain value that no file can hold, if there is one."""
     if isinstance(value, Mapping):
-        if set(value) == {CODE}:
-            return str(value[CODE])
+        if set(value) == {CODE} and isinstance(value[CODE], str):  # a token group may have this name
+            return value[CODE]
         value = list(value.values())
     found = map(code_in, value) if isinstance(value, list) else ()
     return next((name for name in found if name is not None), None)

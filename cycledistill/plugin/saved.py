@@ -17,6 +17,7 @@ from cycledistill.files import atomic_write
 from cycledistill.plugin.handle import KINDS, handle_of
 from cycledistill.plugin.install import check_module
 from cycledistill.plugin.plain import SAVED
+from cycledistill.plugin.torch_private import compiled_from
 from cycledistill.versions import made_with
 
 _ABOUT = {"model", "versions"}
@@ -54,7 +55,7 @@ def save_wrapping(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
             "data-parallel wrapper, give the model inside, model.module"
         )
     file = Path(folder) / SAVED
-    text = json.dumps({"model": type(model).__name__, "versions": made_with(), **found}, indent=1) + "\n"
+    text = json.dumps({"model": class_of(model), "versions": made_with(), **found}, indent=1) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, lambda new: new.write_text(text, encoding="utf-8"))
     return file
@@ -64,9 +65,26 @@ def read_wrapping(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """What `save_wrapping` wrote: the arguments of each verb, by the kind of its handle.
 
     Raises:
-        ValueError: There is no such folder or no such file in it, or it is torn, or another program's.
+        ValueError: There is no such folder or no such file in it, or it is torn, or another program's, or a file.
     """
+    return {kind: each for kind, each in _read_file(folder).items() if kind in KINDS}
+
+
+def saved_class(folder: str | os.PathLike[str]) -> str | None:
+    """The class of the model that was saved, for people: it may have another name by now."""
+    name = _read_file(folder).get("model")
+    return name if isinstance(name, str) else None
+
+
+def class_of(model: nn.Module) -> str:
+    """The class that a file names, of a compiled model that of the one it was made from."""
+    return type(compiled_from(model)).__name__
+
+
+def _read_file(folder: str | os.PathLike[str]) -> dict[str, Any]:
     file = Path(folder) / SAVED
+    if Path(folder).is_file():
+        raise ValueError(f"{os.fspath(folder)}: a file; give its folder, {os.fspath(Path(folder).parent)}")
     if not Path(folder).is_dir():
         raise ValueError(
             f"{os.fspath(folder)}: there is no such folder. Give the one that the model was saved to; of a model on "
@@ -88,7 +106,7 @@ def read_wrapping(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     unknown = sorted(found.keys() - KINDS.keys() - _ABOUT)
     if unknown:
         raise ValueError(f"{file} holds {', '.join(unknown)[:200]}, which this version does not know: upgrade")
-    return wrapped
+    return found
 
 
 def saving_of(below: type) -> dict[str, Any]:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[2]
-PLACE = "<!-- records -->"
+PLACES = {
+    "<!-- records -->": "page",
+    "<!-- studies -->": "studies",
+}  # what stands in a page: the function whose text it gets
 LONG, FEW = 100, 8  # rows that are counted, not shown; values that fit in a line, and kinds that are counted by
 ABOUT = ("conditions", "device", "versions")  # keys of what a record was measured with
 
@@ -60,6 +63,24 @@ def page() -> str:
     return "\n\n".join([table(head), *(section(path, record) for path, record in named.items())])
 
 
+def studies() -> str:
+    """The Markdown of the studies: of each, its question and what became of it, from its report."""
+    rows = []
+    for path in sorted((ROOT / "benchmarks" / "results" / "study").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        asked = text.split("\n\n")[1].replace("\n", " ")
+        (verdict,) = re.findall(r"^What was to count as a yes: \*\*(.+?)\*\*", text, re.MULTILINE)
+        rows.append({"study": f"[{path.stem}](results/{path.stem}.md)", "question": asked, "a yes was": verdict})
+    return table(rows)
+
+
+def filled(text: str) -> str:
+    """A page with the texts in their places."""
+    for place, name in PLACES.items():
+        text = text.replace(place, globals()[name]()) if place in text else text
+    return text
+
+
 def anchor(title: str) -> str:
     """The anchor that MyST gives to a heading."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
@@ -78,9 +99,9 @@ def section(path: Path, record: Mapping[str, Any]) -> str:
 
 
 def machine(record: Mapping[str, Any]) -> str:
-    """The device, where the record has it."""
+    """The device, where the record has it; one of a GPU always does."""
     found = record.get("conditions", record)
-    return cell(found.get("device") or found.get("hardware"))
+    return cell(found.get("device") or found.get("hardware") or "CPU, not named")
 
 
 def conditions(record: Mapping[str, Any]) -> str:
@@ -238,7 +259,7 @@ def table(rows: Iterable[Row]) -> str:
 
 def fill(app: Sphinx, name: str, source: list[str]) -> None:
     """Sphinx's ``source-read``: the records in their place."""
-    source[0] = source[0].replace(PLACE, page()) if PLACE in source[0] else source[0]
+    source[0] = filled(source[0])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -36,7 +36,8 @@ def test_files_that_do_not_say_it(tmp_path: Path, capsys: Lines) -> None:
     (tmp_path / "wrapped" / "model.safetensors").write_bytes(whole)
     save_wrapping(wrap_cyclic(toys.make(), 3, "elt"), tmp_path / "wrapped")
     assert main(["report", str(tmp_path / "wrapped" / "model.safetensors")]) == 0
-    assert "3 cycles, scheme elt" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "model      ToyViT" in out and "3 cycles, scheme elt" in out and "not said   exit (" in out
     (tmp_path / "wrapped" / "cycledistill.json").write_text('{"cyclic": 3}')
     (tmp_path / "a.pth").touch()
     (tmp_path / "notes.txt").touch()

@@ -195,3 +195,24 @@ def test_odd_words_are_shown_and_end_nothing(tmp_path: Path) -> None:
     told, written = str(report), json.dumps(report.to_dict(), allow_nan=False)
     assert json.loads(written)["says"]["mean"] == "NaN"
     assert all(each.isprintable() for each in told.splitlines()) and max(map(len, told.splitlines())) < 800
+
+
+def test_names_of_words_steer_no_terminal_and_fill_no_screen(tmp_path: Path) -> None:
+    odd = {"\x1b[2Jmodel\r\n  exit": "1", **{f"k{number}": "v" for number in range(60)}}
+    told = str(report_file(onnx_file(tmp_path / "a.onnx", {"model": "vit", **odd})))
+    assert "  ?[2Jmodel??  exit 1\n" in told and all(each.isprintable() for each in told.split("\n"))
+    assert "k38" in told and "k39" not in told and "  ... and 21 more\n" in told
+
+
+def test_nonsense_is_shown_and_told_as_no_fact(tmp_path: Path) -> None:
+    odd = {
+        "model": "vit", "exit": "0", "cycles": "-3", "distill": "[1", "input_size": '["a", null]', "mean": '"hello"',
+        "std": "[0.5]", "frames": "true",
+    }  # fmt: skip
+    told = str(report_file(onnx_file(tmp_path / "a.onnx", odd))).splitlines()
+    assert told[2:5] == [
+        "  exit       unreadable ('0')",
+        "  training   cycles unreadable ('-3'), scheme unreadable ('[1')",
+        "  input      input_size unreadable ('[\"a\", null]'); frames unreadable ('true'); "
+        "mean unreadable ('\"hello\"'), std [0.5]",
+    ]

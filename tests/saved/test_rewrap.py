@@ -137,12 +137,12 @@ def test_a_function_is_asked_for_and_never_called(tmp_path: Path) -> None:
 
     save_wrapping(wrap_cyclic(toys.make(), 2, mine), tmp_path)
     assert json.loads((tmp_path / FILE).read_text())["cyclic"]["distill"] == {"code": "mine"}
-    with pytest.raises(StackError, match=r"distill was mine, a function .* rewrap\(model, folder, distill=mine\)"):
+    with pytest.raises(StackError, match=r"distill was 'mine', a function .* folder, distill=your_function\)$"):
         rewrap(toys.make(), tmp_path)
     assert rewrap(toys.make(), tmp_path, distill=mine).cyclic.distill is mine
     assert rewrap(toys.make(), tmp_path, distill=None).cyclic.distill is None
     save_wrapping(wrap_hourglass(build(), layer=1, keep=3, recover="linear", select=lambda x, k: x), tmp_path)
-    with pytest.raises(StackError, match=r"select was <lambda>, a function .* wrap_hourglass\(model, \.\.\.\)"):
+    with pytest.raises(StackError, match=r"select was '<lambda>', a function .* wrap_hourglass\(model, \.\.\.\)"):
         rewrap(build(), tmp_path)
 
 
@@ -155,9 +155,9 @@ def test_a_function_is_asked_for_and_never_called(tmp_path: Path) -> None:
     (lambda folder: (folder / FILE).write_text('{"model": "a"}'), "is not of this library"),
     (lambda folder: (folder / FILE).write_text('{"cyclic": 3}'), "is not of this library"),
     (lambda folder: (folder / FILE).write_text('{"cyclic": {}, "merging": {}}'), "merging, which this version"),
-    (lambda folder: (folder / FILE).write_text('{"cyclic": {"model": 1}}'), "cyclic: model are not known to wrap_cycl"),
-    (lambda folder: (folder / FILE).write_text('{"cyclic": {}}'), "cyclic: blocks are missing"),
-    (lambda folder: saved(folder, blocks=3), "cyclic: blocks are missing"),
+    (lambda folder: (folder / FILE).write_text('{"cyclic": {"model": 1}}'), "'model' are not known to wrap_cycl"),
+    (lambda folder: (folder / FILE).write_text('{"cyclic": {}}'), "blocks, cycles, depth, distill, tokens are mis"),
+    (lambda folder: saved(folder, blocks=3), "cyclic: blocks=3: the path"),
     (lambda folder: saved(folder, blocks="no.such"), "no.such"),
     (lambda folder: saved(folder, depth=12), "blocks has 3 blocks, and the model that was saved had 12"),
     (lambda folder: saved(folder, cycles="two"), "cycles='two'"),
@@ -167,10 +167,20 @@ def test_a_function_is_asked_for_and_never_called(tmp_path: Path) -> None:
     (lambda folder: saved(folder, distill={"token_weight": -1}), "token_weight"),
     (lambda folder: (folder / FILE).write_text((folder / FILE).read_text().replace('"elt"', "[" * 900 + "]" * 900)),
      "distill"),
-    (lambda folder: saved(folder, tokens=[1]), "cyclic: "),
-    (lambda folder: saved(folder, tokens={"a": ["x", 1]}), "tokens"),
+    (lambda folder: saved(folder, tokens=[1]), r"tokens=\[1\]: names, each with the two ends"),
+    (lambda folder: saved(folder, tokens={"a": ["x", 1]}), r"tokens\['a'\]=\['x', 1\]: the two ends"),
+    (lambda folder: saved(folder, tokens={"a": [0, 1, 1, 1]}), r"tokens\['a'\]=\[0, 1, 1, 1\]: the two ends"),
+    (lambda folder: saved(folder, tokens={"a": ["x"]}), r"tokens\['a'\]=\['x'\]: the two ends"),
+    (lambda folder: saved(folder, distill={"\x1b": 1}), r"'\\x1b' no field of Distill, which has task_weights"),
+    (lambda folder: saved(folder, distill={"token_loss": {"code": "f"}, "teacher": "me"}), "teacher='me'"),
+    (lambda folder: saved(folder, distill={"token_weight": {"code": 0.5}}), "token group 'code'"),
+    (lambda folder: saved(folder, cycles=10**9), "cycles=1000000000: a whole number of at least 1, and at most 10000"),
+    (lambda folder: saved(folder, distill=[{"code": "f"}]), r"distill=\[\{'code': 'f'\}\]: a preset"),
+    (lambda folder: saved(folder, distill={"token_weight": {"a": {"code": "f"}}}), r"\['a'\]=\{'code': 'f'\}: a fin"),
+    (lambda folder: saved(folder, distill={"select": {"code": "f"}, "bad": 1}), r"distill=\{'select': \{'code'.*'bad'"),
+    (lambda folder: saved(folder, depth=None), "depth=None: a whole number"),
     (lambda folder: saved(folder, batch_norm="eat"), "batch_norm="),
-], ids=range(22))  # fmt: skip
+], ids=range(32))  # fmt: skip
 def test_bad_files_are_refused_and_the_model_is_as_it_was(
     tmp_path: Path, break_it: Callable[[Path], object], says: str
 ) -> None:
@@ -186,12 +196,54 @@ def test_bad_files_are_refused_and_the_model_is_as_it_was(
 def test_no_folder_a_plain_model_and_a_wrapped_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no such folder.*snapshot_download"):
         read_wrapping("user/name")
+    with pytest.raises(ValueError, match=f"{FILE}: a file; give its folder, {tmp_path / 'a'}$"):
+        rewrap(toys.make(), saved(tmp_path / "a") / FILE)
     with pytest.raises(StackError, match="is not wrapped, so there is nothing to save"):
-        save_wrapping(toys.make(), tmp_path)
-    assert not list(tmp_path.iterdir())
+        save_wrapping(toys.make(), tmp_path / "b")
+    assert not (tmp_path / "b").exists()
     with pytest.raises(StackError, match="rewrap takes a torch.nn.Module"):
         rewrap("model", tmp_path)  # type: ignore[type-var]
     model = wrap_cyclic(toys.make(), 2)
     with pytest.raises(StackError, match="already wrapped by wrap_cyclic"):
         rewrap(model, saved(tmp_path))
     assert model.cyclic.cycles == 2
+
+
+def test_a_function_in_a_field_is_asked_for_with_the_rest_of_the_scheme(tmp_path: Path) -> None:
+    def evil(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        raise AssertionError
+
+    evil.__name__ = "\x1b[2J__import__('os')" + "x" * 200
+    scheme = Distill(token_weight=0.3, token_loss=evil, task_weights=(0.5, 1.0), teacher="last", output_loss=evil)
+    save_wrapping(wrap_cyclic(toys.make(), 2, scheme), tmp_path)
+    with pytest.raises(StackError, match=r"cyclic: distill\.token_loss, distill\.output_loss was ") as refused:
+        rewrap(toys.make(), tmp_path)
+    says, (named, way) = str(refused.value), str(refused.value).split("Give it yourself: ")
+    assert says.isprintable() and "x" * 80 not in says and "import" in named and "import" not in way
+    assert way == (
+        "rewrap(model, folder, distill=Distill(task_weights=(0.5, 1.0), token_weight=0.3, token_loss=your_function, "
+        "output_loss=your_function, teacher='last'))"
+    )
+
+
+@pytest.mark.parametrize("kind", ["cyclic", "pruning", "hourglass"])
+def test_whatever_is_saved_is_needed(tmp_path: Path, kind: str) -> None:
+    model = wrap_hourglass(wrap_cyclic(build(), 2), layer=1, keep=3, recover="linear")
+    whole = json.loads(save_wrapping(model, tmp_path).read_text())
+    whole["pruning"] = {"blocks": "levels", "depth": 5, "layers": [1], "keep": 0.5, "query": [0, 1]}
+    whole = {kind: whole[kind]}
+    for name in whole[kind]:
+        less = {key: value for key, value in whole[kind].items() if key != name}
+        (tmp_path / FILE).write_text(json.dumps({kind: less}))
+        with pytest.raises(StackError, match=f"{kind}: {name} are missing"):
+            rewrap(build(), tmp_path)
+
+
+def test_another_class_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = toys.make()
+    rewrap(model, saved(tmp_path))
+    assert not caplog.records
+    fresh = toys.make()
+    fresh.__class__ = type("Renamed", (type(fresh),), {})
+    assert rewrap(fresh, tmp_path).cyclic.cycles == 3
+    assert f"the model saved was of class {type(toys.make()).__name__!r}, this is a Renamed" in caplog.text
