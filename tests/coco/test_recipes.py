@@ -227,7 +227,7 @@ def test_no_detections_give_zero(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ),
         (["--set", "data.train_annotations=absent.json"], ["data.train_annotations", "absent.json"]),
         (["--set", "data.val_images=absent"], ["data.val_images", "absent", "no folder"]),
-        (["--set", "data.train_images=annotations"], ["1.png", "cannot be read"]),
+        (["--set", "data.train_images=annotations"], ["1.png", "there is no such file"]),
         (["--set", "data.detections=absent.json"], ["data.detections", "null"]),
         (["--set", "data.joints=crowdpose"], ["51 keypoint numbers", "42", "data.joints='crowdpose'"]),
         (["--config", "sdpose_s_v11"], ["sdpose_s_v11", "'sdpose_s_v1'"]),

@@ -113,7 +113,7 @@ def test_errors_are_said(example: ModuleType, tmp_path: Path, capsys: pytest.Cap
         (["--steps", "5", "--config", "mixste"], "--steps is of the comparison on generated motion"),
         (["--data", "a.npz", "b.npz", "--output", str(tmp_path / "o")], "data.cameras is not set"),
         (["--data", str(tmp_path / "a.npz"), "b.npz", "--cameras", str(tmp_path / "c.json"), "--output",
-          str(tmp_path / "p")], "c.json: cannot be read"),
+          str(tmp_path / "p")], "c.json: there is no such file"),
     ):  # fmt: skip
         assert exit_code(example.main, arguments) == 2
         assert message in capsys.readouterr().err
