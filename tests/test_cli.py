@@ -195,9 +195,10 @@ def test_a_path_where_a_name_belongs_is_no_mistyped_name(
     (tmp_path / "runs").mkdir()
     (tmp_path / "w.pth").touch()
     for command in ("report", "stacks", "verify"):
+        file = "none of the files that say what they are" if command == "report" else "a file, and this command builds"
         for given, said in (
             ("runs", "runs is a folder, and this command builds a model by its name: a timm name, torchvision:NAME"),
-            ("w.pth", "w.pth is a file, and this command builds"),
+            ("w.pth", f"w.pth is {file}"),
             ("runs/lift", "there is no such file or folder as runs/lift, nor is it the name of a model"),
             ("vit_tinny", "'vit_tinny' is no timm model"),
         ):

@@ -14,7 +14,6 @@ from torch import nn
 
 from cycledistill.cycle.handle import Scheme
 from cycledistill.cycle.wrap import unwrap_cyclic, wrap_cyclic
-from cycledistill.distill import read_scheme, scheme_call
 from cycledistill.errors import StackError
 from cycledistill.hourglass.wrap import unwrap_hourglass, wrap_hourglass
 from cycledistill.plugin.handle import handle_of
@@ -22,6 +21,7 @@ from cycledistill.plugin.install import check_module
 from cycledistill.plugin.plain import CODE, SAVED, code_in
 from cycledistill.plugin.saved import class_of, read_wrapping, saved_class
 from cycledistill.prune.wrap import unwrap_pruning, wrap_pruning
+from cycledistill.saved.scheme import read_scheme, scheme_call
 from cycledistill.stack.given import Inputs
 from cycledistill.versions import require
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from cycledistill import Distill
-from cycledistill.distill import PRESETS, plain_scheme, read_scheme
+from cycledistill.distill import PRESETS, plain_scheme
 from cycledistill.plugin.plain import code_in
+from cycledistill.saved.scheme import read_scheme
 
 
 @pytest.mark.parametrize("scheme", [

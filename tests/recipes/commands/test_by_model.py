@@ -14,6 +14,7 @@ import torch
 pytest.importorskip("timm")
 
 from cycledistill.commands.frame import main, parse
+from cycledistill.plugin.swap import Swapped
 from cycledistill.recipes.commands.held import command_of
 from cycledistill.recipes.config.packaged import training_commands
 from cycledistill.recipes.hub.described import built_from_words
@@ -68,8 +69,9 @@ def models() -> list[type[Any]]:
     while found:
         each = found.pop()
         found += each.__subclasses__()
-        # what stands between, and what is made for a test or is a wrapped model's
-        if each.__module__.startswith("cycledistill.integrations") and vars(each).get("is_published", True):
+        # not what stands between, is made for a test, or is the class of a wrapped model, which has its model's name
+        own = each.__module__.startswith("cycledistill.integrations") and not issubclass(each, Swapped)
+        if own and vars(each).get("is_published", True):
             seen.append(each)
     return [each for each in seen if not each.__subclasses__() or each.__name__ == "TokenPose"]
 
