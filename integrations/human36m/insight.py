@@ -95,9 +95,9 @@ def _scores(stored: Recorded, ema: bool) -> Scores | None:
         values=values,
         unit="mm",
         intervals=intervals,
-        method="95 %, bootstrap over sequences" if intervals else "none, of few sequences or sequences all alike",
+        method="95 %, bootstrap over recordings" if intervals else "none, of few recordings or recordings all alike",
         samples=recorded_count(stored, "frames", "frames", ema)
-        + f" of {recorded_count(stored, 'sequences', 'sequences', ema)}",
+        + f" of {recorded_count(stored, 'recordings', 'recordings', ema)}",
     )
 
 

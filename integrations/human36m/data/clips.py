@@ -40,6 +40,7 @@ class Clip:
         root: (T, 3), where the root is, metres in camera axes; ``None`` where that is not known.
         camera: Who sees it; the same.
         valid: (T,), the frames that count; the others are seen by the models alone. ``None``: all.
+        recording: What it is a view or a piece of: errors of clips of one recording hang together. Default: of nothing.
     """
 
     subject: str
@@ -50,6 +51,7 @@ class Clip:
     root: NDArray[np.float64] | None = None
     camera: Camera | None = None
     valid: NDArray[np.bool_] | None = None
+    recording: str = ""
 
     def __len__(self) -> int:
         """Frames."""
@@ -63,6 +65,7 @@ def make_clip(
     inputs: NDArray[np.floating],
     points: NDArray[np.floating],
     camera: Camera | None = None,
+    recording: str = "",
 ) -> Clip:
     """A clip of normalised 2D and 3D in camera axes, checked and made root-relative.
 
@@ -76,7 +79,8 @@ def make_clip(
             f"({len(inputs)}, 17, 3) is expected"
         )
     relative, root = points - points[:, :1], points[:, 0].astype(np.float64)
-    return Clip(subject, action, name, inputs.astype(np.float32), relative.astype(np.float32), root, camera)
+    seen, poses = inputs.astype(np.float32), relative.astype(np.float32)
+    return Clip(subject, action, name, seen, poses, root, camera, recording=recording)
 
 
 def check_keypoints(keypoints: NDArray[np.floating], source: str) -> None:
@@ -171,7 +175,9 @@ def _filmed(
     pixels = camera.project(points)
     seen = normalize_screen(pixels + rng.normal(0, noise, pixels.shape), *camera.size)
     inputs = with_confidence(seen) if confidence else seen
-    return make_clip(motion.subject, motion.action, f"{source}, camera {camera.name}", inputs, points, camera)
+    name = f"{source}, camera {camera.name}"
+    recording = f"{motion.subject}/{motion.action}/{motion.sequence or motion.name}"
+    return make_clip(motion.subject, motion.action, name, inputs, points, camera, recording)
 
 
 def with_confidence(keypoints: Array) -> Array:

@@ -173,7 +173,7 @@ class Human36M:
             )
         points = camera.to_camera(world)
         inputs = self._inputs(found[: len(world)], camera, confidence, name)
-        clip = make_clip(subject, action_of(sequence), name, inputs, points, camera)
+        clip = make_clip(subject, action_of(sequence), name, inputs, points, camera, f"{subject}/{sequence}")
         wrong = self._mismatch(found[..., :2], points, camera, name)
         if wrong and f"{subject}/{sequence}" in DAMAGED:
             _logger.warning(

@@ -190,7 +190,7 @@ def _count(
         found, truth = scale * found, scale * torch.from_numpy(clip.targets)[places]
         for run in _runs(None if clip.valid is None else torch.from_numpy(clip.valid)[places], len(places)):
             pieces = window[run].unique_consecutive(return_counts=True)[1].tolist()
-            scores.add(clip.action, found[run][None], truth[run][None], pieces)
+            scores.add(clip.action, found[run][None], truth[run][None], pieces, clip.recording or clip.name)
 
 
 def _runs(valid: Tensor | None, length: int) -> list[slice]:

@@ -19,7 +19,7 @@ from cycledistill.insight.intervals import bootstrap_interval
 from ..data.skeleton import JOINTS
 from ..errors import LiftingDataError
 
-LEAST_SEQUENCES = 10
+LEAST_RECORDINGS = 10
 """Of fewer, no interval is told."""
 PCK_THRESHOLD = 150.0
 """Millimetres, MPI-INF-3DHP's threshold."""
@@ -151,10 +151,12 @@ class MotionScores:
 
     def __init__(self) -> None:
         self.actions: dict[str, _Sums] = {}
-        self.sequences: list[tuple[float, int]] = []
-        """Of each sequence, the sum of MPJPE over its frames, and their number."""
+        self.sequences: list[tuple[str, float, int]] = []
+        """Of each sequence, its recording, the sum of MPJPE over its frames, and their number."""
 
-    def add(self, action: str, predicted: Tensor, target: Tensor, pieces: Sequence[int] | None = None) -> None:
+    def add(
+        self, action: str, predicted: Tensor, target: Tensor, pieces: Sequence[int] | None = None, recording: str = ""
+    ) -> None:
         """Count sequences of motion: steps are those of the whole sequence, deviations over time those of its pieces.
 
         The root (joint 0) of both is set to zero first, as in the evaluation of MixSTE and HoT.
@@ -165,6 +167,8 @@ class MotionScores:
                 in PCK and AUC.
             target: (W, T, J, 3).
             pieces: Lengths of the pieces, T in all, such as the windows that a clip was predicted in; default, one.
+            recording: What the sequences are views or stretches of, so that their errors hang together; default, each
+                is a recording of its own.
 
         Raises:
             LiftingDataError: Poses that are not finite; shapes that differ, or are no (W, T, J, 3).
@@ -180,7 +184,7 @@ class MotionScores:
         for name, measure in measures.items():
             sums.add(name, measure(poses, truth))
         errors = mpjpe(poses, truth).sum(-1).tolist()
-        self.sequences += [(error, poses.shape[1]) for error in errors]
+        self.sequences += [(recording, error, poses.shape[1]) for error in errors]
         counted = list(PCK_JOINTS if poses.shape[2] == len(JOINTS) else range(1, poses.shape[2]))
         for name, measure in {"pck150": pck, "auc": auc}.items():
             sums.add(name, measure(poses[..., counted, :], truth[..., counted, :]))
@@ -210,9 +214,8 @@ class MotionScores:
         ``velocity`` is ``None`` where every sequence is of one frame, ``temporal_std_ratio`` where the targets do not
         move; such actions are left out of the mean over actions.
 
-        ``mpjpe_frame_mean_interval`` is where that mean lies with 95 %, by drawing the ``sequences`` anew, since frames
-        of one are no independent samples. ``None`` of fewer than 10 sequences, which tell too little of others.
-        Views of one recording count as sequences of their own: where there are several, the truth is wider.
+        ``mpjpe_frame_mean_interval`` is where that mean lies with 95 %, by drawing the ``recordings`` anew, since
+        frames and views of one are no independent samples. ``None`` of fewer than 10, which tell too little of others.
 
         Raises:
             ValueError: Nothing was added.
@@ -226,17 +229,31 @@ class MotionScores:
         by_frame = {f"{name}_frame_mean": value for name, value in _rounded(whole.means()).items()}
         names = list(next(iter(actions.values())))
         by_action = {f"{name}_action_mean": _mean(found[name] for found in actions.values()) for name in names}
-        counts = {"frames": whole.frames, "sequences": len(self.sequences)}
-        interval = {"mpjpe_frame_mean_interval": _interval(self.sequences)}
+        recordings = _by_recording(self.sequences)
+        counts = {"frames": whole.frames, "sequences": len(self.sequences), "recordings": len(recordings)}
+        interval = {"mpjpe_frame_mean_interval": _interval(recordings)}
         return {**by_frame, **by_action, **interval, **counts, "actions": actions}
 
 
-def _interval(sequences: list[tuple[float, int]]) -> list[float] | None:
-    if len(sequences) < LEAST_SEQUENCES:
+def _by_recording(sequences: Iterable[tuple[str, float, int]]) -> list[tuple[float, int]]:
+    """Sums of errors and frames of each recording."""
+    # Sorted: which rank measured which sequence must change neither sums nor draws.
+    alone: list[tuple[float, int]] = []
+    named: dict[str, tuple[float, int]] = {}
+    for recording, error, frames in sorted(sequences):
+        if recording:
+            before = named.get(recording, (0.0, 0))
+            named[recording] = (before[0] + error, before[1] + frames)
+        else:
+            alone.append((error, frames))
+    return alone + list(named.values())
+
+
+def _interval(recordings: list[tuple[float, int]]) -> list[float] | None:
+    if len(recordings) < LEAST_RECORDINGS:
         return None
-    # Sorted: which rank measured which sequence must not change the draws.
-    sums, frames = torch.tensor(sorted(sequences), dtype=torch.float64).T
-    low, high = bootstrap_interval(lambda often: float(often @ sums / (often @ frames)), len(sequences))
+    sums, frames = torch.tensor(recordings, dtype=torch.float64).T
+    low, high = bootstrap_interval(lambda often: float(often @ sums / (often @ frames)), len(recordings))
     return [round(low, 6), round(high, 6)] if low < high else None
 
 

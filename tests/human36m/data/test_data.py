@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,7 @@ def test_human36m_files(files: dict[str, Path]) -> None:
     assert {(clip.subject, clip.action) for clip in clips} == {
         (s, a) for s in TEST_SUBJECTS for a in ("Walking", "Waiting")
     }
+    assert [len({clip.name for clip in clips if clip.recording == each.recording}) for each in clips] == 16 * [4]
     clip = clips[0]
     assert clip.inputs.shape == (90, 17, 2) and clip.targets.shape == (90, 17, 3)
     assert not clip.targets[:, 0].any()
@@ -380,6 +383,9 @@ def test_sequences_are_cut_at_tears(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO):
         found = {motion.name: len(motion.world) for motion in load_cmu(tmp_path / "cmu.npz", "train", shortest=27)}
     assert found == {"short": 10, "torn.0": 60, "torn.1": 30}
+    motions = generate_motion(1, 9)
+    motions += [replace(motions[0], name=f"torn.{number}", sequence="torn") for number in range(2)]
+    assert sorted(Counter(clip.recording for clip in film(motions, 3)).values()) == [3, 6], "pieces and views of one"
     assert "10 frames between tears" in caplog.text
     with pytest.raises(LiftingDataError, match=r"no array val/<action>/<name>; it has test/run/a"):
         load_cmu(tmp_path / "cmu.npz", "val")

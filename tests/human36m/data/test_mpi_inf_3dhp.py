@@ -55,6 +55,7 @@ def test_training_files(tmp_path: Path) -> None:
     assert [(clip.subject, clip.action) for clip in clips] == [("S1", "Seq1")] * 3 + [("S1", "Seq2")] * 3 + [
         ("S2", "Seq1")
     ] * 3
+    assert [clip.recording for clip in clips] == ["S1/Seq1"] * 3 + ["S1/Seq2"] * 3 + ["S2/Seq1"] * 3
     raw = data["S1 Seq2"][0]["8"]
     clip = clips[5]
     assert clip.name.endswith("train.npz: S1/Seq2, camera 8") and clip.valid is None

@@ -209,5 +209,21 @@ def test_the_interval_is_over_sequences_as_scipy_draws_them() -> None:
     ).confidence_interval  # fmt: skip
     width = theirs.high - theirs.low
     assert found["mpjpe_frame_mean_interval"] == pytest.approx([theirs.low, theirs.high], abs=0.12 * width)
-    assert found["sequences"] == 24
-    assert fewer.summary()["mpjpe_frame_mean_interval"] is None, "9 sequences tell too little of others"
+    assert found["sequences"] == found["recordings"] == 24
+    assert fewer.summary()["mpjpe_frame_mean_interval"] is None, "9 recordings tell too little of others"
+
+
+def test_views_of_one_recording_do_not_narrow_the_interval() -> None:
+    errors = np.random.default_rng(3).gamma(4, 0.01, 12).tolist()
+    one, four, parts = MotionScores(), MotionScores(), [MotionScores(), MotionScores()]
+    for number, error in enumerate(errors):
+        off = torch.zeros(1, 10, 17, 3)
+        off[..., 1:, 0] = error
+        one.add("a", off, torch.zeros_like(off), recording=f"{number:02d}")
+        for view in range(4):
+            for scores in (four, parts[view % 2]):  # views of a recording are measured on different ranks
+                scores.add("a", off, torch.zeros_like(off), recording=f"{number:02d}")
+    expected, found = one.summary(), four.summary()
+    assert found["mpjpe_frame_mean_interval"] == expected["mpjpe_frame_mean_interval"]
+    assert (found["sequences"], found["recordings"]) == (48, 12)
+    assert MotionScores.joined(parts).summary() == found

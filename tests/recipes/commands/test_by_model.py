@@ -68,15 +68,15 @@ def models() -> list[type[Any]]:
     found, seen = [HubModel], list[type[Any]]()
     while found:
         each = found.pop()
-        # Of the library alone: not what a test defines, nor the class of a model that some test wrapped, which has its name.
+        # Of the library alone: not what tests define, nor classes of models that tests wrapped, which have their names.
         below = [
             sub
             for sub in each.__subclasses__()
             if sub.__module__.startswith("cycledistill.integrations") and not issubclass(sub, Swapped)
         ]
         found += below
-        # not what stands between
-        if each is not HubModel and vars(each).get("is_published", True) and (not below or each.__name__ == "TokenPose"):
+        published = each is not HubModel and vars(each).get("is_published", True)
+        if published and (not below or each.__name__ == "TokenPose"):  # not what stands between
             seen.append(each)
     return seen
 

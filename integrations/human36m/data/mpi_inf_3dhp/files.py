@@ -174,7 +174,7 @@ def _clip(view: Recording, where: str, split: str, confidence: bool) -> Clip:
         if pixels.shape[2] == 3:
             check_confidences(pixels[..., 2], where)
             inputs[..., 2] = pixels[..., 2]
-    clip = make_clip(view.subject, view.action, where, inputs, points)
+    clip = make_clip(view.subject, view.action, where, inputs, points, recording=view.sequence)
     return replace(
         clip, root=clip.root if (points[..., 2] > 0).all() else None, valid=valid if split == "test" else None
     )
