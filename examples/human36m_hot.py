@@ -2,10 +2,10 @@
 
     pip install -e ".[all]"
     python examples/human36m_hot.py               # generated motion, four kinds of model: table and picture
-    python examples/human36m_hot.py --data data_3d_h36m.npz data_2d_h36m_cpn_ft_h36m_dbb.npz --cameras cameras.json \
-        --allow-pickle --config hot_mixste --output runs/hot          # Human3.6M, MixSTE with the hourglass
-    python examples/human36m_hot.py --data ... --cameras ... --output runs/hot --resume auto  # go on where it stopped
-    python examples/human36m_hot.py --evaluate runs/hot                                       # measure what was trained
+    python examples/human36m_hot.py --data data_3d_h36m.npz data_2d_h36m_cpn_ft_h36m_dbb.npz \
+        --calibration cameras.json --allow-pickle --config hot_mixste --output runs/hot  # Human3.6M, MixSTE, hourglass
+    python examples/human36m_hot.py --data ... --calibration ... --output runs/hot --resume auto  # go on
+    python examples/human36m_hot.py --evaluate runs/hot                                     # measure what was trained
 
 Without --data: one small lifter with a token a frame (34 -> 96 channels, 6 levels, 27 frames), trained in full, with
 the hourglass (9 frames from the second level on, recovered by learned attention), with the hourglass and two cycles,
@@ -258,7 +258,7 @@ def recipe_arguments(args: argparse.Namespace, rest: Sequence[str]) -> list[str]
     if args.data:
         if not {"--config", "--resume", "--evaluate"} & {part.split("=")[0] for part in rest}:
             found += ["--config", "hot_mixste"]
-        found += ["--data", "h36m", "--pose-3d", args.data[0], "--pose-2d", args.data[1]]
+        found += ["--dataset", "h36m", "--pose-3d", args.data[0], "--pose-2d", args.data[1]]
         if args.allow_pickle:
             found += ["--set", "data.allow_pickle=true"]
     return found
@@ -269,7 +269,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--data", nargs=2, metavar=("POSES.npz", "KEYPOINTS.npz"), help="Human3.6M; needs --cameras")
+    parser.add_argument(
+        "--data", nargs=2, metavar=("POSES.npz", "KEYPOINTS.npz"), help="Human3.6M; needs --calibration"
+    )
     parser.add_argument("--allow-pickle", action="store_true", help="read pickled files: runs code in them")
     parser.add_argument("--output", help="folder for what is written (default runs/human36m_hot)")
     parser.add_argument("--seeds", type=int, help="paired seeds, at least 2 (default 3)")

@@ -6,31 +6,33 @@ import argparse
 from pathlib import Path
 
 from cycledistill.files import atomic_write, check_writable
+from cycledistill.terminal.flags import add_flag
 
 
 def add_model(parser: argparse.ArgumentParser, more: str = "") -> None:
     """Add the model to build, see :mod:`cycledistill.commands.models`, and ``more`` that it may be."""
     what = "timm name, torchvision:NAME, or hf:TYPE (a model type, or a folder)"
     parser.add_argument("model", metavar="MODEL", help=what + more)
-    parser.add_argument("--img-size", type=int, metavar="PIXELS", help="build the model for S x S images")
+    add_flag(parser, "--img-size")
 
 
 def add_conversion(parser: argparse.ArgumentParser, suffixes: str, models: str, option: str) -> None:
-    """Add what every command that converts weights takes: ``IN OUT --model NAME --set KEY=VALUE``.
+    """Add what every command that converts weights takes: ``IN OUT --model NAME --option KEY=VALUE``.
 
     Args:
         parser: The command's.
         suffixes: Of files that it reads.
         models: What ``--model`` may be.
-        option: An example of ``--set``.
+        option: An example of ``--option``.
     """
     parser.add_argument("input", type=Path, metavar="IN", help=suffixes)
     parser.add_argument("output", type=Path, metavar="OUT", help=".safetensors, .pth or .pt")
-    parser.add_argument("--model", required=True, metavar="NAME", help=models)
+    add_flag(parser, "--model", models, required=True)
+    about = "option of the model, as model.options of a recipe"
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help=f"a field of the model, e.g. {option}"
+        "--option", dest="options", action="append", default=[], metavar="KEY=VALUE", help=f"{about} ({option})"
     )
-    parser.set_defaults(option=option)
+    parser.set_defaults(example=option)
 
 
 def check_positive(option: str, value: int | None) -> None:

@@ -28,7 +28,7 @@ def find_samples(given: Path, limit: int, of_model: Callable[[Path], Sequence[Sa
     """What is to be read: an array of inputs at once, all else once it is needed.
 
     Args:
-        given: What ``--calibration`` names: an ``.npy`` file of inputs, samples first, or what the model takes.
+        given: What ``--calibration-data`` names: an ``.npy`` file of inputs, samples first, or what the model takes.
         limit: The most; they are spread evenly over what there is.
         of_model: What of a folder or file the model takes.
 
@@ -84,13 +84,13 @@ def pictures_by(words: Mapping[str, str], name: str) -> Callable[[Path], list[Sa
     if missing:
         raise ValueError(
             f"{name} does not say its {', '.join(missing)}, so pictures cannot be prepared for it: give "
-            "--calibration FILE.npy, inputs as the model takes them"
+            "--calibration-data FILE.npy, inputs as the model takes them"
         )
     height, width = map(int, _numbers(words, "input_size", 2, name))
     mean, std = (torch.tensor(_numbers(words, key, 3, name)).view(3, 1, 1) for key in ("mean", "std"))
     share = _numbers(words, "crop_pct", 1, name)[0] if "crop_pct" in words else 1.0
     if not (min(height, width) > 0 and 0 < share <= 1 and (std > 0).all()):
-        raise ValueError(f"{name} says sizes, a std or a crop_pct that cannot be: give --calibration FILE.npy")
+        raise ValueError(f"{name} says sizes, a std or a crop_pct that cannot be: give --calibration-data FILE.npy")
     filtering = words.get("interpolation", "bicubic").strip('"')
 
     def read(path: Path) -> tuple[Tensor]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cycledistill.commands.arguments import check_positive, check_target
+from cycledistill.terminal.flags import add_flag
 from cycledistill.terminal.loading import say_loading
 
 if TYPE_CHECKING:
@@ -27,22 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = "a run or checkpoint; an ONNX file, to quantise; or timm name, torchvision:NAME, hf:TYPE (random weights)"
     parser.add_argument("model", metavar="MODEL", help=what)
     parser.add_argument("--format", choices=FORMATS, help="default: as --output ends, else onnx")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: the model's name, here")
-    parser.add_argument("--exit", type=int, default=1, metavar="N", help="the cycle that answers (default 1)")
-    parser.add_argument(
-        "--blocks", default="auto", metavar="PATH", help='the stack of a plain model, "layers.2.blocks"'
-    )
-    parser.add_argument("--img-size", type=int, metavar="PIXELS", help="build the model for S x S images")
+    add_flag(parser, "--output", "default: the model's name, here", type=Path)
+    add_flag(parser, "--exit", "default 1", default=1)
+    add_flag(parser, "--blocks", "of a plain model")
+    add_flag(parser, "--img-size")
     parser.add_argument(
         "--int8", nargs="?", const="dynamic", choices=KINDS, metavar="KIND", help="dynamic (default), or static"
     )
     real = "for --int8: pictures, or what the run takes (keypoint files, a recording); or an .npy file of inputs"
-    parser.add_argument("--calibration", type=Path, metavar="DIR", help=real)
-    parser.add_argument("--limit", type=int, default=128, metavar="N", help="so many of them at most (default 128)")
+    parser.add_argument("--calibration-data", type=Path, metavar="PATH", help=real)
+    add_flag(parser, "--limit", "of --calibration-data; default 128", default=128)
     full = "all eight bits for weights: right on ARM, and on x86 with VNNI"
     parser.add_argument("--full-range", action="store_true", help=full)
     parser.epilog = (
-        "With --int8 the file is the quantised one; static fixes ranges by --calibration, dynamic needs none."
+        "With --int8 the file is the quantised one; static fixes ranges by --calibration-data, dynamic needs none."
     )
 
 
@@ -74,17 +73,17 @@ def _check(args: argparse.Namespace, written: bool, kind: str, target: Path) -> 
     check_positive("--limit", args.limit)
     if args.int8 is None and written:
         raise ValueError(f"{args.model} is exported already: give a model, or --int8 to quantise the file")
-    if args.int8 is None and (args.calibration is not None or args.full_range):
-        raise ValueError("--calibration and --full-range belong to --int8, which is not given")
+    if args.int8 is None and (args.calibration_data is not None or args.full_range):
+        raise ValueError("--calibration-data and --full-range belong to --int8, which is not given")
     if args.int8 is not None and kind != "onnx":
         raise ValueError(f"--int8 with --format {kind}: only ONNX files are quantised here")
-    if args.int8 == "static" and args.calibration is None:
+    if args.int8 == "static" and args.calibration_data is None:
         raise ValueError(
-            "--int8 static fixes the ranges of activations by real inputs: give --calibration DIR, pictures such as "
-            "the model will see (a hundred will do), or an .npy file of inputs; --int8 dynamic needs none"
+            "--int8 static fixes the ranges of activations by real inputs: give --calibration-data PATH, pictures such "
+            "as the model will see (a hundred will do), or an .npy file of inputs; --int8 dynamic needs none"
         )
-    if args.calibration is not None and not args.calibration.exists():
-        raise ValueError(f"--calibration {args.calibration}: there is no such folder or file")
+    if args.calibration_data is not None and not args.calibration_data.exists():
+        raise ValueError(f"--calibration-data {args.calibration_data}: there is no such folder or file")
     _check_model(args, written)
     check_target("--output", target)
 
@@ -144,8 +143,8 @@ def _of_name(args: argparse.Namespace) -> _Source:
     from cycledistill.commands.models import build
     from cycledistill.exporter.exportable import PICTURES, files_in
 
-    if args.calibration is not None and args.calibration.is_dir():
-        files_in(args.calibration, PICTURES, "picture")  # before anything is built
+    if args.calibration_data is not None and args.calibration_data.is_dir():
+        files_in(args.calibration_data, PICTURES, "picture")  # before anything is built
     model, inputs = build(args.model, args.img_size, "cpu")
     samples = _samples(args, lambda given: _pictures(args.model, model, inputs, given))
     wrapped = _wrapped(model, args.exit, args.blocks, inputs)
@@ -161,14 +160,14 @@ def _pictures(name: str, model: nn.Module, inputs: Any, given: Path) -> list[Sam
 
 
 def _samples(args: argparse.Namespace, of_model: Any) -> list[Sample] | None:
-    if args.calibration is None:
+    if args.calibration_data is None:
         return None
     from cycledistill.commands.calibration import find_samples
 
     try:
-        return find_samples(args.calibration, args.limit, of_model)
+        return find_samples(args.calibration_data, args.limit, of_model)
     except ValueError as error:
-        raise ValueError(f"--calibration: {error}") from error
+        raise ValueError(f"--calibration-data: {error}") from error
 
 
 def _wrapped(model: nn.Module, exit: int, blocks: str, inputs: Any) -> nn.Module:
@@ -218,6 +217,6 @@ def _quantize(args: argparse.Namespace, original: Path, target: Path, samples: l
     from cycledistill.commands.calibration import read_batches
     from cycledistill.exporter import quantize
 
-    batches: Any = None if samples is None else read_batches(samples, original, args.limit, args.calibration)
+    batches: Any = None if samples is None else read_batches(samples, original, args.limit, args.calibration_data)
     done = quantize(original, target, batches, kind=args.int8, reduce_range=not args.full_range)
     sys.stdout.write(f"{done}\n")

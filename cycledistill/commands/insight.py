@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from cycledistill.commands.arguments import check_positive, check_target, write_text
+from cycledistill.terminal.flags import add_flag
 from cycledistill.terminal.loading import say_loading
 
 help = "attention, drift, parameters of a trained model as HTML"
@@ -17,13 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="MODEL", help="folder of a run or checkpoint")
     shown = "images (for lifting: keypoint files) to show it"
     parser.add_argument("--image", type=Path, nargs="+", default=[], metavar="FILE", help=shown)
-    parser.add_argument("--ema", action="store_true", help="the average of the weights instead of the weights")
-    parser.add_argument("--cycles", type=int, metavar="N", help="cycles to run (default: as trained)")
+    add_flag(parser, "--ema")
+    add_flag(parser, "--cycles", "default: as trained")
     beside = "put this one's facts, scores and parameters beside"
     parser.add_argument("--compare", type=Path, metavar="MODEL", help=beside)
-    parser.add_argument(
-        "--output", type=Path, default=Path("insight.html"), metavar="PATH", help="default insight.html"
-    )
+    add_flag(parser, "--output", "default insight.html", type=Path, default=Path("insight.html"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from cycledistill.commands.arguments import add_model, check_positive, check_target, write_text
+from cycledistill.terminal.flags import add_flag
 from cycledistill.terminal.loading import say_loading
 
 help = "parameters, MACs and time of a model with 1..N cycles; or what a file of a model says of itself"
@@ -19,8 +20,8 @@ FILES = (".onnx", ".pt2", ".safetensors", ".pth", ".pt")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model and what to report of it."""
     add_model(parser, ", or a file: .onnx, .pt2, .safetensors")
-    parser.add_argument("--cycles", type=int, default=None, metavar="N", help="report 1..N cycles (default 2)")
-    parser.add_argument("--blocks", default="auto", metavar="PATH", help='the stack, e.g. "layers.2.blocks"')
+    add_flag(parser, "--cycles", "all up to it are reported; default 2")
+    add_flag(parser, "--blocks")
     parser.add_argument("--time", action="store_true", help="also time one image, on the CPU with one thread")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds of --time (default 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from cycledistill.commands.arguments import add_model, check_positive
+from cycledistill.terminal.flags import add_flag
 from cycledistill.terminal.loading import say_loading
 
 help = "prove on a model that its cycles are right"
@@ -14,8 +15,8 @@ help = "prove on a model that its cycles are right"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model and how it is wrapped."""
     add_model(parser)
-    parser.add_argument("--cycles", type=int, default=2, metavar="N", help="cycles in training (default 2)")
-    parser.add_argument("--blocks", default="auto", metavar="PATH", help='the stack, e.g. "layers.2.blocks"')
+    add_flag(parser, "--cycles", "default 2", default=2)
+    add_flag(parser, "--blocks")
     parser.epilog = "Exit code: 0 where all was proved, 1 where something failed or could not be checked."
 
 

@@ -3,32 +3,21 @@
     cycledistill convert coco sdpose_s_v1.pth sdpose_s_v1.safetensors --model sdpose_s_v1
     cycledistill convert coco ours.safetensors theirs.pth --model sdpose_s_v1 --to sdpose
 
-Files are read without running code from them. Exit codes: 0, or 2 for bad input.
+Files are read without running code from them.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.weights.convert import convert_command, fields_of
+from cycledistill.recipes.weights.convert import fields_of
 from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, stored_network, write_weights
-from cycledistill.terminal.parser import Parser
 
-from .commands import CONVERT
 from .models.registry import pose_model_config
 from .weights.key_map import from_official, to_official
 from .weights.loading import check_network
 from .weights.suggest import keypoint_count
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command: convert one file; 0, or 2 for bad input."""
-    parser = Parser("python -m cycledistill.integrations.coco.convert", description=CONVERT.help)
-    CONVERT.add_arguments(parser)
-    return convert_command(parser, convert_file, argv)
 
 
 def convert_file(options: argparse.Namespace) -> str:
@@ -61,7 +50,3 @@ def convert_file(options: argparse.Namespace) -> str:
         write_weights(converted.loss, beside)
         message += f"\n{beside}: {len(converted.loss)} tensors of RLELoss"
     return message
-
-
-if __name__ == "__main__":
-    sys.exit(main())

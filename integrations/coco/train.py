@@ -55,7 +55,7 @@ COMMAND = Command(
     requires="cycledistill[coco]",
     holds=("TokenPose", "TokenPoseConfig"),
     data=(
-        Flag("--data", "data.root", "folder or zip file of the data set", word="DATA"),
+        Flag("--data", "data.root", "or zip file"),
         Flag("--results", "run.results", "folder for the poses that are measured, as COCO's results", word="FOLDER"),
     ),
 )

@@ -7,14 +7,16 @@ modules whose names and numbers stand here again; a test holds them equal.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from cycledistill.commands.arguments import add_conversion
 from cycledistill.commands.verb import Verb
+from cycledistill.terminal.flags import TRAINED, add_flag
 
-JOINT_ORDERS = ("coco", "halpe26", "h36m")
-VIEW_ORDERS = ("coco", "h36m", "halpe26")
+JOINT_ORDERS = ("coco", "h36m", "halpe26")
 MAPPINGS = ("extrapolated", "midpoints")
 UP_AXES = ("x", "-x", "y", "-y", "z", "-z")
 FILLED_FRAMES, SEEN_CONFIDENCE, VIEW_THRESHOLD = 25, 0.05, 20.0
@@ -23,15 +25,11 @@ REQUIRES = "cycledistill[human36m]"
 
 def add_lifting(parser: argparse.ArgumentParser) -> None:
     """Add the options of lifting, but for the model, the file and the target."""
-    parser.add_argument(
-        "--config", metavar="NAME", help="recipe of the model, where its weights are a file that does not say it"
-    )
-    parser.add_argument("--ema", action="store_true", help="the average of the weights")
-    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or mps")
-    parser.add_argument(
-        "--layout", choices=JOINT_ORDERS, help="the keypoints' order (default: the file's form, else coco)"
-    )
-    _add_track_id(parser, "ID", "lift this track of the file alone (default: all, a file each)")
+    add_flag(parser, "--config", "of a file of weights that does not say it")
+    add_flag(parser, "--ema")
+    add_flag(parser, "--device", default="auto")
+    add_layout(parser, "the file's form, else coco", JOINT_ORDERS)
+    _add_track_id(parser, "default: all, a file each", metavar="ID")
     parser.add_argument(
         "--person", type=int, metavar="N", help="lift this person alone, from 1, the longest seen first"
     )
@@ -57,7 +55,7 @@ def add_lifting(parser: argparse.ArgumentParser) -> None:
         "--person-height", type=float, metavar="METRES", help="scales the poses, and is needed for MotionBERT's"
     )
     parser.add_argument("--coco-mapping", choices=MAPPINGS, help="default, as the weights' authors do it")
-    parser.add_argument("--unchecked", action="store_true", help="take what does not look like a person in the picture")
+    _add_unchecked(parser)
     parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw some of the poses; needs matplotlib")
     add_written(parser, lifted=True)
 
@@ -73,27 +71,22 @@ def add_written(parser: argparse.ArgumentParser, *, lifted: bool) -> None:
     group.add_argument("--animate", type=Path, metavar="FILE", help="an animation, .mp4 or .gif; needs OpenCV, Pillow")
     group.add_argument("--bvh", type=Path, metavar="FILE", help="the motion of a skeleton, in centimetres, .bvh")
     group.add_argument("--gltf", type=Path, metavar="FILE", help="the same as glTF 2.0, in metres, .glb or .gltf")
-    up = "the axis that points up, after = where it begins with a minus (--up=-y); default, that of the trunk"
+    up = "the axis of the world that points up, --up=-y where it begins with a minus"
+    group.add_argument("--up", choices=UP_AXES, help=f"{up} (default: that of the trunk)")
     if not lifted:
-        group.add_argument("--up", choices=UP_AXES, help=up)
         return
     group.add_argument("--pictures", type=Path, metavar="PATH", help="video or folder to show with --animate")
     first = "the number that the keypoints' file has for a video's first picture (default 0; YOLO's labels: 1)"
     group.add_argument("--first-picture", type=int, metavar="N", help=first)
-    group.add_argument("--camera", type=Path, metavar="FILE", help="its calibration: poses are in its world then")
-    group.add_argument(
-        "--camera-name", metavar="NAME", help="which camera of that file (default: the keypoints' name, if one has it)"
-    )
-    group.add_argument("--camera-unit", metavar="UNIT", help="of that file: m, cm, mm, or the metres of one unit")
-    group.add_argument("--up", choices=UP_AXES, help=f"with --camera, {up}")
+    _add_calibration(group, "poses are in its world then; may be given again")
+    about = "which camera of the calibration (default: the keypoints' name, if one has it)"
+    group.add_argument("--camera-name", metavar="NAME", help=about)
 
 
 def add_views(parser: argparse.ArgumentParser) -> None:
     """Add the options of triangulating keypoint files, but for the files."""
-    parser.add_argument(
-        "--layout", choices=(*VIEW_ORDERS, "other"), help="the joints (default: the files' form, else coco)"
-    )
-    _add_track_id(parser, "NAME=ID", "the person in a view", action="append", default=[])
+    add_layout(parser, "the files' form, else coco")
+    _add_track_id(parser, "the person of a view", metavar="NAME=ID", action="append", default=[])
     add_triangulation(parser)
     add_frame_rate(parser)
     add_written(parser, lifted=False)
@@ -101,17 +94,8 @@ def add_views(parser: argparse.ArgumentParser) -> None:
 
 def add_triangulation(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say of which cameras, how, and where to."""
-    parser.add_argument(
-        "--calibration",
-        action="append",
-        required=True,
-        metavar="PATH",
-        help="of the cameras: a file or a folder; may be given again",
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="PATH", help="what to write, .npz or .json")
-    parser.add_argument(
-        "--unit", metavar="UNIT", help="of the calibration: m, cm, mm, or the metres of one (default: m)"
-    )
+    _add_calibration(parser, "may be given again", required=True)
+    add_poses(parser)
     _add_size(parser)
     parser.add_argument(
         "--threshold",
@@ -123,7 +107,17 @@ def add_triangulation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-views", type=int, default=2, metavar="N", help="that must agree on a joint (default: 2)")
     _add_confidence(parser)
     parser.add_argument("--all-views", action="store_true", help="leave no view out, however far off (no RANSAC)")
-    parser.add_argument("--unchecked", action="store_true", help="do not refuse what cannot be a person")
+    _add_unchecked(parser)
+
+
+def add_poses(parser: argparse.ArgumentParser) -> None:
+    """Add the file that poses are written to."""
+    add_flag(parser, "--output", ".npz or .json", required=True, type=Path)
+
+
+def add_layout(parser: argparse.ArgumentParser, default: str, known: Sequence[str] = (*JOINT_ORDERS, "other")) -> None:
+    """Add the option of which joints there are, in which order."""
+    parser.add_argument("--layout", choices=known, help=f"the joints and their order (default: {default})")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -147,8 +141,18 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_size(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--width", type=_above_0, metavar="PIXELS", help="of the pictures; default, what the files say")
-    parser.add_argument("--height", type=_above_0, metavar="PIXELS", help="the same")
+    for side in ("width", "height"):
+        about = f"{side} of the pictures (default: what the files say)"
+        parser.add_argument(f"--{side}", type=_above_0, metavar="PIXELS", help=about)
+
+
+def _add_calibration(parser: argparse._ActionsContainer, note: str, **more: bool) -> None:
+    add_flag(parser, "--calibration", note, action="append", default=[], **more)
+    add_flag(parser, "--unit", "default: as the files say, else m")
+
+
+def _add_unchecked(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--unchecked", action="store_true", help="take what does not look like a person, too")
 
 
 def _add_confidence(parser: argparse.ArgumentParser) -> None:
@@ -161,15 +165,13 @@ def _add_confidence(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_frame_rate(parser: argparse.ArgumentParser, of: str = "keypoints", where: str = "file says") -> None:
+def add_frame_rate(parser: argparse.ArgumentParser) -> None:
     """Add the option of how many frames there are a second; the work refuses what is no such rate."""
-    parser.add_argument(
-        "--frame-rate", type=_above_0, metavar="RATE", help=f"of the {of}, a second; default, what the {where}"
-    )
+    parser.add_argument("--frame-rate", type=_above_0, metavar="RATE", help="frames a second (default: as files say)")
 
 
-def _add_track_id(parser: argparse.ArgumentParser, word: str, about: str, **more: object) -> None:
-    parser.add_argument("--track-id", dest="track", metavar=word, help=about, **more)  # type: ignore[arg-type]
+def _add_track_id(parser: argparse.ArgumentParser, note: str, **more: Any) -> None:
+    parser.add_argument("--track-id", dest="track", help=f"this track of the file alone ({note})", **more)
 
 
 def _frames(text: str) -> int:
@@ -189,13 +191,9 @@ def _above_0(text: str) -> float:
 
 
 def _predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "checkpoint", metavar="MODEL", help="a run, a checkpoint, weights, a saved folder, or USER/NAME"
-    )
+    parser.add_argument("model", metavar="MODEL", help=TRAINED)
     parser.add_argument("keypoints", type=Path, metavar="SOURCE", help="a file of 2D keypoints, or a folder of files")
-    parser.add_argument(
-        "--output", dest="poses", required=True, type=Path, metavar="PATH", help="what to write, .npz or .json"
-    )
+    add_poses(parser)
     add_lifting(parser)
 
 

@@ -6,25 +6,21 @@ r"""Weights of the authors' released files in our names, and back, strictly: eve
     cycledistill convert human36m ppt_s.safetensors start.safetensors --model multiview_ppt \
         --from-coco
 
-Files are read without running code from them. Exit codes: 0, or 2 for bad input.
+Files are read without running code from them.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.reading.texts import parse_yaml
-from cycledistill.recipes.weights.convert import convert_command, fields_of
+from cycledistill.recipes.weights.convert import fields_of
 from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, write_weights
-from cycledistill.terminal.parser import Parser
 
-from .commands import CONVERT
 from .models.convention import Convention, convention_words, plain_convention
 from .models.lifter import Lifter
 from .models.registry import create_lifter
@@ -35,13 +31,6 @@ from .multiview.weights import MODEL as MULTIVIEW
 from .multiview.weights import save_multiview_weights
 from .weights.key_map import from_official, to_official
 from .weights.loading import stored_convention, write_lifter_state
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command: convert one file; 0, or 2 for bad input."""
-    parser = Parser("python -m cycledistill.integrations.human36m.convert", description=CONVERT.help)
-    CONVERT.add_arguments(parser)
-    return convert_command(parser, convert_file, argv)
 
 
 def convert_file(options: argparse.Namespace) -> str:
@@ -110,7 +99,3 @@ def _convert_multiview(options: argparse.Namespace) -> str:
         converted = (multiview_to_official if options.official else multiview_from_official)(state, config)
     write_weights(converted, options.output, {} if options.official else network_metadata(config, options.model))
     return f"{options.output}: {len(converted)} tensors"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

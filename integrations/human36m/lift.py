@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,12 +24,8 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from cycledistill.recipes.errors import CheckpointError, RecipeError
 from cycledistill.recipes.reading.numbered import PICTURES, VIDEOS
-from cycledistill.terminal.logs import log_to_stderr
-from cycledistill.terminal.parser import Parser
 
-from .commands import add_lifting
 from .data.keypoints.files import choose_persons, read_keypoints, read_persons
 from .data.keypoints.inputs import model_input
 from .data.keypoints.person import Keypoints
@@ -46,7 +41,7 @@ from .written.command import write_outputs
 from .written.outputs import Outputs, Seen
 from .written.world import in_world
 
-__all__ = ["lift", "main", "prepare"]
+__all__ = ["lift", "prepare"]
 
 Array = NDArray[np.float32]
 
@@ -82,18 +77,6 @@ def prepare(
     return model_input(read_keypoints(path, track, person), str(path), layout, width, height, **options)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    log_to_stderr()
-    try:
-        lift_file(args)
-    except (LiftingDataError, CheckpointError, RecipeError, OSError) as error:  # the last: a figure that is not written
-        parser.exit(2, f"error: {error}\n")
-    return 0
-
-
 def lift_file(args: argparse.Namespace) -> None:
     """Lift a file as the arguments of :func:`~.commands.add_lifting` say; what is written goes to standard output.
 
@@ -108,13 +91,13 @@ def lift_file(args: argparse.Namespace) -> None:
 
     if args.keypoints.suffix.lower() in PICTURES | VIDEOS:
         raise LiftingDataError(
-            f"{args.keypoints} is a picture or a video, and {args.checkpoint} lifts files of 2D keypoints: find these "
+            f"{args.keypoints} is a picture or a video, and {args.model} lifts files of 2D keypoints: find these "
             f"first, cycledistill predict POSE_MODEL {args.keypoints} --output FOLDER"
         )
     outputs = outputs_of(args)
     if args.figure:
         check_figure(args.figure)
-    model, settings = open_model(args.checkpoint, args.config, args.ema)
+    model, settings = open_model(args.model, args.config, args.ema)
     shared_frames(args.overlap, settings, args.delay)
     check_unit(model, args.person_height)
     persons = choose_persons(read_persons(args.keypoints), args.keypoints, args.track, args.person)
@@ -168,7 +151,7 @@ def _write(
     def named(path: Path) -> Path:
         return _of_track(path, one.track) if several else path
 
-    target, figure = named(args.poses), args.figure and named(args.figure)
+    target, figure = named(args.output), args.figure and named(args.figure)
     write_poses(placed, target, one.frames)
     sys.stdout.write(f"{len(poses)} poses in {target}\n")
     if figure:
@@ -180,23 +163,3 @@ def _write(
 def _of_track(path: Path, track: str | None) -> Path:
     """``poses.npz`` of track 3: ``poses.track3.npz``."""
     return path.with_name(f"{path.stem}.track{quote(str(track), safe='')}{path.suffix}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        "python -m cycledistill.integrations.human36m.lift", description="Lift a file of 2D keypoints to 3D poses."
-    )
-    parser.add_argument("keypoints", type=Path, help="a file, or a folder of files, as in docs/lifting.md")
-    parser.add_argument("poses", type=Path, help="what to write, .npz or .json")
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="MODEL",
-        help="a run, a checkpoint, weights, a saved folder, or USER/NAME",
-    )
-    add_lifting(parser)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -71,17 +71,17 @@ class DataSection:
     """Where poses come from and how they are cut.
 
     ``source``: ``generated`` (embedded motion, made by formulas), ``cmu`` (``motion``: an npz of recorded motion, seen
-    by made-up cameras), ``h36m`` (``pose_3d``, ``pose_2d``, ``cameras``; of ``train_subjects`` and ``test_subjects``,
-    the ``actions``, or all) or ``3dhp`` (MPI-INF-3DHP; ``train_data``, ``test_data``: npz files, or the folder of the
-    test set, of which ``annotation`` chooses the 3D). ``allow_pickle`` reads object arrays, which runs code in the
-    files: see ``npz.py``. ``frames``: of a window. ``stride``: between training windows; empty: ``frames``, or 1 where
-    ``centred``. ``noise``: pixels, of made-up 2D. ``batch_size``: windows a process and step.
+    by made-up cameras), ``h36m`` (``pose_3d``, ``pose_2d``, ``calibration``; of ``train_subjects`` and
+    ``test_subjects``, the ``actions``, or all) or ``3dhp`` (MPI-INF-3DHP; ``train_data``, ``test_data``: npz files, or
+    the folder of the test set, of which ``annotation`` chooses the 3D). ``allow_pickle`` reads object arrays, which
+    runs code in the files: see ``npz.py``. ``frames``: of a window. ``stride``: between training windows; empty:
+    ``frames``, or 1 where ``centred``. ``noise``: pixels, of made-up 2D. ``batch_size``: windows a process and step.
     """
 
     source: Literal["generated", "cmu", "h36m", "3dhp"] = "h36m"
     pose_3d: str | None = None
     pose_2d: str | None = None
-    cameras: str | None = None
+    calibration: str | None = None
     train_data: str | None = None
     test_data: str | None = None
     annotation: Annotation = "universal"

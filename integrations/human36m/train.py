@@ -2,7 +2,7 @@ r"""Train a lifting model on Human3.6M, MPI-INF-3DHP, CMU or generated motion, f
 
     cycledistill train human36m --config frame_token_small --output runs/a      # needs no data
     cycledistill train human36m --config hot_mixste --pose-3d data_3d_h36m.npz \
-        --pose-2d data_2d_h36m_cpn_ft_h36m_dbb.npz --cameras cameras.json --output runs/b
+        --pose-2d data_2d_h36m_cpn_ft_h36m_dbb.npz --calibration cameras.json --output runs/b
     cycledistill evaluate runs/a
     accelerate launch --multi_gpu --num_processes 4 -m cycledistill.integrations.human36m.train --config hot_mixste ...
 
@@ -67,18 +67,17 @@ COMMAND = Command(
     ),
     data=(
         Flag(
-            "--data",
+            "--dataset",
             "data.source",
-            "where motion comes from: generated, cmu, h36m or 3dhp",
-            word="DATA",
-            advice="Files have flags of their own: --motion (cmu), --pose-3d, --pose-2d and --cameras (h36m), or "
+            "generated, cmu, h36m or 3dhp",
+            advice="Files have flags of their own: --motion (cmu), --pose-3d, --pose-2d and --calibration (h36m), or "
             "--train-data and --test-data (3dhp).",
         ),
         Flag("--pose-3d", "data.pose_3d", "npz of 3D poses, Human3.6M", word="FILE"),
         Flag("--pose-2d", "data.pose_2d", "npz of 2D keypoints, Human3.6M", word="FILE"),
-        Flag("--cameras", "data.cameras", "JSON of cameras, Human3.6M", word="FILE"),
-        Flag("--train-data", "data.train_data", "npz of the training set, MPI-INF-3DHP", word="PATH"),
-        Flag("--test-data", "data.test_data", "npz or folder of the test set, MPI-INF-3DHP", word="PATH"),
+        Flag("--calibration", "data.calibration", "JSON, Human3.6M"),
+        Flag("--train-data", "data.train_data", "npz, MPI-INF-3DHP"),
+        Flag("--test-data", "data.test_data", "npz or folder, MPI-INF-3DHP"),
         Flag("--motion", "data.motion", "npz of 3D motion, CMU", word="FILE"),
         Flag("--frames", "data.frames", "frames of a window", int, word="FRAMES"),
     ),

@@ -14,16 +14,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from cycledistill.recipes.errors import RecipeError
-from cycledistill.terminal.logs import log_to_stderr
-from cycledistill.terminal.parser import Parser
-
-from .commands import add_views
 from .data.calibration.file import read_calibration
 from .data.keypoints.files import read_keypoints
 from .data.keypoints.person import Keypoints
@@ -36,23 +30,6 @@ from .written.command import write_outputs
 from .written.outputs import Outputs, check_clip, check_outputs
 
 _logger = logging.getLogger(__name__)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = Parser(
-        "python -m cycledistill.integrations.human36m.triangulate",
-        description="3D poses of one person from keypoint files of several calibrated cameras.",
-    )
-    parser.add_argument("keypoints", nargs="+", help="a file a view, called as its camera, or NAME=FILE")
-    add_views(parser)
-    args = parser.parse_args(argv)
-    log_to_stderr()
-    try:
-        triangulate_files(args)
-    except (LiftingDataError, RecipeError) as error:
-        parser.exit(2, f"error: {error}\n")
-    return 0
 
 
 def triangulate_files(args: argparse.Namespace) -> None:
@@ -120,7 +97,3 @@ def _size(args: argparse.Namespace, views: dict[str, Keypoints]) -> tuple[int, i
     known = {(view.width, view.height) for view in views.values()}
     width, height = known.pop() if len(known) == 1 else (None, None)
     return (int(width), int(height)) if width and height else None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -52,14 +52,7 @@ COMMAND = Command(
     package="cycledistill.integrations.imagenet",
     help="train a timm classifier with cycles, on ImageNet or on any folder of images",
     requires="cycledistill[imagenet]",
-    data=(
-        Flag(
-            "--data",
-            "data.dir",
-            "folder with the splits: class folders, .tar or Parquet files",
-            word="DATA",
-        ),
-    ),
+    data=(Flag("--data", "data.dir", "with the splits: class folders, .tar or Parquet files"),),
 )
 EVALUATE = Evaluation(COMMAND, "accuracy of a timm classifier at every exit, on ImageNet or on any folder of images")
 

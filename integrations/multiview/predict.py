@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -35,13 +34,10 @@ from cycledistill.integrations.human36m.multiview.command.arguments import (
 )
 from cycledistill.integrations.human36m.written.command import write_outputs
 from cycledistill.integrations.human36m.written.outputs import Outputs, check_clip, check_outputs
-from cycledistill.recipes.errors import CheckpointError, DataError, RecipeError
+from cycledistill.recipes.errors import DataError
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.trained import open_trained
-from cycledistill.terminal.logs import log_to_stderr
-from cycledistill.terminal.parser import Parser
 
-from .commands import PREDICT
 from .evaluation.measure import EvalSettings
 from .prediction.frames import OpenViews, open_views
 from .prediction.poses import Boxes, predict_poses
@@ -50,19 +46,6 @@ from .trained import load_trained, stored_recipe
 from .training.build import eval_settings
 
 _logger = logging.getLogger(__name__)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
-    parser = Parser("python -m cycledistill.integrations.multiview.predict", description=PREDICT.help)
-    PREDICT.add_arguments(parser)
-    args = parser.parse_args(argv)
-    log_to_stderr()
-    try:
-        predict_files(args)
-    except (DataError, CheckpointError, RecipeError, ValueError) as error:
-        parser.exit(2, f"error: {error}\n")
-    return 0
 
 
 def predict_files(args: argparse.Namespace) -> None:
@@ -155,7 +138,3 @@ def _boxes(args: argparse.Namespace, views: OpenViews, device: Any) -> dict[str,
             raise ValueError(str(error)) from error
         found = dict.fromkeys(views.sources, DetectedBoxes(detector))
     return found | {name: read_boxes(file) for name, file in by_name(args.boxes, "--boxes").items()}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,9 @@
 r"""Train a multi-view pose model on pictures of several calibrated cameras, from the command line or from Python.
 
     cycledistill train multiview --config small_generated --output runs/a      # needs no data
-    cycledistill train multiview --config ppt --root Human36M --output runs/b
-    cycledistill train multiview --config ppt --data folders --train recordings/train --test recordings/test \
-        --output runs/c
+    cycledistill train multiview --config ppt --data Human36M --output runs/b
+    cycledistill train multiview --config ppt --dataset folders --train-data recordings/train \
+        --test-data recordings/test --output runs/c
     cycledistill evaluate runs/a
     accelerate launch --multi_gpu --num_processes 4 -m cycledistill.integrations.multiview.train --config ppt ...
 
@@ -59,22 +59,16 @@ COMMAND = Command(
     holds=("MultiViewPPT", "MultiViewConfig"),
     data=(
         Flag(
-            "--data",
+            "--dataset",
             "data.source",
-            "where moments come from: generated, folders or human36m",
-            word="DATA",
-            advice="Folders have flags of their own: --root (human36m), or --train and --test (folders).",
+            "generated, folders or human36m",
+            advice="Folders have flags of their own: --data (human36m), or --train-data and --test-data (folders).",
         ),
-        Flag("--root", "data.root", "folder with images and annotations, Human3.6M", word="FOLDER"),
-        Flag("--train", "data.train", "folder of recordings to train on", word="FOLDER"),
-        Flag("--test", "data.test", "folder of recordings to measure on", word="FOLDER"),
-        Flag(
-            "--calibration",
-            "data.calibration",
-            "calibration of all recordings, where they have none of their own",
-            word="PATH",
-        ),
-        Flag("--unit", "data.unit", "of calibrations and 3D labels: m, cm, mm", word="UNIT"),
+        Flag("--data", "data.root", "images and annotations of Human3.6M"),
+        Flag("--train-data", "data.train", "a recording, or a folder of recordings"),
+        Flag("--test-data", "data.test", "the same"),
+        Flag("--calibration", "data.calibration", "of recordings that have none of their own"),
+        Flag("--unit", "data.unit"),
     ),
 )
 EVALUATE = Evaluation(COMMAND, "errors of a multi-view pose model at every exit")

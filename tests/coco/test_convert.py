@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from cycledistill import wrap_cyclic
+from cycledistill.commands.frame import main
 from cycledistill.integrations.coco import (
     CheckpointError,
     RLELoss,
@@ -27,7 +28,6 @@ from cycledistill.integrations.coco import (
     pose_model_config,
     save_pose_weights,
 )
-from cycledistill.integrations.coco.convert import main
 from cycledistill.integrations.coco.weights.key_map import FORMATS, from_official, to_official
 from cycledistill.integrations.coco.weights.suggest import model_shapes
 from cycledistill.recipes.weights.files import read_weights, write_weights
@@ -292,11 +292,11 @@ def test_the_command_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str
     theirs = official("sdpose_b", "sdpose", num_keypoints=14, stage1_width=32)
     source, ours, again = tmp_path / "in.pth", tmp_path / "ours.safetensors", tmp_path / "again.pth"
     torch.save({"state_dict": theirs}, source)
-    options = ["--model", "sdpose_b", "--set", "stage1_width=32"]
-    assert main([str(source), str(ours), *options]) == 0
+    options = ["--model", "sdpose_b", "--option", "stage1_width=32"]
+    assert main(["convert", "coco", str(source), str(ours), *options]) == 0
     assert "1074 tensors, read as sdpose" in capsys.readouterr().out
     load_pose_weights(create_pose_model("sdpose_b_narrow", num_keypoints=14), ours)
-    assert main([str(ours), str(again), *options, "--to", "sdpose"]) == 0
+    assert main(["convert", "coco", str(ours), str(again), *options, "--to", "sdpose"]) == 0
     back = torch.load(again, weights_only=True)
     assert list(back) != []
     assert set(back) == set(theirs)
@@ -307,13 +307,13 @@ def test_the_command_writes_the_loss_beside(tmp_path: Path, capsys: pytest.Captu
     config = pose_model_config("sdpose_reg").network
     torch.save(to_official(state_of(config), config, "distilpose", RLELoss().state_dict()), tmp_path / "reg.pth")
     out = tmp_path / "reg.safetensors"
-    assert main([str(tmp_path / "reg.pth"), str(out), "--model", "sdpose_reg"]) == 0
+    assert main(["convert", "coco", str(tmp_path / "reg.pth"), str(out), "--model", "sdpose_reg"]) == 0
     assert "75 tensors of RLELoss" in capsys.readouterr().out
     loss = tmp_path / "reg.loss.safetensors"
     RLELoss().load_state_dict(load_file(loss), strict=True)
     back = tmp_path / "back.pth"
     arguments = [str(out), str(back), "--model", "sdpose_reg", "--to", "distilpose", "--loss", str(loss)]
-    assert main(arguments) == 0
+    assert main(["convert", "coco", *arguments]) == 0
     assert len(torch.load(back, weights_only=True)) == 305
 
 
@@ -322,8 +322,8 @@ def test_the_command_writes_the_loss_beside(tmp_path: Path, capsys: pytest.Captu
     [
         (["--model", "sdpose_s_v2"], "of another shape"),
         (["--model", "sdpose_s"], "is no pose model; nearest"),
-        (["--model", "sdpose_t", "--set", "depht=6"], "the nearest is 'depth'"),
-        (["--model", "sdpose_t", "--set", "depth"], "KEY=VALUE is expected"),
+        (["--model", "sdpose_t", "--option", "depht=6"], "the nearest is 'depth'"),
+        (["--model", "sdpose_t", "--option", "depth"], "KEY=VALUE is expected"),
         (["--model", "sdpose_t", "--loss", "x.pth"], "--loss goes with --to"),
     ],
 )
@@ -332,7 +332,7 @@ def test_bad_input_to_the_command_ends_in_2(
 ) -> None:
     torch.save(official("sdpose_t", "sdpose"), tmp_path / "in.pth")
     out = tmp_path / "out.safetensors"
-    assert main([str(tmp_path / "in.pth"), str(out), *arguments]) == 2
+    assert main(["convert", "coco", str(tmp_path / "in.pth"), str(out), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
 

@@ -73,7 +73,7 @@ def test_a_run_as_a_file(tmp_path: Path, capsys: Any) -> None:
     )  # fmt: skip
     train(recipe)
     file = tmp_path / "run.onnx"
-    call = ["export", recipe.run.output, "--exit", "2", "--int8", "static", "--calibration", str(root / "persons")]
+    call = ["export", recipe.run.output, "--exit", "2", "--int8", "static", "--calibration-data", str(root / "persons")]
     assert main([*call, "--output", str(file)]) == 0
     assert "compared on the 4 calibration inputs" in capsys.readouterr().out
     words = read_words(file)

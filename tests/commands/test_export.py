@@ -59,7 +59,7 @@ def test_a_name_at_a_later_exit_in_int8(
     smaller = functools.partial(timm.create_model, depth=2, embed_dim=48, num_heads=2)
     monkeypatch.setattr(timm, "create_model", smaller)
     call = ["export", "test_vit", "--img-size", "32", "--exit", "2", "--format", "onnx", "--int8", "static"]
-    assert main([*call, "--calibration", str(pictures)]) == 0
+    assert main([*call, "--calibration-data", str(pictures)]) == 0
     said = capsys.readouterr().out
     assert "random weights, exit 2" in said and "test_vit-int8.onnx: int8 (static)" in said
     assert "compared on the 5 calibration inputs" in said and " MB" in said
@@ -79,7 +79,7 @@ def test_a_file_in_int8(file: Path, tmp_path: Path, capsys: Lines) -> None:
     inputs = tmp_path / "inputs.npy"
     np.save(inputs, np.zeros((3, 3, 32, 32)))
     out = tmp_path / "small.onnx"
-    call = ["export", str(file), "--output", str(out), "--calibration", str(inputs), "--int8"]
+    call = ["export", str(file), "--output", str(out), "--calibration-data", str(inputs), "--int8"]
     assert main(call) == 0
     said = capsys.readouterr().out
     assert "int8 (dynamic)" in said and "the 3 calibration inputs" in said
@@ -136,7 +136,7 @@ def test_calibration_that_cannot_be_used(file: Path, tmp_path: Path, capsys: Lin
         (mute, broken, "does not say its input_size, mean, std"),
     ):
         out = tmp_path / "small.onnx"
-        call = ["export", str(source), "--int8", "static", "--calibration", str(given), "--output", str(out)]
+        call = ["export", str(source), "--int8", "static", "--calibration-data", str(given), "--output", str(out)]
         assert main(call) == 2
         assert reason in capsys.readouterr().err
         assert not out.exists()
@@ -145,17 +145,17 @@ def test_calibration_that_cannot_be_used(file: Path, tmp_path: Path, capsys: Lin
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["test_vit", "--int8", "static"], "give --calibration DIR"),
+        (["test_vit", "--int8", "static"], "give --calibration-data PATH"),
         (["test_vit", "--int8", "--format", "pt2"], "only ONNX files are quantised"),
-        (["test_vit", "--calibration", "."], "belong to --int8"),
-        (["test_vit", "--int8", "--calibration", "nowhere"], "nowhere: there is no such folder or file"),
+        (["test_vit", "--calibration-data", "."], "belong to --int8"),
+        (["test_vit", "--int8", "--calibration-data", "nowhere"], "nowhere: there is no such folder or file"),
         (["test_vit", "--exit", "0"], "at least 1"),
         (["test_vit", "--output", "nowhere/a.onnx"], "there is no folder nowhere"),
         (["test_vit", "--blocks", "blocks"], "exit 1 is the plain model's"),
-        (["test_vit", "--int8", "--calibration", "."], "no picture is in it"),
+        (["test_vit", "--int8", "--calibration-data", "."], "no picture is in it"),
         (["model.onnx"], "is exported already"),
         (["model.onnx", "--int8"], "there is no such file"),
-        (["model.onnx", "--int8", "--calibration", "."], "model.onnx: there is no such file"),
+        (["model.onnx", "--int8", "--calibration-data", "."], "model.onnx: there is no such file"),
         (["test_vitt", "--format", "pt2"], "test_vit"),
     ],
 )
@@ -191,7 +191,7 @@ def test_errors_name_the_model_and_not_a_file_that_nobody_saw(
     smaller = functools.partial(timm.create_model, depth=1, embed_dim=48, num_heads=2)
     monkeypatch.setattr(timm, "create_model", smaller)
     np.save(tmp_path / "wrong.npy", np.zeros((2, 3, 16, 16)))
-    assert main(["export", "test_vit", "--img-size", "32", "--int8", "--calibration", "wrong.npy"]) == 2
+    assert main(["export", "test_vit", "--img-size", "32", "--int8", "--calibration-data", "wrong.npy"]) == 2
     assert "of shape (2, 3, 16, 16): the file takes ('batch', 3, 32, 32)" in capsys.readouterr().err
 
     def failing(*_: Path, **__: object) -> None:

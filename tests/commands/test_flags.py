@@ -1,7 +1,6 @@
-"""The same flag means the same in every command: its name for the value, the type of it, and what it is about.
+"""The same flag means the same in every command: its help, the word for its value, its type and its choices.
 
-A flag that is not in the table has been added since: put it there, after looking whether another command has a flag for
-the same thing.
+What stands in brackets at the end of a help is the command's own: a default, the recipe's key, the forms of a file.
 """
 
 from __future__ import annotations
@@ -10,101 +9,30 @@ import argparse
 import importlib
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cycledistill.announced import announced
 from cycledistill.integrations.coco import commands as of_coco
 from cycledistill.integrations.human36m import commands as of_human36m
+from cycledistill.terminal.flags import FLAGS, TRAINED
 
-# Flag -> the word for its value ("": it takes none, "|": one of several words), and a word that its help must hold.
-TABLE = {
-    "--all-views": ("", "view"),
-    "--animate": ("FILE", "animation"),
-    "--batch-size": ("N", "at once|a process and step"),
-    "--blocks": ("PATH", "stack"),
-    "--box-score": ("SCORE", "box"),
-    "--boxes": ("FILE", "boxes"),
-    "--bvh": ("FILE", ".bvh"),
-    "--calibration": ("PATH|DIR", "calibration|cameras|pictures"),  # of `export`: what integers are calibrated on
-    "--camera": ("FILE", "calibration"),
-    "--camera-name": ("NAME", "camera"),
-    "--camera-unit": ("UNIT", "metres"),
-    "--cameras": ("FILE", "cameras"),
-    "--categories": ("ID", "boxes"),
-    "--coco-mapping": ("|", "authors"),
-    "--compare": ("MODEL", "beside"),
-    "--config": ("NAME", "recipe"),
-    "--convention": ("KEY=VALUE", "numbers mean"),
-    "--cycles": ("N", "cycles"),
-    "--data": ("DATA", "where|folder"),
-    "--delay": ("FRAMES", "frames"),
-    "--detector": ("NAME", "detector of torchvision"),
-    "--device": ("DEVICE", "auto, cpu, cuda or mps"),
-    "--distill": ("NAME", "preset"),
-    "--ema": ("", "average of the weights"),
-    "--epochs": ("N", "schedule"),
-    "--evaluate": ("MODEL", "measure"),
-    "--exif": ("|", "turn"),
-    "--exit": ("N", "cycle that answers"),
-    "--figure": ("FILE", "draw"),
-    "--fill-gaps": ("FRAMES", "frames"),
-    "--first-picture": ("N", "first picture"),
-    "--format": ("|", "default"),
-    "--frame-rate": ("RATE", "a second"),
-    "--frames": ("FRAMES", "window"),
-    "--from-coco": ("", "COCO"),
-    "--full-range": ("", "bits"),
-    "--gltf": ("FILE", "glTF"),
-    "--height": ("PIXELS", "the same"),
-    "--image": ("FILE", "images"),
-    "--img-size": ("PIXELS", "images"),
-    "--int8": ("KIND", "static"),
-    "--json": ("FILE", "report"),
-    "--layout": ("|", "joints|order"),
-    "--limit": ("N", "at most"),
-    "--loss": ("FILE", "RLELoss"),
-    "--max-steps": ("N", "steps"),
-    "--min-confidence": ("SCORE", "keypoint"),
-    "--min-views": ("N", "agree"),
-    "--model": ("NAME", "model|list_"),
-    "--motion": ("FILE", "motion"),
-    "--official": ("", "authors"),
-    "--output": ("PATH|FILE", "folder|write|default|new"),
-    "--overlap": ("FRAMES", "windows"),
-    "--person": ("N", "person"),
-    "--person-height": ("METRES", "poses"),
-    "--pictures": ("PATH", "video or folder"),
-    "--pose-2d": ("FILE", "2D"),
-    "--pose-3d": ("FILE", "3D"),
-    "--print-config": ("", "recipe"),
-    "--repeats": ("N", "rounds"),
-    "--resize": ("", "interpolate"),
-    "--results": ("FOLDER", "poses"),
-    "--resume": ("MODEL", "run"),
-    "--root": ("FOLDER", "folder"),
-    "--seed": ("N", "random"),
-    "--set": ("KEY=VALUE", "key of the recipe|field of the model"),
-    "--skip-broken": ("", "cannot be read"),
-    "--test": ("FOLDER", "measure"),
-    "--test-data": ("PATH", "test set"),
-    "--threshold": ("PIXELS", "off"),
-    "--time": ("", "time"),
-    "--to": ("FORMAT", "other way"),
-    "--track": ("", "follow persons"),
-    "--track-id": ("ID|NAME=ID", "track|person"),
-    "--train": ("FOLDER", "train"),
-    "--train-data": ("PATH", "training set"),
-    "--unchecked": ("", "person"),
-    "--unit": ("UNIT", "m, cm, mm"),
-    "--up": ("|", "points up"),
-    "--width": ("PIXELS", "pictures"),
-    "--workers": ("N", "processes"),
-    "--write": ("KIND", "of"),
-}
+# Flag -> what may differ between commands. The reasons: of several views there is a value each, NAME=VALUE; a lifting
+# model knows the joints that it lifts, so that there are no others.
+MAY_DIFFER = {"--boxes": "word", "--track-id": "word", "--layout": "choices"}
+# What other commands call so, or called so once -> its one name.
+ONE_NAME = {
+    "--camera": "--calibration", "--cameras": "--calibration", "--camera-unit": "--unit", "--root": "--data",
+    "--source": "--dataset", "--train": "--train-data", "--test": "--test-data",
+    "--checkpoint": "MODEL", "--weights": "MODEL", "--keypoints": "SOURCE", "--poses": "--output", "--out": "--output",
+    "--conf": "--min-confidence", "--batch": "--batch-size", "--img": "--img-size", "--imgsz": "--img-size",
+    "--fps": "--frame-rate", "--recipe": "--config", "--max-samples": "--limit",
+}  # fmt: skip
 WORDS = {
-    "N", "FILE", "FOLDER", "DIR", "PATH", "NAME", "MODEL", "SOURCE", "DATA", "DEVICE", "SCORE", "UNIT", "ID", "RATE",
-    "NAME=ID", "KEY=VALUE", "FRAMES", "PIXELS", "METRES", "KIND", "FORMAT", "COMMAND", "IN", "OUT",
+    "N", "FILE", "FOLDER", "PATH", "NAME", "MODEL", "SOURCE", "DEVICE", "SCORE", "UNIT", "ID", "RATE",
+    "NAME=ID", "NAME=FILE", "KEY=VALUE", "FRAMES", "PIXELS", "METRES", "KIND", "FORMAT", "COMMAND", "IN", "OUT",
 }  # fmt: skip
 
 
@@ -132,19 +60,47 @@ def test_all_commands_are_looked_at() -> None:
     ).keys()
 
 
-@pytest.mark.parametrize("flag", sorted(TABLE))
-def test_a_flag_means_the_same_everywhere(flag: str) -> None:
-    words, about = TABLE[flag]
-    for command, action in flags().get(flag, []):
-        shown = "|" if action.choices and action.metavar is None else "" if action.nargs == 0 else action.metavar
-        assert shown == words or shown in words.split("|"), (command, shown)
-        assert any(each in str(action.help) for each in about.split("|")), (command, action.help)
-    kinds = {action.type for _, action in flags().get(flag, []) if action.type not in (None, str)}
-    assert len({kind.__name__ for kind in kinds if kind is not None}) <= 1, kinds
+def meaning(action: argparse.Action) -> dict[str, Any]:
+    kind = str if action.type in (None, Path) else action.type
+    return {
+        "help": str(action.help).partition(" (")[0],
+        "word": action.metavar,
+        "kind": getattr(kind, "__name__", kind),
+        "values": action.nargs,
+        "choices": action.choices and tuple(action.choices),
+    }
 
 
-def test_no_flag_is_out_of_the_table() -> None:
-    assert flags().keys() - TABLE.keys() == set()
+def test_a_flag_means_the_same_everywhere() -> None:
+    for flag, found in flags().items():
+        first = meaning(found[0][1])
+        for command, action in found:
+            other = {key: value for key, value in meaning(action).items() if key != MAY_DIFFER.get(flag)}
+            assert other == {key: first[key] for key in other}, (flag, command, found[0][0])
+
+
+def test_what_differs_does_so_still() -> None:
+    found = flags()
+    for flag, what in MAY_DIFFER.items():
+        assert len({str(meaning(action)[what]) for _, action in found[flag]}) > 1, flag
+
+
+def test_a_thing_has_one_name() -> None:
+    assert flags().keys() & ONE_NAME.keys() == set()
+    assert {name for name in ONE_NAME.values() if name.startswith("--")} <= flags().keys()
+
+
+def test_what_several_packages_have_stands_in_one_place() -> None:
+    found = flags()
+    assert FLAGS.keys() <= found.keys()
+    for flag, told in FLAGS.items():
+        assert {meaning(action)["help"] for _, action in found[flag]} == {told["help"]}, flag
+
+
+def test_a_trained_model_is_given_in_the_same_forms() -> None:
+    for command, parser in parsers():
+        if command.startswith(("predict ", "evaluate ")) and command != "predict triangulate":
+            assert parser._actions[1].metavar == "MODEL" and parser._actions[1].help == TRAINED, command
 
 
 def test_a_flag_has_one_name_and_help_shows_it() -> None:
@@ -174,7 +130,7 @@ def test_what_help_may_not_load_is_said_again_rightly() -> None:
     assert of(theirs, "LONGEST_GAP") == mine.FILLED_FRAMES
     assert of(theirs, "LEAST_CONFIDENCE") == mine.SEEN_CONFIDENCE
     assert of("human36m.multiview.triangulation", "THRESHOLD") == mine.VIEW_THRESHOLD
-    assert mine.VIEW_ORDERS == tuple(of("human36m.multiview.views", "LAYOUTS"))  # type: ignore[arg-type]
+    assert mine.JOINT_ORDERS == tuple(of("human36m.multiview.views", "LAYOUTS"))  # type: ignore[arg-type]
     assert of("human36m.data.skeleton", "COCO_MAPPINGS") == mine.MAPPINGS
     assert of("human36m.written.upright", "UPS") == mine.UP_AXES
     assert of_coco.FORMAT_NAMES == tuple(of("coco.weights.key_map", "FORMATS"))  # type: ignore[arg-type]

@@ -95,11 +95,11 @@ def test_the_text_names_what_stands_still(example: ModuleType) -> None:
 def test_with_data_it_hands_over(example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(example, "run_recipe", lambda argv: seen.append(argv) or 0)
-    data = ["--data", "a.npz", "b.npz", "--cameras", "c.json"]
+    data = ["--data", "a.npz", "b.npz", "--calibration", "c.json"]
     assert example.main([*data, "--output", "o", "--allow-pickle", "--cycles", "2"]) == 0
     joined = " ".join(seen[0])
-    for part in ("--pose-3d a.npz", "--pose-2d b.npz", "--cameras c.json", "--output o", "--cycles 2",
-                 "--config hot_mixste", "--data h36m", "--set data.allow_pickle=true"):  # fmt: skip
+    for part in ("--pose-3d a.npz", "--pose-2d b.npz", "--calibration c.json", "--output o", "--cycles 2",
+                 "--config hot_mixste", "--dataset h36m", "--set data.allow_pickle=true"):  # fmt: skip
         assert part in joined
     assert example.main(["--evaluate", "runs/a"]) == 0
     assert seen[1] == ["--evaluate", "runs/a"]
@@ -112,7 +112,7 @@ def test_errors_are_said(example: ModuleType, tmp_path: Path, capsys: pytest.Cap
         (["--seeds", "1"], "at least 2 seeds"),
         (["--steps", "5", "--config", "mixste"], "--steps is of the comparison on generated motion"),
         (["--data", "a.npz", "b.npz", "--output", str(tmp_path / "o")], "data.cameras is not set"),
-        (["--data", str(tmp_path / "a.npz"), "b.npz", "--cameras", str(tmp_path / "c.json"), "--output",
+        (["--data", str(tmp_path / "a.npz"), "b.npz", "--calibration", str(tmp_path / "c.json"), "--output",
           str(tmp_path / "p")], "c.json: there is no such file"),
     ):  # fmt: skip
         assert exit_code(example.main, arguments) == 2

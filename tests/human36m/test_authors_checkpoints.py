@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from cycledistill.commands.frame import main
 from cycledistill.integrations.human36m import create_lifter, load_lifter_weights
-from cycledistill.integrations.human36m.convert import main
 from cycledistill.integrations.human36m.weights.key_map import to_official
 from cycledistill.recipes.weights.files import read_metadata, read_weights
 from tests.human36m.test_convert import SMALL, numbered
@@ -34,7 +34,16 @@ def test_lifters(name: str, tmp_path: Path) -> None:
     file, ours = tmp_path / "theirs.bin", tmp_path / "ours.safetensors"
     TRAINERS[trainer](to_official(model.state_dict(), model), file)
     assert (
-        main([str(file), str(ours), f"--model={name}", *(f"--set={key}={value}" for key, value in options.items())])
+        main(
+            [
+                "convert",
+                "human36m",
+                str(file),
+                str(ours),
+                f"--model={name}",
+                *(f"--option={key}={value}" for key, value in options.items()),
+            ]
+        )
         == 0
     )
     found = read_weights(ours)
@@ -48,7 +57,12 @@ def test_lifters(name: str, tmp_path: Path) -> None:
 
 def test_the_keys_of_another_container_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"epoch": 3, "model_traj": numbered("mixste")[1]}, tmp_path / "theirs.bin")
-    assert main([str(tmp_path / "theirs.bin"), str(tmp_path / "ours.safetensors"), "--model=mixste"]) == 2
+    assert (
+        main(
+            ["convert", "human36m", str(tmp_path / "theirs.bin"), str(tmp_path / "ours.safetensors"), "--model=mixste"]
+        )
+        == 2
+    )
     assert "model_traj (a dict of" in capsys.readouterr().err
 
 
@@ -70,7 +84,20 @@ def test_multiview(start: bool, tmp_path: Path) -> None:
         model = made()
         state = model.state_dict()
         TRAINERS["multiview_ppt"](multiview_to_official(state, model.config), file)
-    assert main([str(file), str(ours), "--model=multiview_ppt", *OPTIONS, *(["--from-coco"] if start else [])]) == 0
+    assert (
+        main(
+            [
+                "convert",
+                "human36m",
+                str(file),
+                str(ours),
+                "--model=multiview_ppt",
+                *OPTIONS,
+                *(["--from-coco"] if start else []),
+            ]
+        )
+        == 0
+    )
     found = read_weights(ours)
     shared = [name for name in found if name in state and "blocks." in name]
     assert shared and all(torch.equal(found[name], state[name]) for name in shared)

@@ -17,15 +17,14 @@ pytest.importorskip("accelerate")
 
 from safetensors import safe_open
 
+from cycledistill.commands.frame import main
 from cycledistill.integrations.human36m import create_lifter, load_lifter_weights, save_lifter_weights
-from cycledistill.integrations.human36m.convert import main as convert
 from cycledistill.integrations.human36m.data.cameras import Camera
 from cycledistill.integrations.human36m.data.clips import Clip, make_clip
 from cycledistill.integrations.human36m.data.motion import generate_motion
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.evaluation.measure import EvalSettings, evaluate
 from cycledistill.integrations.human36m.lift import lift, prepare
-from cycledistill.integrations.human36m.lift import main as lift_file
 from cycledistill.integrations.human36m.models.convention import H36M, MOTIONBERT, Convention
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.train import train
@@ -138,8 +137,16 @@ def official(folder: Path, name: str, **options: Any) -> Path:
 
 
 def run_convert(source: Path, target: Path, name: str, options: dict[str, Any], *more: str) -> int:
-    return convert(
-        [str(source), str(target), f"--model={name}", *(f"--set={k}={v}" for k, v in options.items()), *more]
+    return main(
+        [
+            "convert",
+            "human36m",
+            str(source),
+            str(target),
+            f"--model={name}",
+            *(f"--option={k}={v}" for k, v in options.items()),
+            *more,
+        ]
     )
 
 
@@ -232,14 +239,13 @@ def test_a_run_gives_metres_whatever_it_started_from(
     assert evaluate_trained(recipe(tmp_path / "none"), str(tmp_path / "run"))["unit"] == "metres"
     np.savez(tmp_path / "a.npz", keypoints=coco_person(), width=640, height=480, fps=25)
     (tmp_path / "r.yaml").write_text(json.dumps(recipe(tmp_path / "none").to_dict()))
-    asked = [str(tmp_path / "a.npz"), str(tmp_path / "p.npz"), "--checkpoint", str(start)]
+    asked = ["predict", "human36m", str(start), str(tmp_path / "a.npz"), "--output", str(tmp_path / "p.npz")]
     asked += ["--config", str(tmp_path / "r.yaml")]
-    with pytest.raises(SystemExit):
-        lift_file(asked)
+    assert main(asked) == 2
     assert "--person-height" in capsys.readouterr().err and not (tmp_path / "p.npz").exists()
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        assert lift_file([*asked, "--person-height", "1.7"]) == 0
+        assert main([*asked, "--person-height", "1.7"]) == 0
     assert "25 frames a second, and the model was trained on 50: 20 frames are lifted as 39" in caplog.text
     settings, seen = recipe(tmp_path / "none"), {"confidence": True, "coco": "midpoints"}
     inputs = prepare(tmp_path / "a.npz", **seen)
@@ -249,6 +255,6 @@ def test_a_run_gives_metres_whatever_it_started_from(
         np.testing.assert_allclose(found["poses"], by_hand, atol=1e-6)  # the mapping is that of the weights
         legs = np.linalg.norm(np.diff(found["poses"][:, [0, 7, 8, 9, 10]], axis=1), axis=-1).sum(axis=1)
     assert (0.1 < legs).all() and (legs < 1.7).all(), "metres"
-    assert lift_file([*asked, "--person-height", "1.7", "--coco-mapping", "extrapolated"]) == 0
+    assert main([*asked, "--person-height", "1.7", "--coco-mapping", "extrapolated"]) == 0
     with np.load(tmp_path / "p.npz") as found:
         assert not np.allclose(found["poses"], by_hand, atol=1e-4)

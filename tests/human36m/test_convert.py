@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from cycledistill.commands.frame import main
 from cycledistill.integrations.human36m import Lifter, create_lifter, load_lifter_weights, save_lifter_weights
-from cycledistill.integrations.human36m.convert import main
 from cycledistill.integrations.human36m.models.lifter import positions_of
 from cycledistill.integrations.human36m.weights.key_map import from_official, to_official
 from cycledistill.recipes.errors import CheckpointError
@@ -139,21 +139,38 @@ def test_a_refused_file_is_named_and_changes_nothing(tmp_path: Path) -> None:
 def test_command_line_converts_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, theirs = numbered("motionbert")
     torch.save({"model_pos": theirs}, tmp_path / "best_epoch.bin")
-    fields = [f"--set={key}={value}" for key, value in SMALL["motionbert"].items()]
+    fields = [f"--option={key}={value}" for key, value in SMALL["motionbert"].items()]
     ours, back = tmp_path / "ours.safetensors", tmp_path / "back.pth"
-    assert main([str(tmp_path / "best_epoch.bin"), str(ours), "--model=motionbert", *fields]) == 0
-    assert main([str(ours), str(back), "--model=motionbert", "--official", *fields]) == 0
+    assert (
+        main(["convert", "human36m", str(tmp_path / "best_epoch.bin"), str(ours), "--model=motionbert", *fields]) == 0
+    )
+    assert main(["convert", "human36m", str(ours), str(back), "--model=motionbert", "--official", *fields]) == 0
     written = torch.load(back, weights_only=True)
     assert set(written) == set(theirs)
     assert all(torch.equal(written[key], theirs[key]) for key in theirs)
     capsys.readouterr()
-    longer = [*fields, "--set=frames=18"]
-    assert main([str(tmp_path / "best_epoch.bin"), str(ours), "--model=motionbert", *longer]) == 2
+    longer = [*fields, "--option=frames=18"]
+    assert (
+        main(["convert", "human36m", str(tmp_path / "best_epoch.bin"), str(ours), "--model=motionbert", *longer]) == 2
+    )
     assert "--resize" in capsys.readouterr().err
-    assert main([str(tmp_path / "best_epoch.bin"), str(ours), "--model=motionbert", *longer, "--resize"]) == 0
-    assert main([str(tmp_path / "best_epoch.bin"), str(ours), "--model=motionbrt"]) == 2
+    assert (
+        main(
+            [
+                "convert",
+                "human36m",
+                str(tmp_path / "best_epoch.bin"),
+                str(ours),
+                "--model=motionbert",
+                *longer,
+                "--resize",
+            ]
+        )
+        == 0
+    )
+    assert main(["convert", "human36m", str(tmp_path / "best_epoch.bin"), str(ours), "--model=motionbrt"]) == 2
     assert "nearest: motionbert" in capsys.readouterr().err
-    assert main([str(ours), str(back), "--model=motionbert", "--set", "frames"]) == 2
+    assert main(["convert", "human36m", str(ours), str(back), "--model=motionbert", "--option", "frames"]) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back.pth", "best_epoch.bin", "ours.safetensors"]
 
 

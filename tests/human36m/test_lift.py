@@ -17,10 +17,11 @@ pytest.importorskip("accelerate")
 
 from safetensors.torch import load_file, save_file
 
+from cycledistill.commands.frame import main
 from cycledistill.integrations.human36m.data.cameras import normalize_screen
 from cycledistill.integrations.human36m.data.skeleton import coco_to_h36m
 from cycledistill.integrations.human36m.errors import LiftingDataError
-from cycledistill.integrations.human36m.lift import lift, main, prepare, write_poses
+from cycledistill.integrations.human36m.lift import lift, prepare, write_poses
 from cycledistill.integrations.human36m.lifting.models import open_model
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.train import train
@@ -56,9 +57,11 @@ def person() -> np.ndarray:
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
-    with pytest.raises(SystemExit) as raised:
-        main([str(argument) for argument in arguments])
-    assert raised.value.code == 2
+    try:
+        code = main(["predict", "human36m", *map(str, arguments)])
+    except SystemExit as asked:  # of an option's value, by argparse
+        code = int(asked.code or 0)
+    assert code == 2
     return capsys.readouterr().err
 
 
@@ -66,7 +69,7 @@ def test_lift_a_json_file(run: Path, person: np.ndarray, tmp_path: Path, capsys:
     source = tmp_path / "keypoints.json"
     source.write_text(json.dumps({"keypoints": person.tolist(), "width": 640, "height": 480}))
     target, figure = tmp_path / "poses.npz", tmp_path / "figures" / "poses.png"
-    assert main([str(source), str(target), "--checkpoint", str(run), "--figure", str(figure)]) == 0
+    assert main(["predict", "human36m", str(run), str(source), "--output", str(target), "--figure", str(figure)]) == 0
     assert "20 poses in" in capsys.readouterr().out
     with np.load(target) as found:
         poses = found["poses"]
@@ -75,7 +78,20 @@ def test_lift_a_json_file(run: Path, person: np.ndarray, tmp_path: Path, capsys:
     # the same from Human3.6M's order, another format, and to JSON
     np.savez(tmp_path / "h36m.npz", keypoints=coco_to_h36m(person))
     options = ["--layout", "h36m", "--width", "640", "--height", "480"]
-    assert main([str(tmp_path / "h36m.npz"), str(tmp_path / "p.json"), "--checkpoint", str(run), *options]) == 0
+    assert (
+        main(
+            [
+                "predict",
+                "human36m",
+                str(run),
+                str(tmp_path / "h36m.npz"),
+                "--output",
+                str(tmp_path / "p.json"),
+                *options,
+            ]
+        )
+        == 0
+    )
     again = np.array(json.loads((tmp_path / "p.json").read_text())["poses"])
     np.testing.assert_allclose(again, poses, atol=2e-5)
 
@@ -129,9 +145,9 @@ def test_pictures_without_a_person_keep_their_time(
         if number not in (7, 8)
     ]
     (tmp_path / "a.json").write_text(json.dumps(results))
-    options = [tmp_path / "a.json", tmp_path / "p.npz", "--checkpoint", run, "--width", 640, "--height", 480]
+    options = [run, tmp_path / "a.json", "--output", tmp_path / "p.npz", "--width", 640, "--height", 480]
     assert "2 of 20 frames have no person, the first is frame 7; --fill-gaps" in error_of(capsys, *options)
-    assert main([*map(str, options), "--fill-gaps"]) == 0
+    assert main(["predict", "human36m", *map(str, options), "--fill-gaps"]) == 0
     with np.load(tmp_path / "p.npz") as found:
         assert found["poses"].shape == (20, 17, 3)
 
@@ -141,7 +157,7 @@ def test_short_clips_are_said_to_be_short(
 ) -> None:
     np.savez(tmp_path / "a.npz", keypoints=person[:4], width=640, height=480)
     with caplog.at_level(logging.WARNING):
-        main([str(tmp_path / "a.npz"), str(tmp_path / "p.npz"), "--checkpoint", str(run)])
+        main(["predict", "human36m", str(run), str(tmp_path / "a.npz"), "--output", str(tmp_path / "p.npz")])
     assert "shorter than the window of 9 frames (the shortest: 4)" in caplog.text
     with np.load(tmp_path / "p.npz") as found:
         assert found["poses"].shape == (4, 17, 3)
@@ -183,46 +199,46 @@ def test_bad_keypoints(
     run: Path, person: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, message: str
 ) -> None:
     np.savez(tmp_path / "a.npz", keypoints=changed(person, what), width=640, height=480)
-    assert message in error_of(capsys, tmp_path / "a.npz", tmp_path / "p.npz", "--checkpoint", run)
+    assert message in error_of(capsys, run, tmp_path / "a.npz", "--output", tmp_path / "p.npz")
     assert not (tmp_path / "p.npz").exists()
 
 
 def test_other_errors(run: Path, person: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "a.npz"
     np.savez(source, keypoints=person)
-    assert "how large the picture is" in error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run)
+    assert "how large the picture is" in error_of(capsys, run, source, "--output", tmp_path / "p.npz")
     size = ["--width", 640, "--height", 480]
-    assert "does not exist" in error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", tmp_path / "no", *size)
+    assert "does not exist" in error_of(capsys, tmp_path / "no", source, "--output", tmp_path / "p.npz", *size)
     # before any work: neither the checkpoint nor the keypoints are there
-    early = [tmp_path / "none.npz", tmp_path / "p.txt", "--checkpoint", tmp_path / "none"]
+    early = [tmp_path / "none", tmp_path / "none.npz", "--output", tmp_path / "p.txt"]
     assert ".npz or .json is expected" in error_of(capsys, *early)
-    early[1] = tmp_path / "none" / "p.npz"
+    early[3] = tmp_path / "none" / "p.npz"
     assert "there is no folder" in error_of(capsys, *early)
     np.savez(tmp_path / "objects.npz", keypoints=np.array([{}], dtype=object))
-    message = error_of(capsys, tmp_path / "objects.npz", tmp_path / "p.npz", "--checkpoint", run, *size)
+    message = error_of(capsys, run, tmp_path / "objects.npz", "--output", tmp_path / "p.npz", *size)
     assert "save the keypoints as an array of numbers" in message and "allow_pickle" not in message
     with pytest.raises(LiftingDataError, match="cannot be written"):
         write_poses(np.zeros((1, 17, 3), np.float32), tmp_path / "none" / "p.npz")
     weights = next((run / "checkpoints").glob("step-*/model.safetensors"))
-    message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", weights, "--config", "mixste", *size)
+    message = error_of(capsys, weights, source, "--output", tmp_path / "p.npz", "--config", "mixste", *size)
     assert "model.safetensors" in message
     bare = tmp_path / "bare.safetensors"
     save_file(load_file(weights), bare)  # without metadata
-    message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", bare, *size)
+    message = error_of(capsys, bare, source, "--output", tmp_path / "p.npz", *size)
     assert "bare.safetensors holds weights only" in message and "--config NAME" in message
-    message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run, "--device", "cud", *size)
-    assert "error: --device='cud' is not here; there is: cpu" in message
+    message = error_of(capsys, run, source, "--output", tmp_path / "p.npz", "--device", "cud", *size)
+    assert "cycledistill: --device='cud' is not here; there is: cpu" in message
     for option in ("--frame-rate", "--width", "--height"):
         for value in ("0", "-25", "nan", "fast"):
-            message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run, option, value)
+            message = error_of(capsys, run, source, "--output", tmp_path / "p.npz", option, value)
             assert f"argument {option}: {value!r}: a number above 0 is expected" in message
     np.savez(source, keypoints=person, fps=0)
-    message = error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run, *size)
+    message = error_of(capsys, run, source, "--output", tmp_path / "p.npz", *size)
     assert "fps=0," in message and "a number above 0 is expected" in message
     (tmp_path / "empty.json").write_bytes(b"")
-    assert "empty.json" in error_of(capsys, tmp_path / "empty.json", tmp_path / "p.npz", "--checkpoint", run, *size)
+    assert "empty.json" in error_of(capsys, run, tmp_path / "empty.json", "--output", tmp_path / "p.npz", *size)
     np.savez(source, keypoints=person[:1])
-    assert "one frame" in error_of(capsys, source, tmp_path / "p.npz", "--checkpoint", run, *size)
+    assert "one frame" in error_of(capsys, run, source, "--output", tmp_path / "p.npz", *size)
     assert not (tmp_path / "p.npz").exists()
 
 
@@ -239,7 +255,20 @@ def test_another_rate_and_a_delay(run: Path, person: np.ndarray, tmp_path: Path,
         np.savez(tmp_path / "a.npz", keypoints=person, width=640, height=480, **facts)
         caplog.clear()
         with caplog.at_level(logging.INFO):
-            assert main([str(tmp_path / "a.npz"), str(tmp_path / "p.npz"), "--checkpoint", str(run), *options]) == 0
+            assert (
+                main(
+                    [
+                        "predict",
+                        "human36m",
+                        str(run),
+                        str(tmp_path / "a.npz"),
+                        "--output",
+                        str(tmp_path / "p.npz"),
+                        *options,
+                    ]
+                )
+                == 0
+            )
         assert re.search(r"lifted on cpu, [\d.]+ frames a second\n", capsys.readouterr().out)
         assert ("taken for the 50" in caplog.text) == (name == "plain")
         assert ("20 frames are lifted as 39" in caplog.text) == (name in ("file", "flag"))
@@ -252,7 +281,7 @@ def test_another_rate_and_a_delay(run: Path, person: np.ndarray, tmp_path: Path,
     inputs = prepare(tmp_path / "a.npz")
     assert np.array_equal(found["late"], lift(model, inputs, settings, delay=2))
     assert np.array_equal(found["file"], lift(model, inputs, settings, frame_rate=25))
-    asked = [tmp_path / "a.npz", tmp_path / "p.npz", "--checkpoint", run]
+    asked = [run, tmp_path / "a.npz", "--output", tmp_path / "p.npz"]
     assert "--fill-gaps looks at later frames" in error_of(capsys, *asked, "--delay", "0", "--fill-gaps")
     assert "delay=9: a whole number of frames from 0" in error_of(capsys, *asked, "--delay", "9")
     assert "overlap=2: with delay=1" in error_of(capsys, *asked, "--delay", "1", "--overlap", "2")
@@ -299,32 +328,37 @@ def test_a_result_for_each_track(
         for n, pose in enumerate(poses)
     ]
     (tmp_path / "alphapose-results.json").write_text(json.dumps(entries))
-    size = ["--checkpoint", str(run), "--width", "640", "--height", "480"]
+    lifting, size = ["predict", "human36m", str(run)], ["--width", "640", "--height", "480"]
     target = tmp_path / "poses.npz"
     with caplog.at_level(logging.WARNING):
-        assert main([str(tmp_path / "alphapose-results.json"), str(target), *size]) == 0
+        assert main([*lifting, str(tmp_path / "alphapose-results.json"), "--output", str(target), *size]) == 0
     assert "track 11: nose (keypoint 0) was detected in no frame" in caplog.text and "not lifted" in caplog.text
     assert sorted(file.name for file in tmp_path.glob("*.npz")) == ["poses.track7.npz", "poses.track9.npz"]
     for track in (7, 9):
         start, pixels = people[track]
         np.savez(tmp_path / "alone.npz", keypoints=pixels)
-        assert main([str(tmp_path / "alone.npz"), str(tmp_path / "one.npz"), *size]) == 0
+        assert main([*lifting, str(tmp_path / "alone.npz"), "--output", str(tmp_path / "one.npz"), *size]) == 0
         with np.load(tmp_path / f"poses.track{track}.npz") as found, np.load(tmp_path / "one.npz") as alone:
             np.testing.assert_allclose(found["poses"], alone["poses"], atol=1e-5)
             assert found["frames"].tolist() == list(range(start, start + len(pixels)))
+    source, json_file = tmp_path / "alphapose-results.json", tmp_path / "p.json"
     for option in (["--track-id", "7"], ["--person", "2"]):
-        assert main([str(tmp_path / "alphapose-results.json"), str(tmp_path / "p.json"), *size, *option]) == 0
-        assert len(json.loads((tmp_path / "p.json").read_text())["poses"]) == 12
-    message = error_of(capsys, tmp_path / "alphapose-results.json", target, *size, "--track-id", "11")
+        assert (
+            main([*lifting, str(source), "--output", str(json_file), *size, *option]) == 0
+        )
+        assert len(json.loads(json_file.read_text())["poses"]) == 12
+    message = error_of(capsys, run, tmp_path / "alphapose-results.json", "--output", target, *size, "--track-id", "11")
     assert "nose (keypoint 0) was detected in no frame" in message and not target.exists()
 
 
 def test_options_of_the_command(run: Path, person: np.ndarray, tmp_path: Path, capsys: Any) -> None:
     np.savez(tmp_path / "a.npz", keypoints=person[..., [1, 0, 2]], width=480, height=640)
-    asked = [tmp_path / "a.npz", tmp_path / "p.npz", "--checkpoint", run]
+    asked = [run, tmp_path / "a.npz", "--output", tmp_path / "p.npz"]
     message = error_of(capsys, *asked)
     assert "are x and y exchanged" in message and "--unchecked" in message
-    assert main([*map(str, asked), "--unchecked", "--person-height", "1.8", "--overlap", "0"]) == 0
+    assert (
+        main(["predict", "human36m", *map(str, asked), "--unchecked", "--person-height", "1.8", "--overlap", "0"]) == 0
+    )
     with np.load(tmp_path / "p.npz") as found:
         lengths = [
             np.linalg.norm(np.diff(found["poses"][:, chain], axis=1), axis=-1).sum(axis=1)

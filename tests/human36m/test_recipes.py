@@ -126,12 +126,12 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
         (["--config", "mixste", "--output", str(tmp_path / "a")], "data.pose_3d is not set"),
         (["--set", "optim.rl=1"], "unknown key 'optim.rl'. Did you mean 'optim.lr'"),
         (
-            ["--data", "/absent"],
-            "error: --data: data.source: got '/absent' (str), expected one of 'generated', 'cmu', 'h36m', '3dhp'.",
+            ["--dataset", "/absent"],
+            "error: --dataset: data.source: got '/absent' (str), expected one of 'generated', 'cmu', 'h36m', '3dhp'.",
         ),
         (
-            ["--data", "/absent"],
-            " --motion (cmu), --pose-3d, --pose-2d and --cameras (h36m), or --train-data and --test-data (3dhp).\n",
+            ["--dataset", "/absent"],
+            " --motion (cmu), --pose-3d, --pose-2d and --calibration (h36m), or --train-data and --test-data (3dhp).\n",
         ),
         (["--evaluate", str(tmp_path)], "holds no complete checkpoint"),
         (["--evaluate", "x", "--resume", "y"], "exclude each other"),

@@ -29,7 +29,7 @@ def test_an_unknown_source_is_not_taken_for_another() -> None:
     ("source", "flags"),
     [
         ("cmu", ["--motion"]),
-        ("h36m", ["--pose-3d", "--pose-2d", "--cameras"]),
+        ("h36m", ["--pose-3d", "--pose-2d", "--calibration"]),
         ("3dhp", ["--train-data", "--test-data"]),
     ],
 )

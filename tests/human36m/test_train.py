@@ -289,7 +289,7 @@ def test_recipes_that_cannot_be_used(tiny: Recipe, overrides: dict[str, Any], me
 
 def test_data_that_is_not_there(tiny: Recipe, tmp_path: Path) -> None:
     with pytest.raises(
-        LiftingDataError, match=r"data\.pose_3d is not set: .* needs --pose-3d, --pose-2d and --cameras;"
+        LiftingDataError, match=r"data\.pose_3d is not set: .* needs --pose-3d, --pose-2d and --calibration;"
     ):
         train(change(tiny, data__source="h36m"))
     with pytest.raises(LiftingDataError, match=r"data\.motion is not set: .* needs --motion;"):

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cycledistill.commands.frame import main
 from cycledistill.integrations.human36m.data.calibration.file import read_calibration
 from cycledistill.integrations.human36m.data.cameras import Camera, ring_of_cameras
 from cycledistill.integrations.human36m.data.keypoints.files import Keypoints, read_keypoints
@@ -21,7 +22,6 @@ from cycledistill.integrations.human36m.multiview.command.arguments import by_na
 from cycledistill.integrations.human36m.multiview.plausible.body import check_limbs
 from cycledistill.integrations.human36m.multiview.triangulation import Triangulated
 from cycledistill.integrations.human36m.multiview.views import LAYOUTS, poses_from_views
-from cycledistill.integrations.human36m.triangulate import main
 
 NAMES = ("a", "b", "c")
 DIST = np.array([-0.2, 0.05, 0.001, -0.002])
@@ -67,7 +67,9 @@ def folder(tmp_path: Path) -> Path:
 def run(folder: Path, *flags: str, names: tuple[str, ...] = NAMES, output: str = "poses.npz") -> dict[str, np.ndarray]:
     files = [str(folder / f"{name}.npz") for name in names]
     told = ["--calibration", str(folder / "cameras.yml"), "--layout", "h36m", "--output", str(folder / output)]
-    assert main([*files, *told, *(flags or ("--unit", "mm"))]) == 0
+    code = main(["predict", "triangulate", *files, *told, *(flags or ("--unit", "mm"))])
+    if code:
+        raise SystemExit(code)
     return dict(np.load(folder / output)) if output.endswith("npz") else json.loads((folder / output).read_text())
 
 
@@ -128,10 +130,9 @@ def test_files_say_their_joints_and_whether_they_are_shares(folder: Path, capsys
             (folder / name / f"v_{number}.txt").write_text(" ".join(f"{each:.6f}" for each in line))
     told = ["--unit", "mm", "--width", "1000", "--height", "1000", "--output", str(folder / "p.npz")]
     calibration = ["--calibration", str(folder / "cameras.yml"), *told]
-    assert main([*(str(folder / f"{name}.json") for name in NAMES), *calibration]) == 0
+    assert main(["predict", "triangulate", *(str(folder / f"{name}.json") for name in NAMES), *calibration]) == 0
     assert np.abs(np.load(folder / "p.npz")["poses"] - WORLD).max() < 1e-4
-    with pytest.raises(SystemExit):
-        main([str(folder / "a.json"), str(folder / "b"), *calibration])
+    assert main(["predict", "triangulate", str(folder / "a.json"), str(folder / "b"), *calibration]) == 2
     assert "the files are of different orders of joints: a h36m, b coco; --layout says" in capsys.readouterr().err
     labels = {name: read_keypoints(folder / name) for name in NAMES}
     found = poses_from_views(labels, CAMERAS, layout=None)  # the cameras without distortion, which made these

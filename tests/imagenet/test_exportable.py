@@ -47,7 +47,7 @@ def test_a_run_as_a_file(folder_dir: Path, tmp_path: Path, capsys: Any) -> None:
     train(recipe)
     _refused(recipe.run.output, tmp_path, capsys)
     file, photos = tmp_path / "run.onnx", folder_dir / "val"
-    call = ["export", recipe.run.output, "--exit", "2", "--int8", "static", "--calibration", str(photos)]
+    call = ["export", recipe.run.output, "--exit", "2", "--int8", "static", "--calibration-data", str(photos)]
     assert main([*call, "--output", str(file)]) == 0
     assert "compared on the 10 calibration inputs" in capsys.readouterr().out
     words = read_words(file)
@@ -74,7 +74,7 @@ def _refused(run: str, folder: Path, capsys: Any) -> None:
         (["--img-size", "32"], "has the size it was trained on"),
         (["--blocks", "blocks"], "exit 1 is the plain model's"),
         (["--exit", "2", "--blocks", "blocks"], "is wrapped, and has the stack it has"),
-        (["--int8", "--calibration", str(folder / "empty")], "no picture is in it"),
+        (["--int8", "--calibration-data", str(folder / "empty")], "no picture is in it"),
     ):
         assert main(["export", run, "--output", str(folder / "a.onnx"), *words]) == 2
         told = capsys.readouterr()

@@ -14,12 +14,12 @@ import pytest
 pytest.importorskip("cv2")
 pytest.importorskip("accelerate")
 
+from cycledistill.commands.frame import main
 from cycledistill.integrations.coco.prediction.box_files import read_boxes
 from cycledistill.integrations.human36m.data.calibration.file import read_calibration
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
 from cycledistill.integrations.human36m.multiview.model import create_multiview
-from cycledistill.integrations.multiview import predict
 from cycledistill.integrations.multiview.data.folders import read_folder
 from cycledistill.integrations.multiview.data.samples import MultiViewSamples
 from cycledistill.integrations.multiview.evaluation.measure import EvalSettings, evaluate
@@ -102,7 +102,10 @@ def test_the_command_takes_a_hub_folder(folder: Path, tmp_path: Path, capsys: py
     told = ["--calibration", str(folder / "calibration.json"), "--unit", "mm", "--output", str(tmp_path / "o.json")]
     pictures = [str(folder / name) for name in NAMES]
     args = [str(tmp_path / "hub"), *pictures, *told, "--unchecked", "--device", "cpu", "--min-confidence", "0"]
-    assert predict.main([*args, "--animate", str(tmp_path / "o.gif"), "--frame-rate", "50", "--up", "y"]) == 0
+    assert (
+        main(["predict", "multiview", *args, "--animate", str(tmp_path / "o.gif"), "--frame-rate", "50", "--up", "y"])
+        == 0
+    )
     assert (tmp_path / "o.gif").read_bytes().startswith(b"GIF")
     found = json.loads((tmp_path / "o.json").read_text())
     assert np.array(found["poses"], dtype=object).shape[:2] == (2, 17)

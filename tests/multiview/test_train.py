@@ -146,11 +146,11 @@ def test_weights_come_from_runs_files_and_hub_folders(tiny: Recipe, tmp_path: Pa
 def test_the_command_trains_on_folders(tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_recording(tmp_path / "sets" / "a", generate_moments(2, 2, 64))
     (tmp_path / "recipe.yaml").write_text(json.dumps(tiny.to_dict()))
-    flags = ["--config", str(tmp_path / "recipe.yaml"), "--data", "folders", "--train", str(tmp_path / "sets")]
-    assert main([*flags, "--test", str(folder), "--unit", "mm", "--max-steps", "1"]) == 0
+    flags = ["--config", str(tmp_path / "recipe.yaml"), "--dataset", "folders", "--train-data", str(tmp_path / "sets")]
+    assert main([*flags, "--test-data", str(folder), "--unit", "mm", "--max-steps", "1"]) == 0
     assert '"mpjpe"' in capsys.readouterr().out
     assert main([*flags, "--unit", "mm", "--output", str(tmp_path / "b")]) == 2
-    assert "data.test is not set: data.source='folders' needs --train and --test" in capsys.readouterr().err
+    assert "data.test is not set: data.source='folders' needs --train-data and --test" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.run.command import Command, Flag, add_recipe
+from cycledistill.terminal.flags import TRAINED
 
 _ABOUT_TRAINING = {"--output", "--distill", "--epochs", "--max-steps"}
 
@@ -37,9 +38,7 @@ class Evaluation:
         """Add the model, and how it is measured where that is not as its run says."""
         parser.set_defaults(program=parser.prog, resume=None)
         parser.epilog = f"Packaged recipes: {', '.join(packaged_names(self.training.package))}."
-        parser.add_argument(
-            "evaluate", metavar="MODEL", help="a run, a checkpoint, or a file of weights (with --config)"
-        )
+        parser.add_argument("evaluate", metavar="MODEL", help=TRAINED)
         add_recipe(parser, self.flags)
 
     def run(self, args: argparse.Namespace) -> int:

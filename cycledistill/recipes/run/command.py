@@ -18,6 +18,7 @@ from cycledistill.lazy import missing
 from cycledistill.presets import SETTINGS
 from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError, RecipeError
+from cycledistill.terminal.flags import FLAGS, add_flag
 from cycledistill.terminal.loading import say_loading, say_opening
 from cycledistill.terminal.logs import log_to_stderr
 from cycledistill.terminal.parser import Parser
@@ -31,7 +32,8 @@ class Flag:
     Attributes:
         name: As it is typed: ``"--data"``.
         key: The recipe's key.
-        help: What it is, in a few words.
+        help: What it is, in a few words; of one that other commands have as well (`cycledistill.terminal.flags`), what
+            is to be said beside.
         kind: The type of the value.
         word: What help calls the value; default, ``N`` for a whole number, else ``NAME``.
         words: Values that are typed otherwise than the recipe has them, such as ``none``.
@@ -43,7 +45,7 @@ class Flag:
 
     name: str
     key: str
-    help: str
+    help: str = ""
     kind: type[Any] = str
     word: str = ""
     words: Mapping[str, Any] = field(default_factory=dict)
@@ -63,18 +65,21 @@ class Flag:
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Add it to a command's arguments."""
+        if self.name in FLAGS:
+            add_flag(parser, self.name, f"{self.help}; {self.key}" if self.help else self.key, type=self.kind)
+            return
         word = self.word or ("N" if self.kind is int else "NAME")
         parser.add_argument(self.name, type=self.kind, metavar=word, help=f"{self.help} ({self.key})")
 
 
 RUN_FLAGS = (
-    Flag("--output", "run.output", "folder for logs and checkpoints", word="PATH"),
-    Flag("--model", "model.name", "name of the model"),
-    Flag("--cycles", "cyclic.cycles", "cycles while training (1: the plain model)", int),
+    Flag("--output", "run.output", "logs and checkpoints"),
+    Flag("--model", "model.name"),
+    Flag("--cycles", "cyclic.cycles", "1: the plain model", int),
     Flag("--distill", "cyclic.distill", f"preset: {', '.join(SETTINGS)}, or none", words={"none": None}),
-    Flag("--device", "run.device", "auto, cpu, cuda or mps", word="DEVICE"),
+    Flag("--device", "run.device"),
     Flag("--epochs", "schedule.epochs", "length of the schedule", int),
-    Flag("--batch-size", "data.batch_size", "samples a process and step", int),
+    Flag("--batch-size", "data.batch_size", kind=int),
     Flag("--workers", "data.workers", "loader processes", int),
     Flag("--seed", "run.seed", "seed of everything random", int),
     Flag("--max-steps", "run.max_steps", "stop after so many steps, with a checkpoint", int),
@@ -273,7 +278,7 @@ class Command:
 
 def add_recipe(parser: argparse.ArgumentParser, flags: Sequence[Flag]) -> None:
     """Add the arguments that say a recipe."""
-    parser.add_argument("--config", metavar="NAME", help="a packaged recipe (below), or a YAML file")
+    add_flag(parser, "--config")
     for flag in flags:
         flag.add_to(parser)
     parser.add_argument(

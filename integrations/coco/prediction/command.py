@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cycledistill.terminal.flags import TRAINED, add_flag
+
 if TYPE_CHECKING:
     from .boxes import Boxes
 
@@ -18,14 +20,14 @@ KINDS = ("results", "poses", "csv", "drawn", "keypoints")  # `written.folder.KIN
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="a run, a checkpoint, weights, or USER/NAME")
+    parser.add_argument("model", metavar="MODEL", help=TRAINED)
     parser.add_argument(
         "source", metavar="SOURCE", help="a picture, a folder, a glob in quotes, a zip file, a video, a camera's number"
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="PATH", help="a new folder for what is found")
+    add_flag(parser, "--output", "a new folder", required=True, type=Path)
     whose = parser.add_mutually_exclusive_group()
-    whose.add_argument("--boxes", type=Path, metavar="FILE", help="JSON of boxes by file name or image id")
-    whose.add_argument("--detector", metavar="NAME", help="find persons by this detector of torchvision")
+    add_flag(whose, "--boxes", "by file name or image id", type=Path)
+    add_flag(whose, "--detector")
     parser.add_argument(
         "--box-score", type=float, metavar="SCORE", help="least score of a box (default 0.3 of a detector, 0 of a file)"
     )
@@ -40,16 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--write", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=f"of {', '.join(KINDS)} (default: all)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="so many pictures or frames at most")
-    parser.add_argument("--skip-broken", action="store_true", help="leave out pictures that cannot be read, and count")
+    add_flag(parser, "--limit", "pictures or frames")
+    add_flag(parser, "--skip-broken", "and count them")
     parser.add_argument(
         "--exif", choices=("apply", "ignore"), default="apply", help="turn pictures as a viewer does (default), or not"
     )
-    parser.add_argument("--config", metavar="NAME", help="recipe of the model, where its weights are given as a file")
-    parser.add_argument("--ema", action="store_true", help="the average of the weights")
-    parser.add_argument("--exit", type=int, default=1, metavar="N", help="the cycle that answers (default 1)")
-    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or mps")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="persons at once (default: the run's, else 64)")
+    add_flag(parser, "--config", "of a file of weights that does not say it")
+    add_flag(parser, "--ema")
+    add_flag(parser, "--exit", "default 1", default=1)
+    add_flag(parser, "--device", default="auto")
+    add_flag(parser, "--batch-size", "persons; default: the run's, else 64")
     parser.epilog = "Without --boxes and --detector a picture is taken for one person who fills it."
 
 

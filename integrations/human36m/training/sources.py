@@ -68,7 +68,7 @@ def _motions(data: DataSection, splits: Splits, read: Callable[[str], list[tuple
 
 
 def _h36m(data: DataSection, splits: Splits) -> list[list[Clip]]:
-    pose_3d, pose_2d, cameras = _named(data, "pose_3d", "pose_2d", "cameras")
+    pose_3d, pose_2d, cameras = _named(data, "pose_3d", "pose_2d", "calibration")
     files = Human36M(pose_3d, pose_2d, cameras, allow_pickle=data.allow_pickle)
     gone = left_out(data.leave_out, files.sequences(), {"damaged": DAMAGED})
     subjects = {"train": data.train_subjects, "test": data.test_subjects}
@@ -108,7 +108,7 @@ def _named(data: DataSection, *keys: str) -> list[str]:
     if unset is not None:
         flags = " and ".join(filter(None, [", ".join(map(_flag, keys[:-1])), _flag(keys[-1])]))
         raise LiftingDataError(
-            f"data.{unset} is not set: data.source={data.source!r} needs {flags}; --data generated needs no file"
+            f"data.{unset} is not set: data.source={data.source!r} needs {flags}; --dataset generated needs no file"
         )
     return [file for file in files if file is not None]
 

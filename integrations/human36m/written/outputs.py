@@ -32,9 +32,9 @@ class Outputs:
         pictures: Video or folder to show in the animation.
         first_picture: The number of a video's first picture, where it is said.
         insisted: Whether the frame rate is what the user says: a video of another is then warned of alone.
-        camera: Calibration of the camera that poses of one camera are put into the world of.
-        camera_name: Which of the file.
-        camera_unit: Of the file.
+        calibration: Of the camera that poses of one camera are put into the world of.
+        camera_name: Which of the cameras.
+        unit: Of the calibration.
     """
 
     animate: Path | None = None
@@ -45,9 +45,9 @@ class Outputs:
     pictures: Path | None = None
     first_picture: int | None = None
     insisted: bool = False
-    camera: Path | None = None
+    calibration: Sequence[str | Path] = ()
     camera_name: str | None = None
-    camera_unit: str | None = None
+    unit: str | None = None
 
     def files(self) -> dict[str, Path]:
         """Option -> the file that it asks for."""
@@ -98,8 +98,8 @@ def check_outputs(outputs: Outputs) -> None:
     for name, given, of, needed in (
         ("pictures", outputs.pictures, "animate", outputs.animate),
         ("first-picture", outputs.first_picture is not None, "pictures", outputs.pictures),
-        ("camera-name", outputs.camera_name, "camera", outputs.camera),
-        ("camera-unit", outputs.camera_unit, "camera", outputs.camera),
+        ("camera-name", outputs.camera_name, "calibration", outputs.calibration),
+        ("unit", outputs.unit, "calibration", outputs.calibration),
     ):
         if given and not needed:
             raise LiftingDataError(f"--{name} is of --{of}: give that too")

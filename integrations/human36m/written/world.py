@@ -108,7 +108,7 @@ def _unlikely_unit(camera: Camera, away: float) -> str:
     if distance > _AWAY * away:
         unit = min(_UNITS, key=lambda unit: abs(np.log(distance * _UNITS[unit] / away)))
         return (
-            f"{told}: is the calibration in {unit}? Say so (--camera-unit {unit}), or --camera-unit m, if it is in "
+            f"{told}: is the calibration in {unit}? Say so (--unit {unit}), or --unit m, if it is in "
             "metres all the same"
         )
     return ""
@@ -128,7 +128,7 @@ def _warn_of_large_unit(camera: Camera, away: float) -> None:
 
 
 def read_camera(outputs: Outputs, size: tuple[float, float], called: str | None = None) -> Camera | None:
-    """The camera of ``outputs.camera`` that took pictures of a size; ``None`` where no calibration is given.
+    """The camera of ``outputs.calibration`` that took pictures of a size; ``None`` where no calibration is given.
 
     Args:
         outputs: What the options say.
@@ -139,10 +139,10 @@ def read_camera(outputs: Outputs, size: tuple[float, float], called: str | None 
         LiftingDataError: See :func:`read_calibration`; it has several cameras and none is named, none of that name, or
             one of other pictures.
     """
-    if outputs.camera is None:
+    if not outputs.calibration:
         return None
-    path, name = outputs.camera, outputs.camera_name
-    cameras = read_calibration(path, outputs.camera_unit, (int(size[0]), int(size[1])))
+    path, name = ", ".join(map(str, outputs.calibration)), outputs.camera_name
+    cameras = read_calibration(outputs.calibration, outputs.unit, (int(size[0]), int(size[1])))
     if name is None and len(cameras) == 1:
         name = next(iter(cameras))
     elif name is None and called in cameras:
@@ -175,4 +175,4 @@ def in_world(poses: NDArray[np.float32], seen: Seen, outputs: Outputs) -> NDArra
     """
     if seen.camera is None:
         return poses
-    return place_in_world(poses, seen.keypoints, seen.camera, checked=outputs.camera_unit is None)[0]
+    return place_in_world(poses, seen.keypoints, seen.camera, checked=outputs.unit is None)[0]

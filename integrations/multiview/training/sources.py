@@ -35,8 +35,8 @@ def _folders(data: DataSection, split: Split) -> MultiViewSet:
     folder = data.train if split == "train" else data.test
     if folder is None:
         raise LiftingDataError(
-            f"data.{split} is not set: data.source='folders' needs --train and --test, a recording or a folder of "
-            "recordings each; --data generated needs no file"
+            f"data.{split} is not set: data.source='folders' needs --train-data and --test-data, a recording or a "
+            "folder of recordings each; --dataset generated needs no file"
         )
     every = data.train_every if split == "train" else data.test_every
     return read_folder(
@@ -53,8 +53,8 @@ def _folders(data: DataSection, split: Split) -> MultiViewSet:
 def _human36m(data: DataSection, split: Split) -> MultiViewSet:
     if data.root is None:
         raise LiftingDataError(
-            "data.root is not set: data.source='human36m' needs --root, the folder with images and annotations; --data "
-            "generated needs no file"
+            "data.root is not set: data.source='human36m' needs --data, the folder with images and annotations; "
+            "--dataset generated needs no file"
         )
     subjects, every = (
         (data.train_subjects, data.train_every) if split == "train" else (data.test_subjects, data.test_every)

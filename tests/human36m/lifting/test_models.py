@@ -14,9 +14,9 @@ pytest.importorskip("accelerate")
 
 from safetensors.torch import save_file
 
+from cycledistill.commands.frame import main
 from cycledistill.integrations.human36m import create_lifter, save_lifter_weights
-from cycledistill.integrations.human36m.convert import main as convert
-from cycledistill.integrations.human36m.lift import lift, main
+from cycledistill.integrations.human36m.lift import lift
 from cycledistill.integrations.human36m.lifting.models import open_model
 from cycledistill.integrations.human36m.models.convention import MOTIONBERT, Convention
 from cycledistill.integrations.human36m.recipe import load_recipe
@@ -106,8 +106,8 @@ def test_a_converted_file_holds_its_model(tmp_path: Path) -> None:
     torch.save({"model_pos": to_official(model.state_dict(), model)}, tmp_path / "theirs.bin")
     fields = [f"{name}={value}" for name, value in {**SMALL, "dim_rep": 16}.items()]
     arguments = [str(tmp_path / "theirs.bin"), str(tmp_path / "ours.safetensors"), "--model", "motionbert"]
-    sets = [word for each in fields for word in ("--set", each)]
-    assert convert([*arguments, *sets, "--convention", "frame_rate=25"]) == 0
+    sets = [word for each in fields for word in ("--option", each)]
+    assert main(["convert", "human36m", *arguments, *sets, "--convention", "frame_rate=25"]) == 0
     found, settings = open_model(tmp_path / "ours.safetensors")
     assert found.convention == Convention(**{**vars(MOTIONBERT), "frame_rate": 25}) and settings.frames == F
     assert found.name == "motionbert"
@@ -115,8 +115,8 @@ def test_a_converted_file_holds_its_model(tmp_path: Path) -> None:
     assert torch.equal(found(seen), model(seen))
     # and the command takes it as it is: its confidence, its mapping of COCO, its unit
     np.savez(tmp_path / "a.npz", keypoints=coco_person(), width=640, height=480, fps=25)
-    given = [str(tmp_path / "a.npz"), str(tmp_path / "p.npz"), "--checkpoint", str(tmp_path / "ours.safetensors")]
-    assert main([*given, "--person-height", "1.7", "--device", "cpu"]) == 0
+    given = [str(tmp_path / "ours.safetensors"), str(tmp_path / "a.npz"), "--output", str(tmp_path / "p.npz")]
+    assert main(["predict", "human36m", *given, "--person-height", "1.7", "--device", "cpu"]) == 0
     with np.load(tmp_path / "p.npz") as poses:
         assert poses["poses"].shape == (20, 17, 3)
 

@@ -15,13 +15,13 @@ from torch import Tensor
 pytest.importorskip("timm")
 pytest.importorskip("torchvision")
 
+from cycledistill.commands.frame import main
 from cycledistill.integrations.coco.data.joints import COCO
 from cycledistill.integrations.coco.models.registry import create_pose_model
 from cycledistill.integrations.coco.models.tokenpose import TokenPose
 from cycledistill.integrations.coco.weights.key_map import FORMATS
 from cycledistill.integrations.coco.weights.key_map import to_official as pose_to_official
 from cycledistill.integrations.coco.weights.loading import save_pose_weights
-from cycledistill.integrations.human36m.convert import main
 from cycledistill.integrations.human36m.data.skeleton import JOINTS
 from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
 from cycledistill.integrations.human36m.multiview.key_map import (
@@ -37,7 +37,7 @@ from cycledistill.recipes.weights.files import read_weights, write_weights
 
 NETWORK: dict[str, Any] = {"image_size": (64, 64), "stage1_width": 4, "dim": 16, "depth": 4, "heads": 2}
 SMALL = {**NETWORK, "prune_layers": (1, 2), "fused_layers": 1}
-OPTIONS = [f"--set={name}={list(value) if isinstance(value, tuple) else value}" for name, value in SMALL.items()]
+OPTIONS = [f"--option={name}={list(value) if isinstance(value, tuple) else value}" for name, value in SMALL.items()]
 FRESH = ["pos_3d_linear.weight", "pos_3d_linear.bias"]
 
 
@@ -249,12 +249,12 @@ def test_the_command_converts_both_ways(tmp_path: Path, capsys: pytest.CaptureFi
     model = made()
     theirs, ours, again = tmp_path / "theirs.pth", tmp_path / "ours.safetensors", tmp_path / "again.pth"
     torch.save(multiview_to_official(model.state_dict(), model.config), theirs)
-    assert main([str(theirs), str(ours), "--model", "multiview_ppt", *OPTIONS]) == 0
+    assert main(["convert", "human36m", str(theirs), str(ours), "--model", "multiview_ppt", *OPTIONS]) == 0
     assert f"{ours}: {len(model.state_dict())} tensors" in capsys.readouterr().out
     assert same(read_weights(ours), dict(model.state_dict()))
     with safe_open(ours, "pt") as file:
         assert file.metadata()["model"] == "multiview_ppt"
-    assert main([str(ours), str(again), "--model", "multiview_ppt", "--official", *OPTIONS]) == 0
+    assert main(["convert", "human36m", str(ours), str(again), "--model", "multiview_ppt", "--official", *OPTIONS]) == 0
     assert same(read_weights(again), read_weights(theirs))
 
 
@@ -262,7 +262,10 @@ def test_the_command_starts_from_coco(tmp_path: Path, capsys: pytest.CaptureFixt
     single, first, second = tmp_path / "coco.safetensors", tmp_path / "1.safetensors", tmp_path / "2.safetensors"
     save_pose_weights(coco(), single)
     for out in (first, second):
-        assert main([str(single), str(out), "--model", "multiview_ppt", "--from-coco", *OPTIONS]) == 0
+        assert (
+            main(["convert", "human36m", str(single), str(out), "--model", "multiview_ppt", "--from-coco", *OPTIONS])
+            == 0
+        )
     assert capsys.readouterr().out.splitlines()[0].endswith("drawn anew: pos_3d_linear.weight, pos_3d_linear.bias")
     assert same(read_weights(first), read_weights(second))
     model = made()
@@ -279,7 +282,7 @@ def test_the_command_starts_from_coco(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--model", "multiview_ppt", "--official"], r"coco.safetensors: .*2 missing: pos_3d_linear.*--from-coco"),
         (["--model", "multiview_ppt", "--resize"], "without --resize"),
         (["--model", "multiview_ppt", "--official", "--from-coco"], "with --official or with --from-coco"),
-        (["--model", "multiview_ppt", "--set", "dept=3"], "no option 'dept'; the nearest is 'depth'"),
+        (["--model", "multiview_ppt", "--option", "dept=3"], "no option 'dept'; the nearest is 'depth'"),
         (["--model", "mixste", "--from-coco"], "--from-coco goes with --model multiview_ppt, not with mixste"),
     ],
 )
@@ -288,6 +291,6 @@ def test_the_command_on_bad_input(
 ) -> None:
     single, out = tmp_path / "coco.safetensors", tmp_path / "out.safetensors"
     save_pose_weights(coco(), single)
-    assert main([str(single), str(out), *arguments, *OPTIONS]) == 2
+    assert main(["convert", "human36m", str(single), str(out), *arguments, *OPTIONS]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not out.exists()

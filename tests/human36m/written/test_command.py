@@ -16,13 +16,13 @@ from PIL import Image
 
 pytest.importorskip("accelerate")
 
+from cycledistill.commands.frame import main
 from cycledistill.integrations.human36m.commands import add_written
 from cycledistill.integrations.human36m.data.cameras import ring_of_cameras
 from cycledistill.integrations.human36m.data.motion import generate_motion
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.train import train
-from cycledistill.integrations.human36m.triangulate import main as triangulate
 from cycledistill.integrations.human36m.written.command import write_outputs
 from cycledistill.integrations.human36m.written.outputs import Outputs, Seen, check_clip, check_outputs
 from cycledistill.integrations.human36m.written.world import in_world, read_camera
@@ -97,7 +97,7 @@ def test_pictures_of_yolos_labels_and_of_another_frame_rate(folder: Path) -> Non
 
 def test_with_a_camera_poses_are_in_its_world(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     given = options(
-        "--camera", folder / "cameras.json", "--camera-name", "front", "--camera-unit", "mm", "--bvh", "a.bvh"
+        "--calibration", folder / "cameras.json", "--camera-name", "front", "--unit", "mm", "--bvh", "a.bvh"
     )
     seen = replace(SEEN, camera=read_camera(given, SEEN.size))
     placed = in_world(LIFTED, seen, given)
@@ -118,16 +118,16 @@ def test_a_camera_that_is_not_the_one_is_refused(folder: Path) -> None:
         ("front", (1280, 960), "calibrated on pictures of 640 x 480, the keypoints' are 1280 x 960"),
     ):
         with pytest.raises(LiftingDataError, match=told):
-            read_camera(Outputs(camera=calibration, camera_name=name, camera_unit="mm"), size)
+            read_camera(Outputs(calibration=(calibration,), camera_name=name, unit="mm"), size)
     with pytest.raises(LiftingDataError, match="none.json"):
-        read_camera(Outputs(camera=folder / "none.json"), (640, 480))
+        read_camera(Outputs(calibration=(folder / "none.json",)), (640, 480))
     seen = replace(SEEN, camera=FRONT)
     with pytest.raises(LiftingDataError, match="front: wherever|front: in .* behind it|0: wherever|0: in .* behind it"):
         in_world(LIFTED[:, :, [1, 0, 2]], seen, Outputs())
 
 
 def test_keypoints_are_of_the_camera_that_they_are_called_as(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    asked = Outputs(camera=folder / "cameras.json", camera_unit="mm")
+    asked = Outputs(calibration=(folder / "cameras.json",), unit="mm")
     with caplog.at_level(logging.INFO):
         found = read_camera(asked, SEEN.size, "left")
         assert found is not None and found.name == "left" and "camera left of" in caplog.text
@@ -144,14 +144,14 @@ def test_a_world_in_another_unit_is_refused(scale: float, unit: str, caplog: pyt
     """A calibration in millimetres or centimetres, taken for metres: the person would be kilometres away."""
     far = replace(FRONT, position=FRONT.position * scale)
     seen = replace(SEEN, camera=far)
-    with pytest.raises(LiftingDataError, match=rf"m from the origin .* in {unit}\? Say so \(--camera-unit {unit}\)"):
+    with pytest.raises(LiftingDataError, match=rf"m from the origin .* in {unit}\? Say so \(--unit {unit}\)"):
         in_world(LIFTED, seen, Outputs())
     assert not caplog.text
-    placed = in_world(LIFTED, seen, Outputs(camera_unit="m"))  # who says so is believed
+    placed = in_world(LIFTED, seen, Outputs(unit="m"))  # who says so is believed
     np.testing.assert_allclose(placed[0, 0], WORLD[0, 0] + far.position - FRONT.position, atol=0.01)
     assert f"is the calibration in {unit}?" in caplog.text
     caplog.clear()
-    in_world(LIFTED, replace(SEEN, camera=replace(FRONT, position=FRONT.position / 1000)), Outputs(camera_unit="mm"))
+    in_world(LIFTED, replace(SEEN, camera=replace(FRONT, position=FRONT.position / 1000)), Outputs(unit="mm"))
     assert "in a larger unit than was said?" in caplog.text
 
 
@@ -168,7 +168,7 @@ def test_a_world_may_be_large_or_the_cameras_own(caplog: pytest.LogCaptureFixtur
         (("--bvh", "a.glb"), "ends in .bvh"),
         (("--gltf", "none/a.glb"), "no folder none"),
         (("--pictures", "v.mp4"), "--pictures is of --animate"),
-        (("--camera-name", "front"), "--camera-name is of --camera"),
+        (("--camera-name", "front"), "--camera-name is of --calibration"),
         (("--animate", "a.gif", "--pictures", "none.mp4"), "none.mp4: there is no such video"),
     ],
     ids=lambda value: value[0].strip("-") if isinstance(value, tuple) else "",
@@ -238,30 +238,29 @@ def test_commands_refuse_before_they_work(
             np.savez(folder / f"{name}.npz", **{key: file[key] for key in file.files if key != "fps"})
     calibration = ["--calibration", folder / "cameras.json", "--unit", "mm", "--output", folder / "p.npz"]
     both = [folder / "front.npz", folder / "left.npz", *calibration]
-    one = [folder / "front.npz", folder / "p.npz", "--checkpoint", "x", "--layout", "h36m", "--device", "cpu"]
+    one = ["human36m", "x", folder / "front.npz", "--output", folder / "p.npz", "--layout", "h36m", "--device", "cpu"]
     bvh, gif = ["--bvh", folder / "a.bvh"], ["--animate", folder / "a.gif", "--frame-rate", "25"]
-    late = [folder / "late.npz", *one[1:]]
+    late = [*one[:2], folder / "late.npz", *one[3:]]
     np.savez(folder / "late.npz", keypoints=SEEN.keypoints, width=640, height=480, first_frame=5)
-    camera = ["--camera", folder / "cameras.json", "--person-height", "1.7"]
+    camera = ["--calibration", folder / "cameras.json", "--person-height", "1.7"]
     film = ["--animate", folder / "a.gif", "--pictures", folder / "v.mp4", "--frame-rate", "25"]
-    for main, flags, told in (
-        (triangulate, [*both, "--layout", "other", *bvh], "--bvh with the joints 'other'"),
-        (triangulate, [*both, "--layout", "h36m", *bvh], "give --frame-rate"),
-        (triangulate, [*both, "--layout", "h36m", "--frame-rate", "0.04"], "1 / 0.04 = 25"),
-        (lifting.main, [*one, *bvh], "give --frame-rate"),
-        (lifting.main, [*one, "--frame-rate", "0.04"], "1 / 0.04 = 25"),
-        (lifting.main, [*late, *gif, "--pictures", folder / "v.mp4"], "the keypoints are of picture 14 too"),
-        (lifting.main, [*one, *camera, "--camera-name", "back"], "has no camera back"),
-        (lifting.main, [*one, "--up", "z"], "--up is of --camera"),
-        (lifting.main, [*one, "--person-height", "170"], "170 cm give 1.7"),
-        (lifting.main, [*one, "--figure", folder / "a.txt"], "a.txt: a name that ends in"),
-        (lifting.main, [one[0], *one[:1], *one[2:]], "front.npz is read, and would be written over"),
-        (lifting.main, [*one, *film[:1], film[3], *film[2:]], "v.mp4 is read, and would be written over"),
-        (lifting.main, [*one, *film, "--figure", film[1]], "a.gif would be written twice"),
-        (triangulate, [*both[:-1], folder / "left.npz"], "left.npz is read, and would be written over"),
+    for words, told in (
+        (["triangulate", *both, "--layout", "other", *bvh], "--bvh with the joints 'other'"),
+        (["triangulate", *both, "--layout", "h36m", *bvh], "give --frame-rate"),
+        (["triangulate", *both, "--layout", "h36m", "--frame-rate", "0.04"], "1 / 0.04 = 25"),
+        ([*one, *bvh], "give --frame-rate"),
+        ([*one, "--frame-rate", "0.04"], "1 / 0.04 = 25"),
+        ([*late, *gif, "--pictures", folder / "v.mp4"], "the keypoints are of picture 14 too"),
+        ([*one, *camera, "--camera-name", "back"], "has no camera back"),
+        ([*one, "--up", "z"], "--up is of --calibration"),
+        ([*one, "--person-height", "170"], "170 cm give 1.7"),
+        ([*one, "--figure", folder / "a.txt"], "a.txt: a name that ends in"),
+        ([*one[:4], one[2], *one[5:]], "front.npz is read, and would be written over"),
+        ([*one, *film[:1], film[3], *film[2:]], "v.mp4 is read, and would be written over"),
+        ([*one, *film, "--figure", film[1]], "a.gif would be written twice"),
+        (["triangulate", *both[:-1], folder / "left.npz"], "left.npz is read, and would be written over"),
     ):
-        with pytest.raises(SystemExit):
-            main([str(flag) for flag in flags])
+        assert main(["predict", *map(str, words)]) == 2
         assert told in capsys.readouterr().err
         assert not (folder / "p.npz").exists()
     with np.load(folder / "front.npz") as file:
@@ -276,7 +275,7 @@ def test_triangulated_poses_with_holes(folder: Path, caplog: pytest.LogCaptureFi
     views = [str(folder / f"{name}.npz") for name in CAMERAS]
     told = ["--calibration", str(folder / "cameras.json"), "--unit", "mm", "--output", str(folder / "p.npz")]
     files = ["--animate", str(folder / "a.mp4"), "--bvh", str(folder / "a.bvh"), "--gltf", str(folder / "a.gltf")]
-    assert triangulate([*views, "--layout", "h36m", *told, *files]) == 0
+    assert main(["predict", "triangulate", *views, "--layout", "h36m", *told, *files]) == 0
     capture = cv2.VideoCapture(str(folder / "a.mp4"))
     assert (capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)) == (10, 25)
     capture.release()
@@ -306,15 +305,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_lift_writes_what_it_is_asked_for(
     run: Path, folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    from cycledistill.integrations.human36m.lift import main
-
-    given = [folder / "front.npz", folder / "p.npz", "--checkpoint", run, "--layout", "h36m", "--person-height", "1.7"]
-    main([str(each) for each in (*given, "--animate", folder / "a.gif", "--pictures", folder / "v.mp4")])
+    given = ["predict", "human36m", run, folder / "front.npz", "--output", folder / "p.npz", "--layout", "h36m"]
+    given += ["--person-height", "1.7", "--pictures", folder / "v.mp4"]
+    assert main([str(each) for each in (*given, "--animate", folder / "a.gif")]) == 0
     assert (folder / "a.gif").stat().st_size > 1000 and "animation:" in capsys.readouterr().out
     for flags, told in (
         (("--animate", "a.txt"), "ends in .gif or .mp4"),
         (("--person-height", "170"), "170 cm give 1.7"),
     ):
-        with pytest.raises(SystemExit):
-            main([*map(str, given), *flags])
+        assert main([*map(str, given), *flags]) == 2
         assert told in capsys.readouterr().err

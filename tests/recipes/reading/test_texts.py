@@ -16,7 +16,7 @@ from cycledistill.recipes.config.overrides import parse_override
 from cycledistill.recipes.errors import CheckpointError, DataError, RecipeError
 from cycledistill.recipes.reading.plain import check_plain, is_finite
 from cycledistill.recipes.reading.texts import parse_json, parse_yaml, read_json
-from cycledistill.recipes.weights.convert import convert_command, fields_of
+from cycledistill.recipes.weights.convert import fields_of
 from cycledistill.terminal.parser import Parser
 from tests.architecture import ROOT
 
@@ -61,9 +61,9 @@ def test_what_yaml_takes_and_a_recipe_does_not_is_said_by_place(text: str, tmp_p
     raised.match(REFUSED[text])
     parser = Parser("convert")
     add_conversion(parser, "", "", "depth=2")
-    argv = ["in.pth", "out.pth", "--model", "a", "--set", f"depth={text}"]
-    assert convert_command(parser, lambda options: str(fields_of(options)), argv) == 2
-    assert capsys.readouterr().err.startswith("convert: --set depth=")
+    argv = ["in.pth", "out.pth", "--model", "a", "--option", f"depth={text}"]
+    with pytest.raises(CheckpointError, match="^--option depth="):
+        fields_of(parser.parse_args(argv))
 
 
 def test_the_key_is_named_and_small_aliases_are_fine() -> None:

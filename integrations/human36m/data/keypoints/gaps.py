@@ -19,7 +19,7 @@ LONGEST_GAP = 25
 """Frames, half a second at Human3.6M's rate: over more a straight line is no guess at what the person did."""
 _EYES, _EARS = (1, 2), (3, 4)
 _LEGS = {"coco": (13, 14, 15, 16), "halpe26": (13, 14, 15, 16), "h36m": (2, 3, 5, 6)}
-NAMES = {"coco": COCO_NAMES, "halpe26": HALPE_NAMES, "h36m": JOINTS}
+NAMES = {"coco": COCO_NAMES, "h36m": JOINTS, "halpe26": HALPE_NAMES}
 """Layout -> the names of its keypoints."""
 NEEDED = {"coco": COCO_USED, "halpe26": HALPE_USED, "h36m": tuple(range(len(JOINTS)))}
 """Layout -> the keypoints that a model's input cannot do without."""

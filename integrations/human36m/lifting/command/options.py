@@ -21,7 +21,7 @@ def outputs_of(args: argparse.Namespace) -> Outputs:
             is read.
         RecipeError: What an animation needs is not installed.
     """
-    check_target(args.poses)
+    check_target(args.output)
     outputs = Outputs(
         args.animate,
         args.bvh,
@@ -30,22 +30,22 @@ def outputs_of(args: argparse.Namespace) -> Outputs:
         pictures=args.pictures,
         first_picture=args.first_picture,
         insisted=args.frame_rate is not None,
-        camera=args.camera,
+        calibration=args.calibration,
         camera_name=args.camera_name,
-        camera_unit=args.camera_unit,
+        unit=args.unit,
     )
     check_outputs(outputs)
-    written = [args.poses, *outputs.files().values(), *([args.figure] if args.figure else [])]
-    check_apart(written, [each for each in (args.keypoints, args.pictures, args.camera) if each])
+    written = [args.output, *outputs.files().values(), *([args.figure] if args.figure else [])]
+    check_apart(written, [each for each in (args.keypoints, args.pictures, *args.calibration) if each])
     if args.frame_rate is not None:
         check_rate(args.frame_rate)
-    if args.up and not args.camera:
-        raise LiftingDataError("--up is of --camera: without one y points down, as the camera sees it")
+    if args.up and not args.calibration:
+        raise LiftingDataError("--up is of --calibration: without one y points down, as the camera sees it")
     if args.delay is not None and args.fill_gaps:
         raise LiftingDataError("--fill-gaps looks at later frames, and --delay must not: leave one of them out")
-    if args.camera and not args.person_height:
+    if args.calibration and not args.person_height:
         _logger.warning(
-            "--camera without --person-height: the person is taken for as tall as those that the model was trained on, "
-            "and is as much too near or too far as that is wrong"
+            "--calibration without --person-height: the person is taken for as tall as those that the model was "
+            "trained on, and is as much too near or too far as that is wrong"
         )
     return outputs
