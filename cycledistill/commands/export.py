@@ -156,7 +156,7 @@ def _pictures(name: str, model: nn.Module, inputs: Any, given: Path) -> list[Sam
     from cycledistill.inputs import call_of
     from cycledistill.metadata.model import words_of
 
-    return pictures_by(words_of(model, 1, None if inputs is None else call_of(inputs)), name)(given)
+    return pictures_by(words_of(model, None, None if inputs is None else call_of(inputs)), name)(given)
 
 
 def _samples(args: argparse.Namespace, of_model: Any) -> list[Sample] | None:

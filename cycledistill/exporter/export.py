@@ -57,7 +57,7 @@ def export(
     inputs: Tensor | tuple[Any, ...] | Mapping[str, Any] | None = None,
     *,
     format: Format | None = None,
-    exit: int = 1,
+    exit: int | None = None,
     dynamic_batch: bool = True,
     postprocess: Callable[[Any], Any] | None = None,
     tolerance: float | None = None,
@@ -76,7 +76,8 @@ def export(
         inputs: What the model is called with: a tensor, a tuple of arguments, or a mapping of keyword arguments. By
             default an image of the size the model declares, with values of a normal distribution. Weights need none.
         format: ``"onnx"`` (needs the extra ``onnx``), ``"pt2"`` (``torch.export.load`` reads it), ``"safetensors"``.
-        exit: The cycle whose output the file gives; above 1 for wrapped models only. Weights are those of all exits.
+        exit: The cycle whose output the file gives; above 1 for wrapped models only. By default the one that the model
+            answers at, ``model.cyclic.exit``. Weights are those of all exits.
         dynamic_batch: Leave the first dimension of every input tensor free, and compare at another batch size too.
         postprocess: Applied to the model's output inside the exported graph, for example a pose decoder.
         tolerance: The largest difference allowed in each output, relative to its largest finite value. nan and
@@ -94,8 +95,8 @@ def export(
     Raises:
         ExportError: The model is in training mode, an operation cannot be exported (it is named), the model returns
             what a file cannot hold, the written file differs from the model, or the disk is full or read-only.
-        ValueError: An unknown format, a path that cannot be written, an ``exit`` that the model does not have, a
-            negative tolerance, or inputs that the model (or ``postprocess``) does not run on.
+        ValueError: An unknown format, a path that cannot be written, an ``exit`` that the model does not have, or none
+            where wrapped models inside it answer at different ones, a negative tolerance, or inputs that the model (or ``postprocess``) does not run on.
         TypeError: ``model`` is not a module, or ``postprocess`` cannot be called.
         ImportError: The exporter's packages are not installed.
 
@@ -105,7 +106,7 @@ def export(
     """
     target, kind = Path(path), _format(path, format)
     _check(model, target, kind, postprocess, tolerance)
-    _check_exit(model, exit)
+    exit = _exit(model, exit)
     call = ((), {}) if kind == "safetensors" else _call(model, inputs)
     allowed = default_tolerance(model, call) if tolerance is None else tolerance
     whole = _followed_by(model, postprocess) if postprocess is not None else model
@@ -174,11 +175,19 @@ def _check(model: Any, target: Path, kind: str, postprocess: Any, tolerance: flo
     _check_mode(model)
 
 
-def _check_exit(model: nn.Module, exit: int) -> None:
+def _exit(model: nn.Module, exit: int | None) -> int:
+    """The exit that is asked for, else the one that the model answers at."""
+    if exit is None:
+        exits = sorted({handle.exit for handle in cyclic_handles(model)}) or [1]
+        if len(exits) > 1:
+            told = ", ".join(map(str, exits))
+            raise ValueError(f"the wrapped models in this {type(model).__name__} answer at exits {told}: give exit=")
+        return exits[0]
     if not isinstance(exit, int) or exit < 1:
         raise ValueError(f"exit={exit!r}: the number of a cycle is expected, 1 or more")
     if exit > 1 and not cyclic_handles(model):
         raise ValueError(f"exit={exit}: this {type(model).__name__} is not wrapped, and has exit 1 only")
+    return exit
 
 
 def _check_mode(model: nn.Module) -> None:

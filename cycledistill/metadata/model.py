@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cycledistill.cycle.exits import cyclic_handles
+from cycledistill.cycle.handle import Cyclic
 from cycledistill.distill import plain_scheme
 from cycledistill.inputs import Call
 from cycledistill.plugin.torch_private import tree_leaves
@@ -16,12 +17,13 @@ from cycledistill.stack.probe import declared_sizes
 from cycledistill.versions import made_with
 
 
-def words_of(model: nn.Module, exit: int = 1, call: Call | None = None) -> dict[str, str]:
+def words_of(model: nn.Module, exit: int | None = None, call: Call | None = None) -> dict[str, str]:
     """Everything in `KEYS` that is known of a model, and what the model says itself (`export_metadata`), which counts.
 
     Args:
         model: Wrapped or plain.
-        exit: The cycle whose output the file gives; weights are those of all exits, and answer at this one by default.
+        exit: The cycle whose output the file gives; default, the one that the model answers at. Weights are those of
+            all exits.
         call: Inputs that the file was made with. Of a file of weights ``None``: the size that the model declares.
 
     Returns:
@@ -33,7 +35,10 @@ def words_of(model: nn.Module, exit: int = 1, call: Call | None = None) -> dict[
     told: Mapping[str, str] = own() if callable(own) else {}
     known = getattr(model, "pretrained_cfg", None)
     timm: Mapping[str, Any] = known if isinstance(known, Mapping) else {}
-    found = {**_cycles(model), **_input(model, call, timm), **_classes(model, timm)}
+    handle = next(iter(cyclic_handles(model)), None)
+    if exit is None:
+        exit = handle.exit if handle else 1
+    found = {**_cycles(handle), **_input(model, call, timm), **_classes(model, timm)}
     name = type(model).__name__
     return {
         "model": str(timm.get("architecture") or name),
@@ -45,8 +50,7 @@ def words_of(model: nn.Module, exit: int = 1, call: Call | None = None) -> dict[
     }
 
 
-def _cycles(model: nn.Module) -> dict[str, Any]:
-    handle = next(iter(cyclic_handles(model)), None)
+def _cycles(handle: Cyclic | None) -> dict[str, Any]:
     return {"cycles": handle.cycles if handle else 1, "distill": plain_scheme(handle.distill) if handle else None}
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from cycledistill import wrap_cyclic
 from cycledistill.exporter.export import ExportError, export
+from cycledistill.metadata.model import words_of
+from cycledistill.metadata.read import read_words
 from tests import toys
 from tests.oracle import Truth
 
@@ -32,15 +34,16 @@ def image(batch: int = 1) -> Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("exit", [1, 2])
+@pytest.mark.parametrize("asked", [1, 2, None])
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
-def test_files_give_the_exit_asked_for(ending: str, exit: int, tmp_path: Path) -> None:
-    model = wrapped()
+def test_files_give_the_exit_asked_for_or_that_of_the_model(ending: str, asked: int | None, tmp_path: Path) -> None:
+    model, exit = wrapped(), asked or 3
     truth = Truth(toys.make().float().eval())
     model.cyclic.exit = 3
-    done = export(model, tmp_path / f"model.{ending}", image(), exit=exit)
+    done = export(model, tmp_path / f"model.{ending}", image(), exit=asked)
     assert model.cyclic.exit == 3
     assert (done.format, done.exit, done.dynamic_batch) == (ending, exit, True)
+    assert read_words(done.path)["exit"] == str(exit)
     assert done.max_difference < 1e-5
     x = image(5)
     if ending == "pt2":
@@ -52,6 +55,24 @@ def test_files_give_the_exit_asked_for(ending: str, exit: int, tmp_path: Path) -
     with torch.no_grad():
         torch.testing.assert_close(got, truth(exit, x), rtol=1e-4, atol=1e-5)
     assert os.listdir(tmp_path) == [done.path.name]
+
+
+def test_weights_say_the_exit_of_the_model(tmp_path: Path) -> None:
+    path, model = tmp_path / "model.safetensors", wrapped()
+    for exit in (1, 2):
+        model.cyclic.exit = exit
+        assert (export(model, path).exit, read_words(path)["exit"]) == (exit, str(exit))
+        assert words_of(model)["exit"] == str(exit)
+    assert (export(model, path, exit=1).exit, read_words(path)["exit"]) == (1, "1")
+    assert words_of(toys.make())["exit"] == "1"
+
+
+def test_exits_that_differ_inside_a_model_are_asked_for(tmp_path: Path) -> None:
+    both = nn.ModuleList([wrapped(), wrapped()]).eval()
+    both[1].cyclic.exit = 2
+    with pytest.raises(ValueError, match="answer at exits 1, 2: give exit="):
+        export(both, tmp_path / "model.safetensors")
+    assert export(both, tmp_path / "model.safetensors", exit=2).exit == 2
 
 
 def test_weights_are_those_of_the_plain_model(tmp_path: Path) -> None:
