@@ -88,27 +88,23 @@ _INTEGRATION = more(
     },
 )
 INTEGRATION_ARROWS = {
-    "coco": more(_INTEGRATION, {"convert": {"commands"}})
-    | {"__init__": {"data", "models", "losses", "weights"}, "prediction": _PREDICTION},
+    "coco": _INTEGRATION | {"__init__": {"data", "models", "losses", "weights"}, "prediction": _PREDICTION},
     "human36m": more(
         _INTEGRATION,
         {
-            "convert": {"commands", "multiview"},
             "exportable": {"lifting"},
-            "lift": {"commands", "lifting", "written"},
+            "lift": {"lifting", "written"},
         },
     )
     | {
         "__init__": {"models", "weights"},
         "lifting": _ROOMS | {"recipe", "training", "written"},  # by the run's own settings
         "multiview": {"errors", "data", "models"},
-        "triangulate": {"commands", "errors", "data", "multiview", "written"},
+        "triangulate": {"errors", "data", "multiview", "written"},
         "written": {"errors", "data"},
     },
     "imagenet": _INTEGRATION | {"__init__": {"recipe", "task"}},
-    "multiview": more(
-        _INTEGRATION, {"predict": {"commands", "prediction", "recipe", "training"}}
-    )  # by the run's own settings
+    "multiview": more(_INTEGRATION, {"predict": {"prediction", "recipe", "training"}})  # by the run's own settings
     | {"__init__": {"prediction"}, "prediction": {"data", "evaluation"}},
 }
 # What may be used of another integration. `mmpose` and `transformers` are small: inside, only circles are forbidden.

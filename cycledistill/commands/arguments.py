@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from cycledistill.files import atomic_write, check_writable
@@ -16,23 +17,29 @@ def add_model(parser: argparse.ArgumentParser, more: str = "") -> None:
     add_flag(parser, "--img-size")
 
 
-def add_conversion(parser: argparse.ArgumentParser, suffixes: str, models: str, option: str) -> None:
-    """Add what every command that converts weights takes: ``IN OUT --model NAME --option KEY=VALUE``.
+def add_conversion(
+    parser: argparse.ArgumentParser, suffixes: str, models: str | None, option: str, formats: Sequence[str]
+) -> None:
+    """Add what every command that converts weights takes: ``IN OUT --model NAME --option KEY=VALUE --to FORMAT``.
 
     Args:
         parser: The command's.
         suffixes: Of files that it reads.
-        models: What ``--model`` may be.
+        models: What ``--model`` may be; ``None`` where there is one model.
         option: An example of ``--option``.
+        formats: What ``--to`` may be: names of the authors' codes.
     """
     parser.add_argument("input", type=Path, metavar="IN", help=suffixes)
     parser.add_argument("output", type=Path, metavar="OUT", help=".safetensors, .pth or .pt")
-    add_flag(parser, "--model", models, required=True)
+    if models is not None:
+        add_flag(parser, "--model", models, required=True)
     about = "option of the model, as model.options of a recipe"
     parser.add_argument(
         "--option", dest="options", action="append", default=[], metavar="KEY=VALUE", help=f"{about} ({option})"
     )
     parser.set_defaults(example=option)
+    about = f"the other way, to the names of the authors' code ({', '.join(formats)})"
+    parser.add_argument("--to", choices=formats, metavar="FORMAT", help=about)
 
 
 def check_positive(option: str, value: int | None) -> None:

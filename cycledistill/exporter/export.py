@@ -96,7 +96,8 @@ def export(
         ExportError: The model is in training mode, an operation cannot be exported (it is named), the model returns
             what a file cannot hold, the written file differs from the model, or the disk is full or read-only.
         ValueError: An unknown format, a path that cannot be written, an ``exit`` that the model does not have, or none
-            where wrapped models inside it answer at different ones, a negative tolerance, or inputs that the model (or ``postprocess``) does not run on.
+            where wrapped models inside it answer at different ones, a negative tolerance, or inputs that the model
+            (or ``postprocess``) does not run on.
         TypeError: ``model`` is not a module, or ``postprocess`` cannot be called.
         ImportError: The exporter's packages are not installed.
 

@@ -14,10 +14,7 @@ FORMAT_NAMES = ("sdpose", "sdpose-tokenpose", "distilpose", "tokenpose-s", "toke
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    add_conversion(parser, ".pth or .safetensors", "of list_pose_models()", "stage1_width=32")
-    parser.add_argument(
-        "--to", choices=FORMAT_NAMES, metavar="FORMAT", help=f"the other way, to: {', '.join(FORMAT_NAMES)}"
-    )
+    add_conversion(parser, ".pth or .safetensors", "of list_pose_models()", "stage1_width=32", FORMAT_NAMES)
     parser.add_argument("--loss", type=Path, metavar="FILE", help="with --to: weights of RLELoss to store beside")
 
 

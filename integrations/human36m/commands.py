@@ -18,6 +18,7 @@ from cycledistill.terminal.flags import TRAINED, add_flag
 
 JOINT_ORDERS = ("coco", "h36m", "halpe26")
 MAPPINGS = ("extrapolated", "midpoints")
+FORMAT_NAMES = ("mixste", "mhformer", "motionbert")
 UP_AXES = ("x", "-x", "y", "-y", "z", "-z")
 FILLED_FRAMES, SEEN_CONFIDENCE, VIEW_THRESHOLD = 25, 0.05, 20.0
 REQUIRES = "cycledistill[human36m]"
@@ -122,9 +123,8 @@ def add_layout(parser: argparse.ArgumentParser, default: str, known: Sequence[st
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of converting weights."""
-    add_conversion(parser, ".pth, .bin or .safetensors", "as in list_lifters(), or multiview_ppt", "frames=81")
+    add_conversion(parser, ".pth, .bin or .safetensors", "of list_lifters()", "frames=81", FORMAT_NAMES)
     parser.add_argument("--resize", action="store_true", help="interpolate tables learned for another clip length")
-    parser.add_argument("--official", action="store_true", help="the other way: ours to the authors' names")
     parser.add_argument(
         "--convention",
         action="append",
@@ -132,11 +132,6 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="what the weights' numbers mean, where it is not what the authors trained: unit=metres or picture, "
         "root=given (MotionBERT's weights for global motion), coco=midpoints or extrapolated, frame_rate=50",
-    )
-    parser.add_argument(
-        "--from-coco",
-        action="store_true",
-        help="multiview_ppt: a start from a PPT-S trained on COCO, the rest drawn anew",
     )
 
 
@@ -213,7 +208,7 @@ TRIANGULATE = Verb(
     f"{_HERE}.triangulate:triangulate_files",
 )
 CONVERT = Verb(
-    "weights of the released MixSTE, MHFormer, MotionBERT, HoT and PPT files in this library's names, and back",
+    "weights of the released MixSTE, MHFormer, MotionBERT and HoT files in this library's names, and back",
     REQUIRES,
     add_weights,
     f"{_HERE}.convert:convert_file",

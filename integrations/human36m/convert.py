@@ -1,10 +1,7 @@
-r"""Weights of the authors' released files in our names, and back, strictly: every tensor is accounted for.
+"""Weights of the authors' released files in our names, and back, strictly: every tensor is accounted for.
 
     cycledistill convert human36m best_epoch.bin motionbert.safetensors --model motionbert
-    cycledistill convert human36m ours.safetensors theirs.pth --model mixste --official
-    cycledistill convert human36m theirs.pth.tar ours.safetensors --model multiview_ppt
-    cycledistill convert human36m ppt_s.safetensors start.safetensors --model multiview_ppt \
-        --from-coco
+    cycledistill convert human36m ours.safetensors theirs.pth --model mixste --to mixste
 
 Files are read without running code from them.
 """
@@ -19,17 +16,12 @@ import torch
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.reading.texts import parse_yaml
 from cycledistill.recipes.weights.convert import fields_of
-from cycledistill.recipes.weights.files import network_metadata, of_file, read_weights, write_weights
+from cycledistill.recipes.weights.files import of_file, read_weights, write_weights
 
 from .models.convention import Convention, convention_words, plain_convention
 from .models.lifter import Lifter
 from .models.registry import create_lifter
-from .multiview.key_map import multiview_from_official, multiview_to_official
-from .multiview.model import create_multiview
-from .multiview.start import start_from_coco
-from .multiview.weights import MODEL as MULTIVIEW
-from .multiview.weights import save_multiview_weights
-from .weights.key_map import from_official, to_official
+from .weights.key_map import format_of, from_official, to_official
 from .weights.loading import stored_convention, write_lifter_state
 
 
@@ -43,19 +35,17 @@ def convert_file(options: argparse.Namespace) -> str:
         CheckpointError: A file or options that cannot be used.
         OSError: The target cannot be written.
     """
-    if options.model == MULTIVIEW:
-        return _convert_multiview(options)
-    if options.from_coco:
-        raise CheckpointError(f"--from-coco goes with --model {MULTIVIEW}, not with {options.model}")
-    if options.official and options.resize:
-        raise CheckpointError("--resize goes with the authors' files, not with --official")
+    if options.to and options.resize:
+        raise CheckpointError("--resize goes with the authors' files, not with --to")
     state = read_weights(options.input)
     with torch.device("meta"):
         model = create_lifter(options.model, **fields_of(options))
+    if options.to and options.to != format_of(model):
+        raise CheckpointError(f"--to {options.to}: a {type(model).__name__} goes to {format_of(model)}")
     convention = _convention(options, model)
     with of_file(options.input):
-        converted = to_official(state, model) if options.official else from_official(state, model, options.resize)
-    if options.official:
+        converted = to_official(state, model) if options.to else from_official(state, model, options.resize)
+    if options.to:
         if options.output.suffix != ".safetensors" and convention.unit != model.official.unit:
             raise CheckpointError(
                 f"{options.output}: the authors' code takes the poses of this {type(model).__name__} for "
@@ -71,7 +61,7 @@ def convert_file(options: argparse.Namespace) -> str:
 
 def _convention(options: argparse.Namespace, model: Lifter) -> Convention:
     """What the numbers mean: as the file says, else as its authors trained, with what the command line says instead."""
-    found = stored_convention(options.input) or (Convention() if options.official else model.official)
+    found = stored_convention(options.input) or (Convention() if options.to else model.official)
     given = {}
     for text in options.convention:
         name, equals, value = text.partition("=")
@@ -79,23 +69,3 @@ def _convention(options: argparse.Namespace, model: Lifter) -> Convention:
             raise CheckpointError(f"--convention {text}: KEY=VALUE is expected, e.g. unit=metres")
         given[name] = parse_yaml(value, f"--convention {text}: the value", CheckpointError)
     return plain_convention(asdict(found) | given)
-
-
-def _convert_multiview(options: argparse.Namespace) -> str:
-    if options.resize or options.convention or (options.official and options.from_coco):
-        raise CheckpointError(
-            f"{MULTIVIEW} is converted as it is, with --official or with --from-coco, without --resize and --convention"
-        )
-    if options.from_coco:
-        torch.manual_seed(0)
-        model = create_multiview(**fields_of(options))
-        fresh = start_from_coco(model, options.input)
-        save_multiview_weights(model, options.output)
-        return f"{options.output}: {len(model.state_dict())} tensors, drawn anew: {', '.join(fresh) or 'none'}"
-    with torch.device("meta"):
-        config = create_multiview(**fields_of(options)).config
-    state = read_weights(options.input)
-    with of_file(options.input):
-        converted = (multiview_to_official if options.official else multiview_from_official)(state, config)
-    write_weights(converted, options.output, {} if options.official else network_metadata(config, options.model))
-    return f"{options.output}: {len(converted)} tensors"

@@ -1,9 +1,13 @@
-"""The command ``cycledistill predict multiview``: its arguments; what it does is in ``predict.py``."""
+"""The commands ``predict multiview`` and ``convert multiview``: their arguments.
+
+What they do is in ``predict.py`` and ``convert.py``, which need more than help may load.
+"""
 
 from __future__ import annotations
 
 import argparse
 
+from cycledistill.commands.arguments import add_conversion
 from cycledistill.commands.verb import Verb
 from cycledistill.integrations.human36m.commands import add_frame_rate, add_layout, add_triangulation, add_written
 from cycledistill.terminal.flags import TRAINED, add_flag
@@ -29,9 +33,22 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     add_written(parser, lifted=False)
 
 
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of converting weights."""
+    add_conversion(parser, ".pth, .pth.tar or .safetensors", None, "ray_encoding=false", ["ppt"])
+    about = "a start from a PPT-S trained on COCO, the rest drawn anew"
+    parser.add_argument("--from-coco", action="store_true", help=about)
+
+
 PREDICT = Verb(
     "3D poses of one person from the pictures or videos of several calibrated cameras",
     "cycledistill[coco,human36m]",
     add_pictures,
     "cycledistill.integrations.multiview.predict:predict_files",
+)
+CONVERT = Verb(
+    "weights of the released multi-view PPT in this library's names, and back; or a start from COCO",
+    "cycledistill[coco,human36m]",
+    add_weights,
+    "cycledistill.integrations.multiview.convert:convert_file",
 )

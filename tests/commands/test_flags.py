@@ -20,12 +20,12 @@ from cycledistill.integrations.human36m import commands as of_human36m
 from cycledistill.terminal.flags import FLAGS, TRAINED
 
 # Flag -> what may differ between commands. The reasons: of several views there is a value each, NAME=VALUE; a lifting
-# model knows the joints that it lifts, so that there are no others.
-MAY_DIFFER = {"--boxes": "word", "--track-id": "word", "--layout": "choices"}
+# model knows the joints that it lifts, so that there are no others; authors have codes of their own.
+MAY_DIFFER = {"--boxes": "word", "--track-id": "word", "--layout": "choices", "--to": "choices"}
 # What other commands call so, or called so once -> its one name.
 ONE_NAME = {
     "--camera": "--calibration", "--cameras": "--calibration", "--camera-unit": "--unit", "--root": "--data",
-    "--source": "--dataset", "--train": "--train-data", "--test": "--test-data",
+    "--source": "--dataset", "--official": "--to", "--train": "--train-data", "--test": "--test-data",
     "--checkpoint": "MODEL", "--weights": "MODEL", "--keypoints": "SOURCE", "--poses": "--output", "--out": "--output",
     "--conf": "--min-confidence", "--batch": "--batch-size", "--img": "--img-size", "--imgsz": "--img-size",
     "--fps": "--frame-rate", "--recipe": "--config", "--max-samples": "--limit",
@@ -133,4 +133,5 @@ def test_what_help_may_not_load_is_said_again_rightly() -> None:
     assert mine.JOINT_ORDERS == tuple(of("human36m.multiview.views", "LAYOUTS"))  # type: ignore[arg-type]
     assert of("human36m.data.skeleton", "COCO_MAPPINGS") == mine.MAPPINGS
     assert of("human36m.written.upright", "UPS") == mine.UP_AXES
+    assert mine.FORMAT_NAMES == tuple(of("human36m.weights.key_map", "FORMATS"))  # type: ignore[arg-type]
     assert of_coco.FORMAT_NAMES == tuple(of("coco.weights.key_map", "FORMATS"))  # type: ignore[arg-type]

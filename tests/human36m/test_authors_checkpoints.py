@@ -33,19 +33,8 @@ def test_lifters(name: str, tmp_path: Path) -> None:
         each.fill_(number)
     file, ours = tmp_path / "theirs.bin", tmp_path / "ours.safetensors"
     TRAINERS[trainer](to_official(model.state_dict(), model), file)
-    assert (
-        main(
-            [
-                "convert",
-                "human36m",
-                str(file),
-                str(ours),
-                f"--model={name}",
-                *(f"--option={key}={value}" for key, value in options.items()),
-            ]
-        )
-        == 0
-    )
+    words = ["convert", "human36m", str(file), str(ours), f"--model={name}"]
+    assert main([*words, *(f"--option={key}={value}" for key, value in options.items())]) == 0
     found = read_weights(ours)
     assert found.keys() == model.state_dict().keys()
     assert all(torch.equal(found[key], each) for key, each in model.state_dict().items())
@@ -57,12 +46,8 @@ def test_lifters(name: str, tmp_path: Path) -> None:
 
 def test_the_keys_of_another_container_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"epoch": 3, "model_traj": numbered("mixste")[1]}, tmp_path / "theirs.bin")
-    assert (
-        main(
-            ["convert", "human36m", str(tmp_path / "theirs.bin"), str(tmp_path / "ours.safetensors"), "--model=mixste"]
-        )
-        == 2
-    )
+    words = ["convert", "human36m", str(tmp_path / "theirs.bin"), str(tmp_path / "ours.safetensors")]
+    assert main([*words, "--model=mixste"]) == 2
     assert "model_traj (a dict of" in capsys.readouterr().err
 
 
@@ -84,20 +69,8 @@ def test_multiview(start: bool, tmp_path: Path) -> None:
         model = made()
         state = model.state_dict()
         TRAINERS["multiview_ppt"](multiview_to_official(state, model.config), file)
-    assert (
-        main(
-            [
-                "convert",
-                "human36m",
-                str(file),
-                str(ours),
-                "--model=multiview_ppt",
-                *OPTIONS,
-                *(["--from-coco"] if start else []),
-            ]
-        )
-        == 0
-    )
+    words = ["convert", "multiview", str(file), str(ours), *OPTIONS]
+    assert main([*words, "--from-coco"] if start else words) == 0
     found = read_weights(ours)
     shared = [name for name in found if name in state and "blocks." in name]
     assert shared and all(torch.equal(found[name], state[name]) for name in shared)

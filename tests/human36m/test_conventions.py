@@ -172,10 +172,11 @@ def test_converted_weights_say_what_their_numbers_mean(tmp_path: Path, capsys: p
     # back: a PyTorch file cannot say the unit, so it holds only what its readers take it for
     model = create_lifter("motionbert", **SMALL)
     save_lifter_weights(model, tmp_path / "metres.safetensors")
-    assert run_convert(tmp_path / "metres.safetensors", tmp_path / "theirs.pth", "motionbert", SMALL, "--official") == 2
+    metres, theirs = tmp_path / "metres.safetensors", tmp_path / "theirs.pth"
+    assert run_convert(metres, theirs, "motionbert", SMALL, "--to=motionbert") == 2
     assert "'picture', these weights give 'metres'" in capsys.readouterr().err
     theirs = tmp_path / "theirs.safetensors"
-    assert run_convert(tmp_path / "metres.safetensors", theirs, "motionbert", SMALL, "--official") == 0
+    assert run_convert(metres, theirs, "motionbert", SMALL, "--to=motionbert") == 0
     load_lifter_weights(model, theirs)
     assert model.convention.unit == "metres"
     load_lifter_weights(model, file)

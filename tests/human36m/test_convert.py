@@ -144,7 +144,7 @@ def test_command_line_converts_both_ways(tmp_path: Path, capsys: pytest.CaptureF
     assert (
         main(["convert", "human36m", str(tmp_path / "best_epoch.bin"), str(ours), "--model=motionbert", *fields]) == 0
     )
-    assert main(["convert", "human36m", str(ours), str(back), "--model=motionbert", "--official", *fields]) == 0
+    assert main(["convert", "human36m", str(ours), str(back), "--model=motionbert", "--to=motionbert", *fields]) == 0
     written = torch.load(back, weights_only=True)
     assert set(written) == set(theirs)
     assert all(torch.equal(written[key], theirs[key]) for key in theirs)
@@ -170,6 +170,8 @@ def test_command_line_converts_both_ways(tmp_path: Path, capsys: pytest.CaptureF
     )
     assert main(["convert", "human36m", str(tmp_path / "best_epoch.bin"), str(ours), "--model=motionbrt"]) == 2
     assert "nearest: motionbert" in capsys.readouterr().err
+    assert main(["convert", "human36m", str(ours), str(back), "--model=motionbert", "--to=mixste", *fields]) == 2
+    assert "--to mixste: a MotionBERT goes to motionbert" in capsys.readouterr().err
     assert main(["convert", "human36m", str(ours), str(back), "--model=motionbert", "--option", "frames"]) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back.pth", "best_epoch.bin", "ours.safetensors"]
 

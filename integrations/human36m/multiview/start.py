@@ -70,7 +70,7 @@ def _taken(state: State, own: State, tokens: Sequence[int]) -> State:
     if any(name.startswith(RAYS) for name in state):
         raise CheckpointError(
             f"it holds {RAYS}*, so it is of a multi-view model already: load_multiview_weights loads it as it is "
-            "(convert without --from-coco)"
+            "(`cycledistill convert multiview` without --from-coco)"
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
     body = {name: tensor for name, tensor in state.items() if not name.startswith(_HEAD)}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +68,14 @@ def _mhformer(depth: int) -> Renames:
     )
 
 
+FORMATS: dict[str, Callable[[Any], Renames]] = {
+    "mixste": lambda _: _MIXSTE,
+    "mhformer": lambda model: _mhformer(model.config.depth),
+    "motionbert": lambda _: _MOTIONBERT,
+}
+"""The authors' codes, HoT's files being those of the model that it is on: how each calls what ours are called."""
+
+
 def official_names(model: Lifter) -> dict[str, tuple[str, ...]]:
     """For each of our names, in order, that of the authors' code; several where ours holds several stacked.
 
@@ -80,16 +89,23 @@ def official_names(model: Lifter) -> dict[str, tuple[str, ...]]:
         >>> official_names(create_lifter("mixste"))["levels.1.spatial.norm1.weight"]
         ('STEblocks.1.norm1.weight',)
     """
-    if isinstance(model, MHFormer):
-        renames = _mhformer(model.config.depth)
-    elif isinstance(model, (MixSTE, MotionBERT)):
-        renames = _MIXSTE if isinstance(model, MixSTE) else _MOTIONBERT
-    else:
-        raise CheckpointError(
-            f"no official code has a {type(model).__name__}: its weights are expected under its own names, those of "
-            "its state_dict()"
-        )
+    renames = FORMATS[format_of(model)](model)
     return {name: _rename(name, renames) for name in model.state_dict()}
+
+
+def format_of(model: Lifter) -> str:
+    """Which of `FORMATS` holds such a model.
+
+    Raises:
+        CheckpointError: None does.
+    """
+    for kind, name in ((MHFormer, "mhformer"), (MixSTE, "mixste"), (MotionBERT, "motionbert")):
+        if isinstance(model, kind):
+            return name
+    raise CheckpointError(
+        f"no official code has a {type(model).__name__}: its weights are expected under its own names, those of its "
+        "state_dict()"
+    )
 
 
 def _rename(name: str, renames: Iterable[tuple[str, str]]) -> tuple[str, ...]:

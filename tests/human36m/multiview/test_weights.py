@@ -249,12 +249,12 @@ def test_the_command_converts_both_ways(tmp_path: Path, capsys: pytest.CaptureFi
     model = made()
     theirs, ours, again = tmp_path / "theirs.pth", tmp_path / "ours.safetensors", tmp_path / "again.pth"
     torch.save(multiview_to_official(model.state_dict(), model.config), theirs)
-    assert main(["convert", "human36m", str(theirs), str(ours), "--model", "multiview_ppt", *OPTIONS]) == 0
+    assert main(["convert", "multiview", str(theirs), str(ours), *OPTIONS]) == 0
     assert f"{ours}: {len(model.state_dict())} tensors" in capsys.readouterr().out
     assert same(read_weights(ours), dict(model.state_dict()))
     with safe_open(ours, "pt") as file:
         assert file.metadata()["model"] == "multiview_ppt"
-    assert main(["convert", "human36m", str(ours), str(again), "--model", "multiview_ppt", "--official", *OPTIONS]) == 0
+    assert main(["convert", "multiview", str(ours), str(again), "--to", "ppt", *OPTIONS]) == 0
     assert same(read_weights(again), read_weights(theirs))
 
 
@@ -262,10 +262,7 @@ def test_the_command_starts_from_coco(tmp_path: Path, capsys: pytest.CaptureFixt
     single, first, second = tmp_path / "coco.safetensors", tmp_path / "1.safetensors", tmp_path / "2.safetensors"
     save_pose_weights(coco(), single)
     for out in (first, second):
-        assert (
-            main(["convert", "human36m", str(single), str(out), "--model", "multiview_ppt", "--from-coco", *OPTIONS])
-            == 0
-        )
+        assert main(["convert", "multiview", str(single), str(out), "--from-coco", *OPTIONS]) == 0
     assert capsys.readouterr().out.splitlines()[0].endswith("drawn anew: pos_3d_linear.weight, pos_3d_linear.bias")
     assert same(read_weights(first), read_weights(second))
     model = made()
@@ -278,12 +275,10 @@ def test_the_command_starts_from_coco(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "multiview_ppt"], "coco.safetensors: .*names already"),
-        (["--model", "multiview_ppt", "--official"], r"coco.safetensors: .*2 missing: pos_3d_linear.*--from-coco"),
-        (["--model", "multiview_ppt", "--resize"], "without --resize"),
-        (["--model", "multiview_ppt", "--official", "--from-coco"], "with --official or with --from-coco"),
-        (["--model", "multiview_ppt", "--option", "dept=3"], "no option 'dept'; the nearest is 'depth'"),
-        (["--model", "mixste", "--from-coco"], "--from-coco goes with --model multiview_ppt, not with mixste"),
+        ([], "coco.safetensors: .*names already"),
+        (["--to", "ppt"], r"coco.safetensors: .*2 missing: pos_3d_linear.*--from-coco"),
+        (["--to", "ppt", "--from-coco"], "leave out --to ppt"),
+        (["--option", "dept=3"], "no option 'dept'; the nearest is 'depth'"),
     ],
 )
 def test_the_command_on_bad_input(
@@ -291,6 +286,6 @@ def test_the_command_on_bad_input(
 ) -> None:
     single, out = tmp_path / "coco.safetensors", tmp_path / "out.safetensors"
     save_pose_weights(coco(), single)
-    assert main(["convert", "human36m", str(single), str(out), *arguments, *OPTIONS]) == 2
+    assert main(["convert", "multiview", str(single), str(out), *arguments, *OPTIONS]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not out.exists()

@@ -60,7 +60,7 @@ def test_what_yaml_takes_and_a_recipe_does_not_is_said_by_place(text: str, tmp_p
         load_recipe(None, [f"model.options.x={text}"])
     raised.match(REFUSED[text])
     parser = Parser("convert")
-    add_conversion(parser, "", "", "depth=2")
+    add_conversion(parser, "", "", "depth=2", [])
     argv = ["in.pth", "out.pth", "--model", "a", "--option", f"depth={text}"]
     with pytest.raises(CheckpointError, match="^--option depth="):
         fields_of(parser.parse_args(argv))
