@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -22,6 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.hub.download import download
 from cycledistill.recipes.reading.guard import first_line
 from cycledistill.recipes.reading.plain import check_plain
 from cycledistill.recipes.reading.texts import read_json
@@ -62,8 +62,8 @@ def is_published(path: str | Path) -> bool:
     return can_be_on_hub(path)
 
 
-def find_files(name: str | Path, **download: Any) -> HubFiles:
-    """The files of a model in a folder, or on the hub (downloaded, or from its cache).
+def find_files(name: str | Path, **options: Any) -> HubFiles:
+    """The files of a model in a folder, or on the hub (``options``: of `download`).
 
     Raises:
         CheckpointError: Neither a folder nor a repository that can be read; a file is missing; the config is no JSON.
@@ -78,7 +78,7 @@ def find_files(name: str | Path, **download: Any) -> HubFiles:
         )
     else:
         _tell_of_hub(source)
-        config, weights = (_from_hub(source, file, download) for file in (CONFIG, WEIGHTS))
+        config, weights = (_from_hub(source, file, options) for file in (CONFIG, WEIGHTS))
     return HubFiles(source, _read_config(config, source), weights)
 
 
@@ -97,10 +97,10 @@ def _in_folder(folder: Path, file: str) -> Path:
     return folder / file
 
 
-def _from_hub(name: str, file: str, download: dict[str, Any]) -> Path:
-    at = f" at revision {download['revision']!r}" if download.get("revision") else ""
+def _from_hub(name: str, file: str, options: dict[str, Any]) -> Path:
+    at = f" at revision {options['revision']!r}" if options.get("revision") else ""
     try:
-        return Path(hf_hub_download(repo_id=name, filename=file, **download))
+        return download(name, file, **options)
     except HFValidationError as error:
         reason = f"and can be no name on the Hugging Face hub, where models are called user/name: {first_line(error)}"
     except RepositoryNotFoundError as error:

@@ -339,7 +339,7 @@ def test_a_name_on_the_hub_is_downloaded(written: Path, monkeypatch: pytest.Monk
         asked.append((repo_id, filename, given["revision"], given["token"]))
         return str(written / filename)
 
-    monkeypatch.setattr("cycledistill.recipes.hub.files.hf_hub_download", download)
+    monkeypatch.setattr("cycledistill.recipes.hub.download.hf_hub_download", download)
     model = TokenPose.from_pretrained("user/sdpose", revision="v2", token="secret")
     assert model.cyclic.cycles == 2
     assert asked == [("user/sdpose", each, "v2", "secret") for each in ("config.json", "model.safetensors")]
@@ -366,7 +366,7 @@ def test_what_the_hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
             raised.args = ("the hub says no",)
             raise raised
 
-        monkeypatch.setattr("cycledistill.recipes.hub.files.hf_hub_download", download)
+        monkeypatch.setattr("cycledistill.recipes.hub.download.hf_hub_download", download)
 
     for error, reason in (
         (errors.RepositoryNotFoundError, r"no model of this name that you may read.*hf auth login.*the hub says no"),
