@@ -1,4 +1,8 @@
-"""The command ``cycledistill convert coco``: its arguments; what it does is in ``convert.py``."""
+"""The commands ``predict coco`` and ``convert coco``: their arguments.
+
+What they do is in ``prediction/command.py`` and ``convert.py``, which need more than help may load. So do the modules
+whose names stand here again; a test holds them equal.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,47 @@ from pathlib import Path
 
 from cycledistill.commands.arguments import add_conversion
 from cycledistill.commands.verb import Verb
+from cycledistill.terminal.flags import TRAINED, add_flag
 
 FORMAT_NAMES = ("sdpose", "sdpose-tokenpose", "distilpose", "tokenpose-s", "tokenpose", "ppt-s", "ppt")
-"""``FORMATS`` of ``weights/key_map.py``, which needs more than help may load; a test holds them equal."""
+KINDS = ("results", "poses", "csv", "drawn", "keypoints")
+
+
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of finding poses in pictures."""
+    parser.add_argument("model", metavar="MODEL", help=TRAINED)
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a picture, a folder, a glob in quotes, a zip file, a video, a camera's number"
+    )
+    add_flag(parser, "--output", "a new folder", required=True, type=Path)
+    whose = parser.add_mutually_exclusive_group()
+    add_flag(whose, "--boxes", "by file name or image id", type=Path)
+    add_flag(whose, "--detector")
+    parser.add_argument(
+        "--box-score", type=float, metavar="SCORE", help="least score of a box (default 0.3 of a detector, 0 of a file)"
+    )
+    parser.add_argument(
+        "--categories",
+        nargs="+",
+        metavar="ID",
+        help="of a file of boxes these categories, by id or name (default: the run's data.categories; else those that "
+        "have the model's joints, or the only one)",
+    )
+    parser.add_argument("--track", action="store_true", help="follow persons from frame to frame, and number them")
+    parser.add_argument(
+        "--write", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=f"of {', '.join(KINDS)} (default: all)"
+    )
+    add_flag(parser, "--limit", "pictures or frames")
+    add_flag(parser, "--skip-broken", "and count them")
+    parser.add_argument(
+        "--exif", choices=("apply", "ignore"), default="apply", help="turn pictures as a viewer does (default), or not"
+    )
+    add_flag(parser, "--config", "of a file of weights that does not say it")
+    add_flag(parser, "--ema")
+    add_flag(parser, "--exit", "default 1", default=1)
+    add_flag(parser, "--device", default="auto")
+    add_flag(parser, "--batch-size", "persons; default: the run's, else 64")
+    parser.epilog = "Without --boxes and --detector a picture is taken for one person who fills it."
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +60,12 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loss", type=Path, metavar="FILE", help="with --to: weights of RLELoss to store beside")
 
 
+PREDICT = Verb(
+    "find the poses of persons in pictures, a video or a camera's picture, with a trained pose model",
+    "cycledistill[coco]",
+    add_pictures,
+    "cycledistill.integrations.coco.prediction.command:predict_files",
+)
 CONVERT = Verb(
     "weights of the released SDPose, TokenPose, DistilPose and PPT files in this library's names, and back",
     "cycledistill[coco]",

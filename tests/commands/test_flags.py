@@ -134,4 +134,5 @@ def test_what_help_may_not_load_is_said_again_rightly() -> None:
     assert of("human36m.data.skeleton", "COCO_MAPPINGS") == mine.MAPPINGS
     assert of("human36m.written.upright", "UPS") == mine.UP_AXES
     assert mine.FORMAT_NAMES == tuple(of("human36m.weights.key_map", "FORMATS"))  # type: ignore[arg-type]
+    assert tuple(of("coco.prediction.written.folder", "KINDS")) == of_coco.KINDS  # type: ignore[arg-type]
     assert of_coco.FORMAT_NAMES == tuple(of("coco.weights.key_map", "FORMATS"))  # type: ignore[arg-type]

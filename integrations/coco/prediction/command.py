@@ -1,79 +1,31 @@
-"""``cycledistill predict MODEL SOURCE --output OUT``: poses in pictures, in videos, before a camera."""
+"""What ``cycledistill predict coco`` does: poses in pictures, in videos, before a camera."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cycledistill.terminal.flags import TRAINED, add_flag
+from cycledistill.commands.arguments import check_positive
+from cycledistill.recipes.run.accelerator import open_accelerator
 
-if TYPE_CHECKING:
-    from .boxes import Boxes
-
-help = "find the poses of persons in pictures, a video or a camera's picture, with a trained pose model"
-requires = "cycledistill[coco]"
-
-KINDS = ("results", "poses", "csv", "drawn", "keypoints")  # `written.folder.KINDS`, which needs more than help may load
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("model", metavar="MODEL", help=TRAINED)
-    parser.add_argument(
-        "source", metavar="SOURCE", help="a picture, a folder, a glob in quotes, a zip file, a video, a camera's number"
-    )
-    add_flag(parser, "--output", "a new folder", required=True, type=Path)
-    whose = parser.add_mutually_exclusive_group()
-    add_flag(whose, "--boxes", "by file name or image id", type=Path)
-    add_flag(whose, "--detector")
-    parser.add_argument(
-        "--box-score", type=float, metavar="SCORE", help="least score of a box (default 0.3 of a detector, 0 of a file)"
-    )
-    parser.add_argument(
-        "--categories",
-        nargs="+",
-        metavar="ID",
-        help="of a file of boxes these categories, by id or name (default: the run's data.categories; else those that "
-        "have the model's joints, or the only one)",
-    )
-    parser.add_argument("--track", action="store_true", help="follow persons from frame to frame, and number them")
-    parser.add_argument(
-        "--write", nargs="+", choices=KINDS, default=KINDS, metavar="KIND", help=f"of {', '.join(KINDS)} (default: all)"
-    )
-    add_flag(parser, "--limit", "pictures or frames")
-    add_flag(parser, "--skip-broken", "and count them")
-    parser.add_argument(
-        "--exif", choices=("apply", "ignore"), default="apply", help="turn pictures as a viewer does (default), or not"
-    )
-    add_flag(parser, "--config", "of a file of weights that does not say it")
-    add_flag(parser, "--ema")
-    add_flag(parser, "--exit", "default 1", default=1)
-    add_flag(parser, "--device", default="auto")
-    add_flag(parser, "--batch-size", "persons; default: the run's, else 64")
-    parser.epilog = "Without --boxes and --detector a picture is taken for one person who fills it."
+from ..data.joints import joints_of
+from ..detector import DetectorError, load_detector
+from .box_files import read_boxes
+from .boxes import Boxes, DetectedBoxes, whole_picture
+from .job import predict_source
+from .models import open_model
+from .sources import open_source
+from .written.folder import check_output
 
 
-def run(args: argparse.Namespace) -> int:
-    """Predict; what was done, and where it is, goes to standard output."""
-    from cycledistill.terminal.loading import say_loading
+def predict_files(args: argparse.Namespace) -> None:
+    """Predict as the arguments of `add_pictures` of ``coco/commands.py`` say; what was done goes to standard output.
 
-    say_loading()
-    import dataclasses
-
-    from cycledistill.commands.arguments import check_positive
-    from cycledistill.recipes.run.accelerator import open_accelerator
-    from cycledistill.terminal.logs import log_to_stderr
-
-    from ..data.joints import joints_of
-    from .box_files import read_boxes
-    from .job import predict_source
-    from .models import open_model
-    from .sources import open_source
-    from .written.folder import check_output
-
-    log_to_stderr()
+    Raises:
+        ValueError: Pictures, boxes, a model or options that cannot be used.
+    """
     if args.categories and args.boxes is None:
         raise ValueError(f"--categories {' '.join(args.categories)} without --boxes: no other box has a category")
     for option in ("limit", "exit", "batch_size"):
@@ -113,18 +65,13 @@ def run(args: argparse.Namespace) -> int:
         f"{done.persons} persons in {done.frames} pictures, {done.rate:.1f} pictures a second; {done.empty} pictures "
         f"have nobody\n{args.output}: {', '.join(sorted(each.name for each in args.output.iterdir()))}\n"
     )
-    return 0
 
 
 def _boxes(args: argparse.Namespace) -> Boxes:
-    from .boxes import DetectedBoxes, whole_picture
-
     if args.detector is None:
         if args.box_score is not None:
             raise ValueError(f"--box-score {args.box_score:g} without --boxes or --detector: no box has a score")
         return whole_picture
-    from ..detector import DetectorError, load_detector
-
     try:
         detector = load_detector(args.detector)
     except DetectorError as error:

@@ -16,13 +16,12 @@ from cycledistill.integrations.coco.data.images import PoseDataError
 from cycledistill.integrations.coco.data.joints import COCO
 from cycledistill.integrations.coco.draw import draw_poses
 from cycledistill.integrations.coco.evaluation.measure import EvalSettings
-from cycledistill.integrations.coco.prediction import command
 from cycledistill.integrations.coco.prediction.box_files import read_boxes
 from cycledistill.integrations.coco.prediction.job import predict_source
 from cycledistill.integrations.coco.prediction.sources import open_source
 from cycledistill.integrations.coco.prediction.stream import Predicted, predict_stream
 from cycledistill.integrations.coco.prediction.written import drawn
-from cycledistill.integrations.coco.prediction.written.folder import KINDS, check_output, open_outputs
+from cycledistill.integrations.coco.prediction.written.folder import check_output, open_outputs
 from cycledistill.integrations.human36m.data.keypoints.files import read_persons
 from cycledistill.integrations.human36m.lift import prepare
 from tests.coco.prediction.conftest import Write
@@ -230,7 +229,6 @@ def test_a_whole_picture_is_said_and_kinds_are_known(
     predict_source(finder, source, tmp_path / "out", kinds=["csv"])
     assert "each picture is taken for one person who fills it, however many are in it" in caplog.text
     assert tree(tmp_path / "out") == ["poses.csv"] and caplog.records[0].levelno == logging.WARNING
-    assert command.KINDS == KINDS
 
 
 def test_nobody_is_an_empty_list(dots: Path, finder: Any, tmp_path: Path) -> None:
