@@ -1,0 +1,70 @@
+"""The model that ``cycledistill export`` is given, a run's or one by name, with what it is run on and calibrated by."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from cycledistill.commands.calibration import find_samples, pictures_by
+from cycledistill.commands.models import build
+from cycledistill.cycle.wrap import wrap_cyclic
+from cycledistill.exporter.exportable import PICTURES, Sample, files_in, open_exportable
+from cycledistill.inputs import call_of
+from cycledistill.metadata.model import words_of
+from cycledistill.plugin.handle import handle_of
+
+
+class Source(NamedTuple):
+    """A model to export: what it is run on, what it is called, what its file says beside its own words."""
+
+    model: nn.Module
+    inputs: Any
+    said: str
+    words: dict[str, str]
+    samples: list[Sample] | None
+
+
+def open_source(args: argparse.Namespace) -> Source:
+    """The model in eval mode, wrapped where a later exit is asked for, and what it is calibrated with."""
+    return _of_run(args) if Path(args.model).is_dir() else _of_name(args)
+
+
+def _of_run(args: argparse.Namespace) -> Source:
+    run = open_exportable(Path(args.model))
+    if args.blocks != "auto" and handle_of(run.model, "cyclic") is not None:
+        raise ValueError(f"--blocks {args.blocks}: the model of {args.model} is wrapped, and has the stack it has")
+    samples = samples_of(args, run.samples)
+    blocks = run.blocks if args.blocks == "auto" else args.blocks
+    return Source(_wrapped(run.model, args.exit, blocks, run.inputs), run.inputs, run.name, dict(run.words), samples)
+
+
+def _of_name(args: argparse.Namespace) -> Source:
+    if args.calibration_data is not None and args.calibration_data.is_dir():
+        files_in(args.calibration_data, PICTURES, "picture")  # before anything is built
+    model, inputs = build(args.model, args.img_size, "cpu")
+    samples = samples_of(args, lambda given: _pictures(args.model, model, inputs, given))
+    wrapped = _wrapped(model, args.exit, args.blocks, inputs)
+    return Source(wrapped, inputs, f"{args.model} with random weights", {}, samples)
+
+
+def _pictures(name: str, model: nn.Module, inputs: Any, given: Path) -> list[Sample]:
+    return pictures_by(words_of(model, None, None if inputs is None else call_of(inputs)), name)(given)
+
+
+def samples_of(args: argparse.Namespace, of_model: Any) -> list[Sample] | None:
+    """What ``--calibration-data`` names of what the model takes; ``None`` where it is not given."""
+    if args.calibration_data is None:
+        return None
+    try:
+        return find_samples(args.calibration_data, args.limit, of_model)
+    except ValueError as error:
+        raise ValueError(f"--calibration-data: {error}") from error
+
+
+def _wrapped(model: nn.Module, exit: int, blocks: str, inputs: Any) -> nn.Module:
+    if exit > 1 and handle_of(model, "cyclic") is None:
+        model = wrap_cyclic(model, exit, None, blocks=blocks, inputs=inputs)
+    return model.eval()
