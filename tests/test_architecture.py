@@ -162,6 +162,7 @@ THIRD_PARTY = {
     "recipes/config/printed.py": {"yaml"},
     "recipes/reading/texts.py": {"yaml"},
     "recipes/reading/videos.py": {"cv2"},
+    "recipes/hub/download.py": {"huggingface_hub"},
     "recipes/hub/files.py": {"huggingface_hub"},
     "recipes/hub/model.py": {"huggingface_hub"},
     "recipes/run/accelerator.py": {"accelerate"},

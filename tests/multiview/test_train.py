@@ -150,7 +150,7 @@ def test_the_command_trains_on_folders(tiny: Recipe, tmp_path: Path, capsys: pyt
     assert main([*flags, "--test-data", str(folder), "--unit", "mm", "--max-steps", "1"]) == 0
     assert '"mpjpe"' in capsys.readouterr().out
     assert main([*flags, "--unit", "mm", "--output", str(tmp_path / "b")]) == 2
-    assert "data.test is not set: data.source='folders' needs --train-data and --test" in capsys.readouterr().err
+    assert "data.test is not set: data.source='folders' needs --train-data and --test-data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def stored_convention(path: str | Path) -> Convention | None:
 def save_lifter_weights(model: Lifter, path: str | Path, name: str | None = None) -> None:
     """Write a model's weights; a safetensors file also holds what the model is built from and its convention.
 
-    `load_trained` of ``trained.py``, and ``lift --checkpoint``, then take the file alone.
+    `load_trained` of ``trained.py``, and ``cycledistill predict``, then take the file alone.
 
     Args:
         model: A lifting model, wrapped or not.
