@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=what)
     parser.add_argument("--format", choices=FORMATS, help="default: as --output ends, else onnx")
     add_flag(parser, "--output", "default: the model's name, here", type=Path)
-    add_flag(parser, "--exit", "default 1", default=1)
+    add_flag(parser, "--exit", "default: 1", default=1)
     add_flag(parser, "--blocks", "of a plain model")
     add_flag(parser, "--img-size")
     parser.add_argument(
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     real = "for --int8: pictures, or what the run takes (keypoint files, a recording); or an .npy file of inputs"
     parser.add_argument("--calibration-data", type=Path, metavar="PATH", help=real)
-    add_flag(parser, "--limit", "of --calibration-data; default 128", default=128)
+    add_flag(parser, "--limit", "of --calibration-data; default: 128", default=128)
     full = "all eight bits for weights: right on ARM, and on x86 with VNNI"
     parser.add_argument("--full-range", action="store_true", help=full)
     parser.epilog = (

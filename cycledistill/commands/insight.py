@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_flag(parser, "--cycles", "default: as trained")
     beside = "put this one's facts, scores and parameters beside"
     parser.add_argument("--compare", type=Path, metavar="MODEL", help=beside)
-    add_flag(parser, "--output", "default insight.html", type=Path, default=Path("insight.html"))
+    add_flag(parser, "--output", "default: insight.html", type=Path, default=Path("insight.html"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -20,10 +20,10 @@ FILES = (".onnx", ".pt2", ".safetensors", ".pth", ".pt")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model and what to report of it."""
     add_model(parser, ", or a file: .onnx, .pt2, .safetensors")
-    add_flag(parser, "--cycles", "all up to it are reported; default 2")
+    add_flag(parser, "--cycles", "all up to it are reported; default: 2")
     add_flag(parser, "--blocks")
     parser.add_argument("--time", action="store_true", help="also time one image, on the CPU with one thread")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds of --time (default 5)")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds of --time (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
 
 

@@ -15,7 +15,7 @@ help = "prove on a model that its cycles are right"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model and how it is wrapped."""
     add_model(parser)
-    add_flag(parser, "--cycles", "default 2", default=2)
+    add_flag(parser, "--cycles", "default: 2", default=2)
     add_flag(parser, "--blocks")
     parser.epilog = "Exit code: 0 where all was proved, 1 where something failed or could not be checked."
 

@@ -16,7 +16,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--dataset": {"metavar": "NAME", "help": "which data set"},
     "--detector": {"metavar": "NAME", "help": "find persons by this detector of torchvision"},
     "--device": {"metavar": "DEVICE", "help": "auto, cpu, cuda or mps"},
-    "--ema": {"action": "store_true", "help": "the average of the weights instead of the weights"},
+    "--ema": {"action": "store_true", "help": "the exponential moving average of the weights in their place"},
     "--exit": {"type": int, "metavar": "N", "help": "the cycle that answers"},
     "--img-size": {"type": int, "metavar": "PIXELS", "help": "build the model for S x S images"},
     "--limit": {"type": int, "metavar": "N", "help": "so many inputs at most"},
@@ -43,7 +43,7 @@ def add_flag(parser: argparse._ActionsContainer, name: str, note: str = "", **ow
         **own: What else `argparse` is told, or otherwise.
 
     Example:
-        >>> add_flag(parser, "--exit", "default 1", default=1)
+        >>> add_flag(parser, "--exit", "default: 1", default=1)
     """
     told = FLAGS[name] | own
     parser.add_argument(name, **told | {"help": f"{told['help']} ({note})" if note else told["help"]})

@@ -28,7 +28,10 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     add_flag(whose, "--boxes", "by file name or image id", type=Path)
     add_flag(whose, "--detector")
     parser.add_argument(
-        "--box-score", type=float, metavar="SCORE", help="least score of a box (default 0.3 of a detector, 0 of a file)"
+        "--box-score",
+        type=float,
+        metavar="SCORE",
+        help="least score of a box (default: a detector's 0.3, a file's 0)",
     )
     parser.add_argument(
         "--categories",
@@ -48,7 +51,7 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     )
     add_flag(parser, "--config", "of a file of weights that does not say it")
     add_flag(parser, "--ema")
-    add_flag(parser, "--exit", "default 1", default=1)
+    add_flag(parser, "--exit", "default: 1", default=1)
     add_flag(parser, "--device", default="auto")
     add_flag(parser, "--batch-size", "persons; default: the run's, else 64")
     parser.epilog = "Without --boxes and --detector a picture is taken for one person who fills it."

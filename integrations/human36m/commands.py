@@ -73,11 +73,12 @@ def add_written(parser: argparse.ArgumentParser, *, lifted: bool) -> None:
     group.add_argument("--bvh", type=Path, metavar="FILE", help="the motion of a skeleton, in centimetres, .bvh")
     group.add_argument("--gltf", type=Path, metavar="FILE", help="the same as glTF 2.0, in metres, .glb or .gltf")
     up = "the axis of the world that points up, --up=-y where it begins with a minus"
-    group.add_argument("--up", choices=UP_AXES, help=f"{up} (default: that of the trunk)")
+    needs = "with --calibration; " if lifted else ""
+    group.add_argument("--up", choices=UP_AXES, help=f"{up} ({needs}default: that of the trunk)")
     if not lifted:
         return
     group.add_argument("--pictures", type=Path, metavar="PATH", help="video or folder to show with --animate")
-    first = "the number that the keypoints' file has for a video's first picture (default 0; YOLO's labels: 1)"
+    first = "the number that the keypoints' file has for a video's first picture (default: 0; YOLO's labels: 1)"
     group.add_argument("--first-picture", type=int, metavar="N", help=first)
     _add_calibration(group, "poses are in its world then; may be given again")
     about = "which camera of the calibration (default: the keypoints' name, if one has it)"
@@ -103,9 +104,11 @@ def add_triangulation(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=VIEW_THRESHOLD,
         metavar="PIXELS",
-        help="that a view may be off (default: %(default)s)",
+        help="reprojection error of a view that counts, at most (default: %(default)s)",
     )
-    parser.add_argument("--min-views", type=int, default=2, metavar="N", help="that must agree on a joint (default: 2)")
+    parser.add_argument(
+        "--min-views", type=int, default=2, metavar="N", help="views that must agree on a joint (default: 2)"
+    )
     _add_confidence(parser)
     parser.add_argument("--all-views", action="store_true", help="leave no view out, however far off (no RANSAC)")
     _add_unchecked(parser)

@@ -27,7 +27,7 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     add_frame_rate(parser)
     add_flag(parser, "--skip-broken", "as if they were missing")
     add_flag(parser, "--ema")
-    add_flag(parser, "--exit", "default 1", default=1)
+    add_flag(parser, "--exit", "default: 1", default=1)
     add_flag(parser, "--device", default="auto")
     add_flag(parser, "--batch-size", "moments; default: the run's, else 8")
     add_written(parser, lifted=False)
