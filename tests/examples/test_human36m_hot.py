@@ -111,7 +111,7 @@ def test_errors_are_said(example: ModuleType, tmp_path: Path, capsys: pytest.Cap
     for arguments, message in (
         (["--seeds", "1"], "at least 2 seeds"),
         (["--steps", "5", "--config", "mixste"], "--steps is of the comparison on generated motion"),
-        (["--data", "a.npz", "b.npz", "--output", str(tmp_path / "o")], "data.cameras is not set"),
+        (["--data", "a.npz", "b.npz", "--output", str(tmp_path / "o")], "data.calibration is not set"),
         (["--data", str(tmp_path / "a.npz"), "b.npz", "--calibration", str(tmp_path / "c.json"), "--output",
           str(tmp_path / "p")], "c.json: there is no such file"),
     ):  # fmt: skip

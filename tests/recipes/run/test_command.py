@@ -26,7 +26,7 @@ from cycledistill.recipes.run.guard.signals import StopRequest
 from cycledistill.recipes.weights import write_weights
 
 Lines = pytest.CaptureFixture[str]
-SHARED = ["--config", "--data", *(flag.name for flag in RUN_FLAGS), "--set", "--resume", "--evaluate"]
+SHARED = ["--config", *(flag.name for flag in RUN_FLAGS), "--set", "--resume", "--evaluate"]
 
 
 def command_of(name: str) -> Command:
