@@ -80,7 +80,7 @@ def test_a_run_its_weights_a_folder_and_a_hub_name_give_the_same_poses(
     model.save_pretrained(tmp_path / "folder")
     assert np.array_equal(lifted(tmp_path / "folder"), poses)
     monkeypatch.setattr(
-        "cycledistill.recipes.hub.files.hf_hub_download",
+        "cycledistill.recipes.hub.download.hf_hub_download",
         lambda repo_id, filename, **_: str(tmp_path / repo_id.split("/")[1] / filename),
     )
     assert np.array_equal(lifted("user/folder"), poses)
