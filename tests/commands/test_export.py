@@ -197,7 +197,7 @@ def test_errors_name_the_model_and_not_a_file_that_nobody_saw(
     def failing(*_: Path, **__: object) -> None:
         raise ValueError(f"{_[0]}: not today")
 
-    monkeypatch.setattr("cycledistill.exporter.quantize", failing)
+    monkeypatch.setattr("cycledistill.commands.export_files.quantize", failing)
     assert main(["export", "test_vit", "--img-size", "32", "--int8"]) == 2
     assert "test_vit as ONNX: not today" in capsys.readouterr().err
 

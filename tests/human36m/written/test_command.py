@@ -306,8 +306,9 @@ def test_lift_writes_what_it_is_asked_for(
     run: Path, folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     given = ["predict", "human36m", run, folder / "front.npz", "--output", folder / "p.npz", "--layout", "h36m"]
-    given += ["--person-height", "1.7", "--pictures", folder / "v.mp4"]
-    assert main([str(each) for each in (*given, "--animate", folder / "a.gif")]) == 0
+    given += ["--person-height", "1.7"]
+    film = ["--animate", folder / "a.gif", "--pictures", folder / "v.mp4"]
+    assert main([str(each) for each in (*given, *film)]) == 0
     assert (folder / "a.gif").stat().st_size > 1000 and "animation:" in capsys.readouterr().out
     for flags, told in (
         (("--animate", "a.txt"), "ends in .gif or .mp4"),
