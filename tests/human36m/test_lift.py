@@ -343,9 +343,7 @@ def test_a_result_for_each_track(
             assert found["frames"].tolist() == list(range(start, start + len(pixels)))
     source, json_file = tmp_path / "alphapose-results.json", tmp_path / "p.json"
     for option in (["--track-id", "7"], ["--person", "2"]):
-        assert (
-            main([*lifting, str(source), "--output", str(json_file), *size, *option]) == 0
-        )
+        assert main([*lifting, str(source), "--output", str(json_file), *size, *option]) == 0
         assert len(json.loads(json_file.read_text())["poses"]) == 12
     message = error_of(capsys, run, tmp_path / "alphapose-results.json", "--output", target, *size, "--track-id", "11")
     assert "nose (keypoint 0) was detected in no frame" in message and not target.exists()
