@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +172,3 @@ def test_command_line_converts_both_ways(tmp_path: Path, capsys: pytest.CaptureF
     assert "--to mixste: a MotionBERT goes to motionbert" in capsys.readouterr().err
     assert main(["convert", "human36m", str(ours), str(back), "--model=motionbert", "--option", "frames"]) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back.pth", "best_epoch.bin", "ours.safetensors"]
-
-
-@pytest.mark.slow
-def test_command_runs_as_a_module() -> None:
-    command = [sys.executable, "-m", "cycledistill.integrations.human36m.convert", "--help"]
-    assert "MHFormer" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
