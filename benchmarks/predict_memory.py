@@ -25,7 +25,7 @@ from cycledistill.integrations.coco import TokenPose, create_pose_model
 from cycledistill.integrations.coco.draw import write_picture
 from cycledistill.integrations.coco.evaluation.measure import EvalSettings
 from cycledistill.integrations.coco.prediction import open_source, predict_source
-from cycledistill.integrations.coco.prediction.sources import PictureFiles
+from cycledistill.recipes.prediction.sources import PictureFiles
 
 BAR = 2e9
 SIZE = (1920, 1080)

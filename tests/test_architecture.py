@@ -63,7 +63,7 @@ LIBRARY_ARROWS = more(
 LIBRARY_ARROWS["hourglass"] -= {"prune"}
 
 RECIPES_ARROWS = layers(
-    {"__init__", "errors", "progress"}, {"reading"}, {"config", "weights"}, {"run", "hub"}, {"commands"}
+    {"__init__", "errors", "progress"}, {"reading"}, {"config", "weights", "prediction"}, {"run", "hub"}, {"commands"}
 )
 
 # The integrations. At the root of each stand the front doors, behind them the rooms.
@@ -118,7 +118,7 @@ BETWEEN = {
     "multiview.evaluation": {"coco.evaluation.decode"},
     "multiview.training": {"coco.losses"},
     "multiview.prediction": {
-        "coco.data.detections", "coco.prediction.boxes", "coco.prediction.frames", "coco.prediction.sources",
+        "coco.data.detections", "coco.prediction.boxes", "coco.prediction.sources",
     },
     "multiview.predict": {
         "coco.detector", "coco.prediction.box_files", "coco.prediction.boxes", "human36m.written",
@@ -138,7 +138,6 @@ MAY_LOAD = {
     "coco.losses": {"coco.losses", "coco.models"},
     "coco.prediction.box_files": _DETECTING,
     "coco.prediction.boxes": _DETECTING,
-    "coco.prediction.frames": {"coco.prediction"},
     "coco.prediction.sources": _PICTURES,
     "human36m.data": {"human36m.data", "human36m.errors"},
     "human36m.multiview": _GEOMETRY,
@@ -163,6 +162,9 @@ THIRD_PARTY = {
     "recipes/reading/texts.py": {"yaml"},
     "recipes/reading/videos.py": {"cv2"},
     "recipes/hub/download.py": {"huggingface_hub"},
+    "recipes/prediction/frames.py": {"numpy"},
+    "recipes/prediction/sources.py": {"numpy"},
+    "recipes/prediction/videos.py": {"cv2"},
     "recipes/hub/files.py": {"huggingface_hub"},
     "recipes/hub/model.py": {"huggingface_hub"},
     "recipes/run/accelerator.py": {"accelerate"},

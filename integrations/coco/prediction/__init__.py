@@ -7,10 +7,11 @@ from cycledistill import lazy, versions
 versions.require("numpy")
 
 if typing.TYPE_CHECKING:
+    from cycledistill.recipes.prediction.frames import Frame as Frame
+
     from .box_files import read_boxes as read_boxes
     from .boxes import DetectedBoxes as DetectedBoxes
     from .boxes import FileBoxes as FileBoxes
-    from .frames import Frame as Frame
     from .job import predict_source as predict_source
     from .models import open_model as open_model
     from .sources import open_source as open_source
@@ -24,7 +25,7 @@ else:
         {
             "DetectedBoxes": ".boxes",
             "FileBoxes": ".boxes",
-            "Frame": ".frames",
+            "Frame": "cycledistill.recipes.prediction.frames",
             "Predicted": ".stream",
             "open_model": ".models",
             "open_outputs": ".written.folder",

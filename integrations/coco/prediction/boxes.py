@@ -12,11 +12,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from torch import nn
 
+from cycledistill.recipes.prediction.frames import Frame
+from cycledistill.recipes.prediction.sources import PictureFiles, Source
+
 from ..data.detections import Detected
 from ..data.images import PoseDataError
 from ..detector import detect_persons
-from .frames import Frame
-from .sources import PictureFiles, Source
+from .sources import Turned
 
 _logger = logging.getLogger(__name__)
 
@@ -112,7 +114,9 @@ class FileBoxes:
     def sized(self, source: PictureFiles) -> PictureFiles:
         """The pictures, turned by their EXIF data only where that gives them the size that the file says."""
         sizes = {name: self.sizes[key] for name, key in (self.keys or {}).items() if key in self.sizes}  # type: ignore
-        return dataclasses.replace(source, exif="auto", sizes=sizes) if sizes and source.exif == "apply" else source
+        if sizes and source.decoder == Turned("apply"):
+            return dataclasses.replace(source, decoder=Turned("auto", sizes))
+        return source
 
     def check(self, source: PictureFiles) -> None:
         """Refuse a file that is about other pictures, before any is read; say how many have no box.

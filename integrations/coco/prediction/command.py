@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from pathlib import Path
 
 from cycledistill.commands.arguments import check_positive
+from cycledistill.recipes.prediction.output import check_output
+from cycledistill.recipes.prediction.sources import check_pictures
 from cycledistill.recipes.run.accelerator import open_accelerator
 
 from ..data.joints import joints_of
@@ -17,7 +18,6 @@ from .boxes import Boxes, DetectedBoxes, whole_picture
 from .job import predict_source
 from .models import open_model
 from .sources import open_source
-from .written.folder import check_output
 
 
 def predict_files(args: argparse.Namespace) -> None:
@@ -30,11 +30,7 @@ def predict_files(args: argparse.Namespace) -> None:
         raise ValueError(f"--categories {' '.join(args.categories)} without --boxes: no other box has a category")
     for option in ("limit", "exit", "batch_size"):
         check_positive(f"--{option.replace('_', '-')}", getattr(args, option))
-    if Path(args.source).suffix.lower() in (".json", ".jsonl", ".npz", ".npy"):
-        raise ValueError(
-            f"{args.source} is a file of keypoints or boxes, and {args.model} takes pictures and videos: keypoints are "
-            "lifted by a model of `cycledistill train human36m`, and boxes are given by --boxes"
-        )
+    check_pictures(args.source, args.model, ", and boxes are given by --boxes")
     boxes = None if args.boxes is not None else _boxes(args)
     model, settings = open_model(args.model, args.config, args.ema)  # before the source, which may be a whole disk
     source = open_source(args.source, args.limit, args.exif)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from torch import nn
 
+from cycledistill.recipes.prediction.output import check_output
+from cycledistill.recipes.prediction.sources import PictureFiles, Source
+from cycledistill.recipes.prediction.stopping import interruptible
 from cycledistill.recipes.progress import with_progress
 
 from ..data.joints import JointSet, joints_of
 from ..evaluation.measure import DEFAULT, EvalSettings
 from .boxes import Boxes, FileBoxes, whole_picture
-from .sources import PictureFiles, Source
 from .stream import Predicted, predict_stream
 from .tracking import track
-from .videos import Camera
-from .written.folder import KINDS, check_output, open_outputs
+from .written.folder import KINDS, open_outputs
 
 _logger = logging.getLogger(__name__)
 
@@ -72,7 +68,7 @@ def predict_source(
         progress: Say where it is: by a bar, or by lines in the log where there is no terminal.
 
     Raises:
-        PoseDataError: See the functions named.
+        DataError: See the functions named.
         OSError: A file cannot be written.
 
     Example:
@@ -95,7 +91,7 @@ def predict_source(
     if tracked:
         stream = track(stream, joints)
     with (
-        _interruptible(source),
+        interruptible(source),
         open_outputs(
             output, source, joints, kinds=kinds, tracked=tracked, threshold=settings.keypoint_threshold
         ) as add,
@@ -108,23 +104,3 @@ def predict_source(
             "no frame has a box in %s, which calls its own %r and the like", boxes.path, next(iter(boxes.found))
         )
     return Summary(frames, persons, empty, time.perf_counter() - start)
-
-
-@contextmanager
-def _interruptible(source: Source) -> Iterator[None]:
-    """Ctrl-C ends a camera's frames, which have no end of their own, and what is there is written; a second stops."""
-    if not isinstance(source, Camera) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: Any = signal.getsignal(signal.SIGINT)
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        if source.stopped:
-            raise KeyboardInterrupt
-        source.stopped = True
-
-    signal.signal(signal.SIGINT, hear)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

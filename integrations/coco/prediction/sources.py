@@ -1,139 +1,38 @@
-"""What is to be predicted on: a picture, a folder, a glob, a zip file, a video or a camera, a frame after the other."""
+"""What poses are to be predicted in, read as pictures of persons are: see `cycledistill.recipes.prediction.sources`."""
 
 from __future__ import annotations
 
-import dataclasses
-import glob
-import logging
 import os
-import threading
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal
 
-from cycledistill.recipes.reading.guard import ARCHIVE, reading
-from cycledistill.recipes.reading.numbered import PICTURES, VIDEOS, natural
+import numpy as np
+from numpy.typing import NDArray
+
+from cycledistill.recipes.prediction.sources import Source, find_source
 
 from ..data.exif import Exif
-from ..data.images import ImageStore, PoseDataError
-from .ahead import in_order
-from .frames import Frame
-from .videos import open_camera, open_video
-
-_logger = logging.getLogger(__name__)
-
-_LARGEST_ID = 2**53  # what every reader of JSON holds exactly
-
-
-class Source(Protocol):
-    """Where frames come from.
-
-    Attributes:
-        name: What messages call it.
-        fps: Frames a second of a video; ``None``: pictures, each for itself.
-        total: How many frames there are, as far as that is known; a video's own figure may be wrong.
-        files: The files that are read.
-        folders: The folders whose pictures are read; none of a zip file, a video or a camera.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def fps(self) -> float | None: ...  # noqa: D102
-    @property
-    def total(self) -> int | None: ...  # noqa: D102
-    @property
-    def files(self) -> Sequence[Path]: ...  # noqa: D102
-    @property
-    def folders(self) -> Sequence[Path]: ...  # noqa: D102
-
-    def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
-        """Each frame in order, read when it is asked for.
-
-        Raises:
-            PoseDataError: One cannot be read; with ``"skip"`` a picture is left out, and the log counts them.
-        """
+from ..data.images import ImageStore
 
 
 @dataclass(frozen=True)
-class PictureFiles:
-    """Picture files in a folder or zip file, in the order of their names; a few are read ahead.
+class Turned:
+    """Reads pictures by OpenCV; a `Decoder`.
 
     Attributes:
-        tree: The folder that was read at any depth, if there is one.
         exif: Whether they are turned as their EXIF data says; ``"auto"``: where that gives the size in ``sizes``.
         sizes: Name -> width and height, where they are known beforehand.
     """
 
-    name: str
-    root: Path
-    names: tuple[str, ...]
-    tree: Path | None = None
     exif: Exif = "apply"
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    fps: None = None
 
-    @property
-    def total(self) -> int:
-        """How many pictures there are."""
-        return len(self.names)
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """The pictures, or the zip file that they are in."""
-        archive = ImageStore(self.root).archive
-        return [self.root / name for name in self.names] if archive is None else [archive]
-
-    @property
-    def folders(self) -> Sequence[Path]:
-        """Those that the pictures are in, and the one that was read at any depth; none of a zip file.
-
-        Nor of a picture that was named by itself: predictions beside it are no pictures of the next run.
-        """
-        if ImageStore(self.root).archive is not None or Path(self.name) == self.root / self.names[0]:
-            return ()
-        return [*dict.fromkeys(each.parent for each in self.files), *([] if self.tree is None else [self.tree])]
-
-    @property
-    def ids(self) -> list[int]:
-        """COCO's number of each picture where all are `numbered`; else 1, 2, 3 and so on."""
-        return self._numbers() if self.numbered else list(range(1, len(self.names) + 1))
-
-    @property
-    def numbered(self) -> bool:
-        """Whether all pictures are named by different numbers."""
-        numbers = self._numbers()
-        return len(set(numbers)) == len(self.names) and max(numbers, default=0) < _LARGEST_ID
-
-    def _numbers(self) -> list[int]:
-        stems = [PurePosixPath(name).stem for name in self.names]
-        return [int(stem) for stem in stems if stem.isdecimal()]
-
-    def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
-        """See `Source`."""
-        stores, skipped = threading.local(), 0  # an open zip file a thread
-
-        def read(place: tuple[int, str]) -> Frame | PoseDataError:
-            if not hasattr(stores, "store"):
-                stores.store = ImageStore(self.root, exif=self.exif)
-            try:
-                return Frame(place[1], place[0], stores.store.read(place[1], self.sizes.get(place[1])))
-            except PoseDataError as error:
-                return error
-
-        for frame in in_order(read, zip(self.ids, self.names, strict=True)):
-            if isinstance(frame, Frame):
-                yield frame
-                del frame  # it must not live on while the next one is read
-            elif broken == "stop":
-                raise frame
-            else:
-                skipped += 1
-                _logger.warning("skipped: %s", frame)
-        if skipped:
-            _logger.warning("%d of %d pictures could not be read and were skipped", skipped, len(self.names))
+    def __call__(self, root: Path) -> Callable[[str], NDArray[np.uint8]]:
+        """What reads a picture by name."""
+        store = ImageStore(root, exif=self.exif)
+        return lambda name: store.read(name, self.sizes.get(name))
 
 
 def open_source(
@@ -152,7 +51,7 @@ def open_source(
         files that are named like pictures; hidden ones and what macOS adds to zip files are left out.
 
     Raises:
-        PoseDataError: There is no such thing, no picture in it, or a file that is named like neither; a video that
+        DataError: There is no such thing, no picture in it, or a file that is named like neither; a video that
             cannot be read or has no frames; a camera that is not there.
 
     Example:
@@ -160,90 +59,4 @@ def open_source(
         >>> source.total
         4000
     """
-    if limit is not None and limit < 1:
-        raise PoseDataError(f"limit={limit}: a number of frames, 1 or more, is expected")
-    text, path = os.fspath(source), Path(source)
-    suffix = path.suffix.lower()
-    pictures = _pictures_of(text, path, limit)
-    if pictures is not None:
-        return dataclasses.replace(pictures, exif=exif)
-    if path.is_file() and suffix in VIDEOS:
-        return open_video(path, limit)
-    if path.is_file():
-        raise PoseDataError(
-            f"{path}: a picture ({', '.join(sorted(PICTURES))}), a video ({', '.join(sorted(VIDEOS))}) or a zip file "
-            "of pictures is expected, by the end of its name"
-        )
-    if text.isdecimal():
-        return open_camera(int(text), limit)
-    raise PoseDataError(
-        f"{text}: there is no such picture, folder, zip file or video; a glob (photos/*.jpg) or the number of a camera "
-        "(0) is possible too"
-    )
-
-
-def _pictures_of(text: str, path: Path, limit: int | None) -> PictureFiles | None:
-    """The pictures of a source, ``None`` where it is no source of pictures."""
-    if path.is_dir():
-        return _pictures(text, path, _below(path), limit, tree=path)
-    if path.is_file() and path.suffix.lower() in PICTURES:
-        return PictureFiles(text, path.parent, (path.name,))
-    if path.suffix.lower() == ".zip" or any(each.suffix.lower() == ".zip" and each.is_file() for each in path.parents):
-        return _pictures(text, path, _in_zip(path), limit)
-    return _matching(text, limit) if glob.has_magic(text) and not path.exists() else None
-
-
-def _matching(pattern: str, limit: int | None) -> PictureFiles:
-    found = [Path(name) for name in glob.glob(pattern, recursive=True) if os.path.isfile(name)]
-    recursive = "**" in Path(pattern).parts
-    if recursive:  # through links that lead back each file would be there many times: the shortest way is taken
-        found = list(
-            {os.path.realpath(each): each for each in sorted(found, key=lambda each: -len(each.parts))}.values()
-        )
-    fixed = [part for part in Path(pattern).parts[:-1] if not glob.has_magic(part)]
-    base = Path(os.path.commonpath([each.parent for each in found])) if found else Path(*fixed)
-    names = [each.relative_to(base).as_posix() for each in found]
-    return _pictures(pattern, base, names, limit, tree=base if recursive else None)
-
-
-def _pictures(
-    source: str, root: Path, names: Sequence[str], limit: int | None, tree: Path | None = None
-) -> PictureFiles:
-    suffixes = {name: PurePosixPath(name).suffix.lower() for name in names}
-    chosen = sorted((name for name in names if suffixes[name] in PICTURES and not _is_hidden(name)), key=natural)
-    others = [name for name in names if name not in set(chosen)]
-    if not chosen:
-        videos = [name for name in names if suffixes[name] in VIDEOS]
-        advice = f"; there are {len(videos)} videos: give one, such as {root / videos[0]}" if videos else ""
-        seen = f"{len(names)} files, none of them named like a picture" if names else "no file"
-        raise PoseDataError(f"{source}: {seen} ({', '.join(sorted(PICTURES))}){advice}")
-    if others:
-        _logger.info(
-            "%s: %d files are left out, no pictures by their names, such as %s", source, len(others), others[0]
-        )
-    return PictureFiles(source, root, tuple(chosen[:limit]), tree)
-
-
-def _below(folder: Path) -> list[str]:
-    """All files; folders that are linked to are read too, each once."""
-    found, seen = list[str](), set[str]()
-    for above, folders, names in os.walk(folder, followlinks=True):
-        place = os.path.realpath(above)
-        if place in seen:
-            folders.clear()  # a link that leads back
-            continue
-        seen.add(place)
-        found += [Path(above, name).relative_to(folder).as_posix() for name in names]
-    return found
-
-
-def _in_zip(path: Path) -> list[str]:
-    store = ImageStore(path)
-    assert store.archive is not None
-    with reading(store.archive, ARCHIVE, PoseDataError), zipfile.ZipFile(store.archive) as opened:
-        names = [each.filename for each in opened.infolist() if not each.is_dir()]
-    return [name[len(store.inside) :] for name in names if name.startswith(store.inside)]
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    return find_source(source, Turned(exif), limit)

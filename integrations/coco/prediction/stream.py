@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from cycledistill.recipes.prediction.frames import Frame
+from cycledistill.recipes.prediction.sources import PictureFiles, Source
+
 from ..data.annotations import PIXEL_STD, box_to_crop
 from ..data.detections import Detected
 from ..data.joints import JointSet, joints_of
@@ -19,9 +22,7 @@ from ..evaluation.measure import DEFAULT, EvalSettings
 from ..evaluation.oks import oks_nms
 from ..predict import check_boxes, predict
 from .boxes import Boxes, FileBoxes, ImageId, whole_picture
-from .frames import Frame
 from .outside import Outside
-from .sources import PictureFiles, Source
 
 HELD_BYTES = 2**28
 """Frames wait for a batch of persons while they are smaller than this together: 43 of 1920 x 1080 pixels."""
@@ -84,7 +85,7 @@ def predict_stream(
         One `Predicted` for each frame that can be read, nobody in it included.
 
     Raises:
-        PoseDataError: A frame that cannot be read, or boxes that are none (see `predict`). Of a file of boxes a few
+        DataError: A frame that cannot be read, or boxes that are none (see `predict`). Of a file of boxes a few
             that are outside their picture are left out, which the log counts; of half of them it is refused.
         ValueError: See `predict`.
 

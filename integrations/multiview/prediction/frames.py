@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cycledistill.integrations.coco.prediction.frames import Frame
-from cycledistill.integrations.coco.prediction.sources import PictureFiles, Source, open_source
+from cycledistill.integrations.coco.prediction.sources import open_source
 from cycledistill.integrations.human36m.errors import LiftingDataError
+from cycledistill.recipes.prediction.frames import Frame
+from cycledistill.recipes.prediction.sources import PictureFiles, Source
 from cycledistill.recipes.reading.numbered import picture_numbers
 from cycledistill.recipes.reading.rates import is_same_rate
 

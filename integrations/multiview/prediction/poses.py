@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from cycledistill import at_exit
 from cycledistill.integrations.coco.data.detections import Detected
 from cycledistill.integrations.coco.prediction.boxes import FileBoxes
-from cycledistill.integrations.coco.prediction.frames import Frame
-from cycledistill.integrations.coco.prediction.sources import PictureFiles
 from cycledistill.integrations.human36m.data.cameras import Camera
 from cycledistill.integrations.human36m.data.keypoints.person import Keypoints
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.multiview.views import ViewPoses, poses_from_views
+from cycledistill.recipes.prediction.frames import Frame
+from cycledistill.recipes.prediction.sources import PictureFiles
 from cycledistill.recipes.progress import with_progress
 
 from ..data.moments import Array, Box, check_picture_size

@@ -17,9 +17,10 @@ from cycledistill.integrations.coco.data.images import PoseDataError
 from cycledistill.integrations.coco.data.joints import COCO, JointSet
 from cycledistill.integrations.coco.prediction.box_files import read_boxes
 from cycledistill.integrations.coco.prediction.boxes import FileBoxes
-from cycledistill.integrations.coco.prediction.frames import Frame
-from cycledistill.integrations.coco.prediction.sources import PictureFiles, open_source
+from cycledistill.integrations.coco.prediction.sources import Turned, open_source
 from cycledistill.integrations.coco.prediction.stream import predict_stream
+from cycledistill.recipes.prediction.frames import Frame
+from cycledistill.recipes.prediction.sources import PictureFiles
 
 BOX, OTHER = [10.0, 20.0, 30.0, 40.0], [1.0, 2.0, 3.0, 4.0]
 FRAME = Frame("day 1/000042.jpg", 42, np.zeros((90, 120, 3), np.uint8))
@@ -79,13 +80,13 @@ def test_annotations_say_which_way_a_picture_is_up(tmp_path: Path, finder: Any) 
 def test_other_pictures_are_said_before_anything_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     found = boxes_of({"a.jpg": [BOX], "b.jpg": [BOX]}, tmp_path)
-    found.check(PictureFiles("photos", Path("photos"), ("x/a.jpg", "c.jpg")))
+    found.check(PictureFiles("photos", Path("photos"), ("x/a.jpg", "c.jpg"), Turned()))
     assert "1 of 2 pictures have no box in" in caplog.text and ": c.jpg" in caplog.text
     assert "1 pictures of" in caplog.text
     nobody = found(Frame("c.jpg", 2, FRAME.pixels))
     assert nobody.boxes.shape == (0, 4)
     with pytest.raises(PoseDataError, match=r"no box for any of the 1 pictures: it calls its own 'a.jpg', 'b.jpg'"):
-        found.check(PictureFiles("photos", Path("photos"), ("d.jpg",)))
+        found.check(PictureFiles("photos", Path("photos"), ("d.jpg",), Turned()))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_a_score_is_between_0_and_1(tmp_path: Path) -> None:
 
 
 def pictures(*names: str) -> PictureFiles:
-    return PictureFiles("photos", Path("photos"), names)
+    return PictureFiles("photos", Path("photos"), names, Turned())
 
 
 def results(*ids: Any, **other: Any) -> list[dict[str, Any]]:

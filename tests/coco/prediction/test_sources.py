@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from cycledistill.integrations.coco.data.images import PoseDataError
-from cycledistill.integrations.coco.prediction.sources import PictureFiles, open_source
+from cycledistill.integrations.coco.prediction.sources import Turned, open_source
+from cycledistill.recipes.errors import DataError
+from cycledistill.recipes.prediction.sources import PictureFiles
 from tests.coco.prediction.conftest import Write
 
 
@@ -74,7 +76,7 @@ def test_a_folder_a_zip_file_and_a_glob_are_the_same_pictures(
     ],
 )
 def test_cocos_numbers_are_kept_where_all_are_named_by_them(names: tuple[str, ...], ids: list[int]) -> None:
-    assert PictureFiles("s", Path(), names).ids == ids
+    assert PictureFiles("s", Path(), names, Turned()).ids == ids
 
 
 @pytest.mark.parametrize(
@@ -98,9 +100,9 @@ def test_what_is_no_source_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         Path(folder).mkdir()
     for file in ("texts/a.txt", "clips/a.mp4", "notes.txt", "broken.zip", "broken.mp4"):
         Path(file).write_bytes(b"not what it seems")
-    with pytest.raises(PoseDataError, match=message):
+    with pytest.raises(DataError, match=message):
         open_source(source)
-    with pytest.raises(PoseDataError, match="limit=0"):
+    with pytest.raises(DataError, match="limit=0"):
         open_source(source, limit=0)
 
 
@@ -155,12 +157,12 @@ class Capture:
 def test_a_video_without_frames_or_of_two_sizes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.mp4").touch()
     monkeypatch.setattr(cv2, "VideoCapture", lambda path: Capture([]))
-    with pytest.raises(PoseDataError, match=r"a.mp4: cannot be read as a video: no frame of it can be decoded"):
+    with pytest.raises(DataError, match=r"a.mp4: cannot be read as a video: no frame of it can be decoded"):
         open_source(tmp_path / "a.mp4")
     monkeypatch.setattr(cv2, "VideoCapture", lambda path: Capture([(4, 6), (4, 6), (6, 4)]))
     frames = open_source(tmp_path / "a.mp4").frames()
     assert [next(frames).size, next(frames).size] == [(6, 4)] * 2
-    with pytest.raises(PoseDataError, match="a.mp4: frame 2 is 4 x 6 pixels, those before it 6 x 4"):
+    with pytest.raises(DataError, match="a.mp4: frame 2 is 4 x 6 pixels, those before it 6 x 4"):
         next(frames)
 
 
@@ -173,7 +175,7 @@ def test_a_camera_ends_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> No
     camera.stopped = True
     assert list(frames) == []
     assert len(list(open_source("0", limit=4).frames())) == 4
-    with pytest.raises(PoseDataError, match="camera 0 gave 9 frames and no more"):
+    with pytest.raises(DataError, match="camera 0 gave 9 frames and no more"):
         list(open_source("0").frames())
 
 

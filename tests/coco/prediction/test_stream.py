@@ -20,14 +20,14 @@ from cycledistill.integrations.coco.evaluation.ground_truth import load_ground_t
 from cycledistill.integrations.coco.evaluation.measure import EvalSettings
 from cycledistill.integrations.coco.predict import predict
 from cycledistill.integrations.coco.prediction import stream as streams
-from cycledistill.integrations.coco.prediction.ahead import AHEAD, in_order
 from cycledistill.integrations.coco.prediction.box_files import read_boxes
 from cycledistill.integrations.coco.prediction.boxes import DetectedBoxes
-from cycledistill.integrations.coco.prediction.frames import Frame
 from cycledistill.integrations.coco.prediction.sources import open_source
 from cycledistill.integrations.coco.prediction.stream import Predicted, predict_stream
 from cycledistill.integrations.coco.prediction.tracking import track
 from cycledistill.integrations.coco.prediction.written.tables import results_file
+from cycledistill.recipes.prediction.ahead import AHEAD, in_order
+from cycledistill.recipes.prediction.frames import Frame
 from tests.coco.prediction.conftest import DotFinder
 from tests.coco.test_predict import near
 

@@ -24,6 +24,7 @@ from cycledistill.integrations.coco.prediction.written import drawn
 from cycledistill.integrations.coco.prediction.written.folder import check_output, open_outputs
 from cycledistill.integrations.human36m.data.keypoints.files import read_persons
 from cycledistill.integrations.human36m.lift import prepare
+from cycledistill.recipes.errors import DataError
 from tests.coco.prediction.conftest import Write
 from tests.coco.prediction.test_stream import frames_of
 
@@ -189,7 +190,7 @@ def test_a_video_that_lacks_frames_is_no_file(dots: Path, tmp_path: Path, monkey
     ("source", "output", "message"),
     [
         ("photos", "photos", "photos is not empty"),
-        ("photos", "photos/found", "in each other: the next run would take drawn pictures for pictures"),
+        ("photos", "photos/found", "in each other: the next run would see what is written there"),
         ("photos", "photos/a/found", "in each other"),
         ("photos/**/*.png", "photos/found", "in each other"),
         ("photos/1.png", "photos", "is not empty"),
@@ -216,7 +217,7 @@ def test_output_and_input_do_not_mix(
     if message is None:
         check_output(Path(output), open_source(source))
         return
-    with pytest.raises(PoseDataError, match=message):
+    with pytest.raises(DataError, match=message):
         check_output(Path(output), open_source(source))
 
 

@@ -15,8 +15,8 @@ from cycledistill.files import atomic_file
 from ...data.joints import JointSet
 from ...draw import draw_poses, write_picture
 from ..stream import Predicted
-from ..videos import VideoFile
 from .tables import Add
+from .video_file import VideoFile
 
 
 @contextmanager

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+from cycledistill.recipes.prediction.output import check_output
+from cycledistill.recipes.prediction.sources import Source
+
 from ...data.images import PoseDataError
 from ...data.joints import JointSet
-from ..sources import Source
 from ..stream import Predicted
 from .clips import keypoint_files
 from .drawn import drawn_pictures, drawn_video
@@ -16,25 +18,6 @@ from .tables import Add, lines_file, picture_files, results_file, table_file
 
 KINDS = ("results", "poses", "csv", "drawn", "keypoints")
 """What can be written: COCO's results, JSON by joints' names, a table, drawn pictures or video, files for lifting."""
-
-
-def check_output(folder: Path, source: Source) -> None:
-    """Refuse a folder for predictions that holds something, or in which they would mix with what is predicted on.
-
-    Raises:
-        PoseDataError: It is a file or not empty, lies in a folder whose pictures are read, or has those in it.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "is not empty" if folder.is_dir() else "is a file"
-        raise PoseDataError(f"the output {folder} {what}: a new folder is expected, so that nothing old is in it")
-    place = folder.resolve()
-    read = {each.resolve() for each in source.folders}
-    homes = read | {each.parent.resolve() for each in source.files}
-    if any(home in place.parents for home in read) or any(place == home or place in home.parents for home in homes):
-        raise PoseDataError(
-            f"the output {folder} and {source.name} are in each other: the next run would take drawn pictures for "
-            "pictures. Give a folder beside it"
-        )
 
 
 @contextmanager
@@ -62,7 +45,7 @@ def open_outputs(
         threshold: Joints that score less are not drawn, and do not count in a pose's score.
 
     Raises:
-        PoseDataError: The folder is not empty or mixes with the source; an unknown kind.
+        DataError: The folder is not empty or mixes with the source; an unknown kind.
         OSError: It cannot be written.
 
     Example:

@@ -6,7 +6,6 @@ context ends; where it ends by an error, those that grow are not there.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cycledistill.files import atomic_file, atomic_write
+from cycledistill.recipes.prediction.tables import csv_table, json_list
 
 from ...data.joints import JointSet, split_result
 from ...evaluation.average_precision import PosePrediction, to_results
@@ -34,21 +34,17 @@ def results_file(path: Path, joints: JointSet, threshold: float) -> Iterator[Add
         joints: The joint set.
         threshold: Joints that score less do not count in a pose's score.
     """
-    with atomic_file(path) as file, file.open("w", encoding="utf-8") as text:
-        before = "[\n"
+    with json_list(path) as write:
 
         def add(found: Predicted) -> None:
-            nonlocal before
             categories = found.categories or [1] * len(found)
             rows = zip(found.keypoints, found.box_scores.tolist(), categories, strict=True)
             # doubles are gone already, so the boxes' areas do not matter
             persons = [PosePrediction(found.image_id, pose, score, 0.0, own) for pose, score, own in rows]
             for entry in to_results(persons, joints, nms_threshold=None, keypoint_threshold=threshold):
-                text.write(before + json.dumps(split_result(entry, joints)))
-                before = ",\n"
+                write(split_result(entry, joints))
 
         yield add
-        text.write("[]\n" if before == "[\n" else "\n]\n")
 
 
 @contextmanager
@@ -74,10 +70,9 @@ def lines_file(path: Path, joints: JointSet) -> Iterator[Add]:
 @contextmanager
 def table_file(path: Path, joints: JointSet) -> Iterator[Add]:
     """A CSV file of a row a person; columns are named after the joints."""
-    with atomic_file(path) as file, file.open("w", encoding="utf-8", newline="") as text:
-        rows = csv.writer(text)
-        columns = [f"{name}_{what}" for name in joints.names for what in ("x", "y", "score")]
-        rows.writerow(["picture", "image_id", "person", "track", "score", "left", "top", "width", "height", *columns])
+    columns = [f"{name}_{what}" for name in joints.names for what in ("x", "y", "score")]
+    before = ["picture", "image_id", "person", "track", "score", "left", "top", "width", "height"]
+    with csv_table(path, [*before, *columns]) as write:
 
         def add(found: Predicted) -> None:
             for number, (pose, box) in enumerate(zip(found.keypoints, found.boxes, strict=True)):
@@ -85,7 +80,7 @@ def table_file(path: Path, joints: JointSet) -> Iterator[Add]:
                 score = round(float(found.scores[number]), 5)
                 places = [value for joint in pose.tolist() for value in _rounded(joint)]
                 sides = [round(value, 3) for value in box.tolist()]
-                rows.writerow([found.frame.name, found.image_id, number, who, score, *sides, *places])
+                write([found.frame.name, found.image_id, number, who, score, *sides, *places])
 
         yield add
 

@@ -1,4 +1,4 @@
-"""Videos and cameras: frames in, frames out."""
+"""Videos and cameras, a frame after the other."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
+from cycledistill.recipes.errors import DataError
+from cycledistill.recipes.prediction.frames import Frame
 from cycledistill.recipes.reading.guard import reading
 from cycledistill.recipes.reading.videos import VIDEO, open_video_file, rate_of
-
-from ..data.images import PoseDataError
-from .frames import Frame
 
 _logger = logging.getLogger(__name__)
 
@@ -50,7 +47,7 @@ class Video:
     def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
         """See `Source`; a video that breaks off has ended, and the log says where."""
         count = 0
-        for frame in _frames(open_video_file(self.path, PoseDataError), self.name, self.limit):
+        for frame in _frames(open_video_file(self.path, DataError), self.name, self.limit):
             yield frame
             count += 1
         if self.total is not None and count < self.total:
@@ -65,12 +62,12 @@ def open_video(path: Path, limit: int | None = None) -> Video:
         limit: Take its first frames alone.
 
     Raises:
-        PoseDataError: It cannot be read, or has no frames.
+        DataError: It cannot be read, or has no frames.
     """
-    capture = open_video_file(path, PoseDataError)
+    capture = open_video_file(path, DataError)
     rate, count = rate_of(capture), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     if next(_frames(capture, str(path), 1), None) is None:
-        raise PoseDataError(f"{path}: {VIDEO.broken}: no frame of it can be decoded")
+        raise DataError(f"{path}: {VIDEO.broken}: no frame of it can be decoded")
     known = [number for number in (count, limit) if number is not None and number > 0]
     if rate is None:
         _logger.warning("%s does not say how many frames it has a second: taken for %g", path, USUAL_FPS)
@@ -108,7 +105,7 @@ class Camera:
             if self.stopped:
                 return
         if count != self.limit:
-            raise PoseDataError(f"{self.name} gave {count} frames and no more: is it in use elsewhere, or unplugged?")
+            raise DataError(f"{self.name} gave {count} frames and no more: is it in use elsewhere, or unplugged?")
 
 
 def open_camera(number: int, limit: int | None = None) -> Camera:
@@ -119,11 +116,11 @@ def open_camera(number: int, limit: int | None = None) -> Camera:
         limit: End after so many frames; default: when ``stopped`` is set.
 
     Raises:
-        PoseDataError: It is not there.
+        DataError: It is not there.
     """
     capture = cv2.VideoCapture(number)
     if not capture.isOpened():
-        raise PoseDataError(
+        raise DataError(
             f"camera {number} is not there, or another program has it; cameras are numbered from 0. If a file was "
             f"meant, there is none named {str(number)!r} here"
         )
@@ -135,13 +132,13 @@ def _frames(capture: cv2.VideoCapture, name: str, limit: int | None) -> Iterator
     number = 0
     try:
         while limit is None or number < limit:
-            with reading(name, VIDEO, PoseDataError):
+            with reading(name, VIDEO, DataError):
                 there, picture = capture.read()
             if not there:
                 return
             frame = Frame(f"{number:06d}", number, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))  # type: ignore[arg-type]
             if frame.size != (size or frame.size):
-                raise PoseDataError(
+                raise DataError(
                     f"{name}: frame {number} is {frame.size[0]} x {frame.size[1]} pixels, those before it "
                     f"{size and size[0]} x {size and size[1]}: frames of one size are expected. Cut it there, or scale "
                     "it: ffmpeg -i VIDEO -vf scale=WIDTH:HEIGHT new.mp4"
@@ -152,48 +149,3 @@ def _frames(capture: cv2.VideoCapture, name: str, limit: int | None) -> Iterator
             del frame, picture  # they must not live on while the next one is read
     finally:
         capture.release()
-
-
-class VideoFile:
-    """Frames into an MPEG-4 file, opened at the first of them.
-
-    Args:
-        path: ``.mp4``. It is the caller's to rename: half of it is there while it is written.
-        fps: Frames a second.
-
-    Raises:
-        PoseDataError: OpenCV cannot write such a file.
-    """
-
-    def __init__(self, path: Path, fps: float) -> None:
-        self.path, self.fps = path, fps
-        self._writer: Any = None
-        self._count = 0
-
-    def write(self, pixels: NDArray[np.uint8]) -> None:
-        """Append a frame, RGB, of the first one's size; of an odd number of rows or columns the last is lost."""
-        height, width = pixels.shape[:2]
-        if self._writer is None:
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self.path), code, self.fps, (width, height))
-            if not self._writer.isOpened():
-                raise PoseDataError(f"a video of {width} x {height} pixels cannot be written by this OpenCV")
-        self._writer.write(np.ascontiguousarray(pixels[..., ::-1]))
-        self._count += 1
-
-    def close(self) -> None:
-        """End the file."""
-        if self._writer is not None:
-            self._writer.release()
-
-    def check(self) -> None:
-        """Refuse a file that lacks frames: OpenCV does not say so, on a full disk for instance.
-
-        Raises:
-            OSError: It does.
-        """
-        capture = cv2.VideoCapture(str(self.path))
-        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-        capture.release()
-        if found < self._count:
-            raise OSError(f"the drawn video is not written whole, {found} of {self._count} frames; is the disk full?")

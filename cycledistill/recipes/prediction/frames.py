@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cycledistill.versions import require
+
+require("numpy")
+
 
 @dataclass(frozen=True)
 class Frame:
