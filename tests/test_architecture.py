@@ -103,7 +103,12 @@ INTEGRATION_ARROWS = {
         "triangulate": {"errors", "data", "multiview", "written"},
         "written": {"errors", "data"},
     },
-    "imagenet": _INTEGRATION | {"__init__": {"recipe", "task"}},
+    "imagenet": more(_INTEGRATION, {"trained": {"published"}, "predict": {"prediction"}})
+    | {
+        "__init__": {"recipe", "task"},
+        "published": {"recipe", "training"},
+        "prediction": {"commands", "data", "evaluation", "recipe", "trained"},  # by the run's own settings
+    },
     "multiview": more(_INTEGRATION, {"predict": {"prediction", "recipe", "training"}})  # by the run's own settings
     | {"__init__": {"prediction"}, "prediction": {"data", "evaluation"}},
 }

@@ -17,6 +17,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--detector": {"metavar": "NAME", "help": "find persons by this detector of torchvision"},
     "--device": {"metavar": "DEVICE", "help": "auto, cpu, cuda or mps"},
     "--ema": {"action": "store_true", "help": "the exponential moving average of the weights in their place"},
+    "--exif": {"choices": ("apply", "ignore"), "help": "whether pictures are turned as a viewer turns them"},
     "--exit": {"type": int, "metavar": "N", "help": "the cycle that answers"},
     "--img-size": {"type": int, "metavar": "PIXELS", "help": "build the model for S x S images"},
     "--limit": {"type": int, "metavar": "N", "help": "so many inputs at most"},
@@ -31,6 +32,9 @@ FLAGS: dict[str, dict[str, Any]] = {
 
 TRAINED = "a run, a checkpoint, a file of weights, a saved folder, or USER/NAME on the hub"
 """What a ``MODEL`` that was trained may be."""
+
+PICTURES = "a picture, a folder, a glob in quotes, a zip file, a video, a camera's number"
+"""What a ``SOURCE`` of pictures may be."""
 
 
 def add_flag(parser: argparse._ActionsContainer, name: str, note: str = "", **own: Any) -> None:

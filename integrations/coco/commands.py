@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cycledistill.commands.arguments import add_conversion
 from cycledistill.commands.verb import Verb
-from cycledistill.terminal.flags import TRAINED, add_flag
+from cycledistill.terminal.flags import PICTURES, TRAINED, add_flag
 
 FORMAT_NAMES = ("sdpose", "sdpose-tokenpose", "distilpose", "tokenpose-s", "tokenpose", "ppt-s", "ppt")
 KINDS = ("results", "poses", "csv", "drawn", "keypoints")
@@ -20,9 +20,7 @@ KINDS = ("results", "poses", "csv", "drawn", "keypoints")
 def add_pictures(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of finding poses in pictures."""
     parser.add_argument("model", metavar="MODEL", help=TRAINED)
-    parser.add_argument(
-        "source", metavar="SOURCE", help="a picture, a folder, a glob in quotes, a zip file, a video, a camera's number"
-    )
+    parser.add_argument("source", metavar="SOURCE", help=PICTURES)
     add_flag(parser, "--output", "a new folder", required=True, type=Path)
     whose = parser.add_mutually_exclusive_group()
     add_flag(whose, "--boxes", "by file name or image id", type=Path)
@@ -46,9 +44,7 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     )
     add_flag(parser, "--limit", "pictures or frames")
     add_flag(parser, "--skip-broken", "and count them")
-    parser.add_argument(
-        "--exif", choices=("apply", "ignore"), default="apply", help="turn pictures as a viewer does (default), or not"
-    )
+    add_flag(parser, "--exif", "default: apply", default="apply")
     add_flag(parser, "--config", "of a file of weights that does not say it")
     add_flag(parser, "--ema")
     add_flag(parser, "--exit", "default: 1", default=1)

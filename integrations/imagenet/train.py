@@ -53,6 +53,7 @@ COMMAND = Command(
     help="train a timm classifier with cycles, on ImageNet or on any folder of images",
     requires="cycledistill[imagenet]",
     data=(Flag("--data", "data.dir", "with the splits: class folders, .tar or Parquet files"),),
+    holds=("timm",),
 )
 EVALUATE = Evaluation(COMMAND, "accuracy of a timm classifier at every exit, on ImageNet or on any folder of images")
 

@@ -9,24 +9,28 @@ from typing import Any
 from torch import nn
 
 from cycledistill.recipes.errors import CheckpointError, DataError
+from cycledistill.recipes.hub.files import is_published
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.session import wanted_exits
-from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run
+from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run, refuse_average
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
 
 from .data.splits import open_validation
 from .evaluation.accuracy import evaluate
+from .published import load_published
 from .recipe import Recipe, load_recipe
 from .training.build import ADVICE, create_model, describe_data, validation_batches
+from .weights.described import count_in, names_in
 
 
 def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> nn.Module:
     """The model of a run or checkpoint, wrapped, in eval mode, on the CPU.
 
     Args:
-        path: A run's folder, a checkpoint, or a weights file (``.safetensors``, ``.pth``; then ``recipe`` with
-            ``model.num_classes`` is needed).
+        path: A run's folder, a checkpoint, a file of weights (``.safetensors``, ``.pth``; then ``recipe`` says of which
+            model they are, unless the file is a checkpoint's), a folder that timm's ``save_for_hf`` wrote, or a name
+            on the hub (see `load_published`: it may be plain).
         ema: The average of the weights instead of the weights.
         recipe: Replaces the recipe stored in the checkpoint.
 
@@ -37,15 +41,26 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
         >>> model = load_trained("runs/a")
         >>> model.cyclic.exit = 2  # any-time inference; unwrap_cyclic(model) gives the plain timm model
     """
-    file, stored = find_weights(path, ema, recipe)
-    recipe = recipe or stored_recipe(path)
-    classes = recipe.model.num_classes or stored.get("num_classes")
+    if is_published(path):
+        refuse_average(path, ema)
+        return load_published(path)
+    if (
+        recipe is None and Path(path).is_file() and (Path(path).parent / "recipe.json").is_file()
+    ):  # a file of a checkpoint
+        refuse_average(path, ema)
+        recipe, file, stored = stored_recipe(Path(path).parent), Path(path), read_recipe(Path(path).parent)
+    else:
+        file, stored = find_weights(path, ema, recipe)
+        recipe = recipe or stored_recipe(path)
+    weights, names = read_weights(file), stored.get("classes") or names_in(file)
+    counted = stored.get("num_classes") or len(names) or count_in(weights, recipe.model.name)
+    classes = recipe.model.num_classes or counted
     if not isinstance(classes, int):
         raise CheckpointError(f"{file}: nothing says of how many classes: pass a recipe with model.num_classes.")
     plain = dataclasses.replace(recipe.model, pretrained=False)  # the weights that are loaded are all there are
     model = create_model(dataclasses.replace(recipe, model=plain), classes)
-    load_weights(model, read_weights(file), file, ADVICE)
-    describe_data(model, recipe, stored.get("classes", []))
+    load_weights(model, weights, file, ADVICE)
+    describe_data(model, recipe, names)
     return model.eval()
 
 

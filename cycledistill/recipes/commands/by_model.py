@@ -64,5 +64,5 @@ def _config(words: Sequence[str]) -> str | None:
     return config
 
 
-PREDICT = ByModel("predict", "poses in pictures and videos, or 3D poses of keypoints, by a trained model")
+PREDICT = ByModel("predict", "classes of pictures, poses in them, or 3D poses of keypoints, by a trained model")
 EVALUATE = ByModel("evaluate", "measure a trained model at every exit")

@@ -6,7 +6,9 @@ Nothing of the model is loaded.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cycledistill.recipes.config.packaged import commands_with, training_commands
 from cycledistill.recipes.errors import CheckpointError
@@ -30,10 +32,15 @@ def command_of(model: str, config: str | None = None) -> str:
     from cycledistill.recipes.hub.files import find_files, is_published
 
     if is_published(model):
-        return _of_class(find_files(model).config.get("model_class"), f"{model}, config.json")
+        return _of_published(find_files(model).config, f"{model}, config.json")
     from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
     return str(read_recipe(find_checkpoint(model))["command"])
+
+
+def _of_published(config: Mapping[str, Any], where: str) -> str:
+    """The command by a published model's config: ours says the class, timm's an architecture."""
+    return _of_class(config.get("model_class", "timm" if "architecture" in config else None), where)
 
 
 def _of_file(path: Path, config: str | None) -> str:
@@ -72,8 +79,9 @@ def _of_class(name: object, where: str) -> str:
     for command, each in commands.items():
         if name in each.holds:
             return command
+    what = f"a {name}" if name else "a model whose class is not named"
     raise CheckpointError(
-        f"{where}: a {name}, which is of none of the commands that are installed: {', '.join(commands)}"
+        f"{where}: {what}, which is of none of the commands that are installed: {', '.join(commands)}"
     )
 
 

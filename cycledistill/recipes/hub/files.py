@@ -130,3 +130,19 @@ def _read_config(path: Path, source: str) -> dict[str, Any]:
         raise CheckpointError(f"{source}: {CONFIG} holds a {type(config).__name__}, an object is expected")
     check_plain(config, f"{source}: {CONFIG}", CheckpointError)  # a scale of Infinity would be in every output
     return config
+
+
+def find_beside(name: str | Path, file: str) -> Path | None:
+    """Another file of a published model, in its folder or on the hub; ``None`` where it has none.
+
+    Raises:
+        CheckpointError: The hub has it and it cannot be had.
+    """
+    if os.path.isdir(name):
+        return Path(name) / file if (Path(name) / file).is_file() else None
+    try:
+        return download(str(name), file)
+    except EntryNotFoundError:  # that it is not in the cache and the hub is out of reach, too
+        return None
+    except (HfHubHTTPError, OSError) as error:
+        raise CheckpointError(f"{name}: {file} cannot be had from the Hugging Face hub: {first_line(error)}") from error

@@ -6,7 +6,7 @@ import glob
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
@@ -112,7 +112,7 @@ class PictureFiles:
 
     def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
         """See `Source`."""
-        stores, skipped = threading.local(), 0  # an open zip file a thread
+        stores = threading.local()  # an open zip file a thread
 
         def read(place: tuple[int, str]) -> Frame | DataError:
             if not hasattr(stores, "read"):
@@ -122,17 +122,28 @@ class PictureFiles:
             except DataError as error:
                 return error
 
-        for frame in in_order(read, zip(self.ids, self.names, strict=True)):
-            if isinstance(frame, Frame):
-                yield frame
-                del frame  # it must not live on while the next one is read
-            elif broken == "stop":
-                raise frame
-            else:
-                skipped += 1
-                _logger.warning("skipped: %s", frame)
-        if skipped:
-            _logger.warning("%d of %d pictures could not be read and were skipped", skipped, len(self.names))
+        return readable(in_order(read, zip(self.ids, self.names, strict=True)), broken)
+
+
+def readable(frames: Iterable[Frame | DataError], broken: Literal["stop", "skip"]) -> Iterator[Frame]:
+    """The frames without what could not be read, which the log counts.
+
+    Raises:
+        DataError: The first that could not be read, with ``"stop"``.
+    """
+    count = skipped = 0
+    for frame in frames:
+        count += 1
+        if isinstance(frame, Frame):
+            yield frame
+            del frame  # it must not live on while the next one is read
+        elif broken == "stop":
+            raise frame
+        else:
+            skipped += 1
+            _logger.warning("skipped: %s", frame)
+    if skipped:
+        _logger.warning("%d of %d pictures could not be read and were skipped", skipped, count)
 
 
 def find_source(source: str | os.PathLike[str], decoder: Decoder, limit: int | None = None) -> Source:

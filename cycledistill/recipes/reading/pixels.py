@@ -1,17 +1,38 @@
-"""The pixels of a picture that Pillow opened."""
+"""The pixels of a picture: of one that Pillow opened, or of an array."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cycledistill.versions import require
 
 if TYPE_CHECKING:
     from PIL import Image
 
-require("pillow")
+require("pillow", "numpy")
+
+
+def check_bytes(image: object, name: str, error: type[Exception]) -> NDArray[np.uint8]:
+    """A picture that is given as an array.
+
+    Args:
+        image: RGB bytes (H, W, 3).
+        name: What an error calls it.
+        error: What is raised.
+
+    Raises:
+        error: It is something else.
+    """
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise error(
+            f"{name} is an array {array.shape} of {array.dtype}: RGB bytes (height, width, 3), uint8, a file or a PIL "
+            "image is expected (OpenCV's frames are BGR: frame[..., ::-1])"
+        )
+    return array
 
 
 def to_rgb(image: Image.Image, file_format: str | None = None) -> Image.Image:

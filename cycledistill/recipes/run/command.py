@@ -102,6 +102,7 @@ class Command:
         data: The flag ``--data``, and others about data: what `RUN_FLAGS` does not have.
         holds: Names of classes by which models say that they are this command's: of a model (``model_class`` in a
             published folder's config.json) and of a network's config (``config_class`` in a file of weights).
+            ``"timm"``: of what timm publishes (``architecture`` in config.json).
     """
 
     package: str

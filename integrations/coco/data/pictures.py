@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from cycledistill.recipes.reading.guard import PICTURE, reading
-from cycledistill.recipes.reading.pixels import to_rgb
+from cycledistill.recipes.reading.pixels import check_bytes, to_rgb
 
 from .annotations import box_to_crop
 from .augment import crop_matrix
@@ -68,13 +68,7 @@ class GivenPictures:
             with reading(f"images[{name}]", PICTURE, PoseDataError):  # one that was opened has not been decoded yet
                 shown = image if self.exif == "ignore" else ImageOps.exif_transpose(image)
                 return np.array(to_rgb(shown, image.format))
-        array = np.asarray(image)
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-            raise PoseDataError(
-                f"images[{name}] is an array {array.shape} of {array.dtype}: RGB bytes (height, width, 3), uint8, "
-                "a file or a PIL image is expected"
-            )
-        return array
+        return check_bytes(image, f"images[{name}]", PoseDataError)
 
 
 def crop_whole(file: str | os.PathLike[str], image_size: tuple[int, int]) -> torch.Tensor:

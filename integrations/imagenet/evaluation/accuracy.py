@@ -48,8 +48,7 @@ def evaluate(
         >>> evaluate(model, loader, exits=(1, 2, 3))[1]["top1"]
     """
     bare = unwrap_model(model)
-    if handle_of(bare, "cyclic") is None and list(exits) != [1]:
-        raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first.")
+    check_exits(bare, exits)
     device = next(bare.parameters()).device
     limit = evaluation_sample_limit(loader)
     counts = {number: ClassificationEvaluator(device, max_samples=limit) for number in exits}
@@ -68,3 +67,13 @@ def evaluate(
         number: {name: round(float(total[name]), 6) for name in ("top1", "top5", "loss")} | {"images": count}
         for (number, total), count in zip(totals.items(), images.tolist(), strict=True)
     }
+
+
+def check_exits(model: nn.Module, exits: Sequence[int]) -> None:
+    """Refuse exits that a model does not have.
+
+    Raises:
+        ValueError: A plain model was asked for another exit than 1.
+    """
+    if handle_of(model, "cyclic") is None and list(exits) != [1]:
+        raise ValueError(f"exits={list(exits)}: a model that is not wrapped has exit 1 only; wrap_cyclic it first.")

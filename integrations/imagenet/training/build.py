@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -43,26 +43,40 @@ def create_model(recipe: Recipe, classes: int) -> nn.Module:
     kwargs: dict[str, Any] = dict(spec.kwargs)
     if spec.img_size is not None:
         kwargs["img_size"] = spec.img_size
-    check_name(spec.name)
-    try:
-        model = timm.create_model(
-            spec.name,
-            pretrained=spec.pretrained,
-            num_classes=spec.num_classes or classes,
-            drop_rate=spec.drop,
-            drop_path_rate=spec.drop_path,
-            **kwargs,
-        )
-    except (OSError, ImportError):  # of weights that are fetched, or of a package that is missing
-        raise
-    except Exception as error:  # each model of timm has its own, assertions among them
-        raise RecipeError(f"model.kwargs={kwargs!r} do not fit {spec.name}: {_in_words(error)}") from error
+    model = create_plain(
+        spec.name,
+        kwargs,
+        pretrained=spec.pretrained,
+        num_classes=spec.num_classes or classes,
+        drop_rate=spec.drop,
+        drop_path_rate=spec.drop_path,
+    )
     _check_size(model, recipe)
     try:
         wrap_cyclic(model, recipe.cyclic.cycles, read_distill(recipe.cyclic.distill), blocks=recipe.cyclic.blocks)
     except ValueError as error:
         raise RecipeError(f"cyclic: {error}") from error
     return model
+
+
+def create_plain(name: str, kwargs: Mapping[str, Any], **settings: Any) -> nn.Module:
+    """A timm model as it is.
+
+    Args:
+        name: The model.
+        kwargs: What it is built with.
+        **settings: The same, of `timm.create_model`.
+
+    Raises:
+        RecipeError: timm has no such model, or it does not take the arguments.
+    """
+    check_name(name)
+    try:
+        return timm.create_model(name, **settings, **kwargs)
+    except (OSError, ImportError):  # of weights that are fetched, or of a package that is missing
+        raise
+    except Exception as error:  # each model of timm has its own, assertions among them
+        raise RecipeError(f"model.kwargs={dict(kwargs)!r} do not fit {name}: {_in_words(error)}") from error
 
 
 def describe_data(model: nn.Module, recipe: Recipe, classes: Sequence[object]) -> None:
@@ -77,6 +91,7 @@ def describe_data(model: nn.Module, recipe: Recipe, classes: Sequence[object]) -
         "interpolation": augment.eval_interpolation,
     }
     names = {"label_names": tuple(map(str, classes))} if classes else {}
+    told["num_classes"] = model.num_classes  # timm leaves names out that are of another number of classes
     model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), **told, **names}  # type: ignore[assignment]
 
 

@@ -17,6 +17,7 @@ from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.recipes.prediction.frames import Frame
 from cycledistill.recipes.prediction.sources import PictureFiles, Source
 from cycledistill.recipes.reading.numbered import picture_numbers
+from cycledistill.recipes.reading.pixels import check_bytes
 from cycledistill.recipes.reading.rates import is_same_rate
 
 _logger = logging.getLogger(__name__)
@@ -99,7 +100,8 @@ class OpenViews:
             for place, frame in enumerate(source.frames(broken)):
                 yield Frame(frame.name, place, frame.pixels)
         else:
-            yield from (Frame(f"picture {place}", place, _picture(each)) for place, each in enumerate(source))
+            named = ((f"picture {place}", place, each) for place, each in enumerate(source))
+            yield from (Frame(name, place, check_bytes(each, name, LiftingDataError)) for name, place, each in named)
 
 
 def open_views(views: Mapping[str, Given]) -> OpenViews:
@@ -155,13 +157,3 @@ def _length(source: Any, estimated: bool = False) -> int | None:
     if hasattr(source, "frames"):
         return source.total if estimated else None
     return len(source)
-
-
-def _picture(given: Any) -> NDArray[np.uint8]:
-    array = np.asarray(given)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise LiftingDataError(
-            f"a picture of shape {array.shape}, {array.dtype}: RGB bytes (height, width, 3) are expected (OpenCV's "
-            "frames are BGR: frame[..., ::-1])"
-        )
-    return array

@@ -24,7 +24,7 @@ from tests.commands.announcing import Announce
 from tests.scripts import exit_code
 
 Lines = pytest.CaptureFixture[str]
-PREDICTING = ("coco", "human36m", "multiview")
+PREDICTING = ("coco", "human36m", "imagenet", "multiview")
 
 
 def run_of(command: str, folder: Path) -> str:
@@ -91,6 +91,15 @@ def test_every_model_that_can_be_published_is_some_commands(tmp_path: Path) -> N
     assert len(claimed) == len(set(claimed))
 
 
+def test_what_timm_publishes_is_a_classifier(tmp_path: Path, capsys: Lines) -> None:
+    folder = published("", tmp_path / "timms")
+    Path(folder, "config.json").write_text(json.dumps({"architecture": "test_vit", "num_classes": 2}))
+    assert command_called("predict", folder) == "predict.imagenet"
+    Path(folder, "config.json").write_text(json.dumps({"architectures": ["ViTModel"], "model_type": "vit"}))
+    assert exit_code(main, ["predict", folder, "photos"]) == 2
+    assert "config.json: a model whose class is not named, which is of none of the commands" in capsys.readouterr().err
+
+
 @dataclasses.dataclass
 class TokenPoseConfig:  # of that name, as the file has it
     dim: int = 3
@@ -128,7 +137,7 @@ def test_a_file_that_says_nothing_asks_for_what_is_missing(tmp_path: Path, capsy
         (["predict", "runs_a", "x"], "runs_a is no run and no file, nor one of the commands coco, human36m, "),
         (["predict", "cocoo", "x"], "Did you mean 'coco'?"),
         (["evaluate", "no/such/run"], "no/such/run"),
-        (["predict"], "a command is expected: coco, human36m, multiview, triangulate"),
+        (["predict"], "a command is expected: coco, human36m, imagenet, multiview, triangulate"),
         (["predict", "--output", "x"], "--output stands before the model: the model comes first, or one of coco, "),
     ],
 )
@@ -164,12 +173,10 @@ def test_it_is_said_that_the_hub_is_asked(
 
 
 def test_a_verb_that_a_command_does_not_have(tmp_path: Path, capsys: Lines) -> None:
-    run = run_of("imagenet", tmp_path / "run")
+    run = run_of("theirs", tmp_path / "run")
     assert exit_code(main, ["predict", run, "photos", "--output", "x"]) == 2
     said = capsys.readouterr().err
-    assert (
-        f"{run} was trained by `cycledistill train imagenet`, and `cycledistill predict` takes models of: coco" in said
-    )
+    assert f"{run} was trained by `cycledistill train theirs`, and `cycledistill predict` takes models of: coco" in said
     assert exit_code(main, ["predict", published("Other", tmp_path / "other"), "photos"]) == 2
     assert "config.json: a Other, which is of none of the commands that are installed: " in capsys.readouterr().err
 
@@ -181,6 +188,7 @@ def test_a_verb_that_a_command_does_not_have(tmp_path: Path, capsys: Lines) -> N
         ("human36m", "talk.mp4", "cycledistill predict POSE_MODEL {source} --output FOLDER"),
         ("coco", "keypoints.json", "is a file of keypoints or boxes, and {run} takes pictures and videos"),
         ("multiview", "front.json", "is a file of keypoints, and {run} takes pictures or a video of each view"),
+        ("imagenet", "keypoints.json", "{source} is a file of keypoints or boxes, and {run} takes pictures and videos"),
     ],
 )
 def test_a_source_of_another_kind_is_refused(
@@ -201,6 +209,7 @@ def test_a_source_of_another_kind_is_refused(
         ("coco", "coco.prediction.sources.open_source", ()),
         ("multiview", "multiview.predict.open_views", ("--calibration", "c.yml")),
         ("human36m", "human36m.lift.read_persons", ()),
+        ("imagenet", "imagenet.prediction.sources.open_source", ()),
     ],
 )
 def test_a_model_of_another_command_is_refused_before_its_source_is_opened(
@@ -211,13 +220,14 @@ def test_a_model_of_another_command_is_refused_before_its_source_is_opened(
     found = importlib.import_module(f"cycledistill.integrations.{module}")
     monkeypatch.setattr(found, name, lambda *given: pytest.fail(f"{given} was opened"))
     monkeypatch.setattr("socket.socket.connect", lambda *given: pytest.fail("a connection was opened"))
-    run = run_of("imagenet", tmp_path / "run")
+    other = "coco" if command == "imagenet" else "imagenet"
+    run = run_of(other, tmp_path / "run")
     file = published("Other", tmp_path / "published")
     (tmp_path / "source").mkdir()
     for model in (run, file):
         words = [model, str(tmp_path / "source"), "--output", str(tmp_path / "out.npz"), *more]
         assert exit_code(main, ["predict", command, *words]) == 2
-        assert "imagenet" in (said := capsys.readouterr().err) or "Other" in said
+        assert other in (said := capsys.readouterr().err) or "Other" in said
         assert not (tmp_path / "out.npz").exists()
 
 
