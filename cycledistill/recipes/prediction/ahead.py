@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,10 +15,11 @@ AHEAD = 4
 """Results that wait, at most: what this holds in memory is so many pictures."""
 
 
-def in_order(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def in_order(work: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
     """``map(work, items)``, where threads do the work of the next `AHEAD` items meanwhile.
 
-    An error is raised at its item. Nothing that was yielded is kept here.
+    An error is raised at its item. Nothing that was yielded is kept here. Who leaves before the end closes it: left to
+    the garbage collector, it might be closed by one of its own threads, which cannot wait for itself.
     """
     pool = ThreadPoolExecutor(min(AHEAD, os.cpu_count() or 1), "pictures")
     waiting: deque[Future[R]] = deque()

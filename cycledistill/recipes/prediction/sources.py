@@ -6,7 +6,8 @@ import glob
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
@@ -125,23 +126,24 @@ class PictureFiles:
         return readable(in_order(read, zip(self.ids, self.names, strict=True)), broken)
 
 
-def readable(frames: Iterable[Frame | DataError], broken: Literal["stop", "skip"]) -> Iterator[Frame]:
+def readable(frames: Generator[Frame | DataError, None, None], broken: Literal["stop", "skip"]) -> Iterator[Frame]:
     """The frames without what could not be read, which the log counts.
 
     Raises:
         DataError: The first that could not be read, with ``"stop"``.
     """
     count = skipped = 0
-    for frame in frames:
-        count += 1
-        if isinstance(frame, Frame):
-            yield frame
-            del frame  # it must not live on while the next one is read
-        elif broken == "stop":
-            raise frame
-        else:
-            skipped += 1
-            _logger.warning("skipped: %s", frame)
+    with closing(frames):
+        for frame in frames:
+            count += 1
+            if isinstance(frame, Frame):
+                yield frame
+                del frame  # it must not live on while the next one is read
+            elif broken == "stop":
+                raise frame
+            else:
+                skipped += 1
+                _logger.warning("skipped: %s", frame)
     if skipped:
         _logger.warning("%d of %d pictures could not be read and were skipped", skipped, count)
 

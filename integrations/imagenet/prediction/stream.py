@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -104,11 +105,12 @@ def predict_stream(
             yield _likeliest(each, row, top, names, words)
 
     waiting: list[Waiting] = []
-    for each in in_order(prepare, source.frames(settings.broken)):
-        waiting.append(each)
-        if len(waiting) == settings.batch_size:
-            yield from answer(waiting)
-            waiting = []
+    with closing(in_order(prepare, source.frames(settings.broken))) as crops:
+        for each in crops:
+            waiting.append(each)
+            if len(waiting) == settings.batch_size:
+                yield from answer(waiting)
+                waiting = []
     if waiting:
         yield from answer(waiting)
 

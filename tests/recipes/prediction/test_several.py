@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,3 +68,18 @@ def test_without_opencv_a_video_says_what_is_missing(monkeypatch: pytest.MonkeyP
     with pytest.raises(DataError, match=r"talk.mp4: videos and cameras are read by OpenCV, .* pip install opencv"):
         find_source("talk.mp4", decoder)
     assert find_source("a", decoder).total == 2
+
+
+def test_no_thread_is_left_when_a_picture_cannot_be_read() -> None:
+    """Left to the garbage collector, threads may be waited for by one of them."""
+
+    def broken(root: Path) -> Callable[[str], Any]:
+        def read(name: str) -> Any:
+            raise DataError(f"{name} is broken")
+
+        return read
+
+    with pytest.raises(DataError, match="2.png is broken") as raised:
+        list(find_source("a", broken).frames())
+    assert raised.traceback  # which holds the frames of all generators
+    assert not [each.name for each in threading.enumerate() if each.name.startswith("pictures")]
