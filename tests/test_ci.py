@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,17 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 STEPS = re.search(r"^steps=\((.+)\)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)[1].split()
 
-# Every program of an environment, and the Python that makes it: notes its call, and fails if it is told to.
+# Every program of an environment, and the Python that makes it: notes its call, and fails or hangs if it is told to.
 PROGRAM = """#!/bin/sh
 called="$(basename "$0") $*"
 echo "$called" >> "$CALLS"
 case "$called" in
   "python -m venv "*)
     mkdir -p "$3/bin"
-    for each in python pip ruff mypy sphinx-build pytest; do cp "$0" "$3/bin/$each"; done ;;
+    for each in python pip ruff mypy sphinx-build pytest cycledistill; do cp "$0" "$3/bin/$each"; done ;;
+  "python -c import sysconfig"*) dirname "$0" ;;
   "$FAILS"*) exit 1 ;;
+  "$HANGS"*) echo $$ > "$CALLS.asleep"; exec sleep 60 ;;
 esac
 """
 
@@ -39,19 +43,50 @@ def load(workflow: Path) -> Any:
     return yaml.safe_load(workflow.read_text(encoding="utf-8"))
 
 
-def run(folder: Path, *steps: str, fails: str = "nothing") -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """`.ci/run` with programs that do nothing: what came of it, and what was called."""
+def started(folder: Path, *steps: str, fails: str = "nothing", hangs: str = "nothing") -> subprocess.Popen[str]:
+    """`.ci/run` with programs that do nothing but note their calls in a file."""
     python, temporary, calls = folder / "python", folder / "tmp", folder / "calls"
     temporary.mkdir()
     calls.touch()
     python.write_text(PROGRAM)
     python.chmod(0o755)
-    own = {"PYTHON": python, "FLOOR_PYTHON": python, "CALLS": calls, "FAILS": fails, "TMPDIR": temporary}
+    own = {
+        "PYTHON": python,
+        "FLOOR_PYTHON": python,
+        "CALLS": calls,
+        "FAILS": fails,
+        "HANGS": hangs,
+        "TMPDIR": temporary,
+    }
     environment = os.environ | {name: os.fspath(value) for name, value in own.items()}
     command = ["bash", os.fspath(ROOT / ".ci" / "run"), *steps]
-    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
-    assert list(temporary.iterdir()) == [], "the temporary folder is still there"
-    return done, calls.read_text().splitlines()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, cwd=folder, text=True, **pipes)
+
+
+def run(folder: Path, *steps: str, fails: str = "nothing") -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """What came of it, and what was called."""
+    with started(folder, *steps, fails=fails) as process:
+        said, errors = process.communicate()
+    assert list((folder / "tmp").iterdir()) == [], "the temporary folder is still there"
+    done = subprocess.CompletedProcess(steps, process.returncode, said, errors)
+    return done, (folder / "calls").read_text().splitlines()
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    state = Path(f"/proc/{process}/stat")
+    return state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z"  # ended, and not yet asked about
 
 
 def test_the_named_steps_run_in_one_environment(tmp_path: Path) -> None:
@@ -71,9 +106,29 @@ def test_without_the_newest_versions_the_oldest_are_still_tried(tmp_path: Path) 
     done, calls = run(tmp_path, "types", "floor", "tests", fails="pip install -e .[dev]")
     assert done.returncode == 1
     assert [call.split()[0] for call in calls].count("mypy") == 0
-    assert sum(call.startswith("python -m pytest") for call in calls) == 3  # the floor's
-    assert sum(call.startswith("pip install") for call in calls) == 2  # what failed is not tried again
+    assert sum(call.startswith("python -m pytest") for call in calls) == 1  # the floor's
+    assert sum(call.startswith("pip install -e .[dev]") for call in calls) == 1  # what failed is not tried again
     assert done.stdout.splitlines()[-2:] == ["failed: types", "failed: tests"]
+
+
+def test_what_runs_beside_another_step_is_shown_after_it_and_its_failures_are_named(tmp_path: Path) -> None:
+    done, calls = run(tmp_path, "types", "docs", "wheel", "mmpose", fails="mypy")
+    shown = [Path(line.split()[1]).name for line in done.stdout.splitlines() if line.startswith("== ")]
+    assert shown == ["environment", "sphinx-build", "mypy", "environment", "python", "python", "wheel", "smoke", "done"]
+    assert [line for line in done.stdout.splitlines() if line.startswith("failed")] == ["failed: mypy"]
+    assert done.returncode == 1 and calls.count("mypy ") == 1
+
+
+def test_nothing_that_was_begun_outlives_a_run_that_is_stopped(tmp_path: Path) -> None:
+    """Here while the packages of the floor are being installed, in the background."""
+    asleep = tmp_path / "calls.asleep"
+    with started(tmp_path, "floor", hangs="pip install -r") as process:
+        wait_for(lambda: asleep.exists() and asleep.read_text().endswith("\n"))
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+    wait_for(lambda: is_gone(int(asleep.read_text())))
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_an_unknown_step_is_refused_before_anything_is_made(tmp_path: Path) -> None:
