@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from cycledistill.cost.meta_shapes import MetaShapes
 from cycledistill.plugin.torch_private import TO_COPY, TorchDispatchMode, storage_of
 
 _BATCHED = (torch.ops.aten.bmm, torch.ops.aten.baddbmm)
@@ -56,7 +57,8 @@ class MacCounter:
         self._stack = ExitStack()
 
     def __enter__(self) -> MacCounter:
-        # Outside the FLOP counter, which decomposes composite operations: this mode then sees their parts.
+        # Outside the FLOP counter, which decomposes composite operations: these modes then see their parts.
+        self._stack.enter_context(MetaShapes())
         self._stack.enter_context(self._products)
         self._stack.enter_context(self._flops)
         # Attention as two batched products: some fused kernels are one operation without a formula in older PyTorch.
