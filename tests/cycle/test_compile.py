@@ -1,4 +1,9 @@
-"""The training step compiles to one graph, and stays at it."""
+"""The training step compiles to one graph, and stays at it.
+
+The graph is mostly run as it was traced (``eager``), in a fraction of the time: what this library adds is there or not
+when it is traced. What AOTAutograd then makes of it (``aot_eager``) is tried once for each thing that it treats in its
+own way: gradients, states that change, autocast, free sizes, and a graph for each block.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +30,8 @@ def first_alone(names: Iterable[str]) -> list[Any]:
     return [pytest.param(name, marks=[pytest.mark.slow] if number else []) for number, name in enumerate(names)]
 
 
-def compiled(model: nn.Module) -> tuple[Any, CompileCounterWithBackend]:
-    counter = CompileCounterWithBackend("aot_eager")
+def compiled(model: nn.Module, backend: str = "eager") -> tuple[Any, CompileCounterWithBackend]:
+    counter = CompileCounterWithBackend(backend)
     return torch.compile(model, fullgraph=True, backend=counter), counter
 
 
@@ -51,7 +56,7 @@ MODELS = {
 
 @pytest.mark.parametrize("scheme", first_alone(SCHEMES))
 def test_train_step_of_every_scheme_is_one_graph_equal_to_eager(scheme: str) -> None:
-    check_train_step(toys.make(depth=2), "auto", SCHEMES[scheme])
+    check_train_step(toys.make(depth=2), "auto", SCHEMES[scheme], "aot_eager" if scheme == "sdpose" else "eager")
 
 
 @pytest.mark.slow
@@ -59,14 +64,14 @@ def test_train_step_of_every_scheme_is_one_graph_equal_to_eager(scheme: str) -> 
 def test_train_step_of_every_kind_of_model_is_one_graph_equal_to_eager(name: str) -> None:
     cls, options, path = MODELS[name]
     scheme = Distill(token_weight=0.1, output_weight=0.1)
-    check_train_step(toys.make(cls, **options), path, scheme)
+    check_train_step(toys.make(cls, **options), path, scheme, "aot_eager" if name == "batchnorm" else "eager")
 
 
-def check_train_step(model: nn.Module, path: str, scheme: Any) -> None:
+def check_train_step(model: nn.Module, path: str, scheme: Any, backend: str) -> None:
     x, target = toys.batch()
     eager = wrap_cyclic(copy.deepcopy(model), 2, distill=scheme, blocks=path)
     model = wrap_cyclic(model, 2, distill=scheme, blocks=path)
-    fast, counter = compiled(model)
+    fast, counter = compiled(model, backend)
     criterion = CycleLoss(task)
     for step in range(3):
         losses = []
@@ -86,11 +91,10 @@ def check_train_step(model: nn.Module, path: str, scheme: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_train_step_under_autocast_is_one_graph_equal_to_eager() -> None:
     eager = wrap_cyclic(toys.make(depth=2).float(), 2, distill="sdpose")
     model, (x, target) = copy.deepcopy(eager), toys.batch()
-    fast, counter = compiled(model)
+    fast, counter = compiled(model, "aot_eager")
     for run in (fast, eager):
         with torch.autocast("cpu", torch.bfloat16):
             out = run(x.float())
@@ -284,7 +288,7 @@ def test_compile_before_training_forward_in_place() -> None:
     model = toys.make(depth=2)
     x, target = toys.batch()
     want = Truth(model).cycles(2, x)
-    wrap_cyclic(model, 2).compile(fullgraph=True, backend="aot_eager")
+    wrap_cyclic(model, 2).compile(fullgraph=True, backend="eager")
     out = model(x)
     assert_same(out.outputs, want, rtol=1e-12)
     CycleLoss(task)(out, target).backward()
