@@ -18,7 +18,7 @@ import torch.multiprocessing as mp
 PRELOADED = ["timm", "accelerate", "torchvision", "cycledistill.recipes.run.loop"]
 """Imported once by a process that forks for each rank: to import them takes longer than what most tests do."""
 
-TIMEOUT = 120  # seconds; a rank that waits for a dead one must not hang the suite
+TIMEOUT = 300  # seconds; a rank that waits for a dead one must not hang the suite
 
 
 def _entry(rank: int, world: int, folder: str, backend: str | None, environment: dict[str, str], called: bytes) -> None:

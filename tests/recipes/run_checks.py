@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +13,14 @@ from typing import Any, TypeVar
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from cycledistill.recipes.run.graph import start
+from cycledistill.recipes.run.session import TrainingSession
 from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_state
 from tests.recipes.run.graph.tape import TapeCapture
+from tests.spawn import run
 
 R = TypeVar("R")
 
@@ -100,31 +101,21 @@ def assert_graphs_change_nothing(
     assert [{**group, "lr": 0} for group in groups[0]] == [{**group, "lr": 0} for group in groups[1]]
 
 
-_SCRIPT = """\
-import importlib, sys, torch
-from cycledistill.recipes.run.session import TrainingSession
-
-folder, module, *arguments = sys.argv[1:]
-save = TrainingSession.save
-
-def save_and_tell(self, *args, **kwargs):
-    torch.save(self.task.state_dict(), f"{folder}/rank-{self.accelerator.process_index}.pt")
-    return save(self, *args, **kwargs)
-
-TrainingSession.save = save_and_tell
-sys.exit(importlib.import_module(module).main(arguments))
-"""
-
-
-def launch(module: str, recipe: Any, folder: Path, *flags: str) -> list[dict[str, torch.Tensor]]:
+def launch(module: str, recipe: Any, folder: Path, *flags: str) -> list[dict[str, Tensor]]:
     """Train by a command in two processes; gives the state of each one's task at the last checkpoint."""
-    script, file = folder / "script.py", folder / "recipe.yaml"
-    script.write_text(_SCRIPT)
+    file = folder / "recipe.yaml"
     file.write_text(json.dumps(recipe.to_dict()))  # JSON is YAML
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, str(script), str(folder), module, "--config", str(file), *flags]
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return run(_by_command, module, ["--config", str(file), *flags])
+
+
+def _by_command(rank: int, world: int, module: str, arguments: list[str]) -> dict[str, Tensor]:
+    states: list[dict[str, Tensor]] = []
+    save = TrainingSession.save
+
+    def save_and_keep(self: TrainingSession) -> Path | None:
+        states.append({name: value.clone() for name, value in self.task.state_dict().items()})
+        return save(self)
+
+    TrainingSession.save = save_and_keep  # type: ignore[method-assign]  # of this process alone, which ends with it
+    assert importlib.import_module(module).main(arguments) == 0
+    return states[-1]
