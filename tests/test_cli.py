@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from cycledistill import Verification
 from cycledistill.commands import frame as cli
 from cycledistill.verification import Row
+from tests.scripts import run_module
 
 pytest.importorskip("timm")
 Lines = pytest.CaptureFixture[str]
@@ -157,14 +157,7 @@ def test_a_missing_library_is_named(capsys: Lines, monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "code"), [("test_vit", 0), ("no_such_model", 2)])
 def test_the_module_runs_as_a_program(model: str, code: int) -> None:
-    root = str(Path(cli.__file__).parents[2])
-    run = subprocess.run(
-        [sys.executable, "-m", "cycledistill", "stacks", model],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": root},
-        check=False,
-    )
+    run = run_module("cycledistill", "stacks", model)
     assert run.returncode == code
     assert "Traceback" not in run.stderr
     assert bool(run.stdout) is (code == 0)

@@ -165,12 +165,13 @@ def asked_in(module: Module) -> set[str]:
 
 def unasked(code: Code, floors: set[str]) -> Iterator[str]:
     """Imports of a package with a floor, where neither the file nor what it loads asks for the version."""
+    asked = {name: asked_in(module) for name, module in code.modules.items()}
     for name, module in code.modules.items():
         outside = {each.name.partition(".")[0] for each in module.imports} - {LIBRARY, *sys.stdlib_module_names}
         wanted = {PYPI.get(each, each) for each in outside} & floors
         if wanted and not parts_of(name)[1][0] == "mmpose":  # asks for versions of its own
             loaded = {name, *code.loaded_by([name])}
-            missing = wanted - set().union(*(asked_in(code.modules[each]) for each in loaded))
+            missing = wanted - set().union(*(asked[each] for each in loaded))
             yield from (f"{name} imports {each}" for each in sorted(missing))
 
 

@@ -273,12 +273,12 @@ def test_what_cannot_be_measured_is_refused(
 def test_the_command_measures_in_a_process_of_its_own(
     gpu: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call = ["--device", "cpu", "--quick", "--results", str(tmp_path), "--only", "study_speed"]
+    call = ["--device", "cpu", "--quick", "--results", str(tmp_path), "--only", "pose_speed"]
     assert gpu.main(call) == 0
     first = capsys.readouterr().out
     (path,) = tmp_path.iterdir()
     record = json.loads(path.read_text())
-    assert [row["form"] for row in record["rows"]] == ["eager", "compiled"]
+    assert [row["what"] for row in record["rows"]] == ["decode", "training"]
     assert record["conditions"]["code"] and len(record["finished"]) == 2
     assert gpu.main(call) == 0
     assert capsys.readouterr().out == first  # nothing is measured again

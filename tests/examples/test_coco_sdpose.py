@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,10 +13,8 @@ from PIL import Image
 pytest.importorskip("pycocotools")
 
 from cycledistill.integrations.coco.data.synthetic import write_synthetic
-from tests.scripts import exit_code, load_script
+from tests.scripts import exit_code, load_script, run_program
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "examples" / "coco_sdpose.py"
 SMALL = {"image_size": [64, 48], "dim": 16, "depth": 1, "heads": 2, "stage1_width": 4}
 
 
@@ -35,13 +30,6 @@ def tiny(example: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         monkeypatch.setattr(example, name, value)
     monkeypatch.setattr(example, "measure_cost", lambda root: 1.5)
     return example
-
-
-def run_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.slow
@@ -124,7 +112,7 @@ def test_with_a_data_set_it_trains_resumes_and_evaluates(
     options = ["--data", root, "--device", "cpu", "--workers", "0", "--batch-size", "4"]
     small = ["--set", f"model.options={json.dumps(SMALL)}", "--set", "data.detections=null"]
     command = [*options, "--config", "sdpose_s_v1", "--output", tmp_path / "run", "--epochs", "9", *small]
-    first = run_script(*command, "--max-steps", "2")
+    first = run_program("examples/coco_sdpose.py", *command, "--max-steps", "2")
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout)["step"] == 2
     # The script has run as a program; what else it does, it does in this process as well, and sooner.

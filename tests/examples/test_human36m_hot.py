@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,12 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.scripts import exit_code, load_script
+from tests.scripts import exit_code, load_script, run_program
 
 pytest.importorskip("accelerate")
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "examples" / "human36m_hot.py"
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +23,9 @@ def example() -> ModuleType:
 
 @pytest.mark.slow
 def test_with_no_data_it_prints_a_table_and_saves_a_picture(tmp_path: Path) -> None:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     figure = tmp_path / "figures" / "picture.png"
-    command = [sys.executable, SCRIPT, "--seeds", 2, "--steps", 3, "--output", tmp_path / "out", "--figure", figure]
-    done = subprocess.run(
-        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    call = ["--seeds", 2, "--steps", 3, "--processes", 1, "--output", tmp_path / "out", "--figure", figure]
+    done = run_program("examples/human36m_hot.py", *call)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     with Image.open(figure) as picture:

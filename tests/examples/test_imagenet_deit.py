@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,10 +12,8 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from tests.scripts import exit_code, load_script
+from tests.scripts import exit_code, load_script, run_program
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "examples" / "imagenet_deit.py"
 SENTENCE = re.compile(
     r"  (\w+) at (\d) cycles? is (ahead of|behind|not told apart from) (\w+) at (\d) cycles?( on 9 x 9)?: "
     r"([+-][\d.]+) points \[([+-][\d.]+), ([+-][\d.]+)\], higher in (\d+) of (\d+) seeds\."
@@ -28,13 +23,6 @@ SENTENCE = re.compile(
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
     return load_script("examples/imagenet_deit.py")
-
-
-def run_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def made_up(**solved: list[list[float]]) -> dict[str, list[dict[str, Any]]]:
@@ -56,17 +44,22 @@ def made_up(**solved: list[list[float]]) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.slow
-def test_with_no_data_it_prints_a_table_and_saves_a_picture(tmp_path: Path) -> None:
+def test_with_no_data_it_prints_a_table_and_saves_a_picture(
+    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(example, "TEST_BOARDS", 20)
+    monkeypatch.setattr(example, "BATCH", 8)
     figure = tmp_path / "figures" / "picture.png"
-    done = run_script("--seeds", "2", "--steps", "6", "--output", tmp_path / "out", "--figure", figure)
-    assert done.returncode == 0, done.stderr
+    call = ["--seeds", "2", "--steps", "6", "--output", str(tmp_path / "out"), "--figure", str(figure)]
+    assert example.main(call) == 0
+    printed = capsys.readouterr().out
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     with Image.open(figure) as picture:
         assert picture.format == "PNG"
         assert min(picture.size) > 400
-    assert str(figure) in done.stdout
-    assert "answer bit for bit" in done.stdout
-    rows = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()]
+    assert str(figure) in printed
+    assert "answer bit for bit" in printed
+    rows = [re.split(r"\s{2,}", line.strip()) for line in printed.splitlines()]
     for arm, runs in record["runs"].items():
         shown = [row for row in rows if row[0] == arm]
         for row, key in zip(shown, ("solved", "solved_larger"), strict=True):
@@ -75,7 +68,7 @@ def test_with_no_data_it_prints_a_table_and_saves_a_picture(tmp_path: Path) -> N
             cells = [f"{mean:.1f} ± {std:.1f}" for mean, std in zip(solved.mean(0), solved.std(0, ddof=1), strict=True)]
             assert row[2:] == [str(runs[0]["steps"]), f"{record['training_cost'][arm]:.2f}", *cells]
     assert record["runs"]["base_eq"][0]["steps"] > 6
-    assert len(SENTENCE.findall(done.stdout)) == len(record["comparisons"])
+    assert len(SENTENCE.findall(printed)) == len(record["comparisons"])
 
 
 def test_every_sentence_agrees_with_scipys_paired_test(example: ModuleType) -> None:
@@ -229,7 +222,7 @@ def test_with_a_data_folder_it_trains_resumes_and_evaluates(
         "exits",
         *small,
     ]
-    first = run_script(*command, "--max-steps", "2")
+    first = run_program("examples/imagenet_deit.py", *command, "--max-steps", "2")
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout)["step"] == 2
     # The script has run as a program; what else it does, it does in this process as well, and sooner.
