@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: one thread is fa
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 
+import functools
 import gc
 import random
 import sys
@@ -70,8 +71,19 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 def pytest_collection_finish() -> None:
     """Collect garbage among what tests make alone: the half a million objects of the imported packages stay."""
+    _read_operations_once()
     gc.collect()
     gc.freeze()
+
+
+def _read_operations_once() -> None:
+    """Every export to ONNX parses the source of some 500 operations again, for their signatures: a second a file."""
+    kind = getattr(sys.modules.get("onnxscript.values"), "TracedOnnxFunction", None)
+    read = vars(kind).get("function_ir") if kind else None
+    if isinstance(read, property) and read.fget is not None:
+        kept = functools.cached_property(read.fget)
+        kept.__set_name__(kind, "function_ir")
+        kind.function_ir = kept
 
 
 CUDA_QUERIES = ("is_current_stream_capturing", "current_stream", "current_device", "memory_allocated", "synchronize")
