@@ -6,13 +6,12 @@ place is not seen, and what reads values back is an error. Unlike a graph's, the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, ValuesView
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cycledistill.recipes.errors import NotCapturableError
@@ -117,4 +116,10 @@ class Tape(TorchDispatchMode):
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    return [each for each in pytree.tree_leaves(values) if isinstance(each, Tensor)]
+    """As pytrees find them, many times sooner: operators take and give tensors in lists and dicts at most."""
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, dict):
+        values = values.values()
+    inside = values if isinstance(values, (tuple, list, ValuesView)) else ()
+    return [each for value in inside for each in _tensors(value)]
