@@ -48,7 +48,7 @@ def of_sizes(*sizes: int) -> list[Any]:
 
 def test_rows_that_shrink_need_no_other_graph() -> None:
     with torch.no_grad():
-        check_compiled(wrapped(), of_sizes(8, 8, 8, 8), graphs=2, backend="aot_eager")
+        check_compiled(wrapped(), of_sizes(8, 8, 8, 8), graphs=2)
 
 
 @pytest.mark.slow

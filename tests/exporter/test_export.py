@@ -25,8 +25,8 @@ pytestmark = [
 ]
 
 
-def wrapped(cls: type[nn.Module] = toys.ToyViT, blocks: str = "auto") -> nn.Module:
-    return wrap_cyclic(toys.make(cls).float().eval(), 2, blocks=blocks)
+def wrapped(cls: type[nn.Module] = toys.ToyViT, blocks: str = "auto", **options: Any) -> nn.Module:
+    return wrap_cyclic(toys.make(cls, **options).float().eval(), 2, blocks=blocks)
 
 
 def image(batch: int = 1) -> Tensor:
@@ -37,8 +37,8 @@ def image(batch: int = 1) -> Tensor:
 @pytest.mark.parametrize("asked", [1, 2, None])
 @pytest.mark.parametrize("ending", ["onnx", "pt2"])
 def test_files_give_the_exit_asked_for_or_that_of_the_model(ending: str, asked: int | None, tmp_path: Path) -> None:
-    model, exit = wrapped(), asked or 3
-    truth = Truth(toys.make().float().eval())
+    model, exit = wrapped(depth=2), asked or 3
+    truth = Truth(toys.make(depth=2).float().eval())
     model.cyclic.exit = 3
     done = export(model, tmp_path / f"model.{ending}", image(), exit=asked)
     assert model.cyclic.exit == 3
