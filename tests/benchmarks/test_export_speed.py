@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))  # it imports the one beside it
     module = load_script("benchmarks/export_speed.py")
-    small = {"image_size": (64, 48), "dim": 24, "depth": 1, "heads": 2}
+    small = {"image_size": (64, 48), "backbone": "none", "patch_size": (8, 8), "dim": 24, "depth": 1, "heads": 2}
     monkeypatch.setattr(module, "create_pose_model", lambda name, **more: create_pose_model(name, **small, **more))
     return module
 
