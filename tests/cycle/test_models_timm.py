@@ -37,7 +37,7 @@ class Row(NamedTuple):
     depth: int
     groups: tuple[str, ...] = ("prefix", "patch")
     size: int = SIZE  # of the test image; the model is built for it where it lets us
-    blocks: int = 0  # how many are run against the truth, of a wide model: fewer, and equal ones
+    blocks: int = 0  # how many are run against the truth, where there are many equal ones: fewer
 
 
 ALL = ("all",)
@@ -67,28 +67,28 @@ def on_meta(name: str) -> nn.Module:
 
 AUTO = [
     Row("vit_tiny_patch16_224", "VisionTransformer", "blocks", 12),
-    Row("deit_tiny_patch16_224", "VisionTransformer", "blocks", 12),
-    Row("deit_tiny_distilled_patch16_224", "VisionTransformerDistilled", "blocks", 12),
-    Row("deit3_small_patch16_224", "VisionTransformer", "blocks", 12),
-    Row("vit_small_patch14_dinov2", "VisionTransformer", "blocks", 12, size=56),
-    Row("vit_small_patch14_reg4_dinov2", "VisionTransformer", "blocks", 12, size=56),
+    Row("deit_tiny_patch16_224", "VisionTransformer", "blocks", 12, blocks=3),
+    Row("deit_tiny_distilled_patch16_224", "VisionTransformerDistilled", "blocks", 12, blocks=3),
+    Row("deit3_small_patch16_224", "VisionTransformer", "blocks", 12, blocks=3),
+    Row("vit_small_patch14_dinov2", "VisionTransformer", "blocks", 12, size=56, blocks=3),
+    Row("vit_small_patch14_reg4_dinov2", "VisionTransformer", "blocks", 12, size=56, blocks=3),
     Row("vit_base_patch16_siglip_224", "VisionTransformer", "blocks", 12, ALL, blocks=3),
     Row("vit_base_patch16_clip_224", "VisionTransformer", "blocks", 12, blocks=3),
     Row("vit_base_patch16_xp_224", "VisionTransformer", "blocks", 12, blocks=3),
-    Row("vit_small_r26_s32_224", "VisionTransformer", "blocks", 12),
-    Row("eva02_tiny_patch14_224", "Eva", "blocks", 12, size=56),
-    Row("vit_small_patch16_rope_mixed_224", "Eva", "blocks", 12),
-    Row("vit_small_patch16_dinov3", "Eva", "blocks", 12),
+    Row("vit_small_r26_s32_224", "VisionTransformer", "blocks", 12, blocks=3),
+    Row("eva02_tiny_patch14_224", "Eva", "blocks", 12, size=56, blocks=3),
+    Row("vit_small_patch16_rope_mixed_224", "Eva", "blocks", 12, blocks=3),
+    Row("vit_small_patch16_dinov3", "Eva", "blocks", 12, blocks=3),
     Row("beit_base_patch16_224", "Beit", "blocks", 12, blocks=3),
-    Row("cait_xxs24_224", "Cait", "blocks", 24, ALL),
-    Row("xcit_nano_12_p16_224", "Xcit", "blocks", 12, ALL),
-    Row("vit_relpos_small_patch16_224", "VisionTransformerRelPos", "blocks", 12, ALL),
+    Row("cait_xxs24_224", "Cait", "blocks", 24, ALL, blocks=3),
+    Row("xcit_nano_12_p16_224", "Xcit", "blocks", 12, ALL, blocks=3),
+    Row("vit_relpos_small_patch16_224", "VisionTransformerRelPos", "blocks", 12, ALL, blocks=3),
     Row("naflexvit_base_patch16_gap", "NaFlexVit", "blocks", 12, ALL, blocks=3),  # declares no number of patches
     Row("samvit_base_patch16", "VisionTransformerSAM", "blocks", 12, ALL, blocks=3),
     Row("qwen3_vit_88m", "Qwen3VitClassifier", "encoder.blocks", 12, ALL, blocks=3),
     Row("gemma4_vit_167m", "Gemma4VitClassifier", "encoder.blocks", 16, ALL, blocks=3),
     Row("mixer_s16_224", "MlpMixer", "blocks", 8, ALL),
-    Row("tnt_s_legacy_patch16_224", "TNT", "blocks", 12, ALL),
+    Row("tnt_s_legacy_patch16_224", "TNT", "blocks", 12, ALL, blocks=3),
     Row("crossvit_tiny_240", "CrossVit", "blocks", 3, ALL, size=240),
     Row("test_vit", "VisionTransformer", "blocks", 6),
 ]
