@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cycledistill.plugin.torch_private import TorchDispatchMode, storage_of, tree_leaves
+from cycledistill.plugin.torch_private import TorchDispatchMode, says_to_be_pure, storage_of, tree_leaves
 
 
 class MetaShapes(TorchDispatchMode):
@@ -32,7 +32,7 @@ class MetaShapes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func not in self._pure:
-            self._pure[func] = not any(each.alias_info for each in (*func._schema.arguments, *func._schema.returns))
+            self._pure[func] = says_to_be_pure(func)
         key = None
         if self._pure[func]:
             try:

@@ -101,6 +101,15 @@ def storage_of(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
+def says_to_be_pure(operator: Any) -> bool:
+    """Whether by its schema an operator neither changes nor returns an argument. Public: none.
+
+    A few return views all the same (``aten._unsafe_view``); operators of a higher order have no schema.
+    """
+    schema = getattr(operator, "_schema", None)
+    return schema is not None and not any(each.alias_info for each in (*schema.arguments, *schema.returns))
+
+
 def forward_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
     """The forward hooks of a module, by number.
 
