@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cycledistill.exporter.exportable import Exportable, Sample, drawn_input
-from cycledistill.integrations.human36m.data.keypoints.gaps import NAMES
 from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
 
+from .data.layout import joint_words
 from .data.samples import MultiViewSamples
 from .recipe import DataSection
 from .trained import load_trained, stored_recipe
@@ -49,7 +49,7 @@ def open_run(path: Path) -> Exportable | None:
         model,
         _inputs(config, views),
         samples,
-        {"model": recipe.model.name, "views": json.dumps(views), **_joints(data.layout)},
+        {"model": recipe.model.name, "views": json.dumps(views), **joint_words(data.layout)},
         blocks="blocks",
     )
 
@@ -76,7 +76,3 @@ def _inputs(config: MultiViewConfig, views: int) -> tuple[Any, ...]:
         shapes += [(config.grid[0] * config.grid[1], 3), (3,)]
     drawn = [drawn_input(views, 1, *shape) for shape in shapes]
     return tuple(list(each) for each in drawn)
-
-
-def _joints(layout: str) -> dict[str, str]:
-    return {"joints": json.dumps(NAMES[layout])} if layout in NAMES else {}

@@ -21,6 +21,7 @@ from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import load_weights
 from cycledistill.recipes.weights.files import stored_network
 
+from .data.layout import check_layout, layout_in
 from .data.moments import MultiViewSet
 from .evaluation.measure import evaluate
 from .recipe import Recipe, load_recipe
@@ -93,8 +94,10 @@ def evaluate_trained(recipe: Recipe, path: str) -> dict[str, Any]:
 
     Raises:
         DataError: The data cannot be read.
-        CheckpointError: See :func:`load_trained`.
+        CheckpointError: See :func:`load_trained`; it was trained on the joints of another layout.
     """
+    file = Path(path)
+    check_layout(layout_in(file) if file.is_file() else stored_recipe(path).data.layout, recipe.data.layout, file)
 
     @cache
     def moments() -> MultiViewSet:

@@ -217,6 +217,17 @@ def test_another_clip_length_is_refused_or_resized(tiny: Recipe, tmp_path: Path)
         train(change(plain, data__frames=12), resume="auto")
 
 
+@pytest.mark.slow
+def test_a_confidence_that_the_run_did_not_have_is_refused(tiny: Recipe) -> None:
+    train(change(tiny, run__max_steps=1))
+    confident = change(tiny, data__confidence=True)
+    for file in (tiny.run.output, str(last(tiny) / "model.safetensors")):
+        with pytest.raises(CheckpointError, match="shape"):
+            evaluate_trained(confident, file)
+    with pytest.raises(CheckpointError, match=r"check .*data\.confidence"):
+        train(confident, resume="auto")
+
+
 def test_official_weights_to_start_from(tiny: Recipe, tmp_path: Path) -> None:
     from cycledistill.integrations.human36m.weights.key_map import to_official
 

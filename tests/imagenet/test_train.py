@@ -298,3 +298,23 @@ def test_data_errors_reach_python_users(tiny, folder_dir):
     (folder_dir / "train" / "pale" / "3.jpg").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"pale/3\.jpg"):
         train(replace(tiny, data=replace(tiny.data, dir=str(folder_dir), workers=1)))
+
+
+@pytest.fixture
+def renamed(folder_dir: Path, tmp_path: Path) -> Path:
+    """The pictures of ``folder_dir`` with another name for the dark ones, which turns the order of classes around."""
+    for split in ("train", "val"):
+        shutil.copytree(folder_dir / split, tmp_path / "renamed" / split)
+        (tmp_path / "renamed" / split / "dark").rename(tmp_path / "renamed" / split / "quite dark")
+    return tmp_path / "renamed"
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_with_classes_in_another_order(tiny, folder_dir, renamed):
+    recipe = change(tiny, data__dir=str(folder_dir), run__max_steps=1)
+    train(recipe)
+    before = (last(recipe) / "recipe.json").read_bytes()
+    with pytest.raises(CheckpointError, match="class 0: 'dark' in the training, and here 'pale' .*renamed"):
+        train(change(recipe, data__dir=str(renamed), run__max_steps=2), resume="auto")
+    assert (last(recipe) / "recipe.json").read_bytes() == before
+    assert train(change(recipe, run__max_steps=2), resume="auto")["step"] == 2

@@ -143,6 +143,22 @@ def test_weights_come_from_runs_files_and_hub_folders(tiny: Recipe, tmp_path: Pa
         load_trained(tmp_path / "other.pth")
 
 
+@pytest.mark.slow
+def test_a_run_is_of_its_layouts_joints(tiny: Recipe) -> None:
+    """17 of Human3.6M or 17 of COCO: the shapes do not tell them apart."""
+    train(change(tiny, run__max_steps=1))
+    checkpoint, other = last(tiny), change(tiny, data__layout="coco", run__max_steps=2)
+    said = r"data.layout=h36m, and data.layout=coco is asked for: joint 0 is 'pelvis' there and 'nose' here"
+    with pytest.raises(CheckpointError, match=said):
+        train(other, resume="auto")
+    assert last(tiny) == checkpoint
+    for model in (tiny.run.output, checkpoint / "model.safetensors"):
+        with pytest.raises(CheckpointError, match=said):
+            evaluate_trained(other, str(model))
+    unnamed = change(tiny, data__layout="other")  # the same joints, with the checks of a person turned off
+    assert evaluate_trained(unnamed, str(checkpoint / "model.safetensors"))["exits"]
+
+
 def test_the_command_trains_on_folders(tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_recording(tmp_path / "sets" / "a", generate_moments(2, 2, 64))
     (tmp_path / "recipe.yaml").write_text(json.dumps(tiny.to_dict()))

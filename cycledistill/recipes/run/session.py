@@ -207,6 +207,17 @@ class TrainingSession:
         """What the checkpoint's files of weights say beside what every file does."""
         return {}
 
+    def check_outputs(self, stored: dict[str, Any], checkpoint: Path) -> None:
+        """Refuse a checkpoint whose outputs mean something else than this run's data though their shapes are the same.
+
+        Args:
+            stored: The checkpoint's ``recipe.json``.
+            checkpoint: Its folder, for the message.
+
+        Raises:
+            CheckpointError: They are of other classes or other joints.
+        """
+
     def task_state(self) -> dict[str, Any]:
         """State of the loss."""
         return {}
@@ -263,9 +274,11 @@ class TrainingSession:
         """Go on from a checkpoint: weights, average, optimiser, scaler and position.
 
         Raises:
-            CheckpointError: It is damaged, of another model or command, or was cut mid-epoch with other batches.
+            CheckpointError: It is damaged, of another model or command, its outputs mean something else than this run's
+                data, or it was cut mid-epoch with other batches.
         """
         recipe, state = read_recipe(checkpoint, self.command), read_state(checkpoint / "state.pt")
+        self.check_outputs(recipe, checkpoint)
         if self.accelerator.is_main_process:
             for line in changed_since(recipe["recipe"], self.recipe):
                 _logger.warning("resuming with another recipe: %s", line)

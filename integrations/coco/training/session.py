@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,13 +14,15 @@ from cycledistill.plugin.install import handle_of
 from cycledistill.recipes.run.optim import create_optimizer
 from cycledistill.recipes.run.session import Figures, TrainingSession, wanted_exits
 from cycledistill.recipes.run.step import Inputs
+from cycledistill.recipes.run.trained import recipe_of_run
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
 from ..data.dataset import Batch, PersonCrops, PictureBatches, crop_loader
 from ..data.images import PoseDataError
 from ..evaluation.measure import evaluate
-from ..recipe import Recipe
-from ..weights.described import words_of
+from ..recipe import Recipe, load_recipe
+from ..weights.described import check_joints, words_of
+from ..weights.loading import check_network
 from .build import create_model, eval_settings
 from .joints import with_joints
 from .schedules import keep_fraction, learning_rate
@@ -142,6 +145,12 @@ class Session(TrainingSession):
     def weights_metadata(self) -> dict[str, str]:
         """How the model is built and which joints it predicts, for a file of weights that is taken out of the run."""
         return words_of(self.model, self.recipe.model.name)
+
+    def check_outputs(self, stored: dict[str, Any], checkpoint: Path) -> None:
+        """Refuse a checkpoint of other joints, of the same in another order, or of a network with other attention."""
+        trained = recipe_of_run(checkpoint, load_recipe, self.command)
+        check_joints(trained.data.joint_set.to_dict(), self.model, checkpoint)
+        check_network(stored.get("network", {}), self.model.config, checkpoint)
 
     def task_state(self) -> dict[str, Any]:
         """State of the loss, which may have parameters of its own."""

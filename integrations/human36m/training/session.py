@@ -29,8 +29,8 @@ from .task import LiftTask, to_device
 _logger = logging.getLogger(__name__)
 
 ADVICE = (
-    "check model.name, model.options, hourglass and data.frames; a run for another clip length can start from it by "
-    "model.weights=FILE and model.resize=true"
+    "check model.name, model.options, hourglass, data.frames and data.confidence; a run for another clip length can "
+    "start from it by model.weights=FILE and model.resize=true"
 )
 """What to look at when weights do not fit the model."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from timm.data.mixup import Mixup
@@ -10,11 +11,13 @@ from timm.utils.clip_grad import dispatch_clip_grad
 from timm.utils.distributed import distribute_bn
 from torch import Tensor
 
+from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.run.session import Figures, TrainingSession, wanted_exits
 from cycledistill.recipes.run.step import Inputs
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 
 from ..data.augment import create_mixup
+from ..data.classes import other_classes
 from ..data.loader import TrainLoader
 from ..data.splits import ImageSets, open_images
 from ..evaluation.accuracy import evaluate
@@ -132,6 +135,16 @@ class Session(TrainingSession):
     def network(self) -> dict[str, Any]:
         """What the images say of the model, for ``recipe.json``."""
         return {"num_classes": self.model.num_classes, "classes": self.classes}
+
+    def check_outputs(self, stored: dict[str, Any], checkpoint: Path) -> None:
+        """Refuse a checkpoint of other classes, or of the same in another order."""
+        other = other_classes(stored.get("classes", []), self.classes)
+        if other:
+            here = self.recipe.data.dir or self.recipe.data.dataset
+            raise CheckpointError(
+                f"{checkpoint} was {other} ({here}): its outputs mean other classes. Go on with those that it was "
+                "trained on, or begin a new run"
+            )
 
     def clip_gradients(self) -> None:
         """Limit the gradients' norm or values, or each unit's gradient by its weights (agc), which spares the head."""

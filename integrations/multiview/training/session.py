@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,13 +15,15 @@ from cycledistill.recipes.run.batches import EpochBatches, batch_loader
 from cycledistill.recipes.run.optim import create_optimizer
 from cycledistill.recipes.run.session import Figures, TrainingSession, wanted_exits
 from cycledistill.recipes.run.step import Inputs
+from cycledistill.recipes.run.trained import recipe_of_run
 from cycledistill.recipes.weights.checkpoint import CheckpointStore
 from cycledistill.recipes.weights.files import network_metadata
 
+from ..data.layout import check_layout, joint_words
 from ..data.moments import MultiViewSet
 from ..data.samples import MultiViewSamples, Views
 from ..evaluation.measure import evaluate
-from ..recipe import Recipe
+from ..recipe import Recipe, load_recipe
 from .build import create_model, eval_settings, start_weights
 from .schedules import learning_rate
 from .sources import open_set
@@ -78,9 +81,14 @@ class Session(TrainingSession):
         """The model's architecture, for ``recipe.json``."""
         return {"network": dataclasses.asdict(self.model.config)}
 
+    def check_outputs(self, stored: dict[str, Any], checkpoint: Path) -> None:
+        """Refuse a checkpoint of the joints of another layout."""
+        trained = recipe_of_run(checkpoint, load_recipe, self.command)
+        check_layout(trained.data.layout, self.recipe.data.layout, checkpoint)
+
     def weights_metadata(self) -> dict[str, str]:
-        """How the model is built, for a file of weights that is taken out of the run."""
-        return network_metadata(self.model.config, MODEL)
+        """How the model is built and which joints it finds, for a file of weights that is taken out of the run."""
+        return network_metadata(self.model.config, MODEL) | joint_words(self.recipe.data.layout)
 
     def prepare(self) -> tuple[float, dict[str, float]]:
         """The learning rate."""

@@ -16,6 +16,7 @@ from cycledistill.integrations.coco.train import train
 from cycledistill.integrations.coco.trained import load_trained, stored_recipe
 from cycledistill.integrations.coco.training.joints import with_joints
 from cycledistill.integrations.coco.training.sources import open_training, open_validation
+from cycledistill.recipes.errors import CheckpointError
 from tests.coco.figures import write_dots
 
 NAMES = ["base", "L_tip", "R_tip", "L_root", "R_root"]
@@ -82,6 +83,22 @@ def test_joints_are_read_before_they_are_used_and_files_that_disagree_are_named(
     name_joints(claws, [], ("train",))
     with pytest.raises(RecipeError, match=r"data.joints='auto' of data.train_annotations .* no category"):
         with_joints(recipe)
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_with_joints_in_another_order(claws: Path) -> None:
+    recipe = recipe_of(claws, "data.joints=auto")
+    train(recipe)
+    before = stored_recipe(claws.parent / "run")
+    name_joints(claws, [NAMES[0], *NAMES[2:0:-1], *NAMES[3:]])
+    more = ["run.max_steps=2", "augment.flip_probability=0"]
+    with pytest.raises(CheckpointError, match="other joints: joint 1 is 'L_tip' .* and here 'R_tip'"):
+        train(recipe_of(claws, "data.joints=auto", *more), resume="auto")
+    assert stored_recipe(claws.parent / "run") == before
+    heads = "model.options={image_size: [64, 32], backbone: none, patch_size: [16, 16], dim: 16, depth: 2, heads: 4}"
+    name_joints(claws, NAMES)
+    with pytest.raises(CheckpointError, match="of another network .*heads"):
+        train(recipe_of(claws, "data.joints=auto", heads), resume="auto")
 
 
 def test_a_file_of_animals_is_not_trained_on_as_persons(tmp_path: Path) -> None:
