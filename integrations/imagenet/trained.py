@@ -8,20 +8,31 @@ from typing import Any
 
 from torch import nn
 
-from cycledistill.recipes.errors import CheckpointError, DataError
+from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.hub.files import is_published
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.session import wanted_exits
-from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run, refuse_average
+from cycledistill.recipes.run.trained import (
+    checkpoint_of,
+    find_weights,
+    measure_trained,
+    recipe_of_run,
+    refuse_average,
+)
 from cycledistill.recipes.weights import read_weights
-from cycledistill.recipes.weights.checkpoint import find_checkpoint, load_weights, read_recipe
+from cycledistill.recipes.weights.checkpoint import load_weights, read_recipe
+from cycledistill.recipes.weights.files import read_metadata
 
 from .data.splits import open_validation
 from .evaluation.accuracy import evaluate
 from .published import load_published
 from .recipe import Recipe, load_recipe
 from .training.build import ADVICE, create_model, describe_data, validation_batches
+from .training.said import check_classes, names_said, warn_of_other_pictures
 from .weights.described import count_in, names_in
+
+_PICTURES = tuple(f"augment.{name}" for name in ("mean", "std", "crop_pct", "eval_interpolation"))
+"""Keys that say how pictures are prepared that are measured on."""
 
 
 def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = None) -> nn.Module:
@@ -80,20 +91,18 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
         ``weights`` (what was measured), ``exits`` and, where there is an average, ``ema_exits``.
 
     Raises:
-        DataError: The images cannot be read, or have other classes than the checkpoint was trained on.
+        DataError: The images cannot be read, or have other classes than the weights were trained on.
         CheckpointError: See :func:`load_trained`.
     """
-    folder = None if Path(path).is_file() else find_checkpoint(path)
+    folder, alone = checkpoint_of(path), Path(path).is_file()
+    words = read_metadata(path) if alone else {}
+    warn_of_other_pictures(words, recipe, path)
     # opened here already: a streamed set is opened for its share of the processes
     with open_accelerator(recipe.run.device, recipe.run.precision):
         images, classes = open_validation(recipe.data, recipe.eval_batch_size)
-        known = read_recipe(folder).get("classes") if folder else None
-        if known and classes and known != classes:
-            raise DataError(
-                f"{recipe.data.dir} has the classes {classes[:3]}... ({len(classes)}), {folder} was trained on "
-                f"{known[:3]}... ({len(known)}): the accuracy would mean nothing."
-            )
-        if folder is None and recipe.model.num_classes is None:
+        stored = read_recipe(folder).get("classes") if folder else None
+        check_classes(stored or names_said(words), classes, path, recipe)
+        if alone and recipe.model.num_classes is None:
             model = dataclasses.replace(recipe.model, num_classes=len(classes) or None)
             recipe = dataclasses.replace(recipe, model=model)
 
@@ -109,5 +118,5 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
             measure,
             load_trained=load_trained,
             stored_recipe=stored_recipe,
-            measured_by=("model.name", "model.img_size", "model.kwargs", "cyclic"),
+            measured_by=("model.name", "model.img_size", "model.kwargs", "cyclic", *_PICTURES),
         )

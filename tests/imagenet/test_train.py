@@ -318,3 +318,24 @@ def test_a_run_does_not_go_on_with_classes_in_another_order(tiny, folder_dir, re
         train(change(recipe, data__dir=str(renamed), run__max_steps=2), resume="auto")
     assert (last(recipe) / "recipe.json").read_bytes() == before
     assert train(change(recipe, run__max_steps=2), resume="auto")["step"] == 2
+
+
+@pytest.mark.slow
+def test_weights_are_measured_on_their_own_classes(tiny, folder_dir, renamed, tmp_path, capsys, caplog):
+    """A run, a checkpoint's file, and that file alone; of the file in its checkpoint no recipe is named."""
+    recipe = change(tiny, data__dir=str(folder_dir), run__max_steps=1, augment__crop_pct=0.75)
+    train(recipe)
+    (tmp_path / "mine.yaml").write_text(json.dumps(change(recipe, augment__crop_pct=0.9).to_dict()))
+    within, alone = last(recipe) / "model.safetensors", tmp_path / "alone.safetensors"
+    shutil.copy(within, alone)
+    measured = []
+    for file, how in ((recipe.run.output, ()), (within, ()), (alone, ("--config", str(tmp_path / "mine.yaml")))):
+        code, text = command(capsys, "--evaluate", str(file), *how, "--data", str(renamed))
+        assert code == 2 and "class 0: 'dark' in the training, and here 'pale'" in text and "mean nothing" in text
+        code, text = command(capsys, "--evaluate", str(file), *how)
+        assert code == 0
+        measured.append(json.loads(text)["exits"])
+    assert measured[0] == measured[1]
+    assert "alone.safetensors says crop_pct 0.75, and is measured by augment.crop_pct=0.9" in caplog.text
+    command(capsys, "--evaluate", recipe.run.output, "--set", "augment.mean=[0.1, 0.1, 0.1]")
+    assert "measuring by another recipe than it was trained by: augment.mean" in caplog.text

@@ -23,18 +23,36 @@ _WEIGHTS_ONLY = "{} holds weights only: say of which model by a recipe (--config
 
 
 def find_weights(path: str | Path, ema: bool, recipe: object) -> tuple[Path, dict[str, Any]]:
-    """The file of weights that a path means, and what ``recipe.json`` says of it; nothing of a file of weights alone.
+    """The file of weights that a path means, and what ``recipe.json`` says of it.
+
+    Of a file beside which a ``recipe`` is named that is nothing.
 
     Raises:
         CheckpointError: There is no checkpoint; a file of weights without a recipe, or asked for an average.
     """
     if Path(path).is_file():
         refuse_average(path, ema)
-        if recipe is None:
+        if recipe is not None:
+            return Path(path), {}
+        beside = checkpoint_of(path)
+        if beside is None:
             raise CheckpointError(_WEIGHTS_ONLY.format(path))
-        return Path(path), {}
+        return Path(path), read_recipe(beside)
     folder = find_checkpoint(path)
     return folder / ("ema.safetensors" if ema else "model.safetensors"), read_recipe(folder)
+
+
+def checkpoint_of(path: str | Path) -> Path | None:
+    """The checkpoint that a path means, or that the file lies in; ``None`` of a file of weights alone.
+
+    Raises:
+        CheckpointError: There is neither a file nor a checkpoint.
+    """
+    file = Path(path)
+    if not file.is_file():
+        return find_checkpoint(path)
+    beside = file.name in ("model.safetensors", "ema.safetensors") and (file.parent / "recipe.json").is_file()
+    return file.parent if beside else None
 
 
 def refuse_average(path: str | Path, ema: bool) -> None:
@@ -106,12 +124,14 @@ def _refuse_other(path: Path, command: str) -> None:
 def recipe_of_run(path: str | Path, load_recipe: Callable[[Mapping[str, Any]], R], command: str) -> R:
     """The recipe that a run or checkpoint was trained by, read by the ``load_recipe`` of a command (``"coco"``).
 
+    Of a file of weights it is that of the checkpoint in which it lies.
+
     Raises:
         CheckpointError: There is no checkpoint, or a file of weights alone, or it holds no recipe of this command.
     """
-    if Path(path).is_file():
+    folder = checkpoint_of(path)
+    if folder is None:
         raise CheckpointError(_WEIGHTS_ONLY.format(path))
-    folder = find_checkpoint(path)
     stored = read_recipe(folder, command)
     try:
         return load_recipe(stored["recipe"])

@@ -17,6 +17,7 @@ from cycledistill.integrations.coco.trained import load_trained, stored_recipe
 from cycledistill.integrations.coco.training.joints import with_joints
 from cycledistill.integrations.coco.training.sources import open_training, open_validation
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.recipes.weights.checkpoint import find_checkpoint
 from tests.coco.figures import write_dots
 
 NAMES = ["base", "L_tip", "R_tip", "L_root", "R_root"]
@@ -60,6 +61,7 @@ def test_a_run_with_auto_keeps_the_files_joints_and_its_model_has_them(claws: Pa
     summary = train(recipe_of(claws, "data.joints=auto"))
     assert "pck" in summary["exits"][1]
     kept = stored_recipe(claws.parent / "run").data
+    assert stored_recipe(find_checkpoint(claws.parent / "run") / "model.safetensors").data == kept
     assert kept.joint_set.names == tuple(NAMES) and kept.joint_set.flip_pairs == ((1, 2), (3, 4))
     model = load_trained(claws.parent / "run")
     assert joints_of(model) == kept.joint_set and joints_of(model).limbs == ((0, 1), (0, 2))
