@@ -36,6 +36,9 @@ TRAINED = "a run, a checkpoint, a file of weights, a saved folder, or USER/NAME 
 PICTURES = "a picture, a folder, a glob in quotes, a zip file, a video, a camera's number"
 """What a ``SOURCE`` of pictures may be."""
 
+MEASURED = "a run, a checkpoint, or a file of weights (with --config, unless it lies in its checkpoint)"
+"""What a ``MODEL`` that is measured may be: a recipe says on what, and how."""
+
 
 def add_flag(parser: argparse._ActionsContainer, name: str, note: str = "", **own: Any) -> None:
     """Add one of `FLAGS` to a command.

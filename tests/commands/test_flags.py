@@ -17,7 +17,7 @@ import pytest
 from cycledistill.announced import announced
 from cycledistill.integrations.coco import commands as of_coco
 from cycledistill.integrations.human36m import commands as of_human36m
-from cycledistill.terminal.flags import FLAGS, TRAINED
+from cycledistill.terminal.flags import FLAGS, MEASURED, TRAINED
 
 # Flag -> what may differ between commands. The reasons: of several views there is a value each, NAME=VALUE; a lifting
 # model knows the joints that it lifts, so that there are no others; authors have codes of their own.
@@ -100,7 +100,8 @@ def test_what_several_packages_have_stands_in_one_place() -> None:
 def test_a_trained_model_is_given_in_the_same_forms() -> None:
     for command, parser in parsers():
         if command.startswith(("predict ", "evaluate ")) and command != "predict triangulate":
-            assert parser._actions[1].metavar == "MODEL" and parser._actions[1].help == TRAINED, command
+            forms = MEASURED if command.startswith("evaluate ") else TRAINED  # a recipe says on what is measured
+            assert parser._actions[1].metavar == "MODEL" and parser._actions[1].help == forms, command
 
 
 def test_a_flag_has_one_name_and_help_shows_it() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cycledistill.recipes.errors import CheckpointError
+from cycledistill.terminal.flags import MEASURED, TRAINED
 from cycledistill.terminal.logs import log_to_stderr
 from cycledistill.terminal.parser import Parser
 
@@ -25,12 +26,16 @@ class ByModel:
     requires: str = "cycledistill[all]"
 
     @property
+    def measures(self) -> bool:
+        """Whether it needs the recipe of a run, and not the model alone."""
+        return self.verb == "evaluate"
+
+    @property
     def epilog(self) -> str:
         """What stands under the help."""
         return (
             f"cycledistill {self.verb} MODEL ...: MODEL comes first, and says by itself which of these commands is "
-            "meant. It is a run, a checkpoint, a file of weights, a folder of save_pretrained, or USER/NAME on the hub."
-            f" Options: cycledistill {self.verb} COMMAND --help."
+            f"meant. It is {MEASURED if self.measures else TRAINED}. Options: cycledistill {self.verb} COMMAND --help."
         )
 
     def choose(self, words: Sequence[str], known: Sequence[str]) -> str:
@@ -41,12 +46,18 @@ class ByModel:
         """
         from cycledistill.recipes.commands.held import command_of  # they need more than help may load
         from cycledistill.recipes.config.overrides import did_you_mean
+        from cycledistill.recipes.hub.files import can_be_on_hub
 
         log_to_stderr()
         model = words[0]
         if not os.path.exists(model) and os.sep not in model:
             near = did_you_mean(model, list(known))
             raise CheckpointError(f"{model} is no run and no file, nor one of the commands {', '.join(known)}.{near}")
+        if self.measures and not os.path.exists(model) and can_be_on_hub(model):
+            raise CheckpointError(
+                f"{model} is not here: {self.verb} takes {MEASURED}. A model on the hub is downloaded first, by its "
+                "from_pretrained and save_pretrained, and its model.safetensors measured by a recipe (--config NAME)"
+            )
         command = command_of(model, _config(words[1:]))
         if command not in known:
             raise CheckpointError(

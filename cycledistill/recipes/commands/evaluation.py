@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cycledistill.recipes.config.packaged import packaged_names
 from cycledistill.recipes.run.command import Command, Flag, add_recipe
-from cycledistill.terminal.flags import TRAINED
+from cycledistill.terminal.flags import MEASURED
 
 _ABOUT_TRAINING = {"--output", "--distill", "--epochs", "--max-steps"}
 
@@ -38,7 +38,7 @@ class Evaluation:
         """Add the model, and how it is measured where that is not as its run says."""
         parser.set_defaults(program=parser.prog, resume=None)
         parser.epilog = f"Packaged recipes: {', '.join(packaged_names(self.training.package))}."
-        parser.add_argument("evaluate", metavar="MODEL", help=TRAINED)
+        parser.add_argument("evaluate", metavar="MODEL", help=MEASURED)
         add_recipe(parser, self.flags)
 
     def run(self, args: argparse.Namespace) -> int:

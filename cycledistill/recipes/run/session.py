@@ -208,11 +208,7 @@ class TrainingSession:
         return {}
 
     def check_outputs(self, stored: dict[str, Any], checkpoint: Path) -> None:
-        """Refuse a checkpoint whose outputs mean something else than this run's data though their shapes are the same.
-
-        Args:
-            stored: The checkpoint's ``recipe.json``.
-            checkpoint: Its folder, for the message.
+        """Refuse a checkpoint (``stored``: its ``recipe.json``) whose outputs mean something else than the run's data.
 
         Raises:
             CheckpointError: They are of other classes or other joints.

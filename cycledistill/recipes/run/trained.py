@@ -46,9 +46,14 @@ def checkpoint_of(path: str | Path) -> Path | None:
     """The checkpoint that a path means, or that the file lies in; ``None`` of a file of weights alone.
 
     Raises:
-        CheckpointError: There is neither a file nor a checkpoint.
+        CheckpointError: There is neither a file nor a checkpoint, or it is a folder that ``save_pretrained`` wrote.
     """
     file = Path(path)
+    if (file / "config.json").is_file() and not (file / "recipe.json").is_file():
+        raise CheckpointError(
+            f"{path} is a published model, which holds no recipe to measure it by: name its file and a recipe, "
+            f"{file / 'model.safetensors'} --config NAME (`cycledistill recipes` lists them)"
+        )
     if not file.is_file():
         return find_checkpoint(path)
     beside = file.name in ("model.safetensors", "ema.safetensors") and (file.parent / "recipe.json").is_file()
@@ -190,7 +195,7 @@ def measure_trained(
         ``weights`` (what was measured), what ``measure`` said of the data, ``exits`` and, where there is an average,
         ``ema_exits``.
     """
-    folder = None if Path(path).is_file() else find_checkpoint(path)
+    folder = None if Path(path).is_file() else checkpoint_of(path)
     averaged = folder is not None and (folder / "ema.safetensors").is_file()
     if folder is not None:
         for line in changed(stored_recipe(folder).to_dict(), recipe.to_dict()):

@@ -20,6 +20,7 @@ from cycledistill.recipes.config.packaged import training_commands
 from cycledistill.recipes.hub.described import built_from_words
 from cycledistill.recipes.hub.model import HubModel
 from cycledistill.recipes.weights.files import network_metadata, write_weights
+from cycledistill.terminal.flags import MEASURED, TRAINED
 from tests.commands.announcing import Announce
 from tests.scripts import exit_code
 
@@ -166,10 +167,24 @@ def test_it_is_said_that_the_hub_is_asked(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with caplog.at_level("INFO"):
-        assert exit_code(main, ["evaluate", "no_such_user_of_ours/name"]) == 2
+        assert exit_code(main, ["predict", "no_such_user_of_ours/name", "photos", "--output", "out"]) == 2
     assert (
         "no_such_user_of_ours/name: there is no such folder, so it is looked for on the Hugging Face hub" in caplog.text
     )
+
+
+def test_evaluate_takes_what_its_help_says(tmp_path: Path, capsys: Lines) -> None:
+    """A published model holds no recipe; its file is measured by one that is named."""
+    folder = published("TokenPose", tmp_path / "pose ü")
+    for words in ([folder], ["coco", folder], ["coco", folder, "--config", "sdpose_s_v1"]):
+        assert exit_code(main, ["evaluate", *words]) == 2
+        said = capsys.readouterr().err
+        assert f"{folder} is a published model" in said and f"{folder}/model.safetensors --config NAME" in said
+    assert exit_code(main, ["evaluate", "user/name"]) == 2
+    assert "user/name is not here: evaluate takes a run, a checkpoint, or a file" in capsys.readouterr().err
+    for verb, forms in (("evaluate", MEASURED), ("predict", TRAINED)):
+        assert exit_code(main, [verb, "--help"]) == 0
+        assert " ".join(forms.split()) in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_verb_that_a_command_does_not_have(tmp_path: Path, capsys: Lines) -> None:
