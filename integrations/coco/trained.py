@@ -9,7 +9,7 @@ from typing import Any
 
 from cycledistill.files import atomic_write
 from cycledistill.recipes.hub.card_fields import recorded_results, recorded_training
-from cycledistill.recipes.hub.files import is_published
+from cycledistill.recipes.hub.files import is_published, published_beside
 from cycledistill.recipes.run.session import wanted_exits
 from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run, refuse_average
 from cycledistill.recipes.weights import read_weights
@@ -47,6 +47,9 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
     """
     if recipe is None and Path(path).is_file():
         refuse_average(path, ema)
+        folder = published_beside(path)
+        if folder is not None:
+            return TokenPose.from_pretrained(folder)
         model = model_of_file(path)
         load_pose_weights(model, path)
         return model.eval()

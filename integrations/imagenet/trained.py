@@ -28,10 +28,11 @@ from .evaluation.accuracy import evaluate
 from .published import load_published
 from .recipe import Recipe, load_recipe
 from .training.build import ADVICE, create_model, describe_data, validation_batches
+from .training.described import described_recipe
 from .training.said import check_classes, names_said, warn_of_other_pictures
 from .weights.described import count_in, names_in
 
-_PICTURES = tuple(f"augment.{name}" for name in ("mean", "std", "crop_pct", "eval_interpolation"))
+_PICTURES = tuple(f"augment.{name}" for name in ("mean", "std", "crop_pct", "interpolation"))
 """Keys that say how pictures are prepared that are measured on."""
 
 
@@ -76,11 +77,13 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
 
 
 def stored_recipe(path: str | Path) -> Recipe:
-    """The recipe that a run or checkpoint was trained by.
+    """The recipe that a run or checkpoint was trained by; of a file of weights alone, what it says of its model.
 
     Raises:
         CheckpointError: There is no checkpoint, or it holds no recipe of this command.
     """
+    if checkpoint_of(path) is None:
+        return described_recipe(Path(path))
     return recipe_of_run(path, load_recipe, "imagenet")
 
 

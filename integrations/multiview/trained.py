@@ -14,7 +14,7 @@ from cycledistill.integrations.human36m.multiview.model import MultiViewPPT, cre
 from cycledistill.integrations.human36m.multiview.weights import load_multiview_weights
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.hub.config import read_fields
-from cycledistill.recipes.hub.files import is_published
+from cycledistill.recipes.hub.files import is_published, published_beside
 from cycledistill.recipes.run.session import wanted_exits
 from cycledistill.recipes.run.trained import find_weights, measure_trained, recipe_of_run, refuse_average
 from cycledistill.recipes.weights import read_weights
@@ -48,7 +48,8 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
     """
     if Path(path).is_file() and recipe is None:
         refuse_average(path, ema)
-        return _of_file(Path(path))
+        folder = published_beside(path)
+        return _of_file(Path(path)) if folder is None else MultiViewPPT.from_pretrained(folder)
     if is_published(path):
         refuse_average(path, ema)
         return MultiViewPPT.from_pretrained(path)

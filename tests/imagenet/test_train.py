@@ -18,6 +18,7 @@ from cycledistill.integrations.imagenet.train import main, train
 from cycledistill.integrations.imagenet.trained import load_trained
 from cycledistill.integrations.imagenet.training.optim import Schedule, create_optimizer
 from cycledistill.metadata.told import report_file
+from cycledistill.recipes.commands.held import command_of
 from cycledistill.recipes.errors import CheckpointError, DataError, NonFiniteLossError
 from cycledistill.recipes.weights.checkpoint import read_recipe, read_state
 from tests.imagenet.pictures import SIZE
@@ -337,5 +338,9 @@ def test_weights_are_measured_on_their_own_classes(tiny, folder_dir, renamed, tm
         measured.append(json.loads(text)["exits"])
     assert measured[0] == measured[1]
     assert "alone.safetensors says crop_pct 0.75, and is measured by augment.crop_pct=0.9" in caplog.text
+    code, text = command(capsys, "--evaluate", str(alone), "--data", str(folder_dir), "--workers", "0")
+    assert code == 0, text  # it says how its model is built, its cycles too
+    assert json.loads(text)["exits"] == measured[0]
+    assert command_of(str(alone)) == "imagenet"
     command(capsys, "--evaluate", recipe.run.output, "--set", "augment.mean=[0.1, 0.1, 0.1]")
     assert "measuring by another recipe than it was trained by: augment.mean" in caplog.text

@@ -130,7 +130,7 @@ def test_weights_come_from_runs_files_and_hub_folders(tiny: Recipe, tmp_path: Pa
     save_multiview_weights(model, tmp_path / "own.safetensors")
     model.save_pretrained(tmp_path / "hub")
     checkpoint = last(tiny) / "model.safetensors"  # a run's file says of itself how it is built
-    for path in (tmp_path / "own.safetensors", tmp_path / "hub", checkpoint):
+    for path in (tmp_path / "own.safetensors", tmp_path / "hub", tmp_path / "hub" / "model.safetensors", checkpoint):
         other = load_trained(path)
         assert other.config == model.config and not other.training
         pairs = zip(other.state_dict().values(), model.state_dict().values(), strict=True)

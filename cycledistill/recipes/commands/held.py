@@ -14,6 +14,8 @@ from cycledistill.recipes.config.packaged import commands_with, training_command
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.terminal.loading import say_loading
 
+_MUTE = "does not say of which model its weights are"
+
 
 def command_of(model: str, config: str | None = None) -> str:
     """The training command whose a model is: ``"coco"``.
@@ -46,21 +48,25 @@ def _of_published(config: Mapping[str, Any], where: str) -> str:
 def _of_file(path: Path, config: str | None) -> str:
     """The command of a file of weights: of the checkpoint that it lies in, by its words, or by the recipe named."""
     from cycledistill.recipes.weights.checkpoint import read_recipe
-    from cycledistill.recipes.weights.files import read_metadata
+    from cycledistill.recipes.weights.files import read_metadata, refuse_exported
 
     if (path.parent / "recipe.json").is_file():
         return str(read_recipe(path.parent)["command"])
+    refuse_exported(path)
     words = read_metadata(path)
     if words.get("config_class"):
         return _of_class(words["config_class"], str(path))
     trained = _built_from(words.get("built_from"))
     if trained is not None:
         return _of_class(trained, str(path))
+    named = [command for command, each in training_commands().items() if words.get("class") in each.holds]
+    if named:
+        return named[0]
     if config is not None:
         return _of_recipe(config, path)
+    said = f"says that its weights are of {words['model']}, and not how that is built" if words.get("model") else _MUTE
     raise CheckpointError(
-        f"{path} does not say of which model its weights are: name a recipe of that model (--config NAME; "
-        "`cycledistill recipes` lists them)"
+        f"{path} {said}: name a recipe of that model (--config NAME; `cycledistill recipes` lists them)"
     )
 
 
@@ -90,6 +96,6 @@ def _of_recipe(config: str, path: Path) -> str:
     if len(found) == 1:
         return found[0]
     raise CheckpointError(
-        f"{path} does not say of which model its weights are, nor does the name of the recipe {config}: say the "
+        f"{path} {_MUTE}, nor does the name of the recipe {config}: say the "
         f"command before the file, one of {', '.join(training_commands())}"
     )

@@ -62,6 +62,12 @@ def is_published(path: str | Path) -> bool:
     return can_be_on_hub(path)
 
 
+def published_beside(path: str | Path) -> Path | None:
+    """The folder that ``save_pretrained`` wrote, of the file of weights in it; ``None`` of any other file."""
+    file = Path(path)
+    return file.parent if file.name == WEIGHTS and (file.parent / CONFIG).is_file() else None
+
+
 def find_files(name: str | Path, **options: Any) -> HubFiles:
     """The files of a model in a folder, or on the hub (``options``: of `download`).
 

@@ -19,7 +19,7 @@ R = TypeVar("R")
 M = TypeVar("M")
 S = TypeVar("S")
 
-_WEIGHTS_ONLY = "{} holds weights only: say of which model by a recipe (--config NAME)."
+_WEIGHTS_ONLY = "{} holds weights only: name the recipe of its model (--config NAME)."
 
 
 def find_weights(path: str | Path, ema: bool, recipe: object) -> tuple[Path, dict[str, Any]]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cycledistill.files import atomic_write, os_errors
 from cycledistill.metadata.model import words_of
-from cycledistill.metadata.read import safetensors_words
+from cycledistill.metadata.read import FORMATS, safetensors_words
 from cycledistill.recipes.errors import CheckpointError, PickledCodeError
 from cycledistill.recipes.reading.guard import SAFETENSORS, TORCH, reading
 from cycledistill.recipes.reading.texts import parse_json
@@ -64,6 +64,7 @@ def read_weights(path: str | Path) -> State:
     """
     path = Path(path)
     check_is_file(path)
+    refuse_exported(path)
     if path.suffix == ".safetensors":
         return weights_in(_read_safetensors(path), path)
     with stand_ins():
@@ -119,6 +120,15 @@ def _described(value: Any) -> str:
     if count and count == len(value):
         return f"a dict of {count} tensors, which is to be saved alone, or under one of these names"
     return repr(value) if isinstance(value, StandIn) else type(value).__name__
+
+
+def refuse_exported(path: Path) -> None:
+    """Refuse a file of a graph, whose weights are no longer under the model's names."""
+    if path.suffix in (".onnx", ".pt2"):
+        raise CheckpointError(
+            f"{path} is {FORMATS[path.suffix]}, exported for another runtime, and its weights are not loaded: give the "
+            "run that it was made of, or a .safetensors file"
+        )
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

@@ -45,8 +45,7 @@ def warn_of_other_pictures(words: Mapping[str, str], recipe: Recipe, weights: ob
     for name, value in own.items():
         said = _said(words, name)
         if said is not None and said != value:
-            key = "eval_interpolation" if name == "interpolation" else name
-            _logger.warning("%s says %s %s, and is measured by augment.%s=%s", weights, name, said, key, value)
+            _logger.warning("%s says %s %s, and is measured by augment.%s=%s", weights, name, said, name, value)
 
 
 def _said(words: Mapping[str, str], name: str) -> Any:

@@ -24,6 +24,7 @@ from ..evaluation.accuracy import evaluate
 from ..recipe import Recipe, RecipeError
 from ..task import CyclicTask
 from .build import ADVICE, check_name, create_model, describe_data, image_size, validation_batches
+from .described import built_words
 from .optim import Schedule, create_optimizer
 
 
@@ -135,6 +136,10 @@ class Session(TrainingSession):
     def network(self) -> dict[str, Any]:
         """What the images say of the model, for ``recipe.json``."""
         return {"num_classes": self.model.num_classes, "classes": self.classes}
+
+    def weights_metadata(self) -> dict[str, str]:
+        """How the model is built, for a file of weights that is taken out of the run."""
+        return built_words(self.recipe, self.model.num_classes)
 
     def check_outputs(self, stored: dict[str, Any], checkpoint: Path) -> None:
         """Refuse a checkpoint of other classes, or of the same in another order."""

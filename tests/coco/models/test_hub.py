@@ -23,7 +23,9 @@ from cycledistill import CycleOutput, Distill, unwrap_cyclic, wrap_cyclic
 from cycledistill.cost.report import cost
 from cycledistill.integrations.coco import CheckpointError, TokenPose, TokenPoseConfig, create_pose_model
 from cycledistill.integrations.coco.deploy import prepare_for_inference
+from cycledistill.integrations.coco.trained import load_trained
 from cycledistill.prune.wrap import unwrap_pruning, wrap_pruning
+from cycledistill.recipes.commands.held import command_of
 from cycledistill.recipes.errors import RecipeError
 from tests.coco.figures import SIZE, write_dots
 
@@ -58,6 +60,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(written: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "sdpose"))
+
+
+def test_the_file_of_a_published_model_is_that_model(written: Path, picture: torch.Tensor) -> None:
+    file, model = written / "model.safetensors", TokenPose.from_pretrained(written)
+    assert command_of(str(file)) == "coco"
+    assert torch.equal(load_trained(file)(picture), model(picture))
 
 
 def config_of(folder: Path) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from cycledistill.commands.frame import main, parse
 from cycledistill.plugin.swap import Swapped
 from cycledistill.recipes.commands.held import command_of
 from cycledistill.recipes.config.packaged import training_commands
+from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.hub.described import built_from_words
 from cycledistill.recipes.hub.model import HubModel
-from cycledistill.recipes.weights.files import network_metadata, write_weights
+from cycledistill.recipes.weights.files import network_metadata, read_weights, write_weights
 from cycledistill.terminal.flags import MEASURED, TRAINED
 from tests.commands.announcing import Announce
 from tests.scripts import exit_code
@@ -112,6 +113,20 @@ def test_a_file_of_weights_says_whose_it_is(tmp_path: Path) -> None:
     write_weights({"a": torch.ones(1)}, built, built_from_words({"model_class": "MixSTE"}))
     assert (command_of(str(said)), command_of(str(built))) == ("coco", "human36m")
     assert command_called("predict", str(said)) == "predict.coco"
+
+
+def test_a_file_that_says_its_class_or_its_name(tmp_path: Path) -> None:
+    said, named = tmp_path / "said.safetensors", tmp_path / "named.safetensors"
+    write_weights({"a": torch.ones(1)}, said, {"class": "MixSTE", "model": "mixste"})
+    write_weights({"a": torch.ones(1)}, named, {"class": "VisionTransformer", "model": "deit_tiny_patch16_224"})
+    assert command_of(str(said)) == "human36m"
+    with pytest.raises(CheckpointError, match="says that its weights are of deit_tiny_patch16_224, and not how that"):
+        command_of(str(named))
+    for name in ("a.onnx", "a.pt2"):
+        (tmp_path / name).touch()
+        for asked in (lambda file: command_of(str(file), "cpu_96"), read_weights):
+            with pytest.raises(CheckpointError, match="exported for another runtime, and its weights are not loaded"):
+                asked(tmp_path / name)
 
 
 def test_a_file_that_says_nothing_asks_for_what_is_missing(tmp_path: Path, capsys: Lines) -> None:

@@ -323,7 +323,7 @@ def test_what_is_evaluated_is_looked_at_and_not_guessed_by_its_name(name: str, t
         (tmp_path / file).touch()
         assert command.main(["--evaluate", str(tmp_path / file)]) == 2
         assert capsys.readouterr().err == (
-            f"error: {tmp_path / file} holds weights only: say of which model by a recipe (--config NAME).\n"
+            f"error: {tmp_path / file} holds weights only: name the recipe of its model (--config NAME).\n"
         )
     for absent in ("nofile.pth", "norun"):
         assert command.main(["--evaluate", str(tmp_path / absent)]) == 2
