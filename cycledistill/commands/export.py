@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, help="default: as --output ends, else onnx")
     add_flag(parser, "--output", "default: the model's name, here", type=Path)
     add_flag(parser, "--exit", "default: 1", default=1)
+    add_flag(parser, "--ema")
     add_flag(parser, "--blocks", "of a plain model")
     add_flag(parser, "--img-size")
     parser.add_argument(
@@ -76,6 +77,9 @@ def _check_model(args: argparse.Namespace, written: bool) -> None:
         raise ValueError(f"{args.model}: there is no such file")
     if written and args.exit != 1:
         raise ValueError(f"--exit {args.exit}: {args.model} is a file of one exit; export the model anew")
+    if args.ema and (written or not Path(args.model).is_dir()):
+        what = "is a file of one set of weights" if written else "is no run"
+        raise ValueError(f"--ema is for runs and checkpoints, which have an average, and {args.model} {what}")
     if args.blocks != "auto" and (written or args.exit == 1):
         why = f"{args.model} is a file of one exit" if written else "exit 1 is the plain model's: --exit says another"
         raise ValueError(f"--blocks {args.blocks} says which stack is cycled, and {why}")

@@ -11,7 +11,7 @@ from typing import Any
 from cycledistill.commands.calibration import pictures_by, read_batches
 from cycledistill.commands.export_source import Source, open_source, samples_of
 from cycledistill.exporter import ExportError, export, quantize
-from cycledistill.exporter.exportable import Sample
+from cycledistill.exporter.exportable import BUILT, Sample
 from cycledistill.metadata.read import read_words
 
 
@@ -37,9 +37,11 @@ def write(args: argparse.Namespace, target: Path, kind: str) -> None:
 def _export(args: argparse.Namespace, source: Source, target: Path, kind: str) -> str:
     """Write the model; a line on it."""
     form: Any = kind
-    done = export(source.model, target, source.inputs, format=form, exit=args.exit, metadata=source.words)
+    words = {name: word for name, word in source.words.items() if kind == "safetensors" or name not in BUILT}
+    done = export(source.model, target, source.inputs, format=form, exit=args.exit, metadata=words)
     size = f"{target.stat().st_size / 1e6:.2f} MB"
-    return f"{source.said}, exit {done.exit}, {size}; largest difference to the model {done.max_difference:.2g}"
+    said = f"{source.said}, exit {done.exit}, {size}; largest difference to the model {done.max_difference:.2g}"
+    return f"{said}\n{source.note}" if source.note else said
 
 
 def _export_and_quantize(args: argparse.Namespace, target: Path) -> None:

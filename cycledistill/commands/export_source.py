@@ -25,6 +25,7 @@ class Source(NamedTuple):
     said: str
     words: dict[str, str]
     samples: list[Sample] | None
+    note: str = ""
 
 
 def open_source(args: argparse.Namespace) -> Source:
@@ -33,12 +34,13 @@ def open_source(args: argparse.Namespace) -> Source:
 
 
 def _of_run(args: argparse.Namespace) -> Source:
-    run = open_exportable(Path(args.model))
+    run = open_exportable(Path(args.model), args.ema)
     if args.blocks != "auto" and handle_of(run.model, "cyclic") is not None:
         raise ValueError(f"--blocks {args.blocks}: the model of {args.model} is wrapped, and has the stack it has")
     samples = samples_of(args, run.samples)
     blocks = run.blocks if args.blocks == "auto" else args.blocks
-    return Source(_wrapped(run.model, args.exit, blocks, run.inputs), run.inputs, run.name, dict(run.words), samples)
+    model = _wrapped(run.model, args.exit, blocks, run.inputs)
+    return Source(model, run.inputs, run.name, dict(run.words), samples, run.note)
 
 
 def _of_name(args: argparse.Namespace) -> Source:

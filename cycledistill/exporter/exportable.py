@@ -1,8 +1,8 @@
 """A trained model with what it takes, for ``cycledistill export RUN``.
 
 What a run's inputs are and how they are prepared, the integration knows that trained it. Integrations announce a
-function under the entry point group ``cycledistill.exports``; it takes a folder and returns an `Exportable`, or
-``None`` if it is not its own.
+function under the entry point group ``cycledistill.exports``; it takes a folder, and whether the average of the weights
+is meant, and returns an `Exportable`, or ``None`` if it is not its own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ GROUP = "cycledistill.exports"
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
+BUILT = ("format", "config", "config_class", "built_from")
+"""Words that say how the model is built that weights are of; a file of a graph needs none."""
+
 Sample = Callable[[], tuple[Any, ...]]
 """Reads real inputs: the arguments of a call of the model, samples first in each tensor."""
 
@@ -37,6 +40,7 @@ class Exportable:
             says at once (``ValueError``) where there is nothing; what it returns is read later.
         words: What the run knows beside the model and a file of it should say, see `cycledistill.metadata`.
         blocks: The stack of a plain model, as ``wrap_cyclic`` takes it.
+        note: What else to say of the weights: which others there are.
     """
 
     name: str
@@ -45,15 +49,20 @@ class Exportable:
     samples: Callable[[Path], Sequence[Sample]]
     words: Mapping[str, str] = field(default_factory=dict)
     blocks: str = "auto"
+    note: str = ""
 
 
-def open_exportable(path: Path) -> Exportable:
+def open_exportable(path: Path, ema: bool = False) -> Exportable:
     """The model of a run or checkpoint, by whichever installed integration trained it.
 
+    Args:
+        path: The folder of a run or checkpoint.
+        ema: The average of the weights instead of the weights.
+
     Raises:
-        ValueError: There is no such folder, what is in it is damaged, or no integration knows it.
+        ValueError: There is no such folder, what is in it is damaged or lacks the average, or no integration knows it.
     """
-    found: Exportable = whose_run(GROUP, path)
+    found: Exportable = whose_run(GROUP, path, ema)
     return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cycledistill.exporter.exportable import Exportable, Sample, drawn_input, files_in
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.weights.exported import taken_of
 
 from .data.keypoints.files import SUFFIXES, read_keypoints
 from .data.keypoints.inputs import model_input
@@ -23,19 +24,20 @@ from .models.plugins import STACK
 from .trained import load_trained, stored_recipe
 
 
-def open_run(path: Path) -> Exportable | None:
+def open_run(path: Path, ema: bool = False) -> Exportable | None:
     """The lifting model of a run or checkpoint of this integration; ``None`` for another's.
 
     It takes files of keypoints, with the picture's width and height in the file: of each the person who is seen
     longest, at the rate of the training, in windows as the run's evaluation cuts them.
 
     Raises:
-        CheckpointError: There is no checkpoint in the folder, or it is damaged.
+        CheckpointError: There is no checkpoint in the folder, or it is damaged; ``ema``: it has no average.
     """
     folder = find_checkpoint(path)
     if read_recipe(folder)["command"] != "human36m":
         return None
-    recipe, model = stored_recipe(folder), load_trained(folder)
+    taken = taken_of(folder, ema)
+    recipe, model = stored_recipe(folder), load_trained(folder, ema)
     frames, bounds = recipe.data.frames, centred_bounds if recipe.evaluate.mode == "centre" else chunk_bounds
 
     def read(file: Path) -> tuple[Tensor]:
@@ -47,9 +49,9 @@ def open_run(path: Path) -> Exportable | None:
     def samples(given: Path) -> Sequence[Sample]:
         return [partial(read, file) for file in files_in(given, SUFFIXES, "file of 2D keypoints")]
 
-    name = f"{recipe.model.name}, {folder.parent.parent.name}"
+    name = f"{recipe.model.name}, {taken.named}"
     inputs = 0.3 * drawn_input(1, frames, len(JOINTS), model.config.in_channels)
-    return Exportable(name, model, (inputs,), samples, blocks=STACK)
+    return Exportable(name, model, (inputs,), samples, taken.words, STACK, taken.note)
 
 
 def _clip(file: Path, model: Lifter) -> np.ndarray:

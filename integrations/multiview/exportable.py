@@ -12,6 +12,7 @@ from typing import Any
 from cycledistill.exporter.exportable import Exportable, Sample, drawn_input
 from cycledistill.integrations.human36m.multiview.config import MultiViewConfig
 from cycledistill.recipes.weights.checkpoint import find_checkpoint, read_recipe
+from cycledistill.recipes.weights.exported import taken_of
 
 from .data.layout import joint_words
 from .data.samples import MultiViewSamples
@@ -20,19 +21,20 @@ from .trained import load_trained, stored_recipe
 from .training.sources import open_set
 
 
-def open_run(path: Path) -> Exportable | None:
+def open_run(path: Path, ema: bool = False) -> Exportable | None:
     """The multi-view model of a run or checkpoint of this integration; ``None`` for another's.
 
     A file takes a fixed number of views: those of ``data.cameras``, else ``data.views``. It is calibrated with the
     moments of a recording (or of Human3.6M, where the run is of that) that have as many.
 
     Raises:
-        CheckpointError: There is no checkpoint in the folder, or it is damaged.
+        CheckpointError: There is no checkpoint in the folder, or it is damaged; ``ema``: it has no average.
     """
     folder = find_checkpoint(path)
     if read_recipe(folder)["command"] != "multiview":
         return None
-    recipe, model = stored_recipe(folder), load_trained(folder)
+    taken = taken_of(folder, ema)
+    recipe, model = stored_recipe(folder), load_trained(folder, ema)
     data, config = recipe.data, model.config
     views = len(data.cameras or ()) or data.views
 
@@ -45,12 +47,13 @@ def open_run(path: Path) -> Exportable | None:
         return [partial(_arguments, cut, number) for number in whole]
 
     return Exportable(
-        f"{recipe.model.name}, {folder.parent.parent.name}, {views} views",
+        f"{recipe.model.name}, {taken.named}, {views} views",
         model,
         _inputs(config, views),
         samples,
-        {"model": recipe.model.name, "views": json.dumps(views), **joint_words(data.layout)},
+        {**taken.words, "model": recipe.model.name, "views": json.dumps(views), **joint_words(data.layout)},
         blocks="blocks",
+        note=taken.note,
     )
 
 

@@ -153,6 +153,7 @@ def test_calibration_that_cannot_be_used(file: Path, tmp_path: Path, capsys: Lin
         (["test_vit", "--output", "nowhere/a.onnx"], "there is no folder nowhere"),
         (["test_vit", "--blocks", "blocks"], "exit 1 is the plain model's"),
         (["test_vit", "--int8", "--calibration-data", "."], "no picture is in it"),
+        (["test_vit", "--ema"], "and test_vit is no run"),
         (["model.onnx"], "is exported already"),
         (["model.onnx", "--int8"], "there is no such file"),
         (["model.onnx", "--int8", "--calibration-data", "."], "model.onnx: there is no such file"),
@@ -175,6 +176,7 @@ def test_calls_that_cannot_be(
         (["--exit", "2", "--blocks", "blocks"], "is a file of one exit"),
         (["--blocks", "blocks"], "is a file of one exit"),
         (["--img-size", "32"], "was exported for one size"),
+        (["--ema"], "--ema is for runs and checkpoints, which have an average"),
     ],
 )
 def test_what_a_file_cannot_follow(words: list[str], reason: str, tmp_path: Path, capsys: Lines) -> None:

@@ -18,8 +18,10 @@ from cycledistill.integrations.human36m.data.cameras import screen_to_pixels
 from cycledistill.integrations.human36m.data.dataset import LiftWindows
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.integrations.human36m.train import train
+from cycledistill.integrations.human36m.trained import load_trained
 from cycledistill.integrations.human36m.training.sources import open_clips
 from cycledistill.metadata.read import read_words
+from cycledistill.recipes.commands.held import command_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -57,6 +59,13 @@ def test_a_run_as_a_file(mode: str, tmp_path: Path, capsys: Any) -> None:
     run = open_exportable(Path(recipe.run.output))
     prepared = torch.cat([sample()[0] for sample in run.samples(files)])
     torch.testing.assert_close(prepared, evaluated, rtol=0, atol=1e-5)
+
+    weights = tmp_path / "run.safetensors"
+    assert main(["export", recipe.run.output, "--exit", "2", "--output", str(weights)]) == 0
+    capsys.readouterr()
+    assert command_of(str(weights)) == "human36m"
+    again, own = load_trained(weights), load_trained(recipe.run.output)  # the file says how its model is built
+    assert again.cyclic.cycles == 2 and torch.equal(again(evaluated[:1]), own(evaluated[:1]))
 
     if mode == "centre":  # the file is made in the same way
         return

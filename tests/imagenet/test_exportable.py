@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 pytest.importorskip("timm")
 pytest.importorskip("accelerate")
@@ -18,8 +20,9 @@ from cycledistill.commands.calibration import pictures_by
 from cycledistill.commands.frame import main
 from cycledistill.exporter.exportable import open_exportable
 from cycledistill.integrations.imagenet.data.splits import open_validation
-from cycledistill.integrations.imagenet.recipe import load_recipe
+from cycledistill.integrations.imagenet.recipe import Recipe, load_recipe
 from cycledistill.integrations.imagenet.train import train
+from cycledistill.integrations.imagenet.trained import stored_recipe
 from cycledistill.integrations.imagenet.training.build import validation_batches
 from cycledistill.metadata.read import read_words
 
@@ -79,3 +82,35 @@ def _refused(run: str, folder: Path, capsys: Any) -> None:
         assert main(["export", run, "--output", str(folder / "a.onnx"), *words]) == 2
         told = capsys.readouterr()
         assert said in told.err and told.out == ""
+
+
+@pytest.mark.slow
+def test_a_file_says_of_which_weights_it_is(tiny: Recipe, tmp_path: Path, capsys: Any) -> None:
+    """Of the last checkpoint or another, the weights or their average."""
+    run = Path(tiny.run.output)
+    train(replace(tiny, run=replace(tiny.run, max_steps=1)))
+    train(replace(tiny, run=replace(tiny.run, max_steps=2)), resume="auto")
+    first, second = sorted((run / "checkpoints").iterdir())
+    for source, kind, flags, name in (
+        (run, "as trained", (), "model"),
+        (run, "exponential moving average", ("--ema",), "ema"),
+        (first, "as trained", (), "model"),
+    ):
+        file, folder = tmp_path / "out.safetensors", first if source == first else second
+        assert main(["export", str(source), *flags, "--output", str(file)]) == 0
+        said = capsys.readouterr().out
+        assert f"run, {folder.name}, {'average of the weights' if flags else 'weights as trained'}, exit 1" in said
+        other = first if folder == second else second
+        assert f"other checkpoints of the run: {other}; export one by its folder" in said
+        words, own = read_words(file), load_file(folder / f"{name}.safetensors")
+        assert (words["weights"], words["step"]) == (kind, str(int(folder.name[5:])))
+        assert words["checkpoint"] == f"run, {folder.name}"
+        assert {key: read_words(folder / f"{name}.safetensors")[key] for key in ("weights", "step")} == {
+            key: words[key] for key in ("weights", "step")
+        }
+        written = load_file(file)
+        assert written.keys() == own.keys() and all(torch.equal(written[key], own[key]) for key in own)
+        assert stored_recipe(file).model.kwargs == tiny.model.kwargs  # it says how its model is built
+    (second / "ema.safetensors").unlink()
+    assert main(["export", str(run), "--ema", "--output", str(tmp_path / "none.onnx")]) == 2
+    assert "holds no average of the weights: leave out --ema" in capsys.readouterr().err

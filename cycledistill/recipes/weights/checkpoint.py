@@ -33,6 +33,9 @@ _logger = logging.getLogger(__name__)
 
 Weights = Mapping[str, Tensor]
 
+KINDS = {"model": "as trained", "ema": "exponential moving average"}
+"""File of a checkpoint, without its ending -> which weights are in it, as a word in the file."""
+
 
 class CheckpointStore:
     """The checkpoints of a run: the last ``keep`` and the best.
@@ -64,7 +67,7 @@ class CheckpointStore:
         path, text = self.folder / f"step-{step:08d}", _recipe_text(recipe, step)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            words = {"format": "pt", **(metadata or {})}
+            words = {"format": "pt", **(metadata or {}), "step": str(step)}
             atomic_folder(path, lambda folder: _fill(folder, weights, ema, state, text, words))
             self._prune()
         except OSError as error:
@@ -269,6 +272,6 @@ def _fill(
 ) -> None:
     for name, tensors in (("model", weights), ("ema", ema)):
         if tensors is not None:
-            write_weights(tensors, folder / f"{name}.safetensors", metadata)
+            write_weights(tensors, folder / f"{name}.safetensors", {**metadata, "weights": KINDS[name]})
     write_torch(state, folder / "state.pt")
     (folder / "recipe.json").write_text(recipe, encoding="utf-8")
