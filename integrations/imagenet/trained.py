@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.hub.files import is_published
+from cycledistill.recipes.hub.files import is_published, published_beside
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.session import wanted_exits
 from cycledistill.recipes.run.trained import (
@@ -29,7 +29,7 @@ from .published import load_published
 from .recipe import Recipe, load_recipe
 from .training.build import ADVICE, create_model, describe_data, validation_batches
 from .training.described import described_recipe
-from .training.said import check_classes, names_said, warn_of_other_pictures
+from .training.said import check_classes, warn_of_other_pictures
 from .weights.described import count_in, names_in
 
 _PICTURES = tuple(f"augment.{name}" for name in ("mean", "std", "crop_pct", "interpolation"))
@@ -41,8 +41,8 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
 
     Args:
         path: A run's folder, a checkpoint, a file of weights (``.safetensors``, ``.pth``; then ``recipe`` says of which
-            model they are, unless the file is a checkpoint's), a folder that timm's ``save_for_hf`` wrote, or a name
-            on the hub (see `load_published`: it may be plain).
+            model they are, unless the file says it or lies in its checkpoint), a folder that timm's ``save_for_hf``
+            wrote, or a name on the hub (see `load_published`: it may be plain).
         ema: The average of the weights instead of the weights.
         recipe: Replaces the recipe stored in the checkpoint.
 
@@ -56,14 +56,14 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
     if is_published(path):
         refuse_average(path, ema)
         return load_published(path)
-    if (
-        recipe is None and Path(path).is_file() and (Path(path).parent / "recipe.json").is_file()
-    ):  # a file of a checkpoint
+    folder = published_beside(path) if recipe is None else None
+    if folder is not None:
         refuse_average(path, ema)
-        recipe, file, stored = stored_recipe(Path(path).parent), Path(path), read_recipe(Path(path).parent)
-    else:
-        file, stored = find_weights(path, ema, recipe)
-        recipe = recipe or stored_recipe(path)
+        return load_published(folder)
+    if recipe is None and checkpoint_of(path) is None:
+        recipe = stored_recipe(path)  # as the file itself says
+    file, stored = find_weights(path, ema, recipe)
+    recipe = recipe or stored_recipe(path)
     weights, names = read_weights(file), stored.get("classes") or names_in(file)
     counted = stored.get("num_classes") or len(names) or count_in(weights, recipe.model.name)
     classes = recipe.model.num_classes or counted
@@ -104,7 +104,7 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
     with open_accelerator(recipe.run.device, recipe.run.precision):
         images, classes = open_validation(recipe.data, recipe.eval_batch_size)
         stored = read_recipe(folder).get("classes") if folder else None
-        check_classes(stored or names_said(words), classes, path, recipe)
+        check_classes(stored or (names_in(Path(path)) if alone else []), classes, path, recipe)
         if alone and recipe.model.num_classes is None:
             model = dataclasses.replace(recipe.model, num_classes=len(classes) or None)
             recipe = dataclasses.replace(recipe, model=model)

@@ -342,5 +342,7 @@ def test_weights_are_measured_on_their_own_classes(tiny, folder_dir, renamed, tm
     assert code == 0, text  # it says how its model is built, its cycles too
     assert json.loads(text)["exits"] == measured[0]
     assert command_of(str(alone)) == "imagenet"
+    images = torch.randn(2, 3, SIZE, SIZE)
+    assert torch.equal(load_trained(alone)(images), load_trained(recipe.run.output)(images))
     command(capsys, "--evaluate", recipe.run.output, "--set", "augment.mean=[0.1, 0.1, 0.1]")
     assert "measuring by another recipe than it was trained by: augment.mean" in caplog.text

@@ -27,12 +27,6 @@ def check_classes(trained: Sequence[object], found: Sequence[object], weights: o
         raise DataError(f"{weights} was {other} ({where}): the accuracy would mean nothing.")
 
 
-def names_said(words: Mapping[str, str]) -> list[object]:
-    """The names of the classes in a file's words; empty where it says none."""
-    names = _said(words, "classes")
-    return names if isinstance(names, list) else []
-
-
 def warn_of_other_pictures(words: Mapping[str, str], recipe: Recipe, weights: object) -> None:
     """Tell in the log where pictures are prepared otherwise than the file says that its were."""
     augment = recipe.augment
