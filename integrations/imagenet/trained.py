@@ -82,7 +82,7 @@ def stored_recipe(path: str | Path) -> Recipe:
     Raises:
         CheckpointError: There is no checkpoint, or it holds no recipe of this command.
     """
-    if checkpoint_of(path) is None:
+    if checkpoint_of(path) is None and "built_from" in read_metadata(path):
         return described_recipe(Path(path))
     return recipe_of_run(path, load_recipe, "imagenet")
 

@@ -99,7 +99,7 @@ def test_a_file_of_weights_needs_a_recipe_and_says_its_classes_or_counts_them(
     shutil.copy(next((run / "checkpoints").iterdir()) / "model.safetensors", told)
     torch.save(load_trained(run).state_dict(), silent)
     config.write_text(json.dumps({"model": recipe.to_dict()["model"], "augment": recipe.to_dict()["augment"]}))
-    with pytest.raises(CheckpointError, match="holds weights only, and does not say of which model"):
+    with pytest.raises(CheckpointError, match="holds weights only: name the recipe of its model"):
         open_model(told)
     for file, names in ((told, {"dark", "pale"}), (silent, {"0", "1"})):
         model, settings = open_model(file, str(config))

@@ -319,6 +319,7 @@ def test_what_is_asked_for_is_done(monkeypatch: pytest.MonkeyPatch, capsys: Line
 @pytest.mark.parametrize("name", ["coco", "human36m", "imagenet", "multiview"])
 def test_what_is_evaluated_is_looked_at_and_not_guessed_by_its_name(name: str, tmp_path: Path, capsys: Lines) -> None:
     command = command_of(name)
+    write_weights({"a": torch.ones(1)}, tmp_path / "w.safetensors")
     for file in ("w.pth.tar", "w.ckpt", "w.pth", "w.safetensors"):
         (tmp_path / file).touch()
         assert command.main(["--evaluate", str(tmp_path / file)]) == 2
