@@ -33,7 +33,7 @@ def find_samples(given: Path, limit: int, of_model: Callable[[Path], Sequence[Sa
         of_model: What of a folder or file the model takes.
 
     Raises:
-        ValueError: There is nothing that the model takes, or an array that is none of numbers.
+        ValueError: There is nothing that the model takes, or an array that is none of finite numbers.
     """
     if given.is_file() and given.suffix == ".npy":
         inputs = _array(given)[:limit]
@@ -50,12 +50,14 @@ def read_batches(samples: Sequence[Sample], model: Path, limit: int, given: Path
     entries = open_session(model).get_inputs()
     read = [tree_leaves(sample()) for sample in samples]
     fitting = [leaves for leaves in read if len(leaves) == len(entries)]  # several views: of as many cameras
-    if not fitting:
+    if read and not fitting:
         raise ValueError(f"{given}: {len(read[0])} inputs a call, and the file takes {len(entries)}")
     if len(fitting) < len(read):
         _logger.warning("%d of %d calibration inputs do not fit the file and are left out", len(read) - len(fitting),
                         len(read))  # fmt: skip
     columns = [_spread(torch.cat(column), limit) for column in zip(*fitting, strict=True)]
+    if not columns or not len(columns[0]):
+        raise ValueError(f"{given} holds no inputs")
     fixed = entries[0].shape[0]
     size = fixed if isinstance(fixed, int) else BATCH
     batches = [
@@ -118,8 +120,18 @@ def _array(path: Path) -> Tensor:
             raise ValueError(f"an array of {array.dtype}, {array.shape}, where numbers (samples, ...) are expected")
     except Exception as error:  # damaged files raise many types
         raise ValueError(f"{path} cannot be read as an npy file of inputs: {in_words(error)}") from error
+    if not array.size:
+        raise ValueError(f"{path} holds no inputs: an array of shape {array.shape}")
     inputs = torch.from_numpy(array)
-    return inputs.float() if inputs.is_floating_point() else inputs
+    inputs = inputs.float() if inputs.is_floating_point() else inputs
+    broken = (~inputs.isfinite()).flatten(1).any(1)
+    if bool(broken.any()):
+        first = int(broken.int().argmax())
+        raise ValueError(
+            f"{path} is not finite: {int(broken.sum())} of {len(inputs)} inputs hold nan, or numbers beyond float32, "
+            f"the first is number {first}, counted from 0"
+        )
+    return inputs
 
 
 def _numbers(words: Mapping[str, str], key: str, count: int, name: str) -> list[float]:

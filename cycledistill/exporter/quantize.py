@@ -91,10 +91,10 @@ def quantize(
         Sizes, how many products became integer ones, and the agreement of each output.
 
     Raises:
-        ExportError: Nothing in the file can be quantised, ONNX Runtime does not do it or does not run the result, or
-            the disk is full or read-only.
+        ExportError: Nothing in the file can be quantised, ONNX Runtime does not do it or does not run the result, an
+            output of one of the two is nan, or the disk is full or read-only.
         ValueError: An unknown kind, no calibration data where ``"static"`` needs it, inputs that do not fit the file,
-            or a path that cannot be.
+            hold no samples or are not finite, or a path that cannot be.
         ImportError: The packages of the extra ``onnx`` are not installed.
 
     Example:
@@ -166,6 +166,12 @@ def _named(batch: Tensor | Mapping[str, Tensor], session: Any) -> Named:
         pairs = zip(shape, expected, strict=False)
         if len(shape) != len(expected) or any(isinstance(b, int) and a != b for a, b in pairs):
             raise ValueError(f"calibration input {name} of shape {shape}: the file takes {tuple(expected)}")
+        if not tensor.numel():
+            raise ValueError(f"calibration input {name} of shape {shape} holds no inputs: at least one is expected")
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(
+                f"calibration input {name} is not finite: it holds nan or infinity, by which no range can be fixed"
+            )
     return {name: tensor.detach().cpu().numpy() for name, tensor in given.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import types
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,32 @@ def test_pictures_are_prepared_as_timm_evaluates(
     words = {name: json.dumps(value) for name, value in said.items()} | {"input_size": "[32, 32]"}
     (sample,) = pictures_by(words, "a model")(tmp_path)
     torch.testing.assert_close(sample()[0][0], evaluated)
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((0, 3, 4, 4)), r"holds no inputs: an array of shape \(0, 3, 4, 4\)"),
+        (np.zeros((2, 0, 4)), "holds no inputs"),
+        (np.array([[0.0, 1.0], [2.0, np.nan]]), "is not finite: 1 of 2 inputs hold nan.* the first is number 1,"),
+        (np.array([[0.0, 1e300]]), "is not finite: 1 of 1 inputs hold .*beyond float32"),
+    ],
+    ids=["none", "empty", "nan", "large"],
+)
+def test_arrays_of_nothing_or_of_nan_are_refused(array: np.ndarray, reason: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ValueError, match=reason):
+        find_samples(tmp_path / "a.npy", 8, lambda _: [])
+
+
+def test_samples_of_nothing_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever reads them: a folder, a recording."""
+    entry = types.SimpleNamespace(name="x", shape=["batch", 3])
+    session = types.SimpleNamespace(get_inputs=lambda: [entry])
+    monkeypatch.setattr("cycledistill.commands.calibration.open_session", lambda _: session)
+    for samples in ([], [lambda: (torch.zeros(0, 3),)]):
+        with pytest.raises(ValueError, match="clips holds no inputs"):
+            read_batches(samples, Path("a.onnx"), 8, Path("clips"))
 
 
 @pytest.mark.slow
