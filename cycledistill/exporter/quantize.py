@@ -78,7 +78,7 @@ def quantize(
 
     Args:
         path: The file, as `export` writes it or from elsewhere.
-        target: The new file.
+        target: The new file; its name ends in ``.onnx``.
         calibration: Batches of real inputs, prepared as the model takes them: a tensor, or tensors by input name. A
             hundred images will do. ``"static"`` fixes the ranges of activations by them, and the two files are
             compared on them; without, on noise, which says little.
@@ -150,6 +150,8 @@ def _check(source: Path, target: Path, calibration: object, kind: str) -> None:
         raise ValueError(f"{source}: there is no such file")
     if target.is_dir() or not target.parent.is_dir():
         raise ValueError(f"{target}: the name of a file in a folder that is there is expected")
+    if target.suffix != ".onnx":
+        raise ValueError(f"{target} is to be an ONNX file: a name that ends in .onnx is expected")
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target} is the original: give another name, such as {source.stem}-int8.onnx")
 

@@ -194,6 +194,7 @@ def test_arguments_that_cannot_be(tmp_path: Path) -> None:
         ({"calibration": signals()}, r"give a list of batches, \[batch\]"),
         ({"target": path}, "is the original: give another name, such as model-int8.onnx"),
         ({"target": tmp_path}, "the name of a file"),
+        ({"target": tmp_path / "small.pt"}, "small.pt is to be an ONNX file: a name that ends in .onnx"),
         ({"path": tmp_path / "no.onnx"}, "there is no such file"),
     ):
         with pytest.raises(ValueError, match=message):
