@@ -36,7 +36,7 @@ def find_samples(given: Path, limit: int, of_model: Callable[[Path], Sequence[Sa
         ValueError: There is nothing that the model takes, or an array that is none of finite numbers.
     """
     if given.is_file() and given.suffix == ".npy":
-        inputs = _array(given)[:limit]
+        inputs = _spread(_array(given), limit)
         return [lambda: (inputs,)]
     return [*_spread(list(of_model(given)), limit)]
 

@@ -133,6 +133,15 @@ def test_arrays_of_nothing_or_of_nan_are_refused(array: np.ndarray, reason: str,
         find_samples(tmp_path / "a.npy", 8, lambda _: [])
 
 
+def test_of_an_array_inputs_are_taken_evenly(tmp_path: Path) -> None:
+    """Arrays are often sorted by class: the first ones would be all alike."""
+    np.save(tmp_path / "a.npy", np.arange(20).reshape(10, 2))
+    (sample,) = find_samples(tmp_path / "a.npy", 4, lambda _: [])
+    assert sample()[0][:, 0].tolist() == [0, 4, 10, 14]
+    (sample,) = find_samples(tmp_path / "a.npy", 10, lambda _: [])
+    assert sample()[0][:, 0].tolist() == list(range(0, 20, 2))
+
+
 def test_samples_of_nothing_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever reads them: a folder, a recording."""
     entry = types.SimpleNamespace(name="x", shape=["batch", 3])
