@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import types
 from pathlib import Path
@@ -101,20 +102,21 @@ def test_pictures_are_prepared_as_the_file_says(file: Path, pictures: Path) -> N
     torch.testing.assert_close(sample()[0], expected.expand(1, 3, 32, 32))
 
 
-@pytest.mark.parametrize("crop_pct", [1.0, 0.9, 0.875])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("size", [(50, 40), (32, 32), (31, 70)])
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("wanted", [(32, 32), (24, 33)])
 def test_pictures_are_prepared_as_timm_evaluates(
-    size: tuple[int, int], interpolation: str, crop_pct: float, tmp_path: Path
+    interpolation: str, crop_mode: str, wanted: tuple[int, int], tmp_path: Path
 ) -> None:
     transforms = pytest.importorskip("timm.data.transforms_factory")
-    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    pillow.fromarray(pixels).save(tmp_path / "a.png")
-    said = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "crop_pct": crop_pct, "interpolation": interpolation}
-    evaluated = transforms.create_transform(32, **said)(pillow.fromarray(pixels))
-    words = {name: json.dumps(value) for name, value in said.items()} | {"input_size": "[32, 32]"}
-    (sample,) = pictures_by(words, "a model")(tmp_path)
-    torch.testing.assert_close(sample()[0][0], evaluated)
+    said = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "crop_mode": crop_mode, "interpolation": interpolation}
+    for size, crop_pct in itertools.product([(50, 40), (32, 32), (31, 70), (7, 90)], [1.0, 0.9, 0.875]):
+        pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        pillow.fromarray(pixels).save(tmp_path / "a.png")
+        evaluated = transforms.create_transform(wanted, crop_pct=crop_pct, **said)(pillow.fromarray(pixels))
+        told = said | {"crop_pct": crop_pct, "input_size": wanted}
+        (sample,) = pictures_by({name: json.dumps(value) for name, value in told.items()}, "a model")(tmp_path)
+        torch.testing.assert_close(sample()[0][0], evaluated)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,13 @@ def test_samples_of_nothing_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
     for samples in ([], [lambda: (torch.zeros(0, 3),)]):
         with pytest.raises(ValueError, match="clips holds no inputs"):
             read_batches(samples, Path("a.onnx"), 8, Path("clips"))
+
+
+def test_a_way_to_prepare_pictures_that_is_not_known_is_refused() -> None:
+    words = {"input_size": "[4, 4]", "mean": "[0, 0, 0]", "std": "[1, 1, 1]"}
+    for key in ("crop_mode", "interpolation"):
+        with pytest.raises(ValueError, match=f"a model says {key}='random', and .* are known here: give --calibration"):
+            pictures_by(words | {key: '"random"'}, "a model")
 
 
 @pytest.mark.slow
