@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cycledistill.recipes.config.overrides import build
-from cycledistill.recipes.errors import RecipeError
+from cycledistill.recipes.reading.guard import FILE, reading
+from cycledistill.recipes.reading.texts import parse_yaml
 
 from .checks import check
 from .errors import StudyError
@@ -35,8 +34,11 @@ def load_plan(source: str | Path) -> Plan:
     if not path.is_file():
         known = ", ".join(sorted(each.stem for each in PLANS.glob("*.yaml")))
         raise StudyError(f"{source}: neither a file nor a registered study ({known})")
+    with reading(path.name, FILE, StudyError):
+        text = path.read_text(encoding="utf-8")
+    given = parse_yaml(text, path.name, StudyError)
     try:
-        data = _mapping(yaml.safe_load(path.read_text(encoding="utf-8")), "the file")
+        data = _mapping(given, "the file")
         arms = _mapping(data.pop("arms", {}), "arms")
         comparisons = data.pop("comparisons", [])
         named = {name: build(Arm, _mapping(fields, f"arms.{name}")) for name, fields in arms.items()}
@@ -45,7 +47,7 @@ def load_plan(source: str | Path) -> Plan:
             build(Plan, data | {"arms": {}, "comparisons": []}), arms=named, comparisons=listed
         )
         check(plan)
-    except (RecipeError, yaml.YAMLError, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise StudyError(f"{path.name}: {error}") from error
     return plan
 

@@ -62,7 +62,8 @@ def agreement(output: Any, before: Any = None) -> Tensor:
         width = scores.shape[3]
         here, there = (each.flatten(2).argmax(2) for each in (scores, earlier))
         moved = torch.maximum((here // width - there // width).abs(), (here % width - there % width).abs())
-        return (moved <= 1).float().mean(1)
+        known = ~(scores.isnan() | earlier.isnan()).flatten(2).any(2)  # the maximum of nan is nowhere
+        return ((moved <= 1) & known).float().mean(1)
     distance = (scores.softmax(1) - earlier.softmax(1)).abs().sum(1) / 2
     return (1 - distance) * (scores.argmax(1) == earlier.argmax(1))
 

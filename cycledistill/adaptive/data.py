@@ -70,7 +70,7 @@ class Collected:
 
 
 def top_1(output: Any, target: Tensor) -> Tensor:
-    """Whether the largest of the scores (B, classes) is the label (B,).
+    """Whether the largest of the scores (B, classes) is the label (B,); not where one of them is nan.
 
     Raises:
         TypeError: The target is no tensor of one label a sample.
@@ -86,7 +86,7 @@ def top_1(output: Any, target: Tensor) -> Tensor:
         raise TypeError(
             f"the target of a batch of {len(scores)} samples holds {len(target)} labels: one each is expected"
         )
-    return scores.argmax(1) == target
+    return (scores.argmax(1) == target) & ~scores.isnan().any(1)  # argmax takes nan for the largest
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the file and how it is quantised."""
     what = "a run or checkpoint; an ONNX file, to quantise; or timm name, torchvision:NAME, hf:TYPE (random weights)"
     parser.add_argument("model", metavar="MODEL", help=what)
-    parser.add_argument("--format", choices=FORMATS, help="default: as --output ends, else onnx")
+    parser.add_argument("--format", choices=FORMATS, help="default: as --output ends; without it, onnx")
     add_flag(parser, "--output", "default: the model's name, here", type=Path)
     add_flag(parser, "--exit", "default: 1", default=1)
     add_flag(parser, "--ema")
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the file, and say how near it is to the model."""
     written = Path(args.model).suffix == ".onnx"
-    kind = args.format or _ending(args.output) or "onnx"
+    kind = _kind(args.format, args.output)
     target = args.output or Path(_stem(args.model) + ("-int8" if args.int8 else "") + f".{kind}")
     _check(args, written, kind, target)
     say_loading()
@@ -88,8 +88,15 @@ def _check_model(args: argparse.Namespace, written: bool) -> None:
         raise ValueError(f"--img-size {args.img_size} is for models by name, and {args.model} {what}")
 
 
-def _ending(path: Path | None) -> str | None:
-    return path.suffix[1:] if path is not None and path.suffix[1:] in FORMATS else None
+def _kind(given: str | None, output: Path | None) -> str:
+    """The format that is asked for; a file's name neither contradicts it nor leaves it open."""
+    told = output.suffix[1:] if output is not None and output.suffix[1:] in FORMATS else None
+    if given is None and told is None and output is not None:
+        endings = ", ".join(f".{each}" for each in FORMATS)
+        raise ValueError(f"--output {output} tells no format: a name that ends in one of {endings} is expected")
+    if None not in (given, told) and given != told:
+        raise ValueError(f"--format {given}, but --output {output} has the ending of {told}: leave one of them out")
+    return given or told or "onnx"
 
 
 def _stem(model: str) -> str:

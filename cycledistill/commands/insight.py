@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown = "images (for lifting: keypoint files) to show it"
     parser.add_argument("--image", type=Path, nargs="+", default=[], metavar="FILE", help=shown)
     add_flag(parser, "--ema")
-    add_flag(parser, "--cycles", "default: as trained")
+    add_flag(parser, "--cycles", "to run on --image; default: as trained")
     beside = "put this one's facts, scores and parameters beside"
     parser.add_argument("--compare", type=Path, metavar="MODEL", help=beside)
     add_flag(parser, "--output", "default: insight.html", type=Path, default=Path("insight.html"))
@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
     check_positive("--cycles", args.cycles)
+    if args.cycles is not None and not args.image:
+        raise ValueError(f"--cycles {args.cycles} are run on the files of --image, and none is given: add --image FILE")
     check_target("--output", args.output)
     missing = next((file for file in args.image if not file.is_file()), None)
     if missing is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +18,10 @@ class Agreement:
     """How near one output is to the original's.
 
     Attributes:
-        relative: Root mean square of the difference over that of the original; ``nan`` where one is not finite.
+        relative: Root mean square of the difference over that of the original. Infinities of one sign agree; ``nan``
+            where one is nan, and where there is nothing to compare.
         same: Of classes (B, classes), the share of samples with the same largest one; of maps (B, K, H, W), the share
-            of maps whose largest value is at the same place. ``None`` for other outputs.
+            of maps whose largest value is at the same place; never where one is nan. ``None`` for other outputs.
     """
 
     relative: float
@@ -40,7 +42,7 @@ def agreement(original: Any, other: Any, batches: Sequence[dict[str, Any]]) -> d
         batches: Inputs by name.
 
     Raises:
-        ExportError: No output is in floating point.
+        ExportError: No output is in floating point, or one holds no numbers, or nan in one of the two.
     """
     names = [entry.name for entry in original.get_outputs()]
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
@@ -48,10 +50,17 @@ def agreement(original: Any, other: Any, batches: Sequence[dict[str, Any]]) -> d
         for name, a, b in zip(names, original.run(names, batch), other.run(names, batch), strict=True):
             if torch.as_tensor(a).is_floating_point():
                 pairs[name].append((torch.as_tensor(a).double(), torch.as_tensor(b).double()))
-    found = {name: compare_outputs(*map(list, zip(*each, strict=True))) for name, each in pairs.items() if each}
-    if not found:
+    answers = {name: [list(each) for each in zip(*both, strict=True)] for name, both in pairs.items() if both}
+    if not answers:
         raise ExportError("the file has no output in floating point to compare")
-    return found
+    for name, (right, judged) in answers.items():
+        if not any(each.numel() for each in right):
+            raise ExportError(f"output {name} holds no numbers with these inputs, so there is nothing to compare")
+        if any(bool(each.isnan().any()) for each in right):
+            raise ExportError(f"output {name} of the original is nan with these inputs, to which no file is compared")
+        if any(bool(each.isnan().any()) for each in judged):
+            raise ExportError(f"output {name} of the new file is nan with these inputs, and the original's is not")
+    return {name: compare_outputs(*each) for name, each in answers.items()}
 
 
 def compare_outputs(original: list[Tensor], other: list[Tensor]) -> Agreement:
@@ -61,12 +70,18 @@ def compare_outputs(original: list[Tensor], other: list[Tensor]) -> Agreement:
         >>> compare_outputs([torch.tensor([[3.0, 4.0]])], [torch.tensor([[3.0, 4.5]])])
         Agreement(relative=0.1, same=1.0)
     """
-    gap = sum(float((a - b).square().sum()) for a, b in zip(original, other, strict=True))
-    scale = sum(float(a.square().sum()) for a in original)
-    relative = (gap / scale) ** 0.5 if scale else (0.0 if gap == 0 else float("inf"))
-    places = [_largest(a) == _largest(b) for a, b in zip(original, other, strict=True) if a.ndim in (2, 4)]
+    pairs = [(a, b) for a, b in zip(original, other, strict=True) if a.numel()]
+    gap = sum(float((a - b)[a != b].square().sum()) for a, b in pairs)  # inf - inf is no difference
+    scale = sum(float(a[a.isfinite()].square().sum()) for a, _ in pairs)
+    if not pairs or math.isnan(gap):
+        relative = math.nan
+    else:
+        relative = (gap / scale) ** 0.5 if scale else (0.0 if gap == 0 else math.inf)
+    places = [_same_place(a, b) for a, b in pairs if a.ndim in (2, 4)]
     return Agreement(relative, float(torch.cat(places).double().mean()) if places else None)
 
 
-def _largest(x: Tensor) -> Tensor:
-    return (x if x.ndim == 2 else x.flatten(0, 1).flatten(1)).argmax(-1)
+def _same_place(a: Tensor, b: Tensor) -> Tensor:
+    """Whether the largest values of each sample's classes, or of each map, are at one place; nan is nowhere."""
+    a, b = (x if x.ndim == 2 else x.flatten(0, 1).flatten(1) for x in (a, b))
+    return (a.argmax(-1) == b.argmax(-1)) & ~(a.isnan() | b.isnan()).any(-1)

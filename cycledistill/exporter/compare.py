@@ -100,6 +100,8 @@ def _tensors(name: str, made: Any, kind: str) -> dict[str, Tensor]:
             )
     if not found:
         raise ExportError(f"{name} returns no tensor ({type(made).__name__}), and a file gives tensors")
+    if not any(x.numel() for x in found.values()):
+        raise ExportError(f"{name} returns no numbers with these inputs, so there is nothing to compare a file to")
     return found
 
 

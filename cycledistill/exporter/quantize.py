@@ -78,7 +78,7 @@ def quantize(
 
     Args:
         path: The file, as `export` writes it or from elsewhere.
-        target: The new file.
+        target: The new file; its name ends in ``.onnx``.
         calibration: Batches of real inputs, prepared as the model takes them: a tensor, or tensors by input name. A
             hundred images will do. ``"static"`` fixes the ranges of activations by them, and the two files are
             compared on them; without, on noise, which says little.
@@ -91,10 +91,10 @@ def quantize(
         Sizes, how many products became integer ones, and the agreement of each output.
 
     Raises:
-        ExportError: Nothing in the file can be quantised, ONNX Runtime does not do it or does not run the result, or
-            the disk is full or read-only.
+        ExportError: Nothing in the file can be quantised, ONNX Runtime does not do it or does not run the result, an
+            output of one of the two is nan, or the disk is full or read-only.
         ValueError: An unknown kind, no calibration data where ``"static"`` needs it, inputs that do not fit the file,
-            or a path that cannot be.
+            hold no samples or are not finite, or a path that cannot be.
         ImportError: The packages of the extra ``onnx`` are not installed.
 
     Example:
@@ -150,6 +150,8 @@ def _check(source: Path, target: Path, calibration: object, kind: str) -> None:
         raise ValueError(f"{source}: there is no such file")
     if target.is_dir() or not target.parent.is_dir():
         raise ValueError(f"{target}: the name of a file in a folder that is there is expected")
+    if target.suffix != ".onnx":
+        raise ValueError(f"{target} is to be an ONNX file: a name that ends in .onnx is expected")
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target} is the original: give another name, such as {source.stem}-int8.onnx")
 
@@ -166,6 +168,12 @@ def _named(batch: Tensor | Mapping[str, Tensor], session: Any) -> Named:
         pairs = zip(shape, expected, strict=False)
         if len(shape) != len(expected) or any(isinstance(b, int) and a != b for a, b in pairs):
             raise ValueError(f"calibration input {name} of shape {shape}: the file takes {tuple(expected)}")
+        if not tensor.numel():
+            raise ValueError(f"calibration input {name} of shape {shape} holds no inputs: at least one is expected")
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(
+                f"calibration input {name} is not finite: it holds nan or infinity, by which no range can be fixed"
+            )
     return {name: tensor.detach().cpu().numpy() for name, tensor in given.items()}
 
 

@@ -168,7 +168,7 @@ def token_drift(model: nn.Module, inputs: Inputs, *, cycles: int | None = None, 
 
     Returns:
         One a cycle. ``step``, ``cosine`` and ``cka`` are NaN where a cycle begins and ends with another number of
-        tokens (the first one of a pruned model).
+        tokens (the first one of a pruned model), and where one of these is NaN.
 
     Raises:
         ValueError: The inputs do not fit the model, or ``cycles`` as for `attention_maps`.
@@ -300,4 +300,4 @@ def _described(value: Any) -> str:
 
 def _top1(output: Any, target: Any) -> Tensor:
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", output)
-    return (logits.argmax(-1) == target).float()
+    return ((logits.argmax(-1) == target) & ~logits.isnan().any(-1)).float()  # nan would be the largest

@@ -111,7 +111,7 @@ def plot_drift(drifts: Sequence[Drift]) -> Any:
             axis.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
         axis.set_xticks(cycles)
         axis.set_xlim(min(cycles) - 0.2, max(cycles) + 0.2)
-        said = f"\n{', '.join(missing)}: not comparable, the number of tokens changes" if missing else ""
+        said = f"\n{', '.join(missing)}: not comparable, the number of tokens changes or one is nan" if missing else ""
         axis.set_xlabel(f"cycle{said}", fontsize=9)
     return figure
 

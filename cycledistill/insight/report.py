@@ -32,13 +32,15 @@ def insight_report(
         subject: The model.
         images: Files to show it, of the kind that ``subject.prepare`` reads; may be empty, then there is no drift and
             no attention.
-        cycles: Cycles to run; default: as trained.
+        cycles: Cycles to run on the files; default: as trained.
         compare: A second model whose facts, costs, scores and weights stand beside.
 
     Raises:
-        ValueError: A model without attention, or an image it does not take.
+        ValueError: A model without attention, an image it does not take, or ``cycles`` and nothing to run them on.
         ImportError: matplotlib or jinja2 is not installed.
     """
+    if cycles is not None and not images:
+        raise ValueError(f"cycles={cycles} are run on the files that are shown, and there is none: give one")
     subjects = [each for each in (subject, compare) if each is not None]
     files = [{"name": file.name, **_shown(subject, file, cycles)} for file in images]  # first, for it may refuse one
     models = [_model(label, each, images) for label, each in zip(_labels(subjects), subjects, strict=True)]

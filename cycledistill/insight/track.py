@@ -37,6 +37,9 @@ def track_blocks(
     """
     if cycles is not None and (isinstance(cycles, bool) or not isinstance(cycles, int) or cycles < 1):
         raise ValueError(f"cycles={cycles!r}: a whole number of at least 1, or None for those trained, is expected")
+    given = next((x for x in tree_leaves(call_of(inputs)) if isinstance(x, Tensor)), None)
+    if given is not None and not given.numel():
+        raise ValueError(f"inputs of shape {tuple(given.shape)} hold no samples: there is nothing to look at")
     handle = handle_of(model, "cyclic")
     stack = handle.stack if handle is not None else choose_stack(model, blocks, inputs=inputs)
     cycles = cycles or (handle.cycles if handle is not None else 1)

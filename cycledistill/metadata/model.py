@@ -27,9 +27,9 @@ def words_of(model: nn.Module, exit: int | None = None, call: Call | None = None
         call: Inputs that the file was made with. Of a file of weights ``None``: the size that the model declares.
 
     Returns:
-        The name is timm's ``architecture``, else the class; ``mean`` and ``std`` of pixels, ``crop_pct`` and
-        ``interpolation`` are those of timm's ``pretrained_cfg``, ``classes`` its ``label_names`` or Hugging Face's
-        ``id2label``.
+        The name is timm's ``architecture``, else the class; ``mean`` and ``std`` of pixels, ``crop_pct``,
+        ``crop_mode`` and ``interpolation`` are those of timm's ``pretrained_cfg``, ``classes`` its ``label_names`` or
+        Hugging Face's ``id2label``.
     """
     own = getattr(model, "export_metadata", None)
     told: Mapping[str, str] = own() if callable(own) else {}
@@ -68,10 +68,10 @@ def _input(model: nn.Module, call: Call | None, timm: Mapping[str, Any]) -> dict
 
 def _crop(timm: Mapping[str, Any]) -> dict[str, Any]:
     """How a picture becomes an image of that size, see `timm.data.create_transform`."""
-    share, filtering = timm.get("crop_pct"), timm.get("interpolation")
+    share, named = timm.get("crop_pct"), {name: timm.get(name) for name in ("crop_mode", "interpolation")}
     return {
         **({"crop_pct": float(share)} if isinstance(share, (int, float)) else {}),
-        **({"interpolation": filtering} if isinstance(filtering, str) else {}),
+        **{name: word for name, word in named.items() if isinstance(word, str) and word},
     }
 
 

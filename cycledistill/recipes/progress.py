@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -33,18 +34,35 @@ class Pace:
         self.begin(0)
 
     def begin(self, step: int) -> None:
-        """Start to measure: after an evaluation, say, which is no training."""
-        self.step, self.since = step, time.monotonic()
+        """Start to measure, at this step."""
+        self.first = self.step = step
+        self.began = self.since = time.monotonic()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside the context time does not count for the rate, as of an evaluation; for what is left it does."""
+        stopped = time.monotonic()
+        try:
+            yield
+        finally:
+            self.since += time.monotonic() - stopped
 
     def line(self, step: int) -> str:
-        """``"120 images a second, 0:05:10 left"``; measures from here on."""
-        seconds = max(time.monotonic() - self.since, 1e-9)
-        rate = (step - self.step) / seconds
-        self.begin(step)
+        """``"120 images a second, 0:05:10 left"``: the rate since the last line, the time at the pace since the start.
+
+        What comes once in many steps (evaluations, checkpoints) is in the mean of all steps, and not in that of the
+        last ones.
+        """
+        now = time.monotonic()
+        rate = (step - self.step) / max(now - self.since, 1e-9)
+        self.step, self.since = step, now
         said = f"{rate * self.per_step:.3g} {self.unit} a second"
-        if self.last is None:
+        if self.last is None or step > self.last:  # a stream may hold more than it said
             return said
-        return f"{said}, {timedelta(seconds=round((self.last - step) / rate)) if rate else '?'} left"
+        if step == self.first:
+            return f"{said}, ? left"
+        left = (self.last - step) * (now - self.began) / (step - self.first)
+        return f"{said}, {timedelta(seconds=round(left))} left"
 
 
 def open_bar(items: Iterable[T], what: str, *, shown: bool, **options: Any) -> Any:

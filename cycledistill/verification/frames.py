@@ -136,7 +136,8 @@ def check_frames(subject: Subject) -> Proof:
     kept = _grid(subject, seen[0][:, prefix:], index.shape[1])
     if kept.shape[1] != index.shape[1] or int(index.max()) >= frames:
         raise Failed(f"{kept.shape[1]} frames enter block {number}, and {index.shape[1]} are said to be kept{in_words}")
-    check_same(seen[0][:, :prefix], seen[-1][:, :prefix], what="the tokens in front: ")
+    if prefix:
+        check_same(seen[0][:, :prefix], seen[-1][:, :prefix], what="the tokens in front: ")
     _check_content(subject, kept, whole, index)
     return Proof(detail=f"{index.shape[1]} of {frames} frames kept" + (f", {prefix} in front" if prefix else ""))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cycledistill.adaptive.calibration import choose_thresholds, places_of
 from cycledistill.adaptive.confidence import agreement, confidence_of, entropy, probability
-from cycledistill.adaptive.data import ExitCosts
+from cycledistill.adaptive.data import ExitCosts, top_1
 
 
 def test_probability_of_scores_is_the_largest_of_the_softmax() -> None:
@@ -36,6 +36,14 @@ def test_agreement_is_0_where_the_answer_changed_and_falls_with_the_distance() -
     now = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.1, 0.9]]).log()
     torch.testing.assert_close(agreement(now, before), torch.tensor([1.0, 0.7, 0.0]))
     assert agreement(now).isnan().all(), "there is nothing to agree with at the first exit"
+
+
+def test_nan_agrees_with_nothing_and_is_no_right_answer() -> None:
+    maps = torch.zeros(1, 2, 2, 2)
+    maps[0, 0] = float("nan")
+    assert agreement(maps, maps).tolist() == [0.5]
+    scores = torch.tensor([[float("nan"), 1.0], [2.0, 1.0]])
+    assert top_1(scores, torch.tensor([0, 0])).tolist() == [False, True]
 
 
 def test_agreement_of_heatmaps_is_the_share_of_joints_that_stay_within_a_cell() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+import types
 from pathlib import Path
 
 import numpy as np
@@ -100,20 +102,63 @@ def test_pictures_are_prepared_as_the_file_says(file: Path, pictures: Path) -> N
     torch.testing.assert_close(sample()[0], expected.expand(1, 3, 32, 32))
 
 
-@pytest.mark.parametrize("crop_pct", [1.0, 0.9, 0.875])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("size", [(50, 40), (32, 32), (31, 70)])
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("wanted", [(32, 32), (24, 33)])
 def test_pictures_are_prepared_as_timm_evaluates(
-    size: tuple[int, int], interpolation: str, crop_pct: float, tmp_path: Path
+    interpolation: str, crop_mode: str, wanted: tuple[int, int], tmp_path: Path
 ) -> None:
     transforms = pytest.importorskip("timm.data.transforms_factory")
-    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    pillow.fromarray(pixels).save(tmp_path / "a.png")
-    said = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "crop_pct": crop_pct, "interpolation": interpolation}
-    evaluated = transforms.create_transform(32, **said)(pillow.fromarray(pixels))
-    words = {name: json.dumps(value) for name, value in said.items()} | {"input_size": "[32, 32]"}
-    (sample,) = pictures_by(words, "a model")(tmp_path)
-    torch.testing.assert_close(sample()[0][0], evaluated)
+    said = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "crop_mode": crop_mode, "interpolation": interpolation}
+    for size, crop_pct in itertools.product([(50, 40), (32, 32), (31, 70), (7, 90)], [1.0, 0.9, 0.875]):
+        pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        pillow.fromarray(pixels).save(tmp_path / "a.png")
+        evaluated = transforms.create_transform(wanted, crop_pct=crop_pct, **said)(pillow.fromarray(pixels))
+        told = said | {"crop_pct": crop_pct, "input_size": wanted}
+        (sample,) = pictures_by({name: json.dumps(value) for name, value in told.items()}, "a model")(tmp_path)
+        torch.testing.assert_close(sample()[0][0], evaluated)
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((0, 3, 4, 4)), r"holds no inputs: an array of shape \(0, 3, 4, 4\)"),
+        (np.zeros((2, 0, 4)), "holds no inputs"),
+        (np.array([[0.0, 1.0], [2.0, np.nan]]), "is not finite: 1 of 2 inputs hold nan.* the first is number 1,"),
+        (np.array([[0.0, 1e300]]), "is not finite: 1 of 1 inputs hold .*beyond float32"),
+    ],
+    ids=["none", "empty", "nan", "large"],
+)
+def test_arrays_of_nothing_or_of_nan_are_refused(array: np.ndarray, reason: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ValueError, match=reason):
+        find_samples(tmp_path / "a.npy", 8, lambda _: [])
+
+
+def test_of_an_array_inputs_are_taken_evenly(tmp_path: Path) -> None:
+    """Arrays are often sorted by class: the first ones would be all alike."""
+    np.save(tmp_path / "a.npy", np.arange(20).reshape(10, 2))
+    (sample,) = find_samples(tmp_path / "a.npy", 4, lambda _: [])
+    assert sample()[0][:, 0].tolist() == [0, 4, 10, 14]
+    (sample,) = find_samples(tmp_path / "a.npy", 10, lambda _: [])
+    assert sample()[0][:, 0].tolist() == list(range(0, 20, 2))
+
+
+def test_samples_of_nothing_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever reads them: a folder, a recording."""
+    entry = types.SimpleNamespace(name="x", shape=["batch", 3])
+    session = types.SimpleNamespace(get_inputs=lambda: [entry])
+    monkeypatch.setattr("cycledistill.commands.calibration.open_session", lambda _: session)
+    for samples in ([], [lambda: (torch.zeros(0, 3),)]):
+        with pytest.raises(ValueError, match="clips holds no inputs"):
+            read_batches(samples, Path("a.onnx"), 8, Path("clips"))
+
+
+def test_a_way_to_prepare_pictures_that_is_not_known_is_refused() -> None:
+    words = {"input_size": "[4, 4]", "mean": "[0, 0, 0]", "std": "[1, 1, 1]"}
+    for key in ("crop_mode", "interpolation"):
+        with pytest.raises(ValueError, match=f"a model says {key}='random', and .* are known here: give --calibration"):
+            pictures_by(words | {key: '"random"'}, "a model")
 
 
 @pytest.mark.slow
@@ -151,6 +196,9 @@ def test_calibration_that_cannot_be_used(file: Path, tmp_path: Path, capsys: Lin
         (["test_vit", "--int8", "--calibration-data", "nowhere"], "nowhere: there is no such folder or file"),
         (["test_vit", "--exit", "0"], "at least 1"),
         (["test_vit", "--output", "nowhere/a.onnx"], "there is no folder nowhere"),
+        (["test_vit", "--output", "a.pt"], "--output a.pt tells no format: a name that ends in one of .onnx, .pt2,"),
+        (["test_vit", "--output", "a", "--int8"], "--output a tells no format"),
+        (["test_vit", "--output", "a.pt2", "--format", "onnx"], "a.pt2 has the ending of pt2: leave one of them out"),
         (["test_vit", "--blocks", "blocks"], "exit 1 is the plain model's"),
         (["test_vit", "--int8", "--calibration-data", "."], "no picture is in it"),
         (["test_vit", "--ema"], "and test_vit is no run"),

@@ -127,3 +127,10 @@ def test_a_model_of_half_precision_is_allowed_its_rounding(tmp_path: Path) -> No
         export(model, tmp_path / "half.pt2", x().half(), tolerance=1e-3)
     with pytest.raises(ExportError, match=r"tolerance=0\.001 allows"):
         export(model, tmp_path / "single.pt2", x())
+
+
+def test_a_model_that_returns_no_numbers_is_not_compared(tmp_path: Path) -> None:
+    model = Otherwise(lambda x: x[:, :0], lambda x: x[:, :0]).eval()
+    with pytest.raises(ExportError, match="returns no numbers with these inputs"):
+        export(model, tmp_path / "model.pt2", x())
+    assert os.listdir(tmp_path) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from cycledistill import wrap_cyclic
 from cycledistill.exporter import ExportError, export, quantize
 from cycledistill.exporter.agreement import compare_outputs
+from cycledistill.exporter.quantize import KINDS
 from tests.oracle import Truth
 
 onnx = pytest.importorskip("onnx")
@@ -26,6 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
+inf, nan = math.inf, math.nan
 DIM, TOKENS = 48, 4  # below 8192 numbers a weight is folded whatever uses it
 
 
@@ -145,7 +148,7 @@ def test_without_calibration_the_comparison_says_that_it_is_on_noise(files: dict
     assert "int8 (dynamic)" in str(done) and " MB" in str(done)
 
 
-def by_hand(path: Path, shape: list[int], weight: Tensor, *nodes: tuple[str, list[str], str]) -> Path:
+def by_hand(path: Path, shape: list[Any], weight: Tensor, *nodes: tuple[str, list[str], str]) -> Path:
     """A file of nodes (operation, inputs, output) from ``x`` to ``y``, with the weight ``w``."""
     made = onnx.helper.make_graph(
         [onnx.helper.make_node(kind, inputs, [output], name=output) for kind, inputs, output in nodes],
@@ -191,6 +194,7 @@ def test_arguments_that_cannot_be(tmp_path: Path) -> None:
         ({"calibration": signals()}, r"give a list of batches, \[batch\]"),
         ({"target": path}, "is the original: give another name, such as model-int8.onnx"),
         ({"target": tmp_path}, "the name of a file"),
+        ({"target": tmp_path / "small.pt"}, "small.pt is to be an ONNX file: a name that ends in .onnx"),
         ({"path": tmp_path / "no.onnx"}, "there is no such file"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -198,6 +202,31 @@ def test_arguments_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="is not taken by ONNX Runtime"):
         quantize(path, out)
     assert os.listdir(tmp_path) == ["model.onnx"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (torch.zeros(0, 100), r"input x of shape \(0, 100\) holds no inputs"),
+        (torch.full((2, 100), nan), "input x is not finite"),
+        (torch.full((2, 100), inf), "input x is not finite"),
+    ],
+    ids=["none", "nan", "inf"],
+)
+def test_calibration_by_nothing_or_by_nan_is_refused(kind: Any, inputs: Tensor, message: str, tmp_path: Path) -> None:
+    path = by_hand(tmp_path / "made.onnx", ["batch", 100], torch.randn(100, 20), ("MatMul", ["x", "w"], "y"))
+    with pytest.raises(ValueError, match=message):
+        quantize(path, tmp_path / "small.onnx", [torch.randn(2, 100), inputs], kind=kind)
+    assert os.listdir(tmp_path) == ["made.onnx"]
+
+
+def test_a_file_that_answers_nan_is_not_called_near(tmp_path: Path) -> None:
+    nodes = ("MatMul", ["x", "w"], "t"), ("Log", ["t"], "y")
+    path = by_hand(tmp_path / "made.onnx", [4, 100], -torch.rand(100, 20), *nodes)
+    with pytest.raises(ExportError, match="output y of the original is nan"):
+        quantize(path, tmp_path / "small.onnx", [torch.rand(4, 100)])
+    assert os.listdir(tmp_path) == ["made.onnx"]
 
 
 @pytest.mark.slow
@@ -221,10 +250,15 @@ def test_calibration_that_does_not_fit(files: dict[int, Path], tmp_path: Path) -
         (torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.0]), 0.0, None),
         (torch.zeros(2), torch.zeros(2), 0.0, None),
         (torch.zeros(2), torch.ones(2), float("inf"), None),
+        (torch.tensor([[3.0, 4.0, -inf]]), torch.tensor([[3.0, 4.5, -inf]]), 0.1, 1.0),
+        (torch.zeros(0, 3), torch.zeros(0, 3), nan, None),
+        (torch.tensor([[nan, 1.0], [4.0, 3.0]]), torch.tensor([[nan, 1.0], [4.0, 3.0]]), nan, 0.5),
+        (torch.tensor([[3.0, 4.0]]), torch.tensor([[3.0, nan]]), nan, 0.0),
+        (torch.zeros(2), torch.full((2,), nan), nan, None),
     ],
-    ids=["classes", "maps", "numbers", "zeros", "off"],
+    ids=["classes", "maps", "numbers", "zeros", "off", "masked", "nothing", "nan", "nan in one", "nan of zeros"],
 )
 def test_agreement_by_hand(original: Tensor, other: Tensor, relative: float, same: float | None) -> None:
     found = compare_outputs([original], [other])
-    assert found.relative == pytest.approx(relative)
+    assert found.relative == pytest.approx(relative, nan_ok=True)
     assert found.same == same

@@ -239,6 +239,16 @@ def test_scores_at_exits() -> None:
     assert model.training and model.cyclic.exit == 1
 
 
+def test_nan_is_no_right_answer_and_no_samples_show_nothing() -> None:
+    model = wrap_cyclic(net(), 2).eval()
+    with torch.no_grad():
+        model.head.bias.fill_(float("nan"))  # argmax takes the first nan for the largest
+    assert exit_scores(model, [(tokens(), torch.zeros(3, dtype=torch.long))], (1,)) == {1: 0.0}
+    for look in (attention_maps, token_drift):
+        with pytest.raises(ValueError, match=r"inputs of shape \(0, 6, .*\) hold no samples"):
+            look(net(), tokens()[:0])
+
+
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"no attention that can be read .*flex_attention"):
         attention_maps(nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))), tokens(), blocks="0")

@@ -104,6 +104,14 @@ def test_what_cannot_be_drawn() -> None:
         plots.plot_drift([])
 
 
+def test_cycles_without_a_file_to_run_them_on_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """The page would say so many in its title, and hold nothing of them."""
+    with pytest.raises(ValueError, match="cycles=5 are run on the files that are shown, and there is none"):
+        insight_report(subject(), [], cycles=5)
+    assert main(["insight", "runs/a", "--cycles", "5"]) == 2
+    assert "--cycles 5 are run on the files of --image, and none is given" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_every_attention_of_a_layer_has_its_picture() -> None:
     maps = [AttentionMap(1, layer, torch.rand(1, 1, 2, 5), part) for layer, part in ((0, 0), (1, 0), (1, 1))]

@@ -77,3 +77,12 @@ def test_what_the_model_says_itself_counts_first() -> None:
     assert [words[name] for name in ("input_size", "mine", "exit", "model", "class")] == (
         ["[1, 2]", "yes", "1", "told", "Told"]
     )
+
+
+def test_how_pictures_are_cut_is_told_as_timm_knows_it() -> None:
+    model = nn.Flatten()
+    model.pretrained_cfg = {"crop_pct": 1, "crop_mode": "squash", "interpolation": ""}  # type: ignore[assignment]
+    words = words_of(model, 1, IMAGES)
+    assert {name: json.loads(words[name]) for name in words if name in ("crop_pct", "crop_mode", "interpolation")} == {
+        "crop_pct": 1.0, "crop_mode": "squash"
+    }  # fmt: skip

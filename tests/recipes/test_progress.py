@@ -42,11 +42,29 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 def test_a_pace_is_measured_by_the_clock(clock: Clock) -> None:
     pace = Pace(last=1000, unit="images", per_step=8)
     clock.now = 100
-    pace.begin(50)  # 100 seconds passed before, in an evaluation
+    pace.begin(50)  # 100 seconds passed before, while the run was put together
     clock.now = 110
     assert pace.line(70) == "16 images a second, 0:07:45 left"  # 20 steps in 10 s; 930 are left
     clock.now = 115
-    assert pace.line(170) == "160 images a second, 0:00:42 left"  # 100 in 5 s; 830 are left
+    assert pace.line(170) == "160 images a second, 0:01:44 left"  # 100 in 5 s, 120 in 15 s; 830 are left
+    assert pace.line(1001) == "6.65e+12 images a second"  # a stream that holds more than it said
+
+
+def test_an_evaluation_is_in_the_time_left_and_not_in_the_rate(clock: Clock) -> None:
+    """Nine steps of a second an epoch, then six seconds of evaluation and checkpoint; a line every ten steps."""
+    epochs, length = 200, 9
+    pace = Pace(epochs * length, "images")
+    told = {}
+    for step in range(1, 181):
+        clock.now += 1
+        if step % 10 == 0:
+            told[step] = pace.line(step)
+        if step % length == 0:
+            with pace.paused():
+                clock.now += 6
+    assert {each.partition(",")[0] for each in told.values()} == {"1 images a second"}
+    truth = epochs * (length + 6) - (80 + 8 * 6)  # of step 80; 0:47:52
+    assert told[80] == "1 images a second, 0:45:52 left" and abs(45 * 60 + 52 - truth) < 0.05 * truth
 
 
 def through(items: Any, clock: Clock, seconds: float, **options: Any) -> list[Any]:

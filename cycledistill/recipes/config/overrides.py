@@ -92,7 +92,11 @@ def read_yaml(source: str | Path | None, package: str) -> dict[str, Any]:
         take_published(data, f"config {source}")
     if data is not None and not isinstance(data, dict):
         raise RecipeError(f"config {source}: expected sections such as 'optim:', got {type(data).__name__}.")
-    return data or {}
+    if not data:
+        raise RecipeError(
+            f"config {source} says nothing: sections such as 'optim:' are expected. By the defaults alone: no --config."
+        )
+    return data
 
 
 def take_published(data: dict[str, Any], where: str) -> str:

@@ -48,22 +48,54 @@ def parse_yaml(text: str, where: str, error: type[Exception], key: str = "") -> 
         key: The key whose value the text is, if it is not a whole file.
 
     Raises:
-        error: It is no YAML, has tags, or holds what is not plain (see `check_plain`); line and column, or the key, are
-            named.
+        error: It is no YAML, has tags, says a key twice, or holds what is not plain (see `check_plain`); line and
+            column, or the key, are named.
 
     Example:
         >>> parse_yaml("optim: {lr: 1.0e-3}", "my.yaml", RecipeError)
         {'optim': {'lr': 0.001}}
     """
     try:
-        data = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        twice = None if node is None else _said_twice(node, key)
+        data = None if node is None or twice else loader.construct_document(node)
     except yaml.YAMLError as reason:
         raise error(f"{where} {_NOT_YAML}: {_in_a_line(reason)}") from reason
     except RecursionError as reason:
         raise error(f"{where} {_NOT_YAML}: brackets inside brackets, too deep") from reason
+    if twice:
+        raise error(f"{where}: {twice}; the last one alone would count, so leave one")
     check_plain(data, where, error, key)
     return data
 
+
+def _said_twice(root: Any, key: str) -> str | None:
+    """The first key that stands twice in one mapping, and where: ``"optim.lr stands on lines 2 and 3"``."""
+    waiting, seen = [(key, root)], set[int]()
+    while waiting:
+        key, node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(f"{key}[{number}]", each) for number, each in enumerate(node.value)]
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[tuple[str, str], int] = {}
+            for name, value in node.value:
+                if not isinstance(name, yaml.ScalarNode) or name.tag == _MERGE:
+                    continue
+                place, line = f"{key}.{name.value:.80}".lstrip("."), name.start_mark.line + 1
+                first = lines.get((name.tag, name.value))
+                if first is not None:
+                    where = f"lines {first} and {line}" if first != line else f"line {line} twice"
+                    return f"{place} stands on {where}"
+                lines[name.tag, name.value] = line
+                waiting.append((place, value))
+    return None
+
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 _NOT_YAML = "is not plain YAML (no code, no tags)"
 

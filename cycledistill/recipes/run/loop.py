@@ -52,6 +52,7 @@ def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -
         session.look_at_validation()
         if session.owes_evaluation:
             measured = session.evaluate_saved()
+        pace.begin(session.step)
         while session.epoch < recipe.schedule.epochs and not session.stopped:
             with held():
                 _run_epoch(session, step, vote, began, pace)
@@ -60,7 +61,8 @@ def run_training(kind: type[TrainingSession], recipe: Any, resume: str | None) -
                 session.save()
                 vote.settle()
             if session.evaluation_due:
-                measured = session.evaluate_saved()
+                with pace.paused():
+                    measured = session.evaluate_saved()
         for tracker in accelerator.trackers:
             tracker.finish()
         accelerator.wait_for_everyone()  # the checkpoint named below is complete
@@ -98,7 +100,6 @@ def _run_epoch(session: TrainingSession, step: Step, vote: StopVote, began: floa
     session.wrapped.train()
     shown = run.progress and accelerator.is_main_process
     bar = open_bar(session.loader, f"epoch {session.epoch}", shown=shown, total=length, initial=session.batch)
-    pace.begin(session.step)
     for batch in received(bar):
         vote.cast()
         rate, extra = session.prepare()

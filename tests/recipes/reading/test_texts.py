@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cycledistill.commands.arguments import add_conversion
+from cycledistill.integrations.coco.data.joints.joint_set import JointError
+from cycledistill.integrations.coco.data.joints.own import joint_fields
+from cycledistill.integrations.human36m.data.calibration.storage import read_storage
+from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.recipe import load_recipe
 from cycledistill.recipes.config.overrides import parse_override
 from cycledistill.recipes.errors import CheckpointError, DataError, RecipeError
@@ -73,6 +78,44 @@ def test_the_key_is_named_and_small_aliases_are_fine() -> None:
         parse_yaml(LAUGHS, "a.yaml", RecipeError)
     values = [1, "x", True, None, 2.5]
     assert parse_yaml("a: &a [1, x, true, null, 2.5]\nb: *a", "a.yaml", RecipeError) == {"a": values, "b": values}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("optim:\n  lr: 1\n  lr: 2\n", "optim.lr stands on lines 2 and 3"),
+        ("a: 1\n# a comment\n'a': 1\n", "a stands on lines 1 and 3"),
+        ("a: [1, {b: 1, b: 1}]", r"a\[1\].b stands on line 1 twice"),
+        ("a: 1\nb: &b {c: 1}\nd: *b\na: 2", "a stands on lines 1 and 4"),
+    ],
+)
+def test_a_key_that_is_said_twice_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=f"^a.yaml: {said}; the last one alone would count"):
+        parse_yaml(text, "a.yaml", RecipeError)
+    with pytest.raises(RecipeError, match="the value: model.options.x stands on line 1 twice"):
+        parse_override("model.options={x: 1, x: 1}")
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(file)
+    with pytest.raises(JointError, match=said):
+        joint_fields(str(file))
+    file.write_text(f"%YAML:1.0\n---\n{text}")
+    with pytest.raises(LiftingDataError, match="stands on line"):
+        read_storage(file.rename(tmp_path / "a.yml"))
+
+
+def test_keys_that_a_merge_brings_are_said_once() -> None:
+    text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: *b, x: 3}\nd: {<<: [*a, *b], x: 4}"
+    assert parse_yaml(text, "a.yaml", RecipeError) == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("text", ["", "# optim: {lr: 1}\n", "---\n", "null", "{}", "published: words alone"])
+def test_a_config_that_says_nothing_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "empty.yaml"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match=f"^config {file} says nothing: sections such as"):
+        load_recipe(file)
 
 
 def test_a_value_that_was_set_is_said_by_its_key() -> None:

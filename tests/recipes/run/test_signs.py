@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("timm")
 
 from cycledistill.recipes.errors import RecipeError
-from tests.recipes.run.toy import ToyRecipe, change, load_recipe, train
+from tests.recipes.run.toy import ToyRecipe, ToySession, change, load_recipe, train
 from tests.recipes.run_checks import Terminal, rows
 
 LOOP = "cycledistill.recipes.run.loop"
@@ -41,6 +42,33 @@ def test_a_line_for_each_row_where_there_is_no_terminal(tiny: ToyRecipe, caplog:
         assert line.startswith(start)
         assert re.fullmatch(r"[\d.e+]+ items a second, \d+:\d\d:\d\d left", line.removeprefix(start)), line
     assert lines[-1].endswith(", 0:00:00 left")
+
+
+def test_the_time_left_is_by_the_clock_of_the_whole_run(
+    tiny: ToyRecipe, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes a second, the evaluation of an epoch eight."""
+    now = 0.0
+    monkeypatch.setattr("cycledistill.recipes.progress.time", SimpleNamespace(monotonic=lambda: now))
+
+    class Slow(ToySession):
+        def prepare(self) -> tuple[float, dict[str, float]]:
+            nonlocal now
+            now += 1
+            return super().prepare()
+
+        def evaluate(self, **logged: Any) -> dict[str, Any]:
+            nonlocal now
+            now += 8
+            return super().evaluate(**logged)
+
+    with caplog.at_level(logging.INFO):
+        train(tiny, session_class=Slow)
+    assert [line.split(", ", 2)[2] for line in told(caplog)[1:]] == [
+        "3 items a second, 0:00:05 left",
+        "3 items a second, 0:00:05 left",  # 6 steps in 14 s
+        "3 items a second, 0:00:00 left",
+    ]
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["terminal", "progress=false"])

@@ -49,7 +49,7 @@ def read_storage(path: str | Path) -> Any:
     elif path.suffix in SUFFIXES:
         with reading(path, FILE, LiftingDataError):
             text = path.read_text(encoding="utf-8")
-        data = parse_yaml(_TAG.sub("", _FIRST_LINE.sub("", text)), str(path), LiftingDataError)
+        data = parse_yaml(_TAG.sub("", _FIRST_LINE.sub("\n", text)), str(path), LiftingDataError)
     else:
         raise LiftingDataError(f"{path}: a file of calibration ends in {', '.join(SUFFIXES)}")
     return _with_arrays(data, str(path))
