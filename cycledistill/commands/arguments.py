@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def check_positive(option: str, value: int | None) -> None:
     """Refuse a number below 1, where one was given."""
     if value is not None and value < 1:
         raise ValueError(f"{option} {value}: a whole number of at least 1 is expected")
+
+
+def no_such(what: str, name: str, known: Sequence[str]) -> str:
+    """What is said of a name that is none of ``known``.
+
+    Example:
+        >>> no_such("timm model", "deit_tini_patch16_224", timm.list_models())
+        "'deit_tini_patch16_224' is no timm model; nearest: deit_tiny_patch16_224"
+    """
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    return f"{name!r} is no {what}{hint}"
 
 
 def check_target(option: str, path: Path) -> None:

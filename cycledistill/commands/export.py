@@ -17,7 +17,9 @@ KINDS = ("dynamic", "static")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the file and how it is quantised."""
-    what = "a run or checkpoint; an ONNX file, to quantise; or timm name, torchvision:NAME, hf:TYPE (random weights)"
+    what = (
+        "a run or checkpoint; hf:FOLDER; an ONNX file, to quantise; or by name, random weights: timm, torchvision:, hf:"
+    )
     parser.add_argument("model", metavar="MODEL", help=what)
     parser.add_argument("--format", choices=FORMATS, help="default: as --output ends; without it, onnx")
     add_flag(parser, "--output", "default: the model's name, here", type=Path)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from cycledistill.commands.calibration import find_samples, pictures_by
-from cycledistill.commands.models import build
+from cycledistill.commands.models import build, saved_folder
 from cycledistill.cycle.wrap import wrap_cyclic
 from cycledistill.exporter.exportable import PICTURES, Sample, files_in, open_exportable
 from cycledistill.inputs import call_of
 from cycledistill.metadata.model import words_of
+from cycledistill.metadata.shape import RANDOM, WEIGHTS
 from cycledistill.plugin.handle import handle_of
+from cycledistill.plugin.plain import SAVED
+from cycledistill.plugin.saved import read_wrapping
+from cycledistill.saved.rewrap import rewrap
 
 
 class Source(NamedTuple):
@@ -46,10 +51,25 @@ def _of_run(args: argparse.Namespace) -> Source:
 def _of_name(args: argparse.Namespace) -> Source:
     if args.calibration_data is not None and args.calibration_data.is_dir():
         files_in(args.calibration_data, PICTURES, "picture")  # before anything is built
-    model, inputs = build(args.model, args.img_size, "cpu")
+    folder = saved_folder(args.model)
+    model, inputs = build(args.model, args.img_size, "cpu", weights=True)
+    words = {WEIGHTS: RANDOM} if folder is None else wrapped_as_saved(model, folder)
     samples = samples_of(args, lambda given: _pictures(args.model, model, inputs, given))
-    wrapped = _wrapped(model, args.exit, args.blocks, inputs)
-    return Source(wrapped, inputs, f"{args.model} with random weights", {}, samples)
+    said = f"{args.model} with {'random weights' if folder is None else 'its weights'}"
+    return Source(_wrapped(model, args.exit, args.blocks, inputs), inputs, said, words, samples)
+
+
+def wrapped_as_saved(model: nn.Module, folder: Path) -> dict[str, str]:
+    """Wrap a model as the one was that was saved, where its folder says how; what a file should say of it beside.
+
+    Raises:
+        ValueError: What the folder says cannot be.
+    """
+    if not (folder / SAVED).is_file():
+        return {}
+    rewrap(model, folder, distill=None)  # of no use in a file; a function would be asked for
+    cyclic = read_wrapping(folder).get("cyclic")
+    return {} if cyclic is None else {"distill": json.dumps(cyclic["distill"])}
 
 
 def _pictures(name: str, model: nn.Module, inputs: Any, given: Path) -> list[Sample]:
@@ -67,6 +87,7 @@ def samples_of(args: argparse.Namespace, of_model: Any) -> list[Sample] | None:
 
 
 def _wrapped(model: nn.Module, exit: int, blocks: str, inputs: Any) -> nn.Module:
+    """In eval mode, able to answer at the exit; a plain model still says that it was trained with one cycle."""
     if exit > 1 and handle_of(model, "cyclic") is None:
-        model = wrap_cyclic(model, exit, None, blocks=blocks, inputs=inputs)
+        model = wrap_cyclic(model, 1, None, blocks=blocks, inputs=inputs)
     return model.eval()

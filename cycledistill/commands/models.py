@@ -1,34 +1,49 @@
 """Models by name: a timm name, ``torchvision:NAME``, or ``hf:TYPE``.
 
 TYPE is a Hugging Face model type such as ``vit`` (its default configuration) or a folder with a config.json. Nothing is
-downloaded and no weights are needed: models are built without data.
+downloaded, and weights are random, but for those of a folder where they are asked for.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
-from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cycledistill.commands.arguments import check_positive
+from cycledistill.commands.arguments import check_positive, no_such
+from cycledistill.commands.hugging_face import configured, loaded
 from cycledistill.versions import require
 
+_ELSEWHERE = ("hf-hub", "hf_hub", "local-dir")
+"""What timm's names of models with weights of their own begin with."""
 
-def build(name: str, size: int | None, device: str) -> tuple[nn.Module, Tensor | None]:
+
+def saved_folder(name: str) -> Path | None:
+    """The folder of Hugging Face that a name means, whose weights `build` can load."""
+    source, _, rest = name.partition(":")
+    return Path(rest) if source == "hf" and os.path.isdir(rest) else None
+
+
+def build(name: str, size: int | None, device: str, *, weights: bool = False) -> tuple[nn.Module, Tensor | None]:
     """The model, and the image to run it on where a size was asked for but the model cannot be built for it.
 
+    Args:
+        name: See above.
+        size: Height and width of its images, where another than its own is asked for.
+        device: Where it is built.
+        weights: Load those of a folder, see `saved_folder`; all other models have random ones.
+
     Raises:
-        ValueError: There is no such model, or none for such images; a library is not installed.
+        ValueError: There is no such model, or none for such images; a library is not installed; a folder holds other
+            weights than it says, or none.
     """
     check_positive("--img-size", size)
     source, _, rest = name.partition(":")
-    builders = {"torchvision": _torchvision, "hf": _hugging_face}
+    builders = {"torchvision": _torchvision, "hf": _saved if weights and saved_folder(name) else _hugging_face}
     try:
         with torch.device(device):
             model = builders[source](rest, size) if source in builders and rest else _timm(name, size)
@@ -44,7 +59,7 @@ def _timm(name: str, size: int | None) -> nn.Module:
     timm = _library("timm")
     if not timm.is_model(name):
         _refuse_path(name)
-        raise ValueError(_unknown("timm model", name, timm.list_models()))
+        raise ValueError(no_such("timm model", name, timm.list_models()))
     if size is not None:
         try:
             return timm.create_model(name, img_size=size)
@@ -55,7 +70,12 @@ def _timm(name: str, size: int | None) -> nn.Module:
 
 
 def _refuse_path(name: str) -> None:
-    """A path where a name belongs is no mistyped name."""
+    """A path where a name belongs, or a model with weights of its own, is no mistyped name."""
+    if name.partition(":")[0] in _ELSEWHERE:
+        raise ValueError(
+            f"{name}: models by name are built with random weights, and this one has its own. In Python they are "
+            f"loaded: cycledistill.export(timm.create_model({name!r}, pretrained=True).eval(), 'model.onnx')"
+        )
     if os.path.exists(name):
         raise ValueError(
             f"{name} is a {'folder' if os.path.isdir(name) else 'file'}, and this command builds a model by its name: "
@@ -69,24 +89,16 @@ def _refuse_path(name: str) -> None:
 def _torchvision(name: str, size: int | None) -> nn.Module:
     models = _library("torchvision.models")
     if name not in models.list_models():
-        raise ValueError(_unknown("torchvision model", name, models.list_models()))
+        raise ValueError(no_such("torchvision model", name, models.list_models()))
     return models.get_model(name, weights=None, **({} if size is None else {"image_size": size}))
 
 
 def _hugging_face(name: str, size: int | None) -> nn.Module:
-    transformers = _library("transformers")
-    overrides: dict[str, Any] = {} if size is None else {"image_size": size}
-    if os.path.isdir(name):
-        config = transformers.AutoConfig.from_pretrained(name, local_files_only=True, **overrides)
-    else:
-        known = list(transformers.CONFIG_MAPPING.keys())
-        if name not in known:
-            raise ValueError(_unknown("Hugging Face model type, nor a folder", name, known))
-        config = transformers.AutoConfig.for_model(name, **overrides)
-    for auto in (transformers.AutoModelForImageClassification, transformers.AutoModel):
-        if type(config) in auto._model_mapping:
-            return auto.from_config(config)
-    raise ValueError(f"hf:{name} has no model that transformers builds from a configuration alone")
+    return configured(_library("transformers"), name, size)
+
+
+def _saved(name: str, size: int | None) -> nn.Module:
+    return loaded(_library("transformers"), name, size)
 
 
 def _library(name: str) -> ModuleType:
@@ -98,12 +110,6 @@ def _library(name: str) -> ModuleType:
         raise ValueError(
             f"{package} is not installed, and models of that source need it: pip install {package}"
         ) from error
-
-
-def _unknown(what: str, name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    hint = f"; nearest: {', '.join(near)}" if near else ""
-    return f"{name!r} is no {what}{hint}"
 
 
 def _declared(model: nn.Module) -> int | None:

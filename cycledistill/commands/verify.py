@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
 
     inputs = None if image is None else torch.randn(2, *image.shape[1:])
     result = verify(wrap_cyclic(model, args.cycles, None, blocks=args.blocks, inputs=inputs), inputs)
-    sys.stdout.write(f"{result}\n")
+    sys.stdout.write(f"{args.model}, with random weights\n{result}\n")
     return 0 if result.ok else 1

@@ -19,7 +19,7 @@ from cycledistill.exporter.errors import ExportError
 from cycledistill.exporter.formats import write_graph, write_state_dict
 from cycledistill.files import atomic_files
 from cycledistill.inputs import Call, call_of, describe, guess_call, with_data
-from cycledistill.metadata.model import words_of
+from cycledistill.metadata.model import with_words, words_of
 from cycledistill.plugin.install import handle_of
 from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.copies import meta_copy
@@ -86,8 +86,8 @@ def export(
         metadata: Words that the file shall hold beside the model's own (a model says them by a method
             ``export_metadata()``; a pose model its joints), its name and class, the exit, cycles and scheme, its
             input's size, mean and deviation and the names of its classes where it knows them, and the versions; they
-            replace those. ``cycledistill report FILE`` reads them. ONNX: ``metadata_props``; ``pt2``: the extra file
-            ``metadata.json``.
+            replace those; ``{"weights": "random"}`` takes cycles and scheme out. ``cycledistill report FILE`` reads
+            them. ONNX: ``metadata_props``; ``pt2``: the extra file ``metadata.json``.
 
     Returns:
         Path, format, exit and the largest difference.
@@ -112,7 +112,7 @@ def export(
     allowed = default_tolerance(model, call) if tolerance is None else tolerance
     whole = _followed_by(model, postprocess) if postprocess is not None else model
 
-    words = words_of(model, exit, None if kind == "safetensors" else call) | dict(metadata or {})
+    words = with_words(words_of(model, exit, None if kind == "safetensors" else call), metadata or {})
 
     def write(folder: Path) -> float:
         if kind == "safetensors":

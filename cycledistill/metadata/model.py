@@ -12,6 +12,7 @@ from cycledistill.cycle.exits import cyclic_handles
 from cycledistill.cycle.handle import Cyclic
 from cycledistill.distill import plain_scheme
 from cycledistill.inputs import Call
+from cycledistill.metadata.shape import RANDOM, WEIGHTS
 from cycledistill.plugin.torch_private import tree_leaves
 from cycledistill.stack.probe import declared_sizes
 from cycledistill.versions import made_with
@@ -48,6 +49,20 @@ def words_of(model: nn.Module, exit: int | None = None, call: Call | None = None
         "exit": str(exit),
         "versions": json.dumps(made_with()),
     }
+
+
+def with_words(words: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """What a model says, and what else is known of it, which counts.
+
+    Of random weights no training is told, however the model is wrapped.
+
+    Example:
+        >>> with_words({"model": "vit", "cycles": "3", "distill": "null"}, {"weights": "random"})
+        {'model': 'vit', 'weights': 'random'}
+    """
+    found = {**words, **more}
+    untold = {"cycles", "distill"} if found.get(WEIGHTS) == RANDOM else set()
+    return {name: text for name, text in found.items() if name not in untold}
 
 
 def _cycles(handle: Cyclic | None) -> dict[str, Any]:

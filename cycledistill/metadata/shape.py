@@ -18,13 +18,18 @@ KEYS = {
 }
 """Name -> what it says. Name, class and exit are plain; all else is JSON."""
 
+WEIGHTS, RANDOM = "weights", "random"
+"""The word of a file whose weights are as a library makes them, trained by nobody, and what it says."""
+
 INSTEAD = {
+    "cycles": (WEIGHTS,),
+    "distill": (WEIGHTS,),
     "classes": ("joints", "convention"),  # of persons; of lifted ones
     "input_size": ("frames",),
     "mean": ("convention",),
     "std": ("convention",),
 }
-"""Of models that take no images, or name no classes: what says the same of them."""
+"""Of models that were not trained, take no images, or name no classes: what says the same of them."""
 
 
 def missing(words: Iterable[str]) -> list[str]:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from cycledistill.metadata.read import FORMATS, MetadataError, read_words
-from cycledistill.metadata.shape import KEYS, missing, name_in
+from cycledistill.metadata.shape import KEYS, RANDOM, WEIGHTS, missing, name_in
 from cycledistill.plugin.plain import SAVED
 
 _LONGEST = 160
 _MOST = 40
 """Words of its own that a report shows; the rest it counts."""
 _BUILT = {"built_from", "config", "config_class", "format"}
-_TOLD = {*KEYS, *_BUILT, "joints", "convention", "frames"}
+_TOLD = {*KEYS, *_BUILT, WEIGHTS, "joints", "convention", "frames"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class FileReport:
         rows = {
             "model": _model(self.words),
             "exit": _exit(self.words.get("exit"), self.path.suffix),
+            "weights": _weights(self.words.get(WEIGHTS)),
             "training": _training(said, self.words),
             "input": _input(said, self.words),
             "classes": _names(said.get("classes")),
@@ -146,6 +147,10 @@ def _numbers(value: Any) -> bool:
 def _unreadable(text: str) -> str:
     """What cannot be meant is shown, and not told as a fact."""
     return f"unreadable ('{_plain(text)}')"
+
+
+def _weights(told: str | None) -> str:
+    return "random, as the model is made: nothing was trained" if told == RANDOM else _plain(told or "")
 
 
 def _training(said: Mapping[str, Any], words: Mapping[str, str]) -> str:
