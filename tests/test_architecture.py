@@ -161,6 +161,7 @@ THIRD_PARTY = {
     "insight/pictures.py": {"matplotlib"},
     "insight/plots.py": {"matplotlib"},
     "metadata/read.py": {"safetensors"},
+    "plugin/saved.py": {"safetensors"},
     "saved/rewrap.py": {"safetensors"},
     "recipes/reading/pixels.py": {"PIL", "numpy"},
     "recipes/config/printed.py": {"yaml"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,10 @@ from cycledistill.metadata.model import words_of
 from cycledistill.metadata.shape import RANDOM, WEIGHTS
 from cycledistill.plugin.handle import handle_of
 from cycledistill.plugin.plain import SAVED
-from cycledistill.plugin.saved import read_wrapping
+from cycledistill.plugin.saved import read_wrapping, weights_kept
 from cycledistill.saved.rewrap import rewrap
+
+_logger = logging.getLogger(__name__)
 
 
 class Source(NamedTuple):
@@ -66,6 +69,12 @@ def wrapped_as_saved(model: nn.Module, folder: Path) -> dict[str, str]:
         ValueError: What the folder says cannot be.
     """
     if not (folder / SAVED).is_file():
+        return {}
+    if not weights_kept(folder):
+        _logger.warning(
+            "%s was not written for the weights that lie there now: they are taken as those of a plain model",
+            folder / SAVED,
+        )
         return {}
     rewrap(model, folder, distill=None)  # of no use in a file; a function would be asked for
     cyclic = read_wrapping(folder).get("cyclic")

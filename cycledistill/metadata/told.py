@@ -12,6 +12,7 @@ from typing import Any
 
 from cycledistill.metadata.read import FORMATS, MetadataError, read_words
 from cycledistill.metadata.shape import KEYS, RANDOM, WEIGHTS, missing, name_in
+from cycledistill.plugin.beside import speaks_of
 from cycledistill.plugin.plain import SAVED
 
 _LONGEST = 160
@@ -69,7 +70,8 @@ class FileReport:
 def report_file(path: str | os.PathLike[str]) -> FileReport:
     """What an ``.onnx``, ``.pt2`` or ``.safetensors`` file says of itself; its weights are not read.
 
-    Where it says nothing, as weights that Hugging Face's ``save_pretrained`` wrote, what `save_wrapping` put beside it.
+    Where it says nothing, as weights that Hugging Face's ``save_pretrained`` wrote, what `save_wrapping` put beside it,
+    if that is of these weights: to know it, they are read.
 
     Raises:
         MetadataError: No such file, one of another kind, a torn one, or one that says nothing.
@@ -93,6 +95,8 @@ def _said_beside(file: Path) -> dict[str, str]:
     """What the file that `save_wrapping` writes says of weights whose own file another library wrote."""
     try:
         found = json.loads((file.parent / SAVED).read_bytes())
+        if not speaks_of(found, file):
+            return {}
         cyclic = found.get("cyclic", {"cycles": 1, "distill": None})
         told = {"cycles": cyclic["cycles"], "distill": cyclic["distill"], "versions": found["versions"]}
         return {

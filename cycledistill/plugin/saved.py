@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cycledistill.errors import StackError
 from cycledistill.files import atomic_write
+from cycledistill.plugin.beside import WEIGHTS, noted, speaks_of, stamps, weights_files
 from cycledistill.plugin.handle import KINDS, handle_of
 from cycledistill.plugin.install import check_module
 from cycledistill.plugin.plain import SAVED
 from cycledistill.plugin.torch_private import compiled_from
-from cycledistill.versions import made_with
+from cycledistill.versions import made_with, require
 
-_ABOUT = {"model", "versions"}
+_logger = logging.getLogger(__name__)
+
+_ABOUT = {"model", "versions", WEIGHTS}
 _SAVES = "_saves_wrapping"
 
 
@@ -29,10 +34,12 @@ def save_wrapping(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
 
     The weights are saved as ever: they are the plain model's, and load into it. The ``save_pretrained`` of wrapped
     Hugging Face models, and so ``Trainer``, writes this file too. It is plain data: of a function there is the name.
+    It holds the SHA-256 of the safetensors files there whose tensors are the model's, bit for bit: ``cycledistill
+    report`` tells it of those alone, and `rewrap` warns where they have changed since. Save the weights first.
 
     Args:
         model: A wrapped model.
-        folder: Where its weights are, or will be; made if need be.
+        folder: Where its weights are; made if need be.
 
     Returns:
         The file.
@@ -47,6 +54,11 @@ def save_wrapping(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
         PosixPath('saved/cycledistill.json')
         >>> again = rewrap(timm.create_model("local-dir:saved"), "saved")
     """
+    return _write(model, folder, None)
+
+
+def _write(model: nn.Module, folder: str | os.PathLike[str], weights: Iterable[Path] | None) -> Path:
+    """As `save_wrapping`; ``weights`` are files that are known to hold the model's."""
     check_module(model, "save_wrapping")
     found = {kind: handle.described(model) for kind in KINDS if (handle := handle_of(model, kind)) is not None}
     if not found:
@@ -55,10 +67,52 @@ def save_wrapping(model: nn.Module, folder: str | os.PathLike[str]) -> Path:
             "data-parallel wrapper, give the model inside, model.module"
         )
     file = Path(folder) / SAVED
-    text = json.dumps({"model": class_of(model), "versions": made_with(), **found}, indent=1) + "\n"
+    beside = noted(_own_weights(model, Path(folder)) if weights is None else weights)
+    about = {"model": class_of(model), "versions": made_with(), **({WEIGHTS: beside} if beside else {})}
+    text = json.dumps({**about, **found}, indent=1) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(file, lambda new: new.write_text(text, encoding="utf-8"))
     return file
+
+
+def _own_weights(model: nn.Module, folder: Path) -> Iterator[Path]:
+    """Safetensors files of which every tensor is one of the model's; libraries save some under other names."""
+    files = weights_files(folder)
+    if not files:
+        return
+    require("safetensors")
+    from safetensors import safe_open
+
+    own: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
+    for each in (*model.parameters(), *model.buffers()):  # no state_dict(): of sharded models it waits for others
+        tensor = each.detach()
+        if type(tensor) is Tensor and not tensor.is_meta:
+            own.setdefault((tensor.shape, tensor.dtype), []).append(tensor.cpu())
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as stored:
+                tensors = map(stored.get_tensor, stored.keys())
+                same = all(any(torch.equal(x, each) for each in own.get((x.shape, x.dtype), ())) for x in tensors)
+        except Exception as error:  # of a damaged file, whatever comes
+            _logger.debug("%s is not read: %s", file, error)
+            continue
+        if same:
+            yield file
+
+
+def weights_kept(folder: str | os.PathLike[str]) -> bool | None:
+    """Whether the weights in a folder are those that were saved with its file; ``None`` where that notes none.
+
+    Raises:
+        ValueError: As `read_wrapping`.
+        OSError: They cannot be read.
+    """
+    found = _read_file(folder)
+    told = found.get(WEIGHTS)
+    if not isinstance(told, dict) or not told:
+        return None
+    files = {file.name: file for file in weights_files(Path(folder))}
+    return all(name in files and speaks_of(found, files[name]) for name in told)
 
 
 def read_wrapping(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
@@ -123,11 +177,13 @@ def saving_of(below: type) -> dict[str, Any]:
 def _with_wrapping(save: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(save)
     def save_pretrained(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        before = stamps(save_directory)
         saved = save(self, save_directory, *args, **kwargs)
         # Other processes, and parts of a wrapped model, have nothing to write; a file in its place has been refused.
         if os.path.isdir(save_directory) and kwargs.get("is_main_process", True):
             if any(handle_of(self, kind) is not None for kind in KINDS):
-                save_wrapping(self, save_directory)
+                now = stamps(save_directory)
+                _write(self, save_directory, [file for file in now if now[file] != before.get(file)])
         return saved
 
     setattr(save_pretrained, _SAVES, True)

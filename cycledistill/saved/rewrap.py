@@ -19,7 +19,7 @@ from cycledistill.hourglass.wrap import unwrap_hourglass, wrap_hourglass
 from cycledistill.plugin.handle import handle_of
 from cycledistill.plugin.install import check_module
 from cycledistill.plugin.plain import CODE, SAVED, code_in
-from cycledistill.plugin.saved import class_of, read_wrapping, saved_class
+from cycledistill.plugin.saved import class_of, read_wrapping, saved_class, weights_kept
 from cycledistill.prune.wrap import unwrap_pruning, wrap_pruning
 from cycledistill.saved.scheme import read_scheme, scheme_call
 from cycledistill.stack.given import Inputs
@@ -75,6 +75,12 @@ def rewrap(
     if "cyclic" in found and distill != "saved":
         found["cyclic"]["distill"] = None
     _compare_classes(model, folder)
+    if weights_kept(folder) is False:
+        _logger.warning(
+            "%s was written for other weights than those that lie there now: another model was saved to the folder "
+            "since, and how that one was wrapped is not known",
+            file,
+        )
     calls = {kind: _arguments(kind, found[kind], file) for kind in _VERBS if kind in found}
     if "cyclic" in calls and distill != "saved":
         calls["cyclic"]["distill"] = distill

@@ -33,8 +33,9 @@ def test_files_that_do_not_say_it(tmp_path: Path, capsys: Lines) -> None:
     whole = (tmp_path / "bare.safetensors").read_bytes()
     (tmp_path / "torn.safetensors").write_bytes(whole[:-1])
     (tmp_path / "wrapped").mkdir()
-    (tmp_path / "wrapped" / "model.safetensors").write_bytes(whole)
-    save_wrapping(wrap_cyclic(toys.make(), 3, "elt"), tmp_path / "wrapped")
+    model = wrap_cyclic(toys.make(), 3, "elt")
+    save_file(model.state_dict(), tmp_path / "wrapped" / "model.safetensors")
+    save_wrapping(model, tmp_path / "wrapped")
     assert main(["report", str(tmp_path / "wrapped" / "model.safetensors")]) == 0
     out = capsys.readouterr().out
     assert "model      ToyViT" in out and "3 cycles, scheme elt" in out and "not said   exit (" in out
