@@ -92,7 +92,7 @@ def _class(transformers: ModuleType, config: Any) -> Any:
             for each in named
             if isinstance(each, type)
             and issubclass(each, transformers.PreTrainedModel)
-            and each.config_class is type(config)
+            and getattr(each, "config_class", None) is type(config)
         ),
         None,
     )

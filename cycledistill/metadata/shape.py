@@ -21,6 +21,9 @@ KEYS = {
 WEIGHTS, RANDOM = "weights", "random"
 """The word of a file whose weights are as a library makes them, trained by nobody, and what it says."""
 
+ASSUMED = "assumed"
+"""The word that names those which are a library's defaults for the name of the model, and told of no weights."""
+
 INSTEAD = {
     "cycles": (WEIGHTS,),
     "distill": (WEIGHTS,),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cycledistill.metadata.read import FORMATS, MetadataError, read_words
-from cycledistill.metadata.shape import KEYS, RANDOM, WEIGHTS, missing, name_in
+from cycledistill.metadata.shape import ASSUMED, KEYS, RANDOM, WEIGHTS, missing, name_in
 from cycledistill.plugin.beside import speaks_of
 from cycledistill.plugin.plain import SAVED
 
@@ -19,7 +19,7 @@ _LONGEST = 160
 _MOST = 40
 """Words of its own that a report shows; the rest it counts."""
 _BUILT = {"built_from", "config", "config_class", "format"}
-_TOLD = {*KEYS, *_BUILT, WEIGHTS, "joints", "convention", "frames"}
+_TOLD = {*KEYS, *_BUILT, WEIGHTS, ASSUMED, "joints", "convention", "frames"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class FileReport:
             "weights": _weights(self.words.get(WEIGHTS)),
             "training": _training(said, self.words),
             "input": _input(said, self.words),
+            "assumed": _assumed(said.get(ASSUMED)),
             "classes": _names(said.get("classes")),
             "joints": _joints(said),
             "made with": _pairs(said.get("versions")),
@@ -191,6 +192,13 @@ def _input(said: Mapping[str, Any], words: Mapping[str, str]) -> str:
     if "convention" in said:
         parts.append(f"numbers by {_pairs(said['convention'])}")
     return "; ".join(parts)
+
+
+def _assumed(names: Any) -> str:
+    if names is None:
+        return ""
+    told = ", ".join(map(str, names)) if isinstance(names, list) else names
+    return f"{_plain(told)}: timm's default for this name, not told of these weights"
 
 
 def _joints(said: Mapping[str, Any]) -> str:

@@ -99,7 +99,7 @@ def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[Call]:
     seen = set()
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     for size in declared_sizes(model):
-        for channels in _declared_channels(model, config):
+        for channels in declared_channels(model, config):
             shape = (batch, channels, *size)
             if shape not in seen:
                 seen.add(shape)
@@ -107,11 +107,16 @@ def guess_inputs(model: nn.Module, batch: int = 1) -> Iterator[Call]:
                 yield call_of({name: images} if name else images)
 
 
-def declared_sizes(model: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Sizes of images that a model declares, (height, width), most telling source first."""
+def declared_sizes(model: nn.Module, defaults: bool = True) -> Iterator[tuple[int, ...]]:
+    """Sizes of images that a model declares, (height, width), most telling source first.
+
+    Args:
+        model: The model.
+        defaults: Also those that timm has for its name.
+    """
     config = getattr(model, "config", None)
     vision = getattr(config, "vision_config", None)
-    pretrained = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
+    pretrained = (getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)) if defaults else None
     embed = getattr(model, "patch_embed", None)
     for owner, attribute in (
         (embed, "img_size"),
@@ -129,7 +134,8 @@ def declared_sizes(model: nn.Module) -> Iterator[tuple[int, ...]]:
             yield tuple(size[-2:])
 
 
-def _declared_channels(model: nn.Module, config: Any) -> Iterator[int]:
+def declared_channels(model: nn.Module, config: Any) -> Iterator[int]:
+    """Channels that its images may have, most telling source first; the last is 3."""
     declared = getattr(config, "num_channels", None)
     convolutions = (m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d))
     for channels in (declared, next(convolutions, None), 3):

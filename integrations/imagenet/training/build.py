@@ -11,6 +11,7 @@ from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from cycledistill import wrap_cyclic
+from cycledistill.metadata.model import tell
 from cycledistill.recipes.config.distillation import read_distill
 from cycledistill.recipes.config.overrides import did_you_mean
 from cycledistill.stack.copies import bare_copy, unnoticed
@@ -92,7 +93,7 @@ def describe_data(model: nn.Module, recipe: Recipe, classes: Sequence[object]) -
     }
     names = {"label_names": tuple(map(str, classes))} if classes else {}
     told["num_classes"] = model.num_classes  # timm leaves names out that are of another number of classes
-    model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), **told, **names}  # type: ignore[assignment]
+    tell(model, **told, **names)
 
 
 def check_name(name: str) -> None:
