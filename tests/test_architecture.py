@@ -196,7 +196,7 @@ BY_NAME = {
     "cycledistill.lazy",  # what a face hands on; type checkers, and so these rules, see the same imports there
     "cycledistill.recipes.run.command",  # the recipe, the training and the trained models of the command's integration
     "cycledistill.commands.verb",  # the work of a command
-    "cycledistill.commands.models",  # the library that builds the model a command was asked for
+    "cycledistill.commands.named.models",  # the library that builds the model a command was asked for
     f"{INTEGRATIONS}.mmpose.loading",  # mmpose's own modules, and those of this integration that register themselves
     f"{INTEGRATIONS}.mmpose.shims",  # packages that may not import here
 }

@@ -126,7 +126,7 @@ def test_where_to_write_is_checked_before_the_work(
     def work(*_: object) -> None:
         raise AssertionError("the work began")
 
-    monkeypatch.setattr("cycledistill.commands.models.build", work)
+    monkeypatch.setattr("cycledistill.commands.named.models.build", work)
     monkeypatch.setattr("cycledistill.insight.subject.open_subject", work)
     monkeypatch.chdir(tmp_path)
     targets = {".": "is a folder", "no/such.html": "no folder no", "x" * 300: "cannot be written"}

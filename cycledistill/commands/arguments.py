@@ -12,7 +12,7 @@ from cycledistill.terminal.flags import add_flag
 
 
 def add_model(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """Add the model to build, see :mod:`cycledistill.commands.models`, and ``more`` that it may be."""
+    """Add the model to build, see :mod:`cycledistill.commands.named.models`, and ``more`` that it may be."""
     what = "timm name, torchvision:NAME, or hf:TYPE (a model type, or a folder)"
     parser.add_argument("model", metavar="MODEL", help=what + more)
     add_flag(parser, "--img-size")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from cycledistill.commands.calibration import find_samples, pictures_by
-from cycledistill.commands.models import build, saved_folder
+from cycledistill.commands.named.models import build, saved_folder
 from cycledistill.cycle.wrap import wrap_cyclic
 from cycledistill.exporter.exportable import PICTURES, Sample, files_in, open_exportable
 from cycledistill.inputs import call_of

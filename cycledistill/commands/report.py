@@ -56,7 +56,7 @@ def _report_file(args: argparse.Namespace) -> None:
 
 def _report_cost(args: argparse.Namespace) -> None:
     say_loading()
-    from cycledistill.commands.models import build
+    from cycledistill.commands.named.models import build
     from cycledistill.cost.report import cost
 
     model, image = build(args.model, args.img_size, "cpu" if args.time else "meta")

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a table of stacks, and the call that would cycle one."""
     say_loading()
-    from cycledistill.commands.models import build
+    from cycledistill.commands.named.models import build
     from cycledistill.errors import StackError
     from cycledistill.stack.choose import choose_stack
     from cycledistill.stack.find import find_stacks

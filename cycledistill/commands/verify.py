@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Print a row a claim."""
     check_positive("--cycles", args.cycles)
     say_loading()
-    from cycledistill.commands.models import build
+    from cycledistill.commands.named.models import build
 
     model, image = build(args.model, args.img_size, "cpu")
     import torch

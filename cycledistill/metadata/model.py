@@ -33,8 +33,8 @@ def words_of(model: nn.Module, exit: int | None = None, call: Call | None = None
     Returns:
         The name is timm's ``architecture``, else the class. ``mean`` and ``std`` of pixels (where they are of as many
         channels as the model takes), ``crop_pct``, ``crop_mode`` and ``interpolation`` are those of timm's
-        ``pretrained_cfg``, and named in ``assumed`` unless `tell` was called: they are what timm has for the name, whatever the weights were
-        trained on. ``classes``: see `classes_of`.
+        ``pretrained_cfg``, and named in ``assumed`` unless `tell` was called: they are what timm has for the name,
+        whatever the weights were trained on. ``classes``: see `classes_of`.
     """
     own = getattr(model, "export_metadata", None)
     told: Mapping[str, str] = own() if callable(own) else {}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cycledistill.commands.arguments import check_positive, no_such
-from cycledistill.commands.hugging_face import configured, loaded
+from cycledistill.commands.named.hugging_face import configured, loaded
 from cycledistill.versions import require
 
 _ELSEWHERE = ("hf-hub", "hf_hub", "local-dir")

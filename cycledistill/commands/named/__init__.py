@@ -1,0 +1,1 @@
+"""Models that a command is given by name."""
