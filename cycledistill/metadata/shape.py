@@ -19,20 +19,18 @@ KEYS = {
 """Name -> what it says. Name, class and exit are plain; all else is JSON."""
 
 WEIGHTS, RANDOM = "weights", "random"
-"""The word of a file whose weights are as a library makes them, trained by nobody, and what it says."""
+"""The word that says which weights a file holds, and what it says of those that nobody trained."""
 
 ASSUMED = "assumed"
 """The word that names those which are a library's defaults for the name of the model, and told of no weights."""
 
 INSTEAD = {
-    "cycles": (WEIGHTS,),
-    "distill": (WEIGHTS,),
     "classes": ("joints", "convention"),  # of persons; of lifted ones
     "input_size": ("frames",),
     "mean": ("convention",),
     "std": ("convention",),
 }
-"""Of models that were not trained, take no images, or name no classes: what says the same of them."""
+"""Of models that take no images, or name no classes: what says the same of them."""
 
 
 def missing(words: Iterable[str]) -> list[str]:
@@ -43,6 +41,8 @@ def missing(words: Iterable[str]) -> list[str]:
         []
     """
     said = set(words)
+    if isinstance(words, Mapping) and words.get(WEIGHTS) == RANDOM:  # which have no training to tell of
+        said |= {"cycles", "distill"}
     return [key for key in KEYS if not said & {key, *INSTEAD.get(key, ())}]
 
 

@@ -16,6 +16,7 @@ from cycledistill.commands.export_source import _wrapped
 from cycledistill.commands.frame import main
 from cycledistill.metadata.model import with_words, words_of
 from cycledistill.metadata.read import read_words
+from cycledistill.metadata.shape import missing
 from cycledistill.metadata.told import FileReport
 from tests import toys
 
@@ -112,6 +113,8 @@ def test_an_exit_is_no_training() -> None:
 def test_random_weights_are_told() -> None:
     words = with_words(words_of(wrap_cyclic(toys.make(), 3, "elt"), 2), {"weights": "random"})
     assert words["weights"] == "random" and not words.keys() & {"cycles", "distill"}
+    assert not {"cycles", "distill"} & {*missing(words)}
+    assert {"cycles", "distill"} <= {*missing({**words, "weights": "as trained"})}
     told = str(FileReport(Path("a.onnx"), 1, words, ()))
     assert "nothing was trained" in told and "cycles" not in told
 
