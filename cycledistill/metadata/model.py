@@ -86,10 +86,19 @@ def with_words(words: Mapping[str, str], more: Mapping[str, str]) -> dict[str, s
     found = {**words, **more}
     untold = {"cycles", "distill"} if found.get(WEIGHTS) == RANDOM else set()
     if ASSUMED in words and ASSUMED not in more:
-        left = [name for name in json.loads(words[ASSUMED]) if name not in more]
+        left = [name for name in _names(words[ASSUMED]) if name not in more]
         found[ASSUMED] = json.dumps(left)
         untold |= set() if left else {ASSUMED}
     return {name: text for name, text in found.items() if name not in untold}
+
+
+def _names(text: str) -> list[str]:
+    """Of a list of words; of what a model's ``export_metadata`` has put there instead, nothing."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
 
 def _cycles(handle: Cyclic | None) -> dict[str, Any]:

@@ -41,6 +41,7 @@ CALLS = [
     "train coco",
     "evaluate imagenet x",
     "evaluate FILE",
+    "evaluate someone/model",
     "predict FILE x",
     "predict coco x x --output o",
     "predict human36m x x --output o.npz",

@@ -136,6 +136,11 @@ def test_what_the_model_says_itself_counts_first() -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["std", "[" * 100_000, '{"std": 1}', "[1, null]"])
+def test_what_is_assumed_is_a_list_of_words_or_nothing(text: str) -> None:
+    assert "assumed" not in with_words({"assumed": text, "std": "[1, 1, 1]"}, {"mean": "[0, 0, 0]"})
+
+
 def test_how_pictures_are_cut_is_told_as_timm_knows_it() -> None:
     model = nn.Flatten()
     model.pretrained_cfg = {"crop_pct": 1, "crop_mode": "squash", "interpolation": ""}  # type: ignore[assignment]

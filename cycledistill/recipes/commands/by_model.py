@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.terminal.flags import MEASURED, TRAINED
+from cycledistill.terminal.loading import say_loading
 from cycledistill.terminal.logs import log_to_stderr
 from cycledistill.terminal.parser import Parser
 
@@ -46,18 +47,14 @@ class ByModel:
         """
         from cycledistill.recipes.commands.held import command_of  # they need more than help may load
         from cycledistill.recipes.config.overrides import did_you_mean
-        from cycledistill.recipes.hub.files import can_be_on_hub
 
         log_to_stderr()
         model = words[0]
         if not os.path.exists(model) and os.sep not in model:
             near = did_you_mean(model, list(known))
             raise CheckpointError(f"{model} is no run and no file, nor one of the commands {', '.join(known)}.{near}")
-        if self.measures and not os.path.exists(model) and can_be_on_hub(model):
-            raise CheckpointError(
-                f"{model} is not here: {self.verb} takes {MEASURED}. A model on the hub is downloaded first, by its "
-                "from_pretrained and save_pretrained, and its model.safetensors measured by a recipe (--config NAME)"
-            )
+        if self.measures and not os.path.exists(model):
+            _refuse_hub(model, self.verb)
         command = command_of(model, _config(words[1:]))
         if command not in known:
             raise CheckpointError(
@@ -65,6 +62,17 @@ class ByModel:
                 f"of: {', '.join(known)}"
             )
         return command
+
+
+def _refuse_hub(model: str, verb: str) -> None:
+    say_loading()
+    from cycledistill.recipes.hub.files import can_be_on_hub
+
+    if can_be_on_hub(model):
+        raise CheckpointError(
+            f"{model} is not here: {verb} takes {MEASURED}. A model on the hub is downloaded first, by its "
+            "from_pretrained and save_pretrained, and its model.safetensors measured by a recipe (--config NAME)"
+        )
 
 
 def _config(words: Sequence[str]) -> str | None:
