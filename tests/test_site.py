@@ -170,6 +170,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["human36m", "imagenet", "multiview"])
+def test_a_type_of_several_integrations_leads_to_its_own_page(name: str, site: Path) -> None:
+    text = (site / "reference" / f"cycledistill.integrations.{name}.html").read_text(encoding="utf-8")
+    found = set(re.findall(r'href="[^"]*#([\w.]+)\.EvalSettings"', text))
+    assert found and all(each.startswith(f"cycledistill.integrations.{name}.") for each in found)
+
+
+@pytest.mark.slow
 def test_no_link_within_the_site_is_dead(site: Path) -> None:
     texts = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
     ids = {page: set(re.findall(r'\bid="([^"]+)"', text)) for page, text in texts.items()}
