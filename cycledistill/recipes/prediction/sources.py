@@ -123,11 +123,13 @@ class PictureFiles:
             except DataError as error:
                 return error
 
-        return readable(in_order(read, zip(self.ids, self.names, strict=True)), broken)
+        return readable(in_order(read, zip(self.ids, self.names, strict=True)), broken, self.name)
 
 
-def readable(frames: Generator[Frame | DataError, None, None], broken: Literal["stop", "skip"]) -> Iterator[Frame]:
-    """The frames without what could not be read, which the log counts.
+def readable(
+    frames: Generator[Frame | DataError, None, None], broken: Literal["stop", "skip"], source: str
+) -> Iterator[Frame]:
+    """The frames without what could not be read, which the log counts by the source: there may be several.
 
     Raises:
         DataError: The first that could not be read, with ``"stop"``.
@@ -145,7 +147,7 @@ def readable(frames: Generator[Frame | DataError, None, None], broken: Literal["
                 skipped += 1
                 _logger.warning("skipped: %s", frame)
     if skipped:
-        _logger.warning("%d of %d pictures could not be read and were skipped", skipped, count)
+        _logger.warning("%s: %d of %d pictures could not be read and were skipped", source, skipped, count)
 
 
 def find_source(source: str | os.PathLike[str], decoder: Decoder, limit: int | None = None) -> Source:

@@ -64,7 +64,7 @@ class Given:
 
     def frames(self, broken: Literal["stop", "skip"] = "stop") -> Iterator[Frame]:
         """See `Source`."""
-        return readable(in_order(self._frame, enumerate(self.images)), broken)
+        return readable(in_order(self._frame, enumerate(self.images)), broken, self.name)
 
     def _frame(self, place: tuple[int, Picture]) -> Frame | DataError:
         number, image = place

@@ -131,4 +131,4 @@ def test_broken_pictures_are_left_out_when_asked(
     words = ["predict", str(run), str(tmp_path / "photos"), "--skip-broken", "--device", "cpu"]
     assert exit_code(main, words) == 0
     assert "3 pictures, " in capsys.readouterr().out
-    assert "1 of 4 pictures could not be read and were skipped" in caplog.text
+    assert f"{tmp_path / 'photos'}: 1 of 4 pictures could not be read and were skipped" in caplog.text
