@@ -28,9 +28,9 @@ from .evaluation.accuracy import evaluate
 from .published import load_published
 from .recipe import Recipe, load_recipe
 from .training.build import ADVICE, create_model, describe_data, validation_batches
+from .training.checks import check_classes, warn_of_other_pictures
 from .training.described import described_recipe
-from .training.said import check_classes, warn_of_other_pictures
-from .weights.described import count_in, names_in
+from .weights.classes import count_in, names_in
 
 _PICTURES = tuple(f"augment.{name}" for name in ("mean", "std", "crop_pct", "interpolation"))
 """Keys that say how pictures are prepared that are measured on."""

@@ -19,7 +19,7 @@ from cycledistill.recipes.prediction.frames import Frame
 from cycledistill.recipes.prediction.sources import Source
 from cycledistill.recipes.run.accelerator import autocast
 
-from ..data.names import class_names, descriptions
+from ..data.class_names import class_names, descriptions
 from ..data.prepare import Preparation
 from ..evaluation.accuracy import check_exits
 from ..evaluation.settings import DEFAULT, EvalSettings

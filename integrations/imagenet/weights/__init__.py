@@ -1,1 +1,1 @@
-"""Weights that a run did not write: a file of them, a published model."""
+"""Weights that a run did not write: what a file of them says of its classes."""

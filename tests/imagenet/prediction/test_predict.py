@@ -16,7 +16,7 @@ from PIL import Image
 from timm.models import save_for_hf
 
 from cycledistill import at_exit, save_wrapping
-from cycledistill.integrations.imagenet.data.names import descriptions
+from cycledistill.integrations.imagenet.data.class_names import descriptions
 from cycledistill.integrations.imagenet.data.splits import open_validation
 from cycledistill.integrations.imagenet.predict import predict_classes
 from cycledistill.integrations.imagenet.prediction import open_model, open_source, predict_stream
