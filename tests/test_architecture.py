@@ -156,7 +156,7 @@ THIRD_PARTY = {
     "commands/calibration.py": {"PIL", "numpy"},
     "exporter/onnx_files.py": {"onnx", "onnxruntime"},
     "exporter/quantize.py": {"onnxruntime"},
-    "exporter/formats.py": {"onnxruntime", "onnxscript", "safetensors"},
+    "exporter/formats.py": {"onnx_ir", "onnxruntime", "onnxscript", "safetensors"},
     "insight/pages.py": {"jinja2"},
     "insight/pictures.py": {"matplotlib"},
     "insight/plots.py": {"matplotlib"},

@@ -1,19 +1,29 @@
-"""The recipes of the guide to several processes, run from the page by the page's own commands."""
+"""The recipes of the guide to several processes, run from the page.
+
+Accelerate's is started by the page's own command. torchrun is started by the tests of stopped commands: its recipe is
+run here in two processes that have what it gives them.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import runpy
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, wrap_cyclic
+from tests.spawn import run
 
 timm = pytest.importorskip("timm")
 pytest.importorskip("accelerate")
@@ -37,25 +47,34 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     folder = tmp_path_factory.mktemp("recipes")
     for name, code in SCRIPTS.items():
         (folder / name).write_text(code)
+    lines = run(_as_torchrun_starts_it, str(folder), _free_port())
+    return folder, {"train_torchrun.py": "".join(lines), "train_accelerate.py": _launch(COMMANDS[1], folder)}
+
+
+def _as_torchrun_starts_it(rank: int, world: int, folder: str, port: int) -> str:
+    dist.destroy_process_group()  # the recipe makes its own
+    os.environ["MASTER_PORT"] = str(port)
+    os.chdir(folder)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        runpy.run_path("train_torchrun.py", run_name="__main__")
+    return printed.getvalue()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _launch(command: str, folder: Path) -> str:
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": programs, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment = {key: value for key, value in environment.items() if not key.startswith("ACCELERATE_")}
-    started = {
-        command: subprocess.Popen(
-            shlex.split(command), cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for command in COMMANDS
-    }
-    printed = {}
-    try:
-        for command, process in started.items():
-            out, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, f"{command}\n{out}{errors}"
-            printed[shlex.split(command)[-1]] = out
-    finally:
-        for process in started.values():
-            process.kill()
-    return folder, printed
+    done = subprocess.run(
+        shlex.split(command), cwd=folder, env=environment, text=True, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
 def weights(launched: tuple[Path, dict[str, str]], launcher: str) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ def write_graph(kind: str, model: nn.Module, call: Call, path: Path, dynamic: bo
     with torch.no_grad(), quiet():
         if kind == "pt2":
             return _program(name, _traced(model, call, dynamic)[0], path, words)
-        require("onnx", "onnxscript", "onnxruntime")
+        require("onnx", "onnxscript", "onnx-ir", "onnxruntime")
         try:
             import onnxruntime  # noqa: F401  (before minutes of work)
             import onnxscript  # noqa: F401  (torch's exporter says less clearly that it is missing)
@@ -119,17 +119,21 @@ def _program(name: str, program: Any, path: Path, words: Mapping[str, str]) -> R
 
 
 def _to_onnx(program: Any, path: Path, free: Any, words: Mapping[str, str]) -> None:
+    from onnx_ir.passes.common import CommonSubexpressionEliminationPass
+
     weights = sum(x.numel() * x.element_size() for x in program.state_dict.values())
     made = torch.onnx.export(
         program,
         dynamo=True,
         verbose=False,
+        optimize=False,
         output_names=_output_names(program),
         dynamic_shapes=free,  # for the name of the free dimension alone
     )
     assert made is not None
-    # Once more: the first pass folds constants before it merges equal nodes, so it leaves the transposes of weights
-    # that cycles share (used twice) in the graph, and quantisers pass over products whose weights come out of a node.
+    # Equal nodes are merged first: optimizing folds constants before it does so itself, and would leave the transposes
+    # of weights that cycles share (used twice) in the graph. Quantisers pass over products of weights out of a node.
+    CommonSubexpressionEliminationPass()(made.model)
     made.optimize()
     made.model.metadata_props.update(words)
     made.save(path, external_data=weights > INLINE)

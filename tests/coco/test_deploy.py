@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ from cycledistill.integrations.coco.deploy import (
     prepare_for_inference,
 )
 from cycledistill.integrations.coco.evaluation.measure import EvalSettings
-from cycledistill.integrations.coco.models.registry import create_pose_model, list_pose_models
+from cycledistill.integrations.coco.models.registry import create_pose_model, list_pose_models, pose_model_config
 from cycledistill.integrations.coco.models.tokenpose import TokenPose
 from cycledistill.integrations.coco.predict import predict
 from cycledistill.recipes.run.sub_batches import SUB_BATCH
@@ -48,9 +49,35 @@ def trained_looking(name: str, **options: Any) -> Any:
     return model
 
 
+KINDS = (
+    "tokenpose_t",
+    "tokenpose_s_v1_original",
+    "tokenpose_l_d24",
+    "sdpose_t",
+    "sdpose_s_v2",
+    "sdpose_reg",
+    "distilpose_s",
+    "sdpose_s_v1_ppt",
+    "ppt_b_narrow",
+)
+"""One of each backbone, head, number of cycles, attention scale, and with pruning."""
+
+
+def test_the_kinds_hold_every_choice_that_a_listed_model_makes() -> None:
+    def choices(names: Iterable[str]) -> set[Any]:
+        found: set[Any] = set()
+        for config in map(pose_model_config, names):
+            found |= {("cycles", config.cycles), ("pruned", bool(config.prune_layers))}
+            found |= {(field, str(getattr(config.network, field))) for field in fields}
+        return found
+
+    fields = ("backbone", "stage1_width", "head", "scale", "patch_size", "readouts")
+    assert choices(KINDS) == choices(list_pose_models())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_pose_models())
-def test_every_model_answers_the_same_without_its_batch_norms(name: str) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_model_answers_the_same_without_its_batch_norms(name: str) -> None:
     model = trained_looking(name, **({"heads": 3} if "l_d24" in name else {}))
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert norms > 0 or name == "tokenpose_t"

@@ -15,7 +15,7 @@ import yaml
 pytest.importorskip("accelerate")
 pytest.importorskip("pycocotools")
 
-from cycledistill import CycleOutput, Distill
+from cycledistill import Distill
 from cycledistill.integrations.coco.recipe import PruneSection, Recipe, RecipeError, list_recipes, load_recipe
 from cycledistill.integrations.coco.train import main
 from cycledistill.integrations.coco.training.build import create_model
@@ -30,15 +30,11 @@ CONFIGS = Path(__file__).parents[2] / "integrations" / "coco" / "configs"
 @pytest.mark.parametrize("name", list_recipes())
 def test_packaged_recipes_build_and_say_what_they_are(name: str) -> None:
     recipe = load_recipe(name)
-    with torch.device("meta"):
-        model = create_model(recipe)
-        images = torch.zeros(2, 3, *model.config.image_size)
+    model = _on_meta(recipe)
     assert model.config.num_keypoints == {"coco": 17, "crowdpose": 14}[recipe.data.joints]
     handle: Any = getattr(model, "cyclic", None)
     if "sdpose" in name or name.startswith(("ablation", "lspet")):
         assert handle.cycles == (recipe.cyclic.cycles or {"sdpose_t": 3}.get(name, 2))
-        out = model.train()(images)
-        assert isinstance(out, CycleOutput) and len(out) == handle.cycles
     else:
         assert handle is None
     assert hasattr(model, "pruning") == ("ppt" in name)

@@ -34,8 +34,7 @@ def image(batch: int = 1) -> Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [1, 2, None])
-@pytest.mark.parametrize("ending", ["onnx", "pt2"])
+@pytest.mark.parametrize(("ending", "asked"), [("onnx", 1), ("onnx", None), ("pt2", 2), ("pt2", None)])
 def test_files_give_the_exit_asked_for_or_that_of_the_model(ending: str, asked: int | None, tmp_path: Path) -> None:
     model, exit = wrapped(depth=2), asked or 3
     truth = Truth(toys.make(depth=2).float().eval())

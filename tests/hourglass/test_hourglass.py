@@ -486,14 +486,15 @@ def test_compiles_whole(kind: type[nn.Module], recover: bool | str) -> None:
     eager = copy.deepcopy(model)
     backend = "aot_eager" if recover is True else "eager"  # as traced, but for one: that takes a fraction of the time
     fast = torch.compile(model, backend=backend, fullgraph=True)
-    with torch.no_grad():
-        close(fast(x), eager(x))
-    assert all(torch.equal(a, b) for a, b in zip(model.hourglass.index, eager.hourglass.index, strict=True))
     model.train()
     eager.train()
     got, want = gradients(model, fast(x)), gradients(eager, eager(x))
     for name in want:
         torch.testing.assert_close(got[name], want[name], rtol=1e-9, atol=1e-10, msg=name)
+    assert all(torch.equal(a, b) for a, b in zip(model.hourglass.index, eager.hourglass.index, strict=True))
+    if recover is False:  # in eval fewer things are asked: one stands for all
+        with torch.no_grad():
+            close(fast.eval()(x), eager.eval()(x))
 
 
 @pytest.mark.slow
