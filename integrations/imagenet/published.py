@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from cycledistill import rewrap
+from cycledistill.metadata.model import tell
 from cycledistill.plugin.plain import SAVED
 from cycledistill.recipes.errors import CheckpointError
-from cycledistill.recipes.hub.files import find_beside, find_files
+from cycledistill.recipes.hub.files import find_beside, find_files, published_beside
 from cycledistill.recipes.weights import read_weights
 from cycledistill.recipes.weights.checkpoint import load_weights
+from cycledistill.recipes.weights.files import read_metadata
 
 from .recipe import RecipeError
 from .training.build import create_plain
@@ -23,6 +27,9 @@ _logger = logging.getLogger(__name__)
 
 _TOLD = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation", "label_names", "label_descriptions")
 """What a config says of the images that the weights were trained on."""
+
+_WORDS = {"label_names": "classes"}
+"""What files of weights call the same otherwise."""
 
 _OF_FILES = ("pretrained", "checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay")
 """Arguments of `timm.create_model` that name other weights."""
@@ -64,12 +71,33 @@ def load_published(name: str | Path) -> nn.Module:
     except RecipeError as error:
         raise CheckpointError(f"{where}: {error}") from error
     load_weights(model, read_weights(files.weights), name, "its config.json is of another model")
-    own: dict[str, Any] = dict(getattr(model, "pretrained_cfg", {}))
-    said = {key: each for source in (told, config) for key, each in source.items() if key in _TOLD}
-    model.pretrained_cfg = {**own, **said, "num_classes": count}  # type: ignore[assignment]
+    tell(model, **_said(config), num_classes=count)
     _name_classes(model, name)
     wrapping = find_beside(name, SAVED)
     return (model if wrapping is None else rewrap(model, wrapping.parent, distill=None)).eval()
+
+
+def words_in(file: str | Path) -> dict[str, str]:
+    """What a file of weights says of itself; in a folder that timm wrote, the ``config.json`` beside it says the rest.
+
+    Raises:
+        CheckpointError: A torn file, or a torn ``config.json``.
+
+    Example:
+        >>> words_in("saved/model.safetensors")["classes"]
+        '["cat", "dog"]'
+    """
+    folder = published_beside(file)
+    said = {} if folder is None else _said(find_files(folder).config)
+    beside = {_WORDS.get(name, name): json.dumps(each) for name, each in said.items()}
+    return beside | read_metadata(file)
+
+
+def _said(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config of timm says of the images that the weights were trained on."""
+    told = config.get("pretrained_cfg")
+    sources = (told if isinstance(told, Mapping) else {}, config)
+    return {name: each for source in sources for name, each in source.items() if name in _TOLD}
 
 
 def _name_classes(model: nn.Module, where: str | Path) -> None:

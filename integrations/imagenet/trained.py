@@ -25,7 +25,7 @@ from cycledistill.recipes.weights.files import read_metadata
 
 from .data.splits import open_validation
 from .evaluation.accuracy import evaluate
-from .published import load_published
+from .published import load_published, words_in
 from .recipe import Recipe, load_recipe
 from .training.build import ADVICE, create_model, describe_data, validation_batches
 from .training.checks import check_classes, warn_of_other_pictures
@@ -64,7 +64,7 @@ def load_trained(path: str | Path, ema: bool = False, recipe: Recipe | None = No
         recipe = stored_recipe(path)  # as the file itself says
     file, stored = find_weights(path, ema, recipe)
     recipe = recipe or stored_recipe(path)
-    weights, names = read_weights(file), stored.get("classes") or names_in(file)
+    weights, names = read_weights(file), stored.get("classes") or names_in(words_in(file))
     counted = stored.get("num_classes") or len(names) or count_in(weights, recipe.model.name)
     classes = recipe.model.num_classes or counted
     if not isinstance(classes, int):
@@ -98,13 +98,13 @@ def evaluate_trained(recipe: Recipe, path: str | Path) -> dict[str, Any]:
         CheckpointError: See :func:`load_trained`.
     """
     folder, alone = checkpoint_of(path), Path(path).is_file()
-    words = read_metadata(path) if alone else {}
+    words = words_in(path) if alone else {}
     warn_of_other_pictures(words, recipe, path)
     # opened here already: a streamed set is opened for its share of the processes
     with open_accelerator(recipe.run.device, recipe.run.precision):
         images, classes = open_validation(recipe.data, recipe.eval_batch_size)
         stored = read_recipe(folder).get("classes") if folder else None
-        check_classes(stored or (names_in(Path(path)) if alone else []), classes, path, recipe)
+        check_classes(stored or names_in(words), classes, path, recipe)
         if alone and recipe.model.num_classes is None:
             model = dataclasses.replace(recipe.model, num_classes=len(classes) or None)
             recipe = dataclasses.replace(recipe, model=model)

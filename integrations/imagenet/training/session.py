@@ -142,14 +142,18 @@ class Session(TrainingSession):
         return built_words(self.recipe, self.model.num_classes)
 
     def check_outputs(self, stored: dict[str, Any], checkpoint: Path) -> None:
-        """Refuse a checkpoint of other classes, or of the same in another order."""
-        other = other_classes(stored.get("classes", []), self.classes)
+        """Refuse a checkpoint of other classes, or of the same in another order; images without names have its own."""
+        trained = stored.get("classes", [])
+        other = other_classes(trained, self.classes)
         if other:
             here = self.recipe.data.dir or self.recipe.data.dataset
             raise CheckpointError(
                 f"{checkpoint} was {other} ({here}): its outputs mean other classes. Go on with those that it was "
                 "trained on, or begin a new run"
             )
+        if trained and not self.classes:  # of a stream, say: what follows is refused other classes too
+            self.classes = trained
+            describe_data(self.model, self.recipe, trained)
 
     def clip_gradients(self) -> None:
         """Limit the gradients' norm or values, or each unit's gradient by its weights (agc), which spares the head."""

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import timm
 
 from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.reading.texts import parse_json
-from cycledistill.recipes.weights.files import State, read_metadata
+from cycledistill.recipes.weights.files import State
 
 
-def names_in(file: Path) -> list[str]:
-    """The names of the classes in a file's words, as `words_of` writes them; empty where it says none.
-
-    Raises:
-        CheckpointError: A truncated or foreign safetensors file.
-    """
-    text = read_metadata(file).get("classes", "[]")
+def names_in(words: Mapping[str, str]) -> list[str]:
+    """The names of the classes in a file's words, as `words_of` writes them; empty where it says none."""
     try:
-        names = parse_json(text, file, CheckpointError)
+        names = parse_json(words.get("classes", "[]"), "classes", CheckpointError)
     except CheckpointError:
         return []
     return names if isinstance(names, list) and all(isinstance(each, str) for each in names) else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +17,14 @@ from PIL import Image
 from timm.models import save_for_hf
 
 from cycledistill import at_exit, save_wrapping
-from cycledistill.integrations.imagenet.data.class_names import descriptions
+from cycledistill.integrations.imagenet.data.class_names import class_names, descriptions
 from cycledistill.integrations.imagenet.data.splits import open_validation
 from cycledistill.integrations.imagenet.predict import predict_classes
 from cycledistill.integrations.imagenet.prediction import open_model, open_source, predict_stream
 from cycledistill.integrations.imagenet.recipe import Recipe
-from cycledistill.integrations.imagenet.trained import load_trained
+from cycledistill.integrations.imagenet.trained import evaluate_trained, load_trained
 from cycledistill.integrations.imagenet.training.build import validation_batches
+from cycledistill.metadata.model import words_of
 from cycledistill.recipes.errors import CheckpointError, DataError
 from tests.imagenet.prediction.conftest import NAMES
 
@@ -119,6 +121,7 @@ def test_what_timm_publishes_is_taken_wrapped_or_plain(
     found = predict_classes(model, files, settings=settings)
     np.testing.assert_allclose(logits(found), expected[1], rtol=1e-5, atol=1e-6)
     assert found[0] is not None and set(found[0].names) == set(NAMES)
+    assert "assumed" not in words_of(model)  # its config.json says it of these weights
     with pytest.raises(ValueError, match="a model that is not wrapped has exit 1 only"):
         predict_classes(model, files, exit=2)
     with pytest.raises(CheckpointError, match="holds one set of weights, and no average"):
@@ -130,6 +133,28 @@ def test_what_timm_publishes_is_taken_wrapped_or_plain(
         model, _ = open_model(where)
         found = predict_classes(model, files, exit=2)
         np.testing.assert_allclose(logits(found), expected[2], rtol=1e-5, atol=1e-6)
+
+
+def test_the_file_of_what_timm_publishes_is_measured_on_its_own_classes(
+    run: Path, recipe: Recipe, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file says nothing, and the config.json beside it does."""
+    save_for_hf(load_trained(run), tmp_path / "model", safe_serialization=True)
+    file = tmp_path / "model" / "model.safetensors"
+    shutil.copytree(photos, tmp_path / "renamed")
+    for split in ("train", "val"):
+        (tmp_path / "renamed" / split / "dark").rename(tmp_path / "renamed" / split / "quite dark")
+    other = replace(recipe, data=replace(recipe.data, dir=str(tmp_path / "renamed")))
+    with pytest.raises(DataError, match="class 0: 'dark' in the training, and here 'pale'"):
+        evaluate_trained(other, file)
+    assert not caplog.records
+    with pytest.raises(DataError):
+        evaluate_trained(replace(other, augment=replace(recipe.augment, crop_pct=0.9)), file)
+    assert "model.safetensors says crop_pct 0.75, and is measured by augment.crop_pct=0.9" in caplog.text
+    model = load_trained(file, recipe=recipe)
+    assert class_names(model) == NAMES
+    (file.parent / "config.json").write_text("{}")
+    assert class_names(load_trained(file, recipe=replace(recipe, model=replace(recipe.model, num_classes=2)))) == []
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from cycledistill.integrations.imagenet.data.loader import TrainLoader
 from cycledistill.integrations.imagenet.recipe import Recipe, RecipeError, load_recipe
 from cycledistill.integrations.imagenet.train import train
 from cycledistill.integrations.imagenet.training.session import Session
+from cycledistill.metadata.model import words_of
 from cycledistill.recipes.errors import CheckpointError, DataError
 from cycledistill.recipes.run.accelerator import open_accelerator
 from cycledistill.recipes.run.guard import signals
@@ -47,6 +48,18 @@ def clip(session: Session) -> list[tuple[nn.Parameter, torch.Tensor, torch.Tenso
     before = [p.grad / scale for p in parameters]
     session.clip_gradients()
     return [(p, g, p.grad) for p, g in zip(parameters, before, strict=True)]
+
+
+@pytest.mark.parametrize("session", [{}], indirect=True, ids=["plain"])
+def test_images_without_names_keep_the_classes_of_the_training(session: Session) -> None:
+    """A stream names none: the run would forget its own, and go on with any others afterwards."""
+    stored, session.classes = {"classes": ["dark", "pale"]}, []
+    session.check_outputs(stored, Path("run"))
+    assert session.network()["classes"] == ["dark", "pale"]
+    assert json.loads(words_of(session.model)["classes"]) == ["dark", "pale"]
+    session.classes = ["pale", "dark"]
+    with pytest.raises(CheckpointError, match="class 0: 'dark' in the training, and here 'pale'"):
+        session.check_outputs(stored, Path("run"))
 
 
 @pytest.mark.parametrize(
