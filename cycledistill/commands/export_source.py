@@ -43,8 +43,7 @@ def open_source(args: argparse.Namespace) -> Source:
 
 def _of_run(args: argparse.Namespace) -> Source:
     run = open_exportable(Path(args.model), args.ema)
-    if args.blocks != "auto" and handle_of(run.model, "cyclic") is not None:
-        raise ValueError(f"--blocks {args.blocks}: the model of {args.model} is wrapped, and has the stack it has")
+    _check_blocks(args, run.model)
     samples = samples_of(args, run.samples)
     blocks = run.blocks if args.blocks == "auto" else args.blocks
     model = _wrapped(run.model, args.exit, blocks, run.inputs)
@@ -57,6 +56,7 @@ def _of_name(args: argparse.Namespace) -> Source:
     folder = saved_folder(args.model)
     model, inputs = build(args.model, args.img_size, "cpu", weights=True)
     words = {WEIGHTS: RANDOM} if folder is None else wrapped_as_saved(model, folder)
+    _check_blocks(args, model)
     samples = samples_of(args, lambda given: _pictures(args.model, model, inputs, given))
     said = f"{args.model} with {'random weights' if folder is None else 'its weights'}"
     return Source(_wrapped(model, args.exit, args.blocks, inputs), inputs, said, words, samples)
@@ -93,6 +93,11 @@ def samples_of(args: argparse.Namespace, of_model: Any) -> list[Sample] | None:
         return find_samples(args.calibration_data, args.limit, of_model)
     except ValueError as error:
         raise ValueError(f"--calibration-data: {error}") from error
+
+
+def _check_blocks(args: argparse.Namespace, model: nn.Module) -> None:
+    if args.blocks != "auto" and handle_of(model, "cyclic") is not None:
+        raise ValueError(f"--blocks {args.blocks}: the model of {args.model} is wrapped, and has the stack it has")
 
 
 def _wrapped(model: nn.Module, exit: int, blocks: str, inputs: Any) -> nn.Module:

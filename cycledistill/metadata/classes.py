@@ -59,3 +59,5 @@ def _head(model: nn.Module) -> Iterator[nn.Module]:
         yield from (each for each in model.modules() if each not in inside)
     elif body is None:
         yield from model.modules()
+    else:  # a backbone, or with a head beside the parts of one (CLIP, SigLIP): what is no part is a layer by itself
+        yield from model.children()

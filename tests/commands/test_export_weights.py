@@ -59,13 +59,16 @@ def test_a_folder_is_exported_with_its_weights_and_its_training(tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_a_plain_folder_says_no_cycles_of_an_exit_and_a_function_is_named(tmp_path: Path) -> None:
+def test_a_plain_folder_says_no_cycles_of_an_exit_and_a_function_is_named(tmp_path: Path, capsys: Lines) -> None:
     trained(tmp_path / "plain", scheme=None)
     words = exported(tmp_path / "plain", tmp_path / "a.safetensors", "--exit", "3")
     assert (words["cycles"], words["distill"], words["exit"]) == ("1", "null", "3")
     trained(tmp_path / "code", scheme=mine)
     words = exported(tmp_path / "code", tmp_path / "a.safetensors")
     assert (words["cycles"], json.loads(words["distill"])) == ("3", {"code": "mine"})
+    call = ["export", f"hf:{tmp_path / 'code'}", "--output", str(tmp_path / "b.safetensors"), "--exit", "2"]
+    assert main([*call, "--blocks", "elsewhere"]) == 2
+    assert "--blocks elsewhere: the model of hf:" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -85,6 +88,7 @@ def test_weights_that_are_not_the_models_are_refused(tmp_path: Path, capsys: Lin
     file.write_bytes(file.read_bytes()[:-1])
     assert "no ViTForImageClassification can be loaded from it: " in refused()
     file.unlink()
+    torch.save(state, folder / "pytorch_model.bin")  # pickles are not read
     assert "with random weights is hf:vit" in refused()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["Popen"]}))

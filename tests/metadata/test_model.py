@@ -119,6 +119,25 @@ def test_a_backbone_and_a_new_head_of_transformers_name_no_classes() -> None:
     assert classes_of(transformers.ViTModel(config)) == []  # whose tokens are of 16 numbers too
 
 
+@pytest.mark.parametrize("inside", ["classifier", "pooler"])
+def test_a_head_beside_the_parts_of_a_backbone_names_its_classes(inside: str) -> None:
+    """CLIP's classifier in transformers has no part by the name of its backbone; a bare backbone has none either."""
+    model = nn.Module()
+    model.base_model_prefix, model.config = "clip", SimpleNamespace(id2label={0: "cat", 1: "dog"})  # type: ignore[assignment]
+    model.vision_model = nn.Sequential(nn.Linear(4, 2))
+    model.add_module(inside, nn.Linear(4, 2) if inside == "classifier" else nn.Sequential(nn.Linear(4, 2), nn.Tanh()))
+    assert classes_of(model) == (["cat", "dog"] if inside == "classifier" else [])
+
+
+def test_a_model_of_timm_in_one_of_transformers_has_its_head_inside() -> None:
+    timm = pytest.importorskip("timm")
+    model = nn.Module()
+    model.base_model_prefix, model.config = "timm_model", SimpleNamespace(id2label={0: "cat", 1: "dog"})  # type: ignore[assignment]
+    for outputs, names in ((2, ["cat", "dog"]), (3, [])):
+        model.timm_model = timm.create_model("test_vit", num_classes=outputs, depth=1, embed_dim=64)
+        assert classes_of(model) == names
+
+
 def test_names_made_up_by_a_library_are_no_classes() -> None:
     model = nn.Flatten()
     model.config = SimpleNamespace(id2label={0: "LABEL_0", 1: "LABEL_1"})  # type: ignore[assignment]

@@ -41,12 +41,17 @@ def command_of(model: str, config: str | None = None) -> str:
 
 
 def _of_published(config: Mapping[str, Any], where: str) -> str:
-    """The command by a published model's config: ours says the class, timm's an architecture."""
-    return _of_class(config.get("model_class", "timm" if "architecture" in config else None), where)
+    return _of_class(_class_in(config), where)
+
+
+def _class_in(config: Mapping[str, Any]) -> object:
+    """The class by a published model's config: ours says it, timm's an architecture; ``None`` of others."""
+    return config.get("model_class", "timm" if "architecture" in config else None)
 
 
 def _of_file(path: Path, config: str | None) -> str:
-    """The command of a file of weights: of the checkpoint that it lies in, by its words, or by the recipe named."""
+    """The command of a file of weights: of the folder that it lies in, by its words, or by the recipe named."""
+    from cycledistill.recipes.hub.files import find_files, published_beside
     from cycledistill.recipes.weights.checkpoint import read_recipe
     from cycledistill.recipes.weights.files import read_metadata, refuse_exported
 
@@ -62,6 +67,10 @@ def _of_file(path: Path, config: str | None) -> str:
     named = [command for command, each in training_commands().items() if words.get("class") in each.holds]
     if named:
         return named[0]
+    folder = published_beside(path)
+    beside = {} if folder is None else find_files(folder).config
+    if _class_in(beside) is not None:  # timm's files say nothing themselves
+        return _of_published(beside, f"{folder}, config.json")
     if config is not None:
         return _of_recipe(config, path)
     said = f"says that its weights are of {words['model']}, and not how that is built" if words.get("model") else _MUTE

@@ -97,9 +97,15 @@ def test_what_timm_publishes_is_a_classifier(tmp_path: Path, capsys: Lines) -> N
     folder = published("", tmp_path / "timms")
     Path(folder, "config.json").write_text(json.dumps({"architecture": "test_vit", "num_classes": 2}))
     assert command_called("predict", folder) == "predict.imagenet"
+    file = Path(folder, "model.safetensors")
+    write_weights({"a": torch.ones(1)}, file)  # timm's say nothing themselves
+    assert command_of(str(file)) == "imagenet"
     Path(folder, "config.json").write_text(json.dumps({"architectures": ["ViTModel"], "model_type": "vit"}))
     assert exit_code(main, ["predict", folder, "photos"]) == 2
     assert "config.json: a model whose class is not named, which is of none of the commands" in capsys.readouterr().err
+    assert command_of(str(file), "cpu_96") == "imagenet"  # what another library published is as its recipe says
+    with pytest.raises(CheckpointError, match="does not say of which model its weights are"):
+        command_of(str(file))
 
 
 @dataclasses.dataclass
