@@ -24,6 +24,7 @@ from cycledistill.integrations.coco.train import train
 from cycledistill.integrations.coco.training.sources import open_validation
 from cycledistill.metadata.read import read_words
 from tests.coco.figures import SIZE, write_dots
+from tests.recipes.run_checks import assert_average_is_exported
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -72,6 +73,7 @@ def test_a_run_as_a_file(tmp_path: Path, capsys: Any) -> None:
         }
     )  # fmt: skip
     train(recipe)
+    assert_average_is_exported(Path(recipe.run.output))
     file = tmp_path / "run.onnx"
     call = ["export", recipe.run.output, "--exit", "2", "--int8", "static", "--calibration-data", str(root / "persons")]
     assert main([*call, "--output", str(file)]) == 0

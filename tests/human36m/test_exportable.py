@@ -22,6 +22,7 @@ from cycledistill.integrations.human36m.trained import load_trained
 from cycledistill.integrations.human36m.training.sources import open_clips
 from cycledistill.metadata.read import read_words
 from cycledistill.recipes.commands.held import command_of
+from tests.recipes.run_checks import assert_average_is_exported
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -44,6 +45,7 @@ def test_a_run_as_a_file(mode: str, tmp_path: Path, capsys: Any) -> None:
         }
     )
     train(recipe)
+    assert_average_is_exported(Path(recipe.run.output))
     (clips,) = open_clips(recipe.data, ("test",))
     files = tmp_path / "keypoints"
     files.mkdir()

@@ -20,6 +20,7 @@ from cycledistill.integrations.multiview.train import train
 from cycledistill.integrations.multiview.training.sources import open_set
 from cycledistill.metadata.read import read_words
 from tests.multiview.scenes import SMALL, some, write_recording
+from tests.recipes.run_checks import assert_average_is_exported
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -45,6 +46,7 @@ def test_a_run_as_a_file(tmp_path: Path, capsys: Any) -> None:
         }
     )  # fmt: skip
     train(recipe)
+    assert_average_is_exported(Path(recipe.run.output))
     run = open_exportable(Path(recipe.run.output))
     (views,) = MultiViewSamples(open_set(recipe.data, "test"), run.model.config, recipe.data.padding).by_views(range(4))
     read = [sample() for sample in run.samples(folder)]

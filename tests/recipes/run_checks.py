@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from cycledistill.exporter.exportable import open_exportable
 from cycledistill.recipes.run.graph import start
 from cycledistill.recipes.run.session import TrainingSession
-from cycledistill.recipes.weights.checkpoint import CheckpointStore, read_state
+from cycledistill.recipes.weights.checkpoint import CheckpointStore, find_checkpoint, read_state
 from tests.recipes.run.graph.tape import TapeCapture
 from tests.spawn import run
 
@@ -65,6 +66,23 @@ def assert_same_state(a: Path, b: Path) -> None:
     assert str(flat[0][1]) == str(flat[1][1])
     for x, y in zip(flat[0][0], flat[1][0], strict=True):
         assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+
+
+def assert_average_is_exported(run: Path) -> None:
+    """Of a run or checkpoint whose average is another than its weights: that is taken, and its file says so."""
+    folder = find_checkpoint(run)
+    weights, file = load_file(folder / "model.safetensors"), folder / "ema.safetensors"
+    save_file({name: each * 1.5 if each.is_floating_point() else each for name, each in weights.items()}, file)
+    taken = open_exportable(run, ema=True)
+    own, expected = taken.model.state_dict(), load_file(file)
+    assert own.keys() == expected.keys() and all(torch.equal(own[name], each) for name, each in expected.items())
+    said = {name: taken.words[name] for name in ("weights", "checkpoint", "step")}
+    assert said == {
+        "weights": "exponential moving average",
+        "checkpoint": f"{run.name}, {folder.name}",
+        "step": str(int(folder.name.removeprefix("step-"))),
+    }
+    file.unlink()
 
 
 def in_graphs(monkeypatch: pytest.MonkeyPatch) -> TapeCapture:

@@ -25,6 +25,8 @@ from cycledistill.integrations.human36m.models.mhformer import MHFormer
 from cycledistill.integrations.human36m.models.mixste import MixSTE
 from cycledistill.integrations.human36m.models.motionbert import MotionBERT
 from cycledistill.integrations.human36m.multiview.model import MultiViewPPT, create_multiview
+from cycledistill.integrations.human36m.trained import load_trained
+from cycledistill.recipes.commands.held import command_of
 from cycledistill.recipes.errors import CheckpointError, RecipeError
 
 NARROW: dict[str, Any] = {"dim": 16, "heads": 2, "frames": 27}
@@ -67,6 +69,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published") / "hot"
     small(cycles=2).save_pretrained(folder)
     return folder
+
+
+def test_the_file_of_a_published_model_is_that_model(written: Path) -> None:
+    """The file says its class, and not how it is built: its config.json does."""
+    model, opened = Lifter.from_pretrained(written), load_trained(written / "model.safetensors")
+    assert command_of(str(written / "model.safetensors")) == "human36m"
+    assert torch.equal(opened(clip_for(model)), model(clip_for(model)))
 
 
 @pytest.mark.parametrize(

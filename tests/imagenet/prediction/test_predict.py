@@ -26,6 +26,8 @@ from cycledistill.integrations.imagenet.trained import evaluate_trained, load_tr
 from cycledistill.integrations.imagenet.training.build import validation_batches
 from cycledistill.metadata.model import words_of
 from cycledistill.recipes.errors import CheckpointError, DataError
+from cycledistill.recipes.hub.described import built_from_words
+from cycledistill.recipes.weights.files import write_weights
 from tests.imagenet.prediction.conftest import NAMES
 
 ORDER = ["dark/1.png", "dark/2.jpg", "dark/10.png", "pale/1.png", "pale/2.png", "pale/3.png", "pale/4.jpg"]
@@ -152,9 +154,21 @@ def test_the_file_of_what_timm_publishes_is_measured_on_its_own_classes(
         evaluate_trained(replace(other, augment=replace(recipe.augment, crop_pct=0.9)), file)
     assert "model.safetensors says crop_pct 0.75, and is measured by augment.crop_pct=0.9" in caplog.text
     model = load_trained(file, recipe=recipe)
-    assert class_names(model) == NAMES
+    assert class_names(model) == class_names(load_trained(file)) == NAMES  # of its folder, where no recipe is named
     (file.parent / "config.json").write_text("{}")
     assert class_names(load_trained(file, recipe=replace(recipe, model=replace(recipe.model, num_classes=2)))) == []
+
+
+@pytest.mark.parametrize(
+    "model",
+    [{"pretrained": True}, {"kwargs": {"checkpoint_path": "x.pth"}}, {"kwargs": {"pretrained_cfg": {"file": "x"}}}],
+)
+def test_a_file_does_not_name_other_weights(model: dict[str, Any], tmp_path: Path) -> None:
+    words = built_from_words({"model_class": "timm", "recipe": {"model": {"name": "test_vit", **model}}})
+    file = tmp_path / "a.safetensors"
+    write_weights({"a": torch.ones(1)}, file, words)
+    with pytest.raises(CheckpointError, match=r"cannot be built: model.pretrained and model.kwargs name other weights"):
+        load_trained(file)
 
 
 @pytest.mark.parametrize(
