@@ -91,8 +91,9 @@ def test_weights_that_are_not_the_models_are_refused(tmp_path: Path, capsys: Lin
     torch.save(state, folder / "pytorch_model.bin")  # pickles are not read
     assert "with random weights is hf:vit" in refused()
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"architectures": ["Popen"]}))
-    assert "names no class of transformers (architectures=['Popen'])" in refused()
+    for name in ("Popen", "ViTConfig", "DeiTModel"):  # nothing of transformers, no model, a model of another config
+        (folder / "config.json").write_text(json.dumps(config | {"architectures": [name]}))
+        assert f"names no class of transformers (architectures=['{name}'])" in refused()
 
 
 @pytest.mark.slow
