@@ -11,6 +11,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import functools
 import gc
+import logging
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -112,6 +113,9 @@ def cuda_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
 def _same_start() -> Iterator[None]:
     """Make a test's result independent of the tests that ran before it."""
     torch.set_num_threads(1)
+    root = logging.getLogger()
+    if root.level != logging.INFO:  # DEBUG is thousands of the compiler's lines; pytest's own setting asks every logger
+        root.setLevel(logging.INFO)
     random.seed(0)
     torch.manual_seed(0)
     if "numpy" in sys.modules:

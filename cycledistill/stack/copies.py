@@ -32,6 +32,9 @@ _logger = logging.getLogger(__name__)
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+"""Attributes in which PyTorch keeps parts, parameters, buffers and hooks: dozens of empty tables a module."""
+
 
 def plain_copy(module: _Module, memo: dict[int, Any] | None = None) -> _Module:
     """A deep copy without hooks; what they belong to is not copied either.
@@ -72,8 +75,8 @@ def meta_copy(model: _Module) -> _Module:
             empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
         memo[id(tensor)] = empty
     for module in model.modules():
-        for leaf in tree_leaves(dict(vars(module))):
-            # A cache of computed tensors (LevIT's attention biases) would refuse to be copied.
+        # A cache of computed tensors (LevIT's attention biases) would refuse to be copied.
+        for leaf in tree_leaves([each for name, each in vars(module).items() if name not in _OF_EVERY_MODULE]):
             if isinstance(leaf, torch.Tensor) and not leaf.is_leaf:
                 memo[id(leaf)] = leaf.detach().to("meta")
     return plain_copy(model, memo)

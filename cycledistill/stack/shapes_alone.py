@@ -1,0 +1,113 @@
+"""Quick stand-ins, on the meta device, for operations whose results PyTorch works out there in Python.
+
+A probe asks which tensor goes where and of what shape it is. The meta device answers with the operation's own
+decomposition: two milliseconds for a layer norm, as long for attention, most of what a probe of a model takes. The
+stand-ins give a new tensor of the same shape, type, device and strides, out of the same tensors for autograd, by
+operations that take a hundredth of that. Where anything is out of the ordinary the operation itself runs, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+
+class ShapesAlone(TorchFunctionMode):
+    """In its context the stand-ins run in place of their operations.
+
+    Example:
+        >>> with ShapesAlone(), torch.device("meta"):
+        ...     F.layer_norm(torch.zeros(2, 3), (3,)).shape
+        torch.Size([2, 3])
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """One operation: its stand-in's result, or its own where there is none."""
+        kwargs = kwargs or {}
+        stand_in = _STAND_INS.get(func)
+        result = None if stand_in is None else stand_in(*args, **kwargs)
+        return func(*args, **kwargs) if result is None else result
+
+
+def _alike(*tensors: Any) -> bool:
+    """Whether these are tensors of numbers with a point, on the meta device, of one type."""
+    return all(
+        type(x) in (Tensor, torch.nn.Parameter) and x.is_meta and x.is_floating_point() and x.dtype == tensors[0].dtype
+        for x in tensors
+    )
+
+
+def _untold(x: Tensor, *weights: Tensor | None) -> bool:
+    """Whether autograd would hear of the operation by its weights alone, which the stand-in leaves out."""
+    return torch.is_grad_enabled() and not x.requires_grad and any(w is not None and w.requires_grad for w in weights)
+
+
+def _linear(input: Any, weight: Any, bias: Any = None) -> Tensor | None:
+    given = (input, weight) if bias is None else (input, weight, bias)
+    if not _alike(*given) or weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1]:
+        return None
+    return None if bias is not None and bias.shape != weight.shape[:1] else input.matmul(weight.t())
+
+
+def _layer_norm(
+    input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Tensor | None:
+    shape, weights = tuple(normalized_shape), [each for each in (weight, bias) if each is not None]
+    if not _alike(input, *weights) or not shape or tuple(input.shape[-len(shape) :]) != shape:
+        return None
+    if any(tuple(each.shape) != shape for each in weights) or _untold(input, *weights):
+        return None
+    return input.clone(memory_format=torch.contiguous_format)
+
+
+def _batch_norm(
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    weights = [each for each in (running_mean, running_var, weight, bias) if each is not None]
+    if training or running_mean is None or running_var is None or not _alike(input, *weights) or input.ndim < 2:
+        return None
+    if any(each.shape != input.shape[1:2] for each in weights) or _untold(input, weight, bias):
+        return None
+    return input.clone()
+
+
+def _activation(input: Any, *args: Any, inplace: bool = False, **kwargs: Any) -> Tensor | None:
+    return input.clone() if _alike(input) and not inplace and not (args and args[0]) else None
+
+
+def _gelu(input: Any, approximate: str = "none") -> Tensor | None:
+    return input.clone() if _alike(input) and approximate in ("none", "tanh") else None
+
+
+def _attention(query: Any, key: Any, value: Any, attn_mask: Any = None, *args: Any, **kwargs: Any) -> Tensor | None:
+    if attn_mask is not None or kwargs.get("enable_gqa") or not _alike(query, key, value) or query.ndim != 4:
+        return None
+    same = query.shape[:2] == key.shape[:2] == value.shape[:2]
+    if not same or query.shape[3] != key.shape[3] or key.shape[2] != value.shape[2]:
+        return None
+    return query.matmul(key.transpose(-2, -1)).matmul(value)
+
+
+_STAND_INS: dict[Any, Callable[..., Tensor | None]] = {
+    F.linear: _linear,
+    F.layer_norm: _layer_norm,
+    F.batch_norm: _batch_norm,
+    F.relu: _activation,
+    F.silu: _activation,
+    F.gelu: _gelu,
+    F.scaled_dot_product_attention: _attention,
+}
