@@ -20,7 +20,7 @@ from cycledistill.integrations.multiview.evaluation.measure import EvalSettings,
 from cycledistill.integrations.multiview.recipe import Recipe, load_recipe
 from cycledistill.integrations.multiview.train import main, train
 from cycledistill.integrations.multiview.trained import evaluate_trained, load_trained
-from cycledistill.integrations.multiview.training.build import create_model
+from cycledistill.integrations.multiview.training.build import create_model, start_weights
 from cycledistill.integrations.multiview.training.schedules import learning_rate
 from cycledistill.integrations.multiview.training.task import MultiViewTask, flat
 from cycledistill.recipes.errors import CheckpointError, DataError, RecipeError
@@ -144,19 +144,27 @@ def test_weights_come_from_runs_files_and_hub_folders(tiny: Recipe, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_run_is_of_its_layouts_joints(tiny: Recipe) -> None:
+def test_a_run_is_of_its_layouts_joints(tiny: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """17 of Human3.6M or 17 of COCO: the shapes do not tell them apart."""
     train(change(tiny, run__max_steps=1))
     checkpoint, other = last(tiny), change(tiny, data__layout="coco", run__max_steps=2)
     said = r"data.layout=h36m, and data.layout=coco is asked for: joint 0 is 'pelvis' there and 'nose' here"
     with pytest.raises(CheckpointError, match=said):
         train(other, resume="auto")
+    with pytest.raises(CheckpointError, match=r"data.layout=h36m, and data.layout=other .*keep their names"):
+        train(change(tiny, data__layout="other", run__max_steps=2), resume="auto")
     assert last(tiny) == checkpoint
     for model in (tiny.run.output, checkpoint / "model.safetensors"):
         with pytest.raises(CheckpointError, match=said):
             evaluate_trained(other, str(model))
     unnamed = change(tiny, data__layout="other")  # the same joints, with the checks of a person turned off
     assert evaluate_trained(unnamed, str(checkpoint / "model.safetensors"))["exits"]
+    fresh = {"model__weights": str(checkpoint / "model.safetensors"), "run__output": str(tmp_path / "b")}
+    for layout, warned in (("h36m", 0), ("coco", 1)):
+        caplog.clear()
+        model = create_model(change(tiny, data__layout=layout), 17)
+        start_weights(model, change(tiny, data__layout=layout, **fresh))
+        assert caplog.text.count("finds the joints of data.layout=h36m") == warned
 
 
 def test_the_command_trains_on_folders(tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -12,8 +13,11 @@ from cycledistill.integrations.human36m.multiview.start import start_from_coco
 from cycledistill.integrations.human36m.multiview.weights import MODEL, load_multiview_weights
 from cycledistill.recipes.config.distillation import read_distill
 
+from ..data.layout import layout_in
 from ..evaluation.measure import EvalSettings
 from ..recipe import Recipe, RecipeError
+
+_logger = logging.getLogger(__name__)
 
 JOINTS = {"h36m": 17, "coco": 17}
 """Layout -> how many joints it has."""
@@ -75,8 +79,17 @@ def start_weights(model: MultiViewPPT, recipe: Recipe) -> None:
     path = Path(recipe.model.weights)
     if recipe.model.from_coco:
         start_from_coco(model, path)
-    else:
-        load_multiview_weights(model, path)
+        return
+    load_multiview_weights(model, path)
+    trained, asked = layout_in(path), recipe.data.layout
+    if trained is not None and asked != trained:
+        _logger.warning(
+            "model.weights=%s finds the joints of data.layout=%s, and data.layout=%s is trained: its outputs begin as "
+            "those of the joints in the same place",
+            path,
+            trained,
+            asked,
+        )
 
 
 def eval_settings(recipe: Recipe) -> EvalSettings:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from cycledistill.integrations.human36m.multiview.weights import MODEL
+from cycledistill.recipes.errors import CheckpointError
 from cycledistill.recipes.run.batches import EpochBatches, batch_loader
 from cycledistill.recipes.run.optim import create_optimizer
 from cycledistill.recipes.run.session import Figures, TrainingSession, wanted_exits
@@ -82,9 +83,15 @@ class Session(TrainingSession):
         return {"network": dataclasses.asdict(self.model.config)}
 
     def check_outputs(self, stored: dict[str, Any], checkpoint: Path) -> None:
-        """Refuse a checkpoint of the joints of another layout."""
-        trained = recipe_of_run(checkpoint, load_recipe, self.command)
-        check_layout(trained.data.layout, self.recipe.data.layout, checkpoint)
+        """Refuse a checkpoint of the joints of another layout, or of a layout that names none, or the reverse."""
+        trained = recipe_of_run(checkpoint, load_recipe, self.command).data.layout
+        asked = self.recipe.data.layout
+        check_layout(trained, asked, checkpoint)
+        if trained != asked:  # what follows would forget what the joints are called, or call them what nobody said
+            raise CheckpointError(
+                f"{checkpoint} was trained with data.layout={trained}, and data.layout={asked} is asked for: a run's "
+                "joints keep their names. Take the layout that it was trained on"
+            )
 
     def weights_metadata(self) -> dict[str, str]:
         """How the model is built and which joints it finds, for a file of weights that is taken out of the run."""
