@@ -2,8 +2,9 @@
 
 A probe asks which tensor goes where and of what shape it is. The meta device answers with the operation's own
 decomposition: two milliseconds for a layer norm, as long for attention, most of what a probe of a model takes. The
-stand-ins give a new tensor of the same shape, type, device and strides, out of the same tensors for autograd, by
-operations that take a hundredth of that. Where anything is out of the ordinary the operation itself runs, and says so.
+stand-ins give a new tensor of the same shape, type, device and strides by operations that take a hundredth of that. For
+autograd it comes of the input, and weights of norms and biases are left out while they are a model's own: where one is
+computed, from tokens say, or anything else is out of the ordinary, the operation itself runs, and refuses what it does.
 """
 
 from __future__ import annotations
@@ -44,25 +45,35 @@ def _alike(*tensors: Any) -> bool:
     )
 
 
-def _untold(x: Tensor, *weights: Tensor | None) -> bool:
-    """Whether autograd would hear of the operation by its weights alone, which the stand-in leaves out."""
-    return torch.is_grad_enabled() and not x.requires_grad and any(w is not None and w.requires_grad for w in weights)
+def _untold(heard: bool, *weights: Tensor | None) -> bool:
+    """Whether autograd has something of weights that the stand-in leaves out: what they come of, or that they need it.
+
+    Args:
+        heard: Whether the result needs gradients without them.
+        weights: Those that are left out.
+    """
+    left = [each for each in weights if each is not None and torch.is_grad_enabled()]
+    return any(each.grad_fn is not None or (each.requires_grad and not heard) for each in left)
 
 
-def _linear(input: Any, weight: Any, bias: Any = None) -> Tensor | None:
+def _linear(input: Any, weight: Any, bias: Any = None, **other: Any) -> Tensor | None:
     given = (input, weight) if bias is None else (input, weight, bias)
-    if not _alike(*given) or weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1]:
+    if other or not _alike(*given) or weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1]:
+        return None
+    if _untold(input.requires_grad or weight.requires_grad, bias):
         return None
     return None if bias is not None and bias.shape != weight.shape[:1] else input.matmul(weight.t())
 
 
 def _layer_norm(
-    input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+    input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, **other: Any
 ) -> Tensor | None:
+    if other or not isinstance(normalized_shape, (tuple, list)) or any(type(n) is not int for n in normalized_shape):
+        return None
     shape, weights = tuple(normalized_shape), [each for each in (weight, bias) if each is not None]
     if not _alike(input, *weights) or not shape or tuple(input.shape[-len(shape) :]) != shape:
         return None
-    if any(tuple(each.shape) != shape for each in weights) or _untold(input, *weights):
+    if any(tuple(each.shape) != shape for each in weights) or _untold(input.requires_grad, *weights):
         return None
     return input.clone(memory_format=torch.contiguous_format)
 
@@ -76,25 +87,48 @@ def _batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    **other: Any,
 ) -> Tensor | None:
     weights = [each for each in (running_mean, running_var, weight, bias) if each is not None]
-    if training or running_mean is None or running_var is None or not _alike(input, *weights) or input.ndim < 2:
+    if (
+        other
+        or training
+        or running_mean is None
+        or running_var is None
+        or not _alike(input, *weights)
+        or input.ndim < 2
+    ):
         return None
-    if any(each.shape != input.shape[1:2] for each in weights) or _untold(input, weight, bias):
+    if any(each.shape != input.shape[1:2] for each in weights) or _untold(input.requires_grad, *weights):
         return None
     return input.clone()
 
 
-def _activation(input: Any, *args: Any, inplace: bool = False, **kwargs: Any) -> Tensor | None:
-    return input.clone() if _alike(input) and not inplace and not (args and args[0]) else None
+def _activation(input: Any, inplace: bool = False, **other: Any) -> Tensor | None:
+    return input.clone() if _alike(input) and not inplace and not other else None
 
 
-def _gelu(input: Any, approximate: str = "none") -> Tensor | None:
-    return input.clone() if _alike(input) and approximate in ("none", "tanh") else None
+def _gelu(input: Any, approximate: str = "none", **other: Any) -> Tensor | None:
+    return input.clone() if _alike(input) and approximate in ("none", "tanh") and not other else None
 
 
-def _attention(query: Any, key: Any, value: Any, attn_mask: Any = None, *args: Any, **kwargs: Any) -> Tensor | None:
-    if attn_mask is not None or kwargs.get("enable_gqa") or not _alike(query, key, value) or query.ndim != 4:
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    **other: Any,
+) -> Tensor | None:
+    if (
+        attn_mask is not None
+        or dropout_p != 0
+        or any(other.values())
+        or not _alike(query, key, value)
+        or query.ndim != 4
+    ):
         return None
     same = query.shape[:2] == key.shape[:2] == value.shape[:2]
     if not same or query.shape[3] != key.shape[3] or key.shape[2] != value.shape[2]:

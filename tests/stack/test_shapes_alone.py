@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from cycledistill import StackError, wrap_cyclic
 from cycledistill.stack.shapes_alone import ShapesAlone
 
 
@@ -41,6 +42,18 @@ OTHERS: dict[str, tuple[Callable[..., Tensor], tuple[Any, ...], dict[str, Any]]]
     "a batch norm that gradients come from": (
         F.batch_norm, (empty(2, 3, gradients=False), *(empty(3, gradients=False),) * 2, empty(3)), {},
     ),
+    "a norm by what is computed": (F.layer_norm, (empty(2, 8), (8,), empty(8) * 2), {}),
+    "a batch norm by what is computed": (
+        F.batch_norm, (empty(2, 3), *(empty(3, gradients=False),) * 2, empty(3), empty(3) * 2), {},
+    ),
+    "a bias that is computed": (F.linear, (empty(2, 8), empty(3, 8), empty(3) * 2), {}),
+    "a bias that gradients come from": (
+        F.linear, (empty(2, 8, gradients=False), empty(3, 8, gradients=False), empty(3)), {},
+    ),
+    "a place for the result": (
+        F.gelu, (empty(2, 3, gradients=False),), {"out": empty(2, 3, gradients=False)},
+    ),
+    "attention with dropout": (F.scaled_dot_product_attention, (empty(2, 3, 5, 4),) * 3, {"dropout_p": 0.5}),
     "statistics of the batch": (F.batch_norm, (empty(2, 3), None, None), {"training": True}),
     "attention under a mask": (F.scaled_dot_product_attention, (empty(2, 3, 5, 4),) * 3, {"attn_mask": empty(5, 5)}),
     "attention of one head": (F.scaled_dot_product_attention, (empty(2, 5, 4),) * 3, {}),
@@ -52,6 +65,8 @@ WRONG: dict[str, tuple[Callable[..., Tensor], tuple[Any, ...], dict[str, Any]]] 
     "features": (F.linear, (empty(2, 7), empty(3, 8)), {}),
     "bias": (F.linear, (empty(2, 8), empty(3, 8), empty(2)), {}),
     "normalized shape": (F.layer_norm, (empty(2, 8), (7,)), {}),
+    "normalized shape, a number": (F.layer_norm, (empty(2, 8), 8), {}),
+    "normalized shape, with a point": (F.layer_norm, (empty(2, 8), [8.0]), {}),
     "weight of a norm": (F.layer_norm, (empty(2, 8), (8,), empty(7)), {}),
     "channels": (F.batch_norm, (empty(2, 4, 5, 5), *(empty(3, gradients=False),) * 2), {}),
     "approximation": (F.gelu, (empty(2, 3),), {"approximate": "other"}),
@@ -102,7 +117,7 @@ def test_out_of_the_ordinary_the_operation_runs(operation: Callable[..., Tensor]
 
 @pytest.mark.parametrize(("operation", "args", "kwargs"), WRONG.values(), ids=WRONG)
 def test_what_does_not_fit_is_refused_in_the_operation_s_words(operation: Any, args: Any, kwargs: Any) -> None:
-    with pytest.raises((RuntimeError, ValueError)) as want:
+    with pytest.raises((RuntimeError, ValueError, TypeError)) as want:
         operation(*args, **kwargs)
     with pytest.raises(want.type) as got, ShapesAlone():
         operation(*args, **kwargs)
@@ -118,3 +133,31 @@ def test_modules_go_by_them_and_gradients_find_their_inputs() -> None:
     assert out.shape == (3, 2) and not {"linear", "layer_norm", "gelu", "relu"} & set(seen.names)
     grads = torch.autograd.grad(out.sum(), (x, layers[0].weight, layers[3].weight))
     assert [each.shape for each in grads] == [(3, 8), (8, 8), (2, 8)]
+
+
+class Conditional(nn.Module):
+    """Blocks that take, beside their tokens, positions whose norm is made of the tokens before them."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor, beside: Tensor) -> Tensor:
+            return x + self.fc(x) * beside
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(self.Block() for _ in range(3))
+        self.positions = nn.Parameter(torch.randn(4, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            mean = x.mean((0, 1))
+            x = block(x, F.layer_norm(self.positions, (8,), mean, mean))
+        return x
+
+
+def test_what_comes_of_earlier_blocks_by_a_norm_s_weights_is_seen() -> None:
+    with pytest.raises(StackError, match="takes something beside its tokens that is computed from blocks before it"):
+        wrap_cyclic(Conditional(), 2, blocks="blocks", inputs=torch.zeros(2, 4, 8))
