@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.run as torchrun
 from torch import Tensor, nn
 
 from cycledistill import CycleLoss, wrap_cyclic
@@ -109,6 +110,8 @@ def test_the_page_has_two_recipes_and_how_to_start_each() -> None:
         ("torchrun", "train_torchrun.py"),
         ("accelerate", "train_accelerate.py"),
     ]
+    asked = torchrun.parse_args(shlex.split(COMMANDS[0])[1:])  # that script is run otherwise here
+    assert (asked.standalone, asked.nproc_per_node, asked.nnodes) == (True, "2", "1:1")
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])

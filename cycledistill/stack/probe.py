@@ -27,7 +27,7 @@ from cycledistill.stack.given import (
     unused_told,
 )
 from cycledistill.stack.links import Trace, TracedCall, shapes
-from cycledistill.stack.shapes_alone import ShapesAlone
+from cycledistill.stack.meta_kernels import MetaKernels
 
 _logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def declared_channels(model: nn.Module, config: Any) -> Iterator[int]:
 def run_meta(copied: nn.Module, call: Call, gradients: bool = False) -> Any:
     """Run a meta copy in eval mode on guessed inputs."""
     args, kwargs = call
-    with torch.set_grad_enabled(gradients), ShapesAlone(), torch.device("meta"):
+    with torch.set_grad_enabled(gradients), MetaKernels(), torch.device("meta"):
         return copied.eval()(*args, **kwargs)
 
 

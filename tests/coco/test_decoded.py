@@ -172,7 +172,7 @@ def steady_images(model: nn.Module, method: Any, count: int) -> Tensor:
     [
         ("sdpose_s_v1", "quarter", 2, "onnx"),
         ("sdpose_t", "dark", 3, "pt2"),
-        ("sdpose_s_v1_ppt", "none", 2, "onnx"),
+        ("sdpose_s_v1_ppt", "dark", 2, "onnx"),
         ("sdpose_reg", "dark", 2, "onnx"),
         ("distilpose_s", "dark", 1, "pt2"),
     ],

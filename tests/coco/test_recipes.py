@@ -15,7 +15,7 @@ import yaml
 pytest.importorskip("accelerate")
 pytest.importorskip("pycocotools")
 
-from cycledistill import Distill
+from cycledistill import CycleOutput, Distill
 from cycledistill.integrations.coco.recipe import PruneSection, Recipe, RecipeError, list_recipes, load_recipe
 from cycledistill.integrations.coco.train import main
 from cycledistill.integrations.coco.training.build import create_model
@@ -35,6 +35,9 @@ def test_packaged_recipes_build_and_say_what_they_are(name: str) -> None:
     handle: Any = getattr(model, "cyclic", None)
     if "sdpose" in name or name.startswith(("ablation", "lspet")):
         assert handle.cycles == (recipe.cyclic.cycles or {"sdpose_t": 3}.get(name, 2))
+        with torch.device("meta"):
+            out = model.train()(torch.zeros(2, 3, *model.config.image_size))
+        assert isinstance(out, CycleOutput) and len(out) == handle.cycles
     else:
         assert handle is None
     assert hasattr(model, "pruning") == ("ppt" in name)

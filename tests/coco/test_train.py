@@ -210,7 +210,7 @@ def test_a_checkpoint_is_a_plain_tokenposes(tiny: Recipe) -> None:
 def test_compiled_training_is_the_same(tiny: Recipe, tmp_path: Path) -> None:
     results = []
     for name, compiled in (("eager", "none"), ("compiled", "default")):
-        recipe = change(tiny, run__compile=compiled, run__compile_backend="eager", run__max_steps=4)
+        recipe = change(tiny, run__compile=compiled, run__compile_backend="aot_eager", run__max_steps=4)
         recipe = change(recipe, run__output=str(tmp_path / name), run__log_every=2)
         train(recipe)
         results.append([row["loss"] for row in rows(recipe)])

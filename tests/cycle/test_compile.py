@@ -2,7 +2,7 @@
 
 The graph is mostly run as it was traced (``eager``), in a fraction of the time: what this library adds is there or not
 when it is traced. What AOTAutograd then makes of it (``aot_eager``) is tried once for each thing that it treats in its
-own way: gradients, states that change, autocast, a graph for each block; free sizes in tests/adaptive/test_compiled.py.
+own way: gradients, states that change, autocast, free sizes, and a graph for each block.
 """
 
 from __future__ import annotations
@@ -322,7 +322,7 @@ def test_an_optimized_module_cannot_be_unwrapped_but_its_original_can() -> None:
 def test_dynamic_batch_size() -> None:
     model = toys.make(depth=2)
     truth = Truth(model)
-    counter = CompileCounterWithBackend("eager")
+    counter = CompileCounterWithBackend("aot_eager")
     fast = torch.compile(wrap_cyclic(model, 2), fullgraph=True, backend=counter, dynamic=True)
     graphs = []
     for size in (2, 3, 5):

@@ -72,7 +72,7 @@ def test_a_run_as_a_file(mode: str, tmp_path: Path, capsys: Any) -> None:
     if mode == "centre":  # the file is made in the same way
         return
     file = tmp_path / "run.onnx"
-    call = ["export", recipe.run.output, "--int8", "static", "--calibration-data", str(files)]
+    call = ["export", recipe.run.output, "--exit", "2", "--int8", "static", "--calibration-data", str(files)]
     assert main([*call, "--limit", "8", "--output", str(file)]) == 0
     assert f"compared on the {min(len(windows), 8)} calibration inputs" in capsys.readouterr().out
     words = read_words(file)

@@ -55,10 +55,10 @@ def test_a_run_as_a_file(tmp_path: Path, capsys: Any) -> None:
         torch.testing.assert_close(prepared, evaluated, rtol=0, atol=0)
 
     file = tmp_path / "run.onnx"
-    call = ["export", recipe.run.output, "--int8", "static", "--calibration-data", str(folder)]
+    call = ["export", recipe.run.output, "--exit", "2", "--int8", "static", "--calibration-data", str(folder)]
     assert main([*call, "--output", str(file)]) == 0
     said = capsys.readouterr().out
-    assert "3 views, exit 1" in said and "compared on the 4 calibration inputs" in said
+    assert "3 views, exit 2" in said and "compared on the 4 calibration inputs" in said
     words = read_words(file)
     assert json.loads(words["joints"])[0] == "pelvis" and json.loads(words["input_size"]) == [32, 32]
     assert words["model"] == "multiview_ppt" and json.loads(words["mean"]) == [0.485, 0.456, 0.406]

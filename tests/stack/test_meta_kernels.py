@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from cycledistill import StackError, wrap_cyclic
-from cycledistill.stack.shapes_alone import ShapesAlone
+from cycledistill.stack.meta_kernels import MetaKernels
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32, gradients: bool = True) -> Tensor:
@@ -88,7 +88,7 @@ class Operations(TorchFunctionMode):
 
 
 def run(operation: Callable[..., Tensor], args: Any, kwargs: Any) -> tuple[Tensor, list[str]]:
-    with Operations() as seen, ShapesAlone():
+    with Operations() as seen, MetaKernels():
         return operation(*args, **kwargs), seen.names
 
 
@@ -119,7 +119,7 @@ def test_out_of_the_ordinary_the_operation_runs(operation: Callable[..., Tensor]
 def test_what_does_not_fit_is_refused_in_the_operation_s_words(operation: Any, args: Any, kwargs: Any) -> None:
     with pytest.raises((RuntimeError, ValueError, TypeError)) as want:
         operation(*args, **kwargs)
-    with pytest.raises(want.type) as got, ShapesAlone():
+    with pytest.raises(want.type) as got, MetaKernels():
         operation(*args, **kwargs)
     assert str(got.value) == str(want.value)
 
@@ -128,7 +128,7 @@ def test_modules_go_by_them_and_gradients_find_their_inputs() -> None:
     with torch.device("meta"):
         layers = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 2), nn.ReLU()).eval()
         x = torch.zeros(3, 8, requires_grad=True)
-        with Operations() as seen, ShapesAlone():
+        with Operations() as seen, MetaKernels():
             out = layers(x)
     assert out.shape == (3, 2) and not {"linear", "layer_norm", "gelu", "relu"} & set(seen.names)
     grads = torch.autograd.grad(out.sum(), (x, layers[0].weight, layers[3].weight))

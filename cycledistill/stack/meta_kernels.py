@@ -1,4 +1,4 @@
-"""Quick stand-ins, on the meta device, for operations whose results PyTorch works out there in Python.
+"""Quick meta kernels: stand-ins on the meta device for operations whose results PyTorch works out there in Python.
 
 A probe asks which tensor goes where and of what shape it is. The meta device answers with the operation's own
 decomposition: two milliseconds for a layer norm, as long for attention, most of what a probe of a model takes. The
@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 
-class ShapesAlone(TorchFunctionMode):
+class MetaKernels(TorchFunctionMode):
     """In its context the stand-ins run in place of their operations.
 
     Example:
-        >>> with ShapesAlone(), torch.device("meta"):
+        >>> with MetaKernels(), torch.device("meta"):
         ...     F.layer_norm(torch.zeros(2, 3), (3,)).shape
         torch.Size([2, 3])
     """
@@ -32,12 +32,12 @@ class ShapesAlone(TorchFunctionMode):
     ) -> Any:
         """One operation: its stand-in's result, or its own where there is none."""
         kwargs = kwargs or {}
-        stand_in = _STAND_INS.get(func)
+        stand_in = _KERNELS.get(func)
         result = None if stand_in is None else stand_in(*args, **kwargs)
         return func(*args, **kwargs) if result is None else result
 
 
-def _alike(*tensors: Any) -> bool:
+def _of_one_type(*tensors: Any) -> bool:
     """Whether these are tensors of numbers with a point, on the meta device, of one type."""
     return all(
         type(x) in (Tensor, torch.nn.Parameter) and x.is_meta and x.is_floating_point() and x.dtype == tensors[0].dtype
@@ -45,7 +45,7 @@ def _alike(*tensors: Any) -> bool:
     )
 
 
-def _untold(heard: bool, *weights: Tensor | None) -> bool:
+def _needed_by_autograd(heard: bool, *weights: Tensor | None) -> bool:
     """Whether autograd has something of weights that the stand-in leaves out: what they come of, or that they need it.
 
     Args:
@@ -58,9 +58,9 @@ def _untold(heard: bool, *weights: Tensor | None) -> bool:
 
 def _linear(input: Any, weight: Any, bias: Any = None, **other: Any) -> Tensor | None:
     given = (input, weight) if bias is None else (input, weight, bias)
-    if other or not _alike(*given) or weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1]:
+    if other or not _of_one_type(*given) or weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1]:
         return None
-    if _untold(input.requires_grad or weight.requires_grad, bias):
+    if _needed_by_autograd(input.requires_grad or weight.requires_grad, bias):
         return None
     return None if bias is not None and bias.shape != weight.shape[:1] else input.matmul(weight.t())
 
@@ -71,9 +71,9 @@ def _layer_norm(
     if other or not isinstance(normalized_shape, (tuple, list)) or any(type(n) is not int for n in normalized_shape):
         return None
     shape, weights = tuple(normalized_shape), [each for each in (weight, bias) if each is not None]
-    if not _alike(input, *weights) or not shape or tuple(input.shape[-len(shape) :]) != shape:
+    if not _of_one_type(input, *weights) or not shape or tuple(input.shape[-len(shape) :]) != shape:
         return None
-    if any(tuple(each.shape) != shape for each in weights) or _untold(input.requires_grad, *weights):
+    if any(tuple(each.shape) != shape for each in weights) or _needed_by_autograd(input.requires_grad, *weights):
         return None
     return input.clone(memory_format=torch.contiguous_format)
 
@@ -95,21 +95,21 @@ def _batch_norm(
         or training
         or running_mean is None
         or running_var is None
-        or not _alike(input, *weights)
+        or not _of_one_type(input, *weights)
         or input.ndim < 2
     ):
         return None
-    if any(each.shape != input.shape[1:2] for each in weights) or _untold(input.requires_grad, *weights):
+    if any(each.shape != input.shape[1:2] for each in weights) or _needed_by_autograd(input.requires_grad, *weights):
         return None
     return input.clone()
 
 
 def _activation(input: Any, inplace: bool = False, **other: Any) -> Tensor | None:
-    return input.clone() if _alike(input) and not inplace and not other else None
+    return input.clone() if _of_one_type(input) and not inplace and not other else None
 
 
 def _gelu(input: Any, approximate: str = "none", **other: Any) -> Tensor | None:
-    return input.clone() if _alike(input) and approximate in ("none", "tanh") and not other else None
+    return input.clone() if _of_one_type(input) and approximate in ("none", "tanh") and not other else None
 
 
 def _attention(
@@ -126,7 +126,7 @@ def _attention(
         attn_mask is not None
         or dropout_p != 0
         or any(other.values())
-        or not _alike(query, key, value)
+        or not _of_one_type(query, key, value)
         or query.ndim != 4
     ):
         return None
@@ -136,7 +136,7 @@ def _attention(
     return query.matmul(key.transpose(-2, -1)).matmul(value)
 
 
-_STAND_INS: dict[Any, Callable[..., Tensor | None]] = {
+_KERNELS: dict[Any, Callable[..., Tensor | None]] = {
     F.linear: _linear,
     F.layer_norm: _layer_norm,
     F.batch_norm: _batch_norm,
