@@ -1,4 +1,4 @@
-"""The imports and the shape of the code, read from its text, for the rules of test_architecture.py."""
+"""The imports and the shape of the code, read from its text, for the rules of `tests/rules.py`."""
 
 from __future__ import annotations
 

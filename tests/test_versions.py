@@ -16,8 +16,9 @@ import pytest
 from cycledistill import versions
 from cycledistill.commands.frame import main
 from cycledistill.versions import VersionError, require
-from tests.architecture import Code, Module
-from tests.test_architecture import INTEGRATIONS, LIBRARY, ROOT, parts_of, read_code
+from tests.architecture import ROOT, Code, Module
+from tests.arrows import INTEGRATIONS, LIBRARY
+from tests.rules import parts_of, read_code
 
 PYPI = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
 """Packages that are imported by another name than they are installed by."""

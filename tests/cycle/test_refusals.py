@@ -1,42 +1,16 @@
-"""Bad input gives a clear error, the advice in it works, and nothing is left half wrapped."""
+"""Models that cannot be cycled are refused with a clear error, and nothing is left half wrapped."""
 
 from __future__ import annotations
-
-import copy
-import re
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from cycledistill import CycleOutput, Distill, StackError, unwrap_cyclic, wrap_cyclic
+from cycledistill import CycleOutput, StackError, unwrap_cyclic, wrap_cyclic
 from cycledistill.stack.find import find_stacks
 from tests import toys
+from tests.cycle.refused import Between, TwoWidths, refused
 from tests.oracle import Truth, assert_same, snapshot
-
-
-class TwoWidths(toys.ToyViT):
-    """The second of four blocks widens the tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        wide = 2 * toys.DIM
-        self.blocks = nn.ModuleList(
-            [toys.Block(), toys.Block(out=wide), toys.Block(wide), toys.Block(wide)],
-        )
-        self.norm = nn.LayerNorm(wide)
-        self.head = nn.Linear(wide, toys.CLASSES)
-
-
-class Between(toys.ToyViT):
-    """Something sits between block 1 and block 2."""
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        x = self.embed(x)
-        for i, block in enumerate(self.blocks):
-            x = block(x if i != 2 else x + 1)
-        return self.norm(x)
 
 
 class OwnCyclic(toys.ToyViT):
@@ -66,80 +40,6 @@ class Twice(toys.ToyViT):
             for block in self.blocks:
                 x = block(x)
         return self.norm(x)
-
-
-def refused(model: nn.Module, match: str, error: type[Exception] = StackError, **options: Any) -> str:
-    """Wraps, expects the refusal, and checks that the model is as it was and still works."""
-    before = snapshot(model)
-    options = {"cycles": 2, **options}
-    with pytest.raises(error, match=match) as caught:
-        wrap_cyclic(model, **options)
-    assert snapshot(model) == before, "the refusal left the model half wrapped"
-    assert not isinstance(getattr(model, "cyclic", None), CycleOutput)
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("cycles", [0, -1, 2.0, 1.5, "2", None, True])
-def test_cycles_that_are_no_count(cycles: object) -> None:
-    message = refused(toys.make(), re.escape(repr(cycles)), cycles=cycles)
-    assert "cycles" in message
-
-
-@pytest.mark.parametrize("name", ["sdpos", "", "SDPose", 3, 0.5])
-def test_unknown_preset(name: object) -> None:
-    message = refused(toys.make(), re.escape(repr(name)), (ValueError, TypeError), distill=name)
-    assert "preset" in message
-    if isinstance(name, str):
-        assert all(repr(preset) in message for preset in ("sdpose", "exits", "elt", "mct"))
-
-
-@pytest.mark.parametrize("weights", [(1.0,), (1.0, 1.0, 1.0)])
-def test_weights_of_the_wrong_length(weights: tuple[float, ...]) -> None:
-    message = refused(toys.make(), r"task_weights", ValueError, distill=Distill(task_weights=weights))
-    assert re.search(rf"{len(weights)}\b.*2 cycles", message)
-
-
-def test_weights_of_the_wrong_length_after_a_change_of_cycles() -> None:
-    model = wrap_cyclic(toys.make(), 2, distill=Distill(task_weights=(1.0, 0.5)))
-    with pytest.raises(ValueError, match=r"task_weights.*3 cycles"):
-        model.cyclic.cycles = 3
-        model(toys.batch()[0])
-    model.cyclic.cycles = 2
-    assert model(toys.batch()[0]).task_weights == (1.0, 0.5)
-
-
-@pytest.mark.parametrize(
-    ("path", "match"),
-    [
-        ("layers", "layers"),
-        ("block", "blocks"),  # the nearest name
-        ("encoder.blocks", "encoder"),
-        ("blocks.7", "blocks.7"),
-        ("head", "(?i)leaf|holds no blocks"),
-        ("blocks.0.norm1", "(?i)leaf|holds no blocks"),
-        ("blocks[2:2]", "blocks"),
-        ("blocks[1:9]", "3 blocks"),
-        ("blocks[3:1]", "3 blocks"),
-        ("blocks[-2:]", r"blocks\[-2:\]"),
-        ("blocks[::2]", r"blocks\[::2\]"),
-        ("blocks[1]", r"blocks\[1\]"),
-        ("", "path"),
-        ("cls_token", "cls_token"),
-        ("num_classes", "num_classes"),
-    ],
-)
-def test_path_that_names_no_stack(path: str, match: str) -> None:
-    refused(toys.make(), match, blocks=path)
-
-
-@pytest.mark.parametrize("path", [None, 3, ["blocks"], nn.ModuleList()])
-def test_path_of_another_type(path: object) -> None:
-    refused(toys.make(), "blocks", (StackError, TypeError), blocks=path)
-
-
-def test_empty_container() -> None:
-    refused(toys.make(depth=0), "(?i)leaf|no blocks|holds no", blocks="blocks")
-    refused(toys.make(depth=0), "(?i)no stack|no attention stack")
 
 
 def test_container_that_is_never_called_in_order() -> None:
@@ -229,52 +129,6 @@ def test_wrapping_a_part_of_a_wrapped_model() -> None:
     assert snapshot(model) == before
 
 
-@pytest.mark.parametrize(
-    ("groups", "match"),
-    [
-        ({"a": slice(0, 9)}, "out of range|5 tokens"),
-        ({"a": slice(5, None)}, "empty|out of range"),
-        ({"a": slice(0, 3), "b": slice(2, 5)}, "overlap"),
-        ({"a": slice(3, 2)}, "empty|out of range"),
-    ],
-)
-def test_token_groups_that_do_not_fit_are_refused_at_the_forward(groups: dict[str, slice], match: str) -> None:
-    model = wrap_cyclic(toys.make(), 2, tokens=groups)
-    with pytest.raises(StackError, match=match) as caught:
-        model(toys.batch()[0])
-    assert "'a'" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "groups", [{}, {"a": 3}, {"a": slice(0, 4, 2)}, {1: slice(0, 1)}, [slice(0, 1)], "prefix", {"a": slice("x", None)}]
-)
-def test_token_groups_of_another_type(groups: object) -> None:
-    refused(toys.make(), "tokens", (StackError, TypeError), tokens=groups)
-
-
-def test_token_groups_that_do_not_fit_are_refused_at_once_where_the_shape_is_known() -> None:
-    timm = pytest.importorskip("timm")
-    model = timm.create_model("test_vit", img_size=32)
-    refused(model, "out of range|5 tokens", tokens={"a": slice(0, 17)})
-    refused(model, "overlap", tokens={"a": slice(0, 3), "b": slice(1, 5)})
-
-
-def test_token_groups_on_another_layout() -> None:
-    timm = pytest.importorskip("timm")
-    with torch.device("meta"):
-        model = timm.create_model("samvit_base_patch16", img_size=64)
-    refused(model, r"\(B, N, C\)", tokens={"a": slice(0, 1)})
-    two_states = wrap_cyclic(toys.make(toys.TwoStateViT), 2, blocks="blocks", tokens={"a": slice(0, 1)})
-    with pytest.raises(StackError, match=r"tokens"):
-        two_states(toys.batch()[0])
-
-
-def test_weight_for_a_group_that_does_not_exist() -> None:
-    scheme = Distill(token_weight={"keypoint": 0.1})
-    message = refused(toys.make(), "keypoint", ValueError, distill=scheme, tokens={"query": slice(0, 1)})
-    assert "query" in message
-
-
 def test_compiled_models() -> None:
     model = toys.make()
     refused(torch.compile(model, backend="eager"), "(?i)compile")
@@ -304,12 +158,6 @@ def test_scripted_models() -> None:
         scripted = torch.jit.script(toys.ScriptableViT())
     with pytest.raises(StackError, match="(?i)script"):
         wrap_cyclic(scripted, 2)
-
-
-@pytest.mark.parametrize("thing", [None, "vit", torch.zeros(3), toys.ToyViT])
-def test_things_that_are_no_module(thing: object) -> None:
-    with pytest.raises((StackError, TypeError), match="Module"):
-        wrap_cyclic(thing, 2)
 
 
 def test_frozen_stack() -> None:
@@ -350,47 +198,6 @@ def test_replicas_of_data_parallel_are_refused() -> None:
     replica = model._replicate_for_data_parallel()
     with pytest.raises(StackError, match="DistributedDataParallel"):
         replica(toys.batch()[0])
-
-
-EDITS = {
-    "replaced block": lambda m: m.blocks.__setitem__(1, toys.Block().double()),
-    "replaced container": lambda m: setattr(m, "blocks", nn.ModuleList(toys.Block().double() for _ in range(3))),
-    "copied container": lambda m: setattr(m, "blocks", copy.deepcopy(m.blocks)),
-    "removed block": lambda m: m.blocks.__delitem__(1),
-    "removed last": lambda m: m.blocks.__delitem__(2),
-    "pruned": lambda m: setattr(m, "blocks", m.blocks[:2]),
-    "appended block": lambda m: m.blocks.append(toys.Block().double()),
-    "inserted block": lambda m: m.blocks.insert(0, toys.Block().double()),
-    "swapped order": lambda m: setattr(m, "blocks", nn.ModuleList([m.blocks[1], m.blocks[0], m.blocks[2]])),
-    "emptied": lambda m: setattr(m, "blocks", nn.ModuleList()),
-    "removed container": lambda m: delattr(m, "blocks"),
-    "identity": lambda m: m.blocks.__setitem__(0, nn.Identity()),
-}
-
-
-@pytest.mark.parametrize("edit", EDITS)
-def test_edited_model_is_refused(edit: str) -> None:
-    x, _ = toys.batch()
-    for prepare in (lambda m: m.train(), lambda m: m.eval(), lambda m: (m.eval(), setattr(m.cyclic, "exit", 2))):
-        model = wrap_cyclic(toys.make(), 2)
-        EDITS[edit](model)
-        prepare(model)
-        with pytest.raises(StackError, match="edited|wrapped|blocks"):
-            model(x)
-
-
-def test_pruned_timm_model_is_refused() -> None:
-    timm = pytest.importorskip("timm")
-    x = torch.randn(2, 3, 32, 32)
-    for mode in ("train", "eval", "exit"):
-        model = wrap_cyclic(timm.create_model("test_vit", img_size=32), 2)
-        model.prune_intermediate_layers([2], prune_norm=False, prune_head=False)
-        if mode != "train":
-            model.eval().cyclic.exit = {"eval": 1, "exit": 2}[mode]
-        with pytest.raises(StackError, match="edited|wrapped"):
-            model(x)
-        unwrap_cyclic(model)
-        assert len(wrap_cyclic(model.train(), 2)(x)) == 2
 
 
 @pytest.mark.parametrize("cls", [Skipping, Twice])
@@ -474,82 +281,6 @@ def test_block_that_changes_its_input_in_place_is_right_or_refused() -> None:
         except StackError:
             return
         assert_same(out.outputs, want)
-
-
-def proposals(message: str) -> list[str]:
-    """The blocks= arguments of the calls a message proposes (what stands after its listing of candidates)."""
-    return re.findall(r'blocks="([^"]+)"', message)
-
-
-def works(model: nn.Module, path: str, x: Tensor) -> bool:
-    model = copy.deepcopy(model)
-    try:
-        return len(wrap_cyclic(model, 2, blocks=path)(x)) == 2
-    except StackError:
-        return False
-
-
-def test_every_candidate_in_a_refusal_works() -> None:
-    model = toys.make(toys.TwoStageViT)
-    paths = proposals(refused(model, "Candidates"))
-    assert sorted(set(paths)) == ["stages.0", "stages.1"]
-    assert all(works(model, path, toys.batch()[0]) for path in paths)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["swin_tiny_patch4_window7_224", "pit_ti_224", "pvt_v2_b0", "mvitv2_tiny", "convit_tiny", "hiera_tiny_224"]
-)
-def test_every_candidate_of_a_timm_model_works(name: str) -> None:
-    timm = pytest.importorskip("timm")
-    with torch.device("meta"):
-        model = timm.create_model(name)
-        x = torch.randn(1, 3, 224, 224)
-    paths = set(proposals(refused(model, "Candidates")))
-    assert len(paths) >= 1
-    for path in sorted(paths):
-        assert works(model, path, x), f'the refusal lists blocks="{path}", and that call does not work'
-
-
-@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "efficientnet_b0"])
-def test_the_call_proposed_for_a_convolutional_network_works(name: str) -> None:
-    timm = pytest.importorskip("timm")
-    with torch.device("meta"):
-        model = timm.create_model(name)
-        x = torch.randn(2, 3, 224, 224)
-    (path,) = proposals(refused(model, "no attention stack"))
-    assert works(model, path, x)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "path"), [("convit_tiny", "blocks"), ("hiera_tiny_224", "blocks"), ("mvitv2_tiny", "stages.2.blocks")]
-)
-def test_the_call_proposed_for_a_broken_path_works(name: str, path: str) -> None:
-    timm = pytest.importorskip("timm")
-    with torch.device("meta"):
-        model = timm.create_model(name)
-        x = torch.randn(1, 3, 224, 224)
-    others = [p for p in proposals(refused(model, "blocks", blocks=path)) if p != path]
-    assert others, "no call is proposed, though this model has stacks that work"
-    for other in others:
-        assert works(model, other, x), f'the refusal proposes blocks="{other}", and that call does not work'
-
-
-@pytest.mark.parametrize("cls", [Between, TwoWidths])
-def test_the_call_proposed_at_the_first_forward_works(cls: type[nn.Module]) -> None:
-    """Here no probe ran. No call need be proposed, but one that is must work."""
-    model = toys.make(cls)
-    x, _ = toys.batch()
-    with pytest.raises(StackError) as caught:
-        wrap_cyclic(copy.deepcopy(model), 2, blocks="blocks")(x)
-    for path in set(proposals(str(caught.value))) - {"blocks"}:
-        assert works(model, path, x), f'the refusal proposes blocks="{path}", and that call does not work'
-
-
-def test_near_names_are_proposed() -> None:
-    message = refused(toys.make(), "blcks", blocks="blcks")
-    assert "'blocks'" in message
 
 
 def test_refusal_in_a_forward_leaves_the_wrapped_model_whole() -> None:

@@ -31,6 +31,7 @@ from cycledistill.hourglass.recovery import recover_linear
 from cycledistill.hourglass.selection import motion, uniform
 from tests.hourglass.models import FRAMES, JOINTS, WIDTH, FrameModel, build, poses
 from tests.hourglass.oracle import choose, recover, take
+from tests.hourglass.wrapped import close
 
 KEEP, LAYER = 5, 2
 
@@ -84,10 +85,6 @@ def by_hand(plain: Any, x: Tensor, select: str = "tpc", table: Any = None) -> tu
             tokens = torch.cat([tokens[:, :front], kept if table is None else kept + table], dim=1)
         before, tokens = tokens, level(tokens)
     return tokens, index
-
-
-def close(got: Any, want: Any) -> None:
-    torch.testing.assert_close(got, want, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("registers", [0, 3])
