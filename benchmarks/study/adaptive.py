@@ -23,12 +23,17 @@ from .train import trained_weights
 SHARE = 0.6
 """Of the last exit's cost: what the samples may cost on average."""
 _POINTS = 21
+_KINDS = {
+    "adaptive": "each where it is sure",
+    "by_metric": "the same, thresholds chosen by the labels of the other half",
+}
 
 
 def measure(plan: Plan, task: Task, arm: str, weights: Path, exits: Sequence[int]) -> Record:
     """The curve of one arm from one seed.
 
-    Thresholds are chosen on one half of every batch of the test data, without labels; the metric is read on the other.
+    Thresholds are chosen on one half of every batch of the test data, without its labels and by them; the metric is
+    read on the other.
 
     Args:
         plan: The study.
@@ -38,7 +43,8 @@ def measure(plan: Plan, task: Task, arm: str, weights: Path, exits: Sequence[int
         exits: The cycles that samples may leave after.
 
     Returns:
-        ``fixed``, exit -> cost and percent; ``adaptive``, pairs of cost and percent. Costs are multiples of one cycle.
+        ``fixed``, exit -> cost and percent; pairs of cost and percent of thresholds: ``adaptive`` without labels,
+        ``by_metric`` with them. Costs are multiples of one cycle.
     """
     model: Any = task.network(plan.network_of(arm))
     model.load_state_dict(trained_weights(plan, arm, weights))
@@ -46,10 +52,14 @@ def measure(plan: Plan, task: Task, arm: str, weights: Path, exits: Sequence[int
     measure_name, _, test_set = plan.metrics[0].partition(" ")
     held_out, read = _halves(task, test_set)
     adaptive = AdaptiveExit(model, tuple(exits), task.confidence)
-    curve = adaptive.curve(
-        read, lambda output, target: task.right(output, *target)[measure_name], points=_POINTS, held_out=held_out
+
+    def right(output: Any, target: Inputs) -> Tensor:
+        return task.right(output, *target)[measure_name]
+
+    without, by_metric = (
+        adaptive.curve(read, right, points=_POINTS, held_out=held_out, by_metric=each) for each in (False, True)
     )
-    return {"arm": arm, "exits": list(exits), **_numbers(curve)}
+    return {"arm": arm, "exits": list(exits), **_numbers(without), "by_metric": _numbers(by_metric)["adaptive"]}
 
 
 def _halves(task: Task, test_set: str) -> tuple[list[tuple[Tensor, Inputs]], list[tuple[Tensor, Inputs]]]:
@@ -74,14 +84,12 @@ def _numbers(curve: Curve) -> Record:
     }
 
 
-def at_share(record: Record, share: float = SHARE) -> tuple[float, float]:
-    """Cost and percent of the dearest thresholds within a share of the last exit's cost."""
+def at_share(record: Record, kind: str = "adaptive", share: float = SHARE) -> tuple[float, float]:
+    """Cost and percent of the thresholds of the largest budget whose cost is within a share of the last exit's."""
     limit = share * record["fixed"][str(record["exits"][-1])][0]
-    within = [(cost, found) for cost, found in record["adaptive"] if cost <= limit]
+    within = [(cost, found) for cost, found in record[kind] if cost <= limit]
     if not within:
-        raise StudyError(
-            f"no thresholds cost at most {share:.0%} of the last exit: the cheapest is {record['adaptive'][0]}"
-        )
+        raise StudyError(f"no thresholds cost at most {share:.0%} of the last exit: the cheapest is {record[kind][0]}")
     return max(within)
 
 
@@ -130,10 +138,12 @@ def table(plan: Plan, records: Sequence[Record]) -> str:
     for exit in map(str, first["exits"]):
         costs, found = zip(*(record["fixed"][exit] for record in records), strict=True)
         rows.append(f"| all at exit {exit} | {statistics.fmean(costs):.2f} | {_spread(found)} |")
-    costs, found = zip(*map(at_share, records), strict=True)
-    rows.append(f"| each where it is sure | {statistics.fmean(costs):.2f} | {_spread(found)} |")
-    drawn = [mixed(record, at_share(record)[0]) for record in records]
-    rows.append(f"| exits drawn by chance, for as much | {statistics.fmean(costs):.2f} | {_spread(drawn)} |")
+    for kind, says in _KINDS.items():
+        if all(kind in record for record in records):
+            costs, found = zip(*(at_share(record, kind) for record in records), strict=True)
+            rows.append(f"| {says} | {statistics.fmean(costs):.2f} | {_spread(found)} |")
+            drawn = [mixed(record, cost) for record, cost in zip(records, costs, strict=True)]
+            rows.append(f"| exits drawn by chance, for as much | {statistics.fmean(costs):.2f} | {_spread(drawn)} |")
     return "\n".join(rows)
 
 

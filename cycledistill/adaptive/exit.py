@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cycledistill.adaptive.calibration import Calibration, choose_thresholds
+from cycledistill.adaptive.calibration.by_metric import chosen
+from cycledistill.adaptive.calibration.by_shares import Calibration
+from cycledistill.adaptive.calibration.curve import Curve, sweep
+from cycledistill.adaptive.calibration.data import ExitCosts, Metric, collect, exit_costs, top_1
 from cycledistill.adaptive.checks import checked_exits, checked_options, checked_threshold, servable
 from cycledistill.adaptive.confidence import Confidence, check_confidence, confidence_of
-from cycledistill.adaptive.curve import Curve, sweep
-from cycledistill.adaptive.data import ExitCosts, Metric, collect, exit_costs, top_1
 from cycledistill.adaptive.forward import KINDS, AdaptiveForward
 from cycledistill.cycle.call import ModelCall
 from cycledistill.cycle.snapshot import same_value
@@ -189,12 +191,14 @@ class AdaptiveExit(nn.Module):
         costs = torch.tensor(self._costs[key].relative, dtype=torch.float64)
         return float(costs[places.cpu()].mean())
 
-    def calibrate(self, loader: Iterable[Any], budget: float) -> Calibration:
+    def calibrate(self, loader: Iterable[Any], budget: float, metric: Metric | None = None) -> Calibration:
         """Find thresholds for a mean cost on held-out data, and set them.
 
-        The samples are run to the last exit once. Shares of them are sent to the exits in geometric proportion, the
-        surest first, and the proportion is chosen so that the mean cost is the largest within the budget. No labels are
-        used.
+        The samples are run to the last exit once. Without a metric no target is used: shares of the samples are sent to
+        the exits in geometric proportion, the surest first, and the proportion is chosen so that the mean cost is the
+        largest within the budget. With one the thresholds are those whose mean metric is the largest that was found
+        within the budget, which may be less than all of it. That is better where an exit is sure and wrong: samples
+        then pass it by.
 
         Args:
             loader: Batches: a tensor of inputs, alone or in a list; a pair of inputs (a tensor, a tuple of arguments or
@@ -204,25 +208,35 @@ class AdaptiveExit(nn.Module):
                 40 % more than the plain model. It counts the part before the stack once, every cycle, and the tail at
                 each exit that the sample reaches, for inputs of the first batch's shape: where lengths or image sizes
                 vary, calibrate for each.
+            metric: From an output and the target of a batch to a number a sample, (B,), the larger the better;
+                `top_1` of this package for labels.
 
         Returns:
             The thresholds, and the cost and the share of samples of each exit that they give on this data.
 
         Raises:
-            ValueError: A budget that no thresholds reach; the range is named. A loader without samples.
+            ValueError: A budget that no thresholds reach; the range is named. A loader without samples, or without
+                targets for a metric, or a metric that is not finite.
+            TypeError: A metric that is no number a sample.
 
         Example:
             >>> print(adaptive.calibrate(held_out, budget=1.4))
+            >>> print(adaptive.calibrate(held_out_with_labels, budget=1.4, metric=top_1))
 
-        Source: the rule of MSDNet (Huang et al., ICLR 2018) for budgeted batches.
+        Source: without a metric, the rule of MSDNet (Huang et al., ICLR 2018) for budgeted batches.
         """
-        data = collect(self, loader)
-        found = choose_thresholds(data.confidences, data.costs, budget, self.exits)
+        found = chosen(collect(self, loader, metric), budget, self.exits)
         self._threshold = found.threshold
         return found
 
     def curve(
-        self, loader: Iterable[Any], metric: Metric = top_1, *, points: int = 9, held_out: Iterable[Any] | None = None
+        self,
+        loader: Iterable[Any],
+        metric: Metric = top_1,
+        *,
+        points: int = 9,
+        held_out: Iterable[Any] | None = None,
+        by_metric: bool = False,
     ) -> Curve:
         """Accuracy against mean cost, for a sweep of budgets, beside the fixed exits.
 
@@ -233,19 +247,29 @@ class AdaptiveExit(nn.Module):
             points: Budgets between the cost of the first exit and of the last, both included, at least 2.
             held_out: Data on which the thresholds of each budget are chosen. Default: ``loader``; no label is used for
                 that, and its mean costs are then met by construction.
+            by_metric: Choose them by the metric, with the targets of ``held_out``, as `calibrate` does with one.
 
         Returns:
             A `Curve`: print it, or take its ``rows``. The thresholds of this object stay as they are.
 
         Raises:
-            ValueError: ``points`` below 2, batches without a target, a loader without samples.
+            ValueError: ``points`` below 2, batches without a target, a loader without samples, ``by_metric`` without
+                ``held_out``.
             TypeError: A metric that is no number a sample.
 
         Example:
             >>> print(adaptive.curve(test_loader, held_out=validation_loader))
         """
+        if by_metric and held_out is None:
+            raise ValueError(
+                "by_metric=True: give held_out=, other data with targets; thresholds that are chosen by the targets "
+                "they are then measured on look better than they are"
+            )
         data = collect(self, loader, metric)
-        chosen_on = data if held_out is None else collect(self, held_out)
+        if held_out is None:
+            chosen_on = replace(data, scores=None)
+        else:
+            chosen_on = collect(self, held_out, metric if by_metric else None)
         return sweep(chosen_on, data, self.exits, points)
 
     def extra_repr(self) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cycledistill import at_exit
 from cycledistill.adaptive import AdaptiveExit, Calibration, Curve
-from cycledistill.adaptive.calibration import choose_thresholds, places_of
-from cycledistill.adaptive.data import ExitCosts, exit_costs, split_batch
+from cycledistill.adaptive.calibration.by_shares import choose_thresholds, places_of
+from cycledistill.adaptive.calibration.data import ExitCosts, exit_costs, split_batch
 from cycledistill.cost.macs import MacCounter
 from tests import toys
 from tests.adaptive.models import EXITS, fixed, wobble, wrapped

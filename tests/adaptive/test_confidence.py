@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cycledistill.adaptive.calibration import choose_thresholds, places_of
+from cycledistill.adaptive.calibration.by_shares import choose_thresholds, places_of
+from cycledistill.adaptive.calibration.data import ExitCosts, top_1
 from cycledistill.adaptive.confidence import agreement, confidence_of, entropy, probability
-from cycledistill.adaptive.data import ExitCosts, top_1
 
 
 def test_probability_of_scores_is_the_largest_of_the_softmax() -> None:

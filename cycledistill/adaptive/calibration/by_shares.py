@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cycledistill.adaptive.data import ExitCosts
+from cycledistill.adaptive.calibration.data import ExitCosts
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Calibration:
         macs: The same in multiply-accumulates.
         budget: The cost that was asked for.
         samples: How many samples these are.
+        score: Mean of the metric that the thresholds were chosen by; ``None`` where they were chosen without targets.
     """
 
     exits: tuple[int, ...]
@@ -32,11 +33,13 @@ class Calibration:
     macs: float
     budget: float
     samples: int
+    score: float | None = None
 
     def __str__(self) -> str:
+        scored = "" if self.score is None else f", metric {self.score:.4f}"
         lines = [
             f"budget {self.budget:.3f}, mean cost {self.cost:.3f} of one cycle ({self.macs / 1e9:.4g} GMACs), "
-            f"{self.samples} samples",
+            f"{self.samples} samples{scored}",
             f"{'exit':>6}{'threshold':>12}{'share':>9}",
         ]
         for each, threshold, share in zip(self.exits, (*self.threshold, None), self.shares, strict=True):
@@ -61,7 +64,7 @@ def choose_thresholds(confidences: Tensor, costs: ExitCosts, budget: float, exit
         raise ValueError(f"budget={budget!r}: a number is expected, the mean cost as a multiple of one cycle")
 
     def tried(shares: Tensor) -> tuple[float, tuple[float, ...]]:
-        threshold = _thresholds_of(confidences, shares)
+        threshold = thresholds_of_shares(confidences, shares)
         return float(relative[places_of(confidences, threshold)].mean()), threshold
 
     number = len(exits)
@@ -80,10 +83,22 @@ def choose_thresholds(confidences: Tensor, costs: ExitCosts, budget: float, exit
             lower, best = middle, max(best, found, key=lambda each: each[0])
         else:
             upper = middle
-    mean, threshold = best
-    counts = torch.bincount(places_of(confidences, threshold), minlength=number).double()
-    shares = tuple((counts / len(confidences)).tolist())
-    return Calibration(exits, threshold, shares, mean, mean * costs.plain, float(budget), len(confidences))
+    return calibration_of(confidences, costs, budget, exits, best[1])
+
+
+def calibration_of(
+    confidences: Tensor,
+    costs: ExitCosts,
+    budget: float,
+    exits: tuple[int, ...],
+    threshold: tuple[float, ...],
+    score: float | None = None,
+) -> Calibration:
+    """What thresholds give on these samples."""
+    places = places_of(confidences, threshold)
+    mean = float(torch.tensor(costs.relative, dtype=torch.float64)[places].mean())
+    shares = tuple((torch.bincount(places, minlength=len(exits)).double() / len(places)).tolist())
+    return Calibration(exits, threshold, shares, mean, mean * costs.plain, float(budget), len(places), score)
 
 
 def places_of(confidences: Tensor, threshold: tuple[float, ...]) -> Tensor:
@@ -93,7 +108,7 @@ def places_of(confidences: Tensor, threshold: tuple[float, ...]) -> Tensor:
     return torch.cat((sure, last), 1).to(torch.uint8).argmax(1)
 
 
-def _thresholds_of(confidences: Tensor, shares: Tensor) -> tuple[float, ...]:
+def thresholds_of_shares(confidences: Tensor, shares: Tensor) -> tuple[float, ...]:
     """Thresholds by which these shares of the samples leave at each exit, as far as confidences tell them apart.
 
     Samples that are too many, for they tie, or too few, for they are never sure, are made up for at the next exit.
@@ -104,13 +119,13 @@ def _thresholds_of(confidences: Tensor, shares: Tensor) -> tuple[float, ...]:
         known = column[left & ~column.isnan()]
         due = round(share * len(column)) - int((~left).sum())
         count = min(max(due, 0), len(known))
-        least = _between(known, count)
+        least = threshold_between(known, count)
         left &= ~(column >= least)
         threshold.append(least)
     return tuple(threshold)
 
 
-def _between(values: Tensor, count: int) -> float:
+def threshold_between(values: Tensor, count: int) -> float:
     """A threshold that ``count`` of the values reach: half-way to the next, which rounds otherwise in other batches."""
     if count == 0:
         return math.inf
