@@ -53,6 +53,7 @@ def test_one_threshold_is_the_best_there_is(seed: int, budget: float) -> None:
     assert found.cost <= budget + 1e-9
 
 
+@pytest.mark.slow
 def test_several_thresholds_are_the_best_there_are_but_for_few() -> None:
     missed = []
     for seed, budget in itertools.product(range(6), (1.3, 1.8)):
@@ -121,6 +122,7 @@ def test_calibrate_by_a_metric_promises_what_calls_give() -> None:
     adaptive.threshold = found.threshold  # in the range that may be set
 
 
+@pytest.mark.slow
 def test_a_curve_by_the_metric_has_the_thresholds_of_calibrate() -> None:
     adaptive = AdaptiveExit(wrapped(), EXITS)
     curve = adaptive.curve(loader(), points=3, held_out=loader(10), by_metric=True)
