@@ -398,7 +398,7 @@ def test_the_costs_in_the_readme_are_what_the_report_counts() -> None:
     assert f"(DeiT-Tiny: {one}, {two} and {three} GMACs)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-STUDIES = {"mazes": 4, "parameters-1x96": 3, "protocol-digits": 2}  # name: cycles that were trained
+STUDIES = {"mazes": 4, "curves": 4, "parameters-1x96": 3, "protocol-digits": 2}  # name: cycles that were trained
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -415,6 +415,7 @@ def test_the_table_of_the_readme_is_that_of_the_studies(study: str) -> None:
     ("study", "later", "said"),
     [
         ("mazes", 4, "exit 4 is {0} points above exit 1"),
+        ("curves", 4, "in path tracing exit 4 is {0} points above exit 1"),
         ("parameters-1x96", 2, "exit 2 is {0} points above exit 1 ({1} to {2}, higher in {3} seeds; not told apart"),
         ("tuning-digits", 2, "exit 2 is {0} points below exit 1 ({1} to {2})"),
     ],
