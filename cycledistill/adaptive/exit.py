@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cycledistill.adaptive.calibration.by_metric import chosen
+from cycledistill.adaptive.calibration.by_metric import choose_thresholds
 from cycledistill.adaptive.calibration.by_shares import Calibration
 from cycledistill.adaptive.calibration.curve import Curve, sweep
 from cycledistill.adaptive.calibration.data import ExitCosts, Metric, collect, exit_costs, top_1
@@ -225,7 +225,7 @@ class AdaptiveExit(nn.Module):
 
         Source: without a metric, the rule of MSDNet (Huang et al., ICLR 2018) for budgeted batches.
         """
-        found = chosen(collect(self, loader, metric), budget, self.exits)
+        found = choose_thresholds(collect(self, loader, metric), budget, self.exits)
         self._threshold = found.threshold
         return found
 

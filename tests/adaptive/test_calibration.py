@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cycledistill import at_exit
 from cycledistill.adaptive import AdaptiveExit, Calibration, Curve
-from cycledistill.adaptive.calibration.by_shares import choose_thresholds, places_of
+from cycledistill.adaptive.calibration.by_shares import choose_by_shares, places_of
 from cycledistill.adaptive.calibration.data import ExitCosts, exit_costs, split_batch
 from cycledistill.cost.macs import MacCounter
 from tests import toys
@@ -40,7 +40,7 @@ def mean_cost(values: Tensor, threshold: tuple[float, ...], costs: ExitCosts = C
 @pytest.mark.parametrize("budget", [1.0, 1.1, 1.4, 2.0, 2.2, 3.0, 3.3999, 3.4])
 def test_a_budget_is_met_to_a_sample_and_never_passed(budget: float) -> None:
     values = confidences()
-    found = choose_thresholds(values, COSTS, budget, EXITS)
+    found = choose_by_shares(values, COSTS, budget, EXITS)
     assert found.cost == pytest.approx(mean_cost(values, found.threshold))
     assert budget - 3 * 1.2 / len(values) <= found.cost <= budget + 1e-9
     assert found.macs == pytest.approx(10 * found.cost) and sum(found.shares) == pytest.approx(1)
@@ -49,14 +49,14 @@ def test_a_budget_is_met_to_a_sample_and_never_passed(budget: float) -> None:
 
 
 def test_shares_are_in_geometric_proportion() -> None:
-    found = choose_thresholds(confidences(4000, 4), ExitCosts((1.0, 2.0, 3.0, 4.0), (1.0,) * 4, 1.0), 2.0, (1, 2, 3, 4))
+    found = choose_by_shares(confidences(4000, 4), ExitCosts((1.0, 2.0, 3.0, 4.0), (1.0,) * 4, 1.0), 2.0, (1, 2, 3, 4))
     a, b, c, d = found.shares
     assert b / a == pytest.approx(c / b, abs=0.02) == pytest.approx(d / c, abs=0.02)
 
 
 def test_the_surest_leave_first() -> None:
     values = confidences()
-    found = choose_thresholds(values, COSTS, 2.0, EXITS)
+    found = choose_by_shares(values, COSTS, 2.0, EXITS)
     places = places_of(values, found.threshold)
     assert values[places == 0, 0].min() > values[places > 0, 0].max()
 
@@ -64,22 +64,22 @@ def test_the_surest_leave_first() -> None:
 @pytest.mark.parametrize("budget", [0.9, 3.5, -1.0, math.inf])
 def test_a_budget_out_of_reach_names_the_range(budget: float) -> None:
     with pytest.raises(ValueError, match=r"between 1\.0000 .* and 3\.4000"):
-        choose_thresholds(confidences(), COSTS, budget, EXITS)
+        choose_by_shares(confidences(), COSTS, budget, EXITS)
 
 
 @pytest.mark.parametrize("budget", [math.nan, "1.4", True, None])
 def test_a_budget_is_a_number(budget: Any) -> None:
     with pytest.raises(ValueError, match="budget="):
-        choose_thresholds(confidences(), COSTS, budget, EXITS)
+        choose_by_shares(confidences(), COSTS, budget, EXITS)
 
 
 def test_what_is_never_sure_never_leaves() -> None:
     values = confidences()
     values[:, 0] = math.nan  # as "agreement" at the first exit
-    found = choose_thresholds(values, COSTS, 2.5, EXITS)
+    found = choose_by_shares(values, COSTS, 2.5, EXITS)
     assert found.shares[0] == 0 and found.threshold[0] == math.inf and found.cost <= 2.5
     with pytest.raises(ValueError, match=r"between 2\.2000"):
-        choose_thresholds(values, COSTS, 1.4, EXITS)
+        choose_by_shares(values, COSTS, 1.4, EXITS)
 
 
 def test_a_threshold_lies_between_two_confidences() -> None:
@@ -87,16 +87,16 @@ def test_a_threshold_lies_between_two_confidences() -> None:
     values = torch.tensor([[0.9], [0.2], [0.6], [0.5]]).double()
     costs = ExitCosts((1.0, 2.0), (1.0, 2.0), 1.0)
     for budget, expected in ((1.0, 0.2), (1.25, 0.35), (1.5, 0.55), (1.75, 0.75), (2.0, math.inf)):
-        (found,) = choose_thresholds(values, costs, budget, (1, 2)).threshold
+        (found,) = choose_by_shares(values, costs, budget, (1, 2)).threshold
         assert found == pytest.approx(expected)
     values[0] = math.inf
-    (found,) = choose_thresholds(values, costs, 1.75, (1, 2)).threshold
+    (found,) = choose_by_shares(values, costs, 1.75, (1, 2)).threshold
     assert found == math.inf and places_of(values, (found,)).tolist() == [0, 1, 1, 1]
 
 
 def test_ties_leave_together_within_the_budget() -> None:
     values = torch.cat([torch.ones(30, 2), torch.zeros(70, 2)]).double()
-    found = choose_thresholds(values, COSTS, 2.9, EXITS)
+    found = choose_by_shares(values, COSTS, 2.9, EXITS)
     assert found.cost <= 2.9 and found.shares[0] in (0.0, 0.3)
 
 

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cycledistill.adaptive.calibration.by_shares import (
+    ROUNDING,
     Calibration,
     calibration_of,
-    choose_thresholds,
+    choose_by_shares,
     places_of,
     threshold_between,
     thresholds_of_shares,
 )
 from cycledistill.adaptive.calibration.data import Collected, ExitCosts
 
-_ROUNDS, _HALVINGS, _MIXTURES, _SETTLED = 20, 20, 64, 8
-_ROUNDING = 1e-9
+_logger = logging.getLogger(__name__)
+
+FEW = 500
+"""Samples on which thresholds of a metric are fitted to chance: in a trial of 200 they were no better than without."""
+_ROUNDS, _HALVINGS, _MIXTURES, _ASCENDED = 20, 20, 64, 16
 
 Thresholds = tuple[float, ...]
 
 
-def chosen(data: Collected, budget: float, exits: tuple[int, ...]) -> Calibration:
+def choose_thresholds(data: Collected, budget: float, exits: tuple[int, ...]) -> Calibration:
     """Thresholds for a budget: by the scores of the samples where they have some, else by their confidences alone."""
     if data.scores is None:
-        return choose_thresholds(data.confidences, data.costs, budget, exits)
+        return choose_by_shares(data.confidences, data.costs, budget, exits)
     return choose_by_metric(data.confidences, data.scores, data.costs, budget, exits)
 
 
@@ -37,11 +42,12 @@ def choose_by_metric(
 ) -> Calibration:
     """The thresholds whose mean score on these samples is the largest found within the budget.
 
-    A price on cost makes one number of a sample at an exit, score - price x cost. Thresholds are set in turn, each to
-    the best place given the others, until none moves. First so for a price, which is found by bisection; the shares
-    that the prices around the budget send to each exit are mixed; then within the budget, from the best of all these,
-    of the thresholds that need no targets, and of all samples at one exit. A single threshold is so the best there is;
-    of several no better ones were found. Of equal scores the cheapest is taken.
+    A Lagrange multiplier, the price of cost, makes one number of a sample at an exit: score - price x cost. Coordinate
+    ascent sets one threshold after the other to the best place given the others; so for prices that bisection brings
+    near the budget, whose shares at the exits are then mixed; and from the best of all these, of thresholds by shares
+    and of all samples at one exit once more, within the budget. A single threshold is the best there is. Several are a
+    local optimum, mostly within a few samples of the best, and never worse than what was begun with within the budget.
+    Of equal scores the cheapest found is taken.
 
     Args:
         confidences: (S, exits - 1); NaN never leaves.
@@ -52,21 +58,30 @@ def choose_by_metric(
 
     Raises:
         ValueError: No thresholds reach the budget, or a score is not finite.
+
+    Source: multipliers for a budget: Everett, Operations Research 11(3), 1963.
     """
     if not scores.isfinite().all():
         wrong = int((~scores.isfinite()).any(1).sum())
         raise ValueError(f"metric: finite numbers are expected, and of {wrong} of {len(scores)} samples it gave others")
-    by_shares = choose_thresholds(confidences, costs, budget, exits).threshold
-    samples = _Samples(confidences, scores, torch.tensor(costs.relative, dtype=torch.float64))
+    by_shares = choose_by_shares(confidences, costs, budget, exits).threshold
+    if len(exits) > 1 and len(scores) < FEW:
+        _logger.warning(
+            "thresholds chosen by a metric on %d samples are fitted to them: take %d or more, or none (metric=None)",
+            len(scores),
+            FEW,
+        )
+    # What a sample has at every exit alike decides nothing, and may be large.
+    samples = _Samples(confidences, scores - scores[:, :1], torch.tensor(costs.relative, dtype=torch.float64))
 
     def rank(threshold: Thresholds) -> tuple[float, float, Thresholds]:
         return samples.score(threshold), -samples.cost(threshold), threshold
 
-    starts = [by_shares, *_alone(confidences)]
-    tried = {*starts, *_by_prices(samples, starts, budget)}
-    within = sorted((each for each in tried if samples.cost(each) <= budget + _ROUNDING), key=rank)
-    best = max((samples.settled(each, 0.0, budget) for each in within[-_SETTLED:]), key=rank)
-    return calibration_of(confidences, costs, budget, exits, best, samples.score(best))
+    tried = {by_shares, *_at_one_exit(confidences), *_by_prices(samples, by_shares, budget)}
+    within = sorted((each for each in tried if samples.cost(each) <= budget + ROUNDING), key=rank)
+    best = max((samples.ascended(each, 0.0, budget) for each in within[-_ASCENDED:]), key=rank)
+    score = float(_at(scores, places_of(confidences, best)).mean())
+    return calibration_of(confidences, costs, budget, exits, best, score)
 
 
 @dataclass(frozen=True)
@@ -90,13 +105,20 @@ class _Samples:
         places = places_of(self.confidences, threshold)
         return torch.bincount(places, minlength=len(self.costs)).double() / len(places)
 
-    def settled(self, threshold: Thresholds, price: float, budget: float = math.inf) -> Thresholds:
-        """Thresholds moved one at a time, from the last exit to the first, as long as the score grows."""
+    def ascended(self, threshold: Thresholds, price: float, budget: float = math.inf) -> Thresholds:
+        """Coordinate ascent: thresholds moved one at a time, from the last exit on, as long as the score grows.
+
+        Or the cost falls at an equal score.
+        """
+
+        def rank(each: Thresholds) -> tuple[float, float]:
+            return self.score(each, price), -self.cost(each)
+
         for _ in range(_ROUNDS):
             moved = threshold
             for place in reversed(range(len(threshold))):
                 moved = self._moved(moved, place, price, budget)
-            if self.score(moved, price) <= self.score(threshold, price):
+            if rank(moved) <= rank(threshold):
                 break
             threshold = moved
         return threshold
@@ -107,27 +129,30 @@ class _Samples:
         come = ~(self.confidences[:, :place] >= before).any(1) & ~self.confidences[:, place].isnan()
         later = places_of(self.confidences[:, place + 1 :], threshold[place + 1 :]) + place + 1
         sure, order = self.confidences[come, place].sort(descending=True)
-        later = later[come][order]
-        gain = self.scores[come][order, place] - _at(self.scores[come][order], later)
+        later, scores = later[come][order], self.scores[come][order]
         saved = self.costs[later] - self.costs[place]
-        cost = self.cost((*threshold[:place], math.inf, *threshold[place + 1 :])) - _sums(saved) / len(come)
-        total = _sums(gain + price * saved)  # of the n surest, n = 0, 1, ...
+        none = self.cost((*threshold[:place], math.inf, *threshold[place + 1 :]))
+        cost = none - _sums(saved) / len(self.scores)
+        total = _sums(scores[:, place] - _at(scores, later) + price * saved)  # of the n surest, n = 0, 1, ...
         total[1:-1][sure[1:] == sure[:-1]] = -math.inf  # equal confidences leave together
-        total[cost > budget + _ROUNDING] = -math.inf
+        total[cost > budget + ROUNDING] = -math.inf
         if total.max() == -math.inf:
             return threshold
-        return (*threshold[:place], threshold_between(sure, int(total.argmax())), *threshold[place + 1 :])
+        surest = int((total == total.max()).nonzero()[-1])  # of equals the cheapest: the most that leave
+        return (*threshold[:place], threshold_between(sure, surest), *threshold[place + 1 :])
 
 
-def _by_prices(samples: _Samples, starts: Sequence[Thresholds], budget: float) -> Iterator[Thresholds]:
+def _by_prices(samples: _Samples, by_shares: Thresholds, budget: float) -> Iterator[Thresholds]:
     """The best thresholds for prices that close in on the budget, and mixtures of the two that came nearest to it."""
+    cheapest, *_, dearest = _at_one_exit(samples.confidences)
     scale = float(samples.scores.max() - samples.scores.min())
     low, high = -16.0, 8.0  # log of the price, in units of the spread of scores
-    cheaper, dearer = starts[1], starts[-1]
+    cheaper, dearer, found = cheapest, dearest, by_shares
     for _ in range(_HALVINGS if scale > 0 else 0):
         middle = (low + high) / 2
         price = scale * math.exp(middle)
-        found = max((samples.settled(each, price) for each in starts), key=lambda each: samples.score(each, price))
+        ascended = [samples.ascended(each, price) for each in (found, by_shares, cheapest, dearest)]
+        found = max(ascended, key=lambda each: samples.score(each, price))
         yield found
         if samples.cost(found) <= budget:
             high, cheaper = middle, found
@@ -138,7 +163,7 @@ def _by_prices(samples: _Samples, starts: Sequence[Thresholds], budget: float) -
         yield thresholds_of_shares(samples.confidences, one + (other - one) * part / _MIXTURES)
 
 
-def _alone(confidences: Tensor) -> Iterator[Thresholds]:
+def _at_one_exit(confidences: Tensor) -> Iterator[Thresholds]:
     """For each exit, thresholds by which all samples leave there; those that are never sure, later."""
     least = [threshold_between(known, len(known)) for known in (each[~each.isnan()] for each in confidences.unbind(1))]
     for place in range(len(least) + 1):

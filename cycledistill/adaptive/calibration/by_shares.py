@@ -10,6 +10,9 @@ from torch import Tensor
 
 from cycledistill.adaptive.calibration.data import ExitCosts
 
+ROUNDING = 1e-9
+"""By which a mean cost may pass a budget."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -24,6 +27,7 @@ class Calibration:
         budget: The cost that was asked for.
         samples: How many samples these are.
         score: Mean of the metric that the thresholds were chosen by; ``None`` where they were chosen without targets.
+            On the samples that they are fitted to: it flatters, and `AdaptiveExit.curve` with other data does not.
     """
 
     exits: tuple[int, ...]
@@ -48,7 +52,7 @@ class Calibration:
         return "\n".join(lines)
 
 
-def choose_thresholds(confidences: Tensor, costs: ExitCosts, budget: float, exits: tuple[int, ...]) -> Calibration:
+def choose_by_shares(confidences: Tensor, costs: ExitCosts, budget: float, exits: tuple[int, ...]) -> Calibration:
     """The thresholds whose mean cost on these samples, (S, exits - 1), is the largest within the budget.
 
     Exit k takes a share proportional to r^k, the surest of those that come to it first. Proportions of this form are
@@ -69,12 +73,12 @@ def choose_thresholds(confidences: Tensor, costs: ExitCosts, budget: float, exit
 
     number = len(exits)
     low, high = tried(torch.eye(number, dtype=torch.float64)[0]), tried(torch.eye(number, dtype=torch.float64)[-1])
-    if not low[0] - 1e-9 <= budget <= high[0] + 1e-9:
+    if not low[0] - ROUNDING <= budget <= high[0] + ROUNDING:
         raise ValueError(
             f"budget={budget!r}: on these samples exits {exits} cost between {low[0]:.4f} (all leave as early as their "
             f"confidence allows) and {high[0]:.4f} (all run to the last) times one cycle"
         )
-    best = high if budget >= high[0] - 1e-9 else low
+    best = high if budget >= high[0] - ROUNDING else low
     lower, upper = -40.0, 40.0  # log r
     for _ in range(60 if best is low else 0):
         middle = (lower + upper) / 2
@@ -131,4 +135,5 @@ def threshold_between(values: Tensor, count: int) -> float:
         return math.inf
     ordered = values.topk(min(count + 1, len(values))).values.tolist()
     middle = sum(ordered[-2:]) / 2 if len(ordered) > count else math.nan
-    return middle if math.isfinite(middle) else ordered[count - 1]
+    # Between two neighbours among floating-point numbers there is nothing.
+    return middle if math.isfinite(middle) and middle > ordered[-1] else ordered[count - 1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cycledistill.adaptive.calibration.by_metric import chosen
+from cycledistill.adaptive.calibration.by_metric import choose_thresholds
 from cycledistill.adaptive.calibration.by_shares import places_of
 from cycledistill.adaptive.calibration.data import Collected
 
@@ -72,7 +72,7 @@ def sweep(chosen_on: Collected, measured: Collected, exits: tuple[int, ...], poi
     rows = [_fixed(measured, exits, place) for place in range(len(exits))]
     budgets = _budgets(chosen_on, points) if len(exits) > 1 else ()
     for budget in budgets:
-        found = chosen(chosen_on, budget, exits)
+        found = choose_thresholds(chosen_on, budget, exits)
         rows.append(_measure(measured, found.threshold, len(exits)))
     return Curve(exits, tuple(rows), len(measured.confidences))
 
