@@ -87,10 +87,10 @@ def _numbers(curve: Curve) -> Record:
 def at_share(record: Record, kind: str = "adaptive", share: float = SHARE) -> tuple[float, float]:
     """Cost and percent of the thresholds of the largest budget whose cost is within a share of the last exit's."""
     limit = share * record["fixed"][str(record["exits"][-1])][0]
-    within = [(cost, found) for cost, found in record[kind] if cost <= limit]
+    within = [(cost, found) for cost, found in record[kind] if cost <= limit]  # in the order of their budgets
     if not within:
         raise StudyError(f"no thresholds cost at most {share:.0%} of the last exit: the cheapest is {record[kind][0]}")
-    return max(within)
+    return float(within[-1][0]), float(within[-1][1])
 
 
 def write_curves(folder: Path, plan: Plan, curves: Sequence[Record]) -> None:

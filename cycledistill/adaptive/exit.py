@@ -197,8 +197,8 @@ class AdaptiveExit(nn.Module):
         The samples are run to the last exit once. Without a metric no target is used: shares of the samples are sent to
         the exits in geometric proportion, the surest first, and the proportion is chosen so that the mean cost is the
         largest within the budget. With one the thresholds are those whose mean metric is the largest that was found
-        within the budget, which may be less than all of it. That is better where an exit is sure and wrong: samples
-        then pass it by.
+        within the budget, which may be less than all of it. That is better where an exit is sure and wrong, which
+        samples then go past, and takes a thousand samples or so: thresholds fitted to a few hundred may be worse.
 
         Args:
             loader: Batches: a tensor of inputs, alone or in a list; a pair of inputs (a tensor, a tuple of arguments or
@@ -254,7 +254,7 @@ class AdaptiveExit(nn.Module):
 
         Raises:
             ValueError: ``points`` below 2, batches without a target, a loader without samples, ``by_metric`` without
-                ``held_out``.
+                ``held_out`` or with a metric that is not finite.
             TypeError: A metric that is no number a sample.
 
         Example:

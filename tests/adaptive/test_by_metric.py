@@ -34,7 +34,7 @@ def drawn(samples: int, exits: int, seed: int) -> tuple[Tensor, Tensor]:
 def best_of_all(confidences: Tensor, scores: Tensor, costs: ExitCosts, budget: float) -> float:
     """The best mean score within the budget, one sample and one set of thresholds after the other."""
     best = -math.inf
-    for threshold in itertools.product(*([*column, math.inf] for column in confidences.T.tolist())):
+    for threshold in itertools.product(*([*set(column), math.inf] for column in confidences.T.tolist())):
         total, spent = 0.0, 0.0
         for sure, score in zip(confidences.tolist(), scores.tolist(), strict=True):
             place = next((k for k, least in enumerate(threshold) if sure[k] >= least), len(threshold))
@@ -45,9 +45,11 @@ def best_of_all(confidences: Tensor, scores: Tensor, costs: ExitCosts, budget: f
 
 
 @pytest.mark.parametrize("budget", [1.2, 1.5, 1.9])
+@pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_one_threshold_is_the_best_there_is(seed: int, budget: float) -> None:
-    confidences, scores = drawn(30, 2, seed)
+def test_one_threshold_is_the_best_there_is(seed: int, ties: bool, budget: float) -> None:
+    confidences, scores = drawn(300 if ties else 30, 2, seed)
+    confidences = (150 * confidences).round() if ties else confidences
     found = choose_by_metric(confidences, scores, costs_of(2), budget, (1, 2))
     assert found.score == pytest.approx(best_of_all(confidences, scores, costs_of(2), budget))
     assert found.cost <= budget + 1e-9
@@ -78,15 +80,28 @@ def best_of_two(confidences: Tensor, scores: Tensor, costs: ExitCosts, budget: f
 
 
 @pytest.mark.slow
-def test_several_thresholds_come_within_half_a_sample_of_the_best() -> None:
+def test_several_thresholds_come_near_the_best() -> None:
+    """Within a sixth of a sample on average."""
     missed = []
-    for seed, budget in itertools.product(range(4), (1.2, 1.8)):
+    for seed, budget in itertools.product(range(8), (1.2, 1.6, 2.2)):
         confidences, scores = informed(100, 3, seed)
         found = choose_by_metric(confidences, scores, costs_of(3), budget, EXITS)
         best = best_of_two(confidences, scores, costs_of(3), budget)
         assert found.score is not None and found.score <= best + 1e-9 and found.cost <= budget + 1e-9
         missed.append(best - found.score)
-    assert sum(missed) / len(missed) < 0.005
+    assert sum(missed) / len(missed) < 0.0016
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_threshold_can_be_moved_to_a_better_place(seed: int) -> None:
+    confidences, scores = informed(80, 4, seed)
+    relative = torch.tensor(costs_of(4).relative, dtype=torch.float64)
+    found = choose_by_metric(confidences, scores, costs_of(4), 1.9, (1, 2, 3, 4))
+    for place, column in enumerate(confidences.unbind(1)):
+        for moved in (*column.tolist(), math.inf):
+            places = places_of(confidences, (*found.threshold[:place], moved, *found.threshold[place + 1 :]))
+            if relative[places].mean() <= 1.9:
+                assert scores.gather(1, places.unsqueeze(1)).mean() <= found.score + 1e-9
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -106,17 +121,17 @@ def test_ties_and_what_is_never_sure_keep_to_the_budget(seed: int) -> None:
 
 def test_of_equal_scores_the_cheapest_is_taken_also_where_most_are_right() -> None:
     confidences, scores = informed(300, 2, 0)
-    found = choose_by_metric(confidences, scores, costs_of(2), 1.7, (1, 2))
+    found = choose_by_metric(confidences, scores, costs_of(2), 1.3, (1, 2))
     order = confidences[:, 0].argsort(descending=True)
     total = [float(scores[order[:count], 0].sum() + scores[order[count:], 1].sum()) for count in range(301)]
     spent = [1 + 1.05 * (300 - count) / 300 for count in range(301)]
-    best = max(each for each, cost in zip(total, spent, strict=True) if cost <= 1.7)
-    cheapest = min(cost for each, cost in zip(total, spent, strict=True) if each == best and cost <= 1.7)
+    best = max(each for each, cost in zip(total, spent, strict=True) if cost <= 1.3)
+    cheapest = min(cost for each, cost in zip(total, spent, strict=True) if each == best and cost <= 1.3)
     assert found.score == pytest.approx(best / 300) and found.cost == pytest.approx(cheapest)
 
 
 def test_what_a_sample_has_at_every_exit_decides_nothing() -> None:
-    confidences, scores = informed(200, 3, 1)
+    confidences, scores = informed(200, 3, 2)
     found = choose_by_metric(confidences, scores, costs_of(3), 1.6, EXITS)
     offset = torch.zeros(200, 1).double()
     offset[7] = 2.0**27
@@ -211,4 +226,7 @@ def test_what_cannot_be_chosen_by_a_metric_is_refused() -> None:
         adaptive.calibrate(loader(), 1.9, lambda output, target: torch.full(target.shape, math.nan))
     with pytest.raises(TypeError, match=r"metric: one number a sample is expected, a tensor \(10,\)"):
         adaptive.calibrate(loader(), 1.9, lambda output, target: output.mean())
+    for wrong in ("top_1", 0.5):
+        with pytest.raises(TypeError, match=rf"metric='?{wrong}'?: a callable .* such as cycledistill.adaptive.top_1"):
+            adaptive.calibrate(loader(), 1.9, wrong)  # type: ignore[arg-type]
     assert adaptive.threshold is None

@@ -131,3 +131,11 @@ def test_things_that_are_no_module(thing: object) -> None:
 def test_near_names_are_proposed() -> None:
     message = refused(toys.make(), "blcks", blocks="blcks")
     assert "'blocks'" in message
+
+
+def test_the_handle_has_no_other_settings() -> None:
+    model = wrap_cyclic(toys.make(), 2)
+    with pytest.raises(AttributeError, match="'exits'.*cycles, exit and distill"):
+        model.cyclic.exits = 2
+    with pytest.raises(StackError, match="cycles="):
+        model.cyclic.cycles = 2**70

@@ -303,11 +303,3 @@ def test_forward_replaced_on_the_object() -> None:
     model.forward = lambda x: x  # type: ignore[method-assign]
     with pytest.raises(StackError, match="wrap the model first"):
         wrap_cyclic(model, 2, blocks="blocks")
-
-
-def test_the_handle_has_no_other_settings() -> None:
-    model = wrap_cyclic(made(gated), 2, blocks="blocks")
-    with pytest.raises(AttributeError, match="'exits'.*cycles, exit and distill"):
-        model.cyclic.exits = 2
-    with pytest.raises(StackError, match="cycles="):
-        model.cyclic.cycles = 2**70

@@ -144,15 +144,14 @@ class _Samples:
 
 def _by_prices(samples: _Samples, by_shares: Thresholds, budget: float) -> Iterator[Thresholds]:
     """The best thresholds for prices that close in on the budget, and mixtures of the two that came nearest to it."""
-    cheapest, *_, dearest = _at_one_exit(samples.confidences)
+    cheaper, *_, dearer = _at_one_exit(samples.confidences)
     scale = float(samples.scores.max() - samples.scores.min())
     low, high = -16.0, 8.0  # log of the price, in units of the spread of scores
-    cheaper, dearer, found = cheapest, dearest, by_shares
+    found = by_shares
     for _ in range(_HALVINGS if scale > 0 else 0):
         middle = (low + high) / 2
         price = scale * math.exp(middle)
-        ascended = [samples.ascended(each, price) for each in (found, by_shares, cheapest, dearest)]
-        found = max(ascended, key=lambda each: samples.score(each, price))
+        found = samples.ascended(found, price)
         yield found
         if samples.cost(found) <= budget:
             high, cheaper = middle, found

@@ -153,6 +153,11 @@ def exit_costs(model: nn.Module, given: Call, exits: tuple[int, ...]) -> ExitCos
 
 
 def _measured(metric: Metric, outputs: list[Any], target: Any, batch: int, device: torch.device) -> Tensor:
+    if not callable(metric):
+        raise TypeError(
+            f"metric={metric!r:.80}: a callable from an output and the target to a number a sample is expected, "
+            "such as cycledistill.adaptive.top_1"
+        )
     if target is None:
         raise ValueError("a batch has no target: give pairs (inputs, target), or mappings with labels")
     target = tree_map_only(Tensor, lambda x: x.to(device), target)
