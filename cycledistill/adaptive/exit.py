@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cycledistill.adaptive.calibration.by_metric import choose_thresholds
+from cycledistill.adaptive.calibration.by_metric import choose_thresholds, warn_of_few
 from cycledistill.adaptive.calibration.by_shares import Calibration
 from cycledistill.adaptive.calibration.curve import Curve, sweep
 from cycledistill.adaptive.calibration.data import ExitCosts, Metric, collect, exit_costs, top_1
@@ -225,7 +225,9 @@ class AdaptiveExit(nn.Module):
 
         Source: without a metric, the rule of MSDNet (Huang et al., ICLR 2018) for budgeted batches.
         """
-        found = choose_thresholds(collect(self, loader, metric), budget, self.exits)
+        data = collect(self, loader, metric)
+        warn_of_few(data)
+        found = choose_thresholds(data, budget, self.exits)
         self._threshold = found.threshold
         return found
 
@@ -270,6 +272,7 @@ class AdaptiveExit(nn.Module):
             chosen_on = replace(data, scores=None)
         else:
             chosen_on = collect(self, held_out, metric if by_metric else None)
+            warn_of_few(chosen_on)
         return sweep(chosen_on, data, self.exits, points)
 
     def extra_repr(self) -> str:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from cycledistill.adaptive import AdaptiveExit, top_1
-from cycledistill.adaptive.calibration.by_metric import FEW, choose_by_metric
+from cycledistill.adaptive.calibration.by_metric import FEW, choose_by_metric, warn_of_few
 from cycledistill.adaptive.calibration.by_shares import choose_by_shares, places_of
-from cycledistill.adaptive.calibration.data import ExitCosts
+from cycledistill.adaptive.calibration.data import Collected, ExitCosts
 from tests import toys
 from tests.adaptive.models import EXITS, wrapped
 
@@ -141,8 +141,19 @@ def test_what_a_sample_has_at_every_exit_decides_nothing() -> None:
 def test_few_samples_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
     for number, told in ((FEW - 1, True), (FEW, False)):
         caplog.clear()
-        choose_by_metric(*informed(number, 2, 0), costs_of(2), 1.5, (1, 2))
+        warn_of_few(Collected(*informed(number, 2, 0), costs_of(2)))
         assert ("take 500 or more" in caplog.text) is told
+    adaptive = AdaptiveExit(wrapped(), EXITS)
+    for ask in (
+        lambda: adaptive.calibrate(loader(), 1.9, top_1),
+        lambda: adaptive.curve(loader(), points=3, held_out=loader(10), by_metric=True),
+    ):
+        caplog.clear()
+        ask()
+        assert caplog.text.count("40 samples are fitted to them") == 1
+    caplog.clear()
+    adaptive.calibrate(loader(), 1.9)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("budget", [1.0, 1.3, 2.0, 2.7, 3.1])

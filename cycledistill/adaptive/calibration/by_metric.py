@@ -37,6 +37,16 @@ def choose_thresholds(data: Collected, budget: float, exits: tuple[int, ...]) ->
     return choose_by_metric(data.confidences, data.scores, data.costs, budget, exits)
 
 
+def warn_of_few(data: Collected) -> None:
+    """Say where thresholds would be chosen by a metric on few samples."""
+    if data.scores is not None and len(data.scores) < FEW:
+        _logger.warning(
+            "thresholds chosen by a metric on %d samples are fitted to them: take %d or more, or choose without it",
+            len(data.scores),
+            FEW,
+        )
+
+
 def choose_by_metric(
     confidences: Tensor, scores: Tensor, costs: ExitCosts, budget: float, exits: tuple[int, ...]
 ) -> Calibration:
@@ -65,12 +75,6 @@ def choose_by_metric(
         wrong = int((~scores.isfinite()).any(1).sum())
         raise ValueError(f"metric: finite numbers are expected, and of {wrong} of {len(scores)} samples it gave others")
     by_shares = choose_by_shares(confidences, costs, budget, exits).threshold
-    if len(exits) > 1 and len(scores) < FEW:
-        _logger.warning(
-            "thresholds chosen by a metric on %d samples are fitted to them: take %d or more, or none (metric=None)",
-            len(scores),
-            FEW,
-        )
     # What a sample has at every exit alike decides nothing, and may be large.
     samples = _Samples(confidences, scores - scores[:, :1], torch.tensor(costs.relative, dtype=torch.float64))
 

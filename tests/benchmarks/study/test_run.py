@@ -421,9 +421,13 @@ def test_samples_of_a_trained_arm_stop_where_they_are_sure(
     assert main([*asked, "nothing"]) == 2
     assert "--arm nothing: tiny has base, exits" in capsys.readouterr().err
     assert main([*asked, "exits"]) == 0
-    assert "| each where it is sure |" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "| each where it is sure |" in shown and "| the same, thresholds chosen by the labels" in shown
     record = json.loads((tmp_path / "results" / "tiny-adaptive.json").read_text(encoding="utf-8"))
     assert [curve["seed"] for curve in record["curves"]] == [0, 1]
+    for curve in record["curves"]:  # from all as early as they can to none
+        assert len(curve["by_metric"]) == 21 and curve["by_metric"][0] == curve["adaptive"][0]
+        assert curve["by_metric"] != curve["adaptive"]
     # The oracle: the exit that all take, on the half that was read, by the fixed exits of the run's own network.
     run = run_of(Path(path), "exits", tmp_path / "again")
     run.go(math.inf)
