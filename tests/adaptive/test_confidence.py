@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cycledistill.adaptive.calibration.by_shares import choose_thresholds, places_of
+from cycledistill.adaptive.calibration.by_shares import choose_by_shares, places_of
 from cycledistill.adaptive.calibration.data import ExitCosts, top_1
 from cycledistill.adaptive.confidence import agreement, confidence_of, entropy, probability
 
@@ -100,5 +100,5 @@ def test_an_infinite_confidence_is_the_surest_and_leaves_where_any_may() -> None
     sure = confidence_of(lambda output: output, torch.tensor([math.inf, 1.0, -math.inf, math.nan]), None, 4)
     assert sure[:3].isfinite().all() and sure[0] > 1e300 and sure[2] < -1e300 and sure[3].isnan()
     assert places_of(sure[:, None], (math.inf,)).tolist() == [1, 1, 1, 1]
-    found = choose_thresholds(sure[:, None], ExitCosts((1.0, 2.0), (1.0, 2.0), 1.0), 1.75, (1, 2))
+    found = choose_by_shares(sure[:, None], ExitCosts((1.0, 2.0), (1.0, 2.0), 1.0), 1.75, (1, 2))
     assert found.shares == (0.25, 0.75) and math.isfinite(found.threshold[0])
