@@ -70,7 +70,18 @@ class Collected:
 
 
 def top_1(output: Any, target: Tensor) -> Tensor:
-    """Whether the largest of the scores (B, classes) is the label (B,); not where one of them is nan.
+    """Whether the largest of the scores is the label; not where one of them is nan.
+
+    Args:
+        output: What the model returned: scores (B, classes), alone or as ``logits``.
+        target: Labels, (B,).
+
+    Returns:
+        Booleans, (B,).
+
+    Example:
+        >>> top_1(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
+        tensor([ True, False])
 
     Raises:
         TypeError: The target is no tensor of one label a sample.
