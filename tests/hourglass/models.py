@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 FRAMES, WIDTH, HEADS, DEPTH, JOINTS = 12, 8, 2, 5, 3
 
@@ -102,6 +103,17 @@ class JointModel(FrameModel):
 
     def embed(self, poses: Tensor) -> Tensor:
         return self.stem(poses) + self.pos[:, : poses.shape[1], None]
+
+
+class Checkpointed(JointModel):
+    """Its levels are checkpointed, or not."""
+
+    saves = False
+
+    def run(self, x: Tensor) -> Tensor:
+        for level in self.levels:
+            x = checkpoint(level, x, use_reentrant=False) if self.saves else level(x)
+        return x
 
 
 class NormEach(nn.LayerNorm):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cycledistill import wrap_cyclic
-from tests.hourglass.models import WIDTH, FrameModel, JointModel, build, poses
+from tests.hourglass.models import WIDTH, Checkpointed, FrameModel, JointModel, build, poses
 from tests.hourglass.wrapped import gradients, wrap
 
 
@@ -23,15 +23,6 @@ def test_training_draws_dropout_and_prunes_alike() -> None:
     assert torch.equal(first, model(x))
     assert model.hourglass.index.shape == (2, 5)
     assert first.requires_grad
-
-
-class Checkpointed(JointModel):
-    saves = False
-
-    def run(self, x: Tensor) -> Tensor:
-        for level in self.levels:
-            x = checkpoint(level, x, use_reentrant=False) if self.saves else level(x)
-        return x
 
 
 @pytest.mark.parametrize("settings", [{}, {"recover": "linear", "recover_after": "levels.4"}, {"noise": "uniform"}])

@@ -22,7 +22,18 @@ from cycledistill import (
     wrap_hourglass,
 )
 from cycledistill.cost.report import cost
-from tests.hourglass.models import DEPTH, FRAMES, WIDTH, FrameModel, JointModel, TupleModel, awake, build, poses
+from tests.hourglass.models import (
+    DEPTH,
+    FRAMES,
+    WIDTH,
+    Checkpointed,
+    FrameModel,
+    JointModel,
+    TupleModel,
+    awake,
+    build,
+    poses,
+)
 from tests.hourglass.oracle import add, by_hand, choose, finish, take
 
 ORDERS = ("hourglass, cycles", "cycles, hourglass")
@@ -243,15 +254,6 @@ def test_copies_keep_both(order: str) -> None:
         copied.cyclic.cycles = 1
         assert len(copied(x)) == 1
     assert torch.equal(model(x)[2], want[2])
-
-
-class Checkpointed(JointModel):
-    saves = False
-
-    def run(self, x: Tensor) -> Tensor:
-        for level in self.levels:
-            x = checkpoint(level, x, use_reentrant=False) if self.saves else level(x)
-        return x
 
 
 @pytest.mark.parametrize("blocks", ["auto", "levels[0:2]"])

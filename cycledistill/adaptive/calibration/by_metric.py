@@ -24,7 +24,7 @@ from cycledistill.adaptive.calibration.data import Collected, ExitCosts
 _logger = logging.getLogger(__name__)
 
 FEW = 500
-"""Samples on which thresholds of a metric are fitted to chance: in a trial of 200 they were no better than without."""
+"""Of fewer samples it is said that thresholds of a metric are fitted to them."""
 _ROUNDS, _HALVINGS, _MIXTURES, _ASCENDED = 20, 20, 64, 16
 
 Thresholds = tuple[float, ...]
