@@ -1,4 +1,4 @@
-"""What verify must find: faults made by hand on wrapped models; `test_mends.py` takes the library's mends out.
+"""What verify must find: faults made by hand on wrapped models; `mends` takes those mends out that are the library's.
 
 Most of these models are refused by the library itself today. A refusal is a failed row too: the model does not do what
 it was wrapped for. Where a guard is taken out, the model runs and is wrong, and its numbers tell.
