@@ -1,19 +1,21 @@
-"""What a camera is built from is checked, and OpenCV's calibration becomes what it means."""
+"""What a camera is built from is checked, OpenCV's calibration becomes what it means; normalised pictures, rings."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from cycledistill.integrations.human36m.data.cameras import Camera, ring_of_cameras
+from cycledistill.integrations.human36m.data.cameras import Camera, normalize_screen, ring_of_cameras
 from cycledistill.integrations.human36m.errors import LiftingDataError
 from cycledistill.integrations.human36m.multiview.rays import check_cameras, patch_rays
 
 K = np.array([[900.0, 0, 330], [0, 880, 250], [0, 0, 1]])
 SIZE = (640, 480)
+GOLDEN = Path(__file__).parents[2] / "golden" / "metrics.npz"
 
 
 def opencv_ring(count: int = 4) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -117,3 +119,21 @@ def test_camera_matrices_that_are_none() -> None:
         Camera.from_opencv("c", np.eye(3), np.zeros(4), K, SIZE)
     with pytest.raises(LiftingDataError, match="camera c: R: .*times 3"):
         Camera.from_opencv("c", 3 * np.eye(3), np.zeros(3), K, SIZE)
+
+
+def test_golden_normalisation() -> None:
+    with np.load(GOLDEN) as golden:
+        found = normalize_screen(golden["pixels"], 1000, 1002)
+        np.testing.assert_allclose(found, golden["normalized_w1000_h1002"], rtol=1e-6, atol=1e-7)
+    with pytest.raises(LiftingDataError, match="0 x 1000"):
+        normalize_screen(np.zeros((1, 2)), 0, 1000)
+
+
+def test_a_ring_of_cameras_looks_at_its_centre() -> None:
+    centre = np.array([1.0, 1.0, -2.0])
+    for camera in ring_of_cameras(centre, 5, first_angle=0.3):
+        np.testing.assert_allclose(camera.rotation.T @ camera.rotation, np.eye(3), atol=1e-12)
+        assert np.linalg.det(camera.rotation) == pytest.approx(1)
+        np.testing.assert_allclose(camera.project(camera.to_camera(centre)), [500, 500], atol=1e-9)
+        above = camera.project(camera.to_camera(centre + np.array([0, 0.5, 0])))
+        assert above[1] < 450 and above[0] == pytest.approx(500), "up is up in the picture"
