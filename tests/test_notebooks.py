@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.docs.pages import anchors, lost_paths, unknown_names
 from tests.scripts import ROOT, load_script
-from tests.test_docs import anchors, lost_paths, unknown_names
 
 for _needed in ("nbclient", "nbformat", "ipykernel", "timm", "transformers", "matplotlib", "sklearn", "cv2"):
     pytest.importorskip(_needed)

@@ -16,7 +16,7 @@ import torch
 from cycledistill.commands import frame
 from cycledistill.integrations.coco import joints_of
 from cycledistill.integrations.coco.trained import load_trained
-from tests.test_docs import ROOT, fences
+from tests.docs.pages import ROOT, fences
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
