@@ -152,6 +152,10 @@ def check_rows(
     return reached
 
 
+def images(size: int = 6, tokens: int = 4) -> Tensor:
+    return toys.batch(size=size, tokens=tokens)[0]
+
+
 def wobble(output: Any) -> Tensor:
     """A confidence for any output, different for each sample."""
     values = next(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point())
