@@ -10,23 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cycledistill import StackError, unwrap_hourglass, wrap_hourglass, wrap_pruning
+from cycledistill import StackError, unwrap_hourglass, wrap_hourglass
 from cycledistill.hourglass.key_map import KEY_MAP, from_official, to_official
-from cycledistill.plugin.handle import HOURGLASS_STATE
 from tests.hourglass.models import FRAMES, WIDTH, FrameModel, JointModel, SequenceFirst, awake, build, poses
+from tests.hourglass.refused import assert_refused
 from tests.prune.oracle import vit
-
-
-def assert_refused(model: nn.Module, match: str, **settings: Any) -> None:
-    """The call fails, and leaves no class, attribute or mark behind."""
-    classes, attributes = [type(m) for m in model.modules()], set(vars(model))
-    keys = list(model.state_dict())
-    with pytest.raises(StackError, match=match):
-        wrap_hourglass(model, **{"layer": 2, "keep": 5, **settings})
-    assert [type(m) for m in model.modules()] == classes
-    assert set(vars(model)) == attributes
-    assert not any(HOURGLASS_STATE in vars(m) for m in model.modules())
-    assert list(model.state_dict()) == keys
 
 
 @pytest.mark.parametrize(
@@ -235,89 +223,6 @@ def test_forwards_that_do_not_pass_the_points_or_the_recovery() -> None:
     assert model(poses()).shape == (2, FRAMES, 9)
 
 
-@pytest.mark.parametrize(
-    ("index", "match"),
-    [
-        ([1, 2], "one a prune point"),
-        ("all", "one a prune point"),
-        (torch.tensor([0, 1, 2, 3, 4]), "whole frame numbers"),
-        (torch.rand(2, 5), "whole frame numbers"),
-        (torch.tensor([[0, 1, 1, 2, 3]]), "none twice"),
-        (torch.tensor([[4, 3, 2, 1, 0]]), "order of time"),
-        (torch.tensor([[-1, 0, 1, 2, 3]]), "from 0"),
-    ],
-)
-def test_an_index_that_is_none(index: Any, match: str) -> None:
-    model = wrap_hourglass(build(), layer=2, keep=5)
-    with pytest.raises(StackError, match=match):
-        model.hourglass.index = index
-    assert model(poses()).shape == (2, FRAMES, 9)
-
-
-def test_an_index_that_does_not_fit_the_clips() -> None:
-    model = wrap_hourglass(build(), layer=2, keep=5)
-    for index, match in (
-        (torch.tensor([[0, 1, 2, 3]]), "keeps 5 frames of 2"),
-        (torch.arange(5).expand(3, -1), "keeps 5 frames of 2"),
-        (torch.tensor([[0, 1, 2, 3, 12]]), "names frame 12, and the clip has 12 frames"),
-    ):
-        model.hourglass.index = index
-        with pytest.raises(StackError, match=match):
-            model(poses())
-    twice = wrap_hourglass(build(), layer=[1, 3], keep=[3, 2])
-    with pytest.raises(StackError, match="only frames that an earlier one kept"):
-        twice.hourglass.index = (torch.tensor([[0, 2, 4]]), torch.tensor([[2, 3]]))
-
-
-@pytest.mark.parametrize(
-    ("choice", "match"),
-    [
-        (lambda tokens, keep: torch.arange(keep), "of shape"),
-        (lambda tokens, keep: torch.rand(len(tokens), keep), "whole frame numbers"),
-        (lambda tokens, keep: None, "select returned None"),
-        (lambda tokens, keep: torch.zeros(len(tokens), keep, dtype=torch.long), "a frame twice"),
-        (lambda tokens, keep: torch.arange(keep).expand(len(tokens), -1) + 9, "outside the 12"),
-        (lambda tokens, keep: torch.arange(keep).expand(len(tokens), -1), "centre frame"),
-    ],
-)
-def test_a_selection_that_returns_something_else(choice: Any, match: str) -> None:
-    model = wrap_hourglass(build(), layer=2, keep=5, select=choice, recover=False)
-    with pytest.raises(StackError, match=match):
-        model(poses())
-
-
-def test_a_model_of_kept_frames_that_is_asked_for_a_sequence() -> None:
-    model = wrap_hourglass(build(), layer=2, keep=5, recover=False)
-    with pytest.raises(StackError, match="run the model"):
-        model.hourglass.take(torch.zeros(2, FRAMES, 3))
-    with pytest.raises(StackError, match="run the model"):
-        model.hourglass.centre_frame(torch.zeros(2, 5, 3))
-    out = model(poses())
-    with pytest.raises(StackError, match="asked for the whole sequence"):
-        model.hourglass.sequence(out)
-    with pytest.raises(StackError, match=r"a target of shape \(2, 5\)"):
-        model.hourglass.take(torch.zeros(2, 5))
-    whole = wrap_hourglass(build(), layer=2, keep=5)
-    out = whole(poses())
-    assert whole.hourglass.sequence(out) is out
-    assert torch.equal(whole.hourglass.centre_frame(out), out[:, 5])
-    free = wrap_hourglass(build(), layer=2, keep=5, recover=False, centre=False)
-    with pytest.raises(StackError, match="no frame is always kept"):
-        free.hourglass.centre_frame(free(poses()))
-
-
-def test_an_index_without_the_centre_has_no_answer() -> None:
-    model = wrap_hourglass(build(), layer=2, keep=5, recover=False)
-    model.hourglass.index = torch.arange(5)[None]
-    with pytest.raises(StackError, match="no frames were chosen yet"):
-        model.hourglass.centre_frame(torch.zeros(2, 5, 3))
-    out = model(poses())
-    with pytest.raises(StackError, match="without the centre, 5"):
-        model.hourglass.centre_frame(out)
-    with pytest.raises(StackError, match=r"\(B, 12, \.\.\.\) is expected"):
-        model.hourglass.take(torch.zeros(2, FRAMES + 1, 3))
-
-
 class Decoder(FrameModel):
     """Levels that also take a memory."""
 
@@ -402,50 +307,6 @@ def test_official_names_both_ways() -> None:
         to_official(wrap_hourglass(build(), layer=[1, 3], keep=[5, 3]).state_dict())
     with pytest.raises(StackError, match="missing"):
         to_official(build().state_dict())
-
-
-def test_pruning_and_an_hourglass_on_the_same_blocks() -> None:
-    pytest.importorskip("timm")
-    from timm.models.vision_transformer import VisionTransformer
-
-    vit = VisionTransformer(img_size=16, patch_size=8, embed_dim=12, depth=3, num_heads=3).eval()
-    settings: dict[str, Any] = {"blocks": "blocks", "layer": 1, "keep": 3, "recover": False, "frames": 4}
-    assert_refused(wrap_pruning(copy.deepcopy(vit), (1,)), "wrap_pruning drops tokens in these blocks", **settings)
-    with pytest.raises(StackError, match="an hourglass drops frames in these blocks"):
-        wrap_pruning(wrap_hourglass(vit, **settings), (1,))
-
-
-PARTS = [("blocks", "blocks[2:3]"), ("blocks[0:3]", "blocks[2:4]"), ("blocks[1:4]", "blocks")]
-
-
-@pytest.mark.parametrize("inside", [False, True], ids=["one model", "a part of it"])
-@pytest.mark.parametrize(("frames", "tokens"), PARTS)
-def test_pruning_and_an_hourglass_on_shared_blocks_in_either_order(frames: str, tokens: str, inside: bool) -> None:
-    """Also where the shared blocks are none that the first of the two changes."""
-    pytest.importorskip("timm")
-    from timm.models.vision_transformer import VisionTransformer
-
-    def vit() -> nn.Module:
-        return VisionTransformer(img_size=16, patch_size=8, embed_dim=12, depth=4, num_heads=3).eval()
-
-    settings: dict[str, Any] = {"layer": 1, "keep": 3, "recover": False, "frames": 4}
-    model = wrap_hourglass(vit(), blocks=frames, **settings)
-    with pytest.raises(StackError, match="an hourglass drops frames in these blocks"):
-        wrap_pruning(nn.Sequential(model) if inside else model, (0,), blocks="0." * inside + tokens, query=slice(0, 1))
-    model = wrap_pruning(vit(), (0,), blocks=tokens)
-    with pytest.raises(StackError, match="wrap_pruning drops tokens in these blocks"):
-        wrap_hourglass(nn.Sequential(model) if inside else model, blocks="0." * inside + frames, **settings)
-
-
-def test_pruning_and_an_hourglass_on_neighbouring_blocks() -> None:
-    pytest.importorskip("timm")
-    from timm.models.vision_transformer import VisionTransformer
-
-    model = VisionTransformer(img_size=16, patch_size=8, embed_dim=12, depth=4, num_heads=3).eval()
-    wrap_hourglass(model, blocks="blocks[0:2]", layer=1, keep=3, recover=False, frames=4)
-    wrap_pruning(model, (0,), 0.5, blocks="blocks[2:4]", query=slice(0, 1))
-    model(torch.randn(2, 3, 16, 16))
-    assert (model.hourglass.index.shape, model.pruning.index.shape) == ((2, 3), (2, 2))
 
 
 def test_data_parallel_replicas() -> None:
