@@ -41,7 +41,8 @@ class Distill:
         token_weight: Weight of the token loss, one number for every token group or a dict from group to number.
             It is relative to the task loss; the paper's 5e-6 belongs to a mean-reduced heatmap MSE. ``"auto"``:
             ``CycleLoss`` finds one for all groups, with which they are ``token_fraction`` of the task loss together.
-        token_fraction: What ``token_weight="auto"`` aims at: the mean of the token terms over that of the task loss.
+        token_fraction: What ``token_weight="auto"`` aims at: the mean of the token terms over that of the task loss. On
+            digits 1/400 was well, and 1/20 drew the cycles together until some runs learned little (docs/when.md).
         token_loss: ``"mse"``, ``"smooth_l1"``, ``"cosine"`` (1 - cosine similarity), each a mean over the group's
             tokens, or a callable ``(student, teacher) -> scalar``.
         normalize: Apply LayerNorm without affine parameters to the tokens before the token loss.
@@ -67,7 +68,7 @@ class Distill:
 
     task_weights: Weighted | tuple[float, ...] = "all"
     token_weight: float | Mapping[str, float] | Literal["auto"] = 0.0
-    token_fraction: float = 0.1
+    token_fraction: float = 0.0025
     token_loss: str | Loss = "mse"
     normalize: bool = False
     output_weight: float = 0.0

@@ -13,6 +13,8 @@ _logger = logging.getLogger(__name__)
 
 INERT = 1e-6
 """Below this part of the task loss a term is said to do nothing: less than rounding changes in half precision."""
+_FRACTION = 0.0025
+"""`Distill.token_fraction`, which is not read from here: losses know no schemes."""
 _LOOKS = 3
 """Steps whose values are read, which a GPU has to be waited for."""
 _KEYS: ContextVar[str] = ContextVar("keys", default="")
@@ -58,8 +60,8 @@ def _advice(ratios: Mapping[str, float]) -> list[str]:
     if tokens:
         auto = f"{keys}token_weight=auto" if keys else 'Distill(token_weight="auto")'
         advice.append(
-            f"Set {auto}, with which the token terms are a tenth of the task loss, or a {keys}token_weight "
-            f"{_times(tokens)}, or 0 to train without them."
+            f"Set {auto}, with which the token terms are {_FRACTION:g} of the task loss, or a "
+            f"{keys}token_weight {_times(tokens, _FRACTION)}, or 0 to train without them."
         )
     if "output" in ratios:
         advice.append(f"Set {f'a {keys}' if keys else 'an '}output_weight {_times(ratios['output'])}, or 0.")
@@ -68,5 +70,5 @@ def _advice(ratios: Mapping[str, float]) -> list[str]:
     return advice
 
 
-def _times(ratio: float) -> str:
-    return f"{0.1 / ratio:.0e} times as large"
+def _times(ratio: float, wanted: float = 0.1) -> str:
+    return f"{wanted / ratio:.0e} times as large"

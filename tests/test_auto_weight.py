@@ -21,7 +21,7 @@ from tests import toys
 from tests.oracle import assert_same, assert_same_gradients, gradients
 from tests.test_distill import GROUPS, mse, pairs, unrolled
 
-AUTO = Distill(token_weight="auto")
+AUTO = Distill(token_weight="auto", token_fraction=0.1)
 
 
 class Mean:

@@ -42,9 +42,10 @@ def test_it_is_said_once_with_term_ratio_and_what_to_set(caplog: pytest.LogCaptu
 def test_what_it_says_to_set_helps(what: str, caplog: pytest.LogCaptureFixture) -> None:
     steps(INERT)
     times = float(re.search(r"token_weight (\S+) times as large", caplog.text)[1])
+    assert f"the token terms are {Distill.token_fraction} of the task loss" in caplog.text
     caplog.clear()
     terms = steps(dataclasses.replace(INERT, token_weight="auto" if what == "auto" else 1e-10 * times))
-    assert terms["token_all"] / (terms["task_1"] + terms["task_2"]) == pytest.approx(0.1, rel=0.5)
+    assert terms["token_all"] / (terms["task_1"] + terms["task_2"]) == pytest.approx(Distill.token_fraction, rel=0.5)
     assert not caplog.records
 
 

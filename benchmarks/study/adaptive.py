@@ -14,6 +14,7 @@ from torch import Tensor
 from cycledistill import wrap_cyclic
 from cycledistill.adaptive import AdaptiveExit, Curve
 
+from .analysis import interval
 from .errors import StudyError
 from .plan import Plan
 from .results import Record
@@ -143,8 +144,19 @@ def table(plan: Plan, records: Sequence[Record]) -> str:
             costs, found = zip(*(at_share(record, kind) for record in records), strict=True)
             rows.append(f"| {says} | {statistics.fmean(costs):.2f} | {_spread(found)} |")
             drawn = [mixed(record, cost) for record, cost in zip(records, costs, strict=True)]
+            gained = [own - other for own, other in zip(found, drawn, strict=True)]
             rows.append(f"| exits drawn by chance, for as much | {statistics.fmean(costs):.2f} | {_spread(drawn)} |")
+            rows.append(f"| what thresholds gain over chance (95 % interval) | | {_gain(gained)} |")
     return "\n".join(rows)
+
+
+def _gain(values: Sequence[float]) -> str:
+    """Not corrected: no plan asks for it."""
+    shown = f"{statistics.fmean(values):+.1f}"
+    if len(values) > 1:
+        low, high, _ = interval(values)
+        shown += f" ({low:+.1f} to {high:+.1f})"
+    return shown
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -28,8 +28,8 @@ class Difference:
         diverged: Seeds at which one of the sides diverged.
         low, high: The 95 % interval of the mean (t distribution), not corrected; infinite below two seeds.
         p: That of the paired t test, two-sided; 1 below two seeds, and where all seeds differ by the same.
-        corrected: p after Holm's correction for the number of registered comparisons; those that were added are a
-            family of their own.
+        corrected: p after Holm's correction: of a registered comparison for the number of these, of one that was added
+            for the number of all, so that none is easier for having been thought of later.
     """
 
     comparison: Comparison
@@ -89,11 +89,12 @@ def differences(plan: Plan, runs: Sequence[Record]) -> list[Difference]:
         values = tuple(left[seed] - right[seed] for seed in both)
         numbers = interval(values) if len(values) > 1 else (-math.inf, math.inf, 1.0)
         found.append(Difference(comparison, metric, values, missing, tuple(sorted(diverged)), *numbers))
-    for family in (False, True):  # what the runs suggested does not ease, nor burden, what was asked before them
-        own = [place for place, each in enumerate(found) if bool(each.comparison.added) is family]
-        for place, value in zip(own, holm([found[place].p for place in own]), strict=True):
-            found[place] = replace(found[place], corrected=value)
-    return found
+    registered = [each.p for each in found if not each.comparison.added]
+    asked, all_ = iter(holm(registered)), holm([each.p for each in found])
+    return [
+        replace(each, corrected=value if each.comparison.added else next(asked))
+        for each, value in zip(found, all_, strict=True)
+    ]
 
 
 def success(plan: Plan, found: Sequence[Difference]) -> str:

@@ -148,6 +148,7 @@ class Plan:
         arms: By name.
         comparisons: In the order of the argument; their p values are corrected for their number.
         decided_by: Whether ``all`` of those that decide must hold for success, or ``any``.
+        not_judged: What of the success no comparison judges, and why.
     """
 
     name: str
@@ -162,6 +163,7 @@ class Plan:
     arms: dict[str, Arm]
     comparisons: list[Comparison]
     decided_by: Literal["all", "any"] = "all"
+    not_judged: str = ""
 
     @property
     def digest(self) -> str:

@@ -25,7 +25,7 @@ from .results import Record
 _SUCCESS = {
     "reached": "**reached**",
     "not reached": "**not reached**",
-    "not decided": "not decided, for seeds are missing",
+    "not decided": "not decided, for runs are missing or diverged",
     "not judged": "not judged, for no comparison stands for it",
 }
 
@@ -63,7 +63,7 @@ def markdown(plan: Plan, runs: Sequence[Record]) -> str:
         f"{training.rate:g}; {'; '.join(sorted({run['device'] for run in runs}))}.",
         *_state(plan, runs),
         "## What was found",
-        f"What was to count as a yes: {_SUCCESS[success(plan, found)]}.",
+        f"What was to count as a yes: {_SUCCESS[success(plan, found)]}.{_not_judged(plan)}",
         "\n".join(map(words, found)),
         "## Arms",
         _arms_table(plan, by_arm),
@@ -74,7 +74,7 @@ def markdown(plan: Plan, runs: Sequence[Record]) -> str:
     parts += [_differences_table(found)]
     parts += [
         "Differences are paired by seed; intervals are of 95 % (t distribution), not corrected; p is corrected after "
-        "Holm for the number of registered comparisons (those added later are a family of their own), and verdicts go "
+        "Holm for the number of registered comparisons (of those added later: for the number of all), and verdicts go "
         "by it (below .05), once all seeds are there. Costs are multiply-accumulates, attention's products included.",
         *_reasons(plan),
     ]
@@ -91,13 +91,14 @@ def excerpt(plan: Plan, runs: Sequence[Record], curves: Sequence[Record] = ()) -
     for arm, own in by_arm.items():
         if own:
             cells = [_spread(list(readings(own, arm, exit, plan.metrics[0]).values())) for exit in plan.exits]
-            says = f"{plan.arms[arm].says} (`{arm}`)"
+            says = f"{plan.arms[arm].says} (`{arm}`{', added' if plan.arms[arm].added else ''})"
             cost = own[0]["training_macs"] / base["training_macs"]
             costs = f"{cost:.2f}, {_time(own, by_arm[base['arm']])}"
             rows.append((says, f"{own[0]['parameters']:,}", costs, str(len(own)), *cells))
     title = f"{plan.metrics[0]}, % by cycles at inference, mean ± standard deviation over seeds:"
     found = differences(plan, runs)
-    reached = f"What was to count as a yes ({plan.success.strip()}): {_SUCCESS[success(plan, found)]}."
+    verdict = _SUCCESS[success(plan, found)]
+    reached = f"What was to count as a yes ({plan.success.strip()}): {verdict}.{_not_judged(plan)}"
     adaptive = (
         [f"Adaptive inference, at most {SHARE:.0%} of the last exit's cost:", table(plan, curves)] if curves else []
     )
@@ -129,10 +130,21 @@ def words(found: Difference) -> str:
     added = f" (Added after the first runs: {comparison.added}.)" if comparison.added else ""
     if len(found.values) < 2:
         return f"- {claim}: {answer}; {sides}: {len(found.values)} seeds of both so far.{added}"
+    p = f"; p {_p(found.corrected)}" if found.verdict in ("yes", "no", "not told apart") else ""
     return (
         f"- {claim}: {answer}. {sides}: {found.mean:+.1f} points ({found.low:+.1f} to {found.high:+.1f}), higher in "
-        f"{found.wins} of {len(found.values)} seeds.{added}"
+        f"{found.wins} of {len(found.values)} seeds{p}.{added}"
     )
+
+
+def _says(plan: Plan, arm: str) -> str:
+    """An arm in words, and that it was added."""
+    own = plan.arms[arm]
+    return own.says + (f" (added after the first runs: {own.added})" if own.added else "")
+
+
+def _not_judged(plan: Plan) -> str:
+    return f" Not judged: {plan.not_judged.strip()}" if plan.not_judged else ""
 
 
 def _reasons(plan: Plan) -> list[str]:
@@ -166,7 +178,7 @@ def _arms_table(plan: Plan, by_arm: Mapping[str, Sequence[Record]]) -> str:
             time = _time(runs, by_arm[base["arm"]])
             answer = f"{runs[0]['exit_macs'][0] / 1e6:.2f}"
             size = str(len(runs)), f"{runs[0]['parameters']:,}", answer, str(runs[0]["steps"])
-            rows.append((f"`{arm}`", plan.arms[arm].says, *size, f"{cost:.2f}", time))
+            rows.append((f"`{arm}`", _says(plan, arm), *size, f"{cost:.2f}", time))
     return _table(rows)
 
 

@@ -28,7 +28,7 @@ _TEMPERATURE = 2.0
 def make_step(
     model: nn.Module,
     beside: nn.Module,
-    task_loss: Callable[..., Tensor],
+    criterion: CycleLoss,
     optimizer: torch.optim.Optimizer,
     plan: Plan,
     device: torch.device,
@@ -39,13 +39,12 @@ def make_step(
     Args:
         model: Wrapped.
         beside: What is trained with it.
-        task_loss: Of one output.
+        criterion: Of all outputs; it remembers, so it is the run's.
         optimizer: Of both.
         plan: For precision and clipping.
         device: Where it computes.
         teach: A further loss of what the model gave and of its input.
     """
-    criterion = CycleLoss(task_loss)
     bf16 = plan.training.precision == "bf16"
 
     def losses(inputs: Inputs, logs: bool) -> dict[str, Tensor]:

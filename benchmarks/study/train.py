@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cycledistill import Distill, __version__, at_exit, unwrap_cyclic, wrap_cyclic
+from cycledistill import CycleLoss, Distill, __version__, at_exit, unwrap_cyclic, wrap_cyclic
 from cycledistill.files import atomic_write
 
 from .costs import ArmCost
@@ -68,6 +68,7 @@ class Run:
         self.average = self._teacher() if self.arm.average else None
         # What trains with the model, or teaches it, and is not deployed.
         self.beside = nn.ModuleDict({"link": beside} if beside else {})
+        self.criterion = CycleLoss(task.loss)
         self.optimizer = optimizer_of(nn.ModuleList([self.model, self.beside]), plan)
         self.step, self.seconds, self.looks = 0, 0.0, dict[str, list[Any]]()
         if self.state_file.is_file():
@@ -120,7 +121,7 @@ class Run:
     def _train(self, deadline: float) -> bool:
         """Whether it came to its end: the last step, or a loss that is no number."""
         teach = taught_by(self.average) if self.average is not None else None
-        step = make_step(self.model, self.beside, self.task.loss, self.optimizer, self.plan, self.device, teach)
+        step = make_step(self.model, self.beside, self.criterion, self.optimizer, self.plan, self.device, teach)
         self.model.train()
         steps, batch = self.cost.steps, self.plan.training.batch
         look_every = max(1, steps // _LOOKS)
@@ -220,6 +221,7 @@ class Run:
             "looks": self.looks,
             "content": self.plan.content_of(self.name),
             "beside": self.beside.state_dict(),
+            "criterion": self.criterion.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
         }
         atomic_write(self.state_file, lambda file: torch.save(state, file))
@@ -230,6 +232,7 @@ class Run:
             raise StudyError(f"{self.state_file} is of a study of other content: remove it, or name the study anew")
         self.model.load_state_dict(state["model"])
         self.beside.load_state_dict(state["beside"])
+        self.criterion.load_state_dict(state["criterion"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

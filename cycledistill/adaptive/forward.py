@@ -7,6 +7,7 @@ belong to samples (`samples.py`), and what the rows of the outputs must be.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ from cycledistill.cycle.call import ModelCall
 from cycledistill.cycle.handle import Cyclic
 from cycledistill.cycle.snapshot import Snapshot
 
+_logger = logging.getLogger(__name__)
+
 Stop = Callable[[int, Any, Any], Tensor]
 """From the place of an exit, its output and that of the exit before: which samples (B,) are sure."""
 
@@ -38,6 +41,7 @@ class AdaptiveForward:
         self._layouts: dict[Any, tuple[Axes, Layout]] = {}
         self._templates: dict[Any, Template] = {}
         self._steps: CompiledSteps | None = None
+        self._told = False
 
     def until_sure(self, call: ModelCall, stop: Stop) -> tuple[Any, Tensor]:
         """The outputs, each sample's at its exit, and the places of these among the exits, (B,) int64."""
@@ -76,8 +80,18 @@ class AdaptiveForward:
         if learned is not None:
             learned.check(outputs, reached, samples.rounding_of(call.model, ids.device, self.compiling is not None))
             if learned.certain:  # and not before: what is refused must be refused again
+                self._tell_of_many(kind)
                 _remember(self._layouts, kind, known)
         return outputs, reached
+
+    def _tell_of_many(self, kind: Any) -> None:
+        if len(self._layouts) == KINDS and kind not in self._layouts and not self._told:
+            self._told = True
+            _logger.warning(
+                "more than %d kinds of input (shapes without the batch, and the values of numbers and texts): each new "
+                "one is tried out, which costs a forward at all exits; give numbers that change as tensors",
+                KINDS,
+            )
 
     def _walk(self, call: ModelCall, batch: int, kind: Any, learned: Learned | None) -> Walk | CompiledWalk:
         if self.compiling is None:

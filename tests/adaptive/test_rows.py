@@ -320,13 +320,18 @@ def test_a_table_that_is_constant_in_the_first_call_teaches_nothing(more: tuple[
             torch.testing.assert_close(outputs, expected, rtol=ROUNDING, atol=ROUNDING)
 
 
-def test_only_so_many_kinds_of_input_are_remembered() -> None:
+def test_only_so_many_kinds_of_input_are_remembered_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     class Scaled(toys.ToyViT):
         def forward(self, x: Tensor, scale: float) -> Tensor:
             return super().forward(x) * scale
 
     adaptive = AdaptiveExit(wrapped(Scaled), (1, 2), threshold=0.0)
     with torch.no_grad():
-        for number in range(20):
+        for number in range(16):
+            adaptive(images(2), 1.0 + number)
+        assert not caplog.messages
+        for number in range(16, 20):
             adaptive(images(2), 1.0 + number)
     assert len(adaptive._forward._layouts) == 16
+    (said,) = caplog.messages
+    assert "more than 16 kinds of input" in said and "as tensors" in said

@@ -13,18 +13,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
 pytest.importorskip("timm")
 pytest.importorskip("sklearn")
 
 from mazes import START, WALL, boards
 from study.errors import StudyError
+from study.load import load_plan
 from study.plan import Network
 from study.tasks import open_task
 from study.tasks.curves import pictures
 from study.tasks.figures import figures
 from study.tasks.keypoints import heatmaps
 from study.tasks.pictures import resized_crops
+
+from tests.scripts import ROOT
 
 CPU = torch.device("cpu")
 MAZES = {"kind": "mazes", "side": 5, "walls": 0.35, "sides": [5, 7], "test_boards": 300}
@@ -215,3 +219,16 @@ def test_a_crop_shows_a_part_of_its_picture() -> None:
     torch.testing.assert_close(
         resized_crops(ramp, 1.0, torch.Generator())[:, :, :, 8], ramp[:, :, :, 8], atol=0.3, rtol=0
     )
+
+
+def test_a_rule_that_looks_at_neighbours_alone_solves_as_many_mazes_as_the_guide_says() -> None:
+    """Every free cell beside a free one is reached."""
+    task, solved = open_task(load_plan("mazes").task, None, CPU), []
+    for name, cells, target in task.test():
+        if name == "8x8":
+            free = functional.pad((cells != WALL).float(), (1, 1, 1, 1))
+            beside = free[:, 2:, 1:-1] + free[:, :-2, 1:-1] + free[:, 1:-1, 2:] + free[:, 1:-1, :-2]
+            reached = (beside > 0) & (cells != WALL) | (cells == START)
+            solved.append(task.right(torch.stack([~reached, reached], 1).float(), *target)["solved"])
+    guide = (ROOT / "docs" / "when.md").read_text(encoding="utf-8")
+    assert f"A rule that looks at neighbours alone solves {100 * torch.cat(solved).mean():.1f} % of the mazes" in guide
