@@ -112,6 +112,40 @@ def test_a_run_that_stands_twice_counts_once(
         results.read()
 
 
+@pytest.mark.parametrize("torn", [b'{"plan": "', b"\xc3", b"\0" * 9], ids=["half a record", "half a letter", "zeros"])
+def test_a_torn_last_line_is_told_and_cut_off_by_a_run_of_nothing(
+    written: Written,
+    tmp_path: Path,
+    torn: bytes,
+    capsys: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("study.command.write_report", lambda plan, *_: f"{plan.name}.md")  # which takes a second
+    path = str(written(seeds=[0]))
+    plan = load_plan(path)
+    results = Results(plan, tmp_path, tmp_path / "work")
+    for arm in plan.arms:
+        results.add(made_of(plan, arm=arm, content=plan.content_of(arm)))
+    whole = results.path.read_bytes()
+    assert results.unended() == 0
+    results.path.write_bytes(whole + torn)
+    said = f"tiny.jsonl: its last line ({len(torn)} letters) has no end and is not counted; `run` cuts it off"
+    for command in ("status", "report"):
+        assert main([command, path, "--results", str(tmp_path)]) == 0
+        assert capsys.readouterr().out.count(said) == 1
+        assert results.path.read_bytes() == whole + torn
+    caplog.set_level("INFO")
+    assert main(["run", path, "--results", str(tmp_path), "--device", "cpu"]) == 0
+    assert results.path.read_bytes() == whole
+    assert "was torn" in caplog.text and "tiny: nothing is left to run" in caplog.text
+    assert main(["status", path, "--results", str(tmp_path)]) == 0
+    assert "last line" not in capsys.readouterr().out
+    results.path.write_bytes(whole[:-1])  # the end alone is missing
+    assert main(["run", path, "--results", str(tmp_path), "--device", "cpu"]) == 0
+    assert results.path.read_bytes() == whole
+
+
 def test_results_of_another_content_are_refused(written: Written, tmp_path: Path) -> None:
     plan = load_plan(written())
     record = made_of(plan, content="other")
