@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,14 +13,17 @@ from torch import Tensor
 
 from cycledistill import wrap_cyclic
 from cycledistill.adaptive import AdaptiveExit, Curve
+from cycledistill.recipes.reading.texts import read_json
 
 from .analysis import interval
+from .curve_records import wrong_in
 from .errors import StudyError
 from .plan import Plan
 from .results import Record
 from .tasks.task import Inputs, Task
 from .train import trained_weights
 
+_logger = logging.getLogger(__name__)
 SHARE = 0.6
 """Of the last exit's cost: what the samples may cost on average."""
 _POINTS = 21
@@ -70,6 +73,8 @@ def _halves(task: Task, test_set: str) -> tuple[list[tuple[Tensor, Inputs]], lis
         half = len(given) // 2
         held_out.append((given[:half], tuple(each[:half] for each in target)))
         read.append((given[half:], tuple(each[half:] for each in target)))
+    if not any(len(given) for given, _ in held_out):
+        raise StudyError(f"{test_set or 'the test data'}: two samples at least are expected, one half to choose by")
     return held_out, read
 
 
@@ -95,9 +100,16 @@ def at_share(record: Record, kind: str = "adaptive", share: float = SHARE) -> tu
 
 
 def write_curves(folder: Path, plan: Plan, curves: Sequence[Record]) -> None:
-    """Keep the curves of an arm, beside its study's runs."""
-    contents = {curve["arm"]: plan.content_of(curve["arm"]) for curve in curves}
-    write(_file(folder, plan), {"contents": contents, "curves": list(curves)})
+    """Keep the curves of an arm, beside its study's runs; those of other arms stay, its own from before do not."""
+    before = read_file(folder, plan)
+    gone = {curve["arm"] for curve in curves} | set(_stale(plan, before))
+    for arm, exits in {each["arm"]: each["exits"] for each in before["curves"] if each["arm"] in gone}.items():
+        _logger.warning("%s: earlier curves of %s, of exits %s, are removed from its file", plan.name, arm, exits)
+    kept = [*(each for each in before["curves"] if each["arm"] not in gone), *curves]
+    place = list(plan.arms).index
+    kept.sort(key=lambda each: place(each["arm"]))  # whichever was measured first
+    contents = {curve["arm"]: plan.content_of(curve["arm"]) for curve in kept}
+    write(_file(folder, plan), {"contents": contents, "curves": kept})
 
 
 def read_curves(folder: Path, plan: Plan) -> list[Record]:
@@ -106,14 +118,35 @@ def read_curves(folder: Path, plan: Plan) -> list[Record]:
     Raises:
         StudyError: They are of a study of this name with other content.
     """
-    file = _file(folder, plan)
-    if not file.is_file():
-        return []
-    record = json.loads(file.read_text(encoding="utf-8"))
-    if any(arm not in plan.arms or plan.content_of(arm) != content for arm, content in record["contents"].items()):
-        raise StudyError(f"{file} is of a study of other content: measure it anew, python benchmarks/study adaptive")
+    record = read_file(folder, plan)
+    if stale := _stale(plan, record):
+        raise StudyError(
+            f"{_file(folder, plan)} is of a study of other content ({', '.join(stale)}): measure it anew, python "
+            f"benchmarks/study adaptive {plan.name}"
+        )
     curves: list[Record] = record["curves"]
     return curves
+
+
+def read_file(folder: Path, plan: Plan) -> Record:
+    """What the file of a study's curves holds, of whatever content they are; nothing where there is none.
+
+    Raises:
+        StudyError: It is broken.
+    """
+    file = _file(folder, plan)
+    if not file.is_file():
+        return {"contents": {}, "curves": []}
+    record: Any = read_json(file, StudyError)
+    if wrong := wrong_in(record):
+        raise StudyError(f"{file} holds no curves of a study ({wrong}): remove it, and measure them anew")
+    return dict(record)
+
+
+def _stale(plan: Plan, record: Record) -> list[str]:
+    """Arms whose curves were measured with other content than the plan's."""
+    contents: dict[str, str] = record["contents"]
+    return [arm for arm, content in contents.items() if arm not in plan.arms or plan.content_of(arm) != content]
 
 
 def _file(folder: Path, plan: Plan) -> Path:
@@ -132,7 +165,15 @@ def mixed(record: Record, cost: float) -> float:
 
 
 def table(plan: Plan, records: Sequence[Record]) -> str:
-    """Means over seeds: each fixed exit, thresholds within `SHARE` of the last one's cost, and chance at that cost."""
+    """Means over seeds: each fixed exit, thresholds within `SHARE` of the last one's cost, and chance at that cost.
+
+    A table for each arm.
+    """
+    arms = dict.fromkeys(record["arm"] for record in records)
+    return "\n\n".join(_table_of(plan, [record for record in records if record["arm"] == arm]) for arm in arms)
+
+
+def _table_of(plan: Plan, records: Sequence[Record]) -> str:
     first = records[0]
     head = f"{plan.metrics[0]}, %, on one half of the test data, {len(records)} seeds"
     rows = [f"| `{first['arm']}` | mean cost | {head} |", "|---|---|---|"]

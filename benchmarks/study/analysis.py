@@ -12,6 +12,7 @@ from scipy import stats
 
 from .plan import Comparison, Plan, split_side
 from .results import Record
+from .starts import left_out
 
 LEVEL = 0.05
 
@@ -25,7 +26,7 @@ class Difference:
         metric: Of what, in percent.
         values: Left less right, a point a seed.
         missing: Seeds of the plan that one of the sides has not run.
-        diverged: Seeds at which one of the sides diverged.
+        diverged: Seeds at which one of the sides diverged, or starts from a run that did.
         low, high: The 95 % interval of the mean (t distribution), not corrected; infinite below two seeds.
         p: That of the paired t test, two-sided; 1 below two seeds, and where all seeds differ by the same.
         corrected: p after Holm's correction: of a registered comparison for the number of these, of one that was added
@@ -78,12 +79,14 @@ def readings(runs: Sequence[Record], arm: str, exit: int, metric: str) -> dict[i
 def differences(plan: Plan, runs: Sequence[Record]) -> list[Difference]:
     """All comparisons of a plan, in its order, corrected for their number; those without two seeds count as well."""
     found = []
+    out = left_out(plan, runs)
     for comparison in plan.comparisons:
         metric = comparison.metric or plan.metrics[0]
         sides = [split_side(side) for side in (comparison.left, comparison.right)]
         left, right = (readings(runs, *side, metric) for side in sides)
         own = [run for run in runs if run["arm"] in {arm for arm, _ in sides}]
         diverged = {run["seed"] for run in own if run["diverged"]} & set(plan.seeds)
+        diverged |= {seed for arm, seed in out if arm in {side for side, _ in sides}}
         both = [seed for seed in plan.seeds if seed in left.keys() & right.keys()]
         missing = tuple(seed for seed in plan.seeds if seed not in both and seed not in diverged)
         values = tuple(left[seed] - right[seed] for seed in both)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
+from cycledistill import Distill
+from cycledistill.recipes.config.overrides import did_you_mean
+
 from .errors import StudyError
 from .plan import BASELINES, Arm, Plan, Training, split_side
+from .tasks import check_settings
+
+_ALIKE = ("steps", "rate", "start_from", "drop_path", "drop_path_until")
+"""What an arm and its baselines have in common."""
 
 
 def check(plan: Plan) -> None:
@@ -27,6 +35,7 @@ def check(plan: Plan) -> None:
         raise StudyError(f"exits {plan.exits}: ascending numbers are expected")
     if not plan.comparisons:
         raise StudyError("comparisons: what is compared is written down before it runs; one at least is expected")
+    check_settings(plan.task)
     _check_training(plan.training)
     for name, arm in plan.arms.items():
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
@@ -41,6 +50,7 @@ def check(plan: Plan) -> None:
         if arm.cycles > 1 and missing:
             raise StudyError(
                 f"arms.{name}: no baseline for {', '.join(missing)}; add an arm, or say why not under `without`"
+                + "".join(_near_miss(plan, name, kind) for kind in missing)
             )
     for comparison in plan.comparisons:
         for side in (comparison.left, comparison.right):
@@ -66,9 +76,12 @@ def _check_arm(plan: Plan, name: str, arm: Arm) -> None:
     size = plan.network_of(name)
     if min(size.width, size.depth, size.heads) < 1 or size.width % size.heads:
         raise StudyError(f"arms.{name}: width, depth and heads are at least 1, and heads divide the width ({size})")
-    scheme = arm.scheme
+    scheme = _scheme(name, arm)
     if scheme is not None and isinstance(scheme.task_weights, tuple):
-        scheme.weights(arm.cycles)
+        try:
+            scheme.weights(arm.cycles)
+        except ValueError as error:
+            raise StudyError(f"arms.{name}.distill: {error}") from error
         if arm.schedule != "constant":
             raise StudyError(f"arms.{name}: a weight a cycle is for one number of cycles, not schedule: {arm.schedule}")
     if not 0 <= size.drop_path < 1:
@@ -99,6 +112,37 @@ def _check_arm(plan: Plan, name: str, arm: Arm) -> None:
         raise StudyError(f"arms.{name}.without: why there is no {nothing[0]!r} is expected")
     if unknown := set(arm.without) - set(BASELINES):
         raise StudyError(f"arms.{name}.without: {unknown.pop()!r} is no baseline; they are {', '.join(BASELINES)}")
+
+
+def _near_miss(plan: Plan, name: str, kind: str) -> str:
+    """Which arm would be a baseline if it did not differ in what both must have in common, and in what it does."""
+    arms = {
+        each: dataclasses.replace(arm, drop_path=plan.network_of(each).drop_path) for each, arm in plan.arms.items()
+    }
+    own = arms[name]
+    for other, arm in arms.items():
+        differ = [key for key in _ALIKE if getattr(arm, key) != getattr(own, key)]
+        alike = dataclasses.replace(arm, **{key: getattr(own, key) for key in differ})
+        if (
+            other != name
+            and dataclasses.replace(plan, arms={name: own, other: alike}).baselines(name).get(kind) == other
+        ):
+            what = " and ".join(f"{key} {getattr(arm, key)}, where {name} has {getattr(own, key)}" for key in differ)
+            return f". {other} would be the one for {kind}, but has {what}"
+    return ""
+
+
+def _scheme(name: str, arm: Arm) -> Distill | None:
+    """How an arm is distilled, as the library takes it."""
+    known = [each.name for each in dataclasses.fields(Distill) if each.name != "select"]  # which is code
+    for key in arm.distill if isinstance(arm.distill, dict) else ():
+        if key not in known:
+            near = did_you_mean(key, known)
+            raise StudyError(f"unknown key 'arms.{name}.distill.{key}'.{near} Known: {', '.join(known)}.")
+    try:
+        return arm.scheme
+    except (TypeError, ValueError) as error:
+        raise StudyError(f"arms.{name}.distill: {error}") from error
 
 
 def _check_chain(plan: Plan, name: str) -> None:

@@ -25,32 +25,34 @@ import torch
 from common import RESULTS
 
 from cycledistill.files import atomic_write
+from cycledistill.recipes.reading.guard import FILE, reading
 
-from .adaptive import measure, read_curves, table, write_curves
-from .costs import ArmCost, arm_costs
+from .adaptive import measure, read_curves, read_file, table, write_curves
 from .errors import StudyError
 from .load import PLANS, load_plan
 from .plan import Plan
 from .report import excerpt, fill, write_report
 from .results import Results
-from .tasks import open_task
-from .tasks.task import Task
-from .train import Run, check_metrics
-
-_logger = logging.getLogger(__name__)
+from .running import run_study
+from .starts import left_out
+from .tasks import task_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    plans, code = list[Plan](), 0
+    for name in options.studies or sorted(each.stem for each in PLANS.glob("*.yaml")):
+        try:
+            plans.append(load_plan(name))
+        except (StudyError, OSError) as error:
+            code = _refused(error)  # and go on with the next
     try:
-        plans = [load_plan(name) for name in options.studies or sorted(each.stem for each in PLANS.glob("*.yaml"))]
         _check_names(plans)
     except StudyError as error:
         return _refused(error)
     options.deadline = time.monotonic() + 60 * getattr(options, "minutes", math.inf)
-    code = 0
     for plan in plans:
         try:
             options.do(plan, options)
@@ -76,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         ("report", _report, "write what they say"),
     ):
         command = commands.add_parser(name, help=text)
-        _common(command, do)
+        _common(command, do, all_by_default=name != "adaptive")  # its arm is one study's
     run, adaptive = commands.choices["run"], commands.choices["adaptive"]
     for command in (run, adaptive):
         command.add_argument("--data", type=Path, help="folder of the sets of pictures")
@@ -91,8 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _common(command: argparse.ArgumentParser, do: object) -> None:
-    command.add_argument("studies", nargs="*", help="names or files (default: all that are registered)")
+def _common(command: argparse.ArgumentParser, do: object, *, all_by_default: bool) -> None:
+    if all_by_default:
+        command.add_argument("studies", nargs="*", help="names or files (default: all that are registered)")
+    else:
+        command.add_argument("studies", nargs="+", metavar="STUDY", help="name or file of one, or of several")
     command.add_argument("--results", type=Path, default=RESULTS / "study", help="folder of the finished runs")
     command.add_argument("--work", type=Path, help="folder of what is unfinished (default: .work in --results)")
     command.set_defaults(do=do)
@@ -110,68 +115,7 @@ def _results(plan: Plan, options: argparse.Namespace) -> Results:
 
 
 def _run(plan: Plan, options: argparse.Namespace) -> None:
-    if unknown := set(options.arms or ()) - set(plan.arms):
-        raise StudyError(f"--arms {unknown.pop()}: {plan.name} has {', '.join(plan.arms)}")
-    if others := set(options.seeds or ()) - set(plan.seeds):
-        raise StudyError(f"--seeds {others.pop()}: {plan.name} has {plan.seeds}; more are registered in its file")
-    if not options.minutes > 0 or options.threads < 1:
-        raise StudyError(f"--minutes {options.minutes} --threads {options.threads}: numbers above 0 are expected")
-    device = _device(options.device)
-    torch.set_num_threads(options.threads)
-    results = _results(plan, options)
-    results.read()  # refuses results of another content before anything is trained
-    task = open_task(plan.task, options.data, device)
-    costs = arm_costs(plan, task)
-    check_metrics(plan, task)
-    for seed in options.seeds or plan.seeds:
-        for arm in options.arms or plan.arms:
-            if time.monotonic() < options.deadline:
-                _one(plan, task, costs, results, arm, seed, device, options.deadline)
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise StudyError(f"--device {name}: cpu or cuda is expected") from error
-    if device.type not in ("cpu", "cuda"):
-        raise StudyError(f"--device {name}: cpu or cuda is expected")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise StudyError(f"--device {name}: torch sees no GPU here")
-    return device
-
-
-def _one(
-    plan: Plan,
-    task: Task,
-    costs: dict[str, ArmCost],
-    results: Results,
-    arm: str,
-    seed: int,
-    device: torch.device,
-    deadline: float,
-) -> None:
-    with results.claim(arm, seed) as mine:
-        if not mine or any((run["arm"], run["seed"]) == (arm, seed) for run in results.read()):
-            return
-        start = plan.arms[arm].start_from
-        if start is not None and not (results.work / f"{start}-{seed}.safetensors").is_file():
-            if any((run["arm"], run["seed"]) == (start, seed) for run in results.read()):
-                raise StudyError(
-                    f"{plan.name}: {start}, seed {seed} was run elsewhere, and its weights, from which {arm} starts, "
-                    f"are not in {results.work}: give the --work it was run with, or another --results to run all anew"
-                )
-            _logger.info("%s: %s, seed %d waits for the weights of %s", plan.name, arm, seed, start)
-            return
-        run = Run(plan, task, arm, seed, costs[arm], results.work, device)
-        record = run.go(deadline)
-        if record is None:
-            _logger.info("%s: %s, seed %d was stopped, and goes on next time", plan.name, arm, seed)
-            return
-        results.add(record)
-        run.forget()
-        first = record["metrics"].get(plan.metrics[0], "diverged")
-        _logger.info("%s: %s, seed %d, %.0f s: %s", plan.name, arm, seed, record["seconds"], first)
+    run_study(plan, _results(plan, options), options)
 
 
 def _status(plan: Plan, options: argparse.Namespace) -> None:
@@ -179,13 +123,30 @@ def _status(plan: Plan, options: argparse.Namespace) -> None:
     runs = results.read()
     done = {(run["arm"], run["seed"]) for run in runs}
     wanted = [(arm, seed) for seed in plan.seeds for arm in plan.arms]
-    missing = [f"{arm} {seed}" for arm, seed in wanted if (arm, seed) not in done]
+    out = left_out(plan, runs)
+    missing = [f"{arm} {seed}" for arm, seed in wanted if (arm, seed) not in done | out.keys()]
     seconds = sum(run["seconds"] for run in runs)
-    line = f"{plan.name}: {len(wanted) - len(missing)} of {len(wanted)} runs, {seconds / 60:.0f} minutes"
+    line = f"{plan.name}: {len(done & set(wanted))} of {len(wanted)} runs, {seconds / 60:.0f} minutes"
     bad = [f"{run['arm']} {run['seed']}" for run in runs if run["diverged"]]
     sys.stdout.write(line + (f"; diverged: {', '.join(bad)}" if bad else "") + "\n")
     if missing:
         sys.stdout.write(f"  missing: {', '.join(missing)}\n")
+    if out:
+        which = ", ".join(f"{arm} {seed} ({start})" for (arm, seed), start in out.items())
+        sys.stdout.write(f"  left out, for the arm they start from diverged: {which}\n")
+    if unended := _unended(results):
+        sys.stdout.write(f"  {unended}\n")
+
+
+def _unended(results: Results) -> str:
+    """That a last line is not counted, in words; nothing where there is none."""
+    count = results.unended()
+    if not count:
+        return ""
+    return (
+        f"{results.path.name}: its last line ({count} letters) has no end and is not counted; "
+        "`run` cuts it off, or ends it where only its end is missing"
+    )
 
 
 def _adaptive(plan: Plan, options: argparse.Namespace) -> None:
@@ -198,7 +159,8 @@ def _adaptive(plan: Plan, options: argparse.Namespace) -> None:
     if not seeds:
         raise StudyError(f"{plan.name} has no finished run of {options.arm}: python benchmarks/study run {plan.name}")
     torch.set_num_threads(1)
-    task = open_task(plan.task, options.data, torch.device("cpu"))
+    task = task_of(plan, options.data, torch.device("cpu"))
+    read_file(options.results, plan)  # refuses one that is broken before anything is measured
     files = {seed: results.work / f"{options.arm}-{seed}.safetensors" for seed in seeds}
     curves = [{"seed": seed, **measure(plan, task, options.arm, files[seed], options.exits)} for seed in files]
     sys.stdout.write(f"{table(plan, curves)}\n")
@@ -206,11 +168,18 @@ def _adaptive(plan: Plan, options: argparse.Namespace) -> None:
 
 
 def _report(plan: Plan, options: argparse.Namespace) -> None:
-    runs = _results(plan, options).read()
+    results = _results(plan, options)
+    runs = results.read()
+    if unended := _unended(results):
+        sys.stdout.write(f"{unended}\n")
     if not runs and not options.studies:
         return  # all were asked for, and this one has not begun
     sys.stdout.write(f"{write_report(plan, runs, options.results)}\n")
     if options.into is not None:
+        with reading(options.into, FILE, StudyError):
+            page = options.into.read_text(encoding="utf-8")
+        if not options.studies and f"<!-- study {plan.name} -->" not in page:
+            return  # all were asked for, and the page is of others
         text = excerpt(plan, runs, read_curves(options.results, plan))
-        page = fill(options.into.read_text(encoding="utf-8"), {plan.name: text})
-        atomic_write(options.into, lambda file: file.write_text(page, encoding="utf-8"))
+        filled = fill(page, {plan.name: text})
+        atomic_write(options.into, lambda file: file.write_text(filled, encoding="utf-8"))

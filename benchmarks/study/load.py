@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cycledistill.recipes.config.overrides import build
 from cycledistill.recipes.reading.guard import FILE, reading
@@ -13,9 +13,11 @@ from cycledistill.recipes.reading.texts import parse_yaml
 
 from .checks import check
 from .errors import StudyError
-from .plan import Arm, Comparison, Plan
+from .plan import Arm, Comparison, Network, Plan, Training
 
+T = TypeVar("T")
 PLANS = Path(__file__).parent / "plans"
+_NOTHING = dataclasses.MISSING
 
 
 def load_plan(source: str | Path) -> Plan:
@@ -38,21 +40,43 @@ def load_plan(source: str | Path) -> Plan:
         text = path.read_text(encoding="utf-8")
     given = parse_yaml(text, path.name, StudyError)
     try:
-        data = _mapping(given, "the file")
-        arms = _mapping(data.pop("arms", {}), "arms")
-        comparisons = data.pop("comparisons", [])
-        named = {name: build(Arm, _mapping(fields, f"arms.{name}")) for name, fields in arms.items()}
-        listed = [build(Comparison, _mapping(each, "comparisons")) for each in comparisons]
-        plan: Plan = dataclasses.replace(
-            build(Plan, data | {"arms": {}, "comparisons": []}), arms=named, comparisons=listed
-        )
+        plan = _plan(given)
         check(plan)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise StudyError(f"{path.name}: {error}") from error
     return plan
 
 
+def _plan(given: Any) -> Plan:
+    data = _mapping(given, "the file")
+    arms, comparisons = _mapping(data.pop("arms", {}), "arms"), data.pop("comparisons", [])
+    if not isinstance(comparisons, list):
+        raise StudyError(f"comparisons: a list, a mapping for each, is expected, not {_kind(comparisons)}")
+    for name, section in (("network", Network), ("training", Training)):
+        if name in data:  # where it is not, the plan lacks it
+            _built(section, data[name], name)
+    plan = _built(Plan, data | {"arms": {}, "comparisons": []})
+    return dataclasses.replace(
+        plan,
+        arms={name: _built(Arm, fields, f"arms.{name}") for name, fields in arms.items()},
+        comparisons=[_built(Comparison, each, f"comparisons[{place}]") for place, each in enumerate(comparisons)],
+    )
+
+
+def _built(cls: type[T], value: Any, where: str = "") -> T:
+    """A section of a plan; whatever is wrong in it is named with its place."""
+    fields = _mapping(value, where or "the file")
+    needed = [each.name for each in dataclasses.fields(cls) if _NOTHING is each.default is each.default_factory]  # type: ignore[arg-type]
+    if missing := [name for name in needed if name not in fields]:
+        raise StudyError(f"{where or 'the file'}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+    return build(cls, fields, f"{where}." if where else "")
+
+
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise StudyError(f"{where}: a mapping of keys to values is expected, not {type(value).__name__}")
+        raise StudyError(f"{where}: a mapping of keys to values is expected, not {_kind(value)}")
     return dict(value)
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else type(value).__name__

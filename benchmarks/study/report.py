@@ -21,6 +21,7 @@ from .analysis import Difference, differences, readings, success
 from .errors import StudyError
 from .plan import Plan
 from .results import Record
+from .starts import left_out
 
 _SUCCESS = {
     "reached": "**reached**",
@@ -156,15 +157,17 @@ def _reasons(plan: Plan) -> list[str]:
 def _state(plan: Plan, runs: Sequence[Record]) -> list[str]:
     """What is missing or went wrong; nothing where all is well."""
     done = {(run["arm"], run["seed"]) for run in runs}
-    missing = [f"{arm} of seed {seed}" for seed in plan.seeds for arm in plan.arms if (arm, seed) not in done]
+    out = left_out(plan, runs)
+    expected = [(arm, seed) for seed in plan.seeds for arm in plan.arms if (arm, seed) not in out]
+    missing = [each for each in expected if each not in done]
     diverged = [f"{run['arm']} of seed {run['seed']}" for run in runs if run["diverged"]]
     unequal = [f"{run['arm']} of seed {run['seed']}" for run in runs if run["deployed_equal"] is False]
-    lines = {"Diverged": diverged, "Deployed model not bit-equal": unequal}
+    stopped = [f"{arm} of seed {seed}" for arm, seed in out]
+    without = "Left out, for the run that they start from diverged"
+    lines = {"Diverged": diverged, without: stopped, "Deployed model not bit-equal": unequal}
     said = [f"{what}: {', '.join(which)}." for what, which in lines.items() if which]
-    wanted = len(plan.seeds) * len(plan.arms)
-    interim = (
-        f"Not finished: {len(missing)} of {wanted} runs are missing; where one side lacks a seed nothing is decided."
-    )
+    count = f"{len(missing)} of {len(expected)} runs"
+    interim = f"Not finished: {count} are missing; where one side lacks a seed nothing is decided."
     return ([interim] if missing else []) + said
 
 

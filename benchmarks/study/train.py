@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cycledistill import CycleLoss, Distill, __version__, at_exit, unwrap_cyclic, wrap_cyclic
 from cycledistill.files import atomic_write
+from cycledistill.recipes.reading.guard import SAFETENSORS, TORCH, reading
 
 from .costs import ArmCost
 from .errors import StudyError
@@ -31,6 +32,7 @@ _LOOKS = 20
 """How often in a run the loss is read back; a loss that is no number ends the run then."""
 _SAVED_EVERY = 120.0
 """Seconds between two states of an unfinished run on the disk."""
+_STATE = {"model", "optimizer", "step", "seconds", "looks", "content", "beside", "average"}
 
 
 class Run:
@@ -227,7 +229,10 @@ class Run:
         atomic_write(self.state_file, lambda file: torch.save(state, file))
 
     def _load(self) -> None:
-        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        with reading(self.state_file, TORCH, StudyError):
+            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        if not isinstance(state, dict) or not _STATE <= state.keys():
+            raise StudyError(f"{self.state_file} is no state of an unfinished run: remove it, and the run begins anew")
         if state["content"] != self.plan.content_of(self.name):
             raise StudyError(f"{self.state_file} is of a study of other content: remove it, or name the study anew")
         self.model.load_state_dict(state["model"])
@@ -266,7 +271,7 @@ def trained_weights(plan: Plan, arm: str, file: Path) -> dict[str, Tensor]:
     """
     if not file.is_file():
         raise StudyError(f"{file}: the weights of {arm} are not there; they are where it was run (--work)")
-    with safe_open(file, "pt") as opened:
+    with reading(file, SAFETENSORS, StudyError), safe_open(file, "pt") as opened:
         content = (opened.metadata() or {}).get("content")
     if content != plan.content_of(arm):
         raise StudyError(f"{file} is of a study of other content: remove it and the results, or name the study anew")

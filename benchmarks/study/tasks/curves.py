@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from mazes import GridNetwork  # in examples/
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..expected import Settings, number, several, whole
 from ..plan import Network
 from .mazes import surest_cells
 from .task import TEST_SEED, Drawn, Inputs, draw
@@ -89,6 +91,12 @@ class Curves:
 
     blocks = "blocks"
     confidence = staticmethod(surest_cells)
+    settings: ClassVar[Settings] = {
+        "side": whole(2),
+        "length": number("above 0", lambda cells: cells > 0),
+        "sides": several(2),
+        "test_pictures": whole(1),
+    }
 
     def __init__(
         self, *, side: int, length: float, sides: list[int], test_pictures: int, data: Path | None, device: torch.device

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ..expected import Settings, one_of, whole
 from ..plan import Network
 from .keypoints import KeypointNetwork, heatmap_loss, places
 from .task import TEST_SEED, Drawn, Inputs, draw
@@ -82,10 +84,9 @@ class Figures:
 
     blocks = "blocks"
     confidence = "probability"
+    settings: ClassVar[Settings] = {"loss": one_of("mse", "ce"), "test_figures": whole(1)}
 
     def __init__(self, *, loss: str, test_figures: int, data: Path | None, device: torch.device) -> None:
-        if loss not in ("mse", "ce"):
-            raise TypeError(f"loss: {loss!r}: mse or ce is expected")
         self.kind, self.test_figures, self.device = loss, test_figures, device
         self.example = (torch.zeros(1, 1, SIZE, SIZE),)
         self._drawn = Drawn(figures_as_bytes, device)

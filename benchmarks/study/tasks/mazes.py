@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from mazes import GridNetwork, boards, maze_loss, share_right  # in examples/
 from torch import Tensor, nn
 
+from ..expected import Settings, number, several, whole
 from ..plan import Network
 from .task import TEST_SEED, Drawn, Inputs, draw
 
@@ -30,6 +32,12 @@ class Mazes:
 
     blocks = "blocks"
     confidence = staticmethod(surest_cells)
+    settings: ClassVar[Settings] = {
+        "side": whole(1),
+        "walls": number("from 0 to below 1", lambda share: 0 <= share < 1),
+        "sides": several(1),
+        "test_boards": whole(1),
+    }
 
     def __init__(
         self, *, side: int, walls: float, sides: list[int], test_boards: int, data: Path | None, device: torch.device

@@ -8,7 +8,7 @@ import math
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cycledistill.recipes.reading.guard import ARCHIVE, reading
+
 from ..errors import StudyError
+from ..expected import FOLDER, Settings, number, one_of, whole
 from ..plan import Network
 from .keypoints import KeypointNetwork, heatmap_loss, places
 from .pictures import shuffled
@@ -45,6 +48,14 @@ class Persons:
 
     blocks = "blocks"
     confidence = "probability"
+    settings: ClassVar[Settings] = {
+        "set": FOLDER,
+        "side": whole(2),
+        "patch": whole(1, lambda patch, given: given["side"] % patch == 0, "that divides side"),
+        "loss": one_of("mse", "ce"),
+        "turn": number("from 0 to 180", lambda angle: 0 <= angle <= 180),
+        "scale": number("from 0 to below 1", lambda share: 0 <= share < 1),
+    }
 
     def __init__(
         self,
@@ -58,8 +69,6 @@ class Persons:
         data: Path | None,
         device: torch.device,
     ) -> None:
-        if loss not in ("mse", "ce"):
-            raise TypeError(f"loss: {loss!r}: mse or ce is expected")
         if data is None or not (data / set / f"{set}.zip").is_file():
             raise StudyError(
                 f"the photographs of {set} are not in the package: give --data, with {set}/{set}.zip in it"
@@ -134,6 +143,8 @@ def mirror_order(names: list[str]) -> list[int]:
     """Where each joint is found in a mirror: left and right change places."""
     swapped = {"left": "right", "right": "left"}
     others = ["_".join(swapped.get(part, part) for part in name.split("_")) for name in names]
+    if alone := [name for name, other in zip(names, others, strict=True) if other not in names]:
+        raise StudyError(f"joint {alone[0]!r} has none on the other side; they are {', '.join(names)}")
     return [names.index(other) for other in others]
 
 
@@ -143,8 +154,9 @@ def read_persons(archive: Path, part: str, side: int) -> tuple[_Read, list[str]]
     Pictures are (N, 3, S', S'): S' is ``side`` and what is spare around it; all else is in pixels of the middle.
     """
     around = 2 * round(side * _SPARE / 2)
-    with zipfile.ZipFile(archive) as opened:
+    with reading(archive, ARCHIVE, StudyError), zipfile.ZipFile(archive) as opened:
         found: dict[str, Any] = json.loads(opened.read(f"annotations/{part}.json"))
+        joint_names: list[str] = found["categories"][0]["keypoints"]
         names = {image["id"]: image["file_name"] for image in found["images"]}
         people = [person for person in found["annotations"] if person["num_keypoints"]]
         pictures = np.empty((len(people), around, around, 3), dtype=np.uint8)
@@ -166,4 +178,4 @@ def read_persons(archive: Path, part: str, side: int) -> tuple[_Read, list[str]]
     placed = torch.from_numpy(joints)
     bytes_first = torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
     read = bytes_first, placed[..., :2].contiguous(), placed[..., 2] > 0, torch.from_numpy(lengths)
-    return read, found["categories"][0]["keypoints"]
+    return read, joint_names

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import timm
@@ -17,7 +17,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cycledistill.recipes.reading.guard import PARQUET, reading
+
 from ..errors import StudyError
+from ..expected import FLAG, FOLDER, Settings, number, whole
 from ..plan import Network
 from .task import Inputs, draw
 
@@ -41,6 +44,16 @@ class Pictures:
 
     blocks = "blocks"
     confidence = "probability"
+    settings: ClassVar[Settings] = {
+        "set": FOLDER,
+        "size": whole(1),
+        "patch": whole(1, lambda patch, given: given["size"] % patch == 0, "that divides size"),
+        "shift": whole(0, lambda shift, given: shift < given["size"], "and below size"),
+        "flip": FLAG,
+        "smoothing": number("from 0 to below 1", lambda share: 0 <= share < 1),
+        "area": number("above 0 and at most 1", lambda share: 0 < share <= 1, needed=False),
+        "held_out": whole(0, needed=False),
+    }
 
     def __init__(
         self,
@@ -61,6 +74,8 @@ class Pictures:
         train, test = digits() if set == "digits" else parquet(set, data)
         if train[0].shape[-1] != size:
             raise StudyError(f"{set}: pictures of {train[0].shape[-1]} pixels; the plan says size: {size}")
+        if held_out >= len(train[1]):
+            raise StudyError(f"task.held_out: got {held_out}, fewer than {set}'s {len(train[1])} training pictures")
         if held_out:
             order = torch.randperm(len(train[1]), generator=draw(0))
             test = tuple(each[order[:held_out]] for each in train)
@@ -164,11 +179,11 @@ def parquet(name: str, data: Path | None) -> tuple[tuple[Tensor, Tensor], tuple[
 def _decoded(file: Path) -> tuple[Tensor, Tensor]:
     import pyarrow.parquet as pq
 
-    rows: Any = pq.read_table(file, columns=["image", "label"])
-    pictures = [np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in rows["image"].to_pylist()]
+    with reading(file, PARQUET, StudyError):
+        rows: Any = pq.read_table(file, columns=["image", "label"])
+        encoded, labels = rows["image"].to_pylist(), torch.tensor(rows["label"].to_pylist())
+        pictures = [np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in encoded]
     sizes = sorted({picture.shape[:2] for picture in pictures})
     if len(sizes) != 1 or sizes[0][0] != sizes[0][1]:
         raise StudyError(f"{file.name} holds pictures of sizes {sizes[:3]}: one square size is expected")
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(), torch.tensor(
-        rows["label"].to_pylist()
-    )
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(), labels

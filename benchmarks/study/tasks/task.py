@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ..expected import Settings
 from ..plan import Network
 
 Inputs = tuple[Tensor, ...]
@@ -34,6 +35,8 @@ class Task(Protocol):
     """Arguments of the network for one sample, by which its cost is counted."""
     confidence: str | Callable[[Any], Tensor]
     """How sure an output is, as `cycledistill.adaptive.AdaptiveExit` takes it."""
+    settings: ClassVar[Settings]
+    """What a plan says of it under ``task``, beside its kind."""
 
     def __init__(self, **settings: Any) -> None: ...
 

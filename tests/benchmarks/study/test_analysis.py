@@ -106,6 +106,21 @@ def test_a_side_that_diverged_decides_nothing_and_still_counts(written: Written)
     assert "**yes**" not in words(first)
 
 
+def test_a_run_whose_start_diverged_is_left_out_and_not_missing(written: Written) -> None:
+    reasons = dict.fromkeys(("plain", "equal training", "deeper", "narrower", "narrower, equal training"), "short")
+    tuned = {"cycles": 2, "start_from": "base", "without": reasons}
+    compared = [{"left": "tuned@1", "right": "deep@1", "claim": "a", "decides": True}]
+    plan = load_plan(written(seeds=[0, 1, 2], arms={"tuned": tuned}, comparisons=compared))
+    runs = [record(arm, seed, 50.0) for arm in plan.arms for seed in plan.seeds]
+    runs = [run for run in runs if (run["arm"], run["seed"]) != ("tuned", 0)]
+    runs[0]["diverged"] = True
+    (found,) = differences(plan, runs)
+    assert (found.diverged, found.missing, found.verdict) == ((0,), (), "not decided")
+    text = markdown(plan, runs)
+    assert "Left out, for the run that they start from diverged: tuned of seed 0." in text
+    assert "Not finished" not in text and "not decided, for runs are missing or diverged" in text
+
+
 def test_what_was_added_is_corrected_for_all_and_burdens_nothing_that_was_asked_before(written: Written) -> None:
     asked = {"left": "exits@2", "right": "base@1", "claim": "a"}
     later = [{"left": "deep@1", "right": "base@1", "claim": str(n), "added": "why"} for n in range(2)]

@@ -65,11 +65,28 @@ def test_an_arm_of_its_own_number_of_steps_has_no_plain_baseline(written: Writte
     ("sections", "message"),
     [
         ({"sees": [1]}, r"tiny\.yaml: unknown key 'sees'\. Did you mean 'seeds'\?"),
-        ({"arms": {"odd": {"cycels": 2}}}, r"unknown key 'cycels'"),
+        ({"arms": {"odd": {"cycels": 2}}}, r"unknown key 'arms\.odd\.cycels'\. Did you mean 'arms\.odd\.cycles'\?"),
+        ({"arms": {"odd": {"cycles": "two"}}}, r"arms\.odd\.cycles: got 'two' \(str\), expected a whole number"),
+        ({"arms": {"odd": None}}, r"arms\.odd: a mapping of keys to values is expected, not nothing"),
+        (
+            {"arms": {"odd": {"distill": {"temprature": 2}}}},
+            r"unknown key 'arms\.odd\.distill\.temprature'\. Did you mean 'temperature'\?",
+        ),
+        ({"arms": {"odd": {"distill": {"select": "x"}}}}, r"unknown key 'arms\.odd\.distill\.select'"),
+        ({"training": {"steps": 4}}, r"tiny\.yaml: training: batch, rate are missing"),
+        ({"network": None}, r"network: a mapping of keys to values is expected, not nothing"),
+        ({"task": {"test_boards": 0}}, r"tiny\.yaml: task\.test_boards: got 0, a whole number from 1 is expected"),
+        ({"comparisons": None}, r"comparisons: a list, a mapping for each, is expected, not nothing"),
+        ({"comparisons": ["exits@2"]}, r"comparisons\[0\]: a mapping of keys to values is expected, not str"),
+        ({"comparisons": [{"left": "exits@2", "right": "base@1"}]}, r"comparisons\[0\]: claim is missing"),
+        (
+            {"comparisons": [{"left": "exits@2", "right": "base@1", "claim": "x", "decide": True}]},
+            r"unknown key 'comparisons\[0\]\.decide'",
+        ),
         ({"arms": {"odd": 3}}, r"arms\.odd: a mapping of keys to values is expected, not int"),
         ({"arms": {"odd": {"equal_training": "nothing"}}}, r"equal_training: 'nothing' is no other arm"),
-        ({"arms": {"odd": {"distill": {"temperature": -1}}}}, r"temperature=-1"),
-        ({"arms": {"odd": {"distill": "sdposs"}}}, r"unknown preset"),
+        ({"arms": {"odd": {"distill": {"temperature": -1}}}}, r"arms\.odd\.distill: .*temperature=-1"),
+        ({"arms": {"odd": {"distill": "sdposs"}}}, r"arms\.odd\.distill: .*unknown preset"),
         ({"arms": {"odd": {"without": {"deepest": "x"}}}}, r"'deepest' is no baseline"),
         ({"arms": {"odd": {"turn": 2}}}, r"shares of the steps"),
         ({"arms": {"odd": {"steps": 0}}}, r"steps and rate are above 0"),
@@ -118,6 +135,29 @@ def test_what_cannot_be_gone_by_is_named(
     if name != "tiny":
         path.write_text(path.read_text(encoding="utf-8").replace("name: tiny", f"name: {name}"), encoding="utf-8")
     with pytest.raises(StudyError, match=message):
+        load_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"drop_path": 0.1}, r"drop_path 0\.1, where exits has 0\.0"),
+        ({"rate": 2.0, "steps": 3.0}, r"steps 3\.0, where exits has 1\.0 and rate 2\.0, where exits has 1\.0"),
+    ],
+    ids=str,
+)
+def test_what_keeps_an_arm_from_being_a_baseline_is_named(written: Written, setting: dict[str, Any], says: str) -> None:
+    with pytest.raises(
+        StudyError, match=rf"arms\.exits: no baseline for plain; .* base would be the one for plain, but has {says}$"
+    ):
+        load_plan(written(arms={"base": setting}))
+
+
+def test_a_plan_without_a_key_is_told_which(written: Written) -> None:
+    path = written()
+    plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump({key: plan[key] for key in plan if key not in ("seeds", "task")}), encoding="utf-8")
+    with pytest.raises(StudyError, match=r"tiny\.yaml: the file: task, seeds are missing"):
         load_plan(path)
 
 

@@ -20,6 +20,7 @@ from study.plan import Plan
 from study.results import Results
 
 Written = Callable[..., Path]
+NAN = float("nan")
 
 
 def test_a_torn_last_line_is_cut_off_and_said(
@@ -49,7 +50,7 @@ def made_of(plan: Plan, **fields: Any) -> dict[str, Any]:
     metrics = {metric: {str(exit): 1.0 for exit in plan.exits} for metric in plan.metrics}
     return {
         "plan": "x", "content": plan.content_of("base"), "arm": "base", "seed": 0, "steps": 4, "parameters": 9,
-        "exit_macs": [1], "training_macs": 1, "seconds": 1.0, "diverged": False, "deployed_equal": True,
+        "exit_macs": [1, 2, 3], "training_macs": 1, "seconds": 1.0, "diverged": False, "deployed_equal": True,
         "metrics": metrics, "device": "a CPU", **fields,
     }  # fmt: skip
 
@@ -59,19 +60,90 @@ def made_of(plan: Plan, **fields: Any) -> dict[str, Any]:
     [
         ("[]", "no record of a run"),
         ("{}", "without arm, content, deployed_equal, device"),
-        ({"diverged": None, "metrics": None}, "no record of a run"),
+        ("12", "a mapping is expected, not 12"),
+        ('{"arm": ', "no record of a run"),
+        ("[" * 20_000, "no record of a run"),
+        (b'{"arm": "\xff"}', "no record of a run: cannot be read as JSON"),
+        ("", "no record of a run"),
+        ({"diverged": None, "metrics": None}, "diverged: got None, true or false is expected"),
+        ({"arm": ["base"]}, r"arm: got \['base'\], text is expected"),
+        ({"seed": "0"}, "seed: got '0', a whole number is expected"),
+        ({"seconds": NAN}, "seconds: got nan, a number from 0 is expected"),
+        ({"training_macs": 0}, "training_macs: got 0, a number above 0 is expected"),
+        ({"exit_macs": [1, None, 3]}, r"exit_macs: got \[1, None, 3\], a list of numbers above 0"),
+        ({"exit_macs": [1, 2]}, r"exit_macs: 2 numbers, and the exits are \[1, 2, 3\]"),
+        ({"deployed_equal": "yes"}, "deployed_equal: got 'yes', true, false or null is expected"),
+        ({"metrics": None}, "metrics: got None, a mapping is expected"),
+        ({"metrics": {"cells 4x4": None}}, "cells 4x4: got None, a number for each exit is expected"),
+        *(
+            ({"metrics": {"cells 4x4": {"1": 1.0, "2": value, "3": 1.0}}}, "cells 4x4 at 2: got .*, a finite number")
+            for value in (NAN, "1.0", None, True, [1.0], 10**400)
+        ),
         ({"metrics": {}}, "nothing read of cells 4x4 at 1"),
         ({"metrics": {"cells 4x4": {"1": 1.0, "2": 1.0, "3": 1.0}}}, "nothing read of solved 5x5 at 1"),
     ],
-    ids=str,
+    ids=lambda given: str(given)[:40],
 )
 def test_lines_that_are_no_records_are_named(written: Written, tmp_path: Path, line: Any, message: str) -> None:
     plan = load_plan(written())
     results = Results(plan, tmp_path, tmp_path / "work")
-    text = line if isinstance(line, str) else json.dumps(made_of(plan, **line))
-    results.path.write_text(f"{text}\n", encoding="utf-8")
+    text = json.dumps(made_of(plan, **line)) if isinstance(line, dict) else line
+    results.path.write_bytes((text if isinstance(text, bytes) else text.encode()) + b"\n")
     with pytest.raises(StudyError, match=rf"tiny\.jsonl, line 1: .*{message}"):
         results.read()
+
+
+def test_a_run_that_stands_twice_counts_once(
+    written: Written, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = load_plan(written())
+    results = Results(plan, tmp_path, tmp_path / "work")
+    record = made_of(plan)
+    other = made_of(plan, seed=1)
+    lines = [json.dumps(each) + "\n" for each in (record, other, dict(reversed(record.items())))]
+    results.path.write_text("".join(lines), encoding="utf-8")
+    assert results.read() == results.read() == [record, other]
+    assert [each.getMessage() for each in caplog.records] == [
+        f"{results.path}, line 3 is line 1 again (base, seed 0): it counts once"
+    ]
+    lines[2] = json.dumps({**record, "seconds": 2.0}) + "\n"
+    results.path.write_text("".join(lines), encoding="utf-8")
+    with pytest.raises(StudyError, match=r"tiny\.jsonl, lines 1 and 3 are both of base, seed 0, and differ: one line"):
+        results.read()
+
+
+@pytest.mark.parametrize("torn", [b'{"plan": "', b"\xc3", b"\0" * 9], ids=["half a record", "half a letter", "zeros"])
+def test_a_torn_last_line_is_told_and_cut_off_by_a_run_of_nothing(
+    written: Written,
+    tmp_path: Path,
+    torn: bytes,
+    capsys: pytest.CaptureFixture,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("study.command.write_report", lambda plan, *_: f"{plan.name}.md")  # which takes a second
+    path = str(written(seeds=[0]))
+    plan = load_plan(path)
+    results = Results(plan, tmp_path, tmp_path / "work")
+    for arm in plan.arms:
+        results.add(made_of(plan, arm=arm, content=plan.content_of(arm)))
+    whole = results.path.read_bytes()
+    assert results.unended() == 0
+    results.path.write_bytes(whole + torn)
+    said = f"tiny.jsonl: its last line ({len(torn)} letters) has no end and is not counted; `run` cuts it off"
+    for command in ("status", "report"):
+        assert main([command, path, "--results", str(tmp_path)]) == 0
+        assert capsys.readouterr().out.count(said) == 1
+        assert results.path.read_bytes() == whole + torn
+    caplog.set_level("INFO")
+    assert main(["run", path, "--results", str(tmp_path), "--device", "cpu"]) == 0
+    assert results.path.read_bytes() == whole
+    assert "was torn" in caplog.text and "tiny: nothing is left to run" in caplog.text
+    assert main(["status", path, "--results", str(tmp_path)]) == 0
+    assert "last line" not in capsys.readouterr().out
+    results.path.write_bytes(whole[:-1])  # the end alone is missing
+    assert main(["run", path, "--results", str(tmp_path), "--device", "cpu"]) == 0
+    assert results.path.read_bytes() == whole
 
 
 def test_results_of_another_content_are_refused(written: Written, tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_pictures_without_their_files(tmp_path: Path) -> None:
         open_task(settings, tmp_path, CPU)
     with pytest.raises(StudyError, match="one of mazes, curves, pictures, figures, persons"):
         open_task({"kind": "sounds"}, None, CPU)
-    with pytest.raises(StudyError, match="task of kind pictures: .*'colour'"):
+    with pytest.raises(StudyError, match=r"unknown key 'task\.colour'\. A task of kind pictures has"):
         open_task({**settings, "colour": True}, None, CPU)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections import deque
 from pathlib import Path
@@ -26,6 +27,7 @@ from study.tasks import open_task
 from study.tasks.curves import pictures
 from study.tasks.figures import figures
 from study.tasks.keypoints import heatmaps
+from study.tasks.persons import mirror_order
 from study.tasks.pictures import resized_crops
 
 from tests.scripts import ROOT
@@ -200,6 +202,75 @@ def test_persons_are_measured_by_their_labelled_joints(archive: Path) -> None:
     maps[0, 1] = maps[0, 0]
     assert task.right(maps, *target)["pck"].tolist() == [0.5] + [1.0] * 7
     assert task.loss(heatmaps(target[0], 64, 32), *target[:2]) == 0
+
+
+MANY = [0, -1, 3.0, "4", None, True]
+LISTS = [[], [0], [4, 4], [4.0], 4, None]
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "values"),
+    [
+        (MAZES, "side", MANY),
+        (MAZES, "walls", [3.0, -1, 1, "0.3", None, True, float("nan")]),
+        (MAZES, "sides", LISTS),
+        (MAZES, "test_boards", [*MANY, -5]),
+        (CURVES, "side", [*MANY, 1]),
+        (CURVES, "length", [0, -1.5, "2", None, float("inf")]),
+        (CURVES, "sides", LISTS),
+        (CURVES, "test_pictures", MANY),
+        (FIGURES, "loss", ["mae", None, 1, ["mse"]]),
+        (FIGURES, "test_figures", MANY),
+        (DIGITS, "set", ["", "../digits", "..", 3, None]),
+        (DIGITS, "size", MANY),
+        (DIGITS, "patch", [*MANY, 3, 16]),
+        (DIGITS, "shift", [-1, 8, 1.0, None]),
+        (DIGITS, "flip", [1, "no", None]),
+        (DIGITS, "smoothing", [-0.1, 1, "0.1", None]),
+        (DIGITS, "area", [0, -1, 1.5, None]),
+        (DIGITS, "held_out", [-1, 1000, 5000, 2.0, None]),
+        (PERSONS, "set", ["a/b", 3]),
+        (PERSONS, "side", [*MANY, 1]),
+        (PERSONS, "patch", [*MANY, 7]),
+        (PERSONS, "loss", ["mae", None]),
+        (PERSONS, "turn", [-1, 181, "30", None]),
+        (PERSONS, "scale", [-0.1, 1, "0.2", None]),
+    ],
+    ids=lambda given: given if isinstance(given, str) else None,
+)
+def test_settings_out_of_range_are_named(settings: dict[str, Any], key: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(StudyError, match=rf"^task\.{key}: got {re.escape(repr(value))}, .+"):
+            open_task({**settings, key: value}, None, CPU)
+
+
+def test_settings_that_are_missing_or_unknown_are_named() -> None:
+    for settings in (MAZES, CURVES, FIGURES, DIGITS, PERSONS):
+        for key in settings.keys() - {"kind"}:
+            less = {name: value for name, value in settings.items() if name != key}
+            with pytest.raises(StudyError, match=rf"^task\.{key}: .+ is expected, and a task of kind {less['kind']}"):
+                open_task(less, None, CPU)
+    with pytest.raises(StudyError, match=r"unknown key 'task\.wals'\. Did you mean 'walls'\? A task of kind mazes has"):
+        open_task({**MAZES, "wals": 0.3}, None, CPU)
+    for kind in (None, ["mazes"], "maze"):
+        with pytest.raises(StudyError, match=r"task\.kind: .*: one of mazes, curves"):
+            open_task({"kind": kind}, None, CPU)
+
+
+def test_files_of_pictures_that_are_broken_are_named(tmp_path: Path) -> None:
+    (tmp_path / "dots").mkdir()
+    for name in ("dots.zip", "train.parquet", "test.parquet"):
+        (tmp_path / "dots" / name).write_bytes(b"no such thing")
+    with pytest.raises(StudyError, match=r"dots\.zip: cannot be read as a zip file"):
+        open_task(PERSONS, tmp_path, CPU)
+    with pytest.raises(StudyError, match=r"train\.parquet: cannot be read as a Parquet image set"):
+        open_task({**DIGITS, "set": "dots"}, tmp_path, CPU)
+
+
+def test_joints_of_one_side_alone_are_named() -> None:
+    assert mirror_order(["left_hand", "head", "right_hand"]) == [2, 1, 0]
+    with pytest.raises(StudyError, match="joint 'left_hand' has none on the other side; they are left_hand, head"):
+        mirror_order(["left_hand", "head"])
 
 
 def test_photographs_that_are_not_there(tmp_path: Path) -> None:
