@@ -42,7 +42,7 @@ class Distill:
             It is relative to the task loss; the paper's 5e-6 belongs to a mean-reduced heatmap MSE. ``"auto"``:
             ``CycleLoss`` finds one for all groups, with which they are ``token_fraction`` of the task loss together.
         token_fraction: What ``token_weight="auto"`` aims at: the mean of the token terms over that of the task loss. On
-            digits 1/400 was well, and 1/20 drew the cycles together until some runs learned little (docs/when.md).
+            digits 1/400 did well; 1/20 harmed there and on poses (docs/when.md).
         token_loss: ``"mse"``, ``"smooth_l1"``, ``"cosine"`` (1 - cosine similarity), each a mean over the group's
             tokens, or a callable ``(student, teacher) -> scalar``.
         normalize: Apply LayerNorm without affine parameters to the tokens before the token loss.
