@@ -47,7 +47,7 @@ def test_the_studies_are_listed_with_question_and_verdict(records: ModuleType) -
     for report in (ROOT / "benchmarks" / "results" / "study").glob("*.md"):
         question = report.read_text(encoding="utf-8").splitlines()[2]
         (row,) = [line for line in listed.splitlines() if line.startswith(f"| [{report.stem}](results/")]
-        verdicts = ("reached", "not reached", "not decided, for seeds are missing")
+        verdicts = ("reached", "not reached", "not decided, for runs are missing or diverged")
         assert question in row and row.endswith(tuple(f"| {verdict} |" for verdict in verdicts)), row
 
 

@@ -69,7 +69,7 @@ def studies() -> str:
     for path in sorted((ROOT / "benchmarks" / "results" / "study").glob("*.md")):
         text = path.read_text(encoding="utf-8")
         asked = text.split("\n\n")[1].replace("\n", " ")
-        (verdict,) = re.findall(r"^What was to count as a yes: \**(.+?)\**\.$", text, re.MULTILINE)
+        (verdict,) = re.findall(r"^What was to count as a yes: \**(.+?)\**\.(?: Not judged: .+)?$", text, re.MULTILINE)
         rows.append({"study": f"[{path.stem}](results/{path.stem}.md)", "question": asked, "a yes was": verdict})
     return table(rows)
 

@@ -11,6 +11,7 @@ pytest.importorskip("timm")
 pytest.importorskip("pyarrow")
 pytest.importorskip("accelerate")
 
+from cycledistill import Distill
 from cycledistill.integrations.imagenet.recipe import Recipe, load_recipe
 from cycledistill.integrations.imagenet.train import train
 from tests.recipes.run_checks import changing, rows
@@ -34,4 +35,4 @@ def test_a_run_says_once_what_to_set_and_it_helps(tiny: Recipe, caplog: pytest.L
     assert followed.cyclic.distill == {"preset": "sdpose", "token_weight": "auto"}
     train(followed)
     assert not warnings(caplog)
-    assert rows(followed)[0]["token_task_ratio"] == pytest.approx(0.1, rel=0.2)
+    assert rows(followed)[0]["token_task_ratio"] == pytest.approx(Distill.token_fraction, rel=0.2)
