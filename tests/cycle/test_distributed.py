@@ -269,7 +269,7 @@ class WithLoss(nn.Module):
 
 def token_shares(rank: int, world: int, inside: bool, unused: bool) -> list[Any]:
     """Mean of the task loss and token term of three steps, and a gradient."""
-    model = wrap_cyclic(toys.make(depth=2), 2, distill=Distill(token_weight="auto"))
+    model = wrap_cyclic(toys.make(depth=2), 2, distill=Distill(token_weight="auto", token_fraction=0.1))
     whole = WithLoss(model)
     ddp = DDP(whole if inside else model, find_unused_parameters=unused)
     found: list[Any] = []
